@@ -1,0 +1,8 @@
+//! postern: a replicated mailbox and chat server for three cheap boxes.
+
+pub mod limits;
+pub mod moment;
+pub mod names;
+pub mod record;
+pub mod rng;
+pub mod store;

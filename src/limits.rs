@@ -1,0 +1,99 @@
+//! Every bound of the system in one place, with the relations between them checked by the compiler.
+
+use std::time::Duration;
+
+/// The longest request line with its line end, in bytes; answers are never longer.
+pub const LINE_BYTES_MAX: usize = 4096;
+/// The longest text of a message, in bytes.
+pub const TEXT_BYTES_MAX: usize = 3840;
+/// The shortest password, in bytes.
+pub const PASSWORD_BYTES_MIN: usize = 8;
+/// The longest password, in bytes.
+pub const PASSWORD_BYTES_MAX: usize = 128;
+/// The longest key of an idempotent request, in bytes.
+pub const KEY_BYTES_MAX: usize = 64;
+/// The longest password hash as text (PHC string), in bytes.
+pub const HASH_BYTES_MAX: usize = 256;
+
+/// The longest record, in bytes.
+pub const RECORD_BYTES_MAX: usize = 8192;
+/// Records in one frame between servers, in bytes.
+pub const ENTRIES_BYTES_MAX: usize = 256 * 1024;
+/// The longest frame between servers, without its length field, in bytes.
+pub const FRAME_BYTES_MAX: usize = ENTRIES_BYTES_MAX + 1024;
+/// Frames with entries that a peer has not acknowledged, after which no more are sent.
+pub const PIECES_IN_FLIGHT_MAX: usize = 4;
+/// Size from which a segment of the log is followed by a new one, in bytes; small in unit tests.
+pub const SEGMENT_BYTES: u64 = if cfg!(test) { 1024 * 1024 } else { 64 * 1024 * 1024 };
+/// The newest part of the log that is served from memory, in bytes.
+pub const TAIL_BYTES_MAX: usize = 512 * 1024;
+/// What is read from a file at a time, in bytes.
+pub const FILE_PIECE_BYTES: usize = 256 * 1024;
+
+/// Unanswered requests per connection, after which no more are read from it.
+pub const REQUESTS_MAX: usize = 64;
+/// A connection's outgoing buffer, in bytes; while it holds more, nothing is added but answers.
+pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Changes that were taken and are not yet answered, of all clients together, in bytes.
+pub const UNANSWERED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Password hashes that wait or are being computed.
+pub const HASHES_MAX: usize = 256;
+/// Bytes read from one connection in one turn.
+pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
+/// Bytes read from one peer in one turn.
+pub const PEER_READ_BYTES_PER_TURN: usize = 1024 * 1024;
+/// Entries applied in one turn when many wait, so that a long log does not block the loop.
+pub const APPLIED_PER_TURN: usize = 4096;
+/// Accounts looked at for a `LIST` in one turn.
+pub const LISTED_PER_TURN: usize = 1024;
+
+/// Connections over `max_clients` that may still send their first byte.
+pub const OVERFLOW_PLACES: usize = 16;
+/// How long such a connection may take for its first byte.
+pub const OVERFLOW_TIME: Duration = Duration::from_secs(1);
+/// Links from other servers that have not said hello yet.
+pub const UNKNOWN_LINKS_MAX: usize = 16;
+/// Descriptors kept for files, peers, listener and poll when `max_clients` follows the file limit.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+/// How long a half-closed client may take nothing.
+pub const SLOW_TIME: Duration = Duration::from_secs(60);
+
+/// The least `silence_ms`.
+pub const SILENCE_MS_MIN: u64 = 100;
+/// The greatest `silence_ms`.
+pub const SILENCE_MS_MAX: u64 = 60_000;
+/// A batch follows the one before at the latest after this time.
+pub const BATCH_TIME: Duration = Duration::from_millis(5);
+/// The first delay between two dials of a lost peer.
+pub const REDIAL_TIME: Duration = Duration::from_millis(50);
+/// A dial undecided for so long gets a second one beside it.
+pub const DIAL_UNDECIDED_TIME: Duration = Duration::from_millis(5);
+/// Dials begun at once because the one before ended without a hello, for one lost link.
+pub const QUICK_DIALS_MAX: u32 = 64;
+/// The coin flip before a takeover.
+pub const COIN_TIME: Duration = Duration::from_millis(10);
+/// The wait of the higher id with `takeover = "rank"`.
+pub const RANK_TIME: Duration = Duration::from_millis(20);
+/// Drops for silence within `PENALTY_WINDOW` after which a server waits.
+pub const PENALTY_DROPS: usize = 3;
+/// See [`PENALTY_DROPS`].
+pub const PENALTY_WINDOW: Duration = Duration::from_secs(60);
+/// How long a server that was dropped too often waits before it is added again.
+pub const PENALTY_TIME: Duration = Duration::from_secs(30);
+/// A batch that nothing follows for so long gets a header of its own behind it.
+pub const SEAL_TIME: Duration = Duration::from_secs(1);
+
+const _: () = {
+    // The longest answer is a MSG line: number, time, name, text and their spaces.
+    assert!("MSG ".len() + 20 + 1 + 24 + 1 + 32 + 1 + TEXT_BYTES_MAX < LINE_BYTES_MAX);
+    // The longest SEND fits in a line.
+    assert!("SEND ".len() + 32 + 1 + TEXT_BYTES_MAX + "\r\n".len() <= LINE_BYTES_MAX);
+    // The longest message fits in a record: head, two names, key, text, their lengths, an index.
+    assert!(33 + 2 * (2 + 32) + 2 + KEY_BYTES_MAX + 2 + TEXT_BYTES_MAX + 8 <= RECORD_BYTES_MAX);
+    assert!(RECORD_BYTES_MAX <= ENTRIES_BYTES_MAX);
+    assert!(ENTRIES_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(ENTRIES_BYTES_MAX <= FILE_PIECE_BYTES);
+    // All answers of one connection beside a full buffer stay small.
+    assert!(REQUESTS_MAX * LINE_BYTES_MAX <= 4 * OUTPUT_BYTES_MAX);
+    assert!(SEGMENT_BYTES < u32::MAX as u64 / 2);
+};

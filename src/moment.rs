@@ -1,0 +1,77 @@
+//! Time as a number that is handed in: nothing pure ever asks a clock.
+
+use std::ops::{Add, AddAssign, Sub};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A point on this process's monotonic clock, in microseconds since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// How long `self` lies behind `earlier`; zero when it does not.
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+    fn add(self, span: Duration) -> Moment {
+        Moment(self.0.saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl AddAssign<Duration> for Moment {
+    fn add_assign(&mut self, span: Duration) {
+        *self = *self + span;
+    }
+}
+
+impl Sub for Moment {
+    type Output = Duration;
+    fn sub(self, earlier: Moment) -> Duration {
+        self.since(earlier)
+    }
+}
+
+/// A wall-clock time in milliseconds since 1970-01-01T00:00:00Z, as stored in a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WallTime(pub u64);
+
+/// The last millisecond that RFC 3339 can write (end of the year 9999).
+const LAST_WRITABLE_MS: u64 = 253_402_300_799_999;
+
+impl WallTime {
+    /// The wall time of `time`; the epoch for times before it.
+    pub fn from_system(time: SystemTime) -> WallTime {
+        let ms = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        WallTime(u64::try_from(ms).unwrap_or(LAST_WRITABLE_MS).min(LAST_WRITABLE_MS))
+    }
+
+    /// RFC 3339, UTC, milliseconds: `2026-11-23T11:58:03.120Z`.
+    pub fn rfc3339(self) -> impl std::fmt::Display {
+        // A record may hold any number; humantime refuses years beyond 9999.
+        humantime::format_rfc3339_millis(
+            UNIX_EPOCH + Duration::from_millis(self.0.min(LAST_WRITABLE_MS)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_any_wall_time() {
+        let text = |ms| WallTime(ms).rfc3339().to_string();
+        assert_eq!(text(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(text(1_763_899_083_120), "2025-11-23T11:58:03.120Z");
+        assert_eq!(text(u64::MAX), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn spans_never_go_below_zero() {
+        assert_eq!(Moment(3) - Moment(5), Duration::ZERO);
+        assert_eq!(Moment(u64::MAX) + Duration::from_secs(1), Moment(u64::MAX));
+    }
+}

@@ -1,0 +1,256 @@
+//! The words that every room may know: who is who, and the numbers that must not be mixed up.
+
+use std::fmt;
+
+/// A server's id: its position, from 1, in the configured list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId(u8);
+
+impl ServerId {
+    /// The id `n`, if it is 1, 2 or 3.
+    pub fn new(n: u8) -> Option<ServerId> {
+        (1..=3).contains(&n).then_some(ServerId(n))
+    }
+
+    /// The id as a number, 1 to 3.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The id as a place in a table, 0 to 2.
+    pub fn slot(self) -> usize {
+        usize::from(self.0) - 1
+    }
+
+    /// The ids of a group of `servers` servers, in order.
+    pub fn all(servers: u8) -> impl Iterator<Item = ServerId> {
+        (1..=servers.min(3)).map(ServerId)
+    }
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A random number drawn when a data directory is made. It shows as its first 8 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiskId(pub u128);
+
+impl fmt::Display for DiskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0 >> 96)
+    }
+}
+
+/// The number of a group, drawn by `postern init`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupId(pub u128);
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A server as the group knows it: after a lost disk it is somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// Its place in the configured list.
+    pub id: ServerId,
+    /// The data directory that it speaks for.
+    pub disk: DiskId,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.id, self.disk)
+    }
+}
+
+/// How often a disk was started; durably increased before anything is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Incarnation(pub u64);
+
+/// A random number of one run of the server: tells a process from a copy of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessId(pub u64);
+
+/// An entry's place in the log. The first entry has index 1; 0 is the place before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Index(pub u64);
+
+impl Index {
+    /// The place before the first entry.
+    pub const ZERO: Index = Index(0);
+
+    /// The place after this one.
+    pub fn next(self) -> Index {
+        Index(self.0 + 1)
+    }
+
+    /// The place before this one; of the first place, itself.
+    pub fn before(self) -> Index {
+        Index(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Raft's term. The upper 16 bits are the lineage, ordered first; the others count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Term(pub u64);
+
+impl Term {
+    /// The term of the formation's entry, before any election.
+    pub const ZERO: Term = Term(0);
+
+    /// The lineage: how often, along this history, a person overruled an election.
+    pub fn lineage(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    /// The next term of the same lineage.
+    ///
+    /// # Panics
+    /// After 2^48 elections, rather than run into the next lineage.
+    pub fn next(self) -> Term {
+        let next = Term(self.0 + 1);
+        assert_eq!(next.lineage(), self.lineage(), "terms of a lineage ran out");
+        next
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lineage() {
+            0 => self.0.fmt(f),
+            lineage => write!(f, "{lineage}.{}", self.0 & ((1 << 48) - 1)),
+        }
+    }
+}
+
+/// Where a log ends: what "at least as up to date" compares, term first (Raft §5.4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The term of the last entry.
+    pub term: Term,
+    /// The index of the last entry.
+    pub index: Index,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of term {}", self.index, self.term)
+    }
+}
+
+/// A server's promise for a term: the term it is in and whom it gave its vote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vote {
+    /// The highest term that this server has heard of.
+    pub term: Term,
+    /// Who has this server's vote in that term.
+    pub given: Option<Member>,
+}
+
+/// One connection to another server, never reused within a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// One text client, never reused within a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// An account's name: 1 to 32 of `a-z 0-9 _ . -`, starting with a letter or digit.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UserName {
+    // Zero bytes behind the name sort as the end of a string does.
+    bytes: [u8; UserName::BYTES_MAX],
+    length: u8,
+}
+
+impl UserName {
+    /// The longest name, in bytes.
+    pub const BYTES_MAX: usize = 32;
+
+    /// Reads a name, folding upper case; `None` when it is not one.
+    pub fn parse(text: &str) -> Option<UserName> {
+        let mut bytes = [0; Self::BYTES_MAX];
+        let length = text.len();
+        if length == 0 || length > Self::BYTES_MAX {
+            return None;
+        }
+        for (at, (to, from)) in bytes.iter_mut().zip(text.bytes()).enumerate() {
+            let folded = from.to_ascii_lowercase();
+            let inner = matches!(folded, b'_' | b'.' | b'-') && at > 0;
+            if !(folded.is_ascii_lowercase() || folded.is_ascii_digit() || inner) {
+                return None;
+            }
+            *to = folded;
+        }
+        Some(UserName { bytes, length: length as u8 })
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..usize::from(self.length)])
+            .expect("a name is made of ASCII only")
+    }
+}
+
+impl fmt::Debug for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["a", "0", "ann", "a.b-c_d", &"x".repeat(32)] {
+            assert_eq!(UserName::parse(good).unwrap().as_str(), good);
+        }
+        assert_eq!(UserName::parse("AnN").unwrap().as_str(), "ann");
+        for bad in ["", ".a", "-a", "_a", "a b", "ä", "a\0", "a\n", &"x".repeat(33)] {
+            assert_eq!(UserName::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_sort_as_text() {
+        let texts = ["0", "a", "a-b", "a.b", "aa", "ab", "b"];
+        let names: Vec<_> = texts.iter().map(|t| UserName::parse(t).unwrap()).collect();
+        assert!(names.is_sorted());
+    }
+
+    #[test]
+    fn terms_order_by_lineage_first() {
+        let old = Term((1 << 48) - 2);
+        let new = Term(1 << 48);
+        assert!(old < new);
+        assert_eq!((old.lineage(), new.lineage()), (0, 1));
+        assert_eq!(Term((3 << 48) | 7).to_string(), "3.7");
+    }
+
+    #[test]
+    fn positions_compare_term_first() {
+        let at = |term, index| Position { term: Term(term), index: Index(index) };
+        assert!(at(3, 100) < at(4, 5));
+        assert!(at(4, 5) < at(4, 6));
+    }
+}

@@ -1,0 +1,311 @@
+//! The log of entries: appended in batches, cut where it conflicts, read from memory or files.
+
+use super::disk::Disk;
+use super::segment::{HEADER_BYTES, Header, file_name, is_header};
+use crate::limits::{SEGMENT_BYTES, TAIL_BYTES_MAX};
+use crate::names::Index;
+use crate::record::Record;
+use byteorder::{ByteOrder, LE};
+use std::io;
+
+/// A segment: where each of its records begins.
+#[derive(Debug)]
+pub(super) struct Segment<F> {
+    pub(super) first: Index,
+    pub(super) file: F,
+    pub(super) offsets: Vec<u32>,
+    /// Where the file's items end. Of the last segment this counts what is not written yet.
+    pub(super) end: u64,
+}
+
+impl<F> Segment<F> {
+    fn next(&self) -> Index {
+        Index(self.first.0 + self.offsets.len() as u64)
+    }
+
+    /// Where the record begins, or, for the entry after the last, where the items end.
+    fn offset(&self, index: Index) -> u64 {
+        let at = (index.0 - self.first.0) as usize;
+        self.offsets.get(at).map_or(self.end, |offset| u64::from(*offset))
+    }
+}
+
+/// The log's segments. The last is the active one; its newest bytes are kept in memory.
+#[derive(Debug)]
+pub(super) struct Log<F> {
+    /// Never empty; each begins where the one before ends.
+    segments: Vec<Segment<F>>,
+    /// The active segment's bytes from `tail_start` to its end.
+    tail: Vec<u8>,
+    tail_start: u64,
+    /// Up to where the active segment is written and synced.
+    written: u64,
+    /// Up to where a durable header says so.
+    sealed: u64,
+    /// The active segment is new: its name is not durable yet.
+    unnamed: bool,
+}
+
+impl<F> Log<F> {
+    /// A log of segments that were read and are durable; `sealed` is of the last one.
+    pub(super) fn new(segments: Vec<Segment<F>>, sealed: u64) -> Log<F> {
+        let written = segments.last().expect("a log has a segment").end;
+        Log { segments, tail: Vec::new(), tail_start: written, written, sealed, unnamed: false }
+    }
+
+    /// An empty log in a new file.
+    pub(super) fn create<D: Disk<File = F>>(disk: &D) -> io::Result<Log<F>> {
+        let mut log = Log {
+            segments: vec![open_segment(disk, Index(1))?],
+            tail: Vec::new(),
+            tail_start: 0,
+            written: 0,
+            sealed: 0,
+            unnamed: true,
+        };
+        log.write_header_alone(disk)?;
+        disk.sync_folder("log")?;
+        log.unnamed = false;
+        Ok(log)
+    }
+
+    fn active(&self) -> &Segment<F> {
+        self.segments.last().expect("a log has a segment")
+    }
+
+    fn active_mut(&mut self) -> &mut Segment<F> {
+        self.segments.last_mut().expect("a log has a segment")
+    }
+
+    pub(super) fn last(&self) -> Index {
+        self.active().next().before()
+    }
+
+    /// Bytes of all segments.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.end).sum()
+    }
+
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.active().end > self.written
+    }
+
+    pub(super) fn has_unsealed(&self) -> bool {
+        self.sealed < self.written
+    }
+
+    /// Adds records to the batch that the next [`Log::flush`] writes.
+    pub(super) fn append<D: Disk<File = F>>(&mut self, disk: &D, records: &[u8]) -> io::Result<()> {
+        if !self.has_unwritten() {
+            if self.written >= SEGMENT_BYTES {
+                self.roll(disk)?;
+            }
+            let header = Header { synced: self.written, first: self.active().next() };
+            let offset = self.active().end;
+            self.push(&header.encode(offset));
+        }
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (record, behind) = rest.split_at(LE::read_u32(rest) as usize);
+            let index = Record::trust(record).index;
+            assert_eq!(index, self.active().next(), "entries are appended in order");
+            let offset = self.active().end as u32;
+            self.active_mut().offsets.push(offset);
+            self.push(record);
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, item: &[u8]) {
+        self.tail.extend_from_slice(item);
+        self.active_mut().end += item.len() as u64;
+    }
+
+    fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
+        let first = self.active().next();
+        self.active_mut().offsets.shrink_to_fit();
+        self.segments.push(open_segment(disk, first)?);
+        (self.tail_start, self.written, self.sealed, self.unnamed) = (0, 0, 0, true);
+        self.tail.clear();
+        Ok(())
+    }
+
+    /// Writes and syncs the batch. The first index of the active segment is returned when its
+    /// name became durable by this; the identity must name it before anything is acknowledged.
+    pub(super) fn flush<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<Option<Index>> {
+        let batch = &self.tail[(self.written - self.tail_start) as usize..];
+        let active = self.segments.last().expect("a log has a segment");
+        disk.write_at(&active.file, batch, self.written)?;
+        disk.sync(&active.file)?;
+        self.written = active.end;
+        let named = self.unnamed.then_some(active.first);
+        if self.unnamed {
+            disk.sync_folder("log")?;
+            self.unnamed = false;
+        }
+        if self.tail.len() > TAIL_BYTES_MAX {
+            let surplus = self.tail.len() - TAIL_BYTES_MAX / 2;
+            self.tail.drain(..surplus);
+            self.tail.shrink_to(TAIL_BYTES_MAX);
+            self.tail_start += surplus as u64;
+        }
+        Ok(named)
+    }
+
+    /// Writes and syncs a header behind a batch that nothing followed.
+    pub(super) fn seal<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
+        if self.has_unwritten() || !self.has_unsealed() {
+            return Ok(());
+        }
+        self.write_header_alone(disk)
+    }
+
+    fn write_header_alone<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
+        let synced = self.written;
+        let header = Header { synced, first: self.active().next() };
+        self.push(&header.encode(synced));
+        self.flush(disk)?;
+        // The header itself may rot unseen: it says nothing that the next one does not repeat.
+        self.sealed = self.written;
+        Ok(())
+    }
+
+    /// Whether cutting behind `last` reaches into an earlier segment, and which one then is last.
+    pub(super) fn cut_reaches(&self, last: Index) -> Option<Index> {
+        let keep = self.segment_of(last.next().min(self.active().first));
+        let keep = &self.segments[keep];
+        let keep = if keep.first == last.next() && keep.first > Index(1) {
+            &self.segments[self.segment_of(last)]
+        } else {
+            keep
+        };
+        (keep.first < self.active().first).then_some(keep.first)
+    }
+
+    /// Removes all entries behind `last`; the cut is durable on return. A cut into an earlier
+    /// segment must be named by the identity before.
+    pub(super) fn cut<D: Disk<File = F>>(&mut self, disk: &D, last: Index) -> io::Result<()> {
+        if last >= self.last() {
+            return Ok(());
+        }
+        if let Some(first) = self.cut_reaches(last) {
+            while self.active().first > first {
+                let gone = self.segments.pop().expect("an earlier segment stays");
+                disk.remove(&format!("log/{}", file_name(gone.first)))?;
+            }
+            disk.sync_folder("log")?;
+            self.unnamed = false;
+            self.written = self.active().end;
+            self.tail.clear();
+            self.tail_start = self.written;
+        }
+        let active = self.active_mut();
+        let end = active.offset(last.next());
+        active.offsets.truncate((last.next().0 - active.first.0) as usize);
+        active.end = end;
+        if end > self.written {
+            // Part of the batch that is being gathered: nothing of it is on disk.
+            self.tail.truncate((end - self.tail_start) as usize);
+            return Ok(());
+        }
+        self.tail.truncate(end.saturating_sub(self.tail_start) as usize);
+        self.tail_start = self.tail_start.min(end);
+        if end < self.written {
+            let file = &self.segments.last().expect("a log has a segment").file;
+            disk.truncate(file, end)?;
+            disk.sync(file)?;
+            self.written = end;
+        }
+        self.write_header_alone(disk)
+    }
+
+    fn segment_of(&self, index: Index) -> usize {
+        self.segments.partition_point(|segment| segment.first <= index).max(1) - 1
+    }
+
+    /// The last entry up to `through` that can be read together with `from` in `bytes_max`
+    /// bytes; at least `from`.
+    pub(super) fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
+        let segment = &self.segments[self.segment_of(from)];
+        let start = segment.offset(from);
+        let through = through.min(segment.next().before());
+        let (mut low, mut high) = (from.0, through.0.max(from.0));
+        while low < high {
+            let middle = low.midpoint(high + 1);
+            let end = segment.offset(Index(middle).next());
+            if end - start <= bytes_max as u64 { low = middle } else { high = middle - 1 }
+        }
+        Index(low)
+    }
+
+    /// Copies the records `from` to `through` behind `out`.
+    ///
+    /// # Errors
+    /// When a file can't be read, or what it holds is not what was written.
+    pub(super) fn copy<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        from: Index,
+        through: Index,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let mut next = from;
+        while next <= through {
+            let segment = &self.segments[self.segment_of(next)];
+            let last = through.min(segment.next().before());
+            if last < next {
+                return Err(io::Error::other(format!("entry {next} is not in the log")));
+            }
+            let start = segment.offset(next);
+            let is_active = segment.first == self.active().first;
+            if is_active && start >= self.tail_start {
+                for at in next.0..=last.0 {
+                    let bytes =
+                        &self.tail[(segment.offset(Index(at)) - self.tail_start) as usize..];
+                    out.extend_from_slice(&bytes[..LE::read_u32(bytes) as usize]);
+                }
+            } else {
+                copy_from_file(disk, segment, next, last, out)?;
+            }
+            next = last.next();
+        }
+        Ok(())
+    }
+}
+
+fn open_segment<D: Disk>(disk: &D, first: Index) -> io::Result<Segment<D::File>> {
+    let file = disk.open(&format!("log/{}", file_name(first)), true)?;
+    // A crash may have left a file of this name that nothing was acknowledged from.
+    disk.truncate(&file, 0)?;
+    Ok(Segment { first, file, offsets: Vec::new(), end: 0 })
+}
+
+fn copy_from_file<D: Disk>(
+    disk: &D,
+    segment: &Segment<D::File>,
+    from: Index,
+    through: Index,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    let damaged = |at: Index, why: &str| io::Error::other(format!("entry {at} in the log: {why}"));
+    let start = segment.offset(from);
+    let mut piece = vec![0; (segment.offset(through.next()) - start) as usize];
+    let read = disk.read_at(&segment.file, &mut piece, start)?;
+    let mut rest = &piece[..read];
+    let mut next = from;
+    while next <= through {
+        if is_header(rest) && rest.len() >= HEADER_BYTES {
+            rest = &rest[HEADER_BYTES..];
+            continue;
+        }
+        let record = Record::parse(rest).map_err(|why| damaged(next, &why.to_string()))?;
+        if record.index != next {
+            return Err(damaged(next, "another entry stands there"));
+        }
+        out.extend_from_slice(record.bytes);
+        rest = &rest[record.bytes.len()..];
+        next = next.next();
+    }
+    Ok(())
+}

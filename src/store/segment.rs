@@ -1,0 +1,207 @@
+//! The bytes of a segment: a flat row of batch headers and records, and how to read it back.
+//!
+//! ```text
+//! +-------+--------+--------+-------------+
+//! | magic | crc32c | synced | first index |   then the records of the batch
+//! | u32   | u32    | u64    | u64         |
+//! +-------+--------+--------+-------------+
+//! ```
+//!
+//! `synced` is the offset in the file up to which everything was durable when the header was
+//! written. The checksum covers the header and its own offset.
+
+use super::disk::Disk;
+use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX};
+use crate::names::{Index, Position};
+use crate::record::{BadRecord, Record};
+use byteorder::{ByteOrder, LE};
+use std::io;
+
+/// Bytes of a batch header.
+pub(super) const HEADER_BYTES: usize = 24;
+/// Bytes that stand in no UTF-8 text, and are no length of a record.
+const MAGIC: [u8; 4] = [0xff, 0xc0, 0xfe, 0x80];
+
+/// The name of the segment whose first entry is `first`.
+pub(super) fn file_name(first: Index) -> String {
+    format!("{:020}.log", first.0)
+}
+
+/// The first entry of the segment with this name.
+pub(super) fn first_index(name: &str) -> Option<Index> {
+    let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 20)?;
+    digits.parse().ok().map(Index)
+}
+
+/// A batch header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) synced: u64,
+    pub(super) first: Index,
+}
+
+impl Header {
+    pub(super) fn encode(self, offset: u64) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..4].copy_from_slice(&MAGIC);
+        LE::write_u64(&mut bytes[8..], self.synced);
+        LE::write_u64(&mut bytes[16..], self.first.0);
+        let sum = header_checksum(&bytes, offset);
+        LE::write_u32(&mut bytes[4..], sum);
+        bytes
+    }
+
+    /// The header at the start of `bytes`, which stand at `offset` of the file.
+    fn decode(bytes: &[u8], offset: u64) -> Option<Header> {
+        let bytes = bytes.get(..HEADER_BYTES)?;
+        let sound = is_header(bytes) && LE::read_u32(&bytes[4..]) == header_checksum(bytes, offset);
+        let header =
+            Header { synced: LE::read_u64(&bytes[8..]), first: Index(LE::read_u64(&bytes[16..])) };
+        (sound && header.synced <= offset).then_some(header)
+    }
+}
+
+/// Whether an item begins as a header does.
+pub(super) fn is_header(item: &[u8]) -> bool {
+    item.starts_with(&MAGIC)
+}
+
+fn header_checksum(header: &[u8], offset: u64) -> u32 {
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&header[..4]), &header[8..]);
+    crc32c::crc32c_append(sum, &offset.to_le_bytes())
+}
+
+/// What reading a segment from its start found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Scan {
+    /// Where the good items end.
+    pub(super) end: u64,
+    /// How far valid headers, also those behind `end`, say that the file was synced.
+    pub(super) synced: u64,
+    /// Why reading ended, if not at the end of the file.
+    pub(super) bad: Option<&'static str>,
+}
+
+/// Reads a segment whose first entry must follow `last`, and hands every good record and its
+/// offset to `visit`.
+pub(super) fn scan<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    mut last: Position,
+    mut visit: impl FnMut(u32, &Record<'_>) -> Result<(), &'static str>,
+) -> io::Result<Scan> {
+    let mut window = Window::new(disk, file)?;
+    let mut scan = Scan { end: 0, synced: 0, bad: None };
+    while scan.end < window.size {
+        let bytes = window.at(scan.end, RECORD_BYTES_MAX)?;
+        let item = if is_header(bytes) || scan.end == 0 {
+            match Header::decode(bytes, scan.end) {
+                Some(header) if header.first == last.index.next() => {
+                    scan.synced = scan.synced.max(header.synced);
+                    Ok(HEADER_BYTES)
+                }
+                Some(_) => Err("a batch header names another index"),
+                None => Err("a batch header is damaged"),
+            }
+        } else {
+            match Record::parse(bytes) {
+                Err(BadRecord::Short) => Err("a record ends early"),
+                Err(BadRecord::Length) => Err("a record has an impossible length"),
+                Err(BadRecord::Checksum) => Err("a record has a wrong checksum"),
+                Ok(record) if record.index != last.index.next() => Err("an index is missing"),
+                Ok(record) if record.term < last.term => Err("a term is lower than the one before"),
+                Ok(record) => visit(scan.end as u32, &record).map(|()| {
+                    last = record.position();
+                    record.bytes.len()
+                }),
+            }
+        };
+        match item {
+            Ok(length) => scan.end += length as u64,
+            Err(why) => {
+                scan.bad = Some(why);
+                scan.synced = scan.synced.max(synced_behind(&mut window, scan.end)?);
+                break;
+            }
+        }
+    }
+    Ok(scan)
+}
+
+/// The highest `synced` of the valid headers at or behind `from`.
+fn synced_behind<D: Disk>(window: &mut Window<'_, D>, from: u64) -> io::Result<u64> {
+    let mut synced = 0;
+    let mut at = from;
+    while at + HEADER_BYTES as u64 <= window.size {
+        let bytes = window.at(at, HEADER_BYTES)?;
+        // The last bytes of a piece may begin a header: they are looked at with the next piece.
+        let starts = bytes.len() - HEADER_BYTES + 1;
+        for (offset, header) in bytes.windows(HEADER_BYTES).enumerate() {
+            if let Some(header) = Header::decode(header, at + offset as u64) {
+                synced = synced.max(header.synced);
+            }
+        }
+        at += starts as u64;
+    }
+    Ok(synced)
+}
+
+/// A piece of a file in memory that moves forward.
+struct Window<'a, D: Disk> {
+    disk: &'a D,
+    file: &'a D::File,
+    size: u64,
+    buffer: Vec<u8>,
+    start: u64,
+}
+
+impl<'a, D: Disk> Window<'a, D> {
+    fn new(disk: &'a D, file: &'a D::File) -> io::Result<Window<'a, D>> {
+        Ok(Window { disk, file, size: disk.size(file)?, buffer: Vec::new(), start: 0 })
+    }
+
+    /// The bytes from `at`: at least `length`, or all up to the end of the file.
+    fn at(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
+        let have = self.start + self.buffer.len() as u64;
+        let wanted = (at + length as u64).min(self.size);
+        if at < self.start || wanted > have {
+            let bytes = (self.size - at).min((FILE_PIECE_BYTES + length) as u64) as usize;
+            self.buffer.resize(bytes, 0);
+            let read = self.disk.read_at(self.file, &mut self.buffer, at)?;
+            if read < bytes {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a short read"));
+            }
+            self.start = at;
+        }
+        Ok(&self.buffer[(at - self.start) as usize..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_segments() {
+        assert_eq!(file_name(Index(1)), "00000000000000000001.log");
+        assert_eq!(first_index("00000000000000000042.log"), Some(Index(42)));
+        for other in ["1.log", "00000000000000000042.idx", "x0000000000000000042.log"] {
+            assert_eq!(first_index(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_good_at_its_own_offset_only() {
+        let header = Header { synced: 100, first: Index(7) };
+        let bytes = header.encode(500);
+        assert_eq!(Header::decode(&bytes, 500), Some(header));
+        assert_eq!(Header::decode(&bytes, 501), None);
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::decode(&bad, 500), None, "bit {bit}");
+        }
+        assert!(std::str::from_utf8(&MAGIC).is_err());
+        assert!(u32::from_le_bytes(MAGIC) as usize > RECORD_BYTES_MAX);
+    }
+}

@@ -1,0 +1,258 @@
+//! The log on a disk that forgets, tears and rots: nothing synced is lost, nothing damaged is
+//! served, and a torn tail is told from damage.
+
+use super::disk::fake::FakeDisk;
+use super::*;
+use crate::moment::WallTime;
+use crate::names::{GroupId, Position, ServerId, Term};
+use crate::record::{self, Kind};
+use crate::rng::Rng;
+
+fn identity() -> Identity {
+    Identity::new(GroupId(1), 3, ServerId::new(1).unwrap(), DiskId(10))
+}
+
+fn entry(index: u64, term: u64, text: &str) -> Vec<u8> {
+    let at = Position { index: Index(index), term: Term(term) };
+    let mut out = Vec::new();
+    record::write(&mut out, at, WallTime(0), Kind::MESSAGE, |out| record::write_str(out, text));
+    out
+}
+
+fn open(disk: FakeDisk) -> Result<(Opened<FakeDisk>, Vec<Vec<u8>>), OpenError> {
+    let mut records = Vec::new();
+    let opened = Store::open(disk, &identity(), |record| {
+        records.push(record.bytes.to_vec());
+        Ok(())
+    })?;
+    Ok((opened, records))
+}
+
+/// A store with the entries 1 to `last`, flushed one batch each.
+fn filled(last: u64) -> Store<FakeDisk> {
+    let mut store = open(FakeDisk::default()).unwrap().0.store;
+    for index in 1..=last {
+        store.append(&entry(index, 1, "text")).unwrap();
+        store.flush().unwrap();
+    }
+    store
+}
+
+const FIRST: &str = "log/00000000000000000001.log";
+
+#[test]
+fn a_start_counts_and_keeps_what_was_flushed() {
+    let store = filled(5);
+    assert_eq!(store.identity().incarnation, Incarnation(1));
+    let (opened, records) = open(store.disk.crash(|| false)).unwrap();
+    assert_eq!(opened.store.identity().incarnation, Incarnation(2));
+    assert_eq!(records, (1..=5).map(|i| entry(i, 1, "text")).collect::<Vec<_>>());
+    assert_eq!(opened.torn, None);
+}
+
+#[test]
+fn one_flush_is_one_sync() {
+    let mut store = filled(0);
+    let before = store.disk.syncs();
+    for index in 1..=100 {
+        store.append(&entry(index, 1, "text")).unwrap();
+    }
+    store.flush().unwrap();
+    assert_eq!(store.disk.syncs(), before + 1);
+}
+
+#[test]
+fn a_torn_batch_is_cut_and_everything_before_it_kept() {
+    let seed = 0x5eed;
+    println!("seed {seed:#x}");
+    let mut rng = Rng::new(seed);
+    for round in 0..500 {
+        let mut store = filled(3);
+        for index in 4..=40 {
+            store.append(&entry(index, 1, &"long ".repeat(20))).unwrap();
+        }
+        store.disk.fail_syncs();
+        store.flush().unwrap_err();
+        let (opened, records) = open(store.disk.crash(|| rng.below(2) == 0)).unwrap();
+        assert!(records.len() >= 3, "round {round}");
+        assert_eq!(records[0], entry(1, 1, "text"));
+        let last = records.len() as u64;
+        let mut store = opened.store;
+        store.append(&entry(last + 1, 2, "after")).unwrap();
+        store.flush().unwrap();
+        let again = open(store.disk.crash(|| false)).unwrap().1;
+        assert_eq!(again.len() as u64, last + 1, "round {round}");
+    }
+}
+
+#[test]
+fn what_the_page_cache_shows_after_a_failed_sync_is_written_again() {
+    let mut store = filled(3);
+    store.append(&entry(4, 1, "unsynced")).unwrap();
+    store.disk.fail_syncs();
+    store.flush().unwrap_err();
+    // The process restarts, the machine does not: the bytes are seen though not durable.
+    let (opened, records) = open(store.disk.crash(|| true)).unwrap();
+    assert_eq!(records.len(), 4);
+    assert_eq!(open(opened.store.disk.crash(|| false)).unwrap().1.len(), 4);
+}
+
+#[test]
+fn every_flipped_bit_in_a_sealed_log_is_damage() {
+    let mut store = filled(4);
+    store.seal().unwrap();
+    let size = store.log_bytes() as usize - segment::HEADER_BYTES;
+    for byte in 0..size {
+        let disk = store.disk.crash(|| false);
+        disk.edit(FIRST, |bytes| bytes[byte] ^= 1 << (byte % 8));
+        match open(disk) {
+            Err(OpenError::Damaged(_)) => {}
+            other => panic!("byte {byte}: {:?}", other.map(|(_, records)| records.len())),
+        }
+    }
+}
+
+#[test]
+fn damage_in_an_earlier_batch_is_no_torn_tail() {
+    let store = filled(4);
+    let size = store.log_bytes() as usize;
+    let last_batch = segment::HEADER_BYTES + entry(4, 1, "text").len();
+    let disk = store.disk.crash(|| false);
+    disk.edit(FIRST, |bytes| bytes[size - last_batch - 1] ^= 1);
+    assert!(matches!(open(disk), Err(OpenError::Damaged(_))));
+    let disk = store.disk.crash(|| false);
+    disk.edit(FIRST, |bytes| bytes[size - 1] ^= 1);
+    let (opened, records) = open(disk).unwrap();
+    assert_eq!((records.len(), opened.torn.unwrap().at), (3, (size - last_batch + 24) as u64));
+}
+
+#[test]
+fn missing_files_are_damage() {
+    for path in ["vote", FIRST, "identity"] {
+        let store = filled(2);
+        store.disk.remove(path).unwrap();
+        store.disk.sync_folder(".").unwrap();
+        assert!(matches!(open(store.disk), Err(OpenError::Damaged(_))), "{path}");
+    }
+}
+
+#[test]
+fn an_unfinished_new_directory_is_made_again() {
+    let store = filled(0);
+    store.disk.remove("identity").unwrap();
+    let (opened, records) = open(store.disk).unwrap();
+    assert_eq!((opened.store.identity().incarnation, records.len()), (Incarnation(1), 0));
+}
+
+#[test]
+fn directories_of_others_are_refused() {
+    let right = identity();
+    let wrong = [
+        Identity::new(GroupId(2), 3, right.id, right.disk),
+        Identity::new(right.group, 1, right.id, right.disk),
+        Identity::new(right.group, 3, ServerId::new(2).unwrap(), right.disk),
+    ];
+    for expected in wrong {
+        let disk = filled(2).disk;
+        let Err(OpenError::Refused(_)) = Store::open(disk, &expected, |_| Ok(())) else {
+            panic!("accepted as {expected:?}");
+        };
+    }
+}
+
+#[test]
+fn a_cut_removes_entries_for_good() {
+    for cut in 0..=6 {
+        for unwritten in [false, true] {
+            let mut store = filled(6);
+            if unwritten {
+                store.append(&[entry(7, 1, "a"), entry(8, 1, "b")].concat()).unwrap();
+            }
+            store.cut(Index(cut)).unwrap();
+            assert_eq!(store.last(), Index(cut));
+            store.append(&entry(cut + 1, 2, "new")).unwrap();
+            store.flush().unwrap();
+            let mut all = Vec::new();
+            store.copy(Index(1), Index(cut + 1), &mut all).unwrap();
+            let records = open(store.disk.crash(|| false)).unwrap().1;
+            assert_eq!(records.len() as u64, cut + 1);
+            assert_eq!(records.concat(), all);
+            assert_eq!(records.last().unwrap(), &entry(cut + 1, 2, "new"));
+        }
+    }
+}
+
+/// Entries of 8 KiB until the log has three segments; returns the first index of each.
+fn three_segments(store: &mut Store<FakeDisk>) -> Vec<u64> {
+    let text = "x".repeat(8000);
+    let mut firsts = vec![1];
+    let mut index = store.last().0;
+    while firsts.len() < 3 {
+        let batch: Vec<u8> = (1..=64).flat_map(|i| entry(index + i, 1, &text)).collect();
+        store.append(&batch).unwrap();
+        store.flush().unwrap();
+        let first = store.identity().segment.0;
+        if Some(&first) != firsts.last() {
+            firsts.push(first);
+        }
+        index += 64;
+    }
+    firsts
+}
+
+#[test]
+fn segments_follow_each_other_and_are_cut_across() {
+    let mut store = filled(0);
+    let firsts = three_segments(&mut store);
+    let last = store.last();
+    let (mut opened, records) = open(store.disk.crash(|| false)).unwrap();
+    assert_eq!(records.len() as u64, last.0);
+    let around = Index(firsts[1] - 1);
+    let mut bytes = Vec::new();
+    opened.store.copy(around, Index(firsts[1] + 1), &mut bytes).unwrap();
+    assert_eq!(record::each(&bytes).filter(Result::is_ok).count(), 3);
+    assert_eq!(opened.store.fit(around, last, 1 << 20), around, "a piece ends with its segment");
+    let three = 3 * entry(1, 1, &"x".repeat(8000)).len();
+    assert_eq!(opened.store.fit(Index(1), last, three), Index(3));
+    assert_eq!(opened.store.fit(Index(1), last, three - 1), Index(2));
+    assert_eq!(opened.store.fit(Index(1), last, 0), Index(1));
+
+    let cut = Index(firsts[1] - 5);
+    opened.store.cut(cut).unwrap();
+    assert_eq!(opened.store.identity().segment, Index(1));
+    opened.store.append(&entry(cut.0 + 1, 2, "new")).unwrap();
+    opened.store.flush().unwrap();
+    let records = open(opened.store.disk.crash(|| false)).unwrap().1;
+    assert_eq!(records.len() as u64, cut.0 + 1);
+}
+
+#[test]
+fn a_cut_at_the_border_of_segments() {
+    let mut store = filled(0);
+    let firsts = three_segments(&mut store);
+    let cut = Index(firsts[2] - 1);
+    store.cut(cut).unwrap();
+    let records = open(store.disk.crash(|| false)).unwrap().1;
+    assert_eq!(records.len() as u64, cut.0);
+}
+
+#[test]
+fn damage_in_a_segment_that_another_follows_is_no_torn_tail() {
+    let mut store = filled(0);
+    let firsts = three_segments(&mut store);
+    let disk = store.disk.crash(|| false);
+    let second = format!("log/{}", segment::file_name(Index(firsts[1])));
+    disk.edit(&second, |bytes| {
+        let end = bytes.len() - 1;
+        bytes[end] ^= 1;
+    });
+    assert!(matches!(open(disk), Err(OpenError::Damaged(_))));
+}
+
+#[test]
+fn rot_under_a_running_server_is_an_error_not_an_answer() {
+    let store = filled(3);
+    let store = open(store.disk.crash(|| false)).unwrap().0.store;
+    store.disk.edit(FIRST, |bytes| bytes[segment::HEADER_BYTES * 2 + 40] ^= 1);
+    store.copy(Index(1), Index(3), &mut Vec::new()).unwrap_err();
+}

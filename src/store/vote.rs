@@ -1,0 +1,132 @@
+//! The file `vote`: two slots in sectors of their own, written in turn, so that one sync stores a
+//! vote and a crash leaves the vote before it readable.
+
+use super::disk::Disk;
+use crate::names::{DiskId, Member, ServerId, Term, Vote};
+use byteorder::{ByteOrder, LE};
+use std::io;
+
+const FILE: &str = "vote";
+/// Distance of the slots: no disk writes larger sectors.
+const SLOT_DISTANCE: u64 = 4096;
+const SLOT_BYTES: usize = 41;
+const MAGIC: u32 = u32::from_le_bytes(*b"vote");
+
+/// The open file and the number of its newest slot.
+#[derive(Debug)]
+pub(super) struct VoteFile<F> {
+    file: F,
+    number: u64,
+}
+
+impl<F> VoteFile<F> {
+    /// Makes the file with the vote of a server that has heard of no term, or makes it anew.
+    pub(super) fn create<D: Disk<File = F>>(disk: &D) -> io::Result<VoteFile<F>> {
+        let file = disk.open(FILE, true)?;
+        let vote = Vote::default();
+        disk.write_at(&file, &encode(0, vote), 0)?;
+        disk.write_at(&file, &encode(1, vote), SLOT_DISTANCE)?;
+        disk.sync(&file)?;
+        disk.sync_folder(".")?;
+        Ok(VoteFile { file, number: 1 })
+    }
+
+    /// Opens the file; `None` when it is missing or either slot is damaged.
+    pub(super) fn open<D: Disk<File = F>>(disk: &D) -> io::Result<Option<(VoteFile<F>, Vote)>> {
+        let file = match disk.open(FILE, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let read = |slot: u64| -> io::Result<Option<(u64, Vote)>> {
+            let mut bytes = [0; SLOT_BYTES];
+            let length = disk.read_at(&file, &mut bytes, slot * SLOT_DISTANCE)?;
+            Ok(decode(&bytes[..length]).filter(|(number, _)| number % 2 == slot))
+        };
+        let (Some(even), Some(odd)) = (read(0)?, read(1)?) else { return Ok(None) };
+        let (number, vote) = if even.0 > odd.0 { even } else { odd };
+        Ok(Some((VoteFile { file, number }, vote)))
+    }
+
+    /// Stores a vote; it is durable on return.
+    pub(super) fn write<D: Disk<File = F>>(&mut self, disk: &D, vote: Vote) -> io::Result<()> {
+        self.number += 1;
+        let slot = self.number % 2 * SLOT_DISTANCE;
+        disk.write_at(&self.file, &encode(self.number, vote), slot)?;
+        disk.sync(&self.file)
+    }
+}
+
+fn encode(number: u64, vote: Vote) -> [u8; SLOT_BYTES] {
+    let mut slot = [0; SLOT_BYTES];
+    LE::write_u32(&mut slot, MAGIC);
+    LE::write_u64(&mut slot[8..], number);
+    LE::write_u64(&mut slot[16..], vote.term.0);
+    if let Some(member) = vote.given {
+        slot[24] = member.id.number();
+        LE::write_u128(&mut slot[25..], member.disk.0);
+    }
+    let sum = checksum(&slot);
+    LE::write_u32(&mut slot[4..], sum);
+    slot
+}
+
+fn decode(slot: &[u8]) -> Option<(u64, Vote)> {
+    if slot.len() != SLOT_BYTES || LE::read_u32(slot) != MAGIC {
+        return None;
+    }
+    if LE::read_u32(&slot[4..]) != checksum(slot) {
+        return None;
+    }
+    let disk = DiskId(LE::read_u128(&slot[25..]));
+    let given = ServerId::new(slot[24]).map(|id| Member { id, disk });
+    Some((LE::read_u64(&slot[8..]), Vote { term: Term(LE::read_u64(&slot[16..])), given }))
+}
+
+fn checksum(slot: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&slot[..4]), &slot[8..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::fake::FakeDisk;
+    use super::*;
+
+    fn vote(term: u64) -> Vote {
+        let member = Member { id: ServerId::new(3).unwrap(), disk: DiskId(8) };
+        Vote { term: Term(term), given: Some(member) }
+    }
+
+    #[test]
+    fn keeps_the_newest() {
+        let disk = FakeDisk::default();
+        let mut file = VoteFile::create(&disk).unwrap();
+        assert_eq!(VoteFile::open(&disk).unwrap().unwrap().1, Vote::default());
+        for term in 1..6 {
+            file.write(&disk, vote(term)).unwrap();
+            assert_eq!(VoteFile::open(&disk).unwrap().unwrap().1, vote(term));
+        }
+    }
+
+    #[test]
+    fn a_crash_in_a_write_leaves_the_vote_before_or_the_new_one() {
+        for kept in [false, true] {
+            let disk = FakeDisk::default();
+            let mut file = VoteFile::create(&disk).unwrap();
+            file.write(&disk, vote(1)).unwrap();
+            disk.fail_syncs();
+            file.write(&disk, vote(2)).unwrap_err();
+            let found = VoteFile::open(&disk.crash(|| kept)).unwrap().unwrap().1;
+            assert_eq!(found, vote(if kept { 2 } else { 1 }));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_either_slot_is_damage() {
+        for at in (0..SLOT_BYTES).flat_map(|at| [at, at + SLOT_DISTANCE as usize]) {
+            let disk = FakeDisk::default();
+            VoteFile::create(&disk).unwrap();
+            disk.edit(FILE, |bytes| bytes[at] ^= 4);
+            assert!(VoteFile::open(&disk).unwrap().is_none(), "byte {at}");
+        }
+    }
+}
