@@ -4,5 +4,6 @@ pub mod limits;
 pub mod moment;
 pub mod names;
 pub mod record;
+pub mod replica;
 pub mod rng;
 pub mod store;

@@ -1,0 +1,184 @@
+//! Following a primary: match, append, overwrite, and acknowledge what is proved equal and stored.
+
+use super::event::{Closing, Effect, Out};
+use super::packet::{Append, Packet};
+use super::{Replica, Role};
+use crate::moment::Moment;
+use crate::names::{Index, LinkId, Member};
+use crate::record::{self, BadRecord, Record};
+
+/// A follower's view of the primary. Members and learners follow alike.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Following {
+    pub(super) primary: Option<Member>,
+    /// In this term, this log is equal to the primary's up to here.
+    proved: Index,
+    /// How far the primary says that entries are committed and answered.
+    told_committed: Index,
+    told_answered: Index,
+    /// The primary's newest round, and the link to acknowledge on when that is owed.
+    round: u64,
+    owed: Option<LinkId>,
+}
+
+/// What keeps an append's records from being taken.
+enum BadEntries {
+    Record(BadRecord),
+    Order,
+    Config,
+}
+
+impl Replica {
+    pub(super) fn on_append(
+        &mut self,
+        now: Moment,
+        from: Member,
+        link: LinkId,
+        append: Append,
+        records: &[u8],
+        out: &mut Out,
+    ) {
+        if append.term < self.vote.term {
+            return out.send(link, Packet::Stale { term: self.vote.term });
+        }
+        self.adopt(append.term, out);
+        if append.term != self.vote.term {
+            return; // another lineage
+        }
+        let first_news = match &self.role {
+            Role::Primary(_) => {
+                panic!("{from} and this server are both primary in {}", append.term)
+            }
+            Role::Candidate(_) => true,
+            Role::Follower(following) => following.primary != Some(from),
+        };
+        if first_news {
+            log::info!("following server {from} in term {}", append.term);
+            self.step_down("there is a primary", out);
+            self.role = Role::Follower(Following { primary: Some(from), ..Following::default() });
+        }
+        if self.shape.term(append.prev.index) != Some(append.prev.term) {
+            let hint = self.equal_at_most(append.prev.index);
+            return out.send(link, Packet::Behind { term: append.term, hint });
+        }
+        match self.take_entries(append, records, out) {
+            Ok(proved) => self.note_progress(link, append, proved),
+            Err(why) => {
+                let what = match why {
+                    BadEntries::Record(why) => why.to_string(),
+                    BadEntries::Order => "entries are out of order".to_owned(),
+                    BadEntries::Config => "a config is unreadable".to_owned(),
+                };
+                log::error!("server {from} sent a bad append: {what}");
+                let at = self.peers.iter().position(|peer| peer.has_link(link));
+                let at = at.expect("the packet came on this peer's link");
+                self.lose_link(now, at, Some(Closing::Nonsense), out);
+            }
+        }
+    }
+
+    /// Where to try next when `prev` does not match: behind this log, or before the term that
+    /// stands there.
+    fn equal_at_most(&self, prev: Index) -> Index {
+        if prev > self.last() { self.last() } else { self.shape.before_term(prev) }
+    }
+
+    /// Takes what is new, overwrites what conflicts; how far the logs are now proved equal.
+    fn take_entries(
+        &mut self,
+        append: Append,
+        records: &[u8],
+        out: &mut Out,
+    ) -> Result<Index, BadEntries> {
+        let mut proved = append.prev;
+        let start = out.bytes.len();
+        // Checked as a whole before anything is taken.
+        for record in record::each(records) {
+            let record = record.map_err(BadEntries::Record)?;
+            let follows = record.index == proved.index.next();
+            if !follows || record.term < proved.term || record.term > append.term {
+                return Err(BadEntries::Order);
+            }
+            proved = record.position();
+        }
+        for record in record::each(records) {
+            let record = record.expect("all were just checked");
+            match self.shape.term(record.index) {
+                Some(term) if term == record.term => continue,
+                Some(_) => self.cut_conflict(&record, start, out),
+                None => {}
+            }
+            self.shape.push(&record).map_err(|_| BadEntries::Config)?;
+            out.bytes.extend_from_slice(record.bytes);
+        }
+        let end = out.bytes.len();
+        if end > start {
+            out.push(Effect::Append(start..end));
+        }
+        Ok(proved.index)
+    }
+
+    fn cut_conflict(&mut self, record: &Record<'_>, start: usize, out: &mut Out) {
+        assert_eq!(out.bytes.len(), start, "a log conflicts only where it is older");
+        let keep = record.index.before();
+        assert!(
+            keep >= self.committed,
+            "told to overwrite entry {} although {} are committed",
+            record.index,
+            self.committed
+        );
+        log::info!("entries {} to {} were never committed: cut", record.index, self.last());
+        self.shape.cut(keep);
+        self.flushed = self.flushed.min(keep);
+        self.stored = self.stored.min(keep);
+        out.push(Effect::Cut(keep));
+    }
+
+    fn note_progress(&mut self, link: LinkId, append: Append, proved: Index) {
+        let Role::Follower(following) = &mut self.role else { return };
+        following.proved = following.proved.max(proved);
+        following.told_committed = following.told_committed.max(append.committed);
+        following.told_answered = following.told_answered.max(append.answered);
+        following.round = following.round.max(append.round);
+        following.owed = Some(link);
+        self.learn_committed();
+        self.restless = true;
+    }
+
+    fn learn_committed(&mut self) {
+        let Role::Follower(following) = &self.role else { return };
+        let equal = following.proved;
+        self.committed = self.committed.max(following.told_committed.min(equal));
+        // A backup never applies beyond what it stored.
+        let answered = following.told_answered.min(self.committed).min(self.stored);
+        self.answered = self.answered.max(answered);
+        self.shape.settle(self.committed);
+    }
+
+    pub(super) fn tick_backup(&mut self, out: &mut Out) {
+        if self.flushed < self.last() {
+            self.flushed = self.last();
+            out.push(Effect::Flush);
+        } else {
+            self.acknowledge(out);
+        }
+    }
+
+    /// Acknowledges what was received, once it is stored.
+    pub(super) fn acknowledge(&mut self, out: &mut Out) {
+        self.learn_committed();
+        let Role::Follower(following) = &mut self.role else { return };
+        if self.vote_stored
+            && let Some(link) = following.owed.take()
+        {
+            out.send(
+                link,
+                Packet::Stored {
+                    term: self.vote.term,
+                    stored: following.proved.min(self.stored),
+                    round: following.round,
+                },
+            );
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The primary changes the members by itself, one server at a time: withdraw, drop, add, and the
+//! gate (Ongaro §4.1 with its correction: an entry of the own term is committed first).
+
+use super::event::Out;
+use super::{Config, Replica, Role};
+use crate::limits::{PENALTY_DROPS, PENALTY_TIME, PENALTY_WINDOW};
+use crate::moment::{Moment, WallTime};
+use crate::names::{Member, ServerId};
+
+/// Why a member counts as lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    /// Its process has ended, or its disk is another one.
+    Gone,
+    /// It has answered nothing for `T`.
+    Unheard,
+    /// It answers, and has not stored for `T` what it was sent.
+    Sick,
+}
+
+impl Replica {
+    pub(super) fn change_members(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
+        self.note_losses(now, out);
+        let Some((index, config)) = self.shape.config() else { return };
+        let config = *config;
+        let settled = index <= self.committed;
+        let wrote = if self.stopping {
+            false
+        } else if settled {
+            self.own_term_committed()
+                && (self.drop_lost(now, wall, &config, out)
+                    || self.add_learner(now, wall, &config, out)
+                    || self.open_gate(wall, &config, out))
+        } else {
+            self.withdraw(now, wall, &config, out)
+        };
+        if !wrote && self.cut_off(now) {
+            self.step_down("a majority of the members is not heard", out);
+        }
+    }
+
+    fn own_term_committed(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if self.committed >= primary.term_start)
+    }
+
+    /// No majority was heard for `T`; counted from the election at the earliest.
+    fn cut_off(&self, now: Moment) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        now >= primary.since + self.silence() && !self.was_majority_heard(now)
+    }
+
+    /// Like [`Replica::hears_majority`], but a link that was just lost still has its `T`.
+    fn was_majority_heard(&self, now: Moment) -> bool {
+        let Some(config) = self.config() else { return false };
+        let heard = |member: Member| {
+            member == self.me
+                || self
+                    .peer(member.id)
+                    .and_then(|peer| peer.heard)
+                    .is_some_and(|heard| now < heard + self.silence())
+        };
+        config.members().filter(|member| heard(*member)).count() >= config.majority()
+    }
+
+    fn loss(&self, member: Member, now: Moment) -> Option<Loss> {
+        let Role::Primary(primary) = &self.role else { return None };
+        if member == self.me {
+            return None;
+        }
+        if self.is_gone(member) {
+            return Some(Loss::Gone);
+        }
+        let silence = self.silence();
+        if now < primary.since + silence {
+            return None;
+        }
+        let heard = self.peer(member.id).and_then(|peer| peer.heard);
+        if heard.is_none_or(|heard| now >= heard + silence) {
+            return Some(Loss::Unheard);
+        }
+        let waits = primary.progress(member).and_then(super::primary::Progress::waits_since);
+        waits.is_some_and(|since| now >= since + silence).then_some(Loss::Sick)
+    }
+
+    /// Notes since when each member is lost: of one that is gone, since its link was.
+    fn note_losses(&mut self, now: Moment, out: &mut Out) {
+        let Some(config) = self.config().copied() else { return };
+        let losses = ServerId::all(3)
+            .map(|id| {
+                let member = config.member(id)?;
+                let loss = self.loss(member, now)?;
+                let peer = self.peer(id).filter(|peer| loss == Loss::Gone && peer.link.is_none());
+                Some(peer.and_then(|peer| peer.lost_at).unwrap_or(now))
+            })
+            .collect::<Vec<_>>();
+        let Role::Primary(primary) = &mut self.role else { return };
+        let mut news = false;
+        for (noticed, loss) in primary.lost_at.iter_mut().zip(&losses) {
+            news |= loss.is_some() && noticed.is_none();
+            *noticed = loss.and_then(|since| noticed.or(Some(since)));
+        }
+        primary.has_loss = losses.iter().any(Option::is_some);
+        if news {
+            // The others are asked now, not at the next heartbeat.
+            self.ping(now, out);
+        }
+    }
+
+    /// Writes the last committed members again when the newest config can't become committed.
+    fn withdraw(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
+        let left = config.members().filter(|member| self.loss(*member, now).is_none()).count();
+        if left >= config.majority() {
+            return false;
+        }
+        let Some(before) = self.shape.config_up_to(self.committed) else { return false };
+        if before.same_members(config) {
+            return false;
+        }
+        let again = before.restated();
+        log::warn!("the members {config} can't be reached: withdrawn");
+        self.append_config(self.vote.term, wall, again, out);
+        true
+    }
+
+    fn drop_lost(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
+        let lost = config.members().find_map(|m| self.loss(m, now).map(|loss| (m, loss)));
+        let Some((member, loss)) = lost else { return false };
+        let noticed = match &self.role {
+            Role::Primary(primary) => primary.lost_at[member.id.slot()],
+            _ => None,
+        };
+        // From three to two needs both that remain: the other one must be there, after the loss.
+        let rest_is_there = config.members().all(|other| {
+            other == member
+                || other == self.me
+                || (self.loss(other, now).is_none()
+                    && self.hears(other, now)
+                    && self.peer(other.id).and_then(|peer| peer.heard) >= noticed)
+        });
+        if !rest_is_there {
+            return false;
+        }
+        log::warn!("server {member} is dropped: {loss:?}");
+        if let Role::Primary(primary) = &mut self.role
+            && loss != Loss::Gone
+        {
+            primary.drops.retain(|(_, at)| now < *at + PENALTY_WINDOW + PENALTY_TIME);
+            primary.drops.push((member.id, now));
+        }
+        self.append_config(self.vote.term, wall, config.without(member.id), out);
+        true
+    }
+
+    /// Dropped too often for silence or a sick disk, and not long enough ago.
+    pub(super) fn is_penalized(&self, id: ServerId, now: Moment) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        let drops = primary.drops.iter().rev().filter(|(dropped, _)| *dropped == id);
+        let last: Vec<Moment> = drops.map(|(_, at)| *at).take(PENALTY_DROPS).collect();
+        last.len() == PENALTY_DROPS
+            && last[0] - last[PENALTY_DROPS - 1] < PENALTY_WINDOW
+            && now < last[0] + PENALTY_TIME
+    }
+
+    fn add_learner(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
+        let learner = self.linked().find(|learner| {
+            let caught_up = match &self.role {
+                Role::Primary(primary) => {
+                    primary.progress(*learner).is_some_and(|progress| progress.caught_up)
+                }
+                _ => false,
+            };
+            // One whose id is still in the config under another disk is dropped there first.
+            config.member(learner.id).is_none()
+                && caught_up
+                && self.hears(*learner, now)
+                && !self.is_penalized(learner.id, now)
+        });
+        let Some(learner) = learner else { return false };
+        log::info!("server {learner} has caught up and is added");
+        self.append_config(self.vote.term, wall, config.with(learner), out);
+        true
+    }
+
+    fn open_gate(&mut self, wall: WallTime, config: &Config, out: &mut Out) -> bool {
+        let complete = config.count() == usize::from(self.shared.servers);
+        let (index, term_start) = match (&self.role, self.shape.config()) {
+            (Role::Primary(primary), Some((index, _))) => (index, primary.term_start),
+            _ => return false,
+        };
+        if config.gate_open || !complete || self.answered < index.max(term_start) {
+            return false;
+        }
+        log::info!("all servers are attached: the gate is open");
+        self.append_config(self.vote.term, wall, config.opened(), out);
+        true
+    }
+}

@@ -1,0 +1,326 @@
+//! When to stand, pre-vote and vote; and the formation that comes before the first election.
+
+use super::backup::Following;
+use super::event::{Closing, Out};
+use super::members::Config;
+use super::packet::{Ask, Packet};
+use super::{Replica, Role, Takeover, Timer};
+use crate::limits::{COIN_TIME, RANK_TIME};
+use crate::moment::{Moment, WallTime};
+use crate::names::{DiskId, Index, LinkId, Member, ServerId, Term, Vote};
+use std::time::Duration;
+
+/// A round of votes that is not decided.
+#[derive(Clone, Debug)]
+pub(super) struct Candidacy {
+    /// Votes, not promises of them.
+    real: bool,
+    /// The term to be elected in.
+    term: Term,
+    began: Moment,
+    granted: Vec<Member>,
+    refused: Vec<Member>,
+}
+
+/// What a server remembers between its candidacies.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    /// The stand that is set has a reason that does not wait for silence.
+    urgent: bool,
+    /// Rounds lost since a primary was heard.
+    pub(super) lost: u32,
+    /// How long the last won vote took.
+    took: Duration,
+    /// A vote that is owed to a candidate as soon as it is durable.
+    owed: Option<(LinkId, Term)>,
+}
+
+impl Replica {
+    pub(super) fn tick_election(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
+        if self.config().is_none() {
+            self.tick_formation(now, out);
+        }
+        self.count_votes(now, wall, out);
+        if self.timers.expired(Timer::Round, now) && matches!(self.role, Role::Candidate(_)) {
+            self.lose_round(now);
+        }
+        self.consider_standing(now);
+        if self.timers.expired(Timer::Stand, now) {
+            self.stand(now, out);
+        }
+    }
+
+    /// Only a member of its own newest config stands, and only when it could win.
+    fn may_stand(&self) -> Option<&Config> {
+        let config = self.config().filter(|config| config.has(self.me) && !self.stopping)?;
+        let linked = config.members().filter(|m| *m == self.me || self.link_to(*m).is_some());
+        (linked.count() >= config.majority()).then_some(config)
+    }
+
+    fn consider_standing(&mut self, now: Moment) {
+        let Role::Follower(following) = &self.role else { return };
+        let primary = following.primary;
+        let heard = primary.is_some_and(|member| self.hears(member, now));
+        let gone = primary.is_none_or(|member| self.is_gone(member));
+        // Unheard, not gone: whatever it is, it gets its `T`.
+        let silent = primary.is_some_and(|member| {
+            let peer = self.peer(member.id).and_then(|peer| peer.heard);
+            peer.is_none_or(|heard| now >= heard + self.silence())
+        });
+        if heard || self.may_stand().is_none() || !(gone || silent) {
+            if heard {
+                self.standing.lost = 0;
+            }
+            return self.timers.clear(Timer::Stand);
+        }
+        if self.timers.is_set(Timer::Stand) && (self.standing.urgent || !gone) {
+            return;
+        }
+        let delay = self.stand_delay(primary, gone);
+        self.standing.urgent = gone;
+        self.timers.set(Timer::Stand, now + delay);
+    }
+
+    fn stand_delay(&mut self, primary: Option<Member>, gone: bool) -> Duration {
+        let lost = self.standing.lost;
+        if lost > 0 {
+            let least = (self.standing.took * 2).max(COIN_TIME);
+            let longest = self.silence().max(least);
+            let delay = least.saturating_mul(1 << lost.min(16)).min(longest);
+            return self.rng.up_to(delay);
+        }
+        match self.takeover {
+            _ if !gone => self.rng.up_to(self.silence()),
+            Takeover::Coin => self.rng.up_to(COIN_TIME),
+            Takeover::Rank => {
+                let backups = self.config().into_iter().flat_map(Config::members);
+                let first = backups.filter(|member| Some(*member) != primary).min();
+                if first == Some(self.me) { Duration::ZERO } else { RANK_TIME }
+            }
+        }
+    }
+
+    fn stand(&mut self, now: Moment, out: &mut Out) {
+        if self.may_stand().is_some() && matches!(self.role, Role::Follower(_)) {
+            self.begin_round(now, false, self.vote.term.next(), out);
+        }
+    }
+
+    fn begin_round(&mut self, now: Moment, real: bool, term: Term, out: &mut Out) {
+        let granted = if real { Vec::new() } else { vec![self.me] };
+        self.role =
+            Role::Candidate(Candidacy { real, term, began: now, granted, refused: Vec::new() });
+        self.timers.clear(Timer::Stand);
+        self.timers.set(Timer::Round, now + self.silence() / 4);
+        self.restless = true;
+        let config = *self.config().expect("who stands has a config");
+        let ask = Ask { term, last: self.shape.last(), config };
+        for member in config.members() {
+            if let Some(link) = self.link_to(member) {
+                let packet = if real { Packet::AskVote(ask) } else { Packet::AskPreVote(ask) };
+                out.send(link, packet);
+            }
+        }
+    }
+
+    /// Moves on when a majority has granted, or can't any more.
+    pub(super) fn count_votes(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
+        let Some(config) = self.config().copied() else { return };
+        let vote_counts = self.vote_stored && self.vote.given == Some(self.me);
+        let Role::Candidate(candidacy) = &mut self.role else { return };
+        if candidacy.real && vote_counts && !candidacy.granted.contains(&self.me) {
+            candidacy.granted.push(self.me);
+        }
+        let count = |voters: &[Member]| config.members().filter(|m| voters.contains(m)).count();
+        let won = count(&candidacy.granted) >= config.majority();
+        let lost = count(&candidacy.refused) > config.count() - config.majority();
+        let (real, began, term) = (candidacy.real, candidacy.began, candidacy.term);
+        if won && real {
+            self.standing.took = now - began;
+            self.become_primary(now, wall, out);
+        } else if won {
+            self.set_vote(Vote { term, given: Some(self.me) }, out);
+            self.begin_round(now, true, term, out);
+        } else if lost {
+            self.lose_round(now);
+        }
+    }
+
+    /// Back to following; the next round comes later.
+    fn lose_round(&mut self, now: Moment) {
+        self.standing.lost += 1;
+        self.role = Role::Follower(Following::default());
+        self.timers.clear(Timer::Round);
+        self.consider_standing(now);
+    }
+
+    /// Whether the log of the one who asks may lead this one: Raft §5.4.1, and a blank server
+    /// follows only a config that names it.
+    fn may_lead(&self, ask: &Ask) -> bool {
+        let known = self.config().is_some() || ask.config.has(self.me);
+        known && ask.last >= self.shape.last()
+    }
+
+    pub(super) fn on_ask_pre_vote(
+        &mut self,
+        now: Moment,
+        from: Member,
+        link: LinkId,
+        ask: Ask,
+        out: &mut Out,
+    ) {
+        let own = self.vote.term;
+        let free = ask.term > own
+            || (ask.term == own && self.vote.given.is_none_or(|given| given == from));
+        let led = match &self.role {
+            Role::Primary(_) => self.hears_majority(now),
+            Role::Follower(_) => self.primary(now).is_some(),
+            Role::Candidate(candidacy) => {
+                // Of two that meet, the older log, or else the higher id, stands back.
+                let mine = (self.shape.last(), std::cmp::Reverse(self.me.id));
+                candidacy.real || mine > (ask.last, std::cmp::Reverse(from.id))
+            }
+        };
+        let granted = free && !led && self.may_lead(&ask);
+        out.send(link, Packet::PreVote { term: ask.term, granted, own });
+        if granted && !matches!(self.role, Role::Primary(_)) {
+            if matches!(self.role, Role::Candidate(_)) {
+                self.lose_round(now);
+            }
+            self.yield_to_candidate(now);
+        }
+    }
+
+    /// Gives a candidate that may win the time to do so.
+    fn yield_to_candidate(&mut self, now: Moment) {
+        self.standing.urgent = true;
+        let delay = (self.standing.took * 2).max(COIN_TIME) + self.rng.up_to(COIN_TIME);
+        self.timers.set(Timer::Stand, now + delay);
+    }
+
+    pub(super) fn on_pre_vote(
+        &mut self,
+        from: Member,
+        term: Term,
+        granted: bool,
+        own: Term,
+        out: &mut Out,
+    ) {
+        if own > self.vote.term {
+            return self.adopt(own, out);
+        }
+        self.on_ballot(false, from, term, granted);
+    }
+
+    pub(super) fn on_ask_vote(
+        &mut self,
+        now: Moment,
+        from: Member,
+        link: LinkId,
+        ask: Ask,
+        out: &mut Out,
+    ) {
+        if ask.term.lineage() != self.vote.term.lineage() {
+            return;
+        }
+        self.adopt(ask.term, out);
+        let free = self.vote.given.is_none_or(|given| given == from);
+        let follows = matches!(self.role, Role::Follower(_));
+        if ask.term < self.vote.term || !free || !follows || !self.may_lead(&ask) {
+            return out.send(link, Packet::Vote { term: self.vote.term, granted: false });
+        }
+        if self.vote.given.is_none() {
+            self.set_vote(Vote { term: ask.term, given: Some(from) }, out);
+        }
+        self.yield_to_candidate(now);
+        self.standing.owed = Some((link, ask.term));
+        self.send_owed_vote(out);
+    }
+
+    /// Sends a vote as soon as it is durable.
+    pub(super) fn send_owed_vote(&mut self, out: &mut Out) {
+        if !self.vote_stored {
+            return;
+        }
+        if let Some((link, term)) = self.standing.owed.take()
+            && term == self.vote.term
+        {
+            out.send(link, Packet::Vote { term, granted: true });
+        }
+    }
+
+    pub(super) fn on_vote(&mut self, from: Member, term: Term, granted: bool, out: &mut Out) {
+        if term > self.vote.term {
+            return self.adopt(term, out);
+        }
+        self.on_ballot(true, from, term, granted);
+    }
+
+    /// Notes a ballot; they are counted at the end of the turn.
+    fn on_ballot(&mut self, real: bool, from: Member, term: Term, granted: bool) {
+        let Role::Candidate(candidacy) = &mut self.role else { return };
+        if candidacy.real != real || candidacy.term != term {
+            return; // an answer to an earlier round
+        }
+        let ballots = if granted { &mut candidacy.granted } else { &mut candidacy.refused };
+        if !ballots.contains(&from) {
+            ballots.push(from);
+        }
+        self.restless = true;
+    }
+
+    pub(super) fn on_stepped_down(&mut self, from: Member, term: Term) {
+        if let Role::Follower(following) = &mut self.role
+            && following.primary == Some(from)
+            && term == self.vote.term
+        {
+            following.primary = None;
+            self.restless = true;
+        }
+    }
+
+    /// Before there is any config: server 1 writes the first entry when both others, on links
+    /// that are open now, have said that they are blank and have met exactly these disks.
+    fn tick_formation(&mut self, now: Moment, out: &mut Out) {
+        let first = ServerId::all(1).next().expect("every group has a server 1");
+        let Some(met) = self.met() else { return };
+        if self.me.id == first {
+            let agreed = self.peers.iter().all(|peer| peer.said_blank == Some(met));
+            if agreed && !self.stopping {
+                self.form(met, out);
+            }
+            return;
+        }
+        let Some(at) = self.peers.iter().position(|peer| peer.id == first) else { return };
+        match self.peers[at].told_blank {
+            Some(told) if told == met => {}
+            // What was said can't be taken back on the same link.
+            Some(_) => self.lose_link(now, at, Some(Closing::Restated), out),
+            None => {
+                self.peers[at].told_blank = Some(met);
+                let link = self.peers[at].link.as_ref().expect("all three were met");
+                out.send(link.id, Packet::Blank { met });
+            }
+        }
+    }
+
+    /// The disks of the whole group, when all are linked now; missing places stay zero in a
+    /// group of one.
+    fn met(&self) -> Option<[DiskId; 3]> {
+        let mut met = [DiskId(0); 3];
+        met[self.me.id.slot()] = self.me.disk;
+        for peer in &self.peers {
+            met[peer.id.slot()] = peer.link.as_ref()?.member.disk;
+        }
+        Some(met)
+    }
+
+    /// Writes the first entry: index 1, term 0, time 0.
+    fn form(&mut self, met: [DiskId; 3], out: &mut Out) {
+        assert_eq!(self.last(), Index::ZERO, "a blank server has no entries");
+        let members =
+            ServerId::all(self.shared.servers).map(|id| Member { id, disk: met[id.slot()] });
+        let config = Config::new(members, false);
+        self.append_config(Term::ZERO, WallTime(0), config, out);
+    }
+}

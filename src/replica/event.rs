@@ -1,0 +1,143 @@
+//! The replica's whole surface: what happens to it, and what it wants done.
+
+use super::packet::{Append, Packet, Refusal};
+use crate::names::{DiskId, Incarnation, Index, LinkId, ServerId, Vote};
+use std::io;
+use std::ops::Range;
+
+/// What the world tells a replica.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// The end of a turn, or a deadline: decide, and send what gathered.
+    Tick,
+    /// A dial was answered; the link is open.
+    Dialled {
+        /// The new link.
+        link: LinkId,
+        /// Whom it was meant to reach.
+        to: ServerId,
+    },
+    /// Another server has dialled.
+    Accepted {
+        /// The new link.
+        link: LinkId,
+    },
+    /// A dial came to nothing.
+    DialFailed {
+        /// Whom it was meant to reach.
+        to: ServerId,
+        /// Every address was refused: no process listens there.
+        refused: bool,
+    },
+    /// A link has ended.
+    Ended {
+        /// Which one.
+        link: LinkId,
+    },
+    /// A packet came in.
+    Received {
+        /// On which link.
+        link: LinkId,
+        /// What it says.
+        packet: Packet,
+        /// The records of an append.
+        records: &'a [u8],
+    },
+    /// What was appended and persisted is durable.
+    Stored(Mark),
+}
+
+/// What is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// All entries up to here.
+    pub last: Index,
+    /// This vote.
+    pub vote: Vote,
+}
+
+/// What a replica wants done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Add these records, a range of [`Out::bytes`], to the log.
+    Append(Range<usize>),
+    /// Remove the entries behind this one.
+    Cut(Index),
+    /// Write and sync what was appended, after what is to be sent was sent.
+    Flush,
+    /// Write and sync the vote, after what is to be sent was sent.
+    Persist(Vote),
+    /// Say something.
+    Send(LinkId, Packet),
+    /// Say that the entries `first` to `last` follow.
+    SendEntries {
+        /// On which link.
+        link: LinkId,
+        /// What comes before the records.
+        append: Append,
+        /// The first entry.
+        first: Index,
+        /// The last entry.
+        last: Index,
+    },
+    /// Dial a server. Exactly one `Dialled` or `DialFailed` must follow.
+    Dial(ServerId),
+    /// Close a link when what is queued on it was sent.
+    Close(LinkId, Closing),
+    /// Remember the incarnation of another disk, soon.
+    See(DiskId, Incarnation),
+}
+
+/// Why a link is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// Another link to the same server stays.
+    Spare,
+    /// Nothing was heard on it for too long.
+    Silent,
+    /// What came is no packet, or not one that may come there.
+    Nonsense,
+    /// We refuse the other side.
+    Refused(ServerId, Refusal),
+    /// The other side refuses us.
+    RefusedBy(Option<ServerId>, Refusal),
+    /// What was said on it no longer holds.
+    Restated,
+}
+
+/// Effects, and the bytes that they speak of. The caller owns and reuses it.
+#[derive(Debug, Default)]
+pub struct Out {
+    /// What ranges of effects point into.
+    pub bytes: Vec<u8>,
+    /// In the order in which they are to be performed.
+    pub effects: Vec<Effect>,
+}
+
+impl Out {
+    /// Forgets everything, keeping the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.effects.clear();
+    }
+
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    pub(super) fn send(&mut self, link: LinkId, packet: Packet) {
+        self.effects.push(Effect::Send(link, packet));
+    }
+}
+
+/// The log as its readers see it.
+pub trait LogReader {
+    /// The last entry up to `through` that can be read together with `from` in `bytes_max`
+    /// bytes; at least `from`.
+    fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index;
+    /// Copies the records `from` to `through` behind `out`.
+    ///
+    /// # Errors
+    /// When the log can't be read; the server must stop then.
+    fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()>;
+}

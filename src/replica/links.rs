@@ -1,0 +1,375 @@
+//! Links: dialling, the hello, and which of two links to one server stays.
+
+use super::event::{Closing, Effect, Out};
+use super::packet::{Hello, Packet, Refusal};
+use super::peer::{Dialling, Link};
+use super::{Replica, Role, Timer};
+use crate::limits::{DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX};
+use crate::moment::Moment;
+use crate::names::{DiskId, Incarnation, LinkId, ServerId};
+
+/// A link whose other side has not said hello.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) link: LinkId,
+    /// Whom we dialled; of a link that was accepted, nobody.
+    pub(super) dialled: Option<ServerId>,
+    pub(super) deadline: Moment,
+}
+
+impl Replica {
+    pub(super) fn on_dialled(&mut self, now: Moment, link: LinkId, to: ServerId, out: &mut Out) {
+        let Some(at) = self.peers.iter().position(|peer| peer.id == to) else { return };
+        let dialling = &mut self.peers[at].dialling;
+        dialling.under_way = dialling.under_way.saturating_sub(1);
+        if self.peers[at].link.is_some() {
+            return out.push(Effect::Close(link, Closing::Spare));
+        }
+        let hello = self.hello(to);
+        out.send(link, Packet::Hello(hello));
+        self.await_hello(now, link, Some(to));
+    }
+
+    pub(super) fn on_accepted(&mut self, now: Moment, link: LinkId, out: &mut Out) {
+        if self.pending.len() >= UNKNOWN_LINKS_MAX {
+            return out.push(Effect::Close(link, Closing::Silent));
+        }
+        self.await_hello(now, link, None);
+    }
+
+    fn await_hello(&mut self, now: Moment, link: LinkId, dialled: Option<ServerId>) {
+        let deadline = now + self.silence() / 4;
+        self.pending.push(Pending { link, dialled, deadline });
+    }
+
+    fn hello(&mut self, to: ServerId) -> Hello {
+        self.hellos += 1;
+        let begun = self.pending.iter().any(|pending| pending.dialled == Some(to));
+        let linked = self.peer(to).is_some_and(|peer| peer.link.is_some());
+        Hello {
+            shared: self.shared,
+            from: self.me,
+            to,
+            incarnation: self.incarnation,
+            process: self.process,
+            serial: self.hellos,
+            has_other: begun || linked,
+            term: self.vote.term,
+            last: self.stored_position(),
+        }
+    }
+
+    fn stored_position(&self) -> crate::names::Position {
+        let term = self.shape.term(self.stored).unwrap_or_default();
+        crate::names::Position { term, index: self.stored }
+    }
+
+    pub(super) fn on_dial_failed(&mut self, now: Moment, to: ServerId, refused: bool) {
+        let Some(at) = self.peers.iter().position(|peer| peer.id == to) else { return };
+        let peer = &mut self.peers[at];
+        peer.dialling.under_way = peer.dialling.under_way.saturating_sub(1);
+        if peer.link.is_some() {
+            return;
+        }
+        if refused && !peer.refused {
+            peer.refused = true;
+            self.restless = true;
+        }
+        self.dial_later(now, at);
+    }
+
+    /// After a dial that came to nothing: again, later each time, if no other is under way.
+    fn dial_later(&mut self, now: Moment, at: usize) {
+        let longest = self.silence() / 2;
+        let id = self.peers[at].id;
+        let begun = self.pending.iter().any(|pending| pending.dialled == Some(id));
+        let dialling = &mut self.peers[at].dialling;
+        if dialling.under_way > 0 || begun {
+            return;
+        }
+        let delay = dialling.delay.max(REDIAL_TIME).min(longest);
+        dialling.delay = (delay * 2).min(longest);
+        dialling.next = Some(now + self.rng.about(delay));
+    }
+
+    fn dial_now(&mut self, now: Moment, at: usize, out: &mut Out) {
+        let peer = &mut self.peers[at];
+        let first = peer.dialling.under_way == 0;
+        peer.dialling.under_way += 1;
+        // A dying process still listens for a moment, and takes a dial that it never answers.
+        peer.dialling.next = first.then_some(now + DIAL_UNDECIDED_TIME);
+        out.push(Effect::Dial(peer.id));
+    }
+
+    pub(super) fn on_ended(&mut self, now: Moment, link: LinkId, out: &mut Out) {
+        if let Some(at) = self.pending.iter().position(|pending| pending.link == link) {
+            let pending = self.pending.remove(at);
+            return self.on_dial_ended(now, pending.dialled, true, out);
+        }
+        if let Some(at) = self.peers.iter().position(|peer| peer.has_link(link)) {
+            self.lose_link(now, at, None, out);
+        }
+    }
+
+    /// A dial was taken, and ended before the hello.
+    fn on_dial_ended(&mut self, now: Moment, to: Option<ServerId>, quick: bool, out: &mut Out) {
+        let Some(at) = self.peers.iter().position(|peer| Some(peer.id) == to) else { return };
+        let peer = &mut self.peers[at];
+        if peer.link.is_some() {
+            return;
+        }
+        if quick && peer.dialling.quick < QUICK_DIALS_MAX {
+            peer.dialling.quick += 1;
+            self.dial_now(now, at, out);
+        } else {
+            self.dial_later(now, at);
+        }
+    }
+
+    /// A link that counted has ended, or is closed for the reason given.
+    pub(super) fn lose_link(
+        &mut self,
+        now: Moment,
+        at: usize,
+        why: Option<Closing>,
+        out: &mut Out,
+    ) {
+        let peer = &mut self.peers[at];
+        let Some(link) = peer.link.take() else { return };
+        log::info!("the link to server {} is lost", link.member);
+        if let Some(why) = why {
+            out.push(Effect::Close(link.id, why));
+        }
+        peer.said_blank = None;
+        peer.told_blank = None;
+        peer.refused = false;
+        peer.lost_at = Some(now);
+        let under_way = peer.dialling.under_way;
+        peer.dialling = Dialling { under_way, ..Dialling::default() };
+        self.dial_now(now, at, out);
+        // Whether the others are there is asked now, not at the next heartbeat.
+        self.ping(now, out);
+        self.restless = true;
+    }
+
+    pub(super) fn ping(&mut self, now: Moment, out: &mut Out) {
+        for peer in &self.peers {
+            if let Some(link) = &peer.link {
+                out.send(link.id, Packet::Ping { sent: now });
+            }
+        }
+    }
+
+    pub(super) fn on_pong(&mut self, at: usize, sent: Moment, now: Moment) {
+        let peer = &mut self.peers[at];
+        // Only what was sent counts: a pong from the future is nonsense, and tells nothing.
+        if sent <= now && peer.heard.is_none_or(|heard| heard < sent) {
+            peer.heard = Some(sent);
+            self.restless |= matches!(&self.role, Role::Primary(primary) if primary.has_loss);
+        }
+    }
+
+    pub(super) fn tick_links(&mut self, now: Moment, out: &mut Out) {
+        while let Some(at) = self.pending.iter().position(|pending| pending.deadline <= now) {
+            let pending = self.pending.remove(at);
+            out.push(Effect::Close(pending.link, Closing::Silent));
+            self.on_dial_ended(now, pending.dialled, false, out);
+        }
+        for at in 0..self.peers.len() {
+            if self.peers[at].dialling.next.is_some_and(|next| next <= now) {
+                self.peers[at].dialling.next = None;
+                if self.peers[at].link.is_none() {
+                    self.dial_now(now, at, out);
+                }
+            }
+        }
+        if self.timers.expired(Timer::Ping, now) {
+            self.timers.set(Timer::Ping, now + self.silence() / 8);
+            let silence = self.silence();
+            for at in 0..self.peers.len() {
+                let peer = &self.peers[at];
+                let silent = peer.heard.is_some_and(|heard| now >= heard + silence);
+                if peer.link.is_some() && silent {
+                    self.lose_link(now, at, Some(Closing::Silent), out);
+                }
+            }
+            self.ping(now, out);
+            self.refresh_told();
+        }
+    }
+
+    pub(super) fn on_first_packet(
+        &mut self,
+        now: Moment,
+        at: usize,
+        packet: Packet,
+        out: &mut Out,
+    ) {
+        let Pending { link, dialled, .. } = self.pending.remove(at);
+        let hello = match packet {
+            Packet::Hello(hello) => hello,
+            Packet::Foreign { .. } => {
+                self.refuse(link, dialled, Refusal::Version, out);
+                return self.on_dial_ended(now, dialled, false, out);
+            }
+            Packet::Refused(why) => {
+                out.push(Effect::Close(link, Closing::RefusedBy(dialled, why)));
+                return self.on_dial_ended(now, dialled, false, out);
+            }
+            _ => {
+                out.push(Effect::Close(link, Closing::Nonsense));
+                return self.on_dial_ended(now, dialled, false, out);
+            }
+        };
+        if let Err(why) = self.judge(&hello, dialled) {
+            if hello.process == self.process {
+                // Our own hello: no other server listens there.
+                out.push(Effect::Close(link, Closing::Nonsense));
+                if let Some(to) = dialled {
+                    self.on_dial_failed(now, to, true);
+                }
+                return;
+            }
+            self.refuse(link, Some(hello.from.id), why, out);
+            return self.on_dial_ended(now, dialled, false, out);
+        }
+        if dialled.is_none() {
+            let own = self.hello(hello.from.id);
+            out.send(link, Packet::Hello(own));
+        }
+        self.establish(now, Link::new(link, dialled.is_some(), &hello), out);
+        self.adopt(hello.term, out);
+    }
+
+    fn refuse(&self, link: LinkId, from: Option<ServerId>, why: Refusal, out: &mut Out) {
+        out.send(link, Packet::Refused(why));
+        let from = from.unwrap_or(self.me.id);
+        out.push(Effect::Close(link, Closing::Refused(from, why)));
+    }
+
+    fn judge(&self, hello: &Hello, dialled: Option<ServerId>) -> Result<(), Refusal> {
+        if hello.shared.group != self.shared.group {
+            return Err(Refusal::Group);
+        }
+        if hello.shared != self.shared {
+            return Err(Refusal::Settings);
+        }
+        if hello.from.id == self.me.id {
+            return Err(Refusal::SameId);
+        }
+        let unexpected = dialled.is_some_and(|id| id != hello.from.id);
+        if unexpected || hello.to != self.me.id || self.peer(hello.from.id).is_none() {
+            return Err(Refusal::WrongId);
+        }
+        if hello.term.lineage() != self.vote.term.lineage() {
+            return Err(Refusal::Lineage);
+        }
+        if self.is_old_copy(hello) {
+            return Err(Refusal::OldCopy);
+        }
+        Ok(())
+    }
+
+    /// An earlier life of a disk, a second process of the same life, or, in a term not higher, a
+    /// log that lacks what this primary counted on.
+    fn is_old_copy(&self, hello: &Hello) -> bool {
+        let seen = self.seen.iter().find(|(disk, _)| *disk == hello.from.disk);
+        if seen.is_some_and(|(_, incarnation)| hello.incarnation < *incarnation) {
+            return true;
+        }
+        let link = self.peer(hello.from.id).and_then(|peer| peer.link.as_ref());
+        let twin = link.is_some_and(|link| {
+            link.member == hello.from
+                && link.incarnation == hello.incarnation
+                && link.process != hello.process
+        });
+        let forgot = match &self.role {
+            Role::Primary(primary) if hello.term <= self.vote.term => {
+                primary.progress(hello.from).is_some_and(|progress| {
+                    let term = self.shape.term(progress.stored).unwrap_or_default();
+                    hello.last < crate::names::Position { term, index: progress.stored }
+                })
+            }
+            _ => false,
+        };
+        twin || forgot
+    }
+
+    fn establish(&mut self, now: Moment, new: Link, out: &mut Out) {
+        let id = new.member.id;
+        let lower_dialled = |link: &Link| link.dialled == (self.me.id < id);
+        let at = self.peers.iter().position(|peer| peer.id == id);
+        let at = at.expect("the hello of a stranger was refused");
+        let new_stays = match &self.peers[at].link {
+            None => true,
+            Some(old) if !old.same_life(&new) => true,
+            Some(old) => {
+                // Hellos on two links may arrive in either order: the serial tells which one
+                // knows more.
+                let later = new.serial > old.serial;
+                if later && !new.has_other {
+                    true
+                } else if !later && !old.has_other {
+                    false
+                } else if old.dialled == new.dialled {
+                    later
+                } else {
+                    lower_dialled(&new)
+                }
+            }
+        };
+        if !new_stays {
+            return out.push(Effect::Close(new.id, Closing::Spare));
+        }
+        log::info!("linked with server {}", new.member);
+        let (member, incarnation) = (new.member, new.incarnation);
+        let peer = &mut self.peers[at];
+        let old = peer.link.replace(new);
+        let new_life =
+            old.as_ref().is_some_and(|old| !old.same_life(peer.link.as_ref().unwrap_or(old)));
+        if let Some(old) = old {
+            out.push(Effect::Close(old.id, Closing::Spare));
+        }
+        peer.heard = Some(now);
+        peer.refused = false;
+        peer.said_blank = None;
+        peer.told_blank = None;
+        let under_way = peer.dialling.under_way;
+        peer.dialling = Dialling { under_way, ..Dialling::default() };
+        self.note_life(member.disk, incarnation, new_life, member.id, out);
+        self.on_linked(member);
+        self.restless = true;
+    }
+
+    /// A primary that is back in a later life leads no more.
+    fn note_life(
+        &mut self,
+        disk: DiskId,
+        incarnation: Incarnation,
+        new_life: bool,
+        id: ServerId,
+        out: &mut Out,
+    ) {
+        let known = self.seen.iter_mut().find(|(known, _)| *known == disk);
+        let later = match known {
+            Some((_, seen)) if *seen >= incarnation => false,
+            Some((_, seen)) => {
+                *seen = incarnation;
+                true
+            }
+            None => {
+                self.seen.push((disk, incarnation));
+                true
+            }
+        };
+        if later {
+            out.push(Effect::See(disk, incarnation));
+        }
+        if let Role::Follower(following) = &mut self.role
+            && (later || new_life)
+            && following.primary.is_some_and(|primary| primary.id == id)
+        {
+            following.primary = None;
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Who is attached: the config and the arithmetic of agreement, apart from the machinery.
+
+use crate::names::{DiskId, Index, Member, Position, ServerId, Term};
+use byteorder::{LE, ReadBytesExt, WriteBytesExt};
+use std::fmt;
+
+/// An entry's body that lists the members, each id at most once, and says whether clients are
+/// let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    disks: [Option<DiskId>; 3],
+    /// Clients are let in. Every config keeps the flag of the one before, but for the one that
+    /// opens the gate.
+    pub gate_open: bool,
+    /// Of a lineage's first config: the entry that it branched from.
+    pub branch: Option<Position>,
+}
+
+const GATE_OPEN: u8 = 1;
+const BRANCH: u8 = 2;
+
+impl Config {
+    /// The config of these members; of two with one id the later counts.
+    pub fn new(members: impl IntoIterator<Item = Member>, gate_open: bool) -> Config {
+        let mut disks = [None; 3];
+        for member in members {
+            disks[member.id.slot()] = Some(member.disk);
+        }
+        Config { disks, gate_open, branch: None }
+    }
+
+    /// The members, in the order of their ids.
+    pub fn members(&self) -> impl Iterator<Item = Member> + '_ {
+        ServerId::all(3).filter_map(|id| self.disks[id.slot()].map(|disk| Member { id, disk }))
+    }
+
+    /// How many members there are.
+    pub fn count(&self) -> usize {
+        self.disks.iter().flatten().count()
+    }
+
+    /// How many of the members are a majority of them.
+    pub fn majority(&self) -> usize {
+        self.count() / 2 + 1
+    }
+
+    /// Whether this very server, under this very disk, is a member.
+    pub fn has(&self, member: Member) -> bool {
+        self.disks[member.id.slot()] == Some(member.disk)
+    }
+
+    /// Who has this id in the config.
+    pub fn member(&self, id: ServerId) -> Option<Member> {
+        self.disks[id.slot()].map(|disk| Member { id, disk })
+    }
+
+    /// The same members.
+    pub fn same_members(&self, other: &Config) -> bool {
+        self.disks == other.disks
+    }
+
+    /// This config after one change, or restated; a branch is named only once.
+    fn changed(&self, change: impl FnOnce(&mut Config)) -> Config {
+        let mut next = Config { branch: None, ..*self };
+        change(&mut next);
+        next
+    }
+
+    pub(super) fn restated(&self) -> Config {
+        self.changed(|_| {})
+    }
+
+    pub(super) fn with(&self, member: Member) -> Config {
+        self.changed(|next| next.disks[member.id.slot()] = Some(member.disk))
+    }
+
+    pub(super) fn without(&self, id: ServerId) -> Config {
+        self.changed(|next| next.disks[id.slot()] = None)
+    }
+
+    pub(super) fn opened(&self) -> Config {
+        self.changed(|next| next.gate_open = true)
+    }
+
+    /// Writes the config as an entry's body holds it.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let gate = if self.gate_open { GATE_OPEN } else { 0 };
+        let branch = if self.branch.is_some() { BRANCH } else { 0 };
+        out.extend([gate | branch, self.count() as u8]);
+        for member in self.members() {
+            out.push(member.id.number());
+            out.extend(member.disk.0.to_le_bytes());
+        }
+        if let Some(at) = self.branch {
+            let written =
+                out.write_u64::<LE>(at.index.0).and_then(|()| out.write_u64::<LE>(at.term.0));
+            written.expect("a vector takes every byte");
+        }
+    }
+
+    /// Reads a config from an entry's body.
+    pub fn decode(mut body: &[u8]) -> Option<Config> {
+        let flags = body.read_u8().ok()?;
+        let count = body.read_u8().ok()?;
+        let mut config = Config::new([], flags & GATE_OPEN != 0);
+        for _ in 0..count {
+            let id = ServerId::new(body.read_u8().ok()?)?;
+            let disk = DiskId(body.read_u128::<LE>().ok()?);
+            if config.disks[id.slot()].replace(disk).is_some() {
+                return None;
+            }
+        }
+        if flags & BRANCH != 0 {
+            let index = Index(body.read_u64::<LE>().ok()?);
+            config.branch = Some(Position { index, term: Term(body.read_u64::<LE>().ok()?) });
+        }
+        (body.is_empty() && count > 0 && flags & !(GATE_OPEN | BRANCH) == 0).then_some(config)
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, member) in self.members().enumerate() {
+            write!(f, "{}{member}", if at == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// The highest mark that a majority has reached; `marks` are one per member.
+pub(super) fn reached_by_majority<T: Copy + Ord>(marks: &mut [T]) -> Option<T> {
+    marks.sort_unstable_by(|a, b| b.cmp(a));
+    marks.get(marks.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u8, disk: u128) -> Member {
+        Member { id: ServerId::new(id).unwrap(), disk: DiskId(disk) }
+    }
+
+    #[test]
+    fn majorities() {
+        let table: [(&[u64], u64); 8] = [
+            (&[5], 5),
+            (&[5, 3], 3),
+            (&[3, 5], 3),
+            (&[5, 5], 5),
+            (&[1, 2, 3], 2),
+            (&[3, 3, 1], 3),
+            (&[0, 0, 9], 0),
+            (&[7, 7, 7], 7),
+        ];
+        for (marks, expected) in table {
+            assert_eq!(reached_by_majority(&mut marks.to_vec()), Some(expected), "{marks:?}");
+        }
+        assert_eq!(reached_by_majority::<u64>(&mut []), None);
+        for (count, majority) in [(1, 1), (2, 2), (3, 2)] {
+            let config = Config::new((1..=count).map(|id| member(id, 1)), false);
+            assert_eq!(config.majority(), majority);
+        }
+    }
+
+    #[test]
+    fn a_config_survives_its_bytes() {
+        let mut config = Config::new([member(1, 7), member(3, u128::MAX)], true);
+        for branch in [None, Some(Position { index: Index(4), term: Term(5) })] {
+            config.branch = branch;
+            let mut body = Vec::new();
+            config.encode(&mut body);
+            assert_eq!(Config::decode(&body), Some(config));
+            for length in 0..body.len() {
+                assert_eq!(Config::decode(&body[..length]), None);
+            }
+            body.push(0);
+            assert_eq!(Config::decode(&body), None);
+        }
+        assert_eq!(Config::decode(&[0, 0]), None, "a config has members");
+    }
+
+    #[test]
+    fn one_id_stands_once() {
+        let mut body = vec![0, 2];
+        for _ in 0..2 {
+            body.push(1);
+            body.extend([0; 16]);
+        }
+        assert_eq!(Config::decode(&body), None);
+        let config = Config::new([member(2, 1)], false);
+        assert!(config.has(member(2, 1)) && !config.has(member(2, 9)));
+        assert_eq!(config.with(member(2, 9)).count(), 1);
+        assert_eq!(config.without(ServerId::new(2).unwrap()).count(), 0);
+    }
+}

@@ -1,0 +1,491 @@
+//! The replication core: Raft, with every attached server waited for. Pure: events in, effects
+//! out; it knows payloads only as bytes.
+//!
+//! Sources: Ongaro and Ousterhout, *In Search of an Understandable Consensus Algorithm* (2014),
+//! called "Raft" below; Ongaro's dissertation (2014), called "Ongaro": §3.10 leadership transfer,
+//! §4.1 single-server changes, §6.4 reads, §9.6 pre-vote.
+//!
+//! In the order to read them: `event` (the surface), `packet`, `members` and `shape` (what is
+//! agreed on), `peer` and `links` (who is there), `election`, `primary`, `changes` (of the
+//! members, by the primary), `backup`.
+
+mod backup;
+mod changes;
+mod election;
+mod event;
+mod links;
+mod members;
+mod packet;
+mod peer;
+mod primary;
+mod shape;
+mod timers;
+
+pub use event::{Closing, Effect, Event, LogReader, Mark, Out};
+pub use members::Config;
+pub use packet::{Append, Packet, Refusal, Shared};
+pub use shape::Shape;
+
+use crate::moment::{Moment, WallTime};
+use crate::names::{
+    DiskId, Incarnation, Index, LinkId, Member, Position, ProcessId, ServerId, Term, Vote,
+};
+use crate::record::{self, Kind, Record};
+use crate::rng::Rng;
+use backup::Following;
+use election::{Candidacy, Standing};
+use links::Pending;
+use peer::Peer;
+use primary::Primary;
+use std::time::Duration;
+use timers::{Timer, Timers};
+
+/// Which backup stands first when the primary is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Takeover {
+    /// A coin flip of up to 10 ms.
+    #[default]
+    Coin,
+    /// The lower id; the other waits 20 ms.
+    Rank,
+}
+
+/// Who a replica is, and what it was told to be.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// This server.
+    pub me: Member,
+    /// How often its disk was started, this start included.
+    pub incarnation: Incarnation,
+    /// This run of it.
+    pub process: ProcessId,
+    /// What must agree with the others.
+    pub shared: Shared,
+    /// Which backup stands first.
+    pub takeover: Takeover,
+    /// The vote as stored.
+    pub vote: Vote,
+    /// The stored log.
+    pub shape: Shape,
+    /// The incarnations seen of other disks.
+    pub seen: Vec<(DiskId, Incarnation)>,
+    /// For delays and coin flips.
+    pub seed: u64,
+}
+
+/// What a server is to the group; what `STATUS` calls its role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standpoint {
+    /// It has no config.
+    Blank,
+    /// It receives entries but is no member.
+    Learner,
+    /// It follows, or waits for somebody to follow.
+    Backup,
+    /// It stands for election.
+    Candidate,
+    /// It leads.
+    Primary,
+}
+
+#[derive(Debug)]
+enum Role {
+    Follower(Following),
+    Candidate(Candidacy),
+    Primary(Primary),
+}
+
+/// One server's part in the group.
+#[derive(Debug)]
+pub struct Replica {
+    me: Member,
+    incarnation: Incarnation,
+    process: ProcessId,
+    shared: Shared,
+    takeover: Takeover,
+    rng: Rng,
+    timers: Timers,
+    /// Something changed that [`Event::Tick`] must look at before anybody sleeps.
+    restless: bool,
+    /// Writes no config, stands for nothing: it is about to end.
+    stopping: bool,
+
+    vote: Vote,
+    /// `vote` is on disk. What is said in its term waits for that.
+    vote_stored: bool,
+    shape: Shape,
+    /// Up to here entries are on disk or on their way there.
+    flushed: Index,
+    /// Up to here entries are on disk.
+    stored: Index,
+    /// Raft's commit index: no election can undo it.
+    committed: Index,
+    /// Committed, and stored by every member of the primary's newest config.
+    answered: Index,
+
+    role: Role,
+    standing: Standing,
+    peers: Vec<Peer>,
+    /// Links whose other side has not said hello.
+    pending: Vec<Pending>,
+    hellos: u64,
+    seen: Vec<(DiskId, Incarnation)>,
+}
+
+impl Replica {
+    /// A replica as it is after a start; it does nothing before the first event.
+    pub fn new(now: Moment, setup: Setup) -> Replica {
+        let stored = setup.shape.last().index;
+        let others = ServerId::all(setup.shared.servers).filter(|id| *id != setup.me.id);
+        let mut timers = Timers::default();
+        timers.set(Timer::Ping, now);
+        Replica {
+            me: setup.me,
+            incarnation: setup.incarnation,
+            process: setup.process,
+            shared: setup.shared,
+            takeover: setup.takeover,
+            rng: Rng::new(setup.seed),
+            timers,
+            restless: true,
+            stopping: false,
+            vote: setup.vote,
+            vote_stored: true,
+            shape: setup.shape,
+            flushed: stored,
+            stored,
+            committed: Index::ZERO,
+            answered: Index::ZERO,
+            role: Role::Follower(Following::default()),
+            standing: Standing::default(),
+            peers: others.map(|id| Peer::new(id, now)).collect(),
+            pending: Vec::new(),
+            hellos: 0,
+            seen: setup.seen,
+        }
+    }
+
+    /// Takes in one event; what is to be done about it is added to `out`.
+    ///
+    /// # Panics
+    /// When what must always be true is not: better dead than wrong.
+    pub fn handle(
+        &mut self,
+        now: Moment,
+        wall: WallTime,
+        event: Event<'_>,
+        log: &dyn LogReader,
+        out: &mut Out,
+    ) {
+        match event {
+            Event::Tick => self.on_tick(now, wall, log, out),
+            Event::Dialled { link, to } => self.on_dialled(now, link, to, out),
+            Event::Accepted { link } => self.on_accepted(now, link, out),
+            Event::DialFailed { to, refused } => self.on_dial_failed(now, to, refused),
+            Event::Ended { link } => self.on_ended(now, link, out),
+            Event::Received { link, packet, records } => {
+                self.on_received(now, link, packet, records, out);
+            }
+            Event::Stored(mark) => self.on_stored(now, wall, mark, out),
+        }
+        self.check();
+    }
+
+    /// Gives a payload the next index, in the order of the calls; `None` on a server that can't
+    /// take it: not primary, or stopping.
+    pub fn propose(
+        &mut self,
+        wall: WallTime,
+        kind: Kind,
+        body: impl FnOnce(&mut Vec<u8>),
+        out: &mut Out,
+    ) -> Option<Index> {
+        if self.stopping || !matches!(self.role, Role::Primary(_)) {
+            return None;
+        }
+        Some(self.append_own(self.vote.term, wall, kind, body, out))
+    }
+
+    /// Asks for a round of reads; the number returned is confirmed when
+    /// [`Replica::confirmed_round`] has reached it. `None` on a server that is not primary.
+    pub fn ask_round(&mut self) -> Option<u64> {
+        match &mut self.role {
+            Role::Primary(primary) => Some(primary.ask_round()),
+            _ => None,
+        }
+    }
+
+    /// The newest round in which a majority answered that this server is still primary, once an
+    /// entry of its own term is answered (ReadIndex, Ongaro §6.4).
+    pub fn confirmed_round(&self) -> Option<u64> {
+        match &self.role {
+            Role::Primary(primary) if self.answered >= primary.term_start => {
+                Some(primary.confirmed)
+            }
+            _ => None,
+        }
+    }
+
+    /// From now on this server writes no config and stands for nothing.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        self.restless = true;
+    }
+
+    /// When [`Event::Tick`] wants to be sent, at the latest.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        if self.restless {
+            return Some(Moment(0));
+        }
+        let peers = self.peers.iter().filter_map(|peer| peer.dialling.next);
+        let pending = self.pending.iter().map(|pending| pending.deadline);
+        peers.chain(pending).chain(self.timers.next()).min()
+    }
+
+    /// This server.
+    pub fn me(&self) -> Member {
+        self.me
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        self.vote.term
+    }
+
+    /// What this server is to the group.
+    pub fn standpoint(&self) -> Standpoint {
+        match &self.role {
+            Role::Primary(_) => Standpoint::Primary,
+            Role::Candidate(_) => Standpoint::Candidate,
+            Role::Follower(_) => match self.shape.config() {
+                None => Standpoint::Blank,
+                Some((_, config)) if config.has(self.me) => Standpoint::Backup,
+                Some(_) => Standpoint::Learner,
+            },
+        }
+    }
+
+    /// The primary that this server is, or hears, if any.
+    pub fn primary(&self, now: Moment) -> Option<Member> {
+        match &self.role {
+            Role::Primary(_) => Some(self.me),
+            Role::Candidate(_) => None,
+            Role::Follower(following) => {
+                following.primary.filter(|member| self.hears(*member, now))
+            }
+        }
+    }
+
+    /// The newest config.
+    pub fn config(&self) -> Option<&Config> {
+        self.shape.config().map(|(_, config)| config)
+    }
+
+    /// Whether clients are let in, as far as this server can know.
+    pub fn gate_open(&self) -> bool {
+        // A later config follows only when the one before is committed.
+        self.shape.config_up_to(self.answered).is_some_and(|config| config.gate_open)
+            || self.shape.config_before().is_some_and(|config| config.gate_open)
+    }
+
+    /// The last index, stored or not.
+    pub fn last(&self) -> Index {
+        self.shape.last().index
+    }
+
+    /// Raft's commit index, as far as this server knows it.
+    pub fn committed(&self) -> Index {
+        self.committed
+    }
+
+    /// How far entries may be applied.
+    pub fn answered(&self) -> Index {
+        self.answered
+    }
+
+    /// `T`.
+    pub fn silence(&self) -> Duration {
+        Duration::from_millis(u64::from(self.shared.silence_ms))
+    }
+
+    /// Whom this server has an open link to.
+    pub fn linked(&self) -> impl Iterator<Item = Member> + '_ {
+        self.peers.iter().filter_map(|peer| peer.link.as_ref().map(|link| link.member))
+    }
+
+    /// How this server knows the other one, for `STATUS`.
+    pub fn peer_state(&self, id: ServerId, now: Moment) -> &'static str {
+        let Some(peer) = self.peers.iter().find(|peer| peer.id == id) else {
+            return if id == self.me.id { "self" } else { "-" };
+        };
+        match &peer.link {
+            None => "lost",
+            Some(_) if self.is_penalized(id, now) => "penalty",
+            Some(link) if self.config().is_some_and(|config| config.has(link.member)) => "member",
+            Some(_) => "learner",
+        }
+    }
+
+    /// On a primary: how many entries the other server has not acknowledged.
+    pub fn peer_behind(&self, id: ServerId) -> Option<u64> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let link = self.peer(id)?.link.as_ref()?;
+        let stored = primary.progress(link.member).map_or(Index::ZERO, |p| p.stored);
+        Some(self.last().0 - stored.0)
+    }
+
+    fn peer(&self, id: ServerId) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.id == id)
+    }
+
+    fn link_to(&self, member: Member) -> Option<LinkId> {
+        let link = self.peer(member.id)?.link.as_ref()?;
+        (link.member == member).then_some(link.id)
+    }
+
+    /// Whether this server has answered something that was sent to it in the last `T`, on a link
+    /// that is open.
+    fn hears(&self, member: Member, now: Moment) -> bool {
+        self.peer(member.id).is_some_and(|peer| peer.hears(member, now, self.silence()))
+    }
+
+    /// Whether the server's link is lost and its address refuses, or another disk answers there.
+    fn is_gone(&self, member: Member) -> bool {
+        self.peer(member.id).is_some_and(|peer| peer.is_gone(member))
+    }
+
+    fn append_own(
+        &mut self,
+        term: Term,
+        wall: WallTime,
+        kind: Kind,
+        body: impl FnOnce(&mut Vec<u8>),
+        out: &mut Out,
+    ) -> Index {
+        let at = Position { term, index: self.last().next() };
+        let start = out.bytes.len();
+        record::write(&mut out.bytes, at, wall.max(self.shape.last_time()), kind, body);
+        let range = start..out.bytes.len();
+        let pushed = self.shape.push(&Record::trust(&out.bytes[range.clone()]));
+        pushed.expect("a server writes configs that it can read");
+        out.push(Effect::Append(range));
+        at.index
+    }
+
+    fn append_config(&mut self, term: Term, wall: WallTime, config: Config, out: &mut Out) {
+        let index = self.append_own(term, wall, Kind::CONFIG, |body| config.encode(body), out);
+        log::info!("entry {index} of term {term}: the members are {config}");
+        self.restless = true;
+    }
+
+    fn on_tick(&mut self, now: Moment, wall: WallTime, log: &dyn LogReader, out: &mut Out) {
+        self.restless = false;
+        self.tick_links(now, out);
+        self.tick_election(now, wall, out);
+        match self.role {
+            Role::Primary(_) => self.tick_primary(now, wall, log, out),
+            _ => self.tick_backup(out),
+        }
+    }
+
+    fn on_received(
+        &mut self,
+        now: Moment,
+        link: LinkId,
+        packet: Packet,
+        records: &[u8],
+        out: &mut Out,
+    ) {
+        if let Some(at) = self.pending.iter().position(|pending| pending.link == link) {
+            return self.on_first_packet(now, at, packet, out);
+        }
+        // A link that was closed here may still deliver what was under way.
+        let Some(at) = self.peers.iter().position(|peer| peer.has_link(link)) else { return };
+        let from = self.peers[at].link.as_ref().expect("this peer has this link").member;
+        match packet {
+            Packet::Ping { sent } => out.send(link, Packet::Pong { sent }),
+            Packet::Pong { sent } => self.on_pong(at, sent, now),
+            Packet::Blank { met } => {
+                self.peers[at].said_blank = Some(met);
+                self.restless = true;
+            }
+            Packet::Append(append) => self.on_append(now, from, link, append, records, out),
+            Packet::Stored { term, stored, round } => {
+                self.on_acknowledged(from, term, stored, round, out);
+            }
+            Packet::Behind { term, hint } => self.on_behind(from, term, hint),
+            Packet::Stale { term } => self.adopt(term, out),
+            Packet::AskPreVote(ask) => self.on_ask_pre_vote(now, from, link, ask, out),
+            Packet::PreVote { term, granted, own } => {
+                self.on_pre_vote(from, term, granted, own, out);
+            }
+            Packet::AskVote(ask) => self.on_ask_vote(now, from, link, ask, out),
+            Packet::Vote { term, granted } => self.on_vote(from, term, granted, out),
+            Packet::SteppedDown { term } => self.on_stepped_down(from, term),
+            Packet::Hello(_) | Packet::Foreign { .. } | Packet::Refused(_) => {
+                self.lose_link(now, at, Some(Closing::Nonsense), out);
+            }
+        }
+    }
+
+    fn on_stored(&mut self, now: Moment, wall: WallTime, mark: Mark, out: &mut Out) {
+        assert!(mark.last <= self.flushed, "nothing is stored that was not flushed");
+        self.stored = mark.last;
+        self.vote_stored |= mark.vote == self.vote;
+        self.send_owed_vote(out);
+        match self.role {
+            Role::Primary(_) => self.advance(),
+            Role::Candidate(_) => self.count_votes(now, wall, out),
+            Role::Follower(_) => self.acknowledge(out),
+        }
+    }
+
+    /// Takes a higher term; a primary or candidate of a lower one is none any more.
+    fn adopt(&mut self, term: Term, out: &mut Out) {
+        if term <= self.vote.term || term.lineage() != self.vote.term.lineage() {
+            return;
+        }
+        self.step_down("there is a higher term", out);
+        self.set_vote(Vote { term, given: None }, out);
+    }
+
+    fn set_vote(&mut self, vote: Vote, out: &mut Out) {
+        assert!(vote.term >= self.vote.term, "terms never fall");
+        self.vote = vote;
+        self.vote_stored = false;
+        out.push(Effect::Persist(vote));
+    }
+
+    /// Becomes a follower without a primary.
+    fn step_down(&mut self, why: &str, out: &mut Out) {
+        self.timers.clear(Timer::Round);
+        self.timers.clear(Timer::Batch);
+        if matches!(self.role, Role::Primary(_)) {
+            log::warn!("no longer primary: {why}");
+            for peer in &self.peers {
+                if let Some(link) = &peer.link {
+                    out.send(link.id, Packet::SteppedDown { term: self.vote.term });
+                }
+            }
+        }
+        self.role = Role::Follower(Following::default());
+        self.restless = true;
+    }
+
+    /// What is always true, checked after every event.
+    fn check(&self) {
+        assert!(self.answered <= self.committed, "answered goes beyond committed");
+        assert!(self.committed <= self.last(), "committed goes beyond the log");
+        assert!(self.stored <= self.flushed && self.flushed <= self.last());
+        match &self.role {
+            Role::Primary(primary) => assert!(
+                primary.term_start <= self.last() && self.vote.given == Some(self.me),
+                "a primary was elected and has written an entry of its term"
+            ),
+            _ => assert!(self.answered <= self.stored, "a backup applies only what it stored"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

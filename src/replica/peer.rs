@@ -1,0 +1,106 @@
+//! What is known of each other server: linked, heard, gone. It decides when something is tried,
+//! never whether it is safe.
+
+use super::packet::Hello;
+use crate::moment::Moment;
+use crate::names::{DiskId, Incarnation, LinkId, Member, ProcessId, ServerId};
+use std::time::Duration;
+
+/// The link that counts.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    /// We dialled it.
+    pub(super) dialled: bool,
+    pub(super) member: Member,
+    pub(super) incarnation: Incarnation,
+    pub(super) process: ProcessId,
+    /// Which of the other side's hellos came on it, and whether that spoke of another link.
+    pub(super) serial: u64,
+    pub(super) has_other: bool,
+}
+
+impl Link {
+    pub(super) fn new(id: LinkId, dialled: bool, hello: &Hello) -> Link {
+        Link {
+            id,
+            dialled,
+            member: hello.from,
+            incarnation: hello.incarnation,
+            process: hello.process,
+            serial: hello.serial,
+            has_other: hello.has_other,
+        }
+    }
+
+    pub(super) fn same_life(&self, other: &Link) -> bool {
+        self.member == other.member
+            && self.incarnation == other.incarnation
+            && self.process == other.process
+    }
+}
+
+/// Dials towards a server without a link.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Dialling {
+    /// Dials whose outcome is not known.
+    pub(super) under_way: u32,
+    /// When to dial again.
+    pub(super) next: Option<Moment>,
+    /// The delay before that, doubled each time.
+    pub(super) delay: Duration,
+    /// Dials begun at once because the one before ended without a hello.
+    pub(super) quick: u32,
+}
+
+/// Another server of the list.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) id: ServerId,
+    pub(super) link: Option<Link>,
+    /// When the newest thing was sent that it has answered.
+    pub(super) heard: Option<Moment>,
+    /// When its link was lost.
+    pub(super) lost_at: Option<Moment>,
+    /// Since its link was lost, a dial was refused.
+    pub(super) refused: bool,
+    pub(super) dialling: Dialling,
+    /// The three disks that it, blank, has said on this link that it met.
+    pub(super) said_blank: Option<[DiskId; 3]>,
+    /// The same, said to it on this link.
+    pub(super) told_blank: Option<[DiskId; 3]>,
+}
+
+impl Peer {
+    pub(super) fn new(id: ServerId, now: Moment) -> Peer {
+        Peer {
+            id,
+            link: None,
+            heard: None,
+            lost_at: None,
+            refused: false,
+            dialling: Dialling { next: Some(now), ..Dialling::default() },
+            said_blank: None,
+            told_blank: None,
+        }
+    }
+
+    pub(super) fn has_link(&self, link: LinkId) -> bool {
+        self.link.as_ref().is_some_and(|own| own.id == link)
+    }
+
+    pub(super) fn is_linked(&self, member: Member) -> bool {
+        self.link.as_ref().is_some_and(|link| link.member == member)
+    }
+
+    pub(super) fn hears(&self, member: Member, now: Moment, silence: Duration) -> bool {
+        self.is_linked(member) && self.heard.is_some_and(|at| now < at + silence)
+    }
+
+    pub(super) fn is_gone(&self, member: Member) -> bool {
+        match &self.link {
+            None => self.refused,
+            Some(link) => link.member != member,
+        }
+    }
+}

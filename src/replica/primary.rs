@@ -1,0 +1,344 @@
+//! Leading: order, send, count what is stored, commit, and say what is answered.
+
+use super::event::{Effect, LogReader, Out};
+use super::members::reached_by_majority;
+use super::packet::{Append, Packet};
+use super::{Config, Replica, Role, Timer};
+use crate::limits::{BATCH_TIME, ENTRIES_BYTES_MAX, PIECES_IN_FLIGHT_MAX};
+use crate::moment::{Moment, WallTime};
+use crate::names::{Index, LinkId, Member, Position, ServerId, Term};
+use std::collections::VecDeque;
+
+/// What a primary knows of one other server's log, for its own term only.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    pub(super) member: Member,
+    /// What it acknowledged: proved equal, and on its disk. Never falls.
+    pub(super) stored: Index,
+    /// The next entry to send.
+    next: Index,
+    /// Where the logs part is being looked for: one append at a time.
+    probing: bool,
+    /// Appends that are not acknowledged.
+    pieces: VecDeque<Piece>,
+    /// The newest round it has answered, and the newest that was sent to it.
+    round: u64,
+    round_sent: u64,
+    /// What it was told of `committed` and `answered`; `None` when it must be told again.
+    told: Option<(Index, Index)>,
+    /// It has stored all that was committed when its last acknowledgement was asked for.
+    pub(super) caught_up: bool,
+}
+
+/// An append that is not acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    /// Its last entry; of an empty one, the entry before.
+    last: Index,
+    sent: Moment,
+    /// Nothing beyond it was committed when it was sent.
+    complete: bool,
+}
+
+/// A primary's own state.
+#[derive(Clone, Debug)]
+pub(super) struct Primary {
+    pub(super) since: Moment,
+    /// The first entry of its own term: older ones are committed only together with it.
+    pub(super) term_start: Index,
+    progress: Vec<Progress>,
+    /// When the last batch was begun.
+    flushed_at: Moment,
+    round: u64,
+    round_asked: bool,
+    pub(super) confirmed: u64,
+    /// When members were first found lost, by id.
+    pub(super) lost_at: [Option<Moment>; 3],
+    pub(super) has_loss: bool,
+    /// Drops for silence or a sick disk.
+    pub(super) drops: Vec<(ServerId, Moment)>,
+}
+
+/// Servers of which a primary remembers what they acknowledged; more come only from disks that
+/// are lost again and again within one term.
+const REMEMBERED_MAX: usize = 16;
+
+impl Primary {
+    pub(super) fn progress(&self, member: Member) -> Option<&Progress> {
+        self.progress.iter().find(|progress| progress.member == member)
+    }
+
+    pub(super) fn progress_mut(&mut self, member: Member) -> Option<&mut Progress> {
+        self.progress.iter_mut().find(|progress| progress.member == member)
+    }
+
+    pub(super) fn ask_round(&mut self) -> u64 {
+        self.round_asked = true;
+        self.round + 1
+    }
+
+    fn remember(&mut self, member: Member, next: Index) -> &mut Progress {
+        let at = self.progress.iter().position(|progress| progress.member == member);
+        let at = at.unwrap_or_else(|| {
+            if self.progress.len() >= REMEMBERED_MAX {
+                self.progress.remove(0);
+            }
+            self.progress.push(Progress {
+                member,
+                stored: Index::ZERO,
+                next,
+                probing: true,
+                pieces: VecDeque::new(),
+                round: 0,
+                round_sent: 0,
+                told: None,
+                caught_up: false,
+            });
+            self.progress.len() - 1
+        });
+        &mut self.progress[at]
+    }
+}
+
+impl Progress {
+    /// Since when its oldest unacknowledged entry waits.
+    pub(super) fn waits_since(&self) -> Option<Moment> {
+        self.pieces.front().map(|piece| piece.sent)
+    }
+
+    /// Begins again on a new link; what it acknowledged stays true.
+    fn reset(&mut self, next: Index) {
+        self.next = if self.stored > Index::ZERO { self.stored.next() } else { next };
+        self.probing = true;
+        self.pieces.clear();
+        self.told = None;
+        self.caught_up = false;
+    }
+}
+
+impl Replica {
+    pub(super) fn become_primary(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
+        assert!(self.vote_stored && self.vote.given == Some(self.me), "elected with a stored vote");
+        log::info!("primary in term {}", self.vote.term);
+        let next = self.last().next();
+        self.role = Role::Primary(Primary {
+            since: now,
+            term_start: next,
+            progress: Vec::new(),
+            flushed_at: now,
+            round: 0,
+            round_asked: false,
+            confirmed: 0,
+            lost_at: [None; 3],
+            has_loss: false,
+            drops: Vec::new(),
+        });
+        self.standing.lost = 0;
+        self.timers.clear(Timer::Round);
+        self.timers.clear(Timer::Stand);
+        let config = self.config().expect("who is elected has a config").restated();
+        self.append_config(self.vote.term, wall, config, out);
+        let linked: Vec<Member> = self.linked().collect();
+        for member in linked {
+            self.on_linked(member);
+        }
+        self.restless = true;
+    }
+
+    pub(super) fn on_linked(&mut self, member: Member) {
+        if let Role::Primary(primary) = &mut self.role {
+            let next = primary.term_start;
+            primary.remember(member, next).reset(next);
+        }
+    }
+
+    /// Backups are told what is answered with the next append, or at the next heartbeat.
+    pub(super) fn refresh_told(&mut self) {
+        let now_true = Some((self.committed, self.answered));
+        if let Role::Primary(primary) = &mut self.role {
+            for progress in &mut primary.progress {
+                if progress.told != now_true {
+                    progress.told = None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn tick_primary(
+        &mut self,
+        now: Moment,
+        wall: WallTime,
+        log: &dyn LogReader,
+        out: &mut Out,
+    ) {
+        self.advance();
+        self.change_members(now, wall, out);
+        if !matches!(self.role, Role::Primary(_)) {
+            return; // it stepped down
+        }
+        let urgent = self.shape.config().is_some_and(|(index, _)| index > self.flushed);
+        let Role::Primary(primary) = &mut self.role else { return };
+        if primary.round_asked {
+            primary.round_asked = false;
+            primary.round += 1;
+        }
+        self.timers.clear(Timer::Batch);
+        if self.flushed < self.shape.last().index {
+            let due = primary.flushed_at + BATCH_TIME;
+            if urgent || self.answered >= self.flushed || now >= due {
+                primary.flushed_at = now;
+                self.flushed = self.shape.last().index;
+                out.push(Effect::Flush);
+            } else {
+                self.timers.set(Timer::Batch, due);
+            }
+        }
+        let links: Vec<(Member, LinkId)> = self
+            .peers
+            .iter()
+            .filter_map(|peer| peer.link.as_ref().map(|link| (link.member, link.id)))
+            .collect();
+        for (member, link) in links {
+            self.send_to(now, member, link, log, out);
+        }
+        self.advance();
+    }
+
+    fn send_to(
+        &mut self,
+        now: Moment,
+        member: Member,
+        link: LinkId,
+        log: &dyn LogReader,
+        out: &mut Out,
+    ) {
+        let is_member = self.config().is_some_and(|config| config.has(member));
+        let Role::Primary(primary) = &mut self.role else { return };
+        let (round, term) = (primary.round, self.vote.term);
+        let Some(progress) = primary.progress_mut(member) else { return };
+        // Learners are sent committed entries only: one that comes back must not bring an entry
+        // that the members have given up.
+        let limit = if is_member { self.flushed } else { self.committed.min(self.flushed) };
+        let allowed = if progress.probing { 1 } else { PIECES_IN_FLIGHT_MAX };
+        let (committed, answered) = (self.committed, self.answered);
+        let shape = &self.shape;
+        let head = |next: Index| {
+            let index = next.before();
+            let prev = Position { index, term: shape.term(index).unwrap_or_default() };
+            Append { term, prev, committed, answered, round }
+        };
+        let mut sent = false;
+        while progress.next <= limit && progress.pieces.len() < allowed {
+            let first = progress.next;
+            let last = log.fit(first, limit, ENTRIES_BYTES_MAX);
+            out.push(Effect::SendEntries { link, append: head(first), first, last });
+            progress.pieces.push_back(Piece { last, sent: now, complete: last >= committed });
+            progress.next = last.next();
+            sent = true;
+        }
+        let probe = progress.probing && progress.pieces.is_empty();
+        let owes_round = progress.round_sent < round;
+        if !sent && (probe || owes_round || progress.told.is_none()) {
+            let append = head(progress.next);
+            out.send(link, Packet::Append(append));
+            if probe {
+                let last = append.prev.index;
+                progress.pieces.push_back(Piece { last, sent: now, complete: last >= committed });
+            }
+            sent = true;
+        }
+        if sent {
+            progress.round_sent = round;
+            progress.told = Some((committed, answered));
+        }
+    }
+
+    pub(super) fn on_acknowledged(
+        &mut self,
+        from: Member,
+        term: Term,
+        stored: Index,
+        round: u64,
+        out: &mut Out,
+    ) {
+        if term > self.vote.term {
+            return self.adopt(term, out);
+        }
+        let last = self.last();
+        let committed = self.committed;
+        let Role::Primary(primary) = &mut self.role else { return };
+        if term < self.vote.term || stored > last {
+            return; // of an earlier term, or nonsense
+        }
+        let Some(progress) = primary.progress_mut(from) else { return };
+        progress.stored = progress.stored.max(stored);
+        progress.next = progress.next.max(stored.next());
+        progress.round = progress.round.max(round);
+        progress.caught_up = stored >= committed;
+        while let Some(piece) = progress.pieces.front().filter(|piece| piece.last <= stored) {
+            progress.caught_up |= piece.complete;
+            progress.pieces.pop_front();
+            progress.probing = false;
+        }
+        self.restless = true;
+    }
+
+    pub(super) fn on_behind(&mut self, from: Member, term: Term, hint: Index) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        if term != self.vote.term {
+            return;
+        }
+        let Some(progress) = primary.progress_mut(from) else { return };
+        let lowest = progress.stored.next();
+        progress.next = progress.next.before().min(hint.next()).max(lowest);
+        progress.probing = true;
+        progress.pieces.clear();
+        self.restless = true;
+    }
+
+    /// Moves `committed` and `answered` as far as what is stored allows, and confirms rounds.
+    pub(super) fn advance(&mut self) {
+        let Some((_, config)) = self.shape.config() else { return };
+        let Role::Primary(primary) = &mut self.role else { return };
+        let me = self.me;
+        let mut stored = marks(config, |member| {
+            if member == me {
+                self.stored
+            } else {
+                primary.progress(member).map_or(Index::ZERO, |progress| progress.stored)
+            }
+        });
+        let by_all = stored.iter().min().copied().unwrap_or_default();
+        let by_majority = reached_by_majority(&mut stored).unwrap_or_default();
+        // Entries of earlier terms are committed only under one of the own (Raft §5.4.2).
+        if by_majority >= primary.term_start && by_majority > self.committed {
+            self.committed = by_majority;
+            self.restless = true;
+        }
+        let answered = by_all.min(self.committed);
+        if self.committed >= primary.term_start && answered > self.answered {
+            self.answered = answered;
+            self.restless = true;
+        }
+        let mut rounds = marks(config, |member| {
+            if member == me {
+                primary.round
+            } else {
+                primary.progress(member).map_or(0, |progress| progress.round)
+            }
+        });
+        primary.confirmed = primary.confirmed.max(reached_by_majority(&mut rounds).unwrap_or(0));
+        let committed = self.committed;
+        self.shape.settle(committed);
+    }
+
+    pub(super) fn hears_majority(&self, now: Moment) -> bool {
+        let Some(config) = self.config() else { return false };
+        let heard = config.members().filter(|m| *m == self.me || self.hears(*m, now)).count();
+        heard >= config.majority()
+    }
+}
+
+fn marks<T>(config: &Config, mark: impl FnMut(Member) -> T) -> Vec<T> {
+    config.members().map(mark).collect()
+}

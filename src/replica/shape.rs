@@ -1,0 +1,154 @@
+//! What a replica knows of its own log without reading it: its end, its terms, its configs.
+
+use super::members::Config;
+use crate::moment::WallTime;
+use crate::names::{Index, Position, Term};
+use crate::record::{Kind, Record};
+
+/// The shape of a log.
+#[derive(Clone, Debug, Default)]
+pub struct Shape {
+    last: Position,
+    last_time: WallTime,
+    /// The first entry of each term, in order.
+    terms: Vec<Position>,
+    /// The configs from the last one that was [`Shape::settle`]d.
+    configs: Vec<(Index, Config)>,
+}
+
+impl Shape {
+    /// Takes in the next record.
+    ///
+    /// # Errors
+    /// When it is a config that can't be read.
+    pub fn push(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
+        assert_eq!(record.index, self.last.index.next(), "entries come in order");
+        if record.kind == Kind::CONFIG {
+            let config = Config::decode(record.body).ok_or("a config is unreadable")?;
+            self.configs.push((record.index, config));
+        }
+        if record.term != self.last.term || self.terms.is_empty() {
+            self.terms.push(record.position());
+        }
+        self.last = record.position();
+        self.last_time = self.last_time.max(record.time);
+        Ok(())
+    }
+
+    /// Forgets the entries behind `last`.
+    pub(super) fn cut(&mut self, last: Index) {
+        self.terms.retain(|start| start.index <= last);
+        self.configs.retain(|(index, _)| *index <= last);
+        self.last = Position { index: last, term: self.term(last).unwrap_or_default() };
+    }
+
+    /// Forgets configs that no cut can bring back.
+    pub(super) fn settle(&mut self, committed: Index) {
+        let settled = self.configs.partition_point(|(index, _)| *index <= committed);
+        if settled > 1 {
+            self.configs.drain(..settled - 1);
+        }
+    }
+
+    pub(super) fn last(&self) -> Position {
+        self.last
+    }
+
+    pub(super) fn last_time(&self) -> WallTime {
+        self.last_time
+    }
+
+    /// The entry's term; `None` when there is no such entry.
+    pub(super) fn term(&self, index: Index) -> Option<Term> {
+        if index > self.last.index || index == Index::ZERO {
+            return (index == Index::ZERO).then_some(Term::ZERO);
+        }
+        let run = self.terms.partition_point(|start| start.index <= index);
+        Some(self.terms[run - 1].term)
+    }
+
+    /// The entry before the first one that has the term of the entry at `index`.
+    pub(super) fn before_term(&self, index: Index) -> Index {
+        let run = self.terms.partition_point(|start| start.index <= index);
+        run.checked_sub(1).map_or(Index::ZERO, |run| self.terms[run].index.before())
+    }
+
+    /// The newest config and its place, committed or not: the one that counts.
+    pub(super) fn config(&self) -> Option<(Index, &Config)> {
+        self.configs.last().map(|(index, config)| (*index, config))
+    }
+
+    /// The newest config up to `index`, as far as it is remembered.
+    pub(super) fn config_up_to(&self, index: Index) -> Option<&Config> {
+        let upto = self.configs.partition_point(|(at, _)| *at <= index);
+        upto.checked_sub(1).map(|at| &self.configs[at].1)
+    }
+
+    /// The config before the newest one.
+    pub(super) fn config_before(&self) -> Option<&Config> {
+        self.configs.len().checked_sub(2).map(|at| &self.configs[at].1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{DiskId, Member, ServerId};
+    use crate::record;
+
+    fn push(shape: &mut Shape, index: u64, term: u64, members: Option<u8>) {
+        let mut bytes = Vec::new();
+        let at = Position { index: Index(index), term: Term(term) };
+        let kind = if members.is_some() { Kind::CONFIG } else { Kind::MESSAGE };
+        record::write(&mut bytes, at, WallTime(index), kind, |out| {
+            let ids = ServerId::all(members.unwrap_or(1));
+            Config::new(ids.map(|id| Member { id, disk: DiskId(1) }), false).encode(out);
+        });
+        shape.push(&Record::trust(&bytes)).unwrap();
+    }
+
+    fn sample() -> Shape {
+        let mut shape = Shape::default();
+        push(&mut shape, 1, 0, Some(3));
+        push(&mut shape, 2, 1, Some(3));
+        push(&mut shape, 3, 1, None);
+        push(&mut shape, 4, 4, Some(2));
+        push(&mut shape, 5, 4, None);
+        shape
+    }
+
+    #[test]
+    fn knows_terms_and_configs() {
+        let shape = sample();
+        let terms: Vec<_> = (0..=6).map(|at| shape.term(Index(at)).map(|term| term.0)).collect();
+        assert_eq!(terms, [Some(0), Some(0), Some(1), Some(1), Some(4), Some(4), None]);
+        assert_eq!(shape.before_term(Index(5)), Index(3));
+        assert_eq!(shape.before_term(Index(3)), Index(1));
+        assert_eq!(shape.before_term(Index(1)), Index(0));
+        assert_eq!(shape.config().unwrap().0, Index(4));
+        assert_eq!(shape.config_up_to(Index(3)).unwrap().count(), 3);
+        assert_eq!(shape.config_up_to(Index(0)), None);
+    }
+
+    #[test]
+    fn a_cut_brings_back_the_config_before() {
+        let mut shape = sample();
+        shape.cut(Index(3));
+        assert_eq!(shape.last(), Position { term: Term(1), index: Index(3) });
+        assert_eq!(shape.config().unwrap().0, Index(2));
+        shape.cut(Index(0));
+        assert_eq!((shape.last(), shape.config()), (Position::default(), None));
+        push(&mut shape, 1, 0, None);
+        assert_eq!(shape.term(Index(1)), Some(Term(0)));
+    }
+
+    #[test]
+    fn settling_keeps_the_last_settled_config() {
+        let mut shape = sample();
+        shape.settle(Index(3));
+        assert_eq!(shape.config_up_to(Index(3)).unwrap().count(), 3);
+        shape.settle(Index(5));
+        assert_eq!(shape.config_before(), None);
+        assert_eq!(shape.config().unwrap().0, Index(4));
+    }
+}

@@ -1,0 +1,66 @@
+//! Deadlines with their reasons: a table and its minimum, no callbacks.
+
+use crate::moment::Moment;
+
+/// Why the replica wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// To ping the others, to tell backups what was answered, and to look at who is heard.
+    Ping,
+    /// To stand for election.
+    Stand,
+    /// To give up a round of votes that is not decided.
+    Round,
+    /// To begin a batch although the one before is not answered.
+    Batch,
+}
+
+const COUNT: usize = Timer::Batch as usize + 1;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Timers([Option<Moment>; COUNT]);
+
+impl Timers {
+    pub(super) fn set(&mut self, timer: Timer, at: Moment) {
+        self.0[timer as usize] = Some(at);
+    }
+
+    pub(super) fn clear(&mut self, timer: Timer) {
+        self.0[timer as usize] = None;
+    }
+
+    pub(super) fn is_set(&self, timer: Timer) -> bool {
+        self.0[timer as usize].is_some()
+    }
+
+    /// Whether the timer's time has come; if so, it is cleared.
+    pub(super) fn expired(&mut self, timer: Timer, now: Moment) -> bool {
+        let due = self.0[timer as usize].is_some_and(|at| at <= now);
+        if due {
+            self.clear(timer);
+        }
+        due
+    }
+
+    pub(super) fn next(&self) -> Option<Moment> {
+        self.0.iter().flatten().min().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_earliest_is_next_and_expires_once() {
+        let mut timers = Timers::default();
+        assert_eq!(timers.next(), None);
+        timers.set(Timer::Ping, Moment(20));
+        timers.set(Timer::Batch, Moment(10));
+        assert_eq!(timers.next(), Some(Moment(10)));
+        assert!(!timers.expired(Timer::Batch, Moment(9)));
+        assert!(timers.expired(Timer::Batch, Moment(10)));
+        assert!(!timers.expired(Timer::Batch, Moment(11)));
+        assert_eq!(timers.next(), Some(Moment(20)));
+    }
+}
