@@ -1,8 +1,10 @@
 //! postern: a replicated mailbox and chat server for three cheap boxes.
 
 pub mod limits;
+pub mod mailbox;
 pub mod moment;
 pub mod names;
+pub mod protocol;
 pub mod record;
 pub mod replica;
 pub mod rng;

@@ -1,0 +1,144 @@
+//! What an entry of the log changes, and its bytes: the body of a record.
+
+use crate::names::{Index, UserName};
+use crate::record::{Kind, read_str, write_str};
+use byteorder::{LE, ReadBytesExt};
+
+/// A change to the mailboxes. Indices name entries of the log, so that a change that was checked
+/// against one state has no effect on another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// A new account.
+    Create {
+        /// Its name.
+        user: UserName,
+        /// The hash of its password, as a PHC string.
+        hash: &'a str,
+    },
+    /// The end of an account.
+    Delete {
+        /// Its name.
+        user: UserName,
+        /// The entry that set the password which was checked.
+        checked: Index,
+    },
+    /// A new password.
+    Password {
+        /// Whose.
+        user: UserName,
+        /// The entry that set the password which was checked.
+        checked: Index,
+        /// The hash of the new one.
+        hash: &'a str,
+    },
+    /// A message.
+    Message {
+        /// Whose mailbox it goes to.
+        to: UserName,
+        /// Who sends it.
+        from: UserName,
+        /// The entry that created the sender's account.
+        sender: Index,
+        /// The sender's own key for it: 1 to 64 visible ASCII characters.
+        key: Option<&'a str>,
+        /// What it says.
+        text: &'a str,
+    },
+}
+
+impl<'a> Change<'a> {
+    /// What kind of record carries it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Change::Create { .. } => Kind::CREATE,
+            Change::Delete { .. } => Kind::DELETE,
+            Change::Password { .. } => Kind::PASSWORD,
+            Change::Message { .. } => Kind::MESSAGE,
+        }
+    }
+
+    /// Writes the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Change::Create { user, hash } => {
+                write_str(out, user.as_str());
+                write_str(out, hash);
+            }
+            Change::Delete { user, checked } => {
+                write_str(out, user.as_str());
+                out.extend(checked.0.to_le_bytes());
+            }
+            Change::Password { user, checked, hash } => {
+                write_str(out, user.as_str());
+                out.extend(checked.0.to_le_bytes());
+                write_str(out, hash);
+            }
+            Change::Message { to, from, sender, key, text } => {
+                write_str(out, to.as_str());
+                write_str(out, from.as_str());
+                out.extend(sender.0.to_le_bytes());
+                write_str(out, key.unwrap_or(""));
+                write_str(out, text);
+            }
+        }
+    }
+
+    /// Reads a body; `None` when it is not one of this kind, or the kind carries no change.
+    pub fn decode(kind: Kind, mut body: &'a [u8]) -> Option<Change<'a>> {
+        let rest = &mut body;
+        let change = match kind {
+            Kind::CREATE => Change::Create { user: name(rest)?, hash: read_str(rest)? },
+            Kind::DELETE => Change::Delete { user: name(rest)?, checked: index(rest)? },
+            Kind::PASSWORD => {
+                Change::Password { user: name(rest)?, checked: index(rest)?, hash: read_str(rest)? }
+            }
+            Kind::MESSAGE => Change::Message {
+                to: name(rest)?,
+                from: name(rest)?,
+                sender: index(rest)?,
+                key: Some(read_str(rest)?).filter(|key| !key.is_empty()),
+                text: read_str(rest)?,
+            },
+            _ => return None,
+        };
+        rest.is_empty().then_some(change)
+    }
+}
+
+fn name(rest: &mut &[u8]) -> Option<UserName> {
+    UserName::parse(read_str(rest)?)
+}
+
+fn index(rest: &mut &[u8]) -> Option<Index> {
+    rest.read_u64::<LE>().ok().map(Index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_survives_its_bytes() {
+        let user = UserName::parse("ann").unwrap();
+        let message =
+            |key| Change::Message { to: user, from: user, sender: Index(3), key, text: "hi" };
+        let all = [
+            Change::Create { user, hash: "$argon2id$…" },
+            Change::Delete { user, checked: Index(1) },
+            Change::Password { user, checked: Index(2), hash: "$x" },
+            message(None),
+            message(Some("k1")),
+        ];
+        for change in all {
+            let mut body = Vec::new();
+            change.encode(&mut body);
+            assert_eq!(Change::decode(change.kind(), &body), Some(change));
+            for length in 0..body.len() {
+                assert_eq!(Change::decode(change.kind(), &body[..length]), None);
+            }
+            body.push(0);
+            assert_eq!(Change::decode(change.kind(), &body), None);
+        }
+        assert_eq!(Change::decode(Kind(99), &[]), None);
+    }
+}

@@ -1,0 +1,510 @@
+//! Requests: one table from which parsing, usage texts and `HELP` come.
+
+use super::reply::Code;
+use crate::limits::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
+use crate::names::UserName;
+
+/// Where a reading of a mailbox begins: behind this message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Behind the message of this number; 0 is the entire log.
+    Number(u64),
+    /// Behind the last one.
+    End,
+    /// So that the last `k` are read.
+    Last(u64),
+}
+
+impl After {
+    /// The number behind which to begin in a mailbox of `last` messages; `None` beyond its end.
+    pub fn resolve(self, last: u64) -> Option<u64> {
+        match self {
+            After::Number(n) => (n <= last).then_some(n),
+            After::End => Some(last),
+            After::Last(k) => Some(last.saturating_sub(k)),
+        }
+    }
+}
+
+/// A pattern of names with `*` and `?`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    fn parse(text: &str) -> Option<Pattern> {
+        let fits = text.len() <= 2 * UserName::BYTES_MAX;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_.-*?".contains(c);
+        (fits && text.chars().all(plain)).then(|| Pattern(text.to_ascii_lowercase()))
+    }
+
+    /// Whether the whole name matches. Takes at most as many steps as the product of the lengths.
+    pub fn matches(&self, name: &str) -> bool {
+        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
+        let (mut p, mut n) = (0, 0);
+        // Where to go on when the last `*` has to take one byte more.
+        let mut retry = None;
+        while n < name.len() {
+            match pattern.get(p) {
+                Some(b'*') => {
+                    retry = Some((p + 1, n));
+                    p += 1;
+                }
+                Some(&c) if c == b'?' || c == name[n] => {
+                    p += 1;
+                    n += 1;
+                }
+                _ => match retry {
+                    Some((after, from)) => {
+                        retry = Some((after, from + 1));
+                        (p, n) = (after, from + 1);
+                    }
+                    None => return false,
+                },
+            }
+        }
+        pattern[p..].iter().all(|c| *c == b'*')
+    }
+}
+
+/// A request whose arguments are valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// `HELP [command]`; the place of the command in the table.
+    Help(Option<usize>),
+    /// `PING [text]`
+    Ping(&'a str),
+    /// `STATUS`
+    Status,
+    /// `QUIT`
+    Quit,
+    /// `CREATE user password`
+    Create(UserName, &'a str),
+    /// `LOGIN user password [after]`
+    Login(UserName, &'a str, After),
+    /// `SEND user text`
+    Send(UserName, &'a str),
+    /// `LOG [after] [limit]`
+    Log(After, Option<u64>),
+    /// `LIST [pattern]`
+    List(Pattern),
+    /// `PASSWD old new`
+    Passwd(&'a str, &'a str),
+    /// `DELETE user password`
+    Delete(UserName, &'a str),
+    /// `LOGOUT`
+    Logout,
+}
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Anybody, on every server, in every state.
+    Always,
+    /// Anybody, on a primary with an open gate.
+    Primary,
+    /// The same, but not who is logged in.
+    LoggedOut,
+    /// Who is logged in.
+    LoggedIn,
+}
+
+/// Why a line is no request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code of the error.
+    pub code: Code,
+    /// Words for a person.
+    pub words: String,
+}
+
+struct Spec {
+    name: &'static str,
+    arguments: &'static str,
+    what: &'static str,
+    right: Right,
+    parse: for<'a> fn(&mut Words<'a>) -> Result<Command<'a>, Bad>,
+}
+
+/// What is wrong with an argument.
+enum Bad {
+    Usage,
+    Argument(&'static str),
+    Text(&'static str),
+    Long(&'static str),
+}
+
+const COMMANDS: &[Spec] = &[
+    Spec {
+        name: "HELP",
+        arguments: "[command]",
+        what: "says what you can ask for",
+        right: Right::Always,
+        parse: |words| {
+            let Some(word) = words.next() else { return Ok(Command::Help(None)) };
+            let known = COMMANDS.iter().position(|spec| spec.name.eq_ignore_ascii_case(word));
+            known.map(|at| Command::Help(Some(at))).ok_or(Bad::Argument("no such command"))
+        },
+    },
+    Spec {
+        name: "PING",
+        arguments: "[text]",
+        what: "answers with the text",
+        right: Right::Always,
+        parse: |words| words.text().map(Command::Ping),
+    },
+    Spec {
+        name: "STATUS",
+        arguments: "",
+        what: "says how this server and its group are",
+        right: Right::Always,
+        parse: |_| Ok(Command::Status),
+    },
+    Spec {
+        name: "QUIT",
+        arguments: "",
+        what: "closes the connection",
+        right: Right::Always,
+        parse: |_| Ok(Command::Quit),
+    },
+    Spec {
+        name: "CREATE",
+        arguments: "user password",
+        what: "makes an account; LOGIN comes next",
+        right: Right::Primary,
+        parse: |words| Ok(Command::Create(words.name()?, words.new_password()?)),
+    },
+    Spec {
+        name: "LOGIN",
+        arguments: "user password [after]",
+        what: "shows your messages after number `after` (default 0; `end`: none; -5: the last 5), \
+               then new ones as they come",
+        right: Right::LoggedOut,
+        parse: |words| Ok(Command::Login(words.name()?, words.password()?, words.after()?)),
+    },
+    Spec {
+        name: "SEND",
+        arguments: "user text",
+        what: "puts a message into the user's mailbox; OK means: stored on every attached server",
+        right: Right::LoggedIn,
+        parse: |words| {
+            let to = words.name()?;
+            let text = words.text()?;
+            match text.len() {
+                0 => Err(Bad::Usage),
+                1..=TEXT_BYTES_MAX => Ok(Command::Send(to, text)),
+                _ => Err(Bad::Long("a text has at most 3840 bytes")),
+            }
+        },
+    },
+    Spec {
+        name: "LOG",
+        arguments: "[after] [limit]",
+        what: "shows your messages again",
+        right: Right::LoggedIn,
+        parse: |words| {
+            let after = words.after()?;
+            let limit = words.next().map(number).transpose()?;
+            Ok(Command::Log(after, limit))
+        },
+    },
+    Spec {
+        name: "LIST",
+        arguments: "[pattern]",
+        what: "lists users, and who is online; pattern with * and ?",
+        right: Right::LoggedIn,
+        parse: |words| {
+            let pattern = Pattern::parse(words.next().unwrap_or("*"));
+            pattern.map(Command::List).ok_or(Bad::Argument("a pattern is a name with * and ?"))
+        },
+    },
+    Spec {
+        name: "PASSWD",
+        arguments: "old new",
+        what: "changes your password and closes your other sessions",
+        right: Right::LoggedIn,
+        parse: |words| Ok(Command::Passwd(words.password()?, words.new_password()?)),
+    },
+    Spec {
+        name: "DELETE",
+        arguments: "user password",
+        what: "deletes your account with its messages",
+        right: Right::LoggedIn,
+        parse: |words| Ok(Command::Delete(words.name()?, words.password()?)),
+    },
+    Spec {
+        name: "LOGOUT",
+        arguments: "",
+        what: "ends the session; the connection may log in again",
+        right: Right::LoggedIn,
+        parse: |_| Ok(Command::Logout),
+    },
+];
+
+impl Command<'_> {
+    /// Who may ask this.
+    pub fn right(&self) -> Right {
+        let at = match self {
+            Command::Help(_) => 0,
+            Command::Ping(_) => 1,
+            Command::Status => 2,
+            Command::Quit => 3,
+            Command::Create(..) => 4,
+            Command::Login(..) => 5,
+            Command::Send(..) => 6,
+            Command::Log(..) => 7,
+            Command::List(_) => 8,
+            Command::Passwd(..) => 9,
+            Command::Delete(..) => 10,
+            Command::Logout => 11,
+        };
+        COMMANDS[at].right
+    }
+}
+
+/// Writes the lines of `HELP`: of one command, or of all.
+pub fn help(out: &mut Vec<u8>, which: Option<usize>) {
+    let all = match which {
+        Some(at) => &COMMANDS[at..=at],
+        None => COMMANDS,
+    };
+    for spec in all {
+        let line = format!("HELP {}: {}\n", usage(spec), spec.what);
+        out.extend_from_slice(line.as_bytes());
+    }
+}
+
+fn usage(spec: &Spec) -> String {
+    let space = if spec.arguments.is_empty() { "" } else { " " };
+    format!("{}{space}{}", spec.name, spec.arguments)
+}
+
+/// Reads a line without its end; `None` for an empty one, which asks for nothing.
+///
+/// # Errors
+/// What to answer when the line is no request.
+pub fn parse(line: &[u8]) -> Result<Option<Command<'_>>, Refusal> {
+    let refuse = |code, words: &str| Err(Refusal { code, words: words.to_owned() });
+    let Ok(line) = std::str::from_utf8(line) else {
+        return refuse(Code::BadText, "the line is not UTF-8");
+    };
+    let mut words = Words { rest: line };
+    let Some(first) = words.next() else { return Ok(None) };
+    let Some(spec) = COMMANDS.iter().find(|spec| spec.name.eq_ignore_ascii_case(first)) else {
+        return refuse(Code::BadCommand, "unknown command; HELP lists all");
+    };
+    let command = (spec.parse)(&mut words)
+        .and_then(|command| if words.next().is_some() { Err(Bad::Usage) } else { Ok(command) });
+    command.map(Some).map_err(|bad| {
+        let (code, words) = match bad {
+            Bad::Usage => (Code::BadArgument, "usage"),
+            Bad::Argument(words) => (Code::BadArgument, words),
+            Bad::Text(words) => (Code::BadText, words),
+            Bad::Long(words) => (Code::TooLong, words),
+        };
+        Refusal { code, words: format!("{words}: {}", usage(spec)) }
+    })
+}
+
+/// The words of a line, separated by one or more spaces.
+struct Words<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Words<'a> {
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.rest.trim_start_matches(' ');
+        let end = rest.find(' ').unwrap_or(rest.len());
+        let (word, behind) = rest.split_at(end);
+        self.rest = behind;
+        (!word.is_empty()).then_some(word)
+    }
+
+    fn name(&mut self) -> Result<UserName, Bad> {
+        let word = self.next().ok_or(Bad::Usage)?;
+        UserName::parse(word).ok_or(Bad::Argument(
+            "a name has 1 to 32 of a-z 0-9 _ . - and starts with a letter or digit",
+        ))
+    }
+
+    fn password(&mut self) -> Result<&'a str, Bad> {
+        let word = self.next().ok_or(Bad::Usage)?;
+        if word.len() > PASSWORD_BYTES_MAX || word.chars().any(char::is_control) {
+            return Err(Bad::Argument("a password has 8 to 128 bytes without control characters"));
+        }
+        Ok(word)
+    }
+
+    fn new_password(&mut self) -> Result<&'a str, Bad> {
+        let word = self.password()?;
+        if word.len() < PASSWORD_BYTES_MIN {
+            return Err(Bad::Argument("a password has 8 to 128 bytes without control characters"));
+        }
+        Ok(word)
+    }
+
+    fn after(&mut self) -> Result<After, Bad> {
+        match self.next() {
+            None => Ok(After::Number(0)),
+            Some("end") => Ok(After::End),
+            Some(word) => match word.strip_prefix('-') {
+                Some(digits) => number(digits).map(After::Last),
+                None => number(word).map(After::Number),
+            },
+        }
+    }
+
+    /// The rest of the line behind exactly one space, as typed.
+    fn text(&mut self) -> Result<&'a str, Bad> {
+        let text = std::mem::take(&mut self.rest);
+        let text = text.strip_prefix(' ').unwrap_or(text);
+        if text.chars().all(is_allowed) {
+            Ok(text)
+        } else {
+            Err(Bad::Text("control, line separator and direction characters are not allowed"))
+        }
+    }
+}
+
+fn number(word: &str) -> Result<u64, Bad> {
+    let digits = word.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.then(|| word.parse().ok()).flatten();
+    number.ok_or(Bad::Argument("that is no number of a message"))
+}
+
+/// Nothing that a sender writes can drive the receiver's terminal.
+fn is_allowed(c: char) -> bool {
+    c == '\t'
+        || !(c.is_control()
+            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::LINE_BYTES_MAX;
+
+    fn name(text: &str) -> UserName {
+        UserName::parse(text).unwrap()
+    }
+
+    fn code(line: &[u8]) -> Code {
+        parse(line).expect_err("no request").code
+    }
+
+    #[test]
+    fn requests() {
+        let table: &[(&str, Command<'_>)] = &[
+            ("help", Command::Help(None)),
+            ("HELP send", Command::Help(Some(6))),
+            ("PING", Command::Ping("")),
+            ("ping  two  spaces ", Command::Ping(" two  spaces ")),
+            ("STATUS ", Command::Status),
+            ("CREATE Ann correct-horse", Command::Create(name("ann"), "correct-horse")),
+            ("LOGIN ann pw", Command::Login(name("ann"), "pw", After::Number(0))),
+            ("LOGIN ann pw 7", Command::Login(name("ann"), "pw", After::Number(7))),
+            ("LOGIN ann pw end", Command::Login(name("ann"), "pw", After::End)),
+            ("LOGIN ann pw -5", Command::Login(name("ann"), "pw", After::Last(5))),
+            ("SEND bob lunch?", Command::Send(name("bob"), "lunch?")),
+            ("  send   bob  a b ", Command::Send(name("bob"), " a b ")),
+            ("LOG", Command::Log(After::Number(0), None)),
+            ("LOG 3 10", Command::Log(After::Number(3), Some(10))),
+            ("LIST a*", Command::List(Pattern("a*".to_owned()))),
+            ("PASSWD old-password new-password", Command::Passwd("old-password", "new-password")),
+            ("DELETE ann pw", Command::Delete(name("ann"), "pw")),
+            ("LOGOUT", Command::Logout),
+        ];
+        for (line, expected) in table {
+            assert_eq!(parse(line.as_bytes()).as_ref(), Ok(&Some(expected.clone())), "{line}");
+        }
+        assert_eq!(parse(b""), Ok(None));
+        assert_eq!(parse(b"   "), Ok(None));
+    }
+
+    #[test]
+    fn refusals() {
+        let long = format!("SEND bob {}", "x".repeat(TEXT_BYTES_MAX + 1));
+        let table: &[(&[u8], Code)] = &[
+            (b"HELO", Code::BadCommand),
+            (b"\x00\x01", Code::BadCommand),
+            (b"PING \xff", Code::BadText),
+            (b"PING \x1b[2J", Code::BadText),
+            (b"SEND bob", Code::BadArgument),
+            (b"SEND bob ", Code::BadArgument),
+            (b"SEND .bob hi", Code::BadArgument),
+            ("SEND bob a\u{202e}b".as_bytes(), Code::BadText),
+            ("SEND bob a\u{85}b".as_bytes(), Code::BadText),
+            (b"SEND bob \x7f", Code::BadText),
+            (long.as_bytes(), Code::TooLong),
+            (b"CREATE ann short", Code::BadArgument),
+            (b"CREATE ann", Code::BadArgument),
+            (b"LOGIN ann pw x", Code::BadArgument),
+            (b"LOGIN ann pw +1", Code::BadArgument),
+            (b"LOGIN ann pw 99999999999999999999999", Code::BadArgument),
+            (b"STATUS now", Code::BadArgument),
+            (b"LIST a|b", Code::BadArgument),
+            (b"HELP me", Code::BadArgument),
+        ];
+        for (line, expected) in table {
+            assert_eq!(code(line), *expected, "{}", String::from_utf8_lossy(line));
+        }
+        assert_eq!(parse("SEND bob tab\tü".as_bytes()).unwrap(), {
+            Some(Command::Send(name("bob"), "tab\tü"))
+        });
+    }
+
+    #[test]
+    fn the_table_names_every_command_once_and_in_the_order_of_rights() {
+        for spec in COMMANDS {
+            let line = match spec
+                .arguments
+                .split(' ')
+                .filter(|a| !a.is_empty() && !a.starts_with('['))
+                .count()
+            {
+                0 => spec.name.to_owned(),
+                1 => format!("{} ann", spec.name),
+                _ => format!("{} ann-ann-ann ann-ann-ann", spec.name),
+            };
+            let command = parse(line.as_bytes()).unwrap().unwrap();
+            assert_eq!(command.right(), spec.right, "{}", spec.name);
+            let mut out = Vec::new();
+            help(&mut out, None);
+            assert!(out.len() < 16 * LINE_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn patterns() {
+        let table = [
+            ("*", "ann", true),
+            ("a*", "ann", true),
+            ("*n", "ann", true),
+            ("a?n", "ann", true),
+            ("a?", "ann", false),
+            ("*b*", "abba", true),
+            ("*ab", "aab", true),
+            ("b*", "ann", false),
+            ("ann", "ann", true),
+            ("an", "ann", false),
+            ("ann*", "ann", true),
+            ("a*a*a", "aba", false),
+        ];
+        for (pattern, name, expected) in table {
+            assert_eq!(
+                Pattern::parse(pattern).unwrap().matches(name),
+                expected,
+                "{pattern} {name}"
+            );
+        }
+        assert!(!Pattern("*a".repeat(30)).matches(&"a".repeat(29)));
+    }
+
+    #[test]
+    fn where_a_reading_begins() {
+        assert_eq!(After::Number(3).resolve(3), Some(3));
+        assert_eq!(After::Number(4).resolve(3), None);
+        assert_eq!(After::End.resolve(3), Some(3));
+        assert_eq!(After::Last(2).resolve(3), Some(1));
+        assert_eq!(After::Last(9).resolve(3), Some(0));
+    }
+}

@@ -1,0 +1,7 @@
+//! The text protocol: lines in, lines out. Pure.
+
+mod command;
+mod reply;
+
+pub use command::{After, Command, Pattern, Refusal, Right, help, parse};
+pub use reply::{Code, error, message, note, ok};

@@ -1,0 +1,109 @@
+//! What a server says to a text client.
+
+use crate::moment::WallTime;
+use std::fmt::{self, Display};
+use std::io::Write;
+
+/// The first word after `ERR`: the contract. The words behind it may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// An unknown word.
+    BadCommand,
+    /// A missing, extra or malformed argument, or an unfinished last line.
+    BadArgument,
+    /// Text with characters that are not allowed, or invalid UTF-8.
+    BadText,
+    /// A line or a text over its bound.
+    TooLong,
+    /// The request needs a login.
+    NotLoggedIn,
+    /// The connection is logged in.
+    AlreadyLoggedIn,
+    /// There is an account of that name.
+    Exists,
+    /// There is no account of that name.
+    NoSuchUser,
+    /// The password is wrong, or there is no such account.
+    WrongPassword,
+    /// Clients are not let in yet, or the primary could not answer in time.
+    NotReady,
+    /// This server is a backup.
+    NotPrimary,
+    /// A limit of this server is reached.
+    Busy,
+    /// The change may or may not take effect.
+    UnknownOutcome,
+}
+
+impl Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Code::BadCommand => "bad-command",
+            Code::BadArgument => "bad-argument",
+            Code::BadText => "bad-text",
+            Code::TooLong => "too-long",
+            Code::NotLoggedIn => "not-logged-in",
+            Code::AlreadyLoggedIn => "already-logged-in",
+            Code::Exists => "exists",
+            Code::NoSuchUser => "no-such-user",
+            Code::WrongPassword => "wrong-password",
+            Code::NotReady => "not-ready",
+            Code::NotPrimary => "not-primary",
+            Code::Busy => "busy",
+            Code::UnknownOutcome => "unknown-outcome",
+        })
+    }
+}
+
+fn write(out: &mut Vec<u8>, line: fmt::Arguments<'_>) {
+    out.write_fmt(line).expect("a vector takes every byte");
+}
+
+/// `OK`, and what was asked for.
+pub fn ok(out: &mut Vec<u8>, what: impl Display) {
+    write(out, format_args!("OK {what}"));
+    // An answer without words is the bare word.
+    if out.last() == Some(&b' ') {
+        out.pop();
+    }
+    out.push(b'\n');
+}
+
+/// `ERR`, the code, and words for a person.
+pub fn error(out: &mut Vec<u8>, code: Code, words: impl Display) {
+    write(out, format_args!("ERR {code} {words}\n"));
+}
+
+/// `NOTE`, the code, and words for a person.
+pub fn note(out: &mut Vec<u8>, code: &str, words: impl Display) {
+    write(out, format_args!("NOTE {code} {words}\n"));
+}
+
+/// A message of a mailbox.
+pub fn message(out: &mut Vec<u8>, n: u64, time: WallTime, from: &str, text: &str) {
+    write(out, format_args!("MSG {n} {} {from} {text}\n", time.rfc3339()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lines() {
+        assert_eq!(line(|out| ok(out, "")), "OK\n");
+        assert_eq!(line(|out| ok(out, "ann 3")), "OK ann 3\n");
+        let exists = line(|out| error(out, Code::Exists, "ann has an account"));
+        assert_eq!(exists, "ERR exists ann has an account\n");
+        assert_eq!(line(|out| note(out, "stopping", "bye")), "NOTE stopping bye\n");
+        assert_eq!(
+            line(|out| message(out, 7, WallTime(0), "bob", "a  b")),
+            "MSG 7 1970-01-01T00:00:00.000Z bob a  b\n"
+        );
+    }
+}
