@@ -2,8 +2,10 @@
 
 pub mod limits;
 pub mod mailbox;
+pub mod meter;
 pub mod moment;
 pub mod names;
+pub mod node;
 pub mod protocol;
 pub mod record;
 pub mod replica;

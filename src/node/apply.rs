@@ -1,0 +1,129 @@
+//! Answered entries become state, and answers to those who wait for them.
+
+use super::requests::{exists, no_such_user, wrong_password};
+use super::session::{Step, Task};
+use super::{Context, Fatal, Node, Pending};
+use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
+use crate::mailbox::{Change, Outcome};
+use crate::moment::Moment;
+use crate::names::{Index, SessionId, UserName};
+use crate::protocol::{self, Code};
+use crate::record::{self, Kind, Record};
+
+impl Node {
+    pub(super) fn apply_answered(&mut self, world: &Context<'_>) -> Result<(), Fatal> {
+        let answered = self.replica.answered();
+        let until = answered.min(Index(self.applied.0 + APPLIED_PER_TURN as u64));
+        let mut records = std::mem::take(&mut self.scratch);
+        while self.applied < until {
+            let from = self.applied.next();
+            let through = world.log.fit(from, until, ENTRIES_BYTES_MAX);
+            records.clear();
+            let read = world.log.copy(from, through, &mut records);
+            read.map_err(|error| Fatal(format!("the log can't be read: {error}")))?;
+            for record in record::each(&records) {
+                let record = record.map_err(|why| Fatal(format!("entry {from}: {why}")))?;
+                self.apply(world.now, &record)?;
+            }
+        }
+        records.clear();
+        records.shrink_to(4096);
+        self.scratch = records;
+        Ok(())
+    }
+
+    fn apply(&mut self, now: Moment, record: &Record<'_>) -> Result<(), Fatal> {
+        assert_eq!(record.index, self.applied.next(), "entries are applied in order");
+        self.applied = record.index;
+        if record.kind == Kind::CONFIG {
+            return Ok(());
+        }
+        let change = Change::decode(record.kind, record.body).ok_or_else(|| {
+            let (index, kind) = (record.index, record.kind.0);
+            Fatal(format!("entry {index} is of kind {kind}: a newer version of postern is needed"))
+        })?;
+        let outcome = self.mailboxes.apply(record.index, &change);
+        let pending = self.pending.pop_front_if(|pending| pending.index == record.index);
+        let by = pending.as_ref().map(|pending| pending.session);
+        if let Some(pending) = pending {
+            self.unanswered_bytes -= pending.bytes;
+            self.commits.note(now, now - pending.taken);
+            self.answer_change(now, &pending, &change, outcome);
+        }
+        self.spread(&change, outcome, by);
+        Ok(())
+    }
+
+    fn answer_change(
+        &mut self,
+        now: Moment,
+        pending: &Pending,
+        change: &Change<'_>,
+        outcome: Outcome,
+    ) {
+        let id = pending.session;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let write = |out: &mut Vec<u8>| write_outcome(out, change, outcome);
+        if let Step::Logged(task) = &session.step {
+            let deletes = matches!(task, Task::Delete { .. }) && outcome == Outcome::Done;
+            self.finish(now, id, write);
+            if deletes {
+                self.log_out(id);
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.closing = true;
+                }
+            }
+            return;
+        }
+        session.answer_logged(pending.index, write);
+        if session.slots.is_empty()
+            && let Step::Queued(_) = session.step
+            && let Step::Queued(task) = std::mem::take(&mut session.step)
+        {
+            self.begin(now, id, task);
+        }
+        self.touch(id);
+        self.settle(now, id);
+    }
+
+    /// What a change means for the sessions of its account.
+    fn spread(&mut self, change: &Change<'_>, outcome: Outcome, by: Option<SessionId>) {
+        match (change, outcome) {
+            (Change::Message { to, .. }, Outcome::Stored(_)) => {
+                for at in 0..self.online.get(to).map_or(0, Vec::len) {
+                    let id = self.online[to][at];
+                    self.start_moving(id);
+                }
+            }
+            (Change::Delete { user, .. }, Outcome::Done) => {
+                self.close_sessions(*user, None, "deleted", "this account was deleted");
+            }
+            (Change::Password { user, .. }, Outcome::Done) => {
+                let why = "the password was changed; log in again";
+                self.close_sessions(*user, by, "password-changed", why);
+            }
+            _ => {}
+        }
+    }
+
+    fn close_sessions(&mut self, user: UserName, but: Option<SessionId>, code: &str, why: &str) {
+        let sessions = self.online.get(&user).cloned().unwrap_or_default();
+        for id in sessions.into_iter().filter(|id| Some(*id) != but) {
+            self.close_with(id, code, why);
+        }
+    }
+}
+
+fn write_outcome(out: &mut Vec<u8>, change: &Change<'_>, outcome: Outcome) {
+    match (outcome, change) {
+        (Outcome::Done, Change::Create { user, .. }) => protocol::ok(out, user),
+        (Outcome::Done, _) => protocol::ok(out, ""),
+        (Outcome::Stored(n), _) => protocol::ok(out, n),
+        (Outcome::Exists, Change::Create { user, .. }) => exists(out, *user),
+        (Outcome::NoSuchUser, Change::Message { to, .. }) => no_such_user(out, *to),
+        (Outcome::NotLoggedIn, _) => {
+            protocol::error(out, Code::NotLoggedIn, "this account is no more");
+        }
+        (Outcome::WrongPassword | Outcome::Exists | Outcome::NoSuchUser, _) => wrong_password(out),
+    }
+}

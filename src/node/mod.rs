@@ -1,0 +1,502 @@
+//! One server without sockets, files or clocks: joins the protocol, the mailboxes and the
+//! replica. Inputs in; effects, password jobs and bytes for clients out.
+//!
+//! `requests` takes lines and answers them, `apply` turns answered entries into state and
+//! answers, `deliver` moves messages to readers, `status` says how things are.
+
+mod apply;
+mod deliver;
+mod requests;
+mod session;
+mod status;
+
+use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
+use crate::mailbox::Mailboxes;
+use crate::meter::Meter;
+use crate::moment::{Moment, WallTime};
+use crate::names::{Index, ServerId, SessionId, Term, UserName};
+use crate::protocol::{self, Code};
+use crate::replica::{Event, LogReader, Out, Replica, Standpoint};
+use session::{Session, Slot, Step};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+/// What a node is told from outside.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// For the replica. `Event::Tick` ends every turn.
+    Replica(Event<'a>),
+    /// A text client is there.
+    Opened(SessionId),
+    /// It sent a line, given without its end; only while [`Node::wants_line`].
+    Line(SessionId, &'a [u8]),
+    /// It sent a line over the bound.
+    LongLine(SessionId),
+    /// It will send no more; `unfinished` when a last line had no end.
+    InputEnded {
+        /// Which client.
+        session: SessionId,
+        /// A line without its end was left.
+        unfinished: bool,
+    },
+    /// The socket took some of its output.
+    Drained(SessionId),
+    /// It is gone.
+    Gone(SessionId),
+    /// A password job is done.
+    Hashed(SessionId, Hashed),
+    /// Finish what is taken, then end.
+    Stop,
+}
+
+/// Work for the thread that hashes passwords.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Who waits for it.
+    pub session: SessionId,
+    /// The password.
+    pub password: String,
+    /// The hash to check it against; to make a new one, none.
+    pub against: Option<String>,
+}
+
+/// What came of a [`Job`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hashed {
+    /// The password is right, or not.
+    Checked(bool),
+    /// The hash of a new password.
+    Made(String),
+}
+
+/// What a node wants done.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// The replica's effects, to be performed in their order.
+    pub replica: Out,
+    /// Passwords to hash.
+    pub jobs: Vec<Job>,
+}
+
+/// What the shell measures, for `STATUS`.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// Open connections of every kind.
+    pub connections: u64,
+    /// Size of the log.
+    pub log_bytes: u64,
+    /// Free space for it.
+    pub disk_free_bytes: Option<u64>,
+    /// Resident memory of the process.
+    pub memory_bytes: Option<u64>,
+    /// Latencies of syncs.
+    pub syncs: Meter,
+}
+
+/// The world as a node sees it during one input.
+pub struct Context<'a> {
+    /// Monotonic time.
+    pub now: Moment,
+    /// Wall time.
+    pub wall: WallTime,
+    /// The log.
+    pub log: &'a dyn LogReader,
+    /// Measured anew when asked for.
+    pub gauges: &'a dyn Fn() -> Gauges,
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Context at {:?}", self.now)
+    }
+}
+
+/// What a node can't go on after; the server must end with these words.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fatal(pub String);
+
+/// What a node is told once.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// `host:port` of each server, by id.
+    pub addresses: Vec<String>,
+    /// How long a client may stay without logging in.
+    pub login_timeout: Duration,
+    /// This build.
+    pub version: &'static str,
+}
+
+/// A change that is logged and not answered.
+#[derive(Debug)]
+struct Pending {
+    index: Index,
+    session: SessionId,
+    bytes: usize,
+    taken: Moment,
+}
+
+/// One server.
+#[derive(Debug)]
+pub struct Node {
+    setup: Setup,
+    began: Moment,
+    replica: Replica,
+    mailboxes: Mailboxes,
+    /// Up to here entries are part of `mailboxes`.
+    applied: Index,
+    /// The term in which this server was primary when it last looked.
+    led: Option<Term>,
+    sessions: BTreeMap<SessionId, Session>,
+    online: BTreeMap<UserName, Vec<SessionId>>,
+    /// In the order of the log.
+    pending: VecDeque<Pending>,
+    unanswered_bytes: usize,
+    /// Sessions that wait for a round of reads, in its order.
+    reads: VecDeque<(u64, SessionId)>,
+    deadlines: BTreeSet<(Moment, SessionId)>,
+    /// Sessions that the shell must look at.
+    touched: Vec<SessionId>,
+    /// Sessions with messages to move.
+    moving: Vec<SessionId>,
+    /// Password jobs that are not done.
+    jobs: usize,
+    /// When whatever is unanswered is given up.
+    stopping: Option<Moment>,
+    commits: Meter,
+    flushes: Meter,
+    scratch: Vec<u8>,
+}
+
+impl Node {
+    /// A node around a replica.
+    pub fn new(now: Moment, setup: Setup, replica: Replica) -> Node {
+        Node {
+            setup,
+            began: now,
+            replica,
+            mailboxes: Mailboxes::default(),
+            applied: Index::ZERO,
+            led: None,
+            sessions: BTreeMap::new(),
+            online: BTreeMap::new(),
+            pending: VecDeque::new(),
+            unanswered_bytes: 0,
+            reads: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            touched: Vec::new(),
+            moving: Vec::new(),
+            jobs: 0,
+            stopping: None,
+            commits: Meter::default(),
+            flushes: Meter::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Takes in one input; what is to be done about it is added to `out`.
+    ///
+    /// # Errors
+    /// When the log can't be read or holds what this version does not know.
+    pub fn handle(
+        &mut self,
+        world: &Context<'_>,
+        input: Input<'_>,
+        out: &mut Output,
+    ) -> Result<(), Fatal> {
+        match input {
+            Input::Replica(event) => {
+                if let Event::Tick = event {
+                    self.keep_deadlines(world.now);
+                }
+                self.replica.handle(world.now, world.wall, event, world.log, &mut out.replica);
+                if let Event::Tick | Event::Stored(_) = event {
+                    self.follow_role(world.now);
+                    self.apply_answered(world)?;
+                    self.resume_reads(world, out);
+                    self.move_messages(world)?;
+                }
+            }
+            Input::Opened(session) => self.open(world.now, session),
+            Input::Line(session, line) => self.on_line(world, session, line, out),
+            Input::LongLine(session) => self.answer(session, |out| {
+                protocol::error(out, Code::TooLong, "a line has at most 4096 bytes");
+            }),
+            Input::InputEnded { session, unfinished } => {
+                self.on_input_ended(world.now, session, unfinished);
+            }
+            Input::Drained(session) => {
+                self.on_drained(world.now, session);
+                self.move_messages(world)?;
+            }
+            Input::Gone(session) => self.remove(session),
+            Input::Hashed(session, hashed) => self.on_hashed(world, session, hashed, out),
+            Input::Stop => self.stop(world.now),
+        }
+        assert!(self.applied <= self.replica.answered(), "only answered entries are applied");
+        Ok(())
+    }
+
+    /// When `Event::Tick` is wanted, at the latest.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let backlog = self.applied < self.replica.answered() || !self.moving.is_empty();
+        let backlog = backlog.then_some(Moment(0));
+        let sessions = self.deadlines.first().map(|(at, _)| *at);
+        [backlog, sessions, self.stopping, self.replica.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Whether a line of this client may be handed in now.
+    pub fn wants_line(&self, session: SessionId) -> bool {
+        self.stopping.is_none()
+            && self.sessions.get(&session).is_some_and(|session| {
+                matches!(session.step, Step::Idle)
+                    && !session.closing
+                    && session.slots.len() < REQUESTS_MAX
+                    && session.out.len() < OUTPUT_BYTES_MAX
+            })
+    }
+
+    /// What is to be sent to a client; the shell takes from the front what the socket takes.
+    pub fn output(&mut self, session: SessionId) -> Option<&mut Vec<u8>> {
+        self.sessions.get_mut(&session).map(|session| &mut session.out)
+    }
+
+    /// Whether a client's connection is to be closed.
+    pub fn is_finished(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_none_or(|session| session.closing && session.out.is_empty())
+    }
+
+    /// The clients that have output, or want a line again; each once.
+    pub fn take_touched(&mut self, into: &mut Vec<SessionId>) {
+        into.clear();
+        std::mem::swap(into, &mut self.touched);
+        for id in into {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.touched = false;
+            }
+        }
+    }
+
+    /// Whether everything taken is answered, or the time for that is over.
+    pub fn is_stopped(&self, now: Moment) -> bool {
+        self.stopping.is_some_and(|deadline| now >= deadline || self.sessions.is_empty())
+    }
+
+    /// The replica.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Notes how many answers one sync of the log served, for `STATUS`.
+    pub fn note_flush(&mut self, now: Moment) {
+        self.flushes.note(now, Duration::ZERO);
+    }
+
+    fn touch(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && !std::mem::replace(&mut session.touched, true)
+        {
+            self.touched.push(id);
+        }
+    }
+
+    fn answer(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.answer(write);
+            self.touch(id);
+        }
+    }
+
+    fn set_deadline(&mut self, id: SessionId, deadline: Option<Moment>) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.deadline == deadline {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut session.deadline, deadline) {
+            self.deadlines.remove(&(old, id));
+        }
+        if let Some(new) = deadline {
+            self.deadlines.insert((new, id));
+        }
+    }
+
+    fn open(&mut self, now: Moment, id: SessionId) {
+        self.sessions.insert(id, Session::default());
+        self.set_deadline(id, Some(now + self.setup.login_timeout));
+        if self.stopping.is_some() {
+            self.close_with(id, "stopping", "this server stops; connect to another one");
+        }
+    }
+
+    fn remove(&mut self, id: SessionId) {
+        self.set_deadline(id, None);
+        self.log_out(id);
+        self.sessions.remove(&id);
+    }
+
+    fn log_out(&mut self, id: SessionId) {
+        let Some(login) = self.sessions.get_mut(&id).and_then(|session| session.login.take())
+        else {
+            return;
+        };
+        if let Some(sessions) = self.online.get_mut(&login.user) {
+            sessions.retain(|other| *other != id);
+            if sessions.is_empty() {
+                self.online.remove(&login.user);
+            }
+        }
+    }
+
+    /// Says why, and closes when that is sent. Answers still owed are gone.
+    fn close_with(&mut self, id: SessionId, code: &str, why: &str) {
+        self.log_out(id);
+        self.set_deadline(id, None);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if !session.closing {
+            session.slots.clear();
+            session.step = Step::Idle;
+            session.closing = true;
+            protocol::note(&mut session.out, code, why);
+        }
+        self.touch(id);
+    }
+
+    /// After each answer: the end of a half-closed session, of one of a stopping server, and the
+    /// time that an idle one has.
+    fn settle(&mut self, now: Moment, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.closing || !session.is_idle() {
+            return;
+        }
+        if session.input_ended {
+            session.closing = true;
+            let slow = (!session.out.is_empty()).then_some(now + crate::limits::SLOW_TIME);
+            self.set_deadline(id, slow);
+            self.log_out(id);
+            return self.touch(id);
+        }
+        let timeout = session.login.is_none().then_some(now + self.setup.login_timeout);
+        self.set_deadline(id, timeout);
+        if self.stopping.is_some() {
+            self.close_with(id, "stopping", "this server stops; connect to another one");
+        }
+    }
+
+    fn on_drained(&mut self, now: Moment, id: SessionId) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        if session.input_ended && session.deadline.is_some() {
+            let slow = (!session.out.is_empty()).then_some(now + crate::limits::SLOW_TIME);
+            self.set_deadline(id, slow);
+        }
+        self.start_moving(id);
+    }
+
+    fn on_input_ended(&mut self, now: Moment, id: SessionId, unfinished: bool) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.input_ended = true;
+        if unfinished {
+            session.answer(|out| {
+                protocol::error(out, Code::BadArgument, "the last line has no end");
+            });
+        }
+        self.settle(now, id);
+        self.touch(id);
+    }
+
+    fn keep_deadlines(&mut self, now: Moment) {
+        while let Some((at, id)) = self.deadlines.first().copied()
+            && at <= now
+        {
+            self.set_deadline(id, None);
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            match &session.step {
+                Step::Reading(_) => {
+                    let words = "the primary could not answer in time; try again";
+                    self.finish(now, id, |out| protocol::error(out, Code::NotReady, words));
+                    self.reads.retain(|(_, reader)| *reader != id);
+                }
+                _ if session.input_ended => {
+                    session.out.clear();
+                    session.closing = false;
+                    self.close_with(id, "slow", "nothing was taken for 60 s");
+                }
+                Step::Idle if session.login.is_none() && session.slots.is_empty() => {
+                    self.close_with(id, "login-timeout", "no request came before a login");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends the task of a session with this answer.
+    fn finish(&mut self, now: Moment, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.step = Step::Idle;
+        write(&mut session.out);
+        self.touch(id);
+        self.start_moving(id);
+        self.settle(now, id);
+    }
+
+    fn stop(&mut self, now: Moment) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(now + self.replica.silence());
+        self.replica.stop();
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for id in ids {
+            self.settle(now, id);
+        }
+    }
+
+    /// A server that stops being primary answers what it was asked, says so, and closes.
+    fn follow_role(&mut self, now: Moment) {
+        let leads = (self.replica.standpoint() == Standpoint::Primary).then(|| self.replica.term());
+        if leads == self.led {
+            return;
+        }
+        let was = std::mem::replace(&mut self.led, leads);
+        if was.is_none() {
+            return;
+        }
+        self.pending.clear();
+        self.reads.clear();
+        self.unanswered_bytes = 0;
+        let mut refusal = Vec::new();
+        self.refuse_not_primary(now, &mut refusal);
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for id in ids {
+            let session = self.sessions.get_mut(&id).expect("it was just listed");
+            let unknown = |out: &mut Vec<u8>| {
+                let words = "no longer primary: this change may or may not take effect";
+                protocol::error(out, Code::UnknownOutcome, words);
+            };
+            for slot in session.slots.drain(..) {
+                match slot {
+                    Slot::Logged(_) => unknown(&mut session.out),
+                    Slot::Ready(bytes) => session.out.extend_from_slice(&bytes),
+                }
+            }
+            match session.step {
+                Step::Logged(_) => unknown(&mut session.out),
+                Step::Queued(_)
+                | Step::Reading(_)
+                | Step::Checking { .. }
+                | Step::Hashing { .. } => {
+                    session.out.extend_from_slice(&refusal);
+                }
+                Step::Idle | Step::Showing { .. } | Step::Listing { .. } => {}
+            }
+            self.close_with(id, "not-primary", "another server takes over; connect again");
+        }
+    }
+
+    /// `host:port` of a server.
+    fn address(&self, id: ServerId) -> &str {
+        self.setup.addresses.get(id.slot()).map_or("-", String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,475 @@
+//! Lines in, answers out.
+
+use super::session::{Login, Step, Task};
+use super::{Context, Hashed, Job, Node, Output, Pending};
+use crate::limits::{HASHES_MAX, UNANSWERED_BYTES_MAX};
+use crate::mailbox::Change;
+use crate::moment::Moment;
+use crate::names::{Index, SessionId, UserName};
+use crate::protocol::{self, Code, Command, Right};
+use crate::replica::Standpoint;
+
+/// What a password is checked against when there is no such account, so that both take as long:
+/// the hash of a password that nobody knows, of the cost that all hashes have.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$cG9zdGVybi1ub2JvZHk$\
+                      AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+impl Node {
+    pub(super) fn on_line(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        line: &[u8],
+        out: &mut Output,
+    ) {
+        let Some(session) = self.sessions.get(&id).filter(|session| !session.closing) else {
+            return;
+        };
+        if session.login.is_none() {
+            self.set_deadline(id, Some(world.now + self.setup.login_timeout));
+        }
+        let command = match protocol::parse(line) {
+            Ok(Some(command)) => command,
+            Ok(None) => return self.touch(id),
+            Err(refusal) => {
+                return self.answer(id, |out| protocol::error(out, refusal.code, refusal.words));
+            }
+        };
+        if self.refuses(world.now, id, command.right()) {
+            return;
+        }
+        match command {
+            Command::Help(which) => self.answer(id, |out| {
+                protocol::help(out, which);
+                protocol::ok(out, "");
+            }),
+            Command::Ping(text) => self.answer(id, |out| protocol::ok(out, text)),
+            Command::Status => {
+                let mut lines = Vec::new();
+                self.write_status(world, &mut lines);
+                self.answer(id, |out| out.extend_from_slice(&lines));
+            }
+            Command::Send(to, text) => self.on_send(world, id, to, text, out),
+            command => self.queue(world, id, task(command), out),
+        }
+    }
+
+    /// Answers with why this may not be asked here and now, if so.
+    fn refuses(&mut self, now: Moment, id: SessionId, right: Right) -> bool {
+        if right == Right::Always {
+            return false;
+        }
+        if !self.replica.gate_open() {
+            let missing = self.missing();
+            self.answer(id, |out| {
+                let words = format!("not all servers were attached yet; missing: {missing}");
+                protocol::error(out, Code::NotReady, words);
+            });
+            return true;
+        }
+        if self.replica.standpoint() != Standpoint::Primary {
+            let mut refusal = Vec::new();
+            self.refuse_not_primary(now, &mut refusal);
+            self.answer(id, |out| out.extend_from_slice(&refusal));
+            return true;
+        }
+        let logged_in = self.sessions.get(&id).is_some_and(|session| session.login.is_some());
+        let refusal = match right {
+            Right::LoggedIn if !logged_in => (Code::NotLoggedIn, "LOGIN first"),
+            Right::LoggedOut if logged_in => (Code::AlreadyLoggedIn, "LOGOUT first"),
+            _ => return false,
+        };
+        self.answer(id, |out| protocol::error(out, refusal.0, refusal.1));
+        true
+    }
+
+    pub(super) fn refuse_not_primary(&self, now: Moment, out: &mut Vec<u8>) {
+        match self.replica.primary(now).filter(|primary| *primary != self.replica.me()) {
+            Some(primary) => {
+                let address = self.address(primary.id);
+                let words = format!("{address} server {} is the primary", primary.id);
+                protocol::error(out, Code::NotPrimary, words);
+            }
+            None => {
+                let waited: Vec<String> = self
+                    .replica
+                    .config()
+                    .into_iter()
+                    .flat_map(|config| config.members())
+                    .filter(|member| *member != self.replica.me())
+                    .filter(|member| self.replica.linked().all(|linked| linked != *member))
+                    .map(|member| format!("server {} ({})", member.id, self.address(member.id)))
+                    .collect();
+                let words = if waited.is_empty() {
+                    "- no primary is known yet; one is being elected".to_owned()
+                } else {
+                    format!("- no primary is known; waiting for {}", waited.join(" or "))
+                };
+                protocol::error(out, Code::NotPrimary, words);
+            }
+        }
+    }
+
+    fn on_send(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        to: UserName,
+        text: &str,
+        out: &mut Output,
+    ) {
+        if self.mailboxes.account(to).is_none() {
+            // Whether there is no such user is a read; what follows waits, to keep its order.
+            let task = Task::Send { to, text: text.to_owned() };
+            return self.queue(world, id, task, out);
+        }
+        self.log_message(world, id, to, text, out);
+    }
+
+    fn log_message(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        to: UserName,
+        text: &str,
+        out: &mut Output,
+    ) {
+        let Some(login) = self.sessions.get(&id).and_then(|session| session.login) else { return };
+        let (from, sender) = (login.user, login.created);
+        let change = Change::Message { to, from, sender, key: None, text };
+        if let Some(index) = self.propose(world, id, &change, out)
+            && let Some(session) = self.sessions.get_mut(&id)
+        {
+            session.slots.push_back(super::Slot::Logged(index));
+        }
+    }
+
+    /// Logs a change, or answers why not.
+    fn propose(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        change: &Change<'_>,
+        out: &mut Output,
+    ) -> Option<Index> {
+        if self.unanswered_bytes >= UNANSWERED_BYTES_MAX {
+            self.answer(id, |out| {
+                protocol::error(out, Code::Busy, "too many changes wait for their answers");
+            });
+            return None;
+        }
+        let before = out.replica.bytes.len();
+        let encode = |body: &mut Vec<u8>| change.encode(body);
+        let logged = self.replica.propose(world.wall, change.kind(), encode, &mut out.replica);
+        let Some(index) = logged else {
+            let mut refusal = Vec::new();
+            self.refuse_not_primary(world.now, &mut refusal);
+            self.answer(id, |out| out.extend_from_slice(&refusal));
+            return None;
+        };
+        let bytes = out.replica.bytes.len() - before;
+        self.unanswered_bytes += bytes;
+        self.pending.push_back(Pending { index, session: id, bytes, taken: world.now });
+        Some(index)
+    }
+
+    /// Runs a task when the answers before it are given.
+    pub(super) fn queue(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        task: Task,
+        out: &mut Output,
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.slots.is_empty() {
+            self.begin(world.now, id, task);
+        } else {
+            session.step = Step::Queued(task);
+        }
+        let _ = out;
+    }
+
+    pub(super) fn begin(&mut self, now: Moment, id: SessionId, task: Task) {
+        match task {
+            Task::Quit => {
+                self.log_out(id);
+                self.set_deadline(id, None);
+                self.answer(id, |out| protocol::ok(out, "bye"));
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.step = Step::Idle;
+                    session.closing = true;
+                }
+            }
+            Task::Logout => {
+                self.log_out(id);
+                self.finish(now, id, |out| protocol::ok(out, ""));
+            }
+            task => {
+                let Some(round) = self.replica.ask_round() else {
+                    let mut refusal = Vec::new();
+                    self.refuse_not_primary(now, &mut refusal);
+                    return self.finish(now, id, |out| out.extend_from_slice(&refusal));
+                };
+                self.reads.push_back((round, id));
+                self.set_deadline(id, Some(now + self.replica.silence()));
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.step = Step::Reading(task);
+                }
+            }
+        }
+    }
+
+    /// Goes on with the tasks whose reads are confirmed.
+    pub(super) fn resume_reads(&mut self, world: &Context<'_>, out: &mut Output) {
+        let confirmed = self.replica.confirmed_round();
+        // Everything that was answered before the read was asked for is shown.
+        if self.applied < self.replica.answered() {
+            return;
+        }
+        while let Some((round, id)) = self.reads.front().copied()
+            && confirmed >= Some(round)
+        {
+            self.reads.pop_front();
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            if let Step::Reading(task) = std::mem::take(&mut session.step) {
+                self.set_deadline(id, None);
+                self.resume(world, id, task, out);
+            }
+        }
+    }
+
+    fn resume(&mut self, world: &Context<'_>, id: SessionId, task: Task, out: &mut Output) {
+        let now = world.now;
+        let login = self.sessions.get(&id).and_then(|session| session.login);
+        match task {
+            Task::Create { user, ref password } => {
+                if self.mailboxes.account(user).is_some() {
+                    return self.finish(now, id, |out| exists(out, user));
+                }
+                let job = Job { session: id, password: password.clone(), against: None };
+                self.hash(now, job, Step::Hashing { task, set: Index::ZERO }, out);
+            }
+            Task::Login { user, ref password, .. } | Task::Delete { user, ref password } => {
+                let deletes_other = matches!(task, Task::Delete { .. })
+                    && login.is_none_or(|login| login.user != user);
+                if deletes_other {
+                    let words = "name your own account";
+                    return self
+                        .finish(now, id, |out| protocol::error(out, Code::BadArgument, words));
+                }
+                let password = password.clone();
+                self.check(now, id, user, password, task, out);
+            }
+            Task::Passwd { ref old, .. } => {
+                let Some(login) = login else { return };
+                let password = old.clone();
+                self.check(now, id, login.user, password, task, out);
+            }
+            Task::Send { to, ref text } => {
+                if self.mailboxes.account(to).is_none() {
+                    return self.finish(now, id, |out| no_such_user(out, to));
+                }
+                self.log_message(world, id, to, text, out);
+                self.touch(id);
+            }
+            Task::Log { after, limit } => {
+                let account = login.and_then(|login| self.mailboxes.account(login.user));
+                let last = account.map_or(0, crate::mailbox::Account::last);
+                let Some(after) = after.resolve(last) else {
+                    return self.finish(now, id, |out| beyond_end(out, last));
+                };
+                let last = limit.map_or(last, |limit| last.min(after.saturating_add(limit)));
+                self.show(id, after, last, None);
+            }
+            Task::List { pattern } => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.step = Step::Listing { after: None, pattern, count: 0 };
+                }
+                self.start_moving(id);
+            }
+            Task::Logout | Task::Quit => unreachable!("these read nothing"),
+        }
+    }
+
+    fn show(&mut self, id: SessionId, after: u64, last: u64, login: Option<Login>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.step = Step::Showing { next: after + 1, last, login };
+        }
+        self.start_moving(id);
+    }
+
+    /// Has a password checked against that of the account, or against nobody's.
+    fn check(
+        &mut self,
+        now: Moment,
+        id: SessionId,
+        user: UserName,
+        password: String,
+        task: Task,
+        out: &mut Output,
+    ) {
+        let account = self.mailboxes.account(user);
+        let set = account.map_or(Index::ZERO, |account| account.password_set);
+        let last = account.map_or(0, crate::mailbox::Account::last);
+        let against = account.map_or(NOBODY, |account| &account.hash).to_owned();
+        let job = Job { session: id, password, against: Some(against) };
+        self.hash(now, job, Step::Checking { task, set, last }, out);
+    }
+
+    fn hash(&mut self, now: Moment, job: Job, step: Step, out: &mut Output) {
+        let id = job.session;
+        if self.jobs >= HASHES_MAX {
+            let words = "too many logins wait; try again";
+            return self.finish(now, id, |out| protocol::error(out, Code::Busy, words));
+        }
+        self.jobs += 1;
+        out.jobs.push(job);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.step = step;
+        }
+    }
+
+    pub(super) fn on_hashed(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        hashed: Hashed,
+        out: &mut Output,
+    ) {
+        self.jobs -= 1;
+        let now = world.now;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        match (std::mem::take(&mut session.step), hashed) {
+            (Step::Checking { task, set, last }, Hashed::Checked(right)) => {
+                let user = match &task {
+                    Task::Login { user, .. } | Task::Delete { user, .. } => Some(*user),
+                    _ => session.login.map(|login| login.user),
+                };
+                let account = user.and_then(|user| self.mailboxes.account(user));
+                // It may have changed while the password was checked.
+                let same = account.is_some_and(|account| account.password_set == set);
+                let (Some(user), true) = (user, right && same) else {
+                    return self.finish(now, id, wrong_password);
+                };
+                self.on_right_password(world, id, user, task, set, last, out);
+            }
+            (Step::Hashing { task, set }, Hashed::Made(hash)) => {
+                let user = match &task {
+                    Task::Create { user, .. } => Some(*user),
+                    _ => session.login.map(|login| login.user),
+                };
+                let Some(user) = user else { return };
+                let hash = hash.as_str();
+                let change = match task {
+                    Task::Create { .. } => Change::Create { user, hash },
+                    _ => Change::Password { user, checked: set, hash },
+                };
+                self.log_task(world, id, task, &change, out);
+            }
+            (step, _) => session.step = step,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step that is taken apart")]
+    fn on_right_password(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        user: UserName,
+        task: Task,
+        set: Index,
+        last: u64,
+        out: &mut Output,
+    ) {
+        match task {
+            Task::Login { after, .. } => {
+                let created = self.mailboxes.account(user).map(|account| account.created);
+                let Some(created) = created else { return };
+                match after.resolve(last) {
+                    None => self.finish(world.now, id, |out| beyond_end(out, last)),
+                    Some(after) => {
+                        self.show(id, after, last, Some(Login { user, created, next: last + 1 }));
+                    }
+                }
+            }
+            Task::Passwd { ref new, .. } => {
+                let job = Job { session: id, password: new.clone(), against: None };
+                self.hash(world.now, job, Step::Hashing { task, set }, out);
+            }
+            task => {
+                let change = Change::Delete { user, checked: set };
+                self.log_task(world, id, task, &change, out);
+            }
+        }
+    }
+
+    fn log_task(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        task: Task,
+        change: &Change<'_>,
+        out: &mut Output,
+    ) {
+        let logged = self.propose(world, id, change, out).is_some();
+        if let Some(session) = self.sessions.get_mut(&id)
+            && logged
+        {
+            session.step = Step::Logged(task);
+        } else {
+            self.settle(world.now, id);
+        }
+    }
+
+    /// The servers that are not attached, for a person.
+    pub(super) fn missing(&self) -> String {
+        let config = self.replica.config();
+        let missing: Vec<String> = (1..=self.setup.addresses.len() as u8)
+            .filter_map(crate::names::ServerId::new)
+            .filter(|id| {
+                let member = config.and_then(|config| config.member(*id));
+                let linked = self.replica.linked().any(|linked| linked.id == *id);
+                *id != self.replica.me().id && (member.is_none() || !linked)
+            })
+            .map(|id| format!("server {id} ({})", self.address(id)))
+            .collect();
+        if missing.is_empty() { "-".to_owned() } else { missing.join(", ") }
+    }
+}
+
+fn task(command: Command<'_>) -> Task {
+    match command {
+        Command::Create(user, password) => Task::Create { user, password: password.to_owned() },
+        Command::Login(user, password, after) => {
+            Task::Login { user, password: password.to_owned(), after }
+        }
+        Command::Log(after, limit) => Task::Log { after, limit },
+        Command::List(pattern) => Task::List { pattern },
+        Command::Passwd(old, new) => Task::Passwd { old: old.to_owned(), new: new.to_owned() },
+        Command::Delete(user, password) => Task::Delete { user, password: password.to_owned() },
+        Command::Logout => Task::Logout,
+        Command::Quit => Task::Quit,
+        Command::Send(to, text) => Task::Send { to, text: text.to_owned() },
+        Command::Help(_) | Command::Ping(_) | Command::Status => {
+            unreachable!("answered at once, without a task")
+        }
+    }
+}
+
+pub(super) fn exists(out: &mut Vec<u8>, user: UserName) {
+    protocol::error(out, Code::Exists, format_args!("there is an account {user}"));
+}
+
+pub(super) fn no_such_user(out: &mut Vec<u8>, user: UserName) {
+    protocol::error(out, Code::NoSuchUser, format_args!("there is no account {user}"));
+}
+
+pub(super) fn wrong_password(out: &mut Vec<u8>) {
+    protocol::error(out, Code::WrongPassword, "the name or the password is wrong");
+}
+
+fn beyond_end(out: &mut Vec<u8>, last: u64) {
+    let words = format_args!("the last message is number {last}");
+    protocol::error(out, Code::BadArgument, words);
+}

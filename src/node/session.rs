@@ -1,0 +1,125 @@
+//! A client's standing: who it is, where it reads in its mailbox, what it waits for.
+
+use crate::moment::Moment;
+use crate::names::{Index, UserName};
+use crate::protocol::{After, Pattern};
+use std::collections::VecDeque;
+
+/// Who is logged in on a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Login {
+    pub(super) user: UserName,
+    /// The entry that created the account.
+    pub(super) created: Index,
+    /// The next message to push.
+    pub(super) next: u64,
+}
+
+/// An answer's place among the answers of a session.
+#[derive(Clone, Debug)]
+pub(super) enum Slot {
+    /// A message that is logged at this entry and not answered.
+    Logged(Index),
+    /// An answer that waits for those before it.
+    Ready(Vec<u8>),
+}
+
+/// A request that runs alone: after the answers before it, and before the requests behind it.
+#[derive(Clone, Debug)]
+pub(super) enum Task {
+    Create { user: UserName, password: String },
+    Login { user: UserName, password: String, after: After },
+    Send { to: UserName, text: String },
+    Log { after: After, limit: Option<u64> },
+    List { pattern: Pattern },
+    Passwd { old: String, new: String },
+    Delete { user: UserName, password: String },
+    Logout,
+    Quit,
+}
+
+/// How far such a request is.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Step {
+    /// There is none.
+    #[default]
+    Idle,
+    /// Answers before it are missing.
+    Queued(Task),
+    /// It waits until this server has proved to be primary.
+    Reading(Task),
+    /// Its password is being checked against the one that entry `set` set; the mailbox held
+    /// `last` messages when the read was confirmed.
+    Checking { task: Task, set: Index, last: u64 },
+    /// A new password is being hashed; see `Checking` for `set`.
+    Hashing { task: Task, set: Index },
+    /// It is logged, and not answered.
+    Logged(Task),
+    /// Messages `next` to `last` are being shown; `login` begins with the answer.
+    Showing { next: u64, last: u64, login: Option<Login> },
+    /// Names behind `after` are being shown.
+    Listing { after: Option<UserName>, pattern: Pattern, count: u64 },
+}
+
+/// One text client.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    /// What is to be sent, and not yet taken by the socket.
+    pub(super) out: Vec<u8>,
+    pub(super) login: Option<Login>,
+    /// Answers in the order of the requests; empty while a task runs.
+    pub(super) slots: VecDeque<Slot>,
+    pub(super) step: Step,
+    /// Closed by the other side in its direction: no pushes, and an end when all is answered.
+    pub(super) input_ended: bool,
+    /// To be closed when `out` is empty; nothing more is taken or said.
+    pub(super) closing: bool,
+    /// When something must have happened; what, depends on the step.
+    pub(super) deadline: Option<Moment>,
+    /// It is on the list of those that the shell looks at, or that have messages to move.
+    pub(super) touched: bool,
+    pub(super) moving: bool,
+}
+
+impl Session {
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.step, Step::Idle) && self.slots.is_empty()
+    }
+
+    /// Whether messages may be pushed: not before the answer to a reading that was asked for.
+    pub(super) fn may_push(&self) -> bool {
+        let reads = match &self.step {
+            Step::Queued(task) | Step::Reading(task) => {
+                matches!(task, Task::Log { .. } | Task::Login { .. } | Task::Logout | Task::Quit)
+            }
+            Step::Showing { .. } => true,
+            _ => false,
+        };
+        !reads && !self.input_ended && !self.closing
+    }
+
+    /// The bytes of an answer: at once when no answer is missing before it.
+    pub(super) fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.slots.is_empty() {
+            write(&mut self.out);
+        } else {
+            let mut bytes = Vec::new();
+            write(&mut bytes);
+            self.slots.push_back(Slot::Ready(bytes));
+        }
+    }
+
+    /// Answers the change logged at `index`, and what waited behind it.
+    pub(super) fn answer_logged(&mut self, index: Index, write: impl FnOnce(&mut Vec<u8>)) {
+        let first = self.slots.pop_front();
+        assert!(
+            matches!(first, Some(Slot::Logged(at)) if at == index),
+            "changes are answered in the order of the log"
+        );
+        write(&mut self.out);
+        while let Some(Slot::Ready(bytes)) = self.slots.front() {
+            self.out.extend_from_slice(bytes);
+            self.slots.pop_front();
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `STATUS`: every key, on every server, in every state.
+
+use super::{Context, Node};
+use crate::names::ServerId;
+use crate::protocol;
+use crate::replica::Standpoint;
+use std::fmt::Display;
+use std::io::Write;
+
+fn or_dash(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+impl Node {
+    pub(super) fn write_status(&mut self, world: &Context<'_>, out: &mut Vec<u8>) {
+        let mut stat = |key: &str, value: String| {
+            writeln!(out, "STAT {key} {value}").expect("a vector takes every byte");
+        };
+        self.write_group(world, &mut stat);
+        self.write_counts(world, &mut stat);
+        self.write_peers(world, &mut stat);
+        protocol::ok(out, "");
+    }
+
+    fn write_group(&self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {
+        let replica = &self.replica;
+        let role = match replica.standpoint() {
+            Standpoint::Blank => "blank",
+            Standpoint::Learner => "learner",
+            Standpoint::Backup => "backup",
+            Standpoint::Candidate => "candidate",
+            Standpoint::Primary => "primary",
+        };
+        let primary = replica.primary(world.now);
+        let missing = ServerId::all(self.setup.addresses.len() as u8)
+            .filter(|id| replica.config().and_then(|config| config.member(*id)).is_none());
+        let missing: Vec<String> = missing.map(|id| id.to_string()).collect();
+        let missing = (!missing.is_empty()).then(|| missing.join(","));
+        stat("version", self.setup.version.to_owned());
+        stat("server", replica.me().to_string());
+        stat("role", role.to_owned());
+        stat("primary", or_dash(primary.map(|at| format!("{} {}", at.id, self.address(at.id)))));
+        stat("term", replica.term().to_string());
+        stat("members", or_dash(replica.config()));
+        stat("missing", or_dash(missing));
+        stat("gate", if replica.gate_open() { "open" } else { "closed" }.to_owned());
+        stat("waiting", self.waiting(world));
+        stat("last_index", replica.last().to_string());
+        stat("committed_index", replica.committed().to_string());
+        stat("answered_index", replica.answered().to_string());
+        stat("applied_index", self.applied.to_string());
+    }
+
+    /// Why changes are not taken here.
+    fn waiting(&self, world: &Context<'_>) -> String {
+        if self.stopping.is_some() {
+            return "this server stops".to_owned();
+        }
+        if !self.replica.gate_open() {
+            return format!("for all servers once; missing: {}", self.missing());
+        }
+        match (self.replica.standpoint(), self.replica.primary(world.now)) {
+            (Standpoint::Primary, _) if self.replica.confirmed_round().is_none() => {
+                format!("for the first entry of the term; missing: {}", self.missing())
+            }
+            (Standpoint::Primary, _) => "-".to_owned(),
+            (_, Some(primary)) => format!("not primary; server {} is", primary.id),
+            (_, None) => format!("for a primary; missing: {}", self.missing()),
+        }
+    }
+
+    fn write_counts(&mut self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {
+        let now = world.now;
+        let mut gauges = (world.gauges)();
+        let sessions = self.online.values().map(Vec::len).sum::<usize>();
+        let (commits, window) = self.commits.count(now);
+        let (flushes, _) = self.flushes.count(now);
+        let rate = |count: u64, per: f64| if per > 0.0 { count as f64 / per } else { 0.0 };
+        stat("accounts", self.mailboxes.accounts().to_string());
+        stat("sessions", sessions.to_string());
+        stat("connections", gauges.connections.to_string());
+        stat("messages", self.mailboxes.messages().to_string());
+        stat("log_bytes", gauges.log_bytes.to_string());
+        stat("disk_free_bytes", or_dash(gauges.disk_free_bytes));
+        stat("memory_bytes", or_dash(gauges.memory_bytes));
+        stat("uptime_seconds", (now - self.began).as_secs().to_string());
+        stat("commits_per_second", format!("{:.0}", rate(commits, window.as_secs_f64())));
+        stat("commits_per_sync", format!("{:.1}", rate(commits, flushes as f64)));
+        stat("commit_p50_us", or_dash(self.commits.quantile_us(now, 0.5)));
+        stat("commit_p99_us", or_dash(self.commits.quantile_us(now, 0.99)));
+        stat("sync_p50_us", or_dash(gauges.syncs.quantile_us(now, 0.5)));
+        stat("sync_p99_us", or_dash(gauges.syncs.quantile_us(now, 0.99)));
+        stat("sync_worst_us", gauges.syncs.worst().as_micros().to_string());
+        stat("repaired", "0".to_owned());
+    }
+
+    fn write_peers(&self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {
+        for id in ServerId::all(3) {
+            stat(&format!("peer_{id}_behind"), or_dash(self.replica.peer_behind(id)));
+            stat(&format!("peer_{id}_state"), self.replica.peer_state(id, world.now).to_owned());
+        }
+    }
+}
