@@ -17,6 +17,8 @@ use crate::moment::{Moment, WallTime};
 use crate::names::{Index, ServerId, SessionId, Term, UserName};
 use crate::protocol::{self, Code};
 use crate::replica::{Event, LogReader, Out, Replica, Standpoint};
+#[cfg(test)]
+pub(crate) use requests::NOBODY;
 use session::{Session, Slot, Step};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;

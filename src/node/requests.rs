@@ -11,7 +11,7 @@ use crate::replica::Standpoint;
 
 /// What a password is checked against when there is no such account, so that both take as long:
 /// the hash of a password that nobody knows, of the cost that all hashes have.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$cG9zdGVybi1ub2JvZHk$\
+pub(crate) const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$cG9zdGVybi1ub2JvZHk$\
                       AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 impl Node {

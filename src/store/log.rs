@@ -81,6 +81,13 @@ impl<F> Log<F> {
         self.active().next().before()
     }
 
+    /// The last entry that is written and synced.
+    pub(super) fn stored(&self) -> Index {
+        let active = self.active();
+        let written = active.offsets.partition_point(|offset| u64::from(*offset) < self.written);
+        Index(active.first.0 + written as u64).before()
+    }
+
     /// Bytes of all segments.
     pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.end).sum()

@@ -148,6 +148,11 @@ impl<D: Disk> Store<D> {
         self.log.last()
     }
 
+    /// The index of the last entry that is stored.
+    pub fn stored(&self) -> Index {
+        self.log.stored()
+    }
+
     /// The log's size in bytes.
     pub fn log_bytes(&self) -> u64 {
         self.log.bytes()

@@ -1,0 +1,318 @@
+//! `postern demo`: three servers on this machine, and a failover to watch.
+
+use super::{Answer, ask_status};
+use crate::options;
+use crate::settings::Settings;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::fs;
+use std::io::{BufRead, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+const SERVERS: usize = 3;
+/// How often the servers are asked for their states.
+const LOOK_TIME: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(300);
+/// How long the servers may take to stop.
+const STOP_TIME: Duration = Duration::from_secs(5);
+
+const HELP: &str = "\
+Type here:  kill 1    kill -9 of server 1 (or 2, 3)
+            start 1   starts it again
+            status    shows all servers
+            quit      stops everything, as Ctrl+C does
+";
+
+/// Runs until it is told to quit.
+///
+/// # Errors
+/// One line that says why the servers can't be started.
+pub fn run(options: &options::Demo) -> Result<ExitCode, String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let registered = signal_hook::flag::register(signal, Arc::clone(&stop));
+        registered.map_err(|error| format!("signals: {error}"))?;
+    }
+    let mut group = Group::start(options)?;
+    let lines = read_lines();
+    let mut seen = Seen::default();
+    say(&format!("Three servers start; their data and logs are in {}\n", group.dir.display()));
+    while !stop.load(Ordering::Relaxed) {
+        match lines.recv_timeout(LOOK_TIME) {
+            Ok(line) => {
+                if !group.obey(&line)? {
+                    break;
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            // Nobody types: it goes on until a signal comes.
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_TIME),
+        }
+        let states = group.look()?;
+        let news = seen.news(&group, &states);
+        if !news.is_empty() {
+            say(&news);
+        }
+    }
+    say("Stopping all servers.\n");
+    group.stop();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints to stdout, if somebody listens.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+}
+
+fn read_lines() -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if line.is_err() || line.is_ok_and(|line| sender.send(line).is_err()) {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// The three child processes.
+struct Group {
+    dir: PathBuf,
+    temporary: bool,
+    servers: Vec<String>,
+    children: Vec<Option<Child>>,
+}
+
+impl Group {
+    fn start(options: &options::Demo) -> Result<Group, String> {
+        let ports = (0..SERVERS as u16).map(|n| options.port + n);
+        let servers: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+        let (dir, temporary) = match &options.dir {
+            Some(dir) => (dir.clone(), false),
+            None => (temporary_folder()?, true),
+        };
+        fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let config = dir.join("postern.toml");
+        if !config.exists() {
+            Settings::init(&config, &servers)?;
+        }
+        let found = Settings::read(&config)?.servers;
+        if found != servers {
+            let (config, port) = (config.display(), &found[0]);
+            return Err(format!("{config}: was made for other ports, beginning with {port}"));
+        }
+        let children = (0..SERVERS).map(|_| None).collect();
+        let mut group = Group { dir, temporary, servers, children };
+        for at in 0..SERVERS {
+            group.start_server(at)?;
+        }
+        Ok(group)
+    }
+
+    fn start_server(&mut self, at: usize) -> Result<(), String> {
+        let log = self.dir.join(format!("server{}.log", at + 1));
+        let log = fs::OpenOptions::new().create(true).append(true).open(&log);
+        let log = log.map_err(|error| format!("{}: {error}", self.dir.display()))?;
+        let binary = std::env::current_exe().map_err(|error| format!("postern: {error}"))?;
+        let child = Command::new(binary)
+            .args(["serve", "--stop-with-stdin", "--config"])
+            .arg(self.dir.join("postern.toml"))
+            .args(["--id", &(at + 1).to_string(), "--data"])
+            .arg(self.data(at))
+            // The pipe ends with this process, however that ends; Ctrl+C is for us alone.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn();
+        self.children[at] = Some(child.map_err(|error| format!("server {}: {error}", at + 1))?);
+        Ok(())
+    }
+
+    fn data(&self, at: usize) -> PathBuf {
+        self.dir.join(format!("data{}", at + 1))
+    }
+
+    /// Does what was typed; false when that is to quit.
+    fn obey(&mut self, line: &str) -> Result<bool, String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = words.get(1).and_then(|word| word.parse::<usize>().ok());
+        let at = number.filter(|n| (1..=SERVERS).contains(n)).map(|n| n - 1);
+        match (words.first().copied(), at) {
+            (None, _) => {}
+            (Some("quit" | "exit"), _) => return Ok(false),
+            (Some("status"), _) => say(&self.table()),
+            (Some("kill"), Some(at)) => match self.children[at].take() {
+                Some(mut child) => {
+                    let _ = child.kill().and_then(|()| child.wait());
+                    say(&format!("server {} is killed\n", at + 1));
+                }
+                None => say(&format!("server {} does not run\n", at + 1)),
+            },
+            (Some("start"), Some(at)) => match self.children[at] {
+                None => self.start_server(at)?,
+                Some(_) => say(&format!("server {} runs already\n", at + 1)),
+            },
+            _ => say(HELP),
+        }
+        Ok(true)
+    }
+
+    fn table(&self) -> String {
+        let states = self.servers.iter().map(|server| ask_status(server, PATIENCE));
+        let mut text = String::new();
+        for (server, state) in self.servers.iter().zip(states) {
+            let line = state.map_or("does not answer".to_owned(), |state| {
+                let of = |key: &str| state.get(key).cloned().unwrap_or_default();
+                format!("{}, members {}, {} messages", of("role"), of("members"), of("messages"))
+            });
+            text += &format!("{server}  {line}\n");
+        }
+        text
+    }
+
+    /// The states of all servers; one that has ended by itself is an error only before it was
+    /// ever seen to run.
+    fn look(&mut self) -> Result<Vec<Option<Answer>>, String> {
+        for at in 0..SERVERS {
+            let ended =
+                self.children[at].as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if ended.is_some() {
+                self.children[at] = None;
+                let log = self.dir.join(format!("server{}.log", at + 1));
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                let last = text.lines().last().unwrap_or("it ended").to_owned();
+                if !self.data(at).join("identity").exists() {
+                    self.stop();
+                    return Err(last.trim_start_matches("postern: ").to_owned());
+                }
+                say(&format!("server {} ended: {last}\n", at + 1));
+            }
+        }
+        let ask = |(server, child): (&String, &Option<Child>)| {
+            child.as_ref().and_then(|_| ask_status(server, PATIENCE))
+        };
+        Ok(self.servers.iter().zip(&self.children).map(ask).collect())
+    }
+
+    fn stop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            drop(child.stdin.take());
+        }
+        let end = Instant::now() + STOP_TIME;
+        for child in self.children.iter_mut().flatten() {
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let _ = child.kill().and_then(|()| child.wait());
+        }
+        if std::mem::take(&mut self.temporary) {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn temporary_folder() -> Result<PathBuf, String> {
+    let base = std::env::temp_dir();
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| format!("no randomness: {error}"))?;
+    let name = format!("postern-demo-{:016x}", u64::from_le_bytes(random));
+    let dir: PathBuf = Path::new(&base).join(name);
+    fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    Ok(dir)
+}
+
+/// What was last said of the servers.
+#[derive(Default)]
+struct Seen {
+    roles: Vec<String>,
+    primary: Option<usize>,
+    greeted: bool,
+    asked_for: Option<String>,
+}
+
+impl Seen {
+    /// What is new since the last look, as lines.
+    fn news(&mut self, group: &Group, states: &[Option<Answer>]) -> String {
+        let roles: Vec<String> = states.iter().map(describe).collect();
+        let mut text = String::new();
+        if roles != self.roles {
+            let each = group.servers.iter().zip(&roles).enumerate();
+            let each: Vec<String> =
+                each.map(|(at, (_, role))| format!("{}: {role}", at + 1)).collect();
+            text += &format!("servers   {}\n", each.join("   "));
+            self.roles = roles;
+        }
+        let ready = |state: &Option<Answer>| {
+            state.as_ref().is_some_and(|s| s["role"] == "primary" && s["waiting"] == "-")
+        };
+        let primary = states.iter().position(ready);
+        if let Some(at) = primary
+            && (self.primary != primary || self.asked_for.is_some())
+        {
+            let (host, port) = group.servers[at].split_once(':').unwrap_or(("127.0.0.1", "5001"));
+            text += &format!(
+                "Server {} is the primary. In another terminal:  nc {host} {port}\n",
+                at + 1
+            );
+            if !self.greeted {
+                text += "  then type:  CREATE ann correct-horse\n";
+                text += "              LOGIN ann correct-horse\n";
+                text += "              SEND ann a note to myself\n";
+                text += HELP;
+                self.greeted = true;
+            }
+            self.asked_for = None;
+            self.primary = primary;
+        }
+        if primary.is_none() && self.primary.is_some() {
+            text += &self.whom_to_start(group, states);
+        }
+        text
+    }
+
+    /// A group that has stopped: which server can bring it back.
+    fn whom_to_start(&mut self, group: &Group, states: &[Option<Answer>]) -> String {
+        let survivor = states.iter().flatten().find(|state| state["role"] != "learner");
+        let Some(members) = survivor.and_then(|state| state.get("members")) else {
+            return String::new();
+        };
+        let missing: Vec<String> = members
+            .split(',')
+            .filter_map(|member| member.split('/').next())
+            .filter(|id| {
+                let at = id.parse::<usize>().unwrap_or(0);
+                (1..=SERVERS).contains(&at) && group.children[at - 1].is_none()
+            })
+            .map(|id| format!("start {id}"))
+            .collect();
+        let remain = members.split(',').count() - missing.len();
+        if missing.is_empty() || remain > members.split(',').count() / 2 {
+            return String::new();
+        }
+        let words = missing.join(" or ");
+        if self.asked_for.as_ref() == Some(&words) {
+            return String::new();
+        }
+        self.asked_for = Some(words.clone());
+        format!("The group has stopped: too few of its last members are left. Type:  {words}\n")
+    }
+}
+
+fn describe(state: &Option<Answer>) -> String {
+    let Some(state) = state else { return "down".to_owned() };
+    let role = &state["role"];
+    if state["gate"] == "closed" { format!("{role} (gate closed)") } else { role.clone() }
+}

@@ -1,0 +1,22 @@
+//! `postern init`: the config file of a new group.
+
+use crate::options;
+use crate::settings::Settings;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Writes the file and says what comes next.
+///
+/// # Errors
+/// One line that says why not; nothing was overwritten.
+pub fn run(options: &options::Init) -> Result<ExitCode, String> {
+    Settings::init(&options.out, &options.servers)?;
+    let file = options.out.display();
+    let mut next = format!("{file} is for all servers of the group; copy it to each, then run\n");
+    for id in 1..=options.servers.len() {
+        next += &format!("  postern serve --config {file} --id {id} --data DIRECTORY\n");
+    }
+    let written = std::io::stdout().write_all(next.as_bytes());
+    written.map_err(|error| format!("stdout: {error}"))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,72 @@
+//! The commands of the binary, one file each. Results on stdout, logs and progress on stderr.
+
+pub mod demo;
+pub mod init;
+pub mod serve;
+pub mod status;
+
+mod ask;
+
+pub use ask::{Answer, ask_status};
+
+use log::{LevelFilter, Log, Metadata, Record};
+use simple_logger::SimpleLogger;
+use std::io::{IsTerminal, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Sends the log to stderr, at the level of `-v`, `-q` or `POSTERN_LOG`.
+pub fn log_to_stderr(verbose: u8, quiet: bool) {
+    let asked = std::env::var("POSTERN_LOG").ok().and_then(|level| level.parse().ok());
+    let level = match (verbose, quiet) {
+        (_, true) => LevelFilter::Warn,
+        (0, _) => asked.unwrap_or(LevelFilter::Info),
+        (1, _) => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    let colors = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let inner = SimpleLogger::new().with_level(level).with_utc_timestamps().with_colors(colors);
+    log::set_max_level(level);
+    let lasting = Lasting { inner, broken: AtomicBool::new(false) };
+    if log::set_boxed_logger(Box::new(lasting)).is_ok() {
+        let report = std::panic::take_hook();
+        // A panic over a closed stderr has nobody to report to.
+        std::panic::set_hook(Box::new(move |info| {
+            if stderr_works() {
+                report(info);
+            }
+        }));
+    }
+}
+
+/// Says one line on stderr, if somebody listens.
+pub fn complain(why: &str) {
+    let _ = writeln!(std::io::stderr(), "postern: {why}");
+}
+
+fn stderr_works() -> bool {
+    std::io::stderr().write_all(b"").and_then(|()| std::io::stderr().flush()).is_ok()
+}
+
+/// A logger that outlives its stderr: `SimpleLogger` panics when that is closed.
+struct Lasting {
+    inner: SimpleLogger,
+    broken: AtomicBool,
+}
+
+impl Log for Lasting {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.inner.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.broken.load(Ordering::Relaxed) {
+            return;
+        }
+        if catch_unwind(AssertUnwindSafe(|| self.inner.log(record))).is_err() {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn flush(&self) {}
+}

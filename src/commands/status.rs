@@ -1,0 +1,107 @@
+//! `postern status`: all servers of the group in one table.
+
+use super::{Answer, ask_status};
+use crate::options;
+use crate::settings::Settings;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What the table shows, and under which word.
+const COLUMNS: [(&str, &str); 8] = [
+    ("role", "role"),
+    ("gate", "gate"),
+    ("term", "term"),
+    ("last_index", "last"),
+    ("answered_index", "answered"),
+    ("applied_index", "applied"),
+    ("sessions", "sessions"),
+    ("members", "members"),
+];
+
+/// Prints the table; fails when the group has no primary or fewer members than configured.
+///
+/// # Errors
+/// One line that says why there is nothing to ask.
+pub fn run(options: &options::Status) -> Result<ExitCode, String> {
+    let servers = servers(options.servers.as_deref(), &options.config)?;
+    let answers: Vec<Option<Answer>> =
+        servers.iter().map(|server| ask_status(server, PATIENCE)).collect();
+    let table = table(&servers, &answers);
+    let written = std::io::stdout().write_all(table.as_bytes());
+    written.map_err(|error| format!("stdout: {error}"))?;
+    Ok(if is_whole(&answers) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The servers to ask: from the options, from the config file, or the default.
+fn servers(named: Option<&[String]>, config: &Path) -> Result<Vec<String>, String> {
+    match named {
+        Some(named) => Ok(named.to_vec()),
+        None if config.exists() => Ok(Settings::read(config)?.servers),
+        None => Ok(vec!["127.0.0.1:5001".to_owned()]),
+    }
+}
+
+fn is_whole(answers: &[Option<Answer>]) -> bool {
+    let primary = answers.iter().flatten().find(|answer| answer["role"] == "primary");
+    primary.is_some_and(|answer| answer.get("missing").is_some_and(|missing| missing == "-"))
+}
+
+fn table(servers: &[String], answers: &[Option<Answer>]) -> String {
+    let mut rows = vec![{
+        let mut head = vec!["server".to_owned()];
+        head.extend(COLUMNS.map(|(_, word)| word.to_owned()));
+        head
+    }];
+    for (server, answer) in servers.iter().zip(answers) {
+        let mut row = vec![server.clone()];
+        match answer {
+            None => row.push("no answer".to_owned()),
+            Some(answer) => row.extend(
+                COLUMNS.map(|(key, _)| answer.get(key).map_or("-", String::as_str).to_owned()),
+            ),
+        }
+        rows.push(row);
+    }
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max();
+    let mut text = String::new();
+    for row in &rows {
+        for (column, cell) in row.iter().enumerate() {
+            let gap = if column + 1 == row.len() { 0 } else { width(column).unwrap_or(0) + 2 };
+            text += &format!("{cell:gap$}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(role: &str, missing: &str) -> Option<Answer> {
+        let pair = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        Some([("role", role), ("missing", missing)].map(pair).into_iter().collect())
+    }
+
+    #[test]
+    fn a_group_is_whole_with_a_primary_and_all_members() {
+        assert!(is_whole(&[answer("backup", "-"), answer("primary", "-")]));
+        assert!(!is_whole(&[answer("primary", "3")]));
+        assert!(!is_whole(&[answer("backup", "-"), None]));
+    }
+
+    #[test]
+    fn a_table_has_a_row_for_each_server() {
+        let servers = ["a:1".to_owned(), "b:2".to_owned()];
+        let table = table(&servers, &[answer("primary", "-"), None]);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[1].starts_with("a:1     primary"), "{table}");
+        assert!(lines[2].ends_with("no answer"), "{table}");
+    }
+}

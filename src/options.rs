@@ -1,0 +1,107 @@
+//! The command line, as one definition.
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// A replicated mailbox and chat server for three cheap boxes.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+pub struct Options {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Says more; twice, still more.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Says only what is wrong.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Shows the whole thing on this machine: three servers, and what to type.
+    #[command(after_help = "Example:\n  postern demo --port 5001")]
+    Demo(Demo),
+    /// Writes the config file of a new group, for all its servers.
+    #[command(
+        after_help = "Example:\n  postern init --servers 127.0.0.1:5001,127.0.0.1:5002,127.0.0.1:5003"
+    )]
+    Init(Init),
+    /// Runs a server.
+    #[command(after_help = "Example:\n  postern serve --config postern.toml --id 1 --data data1")]
+    Serve(Serve),
+    /// Shows all servers of a group.
+    #[command(after_help = "Example:\n  postern status --servers 127.0.0.1:5001,127.0.0.1:5002")]
+    Status(Status),
+}
+
+/// Options of `postern demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Keeps the data here, for the next time; otherwise it goes to a new temporary folder.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// The first of three ports.
+    #[arg(long, default_value_t = 5001, value_parser = clap::value_parser!(u16).range(1..=65533))]
+    pub port: u16,
+}
+
+/// Options of `postern init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// `host:port` of the servers 1, 2 and 3, or of one that runs alone.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub servers: Vec<String>,
+    /// The file to write.
+    #[arg(long, default_value = "postern.toml")]
+    pub out: PathBuf,
+}
+
+/// Options of `postern serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The config file.
+    #[arg(long, default_value = "postern.toml")]
+    pub config: PathBuf,
+    /// Which server of the list this one is.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub id: u8,
+    /// The data directory, instead of the one in the config file.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Ends when standard input does: for a parent that may die.
+    #[arg(long, hide = true)]
+    pub stop_with_stdin: bool,
+}
+
+/// Options of `postern status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// `host:port` of the servers to ask.
+    #[arg(long, value_delimiter = ',', env = "POSTERN_SERVERS")]
+    pub servers: Option<Vec<String>>,
+    /// The file to take them from otherwise.
+    #[arg(long, default_value = "postern.toml")]
+    pub config: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Options::command().get_subcommands() {
+            let help = command.clone().render_help().to_string();
+            assert!(help.contains("Example:\n  postern "), "{}", command.get_name());
+        }
+    }
+}

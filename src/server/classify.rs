@@ -1,0 +1,112 @@
+//! Who is let in, and what it is: servers and clients come to one port, in any order and mixed.
+
+use super::connection::{Connection, Kind, Reading};
+use super::{Server, TOKENS_RESERVED};
+use crate::limits::{OVERFLOW_PLACES, OVERFLOW_TIME};
+use crate::protocol::{self, Code};
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+use socket2::{SockRef, TcpKeepalive};
+use std::io::{self, Write};
+use std::time::Duration;
+
+/// The first byte of a link between servers; everything else is text.
+pub(super) const LINK_BYTE: u8 = 0;
+
+/// How long a connection without traffic is trusted before the kernel asks, and how it asks.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+impl Server {
+    /// Takes every connection that waits at the listeners.
+    pub(super) fn accept(&mut self) {
+        for at in 0..self.listeners.len() {
+            loop {
+                match self.listeners[at].accept() {
+                    Ok((socket, _)) => self.admit(socket),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => {
+                        // Out of descriptors: what waits goes on waiting; spinning helps nobody.
+                        log::warn!("can't accept a connection: {error}");
+                        self.accept_again = Some(self.now() + Duration::from_millis(100));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: TcpStream) {
+        let over = self.strangers >= self.max_clients;
+        if self.strangers >= self.max_clients + OVERFLOW_PLACES {
+            return refuse_busy(&socket);
+        }
+        if prepare(&socket).is_err() {
+            return;
+        }
+        if let Some(key) = self.insert(socket, Kind::Unknown { over }) {
+            self.strangers += 1;
+            if over {
+                self.set_deadline(key, Some(self.now() + OVERFLOW_TIME));
+            }
+            self.list(key);
+        }
+    }
+
+    /// Registers a connection and gives it a place in the table.
+    pub(super) fn insert(&mut self, mut socket: TcpStream, kind: Kind) -> Option<usize> {
+        let entry = self.connections.vacant_entry();
+        let key = entry.key();
+        let token = Token(key + TOKENS_RESERVED);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut socket, token, interest) {
+            log::warn!("can't watch a connection: {error}");
+            return None;
+        }
+        self.serial = self.serial.wrapping_add(1);
+        entry.insert(Connection::new(socket, kind, self.serial));
+        Some(key)
+    }
+
+    /// Looks at the first byte of a connection.
+    pub(super) fn read_unknown(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        match connection.read(&mut self.buffer) {
+            Reading::Drained => return,
+            Reading::More => {}
+            Reading::Closed | Reading::Broken => return self.close(key),
+        }
+        let Kind::Unknown { over } = connection.kind else { return };
+        let id = (u64::from(connection.serial) << 32) | key as u64;
+        if connection.input.first() == Some(&LINK_BYTE) {
+            connection.consume(1);
+            connection.kind = Kind::Link { link: crate::names::LinkId(id) };
+            self.strangers -= 1;
+            self.set_deadline(key, None);
+            self.link_accepted(key);
+        } else if over {
+            refuse_busy(&self.connections[key].socket);
+            self.close(key);
+        } else {
+            let session = crate::names::SessionId(id);
+            connection.kind = Kind::Client { session, skipping: false, ended: false };
+            self.client_opened(key, session);
+        }
+    }
+}
+
+fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let (time, interval, retries) = KEEPALIVE;
+    let keepalive =
+        TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
+    SockRef::from(socket).set_tcp_keepalive(&keepalive)
+}
+
+fn refuse_busy(mut socket: &TcpStream) {
+    let mut line = Vec::new();
+    protocol::error(&mut line, Code::Busy, "too many connections; try again");
+    // Best effort: an empty socket buffer takes one line.
+    let _ = socket.write(&line);
+}

@@ -1,0 +1,186 @@
+//! The lines of a text client: cut, bounded, handed to the node one by one as it wants them.
+
+use super::connection::{Connection, Kind, Reading};
+use super::{Fail, Server};
+use crate::limits::LINE_BYTES_MAX;
+use crate::names::SessionId;
+use crate::node::Input;
+
+/// Bytes read at a time from a client: small, for each may leave a part of them unconsumed.
+const READ_BYTES: usize = 16 * 1024;
+
+/// What lies at the front of a client's input.
+#[derive(Debug, PartialEq, Eq)]
+enum Front {
+    /// A line of so many bytes, and its end of so many.
+    Line(usize, usize),
+    /// A line that is too long, or the rest of one; so many bytes of it are here, and its end is
+    /// among them or not.
+    TooLong(usize, bool),
+    /// The begin of a line, or nothing.
+    Part,
+}
+
+impl Server {
+    pub(super) fn client_opened(&mut self, key: usize, session: SessionId) {
+        self.tell_or_fail(Input::Opened(session));
+        self.list(key);
+    }
+
+    /// Reads from a client and hands its lines to the node, as far as both go in this turn.
+    pub(super) fn read_client(&mut self, key: usize, session: SessionId) -> Result<(), Fail> {
+        let mut budget = crate::limits::READ_BYTES_PER_TURN / READ_BYTES;
+        loop {
+            self.feed(key, session)?;
+            let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
+            if !connection.readable || !self.node.wants_line(session) {
+                return Ok(());
+            }
+            if budget == 0 {
+                self.list(key);
+                return Ok(());
+            }
+            budget -= 1;
+            match connection.read(&mut self.buffer[..READ_BYTES]) {
+                Reading::More | Reading::Closed => {}
+                Reading::Drained => return Ok(()),
+                Reading::Broken => {
+                    self.close(key);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Hands in the lines that are here, while the node wants them.
+    fn feed(&mut self, key: usize, session: SessionId) -> Result<(), Fail> {
+        let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
+        let Kind::Client { mut skipping, mut ended, .. } = connection.kind else { return Ok(()) };
+        let input = std::mem::take(&mut connection.input);
+        let input_closed = connection.input_closed;
+        let mut used = 0;
+        while !ended {
+            match front(&input[used..], skipping) {
+                Front::TooLong(bytes, complete) => {
+                    used += bytes;
+                    if !skipping {
+                        self.tell(Input::LongLine(session))?;
+                    }
+                    skipping = !complete;
+                }
+                Front::Line(..) if !self.node.wants_line(session) => break,
+                Front::Line(line, end) => {
+                    let bytes = &input[used..used + line];
+                    used += line + end;
+                    self.tell(Input::Line(session, bytes))?;
+                }
+                Front::Part if input_closed && self.node.wants_line(session) => {
+                    ended = true;
+                    let unfinished = used < input.len();
+                    self.tell(Input::InputEnded { session, unfinished })?;
+                }
+                Front::Part => break,
+            }
+        }
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.kind = Kind::Client { session, skipping, ended };
+            connection.input = input;
+            connection.consume(used);
+        }
+        Ok(())
+    }
+
+    /// Sends a client what its session has for it, and closes it when all is said.
+    pub(super) fn flush_client(&mut self, key: usize, session: SessionId) -> Result<(), Fail> {
+        let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
+        let Some(output) = self.node.output(session) else { return Ok(()) };
+        if !output.is_empty() {
+            let full = output.len() >= crate::limits::OUTPUT_BYTES_MAX;
+            let was_blocked = connection.blocked;
+            if connection.send(output).is_err() {
+                self.close(key);
+                return Ok(());
+            }
+            if full || was_blocked {
+                self.tell(Input::Drained(session))?;
+            }
+        }
+        if self.node.is_finished(session) {
+            self.linger(key);
+        }
+        Ok(())
+    }
+
+    /// Ends a client's connection so that it gets to read our last words.
+    fn linger(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Kind::Client { session, .. } = connection.kind {
+            self.tell_or_fail(Input::Gone(session));
+        }
+        let deadline = self.now() + super::LINGER_TIME;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        self.strangers -= 1;
+        let shut = connection.socket.shutdown(std::net::Shutdown::Write);
+        connection.kind = Kind::Lingering;
+        connection.input = Vec::new();
+        if shut.is_err() || connection.input_closed {
+            return self.close(key);
+        }
+        self.set_deadline(key, Some(deadline));
+        self.list(key);
+    }
+
+    /// Throws away what still comes after our last words.
+    pub(super) fn read_lingering(&mut self, key: usize) {
+        let connection: &mut Connection = &mut self.connections[key];
+        let reading = connection.read(&mut self.buffer);
+        connection.input = Vec::new();
+        match reading {
+            Reading::More => self.list(key),
+            Reading::Drained => {}
+            Reading::Closed | Reading::Broken => self.close(key),
+        }
+    }
+}
+
+fn front(input: &[u8], skipping: bool) -> Front {
+    match input.iter().position(|byte| *byte == b'\n') {
+        Some(end) if skipping || end + 1 > LINE_BYTES_MAX => Front::TooLong(end + 1, true),
+        Some(end) => {
+            let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]).len();
+            Front::Line(line, end + 1 - line)
+        }
+        None if input.is_empty() => Front::Part,
+        None if skipping || input.len() >= LINE_BYTES_MAX => Front::TooLong(input.len(), false),
+        None => Front::Part,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_and_bounded() {
+        let longest = [vec![b'x'; LINE_BYTES_MAX - 1], b"\n".to_vec()].concat();
+        let too_long = [b"x".to_vec(), longest.clone()].concat();
+        let table: &[(&[u8], bool, Front)] = &[
+            (b"", false, Front::Part),
+            (b"PING", false, Front::Part),
+            (b"PING\nPING", false, Front::Line(4, 1)),
+            (b"PING\r\n", false, Front::Line(4, 2)),
+            (b"\n", false, Front::Line(0, 1)),
+            (b"\r\r\n", false, Front::Line(1, 2)),
+            (&longest, false, Front::Line(LINE_BYTES_MAX - 1, 1)),
+            (&too_long, false, Front::TooLong(LINE_BYTES_MAX + 1, true)),
+            (&longest[..LINE_BYTES_MAX - 1], false, Front::Part),
+            (&too_long[..LINE_BYTES_MAX], false, Front::TooLong(LINE_BYTES_MAX, false)),
+            (b"rest\nPING\n", true, Front::TooLong(5, true)),
+            (b"rest", true, Front::TooLong(4, false)),
+            (b"", true, Front::Part),
+        ];
+        for (input, skipping, expected) in table {
+            assert_eq!(front(input, *skipping), *expected, "{} bytes", input.len());
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A socket: bytes in, bytes out, and what the shell remembers of it.
+
+use crate::moment::Moment;
+use crate::names::{LinkId, ServerId, SessionId};
+use mio::net::TcpStream;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+
+/// What is known of who is at the other end.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// It has sent nothing yet. `over`: beyond `max_clients`, in one of the places kept for peers.
+    Unknown { over: bool },
+    /// A text client. `skipping`: the rest of a line that is too long is thrown away.
+    Client { session: SessionId, skipping: bool, ended: bool },
+    /// Another server.
+    Link { link: LinkId },
+    /// A dial under way, and the addresses to try after this one.
+    Dialling { to: ServerId, rest: Vec<SocketAddr>, all_refused: bool },
+    /// All is said: what still comes is thrown away, so that a reset does not overtake our last
+    /// words.
+    Lingering,
+}
+
+/// A connection of any kind.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: TcpStream,
+    pub(super) kind: Kind,
+    /// Tells this connection from an earlier one in the same place of the table.
+    pub(super) serial: u32,
+    /// What came in and was not taken yet; no memory is held when it is empty.
+    pub(super) input: Vec<u8>,
+    /// What a link has to send. A client's output is kept by its session.
+    pub(super) output: Vec<u8>,
+    /// The socket may have more to read; edge-triggered readiness says so only once.
+    pub(super) readable: bool,
+    /// It is on the list of connections to look at in this turn.
+    pub(super) listed: bool,
+    /// The other side will send no more.
+    pub(super) input_closed: bool,
+    /// The socket took less than it was given.
+    pub(super) blocked: bool,
+    /// Close when `output` is sent.
+    pub(super) closing: bool,
+    /// When something must have happened.
+    pub(super) deadline: Option<Moment>,
+}
+
+/// How a read ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// The bound was reached; there may be more.
+    More,
+    /// There is nothing more now.
+    Drained,
+    /// The other side has closed its direction.
+    Closed,
+    /// The connection is broken.
+    Broken,
+}
+
+impl Connection {
+    pub(super) fn new(socket: TcpStream, kind: Kind, serial: u32) -> Connection {
+        Connection {
+            socket,
+            kind,
+            serial,
+            input: Vec::new(),
+            output: Vec::new(),
+            readable: true,
+            listed: false,
+            input_closed: false,
+            blocked: false,
+            closing: false,
+            deadline: None,
+        }
+    }
+
+    /// Reads once into `buffer`, and adds what came to `input`.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Reading {
+        loop {
+            match self.socket.read(buffer) {
+                Ok(0) => {
+                    self.readable = false;
+                    self.input_closed = true;
+                    return Reading::Closed;
+                }
+                Ok(count) => {
+                    self.input.extend_from_slice(&buffer[..count]);
+                    return Reading::More;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Reading::Drained;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.readable = false;
+                    return Reading::Broken;
+                }
+            }
+        }
+    }
+
+    /// Forgets the first `count` bytes of the input.
+    pub(super) fn consume(&mut self, count: usize) {
+        if count == self.input.len() {
+            self.input = Vec::new();
+        } else {
+            self.input.drain(..count);
+        }
+    }
+
+    /// Sends what a link has to send.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        let mut output = std::mem::take(&mut self.output);
+        let sent = self.send(&mut output);
+        self.output = output;
+        sent
+    }
+
+    /// Sends from the front of `output` what the socket takes.
+    pub(super) fn send(&mut self, output: &mut Vec<u8>) -> io::Result<()> {
+        let mut done = 0;
+        self.blocked = false;
+        while done < output.len() {
+            match self.socket.write(&output[done..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if done == output.len() {
+            *output = Vec::new();
+        } else {
+            output.drain(..done);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,533 @@
+//! The shell around a node: the only place with sockets, files and a clock. One thread, one poll,
+//! one readiness set for the listener, clients, unclassified connections and peers together.
+
+mod classify;
+mod client;
+mod connection;
+mod hasher;
+mod link;
+
+use crate::limits::{FILE_PIECE_BYTES, SEAL_TIME};
+use crate::meter::Meter;
+use crate::moment::{Moment, WallTime};
+use crate::names::{Index, ServerId, SessionId, Vote};
+use crate::node::{Context, Fatal, Gauges, Input, Node, Output};
+use crate::replica::{Effect, Event, LogReader, Mark};
+use crate::store::Store;
+use crate::store::disk::RealDisk;
+use connection::{Connection, Kind};
+use hasher::Hasher;
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+use slab::Slab;
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use std::{fmt, mem};
+
+const SIGNALS: Token = Token(0);
+const HASHER: Token = Token(1);
+const STDIN: Token = Token(2);
+const LISTENER: Token = Token(3);
+/// Connections' tokens begin here; a name may resolve to a few addresses to listen on.
+const TOKENS_RESERVED: usize = 3 + LISTENERS_MAX;
+const LISTENERS_MAX: usize = 8;
+/// How long a client may still send after our last words.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+/// How long that may hold up the end of the server.
+const FAREWELL_TIME: Duration = Duration::from_millis(200);
+
+/// Why a server ends that was not asked to.
+#[derive(Debug)]
+pub enum Fail {
+    /// The disk or the poll failed; after a failed sync the page cache can't be trusted.
+    Io(&'static str, io::Error),
+    /// See [`Fatal`].
+    Fatal(Fatal),
+}
+
+impl fmt::Display for Fail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fail::Io(what, error) => write!(f, "{what}: {error}"),
+            Fail::Fatal(Fatal(why)) => f.write_str(why),
+        }
+    }
+}
+
+/// What a server is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where it listens; at least one.
+    pub listeners: Vec<std::net::TcpListener>,
+    /// The addresses of each server, by id.
+    pub addresses: Vec<Vec<SocketAddr>>,
+    /// `host:port` of each server, by id, for people.
+    pub names: Vec<String>,
+    /// Its data directory.
+    pub store: Store<RealDisk>,
+    /// Most text clients.
+    pub max_clients: usize,
+    /// It ends when its standard input does.
+    pub stop_with_stdin: bool,
+    /// When its clock began.
+    pub began: Instant,
+}
+
+/// A running server.
+pub struct Server {
+    poll: Poll,
+    signals: Signals,
+    listeners: Vec<TcpListener>,
+    hasher: Hasher,
+    store: Store<RealDisk>,
+    node: Node,
+    began: Instant,
+    addresses: Vec<Vec<SocketAddr>>,
+    names: Vec<String>,
+    connections: Slab<Connection>,
+    serial: u32,
+    /// Connections that are no links, and how many of them there may be.
+    strangers: usize,
+    max_clients: usize,
+    /// Connections to look at in this turn.
+    ready: Vec<usize>,
+    /// Links with something to send.
+    dirty: Vec<usize>,
+    failed_dials: Vec<(ServerId, bool)>,
+    deadlines: BTreeSet<(Moment, usize)>,
+    accept_again: Option<Moment>,
+    seal_at: Option<Moment>,
+    explained: Vec<(String, Moment)>,
+    out: Output,
+    must_flush: bool,
+    must_persist: Option<Vote>,
+    vote: Vote,
+    syncs: Meter,
+    failed: Option<Fail>,
+    stopping: bool,
+    buffer: Vec<u8>,
+}
+
+impl LogReader for Store<RealDisk> {
+    fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
+        Store::fit(self, from, through, bytes_max)
+    }
+    fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()> {
+        Store::copy(self, from, through, out)
+    }
+}
+
+impl Server {
+    /// Puts the shell around a node; `vote` is the one that is stored.
+    pub fn new(parts: Parts, node: Node, vote: Vote) -> io::Result<Server> {
+        let poll = Poll::new()?;
+        let registry = poll.registry();
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(registry, HASHER)?);
+        let mut listeners = Vec::new();
+        for listener in parts.listeners.into_iter().take(LISTENERS_MAX) {
+            listener.set_nonblocking(true)?;
+            let mut listener = TcpListener::from_std(listener);
+            let token = Token(LISTENER.0 + listeners.len());
+            registry.register(&mut listener, token, Interest::READABLE)?;
+            listeners.push(listener);
+        }
+        if parts.stop_with_stdin {
+            let stdin = io::stdin().as_raw_fd();
+            registry.register(&mut SourceFd(&stdin), STDIN, Interest::READABLE)?;
+        }
+        Ok(Server {
+            poll,
+            signals,
+            listeners,
+            hasher: Hasher::start(waker)?,
+            store: parts.store,
+            node,
+            began: parts.began,
+            addresses: parts.addresses,
+            names: parts.names,
+            connections: Slab::new(),
+            serial: 0,
+            strangers: 0,
+            max_clients: parts.max_clients,
+            ready: Vec::new(),
+            dirty: Vec::new(),
+            failed_dials: Vec::new(),
+            deadlines: BTreeSet::new(),
+            accept_again: None,
+            seal_at: None,
+            explained: Vec::new(),
+            out: Output::default(),
+            must_flush: false,
+            must_persist: None,
+            vote,
+            syncs: Meter::default(),
+            failed: None,
+            stopping: false,
+            buffer: vec![0; FILE_PIECE_BYTES / 4],
+        })
+    }
+
+    /// Runs until a signal ends it.
+    ///
+    /// # Errors
+    /// When it can't go on; nothing that was not durable was acknowledged.
+    pub fn run(mut self) -> Result<(), Fail> {
+        let mut events = Events::with_capacity(1024);
+        while !(self.stopping && self.node.is_stopped(self.now())) {
+            self.turn(&mut events)?;
+        }
+        self.store.seal().map_err(|error| Fail::Io("the log", error))?;
+        self.say_farewell(&mut events)
+    }
+
+    /// One turn: everything that is ready, one sync for all of it, and what follows from that.
+    fn turn(&mut self, events: &mut Events) -> Result<(), Fail> {
+        self.wait(events)?;
+        self.read_ready()?;
+        self.expire()?;
+        self.tell(Input::Replica(Event::Tick))?;
+        self.flush_links(); // before the sync: three disks work at once
+        self.store_all()?;
+        self.flush_links();
+        self.flush_clients()?;
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    fn now(&self) -> Moment {
+        Moment(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn wait(&mut self, events: &mut Events) -> Result<(), Fail> {
+        let deadlines = [
+            self.node.next_deadline(),
+            self.deadlines.first().map(|(at, _)| *at),
+            self.accept_again,
+            self.seal_at,
+        ];
+        let timeout = if self.ready.is_empty() && self.failed_dials.is_empty() {
+            deadlines.into_iter().flatten().min().map(|at| at - self.now())
+        } else {
+            Some(Duration::ZERO)
+        };
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                return Err(Fail::Io("waiting", error));
+            }
+            _ => {}
+        }
+        for event in &*events {
+            match event.token() {
+                SIGNALS => self.on_signals()?,
+                HASHER => self.on_hashed()?,
+                STDIN => self.on_stdin()?,
+                Token(at) if at < TOKENS_RESERVED => self.accept(),
+                Token(at) => self.on_ready(at - TOKENS_RESERVED, event)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn on_ready(&mut self, key: usize, event: &mio::event::Event) -> Result<(), Fail> {
+        let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
+        if let Kind::Dialling { .. } = connection.kind {
+            return self.dial_decided(key, false);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            connection.readable = true;
+            self.list(key);
+        }
+        if event.is_writable() {
+            match self.connections[key].kind {
+                Kind::Link { .. } => self.flush_link(key),
+                Kind::Client { session, .. } => self.flush_client(key, session)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn on_signals(&mut self) -> Result<(), Fail> {
+        for signal in self.signals.pending().collect::<Vec<_>>() {
+            match signal {
+                SIGHUP => log::info!("SIGHUP: there is nothing to reopen"),
+                _ if self.stopping => {
+                    log::warn!("a second signal: ends at once");
+                    std::process::exit(1);
+                }
+                _ => self.stop()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn on_stdin(&mut self) -> Result<(), Fail> {
+        // Nobody writes there: it only tells when the parent is gone.
+        match io::stdin().read(&mut [0; 64]) {
+            Ok(count) if count > 0 => Ok(()),
+            _ => self.stop(),
+        }
+    }
+
+    fn stop(&mut self) -> Result<(), Fail> {
+        log::info!("stopping: what is taken is finished");
+        self.stopping = true;
+        self.tell(Input::Stop)
+    }
+
+    fn on_hashed(&mut self) -> Result<(), Fail> {
+        while let Some((session, hashed)) = self.hasher.pop() {
+            self.tell(Input::Hashed(session, hashed))?;
+        }
+        Ok(())
+    }
+
+    fn read_ready(&mut self) -> Result<(), Fail> {
+        for key in mem::take(&mut self.ready) {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            connection.listed = false;
+            match connection.kind {
+                Kind::Unknown { .. } => self.read_unknown(key),
+                Kind::Client { session, .. } => self.read_client(key, session)?,
+                Kind::Link { link } => self.read_link(key, link)?,
+                Kind::Lingering => self.read_lingering(key),
+                Kind::Dialling { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self) -> Result<(), Fail> {
+        let now = self.now();
+        for (to, refused) in mem::take(&mut self.failed_dials) {
+            self.tell(Input::Replica(Event::DialFailed { to, refused }))?;
+        }
+        while let Some((at, key)) = self.deadlines.first().copied()
+            && at <= now
+        {
+            self.set_deadline(key, None);
+            match self.connections[key].kind {
+                Kind::Dialling { .. } => self.dial_decided(key, true)?,
+                _ => self.close(key),
+            }
+        }
+        if self.accept_again.is_some_and(|at| at <= now) {
+            self.accept_again = None;
+            self.accept();
+        }
+        if self.seal_at.is_some_and(|at| at <= now) {
+            self.seal_at = None;
+            if !self.store.has_unwritten() {
+                self.store.seal().map_err(|error| Fail::Io("the log", error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands an input to the node and does what it wants done.
+    fn tell(&mut self, input: Input<'_>) -> Result<(), Fail> {
+        let mut out = mem::take(&mut self.out);
+        let (store, syncs, connections) = (&self.store, &self.syncs, self.connections.len());
+        let gauges = || Gauges {
+            connections: connections as u64,
+            log_bytes: store.log_bytes(),
+            disk_free_bytes: store.disk().free_bytes().ok(),
+            memory_bytes: resident_bytes(),
+            syncs: syncs.clone(),
+        };
+        let world = Context {
+            now: self.now(),
+            wall: WallTime::from_system(SystemTime::now()),
+            log: store,
+            gauges: &gauges,
+        };
+        self.node.handle(&world, input, &mut out).map_err(Fail::Fatal)?;
+        for effect in out.replica.effects.drain(..) {
+            self.perform(effect, &out.replica.bytes)?;
+        }
+        out.replica.clear();
+        for job in out.jobs.drain(..) {
+            self.hasher.push(job);
+        }
+        self.out = out;
+        Ok(())
+    }
+
+    fn perform(&mut self, effect: Effect, bytes: &[u8]) -> Result<(), Fail> {
+        let done = match effect {
+            Effect::Append(range) => self.store.append(&bytes[range]),
+            Effect::Cut(last) => self.store.cut(last),
+            Effect::SendEntries { link, append, first, last } => {
+                self.send_entries(link, append, first, last)
+            }
+            Effect::Flush => {
+                self.must_flush = true;
+                Ok(())
+            }
+            Effect::Persist(vote) => {
+                self.must_persist = Some(vote);
+                Ok(())
+            }
+            Effect::Send(link, packet) => {
+                self.send_packet(link, packet);
+                Ok(())
+            }
+            Effect::Dial(to) => {
+                self.dial(to);
+                Ok(())
+            }
+            Effect::Close(link, why) => {
+                self.close_link(link, why);
+                Ok(())
+            }
+            Effect::See(disk, incarnation) => {
+                self.store.see(disk, incarnation);
+                self.seal_soon();
+                Ok(())
+            }
+        };
+        done.map_err(|error| Fail::Io("the log", error))
+    }
+
+    /// One write and one sync for all that the turn appended, and one for the vote.
+    fn store_all(&mut self) -> Result<(), Fail> {
+        let flush = mem::take(&mut self.must_flush) && self.store.has_unwritten();
+        let persist = self.must_persist.take();
+        if !flush && persist.is_none() {
+            return Ok(());
+        }
+        if let Some(vote) = persist {
+            self.store.persist(vote).map_err(|error| Fail::Io("the vote", error))?;
+            self.vote = vote;
+        }
+        if flush {
+            let before = self.now();
+            self.store.flush().map_err(|error| Fail::Io("the log", error))?;
+            let now = self.now();
+            self.syncs.note(now, now - before);
+            self.node.note_flush(now);
+            self.seal_soon();
+        }
+        let last = self.store.stored();
+        self.tell(Input::Replica(Event::Stored(Mark { last, vote: self.vote })))
+    }
+
+    fn seal_soon(&mut self) {
+        let at = self.now() + SEAL_TIME;
+        self.seal_at = self.store.has_unsealed().then_some(at);
+    }
+
+    fn flush_links(&mut self) {
+        for key in mem::take(&mut self.dirty) {
+            self.flush_link(key);
+        }
+    }
+
+    fn flush_clients(&mut self) -> Result<(), Fail> {
+        let mut touched = Vec::new();
+        self.node.take_touched(&mut touched);
+        for session in touched {
+            let key = (session.0 & 0xffff_ffff) as usize;
+            if self.client(key, session) {
+                self.flush_client(key, session)?;
+                if self.client(key, session) && self.has_lines(key, session) {
+                    self.list(key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn client(&self, key: usize, session: SessionId) -> bool {
+        self.connections.get(key).is_some_and(
+            |connection| matches!(connection.kind, Kind::Client { session: own, .. } if own == session),
+        )
+    }
+
+    fn has_lines(&self, key: usize, session: SessionId) -> bool {
+        let connection = &self.connections[key];
+        let more = connection.readable || connection.input_closed || !connection.input.is_empty();
+        more && self.node.wants_line(session)
+    }
+
+    /// Puts a connection on the list of those to look at.
+    fn list(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !mem::replace(&mut connection.listed, true)
+        {
+            self.ready.push(key);
+        }
+    }
+
+    fn set_deadline(&mut self, key: usize, deadline: Option<Moment>) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Some(old) = mem::replace(&mut connection.deadline, deadline) {
+            self.deadlines.remove(&(old, key));
+        }
+        if let Some(new) = deadline {
+            self.deadlines.insert((new, key));
+        }
+    }
+
+    /// Ends a connection, and tells the node.
+    fn close(&mut self, key: usize) {
+        self.set_deadline(key, None);
+        let Some(mut connection) = self.connections.try_remove(key) else { return };
+        let _ = self.poll.registry().deregister(&mut connection.socket);
+        match connection.kind {
+            Kind::Client { session, .. } => {
+                self.strangers -= 1;
+                self.tell_or_fail(Input::Gone(session));
+            }
+            Kind::Unknown { .. } => self.strangers -= 1,
+            Kind::Link { link } => self.tell_or_fail(Input::Replica(Event::Ended { link })),
+            Kind::Dialling { .. } | Kind::Lingering => {}
+        }
+    }
+
+    /// Tells the node where a failure can't be returned: the turn ends with it.
+    fn tell_or_fail(&mut self, input: Input<'_>) {
+        if let Err(fail) = self.tell(input) {
+            self.failed.get_or_insert(fail);
+        }
+    }
+
+    /// Lets the others act, and clients read our last words.
+    fn say_farewell(&mut self, events: &mut Events) -> Result<(), Fail> {
+        self.listeners.clear();
+        let links: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| !matches!(connection.kind, Kind::Lingering))
+            .map(|(key, _)| key)
+            .collect();
+        for key in links {
+            self.connections.remove(key);
+        }
+        let end = self.now() + FAREWELL_TIME;
+        while !self.connections.is_empty() && self.now() < end {
+            let left = end - self.now();
+            self.poll.poll(events, Some(left)).map_err(|error| Fail::Io("waiting", error))?;
+            let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+            for key in keys {
+                self.read_lingering(key);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Resident memory of this process.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}

@@ -1,0 +1,291 @@
+//! `postern.toml`: read into a type whose values are valid, or refused with file, line and key.
+
+use crate::limits::{SILENCE_MS_MAX, SILENCE_MS_MIN};
+use crate::names::GroupId;
+use crate::replica::Takeover;
+use base64ct::{Base64, Encoding};
+use serde::Deserialize;
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::Spanned;
+
+/// The bytes of the secret that the servers of a group share.
+const SECRET_BYTES: usize = 32;
+const DATA_DEFAULT: &str = "/var/lib/postern";
+
+/// The settings of a group, the same file on all its servers.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `host:port` of each server as written, by id.
+    pub servers: Vec<String>,
+    /// What those resolve to.
+    pub addresses: Vec<Vec<SocketAddr>>,
+    /// The group.
+    pub group: GroupId,
+    /// Where to listen, when that is not the server's own entry.
+    pub listen: Option<SocketAddr>,
+    /// The data directory.
+    pub data: PathBuf,
+    /// `T` in milliseconds.
+    pub silence_ms: u32,
+    /// Which backup stands first.
+    pub takeover: Takeover,
+    /// Most text clients; 0 follows the file limit.
+    pub max_clients: u32,
+    /// How long a client may stay without logging in.
+    pub login_timeout: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    servers: Spanned<Vec<Spanned<String>>>,
+    group: Spanned<String>,
+    secret: Spanned<String>,
+    listen: Option<Spanned<String>>,
+    data: Option<PathBuf>,
+    silence_ms: Option<Spanned<u64>>,
+    takeover: Option<Spanned<String>>,
+    max_clients: Option<Spanned<u64>>,
+    login_timeout_s: Option<Spanned<u64>>,
+}
+
+impl Settings {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// One line that names the file, the line and the key.
+    pub fn read(path: &Path) -> Result<Settings, String> {
+        let shown = path.display();
+        let text = fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
+        let mode = fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?.mode();
+        if mode & 0o077 != 0 {
+            return Err(format!(
+                "{shown}: others can read it (mode {:03o}), and it holds the secret: chmod 600 {shown}",
+                mode & 0o777
+            ));
+        }
+        Settings::parse(&text).map_err(|(at, why)| {
+            let line = text[..at.min(text.len())].matches('\n').count() + 1;
+            format!("{shown}: line {line}: {why}")
+        })
+    }
+
+    /// Reads and checks the text of a file; an error says at which byte.
+    fn parse(text: &str) -> Result<Settings, (usize, String)> {
+        let file: File = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            (at, error.message().replace('\n', " "))
+        })?;
+        let silence_ms = in_range(
+            "silence_ms",
+            file.silence_ms.as_ref(),
+            2000,
+            SILENCE_MS_MIN..=SILENCE_MS_MAX,
+        )?;
+        let max_clients = in_range("max_clients", file.max_clients.as_ref(), 0, 0..=1_000_000)?;
+        let login_timeout =
+            in_range("login_timeout_s", file.login_timeout_s.as_ref(), 60, 1..=86_400)?;
+        let takeover = match &file.takeover {
+            None => Takeover::Coin,
+            Some(word) => match word.get_ref().as_str() {
+                "coin" => Takeover::Coin,
+                "rank" => Takeover::Rank,
+                _ => return Err((at(word), "takeover: is \"coin\" or \"rank\"".to_owned())),
+            },
+        };
+        let group = u128::from_str_radix(file.group.get_ref(), 16).ok();
+        let group = group.filter(|_| file.group.get_ref().len() == 32).map(GroupId);
+        let group = group.ok_or((
+            at(&file.group),
+            "group: is not 32 hex digits as init draws them".to_owned(),
+        ))?;
+        let secret = Base64::decode_vec(file.secret.get_ref()).unwrap_or_default();
+        if secret.len() != SECRET_BYTES {
+            return Err((at(&file.secret), "secret: is not 32 bytes in base64".to_owned()));
+        }
+        let (servers, addresses) = read_servers(&file.servers)?;
+        let listen = file
+            .listen
+            .as_ref()
+            .map(|listen| {
+                let found = resolve(listen.get_ref()).map_err(|why| format!("listen: {why}"));
+                found.map(|all| all[0]).map_err(|why| (at(listen), why))
+            })
+            .transpose()?;
+        Ok(Settings {
+            servers,
+            addresses,
+            group,
+            listen,
+            data: file.data.unwrap_or_else(|| DATA_DEFAULT.into()),
+            silence_ms: silence_ms as u32,
+            takeover,
+            max_clients: max_clients as u32,
+            login_timeout: Duration::from_secs(login_timeout),
+        })
+    }
+
+    /// Writes the file of a new group of these servers, with a group number and a secret of its
+    /// own. Never overwrites.
+    ///
+    /// # Errors
+    /// One line that says why not.
+    pub fn init(path: &Path, servers: &[String]) -> Result<(), String> {
+        let mut random = [0; 16 + SECRET_BYTES];
+        getrandom::fill(&mut random).map_err(|error| format!("no randomness: {error}"))?;
+        let text = template(servers, &random);
+        Settings::parse(&text).map_err(|(_, why)| why)?;
+        let shown = path.display();
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => format!("{shown}: exists, and is not overwritten"),
+            _ => format!("{shown}: {error}"),
+        })
+    }
+}
+
+fn template(servers: &[String], random: &[u8]) -> String {
+    let list: Vec<String> = servers.iter().map(|server| format!("{server:?}")).collect();
+    let (group, secret) = random.split_at(16);
+    let group = group.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    let secret = Base64::encode_string(secret);
+    format!(
+        "# The same file on every server of the group. Keep it secret: mode 0600.\n\
+         servers = [{}]   # ids 1, 2, 3 by position\n\
+         group   = \"{group}\"\n\
+         secret  = \"{secret}\"   # shared by the servers, never given to clients\n\
+         \n\
+         # Everything below is optional, shown with its default.\n\
+         # listen = \"127.0.0.1:5001\"   # default: what this server's own entry resolves to\n\
+         # data = \"{DATA_DEFAULT}\"\n\
+         # silence_ms = 2000      # {SILENCE_MS_MIN} to {SILENCE_MS_MAX}: a server unheard for so long is given up\n\
+         # takeover = \"coin\"      # or \"rank\": the lower id goes first\n\
+         # max_clients = 0        # 0: from the file limit\n\
+         # login_timeout_s = 60   # 1 to 86400\n",
+        list.join(", ")
+    )
+}
+
+fn at<T>(spanned: &Spanned<T>) -> usize {
+    spanned.span().start
+}
+
+fn in_range(
+    key: &str,
+    value: Option<&Spanned<u64>>,
+    default: u64,
+    range: std::ops::RangeInclusive<u64>,
+) -> Result<u64, (usize, String)> {
+    let Some(value) = value else { return Ok(default) };
+    if range.contains(value.get_ref()) {
+        return Ok(*value.get_ref());
+    }
+    Err((at(value), format!("{key}: is not within {} to {}", range.start(), range.end())))
+}
+
+type Servers = (Vec<String>, Vec<Vec<SocketAddr>>);
+
+fn read_servers(list: &Spanned<Vec<Spanned<String>>>) -> Result<Servers, (usize, String)> {
+    let mut names: Vec<String> = Vec::new();
+    let mut addresses: Vec<Vec<SocketAddr>> = Vec::new();
+    for server in list.get_ref() {
+        let name = server.get_ref();
+        let found = resolve(name).map_err(|why| (at(server), format!("servers: {why}")))?;
+        if names.contains(name) || addresses.iter().flatten().any(|known| found.contains(known)) {
+            return Err((at(server), format!("servers: {name} stands twice")));
+        }
+        names.push(name.clone());
+        addresses.push(found);
+    }
+    if names.len() != 1 && names.len() != 3 {
+        return Err((at(list), format!("servers: a group has 1 or 3, not {}", names.len())));
+    }
+    Ok((names, addresses))
+}
+
+/// The addresses of `host:port`. The links between servers are not encrypted yet: only loopback.
+fn resolve(server: &str) -> Result<Vec<SocketAddr>, String> {
+    let found: Vec<SocketAddr> = server
+        .to_socket_addrs()
+        .map_err(|error| format!("{server}: is no host:port ({error})"))?
+        .collect();
+    if found.is_empty() || found.iter().any(|address| address.port() == 0) {
+        return Err(format!("{server}: is no host:port"));
+    }
+    if !found.iter().all(|address| address.ip().is_loopback()) {
+        return Err(format!(
+            "{server}: is not a loopback address; links between servers are not yet encrypted, \
+             so only 127.x.y.z, ::1 and localhost are accepted"
+        ));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> String {
+        let servers = [1, 2, 3].map(|n| format!("127.0.0.1:500{n}"));
+        template(&servers, &[7; 48])
+    }
+
+    #[test]
+    fn init_writes_what_serve_reads_and_never_overwrites() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("postern.toml");
+        let servers = [1, 2, 3].map(|n| format!("127.0.0.1:500{n}"));
+        Settings::init(&path, &servers).unwrap();
+        let settings = Settings::read(&path).unwrap();
+        assert_eq!(settings.servers, servers);
+        assert_eq!((settings.silence_ms, settings.max_clients), (2000, 0));
+        let before = fs::read(&path).unwrap();
+        assert!(Settings::init(&path, &servers).unwrap_err().contains("not overwritten"));
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("postern.toml");
+        fs::write(&path, good()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(Settings::read(&path).unwrap_err().contains("chmod 600"));
+    }
+
+    #[test]
+    fn errors_name_line_and_key() {
+        let table = [
+            ("# silence_ms = 2000 ", "silence_ms = 50 #", "silence_ms: is not within 100 to 60000"),
+            ("# takeover = \"coin\" ", "takeover = \"dice\" #", "takeover:"),
+            ("# max_clients = 0 ", "max_client = 0 #", "unknown field"),
+            ("# login_timeout_s = 60 ", "login_timeout_s = \"x\" #", "invalid type"),
+            ("\"127.0.0.1:5002\"", "\"127.0.0.1:5001\"", "stands twice"),
+            ("\"127.0.0.1:5002\"", "\"192.0.2.1:5002\"", "not a loopback address"),
+            ("\"127.0.0.1:5002\"", "\"127.0.0.1\"", "is no host:port"),
+            (", \"127.0.0.1:5002\"", "", "a group has 1 or 3, not 2"),
+            ("group   = \"07", "group   = \"7", "group:"),
+            ("secret  = \"", "secret  = \"!", "secret:"),
+        ];
+        for (from, to, expected) in table {
+            let text = good().replace(from, to);
+            assert_ne!(text, good(), "{from}");
+            let (byte, why) = Settings::parse(&text).expect_err(from);
+            assert!(why.contains(expected), "{why}");
+            let line = text[..byte].matches('\n').count();
+            let changed = text.lines().position(|l| l.contains(to) && !to.is_empty());
+            assert!(to.is_empty() || changed == Some(line), "{why}: line {line}, not {changed:?}");
+        }
+    }
+}
