@@ -1,0 +1,282 @@
+//! Real servers on loopback, real sockets, and waiting for states: never for time.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long any state may take to come about on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+pub fn postern() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_postern"))
+}
+
+/// An address of this test alone, so that fixed ports below those of outgoing connections are
+/// free on it.
+fn own_address() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mixed = (std::process::id().wrapping_mul(64) + n).wrapping_mul(2_654_435_761);
+    let [a, b, c, _] = mixed.to_be_bytes();
+    format!("127.{}.{}.{}", 1 + a % 250, b, 1 + c % 250)
+}
+
+/// Servers of one group; all of them end with it.
+pub struct Group {
+    pub dir: TempDir,
+    pub servers: Vec<String>,
+    children: Vec<Option<Child>>,
+}
+
+pub type Status = BTreeMap<String, String>;
+
+impl Group {
+    /// A config for `count` servers; none runs.
+    pub fn new(count: usize) -> Group {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let address = own_address();
+        let servers: Vec<String> = (1..=count).map(|n| format!("{address}:{}", 5000 + n)).collect();
+        let config = dir.path().join("postern.toml");
+        let mut init = postern();
+        init.args(["init", "--servers", &servers.join(",")]).arg("--out").arg(config);
+        assert!(run(init).status.success());
+        Group { dir, servers, children: (0..count).map(|_| None).collect() }
+    }
+
+    /// A group of three with the gate open.
+    pub fn open() -> Group {
+        let mut group = Group::new(3);
+        (1..=3).for_each(|n| group.start(n));
+        group.wait_members(3);
+        group
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("postern.toml")
+    }
+
+    pub fn data(&self, n: usize) -> PathBuf {
+        self.dir.path().join(format!("data{n}"))
+    }
+
+    pub fn serve(&self, n: usize) -> Command {
+        let mut command = postern();
+        command.args(["serve", "--id", &n.to_string(), "--config"]).arg(self.config());
+        command.arg("--data").arg(self.data(n)).stdin(Stdio::null());
+        command
+    }
+
+    pub fn start(&mut self, n: usize) {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path(n));
+        let child = self.serve(n).stderr(log.expect("a log file")).spawn().expect("postern runs");
+        self.children[n - 1] = Some(child);
+        self.wait(n, "it answers", |_| true);
+    }
+
+    fn log_path(&self, n: usize) -> PathBuf {
+        self.dir.path().join(format!("log{n}"))
+    }
+
+    pub fn log(&self, n: usize) -> String {
+        std::fs::read_to_string(self.log_path(n)).unwrap_or_default()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, n: usize) {
+        let mut child = self.children[n - 1].take().expect("it runs");
+        child.kill().and_then(|()| child.wait()).expect("it was ours to kill");
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn terminate(&mut self, n: usize) -> Option<i32> {
+        let mut child = self.children[n - 1].take().expect("it runs");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = child.try_wait().expect("it is our child") {
+                return status.code();
+            }
+            assert!(Instant::now() < end, "server {n} does not stop: {}", self.log(n));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn is_running(&self, n: usize) -> bool {
+        self.children[n - 1].is_some()
+    }
+
+    pub fn status(&self, n: usize) -> Option<Status> {
+        let mut client = Client::try_connect(&self.servers[n - 1])?;
+        client.send("STATUS");
+        let mut status = Status::new();
+        loop {
+            let line = client.try_line()?;
+            if line == "OK" {
+                return Some(status);
+            }
+            let (key, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
+            status.insert(key.to_owned(), value.to_owned());
+        }
+    }
+
+    /// Waits until a server's STATUS is as wanted.
+    pub fn wait(&self, n: usize, what: &str, done: impl Fn(&Status) -> bool) -> Status {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let status = self.status(n);
+            if let Some(status) = status.as_ref().filter(|status| done(status)) {
+                return status.clone();
+            }
+            assert!(Instant::now() < end, "server {n}: not {what}: {status:?}\n{}", self.log(n));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits for a primary with so many members that takes changes; its id.
+    pub fn wait_members(&self, count: usize) -> usize {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let running = (1..=self.servers.len()).filter(|n| self.is_running(*n));
+            let states: Vec<_> = running.map(|n| (n, self.status(n))).collect();
+            let found = states.iter().find(|(_, status)| {
+                status.as_ref().is_some_and(|status| {
+                    status["role"] == "primary"
+                        && status["waiting"] == "-"
+                        && status["members"].split(',').count() == count
+                        && status["answered_index"] == status["last_index"]
+                })
+            });
+            if let Some((n, _)) = found {
+                return *n;
+            }
+            assert!(Instant::now() < end, "no primary of {count} members: {states:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn connect(&self, n: usize) -> Client {
+        Client::try_connect(&self.servers[n - 1]).expect("the server listens")
+    }
+
+    /// A client of the primary that is logged in; the account is made when it is missing.
+    pub fn client(&self, primary: usize, user: &str) -> Client {
+        let mut client = self.connect(primary);
+        let made = client.ask(&format!("CREATE {user} correct-horse"));
+        assert!(made.starts_with("OK") || made.starts_with("ERR exists"), "{made}");
+        let answer = client.ask(&format!("LOGIN {user} correct-horse end"));
+        assert!(answer.starts_with("OK"), "{answer}");
+        client
+    }
+
+    /// The whole mailbox, as its texts; that the numbers are dense is checked.
+    pub fn mailbox(&self, primary: usize, user: &str) -> Vec<String> {
+        let mut client = self.connect(primary);
+        client.send(&format!("LOGIN {user} correct-horse"));
+        let mut texts = Vec::new();
+        loop {
+            let line = client.line();
+            if let Some(rest) = line.strip_prefix("MSG ") {
+                let parts: Vec<&str> = rest.splitn(4, ' ').collect();
+                assert_eq!(parts[0], (texts.len() + 1).to_string(), "numbers have no gap");
+                texts.push(parts[3].to_owned());
+            } else {
+                assert_eq!(line, format!("OK {user} {}", texts.len()));
+                return texts;
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            let _ = child.kill().and_then(|()| child.wait());
+        }
+        if std::thread::panicking() {
+            for n in 1..=self.servers.len() {
+                eprintln!("--- server {n}\n{}", self.log(n));
+            }
+        }
+    }
+}
+
+/// A text client with deadlines.
+pub struct Client {
+    pub stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub fn try_connect(server: &str) -> Option<Client> {
+        let stream = TcpStream::connect(server).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).ok()?;
+        stream.set_write_timeout(Some(DEADLINE)).ok()?;
+        stream.set_nodelay(true).ok()?;
+        let reader = BufReader::new(stream.try_clone().ok()?);
+        Some(Client { stream, reader })
+    }
+
+    pub fn send(&mut self, line: &str) {
+        self.send_bytes(format!("{line}\n").as_bytes());
+    }
+
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        // A server that closed meanwhile shows when its answer is read.
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// The next line; `None` at the end.
+    pub fn try_line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        match self.reader.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(line.trim_end_matches('\n').to_owned()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("no line within {DEADLINE:?}: {error}"),
+        }
+    }
+
+    pub fn line(&mut self) -> String {
+        self.try_line().expect("a line, not the end")
+    }
+
+    /// Sends a request and gives its last line; pushes and data lines are passed over.
+    pub fn ask(&mut self, line: &str) -> String {
+        self.send(line);
+        self.answer()
+    }
+
+    pub fn answer(&mut self) -> String {
+        loop {
+            let line = self.line();
+            if line.starts_with("OK") || line.starts_with("ERR") {
+                return line;
+            }
+        }
+    }
+
+    pub fn end_input(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("the connection is open");
+    }
+
+    /// All lines up to the end.
+    pub fn rest(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.try_line()).collect()
+    }
+}
+
+/// Runs a command that must end by itself.
+pub fn run(mut command: Command) -> Output {
+    command.stdin(Stdio::null()).output().expect("postern runs")
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}

@@ -1,0 +1,121 @@
+//! What was answered survives kill -9 of the primary; a backup takes over, the other follows, and
+//! the killed one comes back as a backup, with its disk or without.
+
+mod common;
+
+use common::Group;
+
+fn other_than(n: usize) -> usize {
+    (1..=3).find(|other| *other != n).unwrap()
+}
+
+#[test]
+fn kill_9_of_the_primary_loses_nothing() {
+    let mut group = Group::open();
+    let first = group.wait_members(3);
+    let mut ann = group.client(first, "ann");
+    let texts: Vec<String> = (1..=20).map(|n| format!("message {n}")).collect();
+    for (at, text) in texts.iter().enumerate() {
+        assert_eq!(ann.ask(&format!("SEND ann {text}")), format!("OK {}", at + 1));
+    }
+    group.kill(first);
+    assert!(ann.rest().iter().all(|line| !line.starts_with("OK")));
+    let second = group.wait_members(2);
+    assert_ne!(second, first);
+    assert_eq!(group.mailbox(second, "ann"), texts);
+    let mut ann = group.client(second, "ann");
+    assert_eq!(ann.ask("SEND ann after"), "OK 21");
+
+    group.start(first);
+    assert_eq!(group.wait_members(3), second, "what returns is a backup");
+    group.wait(first, "it has everything", |status| status["messages"] == "21");
+    // The one that came back has it all: it can lead.
+    let third = (1..=3).find(|n| *n != first && *n != second).unwrap();
+    group.kill(third);
+    group.wait_members(2);
+    assert_eq!(group.mailbox(second, "ann").len(), 21);
+}
+
+#[test]
+fn a_lost_disk_is_filled_by_the_others() {
+    let mut group = Group::open();
+    let primary = group.wait_members(3);
+    let mut ann = group.client(primary, "ann");
+    for n in 1..=100 {
+        assert_eq!(ann.ask("SEND ann hello"), format!("OK {n}"));
+    }
+    let victim = other_than(primary);
+    let before = group.status(victim).unwrap()["server"].clone();
+    group.kill(victim);
+    std::fs::remove_dir_all(group.data(victim)).unwrap();
+    group.start(victim);
+    group.wait_members(3);
+    let status = group.wait(victim, "it is filled", |status| status["messages"] == "100");
+    assert_ne!(status["server"], before, "after a lost disk it is somebody else");
+}
+
+#[test]
+fn kill_9_of_a_backup_delays_nobody_for_long() {
+    let mut group = Group::open();
+    let primary = group.wait_members(3);
+    let mut ann = group.client(primary, "ann");
+    let backup = other_than(primary);
+    group.kill(backup);
+    for n in 1..=10 {
+        assert_eq!(ann.ask("SEND ann on"), format!("OK {n}"));
+    }
+    group.start(backup);
+    assert_eq!(group.wait_members(3), primary);
+    group.wait(backup, "it has everything", |status| status["messages"] == "10");
+    assert_eq!(ann.ask("SEND ann on"), "OK 11");
+}
+
+#[test]
+fn everything_down_and_up_again() {
+    let mut group = Group::open();
+    let primary = group.wait_members(3);
+    let mut ann = group.client(primary, "ann");
+    assert_eq!(ann.ask("SEND ann kept"), "OK 1");
+    (1..=3).for_each(|n| group.kill(n));
+    (1..=3).for_each(|n| group.start(n));
+    let primary = group.wait_members(3);
+    assert_eq!(group.mailbox(primary, "ann"), ["kept"]);
+}
+
+#[test]
+fn failovers_in_a_row() {
+    let mut group = Group::open();
+    let mut sent = Vec::new();
+    for round in 0..5 {
+        let primary = group.wait_members(3);
+        let mut ann = group.client(primary, "ann");
+        for n in 0..5 {
+            let text = format!("round {round} message {n}");
+            let answer = ann.ask(&format!("SEND ann {text}"));
+            sent.push(text);
+            assert_eq!(answer, format!("OK {}", sent.len()));
+        }
+        group.kill(primary);
+        let next = group.wait_members(2);
+        assert_eq!(group.mailbox(next, "ann"), sent);
+        group.start(primary);
+    }
+}
+
+#[test]
+fn a_request_under_way_when_the_primary_stops_is_answered_or_unknown() {
+    let mut group = Group::open();
+    let primary = group.wait_members(3);
+    let mut ann = group.client(primary, "ann");
+    for n in 1..=50 {
+        ann.send(&format!("SEND ann {n}"));
+    }
+    assert_eq!(group.terminate(primary), Some(0));
+    let lines = ann.rest();
+    let answered = lines.iter().filter(|line| line.starts_with("OK")).count();
+    let notes = lines.iter().filter(|line| line.starts_with("NOTE ")).count();
+    assert_eq!(notes, 1, "{lines:?}");
+    let next = group.wait_members(2);
+    let kept = group.mailbox(next, "ann");
+    assert!(kept.len() >= answered, "{} kept, {answered} answered", kept.len());
+}

@@ -1,0 +1,79 @@
+//! The house stays in order: pure rooms know only the common words, files and functions stay
+//! within reach of one look.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root).unwrap().to_owned(), text));
+            }
+        }
+    }
+    found
+}
+
+/// The code before the tests of a file; none of a file of tests.
+fn shipped(path: &Path, text: &str) -> String {
+    let tests = path.ends_with("tests.rs");
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("");
+    if tests { String::new() } else { code.to_owned() }
+}
+
+#[test]
+fn rooms_know_only_whom_they_may_know() {
+    let words = ["names", "limits", "moment", "rng", "record", "meter"];
+    let table: [(&str, &[&str]); 6] = [
+        ("src/protocol", &[]),
+        ("src/mailbox", &[]),
+        ("src/replica", &[]),
+        ("src/store", &[]),
+        ("src/node", &["protocol", "mailbox", "replica"]),
+        ("src/server", &["node", "replica", "protocol", "store"]),
+    ];
+    for (room, may_know) in table {
+        for (path, text) in sources(room) {
+            for part in shipped(&path, &text).split("crate::").skip(1) {
+                let known: String = part.chars().take_while(|c| c.is_alphanumeric()).collect();
+                let own = room.ends_with(&known);
+                let allowed = own || words.contains(&&known[..]) || may_know.contains(&&known[..]);
+                assert!(allowed, "{} knows {known}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_rooms_have_no_clock_no_files_no_sockets_and_no_chance() {
+    let banned = ["std::fs", "std::net", "Instant", "SystemTime", "HashMap", "HashSet", "thread"];
+    for room in ["src/protocol", "src/mailbox", "src/replica", "src/node"] {
+        for (path, text) in sources(room) {
+            for word in banned {
+                let code = shipped(&path, &text);
+                let code: Vec<&str> =
+                    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+                assert!(!code.join("\n").contains(word), "{}: {word}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn files_are_short_and_lines_are_narrow() {
+    for (path, text) in ["src", "tests", "tools"].into_iter().flat_map(sources) {
+        let lines = shipped(&path, &text).lines().count();
+        assert!(lines <= 600, "{}: {lines} lines", path.display());
+        for (at, line) in text.lines().enumerate() {
+            assert!(line.chars().count() <= 100, "{}:{}: a wide line", path.display(), at + 1);
+        }
+    }
+}
