@@ -26,7 +26,7 @@ pub enum Command {
     Demo(Demo),
     /// Writes the config file of a new group, for all its servers.
     #[command(
-        after_help = "Example:\n  postern init --servers 127.0.0.1:5001,127.0.0.1:5002,127.0.0.1:5003"
+        after_help = "Example:\n  postern init --servers localhost:5001,localhost:5002,localhost:5003 --out p.toml"
     )]
     Init(Init),
     /// Runs a server.

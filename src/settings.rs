@@ -66,7 +66,8 @@ impl Settings {
         let mode = fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?.mode();
         if mode & 0o077 != 0 {
             return Err(format!(
-                "{shown}: others can read it (mode {:03o}), and it holds the secret: chmod 600 {shown}",
+                "{shown}: others can read it (mode {:03o}), and it holds the secret: \
+                 chmod 600 {shown}",
                 mode & 0o777
             ));
         }
@@ -168,7 +169,8 @@ fn template(servers: &[String], random: &[u8]) -> String {
          # Everything below is optional, shown with its default.\n\
          # listen = \"127.0.0.1:5001\"   # default: what this server's own entry resolves to\n\
          # data = \"{DATA_DEFAULT}\"\n\
-         # silence_ms = 2000      # {SILENCE_MS_MIN} to {SILENCE_MS_MAX}: a server unheard for so long is given up\n\
+         # silence_ms = 2000      # {SILENCE_MS_MIN} to {SILENCE_MS_MAX}: a server unheard for \
+         so long is given up\n\
          # takeover = \"coin\"      # or \"rank\": the lower id goes first\n\
          # max_clients = 0        # 0: from the file limit\n\
          # login_timeout_s = 60   # 1 to 86400\n",

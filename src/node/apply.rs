@@ -43,7 +43,8 @@ impl Node {
             Fatal(format!("entry {index} is of kind {kind}: a newer version of postern is needed"))
         })?;
         let outcome = self.mailboxes.apply(record.index, &change);
-        let pending = self.pending.pop_front_if(|pending| pending.index == record.index);
+        let awaited = self.pending.front().is_some_and(|pending| pending.index == record.index);
+        let pending = if awaited { self.pending.pop_front() } else { None };
         let by = pending.as_ref().map(|pending| pending.session);
         if let Some(pending) = pending {
             self.unanswered_bytes -= pending.bytes;

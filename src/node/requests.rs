@@ -7,7 +7,7 @@ use crate::mailbox::Change;
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
 use crate::protocol::{self, Code, Command, Right};
-use crate::replica::Standpoint;
+use crate::replica::{Config, Standpoint};
 
 /// What a password is checked against when there is no such account, so that both take as long:
 /// the hash of a password that nobody knows, of the cost that all hashes have.
@@ -95,7 +95,7 @@ impl Node {
                     .replica
                     .config()
                     .into_iter()
-                    .flat_map(|config| config.members())
+                    .flat_map(Config::members)
                     .filter(|member| *member != self.replica.me())
                     .filter(|member| self.replica.linked().all(|linked| linked != *member))
                     .map(|member| format!("server {} ({})", member.id, self.address(member.id)))
@@ -430,7 +430,8 @@ impl Node {
             .filter(|id| {
                 let member = config.and_then(|config| config.member(*id));
                 let linked = self.replica.linked().any(|linked| linked.id == *id);
-                *id != self.replica.me().id && (member.is_none() || !linked)
+                let attached = linked && (config.is_none() || member.is_some());
+                *id != self.replica.me().id && !attached
             })
             .map(|id| format!("server {id} ({})", self.address(id)))
             .collect();

@@ -373,9 +373,9 @@ fn number(word: &str) -> Result<u64, Bad> {
 
 /// Nothing that a sender writes can drive the receiver's terminal.
 fn is_allowed(c: char) -> bool {
-    c == '\t'
-        || !(c.is_control()
-            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+    let separator = matches!(c, '\u{2028}' | '\u{2029}');
+    let direction = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c == '\t' || !(c.is_control() || separator || direction)
 }
 
 #[cfg(test)]

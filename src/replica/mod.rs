@@ -23,7 +23,7 @@ mod timers;
 
 pub use event::{Closing, Effect, Event, LogReader, Mark, Out};
 pub use members::Config;
-pub use packet::{Append, Packet, Refusal, Shared};
+pub use packet::{Append, Ask, Hello, Packet, Refusal, Shared};
 pub use shape::Shape;
 
 use crate::moment::{Moment, WallTime};

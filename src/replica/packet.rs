@@ -98,7 +98,7 @@ pub struct Ask {
 /// What one server says to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packet {
-    /// See [`Hello`]; its bytes begin with [`VERSION`].
+    /// The first packet of each side; its bytes begin with the version.
     Hello(Hello),
     /// A hello of another version, of which nothing else is read.
     Foreign {

@@ -329,7 +329,7 @@ impl World {
             server.replica.standpoint() == Standpoint::Primary
                 && server.replica.confirmed_round().is_some()
         };
-        self.running.iter().filter(|(_, s)| leads(s)).map(|(n, _)| *n).last()
+        self.running.iter().filter(|(_, s)| leads(s)).map(|(n, _)| *n).next_back()
     }
 
     fn members(&self) -> usize {

@@ -446,10 +446,9 @@ impl Server {
         Ok(())
     }
 
-    fn client(&self, key: usize, session: SessionId) -> bool {
-        self.connections.get(key).is_some_and(
-            |connection| matches!(connection.kind, Kind::Client { session: own, .. } if own == session),
-        )
+    fn client(&self, key: usize, id: SessionId) -> bool {
+        let kind = self.connections.get(key).map(|connection| &connection.kind);
+        matches!(kind, Some(Kind::Client { session, .. }) if *session == id)
     }
 
     fn has_lines(&self, key: usize, session: SessionId) -> bool {
