@@ -5,17 +5,16 @@ use postern::commands;
 use postern::options::{Command, Options};
 use std::process::ExitCode;
 
-/// Gives the 19 MiB of a password hash back to the system; glibc's allocator keeps them.
-#[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
-
 fn main() -> ExitCode {
     let options = Options::parse();
     commands::log_to_stderr(options.verbose, options.quiet);
     let done = match &options.command {
         Command::Demo(options) => commands::demo::run(options),
         Command::Init(options) => commands::init::run(options),
-        Command::Serve(options) => commands::serve::run(options),
+        Command::Serve(options) => {
+            commands::serve::give_memory_back();
+            commands::serve::run(options)
+        }
         Command::Status(options) => commands::status::run(options),
     };
     match done {

@@ -26,7 +26,10 @@ pub enum Command {
     Demo(Demo),
     /// Writes the config file of a new group, for all its servers.
     #[command(
-        after_help = "Example:\n  postern init --servers localhost:5001,localhost:5002,localhost:5003 --out p.toml"
+        after_help = concat!(
+            "Example:\n  postern init ",
+            "--servers localhost:5001,localhost:5002,localhost:5003",
+        )
     )]
     Init(Init),
     /// Runs a server.

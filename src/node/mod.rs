@@ -241,7 +241,9 @@ impl Node {
 
     /// When `Event::Tick` is wanted, at the latest.
     pub fn next_deadline(&self) -> Option<Moment> {
-        let backlog = self.applied < self.replica.answered() || !self.moving.is_empty();
+        let backlog = self.applied < self.replica.answered()
+            || !self.moving.is_empty()
+            || !self.touched.is_empty();
         let backlog = backlog.then_some(Moment(0));
         let sessions = self.deadlines.first().map(|(at, _)| *at);
         [backlog, sessions, self.stopping, self.replica.next_deadline()].into_iter().flatten().min()
