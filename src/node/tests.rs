@@ -1,1 +1,250 @@
-//! t
+//! One node, alone, on a log in memory: what clients are told, line by line, without a socket.
+
+use super::*;
+use crate::names::{DiskId, GroupId, Incarnation, Member, ProcessId, Vote};
+use crate::record::{self, Record};
+use crate::replica::{self, Effect, Mark, Shape, Shared, Takeover};
+use std::io;
+
+#[derive(Default)]
+struct FakeLog(Vec<Vec<u8>>);
+
+impl LogReader for FakeLog {
+    fn fit(&self, _: Index, through: Index, _: usize) -> Index {
+        through
+    }
+    fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()> {
+        (from.0..=through.0).for_each(|at| out.extend_from_slice(&self.0[at as usize - 1]));
+        Ok(())
+    }
+}
+
+/// A node in a group of one, its disk, and its clients.
+struct World {
+    now: Moment,
+    node: Node,
+    log: FakeLog,
+    vote: Vote,
+    flush: bool,
+    stored: Index,
+    jobs: Vec<Job>,
+}
+
+const ANN: SessionId = SessionId(1);
+const BOB: SessionId = SessionId(2);
+
+impl World {
+    fn new() -> World {
+        let me = Member { id: ServerId::all(1).next().unwrap(), disk: DiskId(1) };
+        let shared = Shared {
+            group: GroupId(1),
+            servers: 1,
+            silence_ms: 2000,
+            copies_min: 1,
+            survivor_auto: false,
+        };
+        let setup = replica::Setup {
+            me,
+            incarnation: Incarnation(1),
+            process: ProcessId(1),
+            shared,
+            takeover: Takeover::Coin,
+            vote: Vote::default(),
+            shape: Shape::default(),
+            seen: Vec::new(),
+            seed: 1,
+        };
+        let about = Setup {
+            addresses: vec!["127.0.0.1:5001".to_owned()],
+            login_timeout: Duration::from_secs(60),
+            version: "0",
+        };
+        let node = Node::new(Moment(0), about, Replica::new(Moment(0), setup));
+        let (log, vote) = (FakeLog::default(), Vote::default());
+        let (now, stored) = (Moment(0), Index::ZERO);
+        let mut world = World { now, node, log, vote, flush: false, stored, jobs: Vec::new() };
+        for _ in 0..20 {
+            world.now += Duration::from_millis(5);
+            world.turn();
+        }
+        for (session, user) in [(ANN, "ann"), (BOB, "bob")] {
+            world.tell(Input::Opened(session));
+            world.line(session, &format!("CREATE {user} correct-horse"));
+            world.line(session, &format!("LOGIN {user} correct-horse"));
+            assert_eq!(world.said(session), format!("OK {user}\nOK {user} 0\n"));
+        }
+        world
+    }
+
+    fn tell(&mut self, input: Input<'_>) {
+        let mut out = Output::default();
+        let gauges = Gauges::default;
+        let world = Context { now: self.now, wall: WallTime(0), log: &self.log, gauges: &gauges };
+        self.node.handle(&world, input, &mut out).unwrap();
+        for effect in out.replica.effects {
+            match effect {
+                Effect::Append(range) => {
+                    let records = record::each(&out.replica.bytes[range]);
+                    self.log.0.extend(records.map(|record| record.unwrap().bytes.to_vec()));
+                }
+                Effect::Persist(vote) => self.vote = vote,
+                Effect::Flush => self.flush = true,
+                other => panic!("a server alone does not {other:?}"),
+            }
+        }
+        self.jobs.extend(out.jobs);
+    }
+
+    /// Turns until nothing is left to do, passwords hashed in no time.
+    fn turn(&mut self) {
+        for _ in 0..20 {
+            for job in std::mem::take(&mut self.jobs) {
+                let hashed = match job.against {
+                    None => Hashed::Made(format!("hash of {}", job.password)),
+                    Some(against) => {
+                        Hashed::Checked(against == format!("hash of {}", job.password))
+                    }
+                };
+                self.tell(Input::Hashed(job.session, hashed));
+            }
+            self.tell(Input::Replica(Event::Tick));
+            if std::mem::take(&mut self.flush) {
+                self.stored = Index(self.log.0.len() as u64);
+            }
+            let mark = Mark { last: self.stored, vote: self.vote };
+            self.tell(Input::Replica(Event::Stored(mark)));
+            self.now += Duration::from_millis(1);
+        }
+    }
+
+    fn line(&mut self, session: SessionId, line: &str) {
+        assert!(self.node.wants_line(session), "{line}");
+        self.tell(Input::Line(session, line.as_bytes()));
+        self.turn();
+    }
+
+    fn said(&mut self, session: SessionId) -> String {
+        let said = std::mem::take(self.node.output(session).unwrap());
+        self.tell(Input::Drained(session));
+        self.node.take_touched(&mut Vec::new());
+        String::from_utf8(said).unwrap()
+    }
+}
+
+#[test]
+fn answers_come_in_the_order_of_the_requests() {
+    let mut world = World::new();
+    for line in ["SEND bob one", "PING x", "FOO", "SEND bob two"] {
+        world.tell(Input::Line(ANN, line.as_bytes()));
+    }
+    world.tell(Input::Line(ANN, b"LOG"));
+    assert!(!world.node.wants_line(ANN), "a reading runs alone");
+    assert_eq!(world.said(ANN), "", "nothing is said before it is stored");
+    world.turn();
+    let said = world.said(ANN);
+    let words: Vec<&str> = said.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(words, ["1", "x", "bad-command", "2", "0"], "{said}");
+    let pushed = world.said(BOB);
+    assert!(
+        pushed.lines().eq([
+            "MSG 1 1970-01-01T00:00:00.000Z ann one",
+            "MSG 2 1970-01-01T00:00:00.000Z ann two"
+        ])
+    );
+}
+
+#[test]
+fn no_more_than_64_requests_wait() {
+    let mut world = World::new();
+    for _ in 0..REQUESTS_MAX {
+        assert!(world.node.wants_line(ANN));
+        world.tell(Input::Line(ANN, b"SEND bob hi"));
+    }
+    assert!(!world.node.wants_line(ANN));
+    world.turn();
+    assert!(world.node.wants_line(ANN));
+}
+
+#[test]
+fn a_full_buffer_stops_reading_and_pushing() {
+    let mut world = World::new();
+    let text = "x".repeat(3000);
+    for _ in 0..100 {
+        world.line(ANN, &format!("SEND bob {text}"));
+        world.said(ANN);
+    }
+    let held = world.node.output(BOB).unwrap().len();
+    assert!((OUTPUT_BYTES_MAX..OUTPUT_BYTES_MAX + 4096).contains(&held), "{held}");
+    assert!(!world.node.wants_line(BOB));
+    let mut read = 0;
+    while read < 100 {
+        let lines = world.said(BOB).lines().count();
+        assert!(lines > 0, "{read} of 100 were read");
+        read += lines;
+    }
+    assert_eq!(world.said(BOB), "");
+}
+
+#[test]
+fn a_session_that_ends_while_it_waits_harms_nobody() {
+    let mut world = World::new();
+    world.tell(Input::Line(ANN, b"SEND bob hi"));
+    world.tell(Input::Gone(ANN));
+    world.tell(Input::Line(BOB, b"PASSWD correct-horse other-horse"));
+    for _ in 0..3 {
+        world.tell(Input::Replica(Event::Tick));
+        let mark = Mark { last: world.stored, vote: world.vote };
+        world.tell(Input::Replica(Event::Stored(mark)));
+    }
+    world.tell(Input::Gone(BOB));
+    world.turn();
+    assert_eq!(world.node.jobs, 0);
+    assert!(world.node.sessions.is_empty() && world.node.online.is_empty());
+    assert_eq!(world.node.mailboxes.messages(), 1, "a request that was taken is carried out");
+}
+
+#[test]
+fn who_does_not_log_in_is_told_and_closed() {
+    let mut world = World::new();
+    let late = SessionId(9);
+    world.tell(Input::Opened(late));
+    world.now += Duration::from_secs(59);
+    world.turn();
+    assert!(!world.node.is_finished(late));
+    world.now += Duration::from_secs(2);
+    world.turn();
+    assert!(world.said(late).starts_with("NOTE login-timeout "));
+    assert!(world.node.is_finished(late) && !world.node.is_finished(ANN));
+}
+
+#[test]
+fn a_stopping_node_answers_what_it_took() {
+    let mut world = World::new();
+    world.tell(Input::Line(ANN, b"SEND bob hi"));
+    world.tell(Input::Stop);
+    assert!(!world.node.wants_line(ANN));
+    world.turn();
+    let said = world.said(ANN);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "OK 1");
+    assert!(lines[1].starts_with("NOTE stopping ") && lines.len() == 2);
+    assert!(world.said(BOB).lines().last().unwrap().starts_with("NOTE stopping "));
+    assert!(world.node.is_finished(ANN) && world.node.is_finished(BOB));
+}
+
+#[test]
+fn a_kind_of_entry_from_the_future_stops_the_node() {
+    let mut world = World::new();
+    let mut out = crate::replica::Out::default();
+    let kind = crate::record::Kind(77);
+    world.node.replica.propose(WallTime(0), kind, |_| {}, &mut out).unwrap();
+    let record = Record::parse(&out.bytes).unwrap();
+    world.log.0.push(record.bytes.to_vec());
+    let gauges = Gauges::default;
+    let context = Context { now: world.now, wall: WallTime(0), log: &world.log, gauges: &gauges };
+    let mut out = Output::default();
+    world.node.handle(&context, Input::Replica(Event::Tick), &mut out).unwrap();
+    let mark = Mark { last: record.index, vote: world.vote };
+    let stopped = world.node.handle(&context, Input::Replica(Event::Stored(mark)), &mut out);
+    assert!(stopped.unwrap_err().0.contains("a newer version"));
+}
