@@ -1,0 +1,92 @@
+//! `figures`: the parts in their order, each with a group of its own.
+
+use crate::group::Group;
+use crate::{footprint, load, process, takeover};
+use clap::{Args, ValueEnum};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Options of `postern-tools figures`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The `postern` binary; by default the one beside this program.
+    #[arg(long)]
+    postern: Option<PathBuf>,
+    /// Measures only this.
+    #[arg(long, value_name = "NAME")]
+    only: Option<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// From the death of the primary to the next acknowledged message.
+    Takeover,
+    /// One client, one request at a time.
+    Latency,
+    /// Many clients at once.
+    Batching,
+    /// Resident memory, idle and with idle clients.
+    Memory,
+    /// What servers do when nobody asks for anything.
+    Idle,
+}
+
+impl Part {
+    fn measure(self, group: &mut Group) -> Result<String, String> {
+        match self {
+            Part::Takeover => takeover::measure(group),
+            Part::Latency => load::latency(group),
+            Part::Batching => load::batching(group),
+            Part::Memory => footprint::memory(group),
+            Part::Idle => footprint::idle(group),
+        }
+    }
+}
+
+/// Prints the figures of all parts, or of the one that was asked for.
+///
+/// # Errors
+/// Why a part could not be measured, with the last words of its servers.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    if cfg!(debug_assertions) {
+        say("Built without --release: these figures say little.\n")?;
+    }
+    process::raise_file_limit();
+    let postern = match &options.postern {
+        Some(path) => path.clone(),
+        None => beside_this()?,
+    };
+    for part in Part::value_variants() {
+        if options.only.is_some_and(|only| only != *part) {
+            continue;
+        }
+        let name = format!("{part:?}").to_lowercase();
+        // A fresh group each, so that no part finds what another left in logs and meters.
+        let mut group = Group::start(&postern).map_err(|why| format!("{name}: {why}"))?;
+        let text = part.measure(&mut group);
+        let text = text.map_err(|why| format!("{name}: {why}\n{}", group.last_words()))?;
+        say(&format!("{name}\n{text}"))?;
+        // Who kills servers is told that they are gone.
+        let expected = |line: &String| part == &Part::Takeover && line.ends_with("dropped: Gone");
+        for line in group.warnings().iter().filter(|line| !expected(line)) {
+            say(&format!("  a server said: {line}\n"))?;
+        }
+    }
+    Ok(())
+}
+
+fn beside_this() -> Result<PathBuf, String> {
+    let this = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
+    let postern = this.with_file_name("postern");
+    if postern.exists() {
+        return Ok(postern);
+    }
+    let shown = postern.display();
+    Err(format!("{shown}: is not there; build it with `cargo build --release`, or name another"))
+}
+
+fn say(text: &str) -> Result<(), String> {
+    let mut out = std::io::stdout();
+    let said = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    said.map_err(|error| format!("stdout: {error}"))
+}

@@ -1,0 +1,249 @@
+//! Three servers as child processes, on addresses and in folders that nobody else uses.
+
+use postern::commands::{Answer, ask_status};
+use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The size of a group.
+pub(crate) const SERVERS: usize = 3;
+/// Ports from here on are given to outgoing connections.
+const PORTS_END: u16 = 32_768;
+const PORTS_BEGIN: u16 = 10_000;
+/// How often states are looked at while one is waited for.
+const LOOK_TIME: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_millis(500);
+/// More than a server that was dropped too often is made to wait.
+const SETTLE_TIME: Duration = Duration::from_secs(60);
+/// Lines of each log that are shown when a part fails.
+const LAST_WORDS: usize = 12;
+
+/// The group; what it started ends with it.
+pub(crate) struct Group {
+    postern: PathBuf,
+    servers: [SocketAddr; SERVERS],
+    children: [Option<Child>; SERVERS],
+    folder: TempDir,
+}
+
+impl Group {
+    /// Makes a new group, starts its servers and waits until all are members.
+    pub(crate) fn start(postern: &Path) -> Result<Group, String> {
+        let servers = draw_addresses()?;
+        let folder = folder()?;
+        let list = servers.map(|server| server.to_string()).join(",");
+        let made = Command::new(postern)
+            .args(["init", "--servers", &list, "--out"])
+            .arg(folder.path().join("postern.toml"))
+            .output()
+            .map_err(|error| format!("{}: {error}", postern.display()))?;
+        if !made.status.success() {
+            return Err(String::from_utf8_lossy(&made.stderr).trim_end().to_owned());
+        }
+        let children = [const { None }; SERVERS];
+        let mut group = Group { postern: postern.to_owned(), servers, children, folder };
+        for at in 0..SERVERS {
+            group.start_server(at)?;
+        }
+        group.settle().map_err(|why| format!("{why}\n{}", group.last_words()))?;
+        Ok(group)
+    }
+
+    /// Starts a server that does not run.
+    pub(crate) fn start_server(&mut self, at: usize) -> Result<(), String> {
+        let failed = |error| format!("server {}: {error}", at + 1);
+        let log = File::options().create(true).append(true).open(self.log(at)).map_err(failed)?;
+        let child = Command::new(&self.postern)
+            .args(["serve", "--stop-with-stdin", "--config"])
+            .arg(self.folder.path().join("postern.toml"))
+            .args(["--id", &(at + 1).to_string(), "--data"])
+            .arg(self.folder.path().join(format!("data{}", at + 1)))
+            // The pipe ends with this process, however that ends.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.children[at] = Some(child.map_err(failed)?);
+        Ok(())
+    }
+
+    /// Ends a server with SIGKILL, without waiting until it is gone.
+    pub(crate) fn kill(&mut self, at: usize) -> Result<(), String> {
+        let child = self.children[at].as_mut().ok_or_else(|| not_running(at))?;
+        child.kill().map_err(|error| format!("kill: {error}"))
+    }
+
+    /// Waits until a killed server is gone.
+    pub(crate) fn reap(&mut self, at: usize) -> Result<(), String> {
+        let mut child = self.children[at].take().ok_or_else(|| not_running(at))?;
+        child.wait().map(|_| ()).map_err(|error| format!("wait: {error}"))
+    }
+
+    /// The process of a server.
+    pub(crate) fn pid(&self, at: usize) -> Result<u32, String> {
+        self.children[at].as_ref().map(Child::id).ok_or_else(|| not_running(at))
+    }
+
+    /// Where a server listens.
+    pub(crate) fn address(&self, at: usize) -> SocketAddr {
+        self.servers[at]
+    }
+
+    /// What a server says of itself.
+    pub(crate) fn status(&self, at: usize) -> Option<Answer> {
+        ask_status(&self.servers[at].to_string(), PATIENCE)
+    }
+
+    /// A folder beside the data, on the same disk.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Waits until all servers are members of an open group, and says which one is primary.
+    pub(crate) fn settle(&mut self) -> Result<usize, String> {
+        let end = Instant::now() + SETTLE_TIME;
+        loop {
+            let states: Vec<Option<Answer>> = (0..SERVERS).map(|at| self.status(at)).collect();
+            if let Some(primary) = settled(&states) {
+                return Ok(primary);
+            }
+            self.check_all_run()?;
+            if Instant::now() > end {
+                let seconds = SETTLE_TIME.as_secs();
+                return Err(format!("not three members after {seconds} s: {}", shown(&states)));
+            }
+            thread::sleep(LOOK_TIME);
+        }
+    }
+
+    /// Waits until a value in a server's `STATUS` is what is wanted.
+    pub(crate) fn wait_for(&mut self, at: usize, key: &str, value: &str) -> Result<(), String> {
+        let end = Instant::now() + SETTLE_TIME;
+        let is = |state: Answer| state.get(key).is_some_and(|is| is == value);
+        while !self.status(at).is_some_and(is) {
+            self.check_all_run()?;
+            if Instant::now() > end {
+                return Err(format!("server {}: {key} does not become {value}", at + 1));
+            }
+            thread::sleep(LOOK_TIME);
+        }
+        Ok(())
+    }
+
+    /// Lets time pass in which nobody asks the servers for anything; they must outlive it.
+    pub(crate) fn leave_alone(&mut self, time: Duration) -> Result<(), String> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.check_all_run()?;
+            thread::sleep(LOOK_TIME);
+        }
+        Ok(())
+    }
+
+    fn check_all_run(&mut self) -> Result<(), String> {
+        for (at, child) in self.children.iter_mut().enumerate() {
+            let Some(child) = child else { continue };
+            let ended = child.try_wait().map_err(|error| format!("wait: {error}"))?;
+            if let Some(status) = ended {
+                return Err(format!("server {} ended by itself: {status}", at + 1));
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&self, at: usize) -> PathBuf {
+        self.folder.path().join(format!("server{}.log", at + 1))
+    }
+
+    fn log_lines(&self, at: usize) -> Vec<String> {
+        let text = fs::read_to_string(self.log(at)).unwrap_or_default();
+        text.lines().map(|line| format!("server {}: {line}", at + 1)).collect()
+    }
+
+    /// The ends of all logs.
+    pub(crate) fn last_words(&self) -> String {
+        let ends = (0..SERVERS).flat_map(|at| {
+            let mut lines = self.log_lines(at);
+            lines.split_off(lines.len().saturating_sub(LAST_WORDS))
+        });
+        ends.collect::<Vec<_>>().join("\n")
+    }
+
+    /// What the servers complained about.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let lines = (0..SERVERS).flat_map(|at| self.log_lines(at));
+        let bad = |line: &String| ["WARN", "ERROR", "panicked"].iter().any(|w| line.contains(w));
+        lines.filter(bad).collect()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            // One that has ended already needs no end.
+            let _ = child.kill().and_then(|()| child.wait());
+        }
+    }
+}
+
+fn not_running(at: usize) -> String {
+    format!("server {} does not run", at + 1)
+}
+
+/// The primary, when every server answers and knows all three members.
+fn settled(states: &[Option<Answer>]) -> Option<usize> {
+    let mut primary = None;
+    for (at, state) in states.iter().enumerate() {
+        let state = state.as_ref()?;
+        let is = |key: &str, value: &str| state.get(key).is_some_and(|is| is == value);
+        let members = state.get("members")?.split(',').count();
+        if members != SERVERS || !is("missing", "-") || !is("gate", "open") {
+            return None;
+        }
+        if is("role", "primary") && is("waiting", "-") {
+            primary = Some(at);
+        } else if !is("role", "backup") || is("primary", "-") {
+            return None;
+        }
+    }
+    primary
+}
+
+fn shown(states: &[Option<Answer>]) -> String {
+    let of = |state: &Option<Answer>| match state {
+        None => "does not answer".to_owned(),
+        Some(state) => ["role", "members", "gate", "waiting"]
+            .map(|key| format!("{key} {}", state.get(key).map_or("?", String::as_str)))
+            .join(", "),
+    };
+    states.iter().map(of).collect::<Vec<_>>().join("; ")
+}
+
+/// Addresses of 127.0.0.0/8, so that runs beside each other do not meet.
+fn draw_addresses() -> Result<[SocketAddr; SERVERS], String> {
+    let mut found = [SocketAddr::from(([0, 0, 0, 0], 0)); SERVERS];
+    for (at, address) in found.iter_mut().enumerate() {
+        // The keys of a hasher are the randomness that the standard library has.
+        let [x, y, z, _, low, high, ..] = RandomState::new().hash_one(at).to_le_bytes();
+        let ip = Ipv4Addr::new(127, x, y, z.clamp(1, 254));
+        let port = PORTS_BEGIN + u16::from_le_bytes([low, high]) % (PORTS_END - PORTS_BEGIN);
+        *address = SocketAddr::from((ip, port));
+        TcpListener::bind(*address).map_err(|error| format!("{address}: {error}"))?;
+    }
+    Ok(found)
+}
+
+/// Where builds go rather than where temporary files go, which may be memory and not a disk.
+fn folder() -> Result<TempDir, String> {
+    let target = Path::new("target");
+    let base = if target.is_dir() { target } else { Path::new(".") };
+    let made = base
+        .canonicalize()
+        .and_then(|base| tempfile::Builder::new().prefix("postern-figures-").tempdir_in(base));
+    made.map_err(|error| format!("{}: {error}", base.display()))
+}

@@ -1,0 +1,133 @@
+//! From the death of a primary to the next message that is acknowledged.
+
+use crate::client::{self, Client, is_ok};
+use crate::group::{Group, SERVERS};
+use crate::stats::{median, ms, verdict, worst};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 10;
+/// Logins of a healthy group before each round: each is one password hash and little else.
+const LOGINS: usize = 3;
+const RETRY_TIME: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What may come on top of the hash of the login.
+const TARGET: Duration = Duration::from_millis(100);
+const TEXT_BYTES: usize = 100;
+
+/// Kills primaries.
+pub(crate) fn measure(group: &mut Group) -> Result<String, String> {
+    let mut primary = group.settle()?;
+    client::create_accounts(group.address(primary))?;
+    let (mut logins, mut takeovers, mut returns) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        for _ in 0..LOGINS {
+            logins.push(time_login(group.address(primary))?);
+        }
+        takeovers.push(take_over(group, primary)?);
+        let began = Instant::now();
+        group.start_server(primary)?;
+        primary = group.settle()?;
+        returns.push(began.elapsed());
+    }
+    Ok(report(&takeovers, &logins, &returns))
+}
+
+fn report(takeovers: &[Duration], logins: &[Duration], returns: &[Duration]) -> String {
+    let hash = median(logins);
+    let beyond = median(takeovers).saturating_sub(hash);
+    let worst_beyond = worst(takeovers).saturating_sub(hash);
+    let each: Vec<String> =
+        takeovers.iter().map(|t| format!("{:.0}", t.as_secs_f64() * 1e3)).collect();
+    format!(
+        "  kill -9 to SEND acknowledged: median {}, worst {} of {ROUNDS} ({} ms)\n  \
+         baseline, one password hash (LOGIN, group healthy): median {}\n  \
+         without that hash: median {} ({}), worst {} ({}); target: at most {}\n  \
+         restart to three members again: median {}, worst {}\n",
+        ms(median(takeovers)),
+        ms(worst(takeovers)),
+        each.join(" "),
+        ms(hash),
+        ms(beyond),
+        verdict(beyond <= TARGET),
+        ms(worst_beyond),
+        verdict(worst_beyond <= TARGET),
+        ms(TARGET),
+        ms(median(returns)),
+        ms(worst(returns)),
+    )
+}
+
+fn time_login(server: SocketAddr) -> Result<Duration, String> {
+    let mut client = Client::connect(server)?;
+    let began = Instant::now();
+    client.must(&client::login())?;
+    Ok(began.elapsed())
+}
+
+/// Kills the primary; the time until somebody's message is acknowledged by another server.
+fn take_over(group: &mut Group, primary: usize) -> Result<Duration, String> {
+    let backups = (0..SERVERS).filter(|at| *at != primary).map(|at| group.address(at));
+    let backups: Vec<SocketAddr> = backups.collect();
+    let began = Instant::now();
+    group.kill(primary)?;
+    let done = AtomicBool::new(false);
+    let ends: Vec<Result<Instant, String>> = thread::scope(|scope| {
+        let done = &done;
+        let both = backups.iter().map(|server| scope.spawn(|| contend(*server, done)));
+        // Both must run before one is waited for.
+        let both: Vec<_> = both.collect();
+        let join = |one: thread::ScopedJoinHandle<'_, _>| {
+            one.join().unwrap_or_else(|_| Err("a client panicked".to_owned()))
+        };
+        both.into_iter().map(join).collect()
+    });
+    group.reap(primary)?;
+    let first = ends.iter().flatten().min();
+    let why = || {
+        let last: Vec<&str> =
+            ends.iter().filter_map(|end| end.as_ref().err()).map(String::as_str).collect();
+        format!("nobody took over in {} s: {}", PATIENCE.as_secs(), last.join("; "))
+    };
+    first.map(|end| *end - began).ok_or_else(why)
+}
+
+/// Tries one server until a message is acknowledged there, or `done` says elsewhere.
+fn contend(server: SocketAddr, done: &AtomicBool) -> Result<Instant, String> {
+    let end = Instant::now() + PATIENCE;
+    let mut client = None;
+    let mut last = String::new();
+    while !done.load(Ordering::Relaxed) && Instant::now() < end {
+        match try_send(server, &mut client) {
+            Ok(None) => {
+                let at = Instant::now();
+                done.store(true, Ordering::Relaxed);
+                return Ok(at);
+            }
+            Ok(Some(refusal)) => last = refusal,
+            Err(why) => {
+                client = None;
+                last = why;
+            }
+        }
+        thread::sleep(RETRY_TIME);
+    }
+    Err(format!("{server}: {last}"))
+}
+
+/// Logs in and sends; a refused login may be asked for again on the same connection.
+fn try_send(server: SocketAddr, slot: &mut Option<Client>) -> Result<Option<String>, String> {
+    let client = match slot {
+        Some(client) => client,
+        None => slot.insert(Client::connect(server)?),
+    };
+    let answer = client.ask(&client::login())?;
+    if !is_ok(answer) {
+        return Ok(Some(answer.to_owned()));
+    }
+    // Refused here, it is tried again in a new session.
+    client.must(&client::send(TEXT_BYTES))?;
+    Ok(None)
+}
