@@ -5,16 +5,9 @@ mod common;
 
 use common::Group;
 
-fn alone() -> Group {
-    let mut group = Group::new(1);
-    group.start(1);
-    group.wait_members(1);
-    group
-}
-
 #[test]
 fn login_replays_and_then_pushes() {
-    let group = alone();
+    let group = Group::alone();
     let mut ann = group.client(1, "ann");
     group.client(1, "bob");
     for n in 1..=5 {
@@ -42,7 +35,7 @@ fn login_replays_and_then_pushes() {
 
 #[test]
 fn an_ok_comes_before_the_message_that_it_caused() {
-    let group = alone();
+    let group = Group::alone();
     let mut ann = group.client(1, "ann");
     for n in 1..=20 {
         ann.send(&format!("SEND ann x{n}"));
@@ -67,7 +60,7 @@ fn an_ok_comes_before_the_message_that_it_caused() {
 
 #[test]
 fn passwords_and_deletion_close_the_other_sessions() {
-    let group = alone();
+    let group = Group::alone();
     let mut desk = group.client(1, "ann");
     let mut phone = group.client(1, "ann");
     assert!(desk.ask("PASSWD wrong-horse new-password").starts_with("ERR wrong-password"));
@@ -87,7 +80,7 @@ fn passwords_and_deletion_close_the_other_sessions() {
 
 #[test]
 fn users_are_listed_by_name() {
-    let group = alone();
+    let group = Group::alone();
     let mut ann = group.client(1, "ann");
     drop(group.client(1, "bob"));
     group.wait(1, "bob is gone", |status| status["sessions"] == "1");

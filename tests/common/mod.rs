@@ -49,6 +49,14 @@ impl Group {
         Group { dir, servers, children: (0..count).map(|_| None).collect() }
     }
 
+    /// A group of one, running.
+    pub fn alone() -> Group {
+        let mut group = Group::new(1);
+        group.start(1);
+        group.wait_members(1);
+        group
+    }
+
     /// A group of three with the gate open.
     pub fn open() -> Group {
         let mut group = Group::new(3);
