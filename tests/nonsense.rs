@@ -13,6 +13,11 @@ fn long_lines_are_thrown_away_as_they_come() {
     client.send(&"x".repeat(10_000_000));
     assert!(client.answer().starts_with("ERR too-long"));
     assert_eq!(client.ask("PING after"), "OK after");
+    // Its answer has its place among the others.
+    client.send(&format!("CREATE ann correct-horse\n{}\nPING end", "x".repeat(5000)));
+    assert_eq!(client.answer(), "OK ann");
+    assert!(client.answer().starts_with("ERR too-long"));
+    assert_eq!(client.answer(), "OK end");
     client.send(&format!("PING {}", "y".repeat(4096 - 6)));
     assert_eq!(client.answer().len(), 4096 - 6 + 3);
     let memory: u64 = group.status(1).unwrap()["memory_bytes"].parse().unwrap();

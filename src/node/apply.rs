@@ -63,7 +63,9 @@ impl Node {
         outcome: Outcome,
     ) {
         let id = pending.session;
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        // One that is being closed was told that it is; its change counts all the same.
+        let open = self.sessions.get_mut(&id).filter(|session| !session.closing);
+        let Some(session) = open else { return };
         let write = |out: &mut Vec<u8>| write_outcome(out, change, outcome);
         if let Step::Logged(task) = &session.step {
             let deletes = matches!(task, Task::Delete { .. }) && outcome == Outcome::Done;

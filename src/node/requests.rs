@@ -232,9 +232,12 @@ impl Node {
         {
             self.reads.pop_front();
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            if let Step::Reading(task) = std::mem::take(&mut session.step) {
-                self.set_deadline(id, None);
-                self.resume(world, id, task, out);
+            match std::mem::take(&mut session.step) {
+                Step::Reading(task) => {
+                    self.set_deadline(id, None);
+                    self.resume(world, id, task, out);
+                }
+                step => session.step = step,
             }
         }
     }

@@ -204,6 +204,34 @@ fn a_session_that_ends_while_it_waits_harms_nobody() {
 }
 
 #[test]
+fn a_session_closed_by_another_one_may_have_changes_under_way() {
+    let mut world = World::new();
+    let phone = SessionId(7);
+    world.tell(Input::Opened(phone));
+    world.line(phone, "LOGIN ann correct-horse");
+    for closing in ["PASSWD correct-horse other-horse", "DELETE ann other-horse"] {
+        world.tell(Input::Line(ANN, closing.as_bytes()));
+        world.tell(Input::Replica(Event::Tick));
+        let mark = Mark { last: world.stored, vote: world.vote };
+        world.tell(Input::Replica(Event::Stored(mark)));
+        // The password is being checked: what the phone sends now is logged behind the change.
+        while let Some(job) = world.jobs.pop() {
+            let made = Hashed::Made(format!("hash of {}", job.password));
+            let done = if job.against.is_some() { Hashed::Checked(true) } else { made };
+            world.tell(Input::Hashed(ANN, done));
+        }
+        if world.node.wants_line(phone) {
+            world.tell(Input::Line(phone, b"SEND bob late"));
+            world.tell(Input::Line(phone, b"SEND bob later"));
+        }
+        world.turn();
+    }
+    assert!(world.said(phone).lines().last().unwrap().starts_with("NOTE "));
+    assert!(world.node.is_finished(phone));
+    assert_eq!(world.node.mailboxes.messages(), 2);
+}
+
+#[test]
 fn who_does_not_log_in_is_told_and_closed() {
     let mut world = World::new();
     let late = SessionId(9);

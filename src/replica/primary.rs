@@ -284,6 +284,7 @@ impl Replica {
     }
 
     pub(super) fn on_behind(&mut self, from: Member, term: Term, hint: Index) {
+        let hint = hint.min(self.last());
         let Role::Primary(primary) = &mut self.role else { return };
         if term != self.vote.term {
             return;

@@ -61,6 +61,8 @@ impl Server {
         let mut used = 0;
         while !ended {
             match front(&input[used..], skipping) {
+                // Its answer has its place among the others.
+                Front::TooLong(..) if !skipping && !self.node.wants_line(session) => break,
                 Front::TooLong(bytes, complete) => {
                     used += bytes;
                     if !skipping {
