@@ -169,6 +169,7 @@ impl Replica {
         ask: Ask,
         out: &mut Out,
     ) {
+        self.leave_primary(from);
         let own = self.vote.term;
         let free = ask.term > own
             || (ask.term == own && self.vote.given.is_none_or(|given| given == from));
@@ -269,10 +270,11 @@ impl Replica {
         self.restless = true;
     }
 
-    pub(super) fn on_stepped_down(&mut self, from: Member, term: Term) {
+    /// Follows this server no more: it has said that it is not primary. A link keeps its order,
+    /// so an append that came before was of an earlier time.
+    pub(super) fn leave_primary(&mut self, from: Member) {
         if let Role::Follower(following) = &mut self.role
             && following.primary == Some(from)
-            && term == self.vote.term
         {
             following.primary = None;
             self.restless = true;

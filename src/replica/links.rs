@@ -153,9 +153,10 @@ impl Replica {
     }
 
     pub(super) fn ping(&mut self, now: Moment, out: &mut Out) {
+        let leads = matches!(self.role, Role::Primary(_));
         for peer in &self.peers {
             if let Some(link) = &peer.link {
-                out.send(link.id, Packet::Ping { sent: now });
+                out.send(link.id, Packet::Ping { sent: now, leads });
             }
         }
     }

@@ -403,7 +403,12 @@ impl Replica {
         let Some(at) = self.peers.iter().position(|peer| peer.has_link(link)) else { return };
         let from = self.peers[at].link.as_ref().expect("this peer has this link").member;
         match packet {
-            Packet::Ping { sent } => out.send(link, Packet::Pong { sent }),
+            Packet::Ping { sent, leads } => {
+                out.send(link, Packet::Pong { sent });
+                if !leads {
+                    self.leave_primary(from);
+                }
+            }
             Packet::Pong { sent } => self.on_pong(at, sent, now),
             Packet::Blank { met } => {
                 self.peers[at].said_blank = Some(met);
@@ -421,7 +426,7 @@ impl Replica {
             }
             Packet::AskVote(ask) => self.on_ask_vote(now, from, link, ask, out),
             Packet::Vote { term, granted } => self.on_vote(from, term, granted, out),
-            Packet::SteppedDown { term } => self.on_stepped_down(from, term),
+            Packet::SteppedDown { .. } => self.leave_primary(from),
             Packet::Hello(_) | Packet::Foreign { .. } | Packet::Refused(_) => {
                 self.lose_link(now, at, Some(Closing::Nonsense), out);
             }

@@ -111,6 +111,8 @@ pub enum Packet {
     Ping {
         /// The sender's clock, returned as it is.
         sent: Moment,
+        /// The sender is primary: who stepped down while a link was lost says so here.
+        leads: bool,
     },
     /// The answer to a ping.
     Pong {
@@ -200,7 +202,11 @@ impl Packet {
                 out.write_u16::<LE>(version)
             }
             Packet::Refused(refusal) => out.write_u8(2).and_then(|()| out.write_u8(refusal as u8)),
-            Packet::Ping { sent } => out.write_u8(3).and_then(|()| out.write_u64::<LE>(sent.0)),
+            Packet::Ping { sent, leads } => {
+                out.write_u8(3)?;
+                out.write_u64::<LE>(sent.0)?;
+                out.write_u8(u8::from(leads))
+            }
             Packet::Pong { sent } => out.write_u8(4).and_then(|()| out.write_u64::<LE>(sent.0)),
             Packet::Blank { met } => {
                 out.write_u8(5)?;
@@ -255,7 +261,10 @@ impl Packet {
                 version => return Ok((Packet::Foreign { version }, &[])),
             },
             2 => Packet::Refused(Refusal::from_number(rest.read_u8()?)?),
-            3 => Packet::Ping { sent: Moment(rest.read_u64::<LE>()?) },
+            3 => {
+                let sent = Moment(rest.read_u64::<LE>()?);
+                Packet::Ping { sent, leads: read_bool(rest)? }
+            }
             4 => Packet::Pong { sent: Moment(rest.read_u64::<LE>()?) },
             5 => {
                 let mut met = [DiskId(0); 3];
@@ -441,7 +450,7 @@ mod tests {
         let mut all = vec![
             Packet::Hello(hello),
             Packet::Foreign { version: 77 },
-            Packet::Ping { sent: Moment(1) },
+            Packet::Ping { sent: Moment(1), leads: true },
             Packet::Pong { sent: Moment(2) },
             Packet::Blank { met: [DiskId(1), DiskId(2), DiskId(3)] },
             Packet::Append(append),

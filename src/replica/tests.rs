@@ -624,6 +624,23 @@ fn a_primary_that_is_cut_off_steps_down_and_its_entries_go() {
 }
 
 #[test]
+fn a_primary_that_stepped_down_unheard_is_not_waited_for() {
+    let mut world = formed(12);
+    let old = world.primary().unwrap();
+    let others: Vec<u8> = (1..=3).filter(|n| *n != old).collect();
+    // What it says when it steps down is lost, and so are the elections of the others.
+    for (a, b) in [(old, others[0]), (old, others[1]), (others[0], others[1])] {
+        world.cut.insert((a, b));
+        world.cut.insert((b, a));
+    }
+    world.run_until(6_000, "it steps down", |world| {
+        world.running[&old].replica.standpoint() != Standpoint::Primary
+    });
+    world.cut.clear();
+    world.wait_members(8_000, 3);
+}
+
+#[test]
 fn a_one_way_cut_drops_the_backup_without_a_storm() {
     let mut world = formed(8);
     let primary = world.primary().unwrap();
