@@ -117,6 +117,14 @@ impl Replica {
             return false;
         }
         let again = before.restated();
+        let added = config.members().find(|member| !before.has(*member));
+        if let (Role::Primary(primary), Some(member)) = (&mut self.role, added) {
+            // It is asked anew before it is tried again, and not for ever.
+            primary.drops.push((member.id, now));
+            if let Some(progress) = primary.progress_mut(member) {
+                progress.caught_up = false;
+            }
+        }
         log::warn!("the members {config} can't be reached: withdrawn");
         self.append_config(self.vote.term, wall, again, out);
         true
@@ -173,6 +181,8 @@ impl Replica {
             config.member(learner.id).is_none()
                 && caught_up
                 && self.hears(*learner, now)
+                // Else it would be withdrawn in the same moment, and added again, for ever.
+                && self.loss(*learner, now).is_none()
                 && !self.is_penalized(learner.id, now)
         });
         let Some(learner) = learner else { return false };
