@@ -213,9 +213,15 @@ impl Replica {
         out: &mut Out,
     ) {
         let is_member = self.config().is_some_and(|config| config.has(member));
+        let silence = self.silence();
         let Role::Primary(primary) = &mut self.role else { return };
         let (round, term) = (primary.round, self.vote.term);
+        let (start, patience) = (primary.term_start, silence * 2);
         let Some(progress) = primary.progress_mut(member) else { return };
+        // Whoever is sick was given up at `T`. What is still waited for may never have arrived.
+        if progress.waits_since().is_some_and(|since| now >= since + patience) {
+            progress.reset(start);
+        }
         // Learners are sent committed entries only: one that comes back must not bring an entry
         // that the members have given up.
         let limit = if is_member { self.flushed } else { self.committed.min(self.flushed) };
