@@ -40,9 +40,19 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let Step::Showing { next, last, login } = session.step else { return Ok(()) };
         let Some(reader) = login.or(session.login) else { return Ok(()) };
+        // A LOGIN under way is on no list of sessions that a changed account closes.
+        let account = self.mailboxes.account(reader.user);
+        let same = account.is_some_and(|account| {
+            account.created == reader.created
+                && (login.is_none() || account.password_set == reader.set)
+        });
+        if !same {
+            self.finish(world.now, id, super::requests::wrong_password);
+            return Ok(());
+        }
         let reached = self.write_messages(world, id, reader, next, last)?;
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        if reached <= last && self.mailboxes.account(reader.user).is_some() {
+        if reached <= last {
             session.step = Step::Showing { next: reached, last, login };
             return Ok(());
         }
@@ -50,11 +60,6 @@ impl Node {
             self.finish(world.now, id, |out| protocol::ok(out, last));
             return Ok(());
         };
-        let lives = self.mailboxes.account(login.user).map(|account| account.created);
-        if lives != Some(login.created) {
-            self.finish(world.now, id, super::requests::wrong_password);
-            return Ok(());
-        }
         session.login = Some(login);
         self.online.entry(login.user).or_default().push(id);
         let user = login.user;

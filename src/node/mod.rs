@@ -286,6 +286,11 @@ impl Node {
         self.stopping.is_some_and(|deadline| now >= deadline || self.sessions.is_empty())
     }
 
+    /// How long a client may stay without logging in, silent or not.
+    pub fn login_timeout(&self) -> Duration {
+        self.setup.login_timeout
+    }
+
     /// The replica.
     pub fn replica(&self) -> &Replica {
         &self.replica
@@ -393,6 +398,8 @@ impl Node {
             self.set_deadline(id, slow);
         }
         self.start_moving(id);
+        // Lines that waited for room may be taken now.
+        self.touch(id);
     }
 
     fn on_input_ended(&mut self, now: Moment, id: SessionId, unfinished: bool) {

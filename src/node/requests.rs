@@ -392,7 +392,12 @@ impl Node {
                 match after.resolve(last) {
                     None => self.finish(world.now, id, |out| beyond_end(out, last)),
                     Some(after) => {
-                        self.show(id, after, last, Some(Login { user, created, next: last + 1 }));
+                        self.show(
+                            id,
+                            after,
+                            last,
+                            Some(Login { user, created, set, next: last + 1 }),
+                        );
                     }
                 }
             }

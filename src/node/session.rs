@@ -11,6 +11,8 @@ pub(super) struct Login {
     pub(super) user: UserName,
     /// The entry that created the account.
     pub(super) created: Index,
+    /// The entry that set the password it was let in with.
+    pub(super) set: Index,
     /// The next message to push.
     pub(super) next: u64,
 }

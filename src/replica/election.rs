@@ -132,7 +132,9 @@ impl Replica {
             candidacy.granted.push(self.me);
         }
         let count = |voters: &[Member]| config.members().filter(|m| voters.contains(m)).count();
-        let won = count(&candidacy.granted) >= config.majority();
+        // The own vote is stored before its term is led, whoever else has voted.
+        let stored = !candidacy.real || vote_counts;
+        let won = stored && count(&candidacy.granted) >= config.majority();
         let lost = count(&candidacy.refused) > config.count() - config.majority();
         let (real, began, term) = (candidacy.real, candidacy.began, candidacy.term);
         if won && real {

@@ -47,9 +47,8 @@ impl Server {
         }
         if let Some(key) = self.insert(socket, Kind::Unknown { over }) {
             self.strangers += 1;
-            if over {
-                self.set_deadline(key, Some(self.now() + OVERFLOW_TIME));
-            }
+            let time = if over { OVERFLOW_TIME } else { self.node.login_timeout() };
+            self.set_deadline(key, Some(self.now() + time));
             self.list(key);
         }
     }
@@ -91,6 +90,7 @@ impl Server {
         } else {
             let session = crate::names::SessionId(id);
             connection.kind = Kind::Client { session, skipping: false, ended: false };
+            self.set_deadline(key, None);
             self.client_opened(key, session);
         }
     }

@@ -121,7 +121,6 @@ impl Server {
         }
         let deadline = self.now() + super::LINGER_TIME;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        self.strangers -= 1;
         let shut = connection.socket.shutdown(std::net::Shutdown::Write);
         connection.kind = Kind::Lingering;
         connection.input = Vec::new();

@@ -486,9 +486,9 @@ impl Server {
                 self.strangers -= 1;
                 self.tell_or_fail(Input::Gone(session));
             }
-            Kind::Unknown { .. } => self.strangers -= 1,
+            Kind::Unknown { .. } | Kind::Lingering => self.strangers -= 1,
             Kind::Link { link } => self.tell_or_fail(Input::Replica(Event::Ended { link })),
-            Kind::Dialling { .. } | Kind::Lingering => {}
+            Kind::Dialling { .. } => {}
         }
     }
 
