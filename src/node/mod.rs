@@ -19,7 +19,7 @@ use crate::protocol::{self, Code};
 use crate::replica::{Event, LogReader, Out, Replica, Standpoint};
 #[cfg(test)]
 pub(crate) use requests::NOBODY;
-use session::{Session, Slot, Step};
+use session::{Session, Step};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
@@ -228,7 +228,7 @@ impl Node {
                 self.on_input_ended(world.now, session, unfinished);
             }
             Input::Drained(session) => {
-                self.on_drained(world.now, session);
+                self.on_drained(session);
                 self.move_messages(world)?;
             }
             Input::Gone(session) => self.remove(session),
@@ -258,6 +258,11 @@ impl Node {
                     && session.slots.len() < REQUESTS_MAX
                     && session.out.len() < OUTPUT_BYTES_MAX
             })
+    }
+
+    /// Whether a client is only to be sent what is left, and then closed.
+    pub fn is_closing(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_none_or(|session| session.closing)
     }
 
     /// What is to be sent to a client; the shell takes from the front what the socket takes.
@@ -362,8 +367,7 @@ impl Node {
         self.set_deadline(id, None);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if !session.closing {
-            session.slots.clear();
-            session.step = Step::Idle;
+            session.answer_unknown();
             session.closing = true;
             protocol::note(&mut session.out, code, why);
         }
@@ -379,8 +383,7 @@ impl Node {
         }
         if session.input_ended {
             session.closing = true;
-            let slow = (!session.out.is_empty()).then_some(now + crate::limits::SLOW_TIME);
-            self.set_deadline(id, slow);
+            self.set_deadline(id, None);
             self.log_out(id);
             return self.touch(id);
         }
@@ -391,12 +394,7 @@ impl Node {
         }
     }
 
-    fn on_drained(&mut self, now: Moment, id: SessionId) {
-        let Some(session) = self.sessions.get(&id) else { return };
-        if session.input_ended && session.deadline.is_some() {
-            let slow = (!session.out.is_empty()).then_some(now + crate::limits::SLOW_TIME);
-            self.set_deadline(id, slow);
-        }
+    fn on_drained(&mut self, id: SessionId) {
         self.start_moving(id);
         // Lines that waited for room may be taken now.
         self.touch(id);
@@ -425,11 +423,6 @@ impl Node {
                     let words = "the primary could not answer in time; try again";
                     self.finish(now, id, |out| protocol::error(out, Code::NotReady, words));
                     self.reads.retain(|(_, reader)| *reader != id);
-                }
-                _ if session.input_ended => {
-                    session.out.clear();
-                    session.closing = false;
-                    self.close_with(id, "slow", "nothing was taken for 60 s");
                 }
                 Step::Idle if session.login.is_none() && session.slots.is_empty() => {
                     self.close_with(id, "login-timeout", "no request came before a login");
@@ -479,25 +472,8 @@ impl Node {
         let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
         for id in ids {
             let session = self.sessions.get_mut(&id).expect("it was just listed");
-            let unknown = |out: &mut Vec<u8>| {
-                let words = "no longer primary: this change may or may not take effect";
-                protocol::error(out, Code::UnknownOutcome, words);
-            };
-            for slot in session.slots.drain(..) {
-                match slot {
-                    Slot::Logged(_) => unknown(&mut session.out),
-                    Slot::Ready(bytes) => session.out.extend_from_slice(&bytes),
-                }
-            }
-            match session.step {
-                Step::Logged(_) => unknown(&mut session.out),
-                Step::Queued(_)
-                | Step::Reading(_)
-                | Step::Checking { .. }
-                | Step::Hashing { .. } => {
-                    session.out.extend_from_slice(&refusal);
-                }
-                Step::Idle | Step::Showing { .. } | Step::Listing { .. } => {}
+            if session.answer_unknown() {
+                session.out.extend_from_slice(&refusal);
             }
             self.close_with(id, "not-primary", "another server takes over; connect again");
         }

@@ -1,6 +1,6 @@
 //! Lines in, answers out.
 
-use super::session::{Login, Step, Task};
+use super::session::{Login, Slot, Step, Task};
 use super::{Context, Hashed, Job, Node, Output, Pending};
 use crate::limits::{HASHES_MAX, UNANSWERED_BYTES_MAX};
 use crate::mailbox::Change;
@@ -140,7 +140,7 @@ impl Node {
         if let Some(index) = self.propose(world, id, &change, out)
             && let Some(session) = self.sessions.get_mut(&id)
         {
-            session.slots.push_back(super::Slot::Logged(index));
+            session.slots.push_back(Slot::Logged(index));
         }
     }
 

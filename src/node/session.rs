@@ -2,7 +2,7 @@
 
 use crate::moment::Moment;
 use crate::names::{Index, UserName};
-use crate::protocol::{After, Pattern};
+use crate::protocol::{self, After, Code, Pattern};
 use std::collections::VecDeque;
 
 /// Who is logged in on a session.
@@ -109,6 +109,29 @@ impl Session {
             write(&mut bytes);
             self.slots.push_back(Slot::Ready(bytes));
         }
+    }
+
+    /// Answers what is owed to a session that is closed now: a change that is logged may or may
+    /// not take effect. Whether a task is left that changed nothing.
+    pub(super) fn answer_unknown(&mut self) -> bool {
+        let unknown = |out: &mut Vec<u8>| {
+            let words = "this change may or may not take effect";
+            protocol::error(out, Code::UnknownOutcome, words);
+        };
+        for slot in self.slots.drain(..) {
+            match slot {
+                Slot::Logged(_) => unknown(&mut self.out),
+                Slot::Ready(bytes) => self.out.extend_from_slice(&bytes),
+            }
+        }
+        match std::mem::take(&mut self.step) {
+            Step::Logged(_) => unknown(&mut self.out),
+            Step::Idle | Step::Showing { .. } | Step::Listing { .. } => {}
+            Step::Queued(_) | Step::Reading(_) | Step::Checking { .. } | Step::Hashing { .. } => {
+                return true;
+            }
+        }
+        false
     }
 
     /// Answers the change logged at `index`, and what waited behind it.

@@ -226,7 +226,10 @@ fn a_session_closed_by_another_one_may_have_changes_under_way() {
         }
         world.turn();
     }
-    assert!(world.said(phone).lines().last().unwrap().starts_with("NOTE "));
+    let said = world.said(phone);
+    let unknown = said.lines().filter(|line| line.starts_with("ERR unknown-outcome ")).count();
+    assert_eq!(unknown, 2, "every request gets its line: {said}");
+    assert!(said.lines().last().unwrap().starts_with("NOTE "));
     assert!(world.node.is_finished(phone));
     assert_eq!(world.node.mailboxes.messages(), 2);
 }

@@ -99,9 +99,18 @@ impl Server {
         if !output.is_empty() {
             let full = output.len() >= crate::limits::OUTPUT_BYTES_MAX;
             let was_blocked = connection.blocked;
+            let before = output.len();
             if connection.send(output).is_err() {
                 self.close(key);
                 return Ok(());
+            }
+            let (sent, left) = (output.len() < before, !output.is_empty());
+            let last_words = self.node.is_closing(session) || connection.input_closed;
+            // Who takes nothing of our last words for so long does not hold its place.
+            if last_words && left && (sent || connection.deadline.is_none()) {
+                self.set_deadline(key, Some(self.now() + crate::limits::SLOW_TIME));
+            } else if !left {
+                self.set_deadline(key, None);
             }
             if full || was_blocked {
                 self.tell(Input::Drained(session))?;

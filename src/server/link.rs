@@ -160,9 +160,15 @@ impl Server {
     /// Closes a link when what is queued on it was sent, and says why.
     pub(super) fn close_link(&mut self, link: LinkId, why: Closing) {
         self.explain(why);
+        let deadline = self.now() + self.node.replica().silence() / 4;
         if let Some((key, connection)) = self.link(link) {
             connection.closing = true;
+            if matches!(why, Closing::Silent) {
+                // What is still queued would come too late, if ever.
+                connection.output = Vec::new();
+            }
             self.dirty.push(key);
+            self.set_deadline(key, Some(deadline));
         }
     }
 
