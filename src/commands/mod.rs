@@ -28,24 +28,13 @@ pub fn log_to_stderr(verbose: u8, quiet: bool) {
     let inner = SimpleLogger::new().with_level(level).with_utc_timestamps().with_colors(colors);
     log::set_max_level(level);
     let lasting = Lasting { inner, broken: AtomicBool::new(false) };
-    if log::set_boxed_logger(Box::new(lasting)).is_ok() {
-        let report = std::panic::take_hook();
-        // A panic over a closed stderr has nobody to report to.
-        std::panic::set_hook(Box::new(move |info| {
-            if stderr_works() {
-                report(info);
-            }
-        }));
-    }
+    // A second logger is never set: this is called once, before anything else.
+    let _ = log::set_boxed_logger(Box::new(lasting));
 }
 
 /// Says one line on stderr, if somebody listens.
 pub fn complain(why: &str) {
     let _ = writeln!(std::io::stderr(), "postern: {why}");
-}
-
-fn stderr_works() -> bool {
-    std::io::stderr().write_all(b"").and_then(|()| std::io::stderr().flush()).is_ok()
 }
 
 /// A logger that outlives its stderr: `SimpleLogger` panics when that is closed.

@@ -361,7 +361,7 @@ impl Node {
         }
     }
 
-    /// Says why, and closes when that is sent. Answers still owed are gone.
+    /// Answers what is owed, says why, and closes when that is sent.
     fn close_with(&mut self, id: SessionId, code: &str, why: &str) {
         self.log_out(id);
         self.set_deadline(id, None);
@@ -467,8 +467,7 @@ impl Node {
         self.pending.clear();
         self.reads.clear();
         self.unanswered_bytes = 0;
-        let mut refusal = Vec::new();
-        self.refuse_not_primary(now, &mut refusal);
+        let refusal = self.not_primary(now);
         let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
         for id in ids {
             let session = self.sessions.get_mut(&id).expect("it was just listed");

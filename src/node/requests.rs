@@ -50,7 +50,7 @@ impl Node {
                 self.answer(id, |out| out.extend_from_slice(&lines));
             }
             Command::Send(to, text) => self.on_send(world, id, to, text, out),
-            command => self.queue(world, id, task(command), out),
+            command => self.queue(world.now, id, task(command)),
         }
     }
 
@@ -68,8 +68,7 @@ impl Node {
             return true;
         }
         if self.replica.standpoint() != Standpoint::Primary {
-            let mut refusal = Vec::new();
-            self.refuse_not_primary(now, &mut refusal);
+            let refusal = self.not_primary(now);
             self.answer(id, |out| out.extend_from_slice(&refusal));
             return true;
         }
@@ -83,7 +82,10 @@ impl Node {
         true
     }
 
-    pub(super) fn refuse_not_primary(&self, now: Moment, out: &mut Vec<u8>) {
+    /// The line that says where the primary is, or who is waited for.
+    pub(super) fn not_primary(&self, now: Moment) -> Vec<u8> {
+        let mut line = Vec::new();
+        let out = &mut line;
         match self.replica.primary(now).filter(|primary| *primary != self.replica.me()) {
             Some(primary) => {
                 let address = self.address(primary.id);
@@ -108,6 +110,7 @@ impl Node {
                 protocol::error(out, Code::NotPrimary, words);
             }
         }
+        line
     }
 
     fn on_send(
@@ -121,7 +124,7 @@ impl Node {
         if self.mailboxes.account(to).is_none() {
             // Whether there is no such user is a read; what follows waits, to keep its order.
             let task = Task::Send { to, text: text.to_owned() };
-            return self.queue(world, id, task, out);
+            return self.queue(world.now, id, task);
         }
         self.log_message(world, id, to, text, out);
     }
@@ -162,8 +165,7 @@ impl Node {
         let encode = |body: &mut Vec<u8>| change.encode(body);
         let logged = self.replica.propose(world.wall, change.kind(), encode, &mut out.replica);
         let Some(index) = logged else {
-            let mut refusal = Vec::new();
-            self.refuse_not_primary(world.now, &mut refusal);
+            let refusal = self.not_primary(world.now);
             self.answer(id, |out| out.extend_from_slice(&refusal));
             return None;
         };
@@ -174,20 +176,13 @@ impl Node {
     }
 
     /// Runs a task when the answers before it are given.
-    pub(super) fn queue(
-        &mut self,
-        world: &Context<'_>,
-        id: SessionId,
-        task: Task,
-        out: &mut Output,
-    ) {
+    fn queue(&mut self, now: Moment, id: SessionId, task: Task) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.slots.is_empty() {
-            self.begin(world.now, id, task);
+            self.begin(now, id, task);
         } else {
             session.step = Step::Queued(task);
         }
-        let _ = out;
     }
 
     pub(super) fn begin(&mut self, now: Moment, id: SessionId, task: Task) {
@@ -207,8 +202,7 @@ impl Node {
             }
             task => {
                 let Some(round) = self.replica.ask_round() else {
-                    let mut refusal = Vec::new();
-                    self.refuse_not_primary(now, &mut refusal);
+                    let refusal = self.not_primary(now);
                     return self.finish(now, id, |out| out.extend_from_slice(&refusal));
                 };
                 self.reads.push_back((round, id));

@@ -2,7 +2,7 @@
 
 use super::event::{Closing, Effect, Out};
 use super::packet::{Hello, Packet, Refusal};
-use super::peer::{Dialling, Link};
+use super::peer::Link;
 use super::{Replica, Role, Timer};
 use crate::limits::{DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX};
 use crate::moment::Moment;
@@ -55,13 +55,8 @@ impl Replica {
             serial: self.hellos,
             has_other: begun || linked,
             term: self.vote.term,
-            last: self.stored_position(),
+            last: self.shape.position(self.stored),
         }
-    }
-
-    fn stored_position(&self) -> crate::names::Position {
-        let term = self.shape.term(self.stored).unwrap_or_default();
-        crate::names::Position { term, index: self.stored }
     }
 
     pub(super) fn on_dial_failed(&mut self, now: Moment, to: ServerId, refused: bool) {
@@ -140,12 +135,8 @@ impl Replica {
         if let Some(why) = why {
             out.push(Effect::Close(link.id, why));
         }
-        peer.said_blank = None;
-        peer.told_blank = None;
-        peer.refused = false;
+        peer.begin_anew();
         peer.lost_at = Some(now);
-        let under_way = peer.dialling.under_way;
-        peer.dialling = Dialling { under_way, ..Dialling::default() };
         self.dial_now(now, at, out);
         // Whether the others are there is asked now, not at the next heartbeat.
         self.ping(now, out);
@@ -286,10 +277,8 @@ impl Replica {
         });
         let forgot = match &self.role {
             Role::Primary(primary) if hello.term <= self.vote.term => {
-                primary.progress(hello.from).is_some_and(|progress| {
-                    let term = self.shape.term(progress.stored).unwrap_or_default();
-                    hello.last < crate::names::Position { term, index: progress.stored }
-                })
+                let known = primary.progress(hello.from);
+                known.is_some_and(|known| hello.last < self.shape.position(known.stored))
             }
             _ => false,
         };
@@ -325,18 +314,12 @@ impl Replica {
         log::info!("linked with server {}", new.member);
         let (member, incarnation) = (new.member, new.incarnation);
         let peer = &mut self.peers[at];
-        let old = peer.link.replace(new);
-        let new_life =
-            old.as_ref().is_some_and(|old| !old.same_life(peer.link.as_ref().unwrap_or(old)));
-        if let Some(old) = old {
+        let new_life = peer.link.as_ref().is_some_and(|old| !old.same_life(&new));
+        if let Some(old) = peer.link.replace(new) {
             out.push(Effect::Close(old.id, Closing::Spare));
         }
+        peer.begin_anew();
         peer.heard = Some(now);
-        peer.refused = false;
-        peer.said_blank = None;
-        peer.told_blank = None;
-        let under_way = peer.dialling.under_way;
-        peer.dialling = Dialling { under_way, ..Dialling::default() };
         self.note_life(member.disk, incarnation, new_life, member.id, out);
         self.on_linked(member);
         self.restless = true;

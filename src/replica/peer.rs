@@ -85,6 +85,15 @@ impl Peer {
         }
     }
 
+    /// Forgets what was true of the link before: it is lost, or another one counts.
+    pub(super) fn begin_anew(&mut self) {
+        self.refused = false;
+        self.said_blank = None;
+        self.told_blank = None;
+        let under_way = self.dialling.under_way;
+        self.dialling = Dialling { under_way, ..Dialling::default() };
+    }
+
     pub(super) fn has_link(&self, link: LinkId) -> bool {
         self.link.as_ref().is_some_and(|own| own.id == link)
     }

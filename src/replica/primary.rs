@@ -6,7 +6,7 @@ use super::packet::{Append, Packet};
 use super::{Config, Replica, Role, Timer};
 use crate::limits::{BATCH_TIME, ENTRIES_BYTES_MAX, PIECES_IN_FLIGHT_MAX};
 use crate::moment::{Moment, WallTime};
-use crate::names::{Index, LinkId, Member, Position, ServerId, Term};
+use crate::names::{Index, LinkId, Member, ServerId, Term};
 use std::collections::VecDeque;
 
 /// What a primary knows of one other server's log, for its own term only.
@@ -229,8 +229,7 @@ impl Replica {
         let (committed, answered) = (self.committed, self.answered);
         let shape = &self.shape;
         let head = |next: Index| {
-            let index = next.before();
-            let prev = Position { index, term: shape.term(index).unwrap_or_default() };
+            let prev = shape.position(next.before());
             Append { term, prev, committed, answered, round }
         };
         let mut sent = false;

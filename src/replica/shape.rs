@@ -39,7 +39,7 @@ impl Shape {
     pub(super) fn cut(&mut self, last: Index) {
         self.terms.retain(|start| start.index <= last);
         self.configs.retain(|(index, _)| *index <= last);
-        self.last = Position { index: last, term: self.term(last).unwrap_or_default() };
+        self.last = self.position(last);
     }
 
     /// Forgets configs that no cut can bring back.
@@ -65,6 +65,11 @@ impl Shape {
         }
         let run = self.terms.partition_point(|start| start.index <= index);
         Some(self.terms[run - 1].term)
+    }
+
+    /// Where a log ends that has the entry at `index` last.
+    pub(super) fn position(&self, index: Index) -> Position {
+        Position { index, term: self.term(index).unwrap_or_default() }
     }
 
     /// The entry before the first one that has the term of the entry at `index`.

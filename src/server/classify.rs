@@ -77,7 +77,7 @@ impl Server {
             Reading::Closed | Reading::Broken => return self.close(key),
         }
         let Kind::Unknown { over } = connection.kind else { return };
-        let id = (u64::from(connection.serial) << 32) | key as u64;
+        let id = connection.number(key);
         if connection.input.first() == Some(&LINK_BYTE) {
             connection.consume(1);
             connection.kind = Kind::Link { link: crate::names::LinkId(id) };

@@ -60,6 +60,11 @@ pub(super) enum Reading {
     Broken,
 }
 
+/// The place in the table that a connection's number speaks of.
+pub(super) fn key_of(number: u64) -> usize {
+    (number & 0xffff_ffff) as usize
+}
+
 impl Connection {
     pub(super) fn new(socket: TcpStream, kind: Kind, serial: u32) -> Connection {
         Connection {
@@ -75,6 +80,11 @@ impl Connection {
             closing: false,
             deadline: None,
         }
+    }
+
+    /// A number for this connection in place `key` of the table that is never used again.
+    pub(super) fn number(&self, key: usize) -> u64 {
+        (u64::from(self.serial) << 32) | key as u64
     }
 
     /// Reads once into `buffer`, and adds what came to `input`.

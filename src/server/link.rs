@@ -3,7 +3,7 @@
 //! This is also the place where a link becomes authentic and secret: between the socket's bytes
 //! and the frames. Until it does, settings name loopback addresses only.
 
-use super::connection::{Connection, Kind, Reading};
+use super::connection::{Connection, Kind, Reading, key_of};
 use super::{Fail, Server};
 use crate::limits::{FRAME_BYTES_MAX, PEER_READ_BYTES_PER_TURN};
 use crate::names::{Index, LinkId, ServerId};
@@ -27,8 +27,7 @@ impl Server {
         while let Some(address) = (!rest.is_empty()).then(|| rest.remove(0)) {
             match TcpStream::connect(address) {
                 Ok(socket) => {
-                    let rest = rest.clone();
-                    let kind = Kind::Dialling { to, rest, all_refused };
+                    let kind = Kind::Dialling { to, rest: rest.clone(), all_refused };
                     if let Some(key) = self.insert(socket, kind) {
                         self.connections[key].readable = false;
                         let deadline = self.now() + self.node.replica().silence() / 2;
@@ -50,7 +49,7 @@ impl Server {
         let outcome = outcome(&connection.socket, timed_out);
         match outcome {
             Outcome::Open => {
-                let link = LinkId((u64::from(connection.serial) << 32) | key as u64);
+                let link = LinkId(connection.number(key));
                 connection.kind = Kind::Link { link };
                 connection.readable = true;
                 connection.output.push(super::classify::LINK_BYTE);
@@ -145,7 +144,7 @@ impl Server {
         first: Index,
         last: Index,
     ) -> io::Result<()> {
-        let key = (link.0 & 0xffff_ffff) as usize;
+        let key = key_of(link.0);
         let Some(connection) = self.connections.get_mut(key).filter(|c| c.is_link(link)) else {
             return Ok(());
         };
@@ -173,7 +172,7 @@ impl Server {
     }
 
     fn link(&mut self, link: LinkId) -> Option<(usize, &mut Connection)> {
-        let key = (link.0 & 0xffff_ffff) as usize;
+        let key = key_of(link.0);
         let connection = self.connections.get_mut(key).filter(|c| c.is_link(link))?;
         Some((key, connection))
     }

@@ -15,7 +15,7 @@ use crate::node::{Context, Fatal, Gauges, Input, Node, Output};
 use crate::replica::{Effect, Event, LogReader, Mark};
 use crate::store::Store;
 use crate::store::disk::RealDisk;
-use connection::{Connection, Kind};
+use connection::{Connection, Kind, key_of};
 use hasher::Hasher;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
@@ -435,7 +435,7 @@ impl Server {
         let mut touched = Vec::new();
         self.node.take_touched(&mut touched);
         for session in touched {
-            let key = (session.0 & 0xffff_ffff) as usize;
+            let key = key_of(session.0);
             if self.client(key, session) {
                 self.flush_client(key, session)?;
                 if self.client(key, session) && self.has_lines(key, session) {
