@@ -157,6 +157,8 @@ pub struct Vote {
     pub term: Term,
     /// Who has this server's vote in that term.
     pub given: Option<Member>,
+    /// The disk of the server that began the term's lineage; of the first lineage, none.
+    pub founder: Option<DiskId>,
 }
 
 /// One connection to another server, never reused within a run.

@@ -6,7 +6,7 @@ use crate::names::{DiskId, Member, ProcessId, ServerId};
 use crate::node::{self, Node};
 use crate::options;
 use crate::replica::{self, Replica, Shape, Shared};
-use crate::server::{Parts, Server};
+use crate::server::{Ending, Parts, Server};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
 use crate::store::{Identity, Opened, Store};
@@ -79,8 +79,10 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     };
     let server = Server::new(parts, node, vote).map_err(|error| format!("poll: {error}"))?;
     log::info!("server {id} listens on {}", settings.servers[id.slot()]);
-    server.run().map_err(|fail| format!("{}: {fail}", data.display()))?;
-    Ok(ExitCode::SUCCESS)
+    match server.run().map_err(|fail| format!("{}: {fail}", data.display()))? {
+        Ending::Stopped => Ok(ExitCode::SUCCESS),
+        Ending::Left(aside) => Err(format!("{}: must be put aside: {aside:?}", data.display())),
+    }
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, String> {

@@ -141,7 +141,7 @@ impl Replica {
             self.standing.took = now - began;
             self.become_primary(now, wall, out);
         } else if won {
-            self.set_vote(Vote { term, given: Some(self.me) }, out);
+            self.set_vote(Vote { term, given: Some(self.me), ..self.vote }, out);
             self.begin_round(now, true, term, out);
         } else if lost {
             self.lose_round(now);
@@ -233,7 +233,7 @@ impl Replica {
             return out.send(link, Packet::Vote { term: self.vote.term, granted: false });
         }
         if self.vote.given.is_none() {
-            self.set_vote(Vote { term: ask.term, given: Some(from) }, out);
+            self.set_vote(Vote { term: ask.term, given: Some(from), ..self.vote }, out);
         }
         self.yield_to_candidate(now);
         self.standing.owed = Some((link, ask.term));

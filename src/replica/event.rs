@@ -86,6 +86,17 @@ pub enum Effect {
     Close(LinkId, Closing),
     /// Remember the incarnation of another disk, soon.
     See(DiskId, Incarnation),
+    /// Store and send nothing more: end this life, put aside what can't be kept, and start again.
+    Leave(Aside),
+}
+
+/// What of a data directory is put aside, never deleted, before the server starts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aside {
+    /// All of it: it is an old copy, or part of another history. The server comes back blank.
+    Everything,
+    /// The entries behind this one, which a later lineage does not have.
+    Tail(Index),
 }
 
 /// Why a link is closed.

@@ -21,7 +21,7 @@ mod primary;
 mod shape;
 mod timers;
 
-pub use event::{Closing, Effect, Event, LogReader, Mark, Out};
+pub use event::{Aside, Closing, Effect, Event, LogReader, Mark, Out};
 pub use members::Config;
 pub use packet::{Append, Ask, Hello, Packet, Refusal, Shared};
 pub use shape::Shape;
@@ -451,7 +451,7 @@ impl Replica {
             return;
         }
         self.step_down("there is a higher term", out);
-        self.set_vote(Vote { term, given: None }, out);
+        self.set_vote(Vote { term, given: None, ..self.vote }, out);
     }
 
     fn set_vote(&mut self, vote: Vote, out: &mut Out) {

@@ -407,6 +407,7 @@ fn perform(
             Effect::Dial(to) => acts.push(Act::Dial(to)),
             Effect::Close(link, _) => acts.push(Act::Close(link)),
             Effect::See(..) => {}
+            Effect::Leave(aside) => panic!("nothing here is put aside: {aside:?}"),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
 use crate::names::{Index, ServerId, SessionId, Vote};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Output};
-use crate::replica::{Effect, Event, LogReader, Mark};
+use crate::replica::{Aside, Effect, Event, LogReader, Mark};
 use crate::store::Store;
 use crate::store::disk::RealDisk;
 use connection::{Connection, Kind, key_of};
@@ -59,6 +59,15 @@ impl fmt::Display for Fail {
             Fail::Fatal(Fatal(why)) => f.write_str(why),
         }
     }
+}
+
+/// How a server's life ended, with its directory closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was asked to end.
+    Stopped,
+    /// It is to start again after this was put aside.
+    Left(Aside),
 }
 
 /// What a server is made of.
@@ -112,6 +121,8 @@ pub struct Server {
     syncs: Meter,
     failed: Option<Fail>,
     stopping: bool,
+    /// This life is over: nothing more is taken, stored or said.
+    left: Option<Aside>,
     buffer: Vec<u8>,
 }
 
@@ -172,6 +183,7 @@ impl Server {
             syncs: Meter::default(),
             failed: None,
             stopping: false,
+            left: None,
             buffer: vec![0; FILE_PIECE_BYTES / 4],
         })
     }
@@ -180,13 +192,17 @@ impl Server {
     ///
     /// # Errors
     /// When it can't go on; nothing that was not durable was acknowledged.
-    pub fn run(mut self) -> Result<(), Fail> {
+    pub fn run(mut self) -> Result<Ending, Fail> {
         let mut events = Events::with_capacity(1024);
         while !(self.stopping && self.node.is_stopped(self.now())) {
             self.turn(&mut events)?;
+            if let Some(aside) = self.left {
+                return Ok(Ending::Left(aside));
+            }
         }
         self.store.seal().map_err(|error| Fail::Io("the log", error))?;
-        self.say_farewell(&mut events)
+        self.say_farewell(&mut events)?;
+        Ok(Ending::Stopped)
     }
 
     /// One turn: everything that is ready, one sync for all of it, and what follows from that.
@@ -334,6 +350,9 @@ impl Server {
 
     /// Hands an input to the node and does what it wants done.
     fn tell(&mut self, input: Input<'_>) -> Result<(), Fail> {
+        if self.left.is_some() {
+            return Ok(());
+        }
         let mut out = mem::take(&mut self.out);
         let (store, syncs, connections) = (&self.store, &self.syncs, self.connections.len());
         let gauges = || Gauges {
@@ -393,6 +412,10 @@ impl Server {
                 self.seal_soon();
                 Ok(())
             }
+            Effect::Leave(aside) => {
+                self.left = Some(aside);
+                Ok(())
+            }
         };
         done.map_err(|error| Fail::Io("the log", error))
     }
@@ -401,7 +424,7 @@ impl Server {
     fn store_all(&mut self) -> Result<(), Fail> {
         let flush = mem::take(&mut self.must_flush) && self.store.has_unwritten();
         let persist = self.must_persist.take();
-        if !flush && persist.is_none() {
+        if self.left.is_some() || (!flush && persist.is_none()) {
             return Ok(());
         }
         if let Some(vote) = persist {

@@ -151,7 +151,7 @@ fn decode(bytes: &[u8]) -> Found {
 
 #[cfg(test)]
 mod tests {
-    use super::super::disk::fake::FakeDisk;
+    use super::super::memory::MemoryDisk;
     use super::*;
 
     fn sample() -> Identity {
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn reads_what_it_wrote() {
-        let disk = FakeDisk::default();
+        let disk = MemoryDisk::default();
         assert_eq!(Identity::read(&disk).unwrap(), Found::Nothing);
         sample().write(&disk).unwrap();
         assert_eq!(Identity::read(&disk).unwrap(), Found::Good(sample()));

@@ -15,6 +15,8 @@
 pub mod disk;
 mod identity;
 mod log;
+#[cfg(any(test, feature = "simulate"))]
+pub mod memory;
 mod recovery;
 mod segment;
 mod vote;

@@ -1,7 +1,7 @@
 //! The log on a disk that forgets, tears and rots: nothing synced is lost, nothing damaged is
 //! served, and a torn tail is told from damage.
 
-use super::disk::fake::FakeDisk;
+use super::memory::MemoryDisk;
 use super::*;
 use crate::moment::WallTime;
 use crate::names::{GroupId, Position, ServerId, Term};
@@ -19,7 +19,7 @@ fn entry(index: u64, term: u64, text: &str) -> Vec<u8> {
     out
 }
 
-fn open(disk: FakeDisk) -> Result<(Opened<FakeDisk>, Vec<Vec<u8>>), OpenError> {
+fn open(disk: MemoryDisk) -> Result<(Opened<MemoryDisk>, Vec<Vec<u8>>), OpenError> {
     let mut records = Vec::new();
     let opened = Store::open(disk, &identity(), |record| {
         records.push(record.bytes.to_vec());
@@ -29,8 +29,8 @@ fn open(disk: FakeDisk) -> Result<(Opened<FakeDisk>, Vec<Vec<u8>>), OpenError> {
 }
 
 /// A store with the entries 1 to `last`, flushed one batch each.
-fn filled(last: u64) -> Store<FakeDisk> {
-    let mut store = open(FakeDisk::default()).unwrap().0.store;
+fn filled(last: u64) -> Store<MemoryDisk> {
+    let mut store = open(MemoryDisk::default()).unwrap().0.store;
     for index in 1..=last {
         store.append(&entry(index, 1, "text")).unwrap();
         store.flush().unwrap();
@@ -183,7 +183,7 @@ fn a_cut_removes_entries_for_good() {
 }
 
 /// Entries of 8 KiB until the log has three segments; returns the first index of each.
-fn three_segments(store: &mut Store<FakeDisk>) -> Vec<u64> {
+fn three_segments(store: &mut Store<MemoryDisk>) -> Vec<u64> {
     let text = "x".repeat(8000);
     let mut firsts = vec![1];
     let mut index = store.last().0;

@@ -9,7 +9,7 @@ use std::io;
 const FILE: &str = "vote";
 /// Distance of the slots: no disk writes larger sectors.
 const SLOT_DISTANCE: u64 = 4096;
-const SLOT_BYTES: usize = 41;
+const SLOT_BYTES: usize = 58;
 const MAGIC: u32 = u32::from_le_bytes(*b"vote");
 
 /// The open file and the number of its newest slot.
@@ -65,6 +65,10 @@ fn encode(number: u64, vote: Vote) -> [u8; SLOT_BYTES] {
         slot[24] = member.id.number();
         LE::write_u128(&mut slot[25..], member.disk.0);
     }
+    if let Some(disk) = vote.founder {
+        slot[41] = 1;
+        LE::write_u128(&mut slot[42..], disk.0);
+    }
     let sum = checksum(&slot);
     LE::write_u32(&mut slot[4..], sum);
     slot
@@ -79,7 +83,9 @@ fn decode(slot: &[u8]) -> Option<(u64, Vote)> {
     }
     let disk = DiskId(LE::read_u128(&slot[25..]));
     let given = ServerId::new(slot[24]).map(|id| Member { id, disk });
-    Some((LE::read_u64(&slot[8..]), Vote { term: Term(LE::read_u64(&slot[16..])), given }))
+    let founder = (slot[41] == 1).then(|| DiskId(LE::read_u128(&slot[42..])));
+    let term = Term(LE::read_u64(&slot[16..]));
+    Some((LE::read_u64(&slot[8..]), Vote { term, given, founder }))
 }
 
 fn checksum(slot: &[u8]) -> u32 {
@@ -88,17 +94,17 @@ fn checksum(slot: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::disk::fake::FakeDisk;
+    use super::super::memory::MemoryDisk;
     use super::*;
 
     fn vote(term: u64) -> Vote {
         let member = Member { id: ServerId::new(3).unwrap(), disk: DiskId(8) };
-        Vote { term: Term(term), given: Some(member) }
+        Vote { term: Term(term), given: Some(member), founder: Some(DiskId(term.into())) }
     }
 
     #[test]
     fn keeps_the_newest() {
-        let disk = FakeDisk::default();
+        let disk = MemoryDisk::default();
         let mut file = VoteFile::create(&disk).unwrap();
         assert_eq!(VoteFile::open(&disk).unwrap().unwrap().1, Vote::default());
         for term in 1..6 {
@@ -110,7 +116,7 @@ mod tests {
     #[test]
     fn a_crash_in_a_write_leaves_the_vote_before_or_the_new_one() {
         for kept in [false, true] {
-            let disk = FakeDisk::default();
+            let disk = MemoryDisk::default();
             let mut file = VoteFile::create(&disk).unwrap();
             file.write(&disk, vote(1)).unwrap();
             disk.fail_syncs();
@@ -123,7 +129,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_in_either_slot_is_damage() {
         for at in (0..SLOT_BYTES).flat_map(|at| [at, at + SLOT_DISTANCE as usize]) {
-            let disk = FakeDisk::default();
+            let disk = MemoryDisk::default();
             VoteFile::create(&disk).unwrap();
             disk.edit(FILE, |bytes| bytes[at] ^= 4);
             assert!(VoteFile::open(&disk).unwrap().is_none(), "byte {at}");

@@ -1,0 +1,2 @@
+//! Runs whole groups of postern, in virtual time and in real processes, and judges what they
+//! answered.
