@@ -80,6 +80,10 @@ pub const PENALTY_DROPS: usize = 3;
 pub const PENALTY_WINDOW: Duration = Duration::from_secs(60);
 /// How long a server that was dropped too often waits before it is added again.
 pub const PENALTY_TIME: Duration = Duration::from_secs(30);
+/// Own syncs of over `T`/2 within `SLOW_WINDOW` after which a primary hands over.
+pub const SLOW_SYNCS: usize = 3;
+/// See [`SLOW_SYNCS`].
+pub const SLOW_WINDOW: Duration = Duration::from_secs(60);
 /// A batch that nothing follows for so long gets a header of its own behind it.
 pub const SEAL_TIME: Duration = Duration::from_secs(1);
 

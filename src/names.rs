@@ -106,13 +106,16 @@ impl fmt::Display for Index {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Term(pub u64);
 
+/// The bits of a term below those of its lineage.
+const LINEAGE_SHIFT: u32 = 48;
+
 impl Term {
     /// The term of the formation's entry, before any election.
     pub const ZERO: Term = Term(0);
 
     /// The lineage: how often, along this history, a person overruled an election.
     pub fn lineage(self) -> u16 {
-        (self.0 >> 48) as u16
+        (self.0 >> LINEAGE_SHIFT) as u16
     }
 
     /// The next term of the same lineage.
@@ -124,13 +127,28 @@ impl Term {
         assert_eq!(next.lineage(), self.lineage(), "terms of a lineage ran out");
         next
     }
+
+    /// The term of the entry that begins the next lineage of this server's: its number modulo 4
+    /// is the server's id, so that no two servers draw the same.
+    ///
+    /// # Panics
+    /// After 16,000 lineages.
+    pub fn next_lineage(self, founder: ServerId) -> Term {
+        let next = (self.lineage() + 1..=u16::MAX).find(|n| n % 4 == u16::from(founder.number()));
+        Term(u64::from(next.expect("lineages ran out")) << LINEAGE_SHIFT)
+    }
+
+    /// Whether this is the term of an entry that begins a lineage, before any election in it.
+    pub fn begins_lineage(self) -> bool {
+        self.lineage() > 0 && self.0 & ((1 << LINEAGE_SHIFT) - 1) == 0
+    }
 }
 
 impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.lineage() {
             0 => self.0.fmt(f),
-            lineage => write!(f, "{lineage}.{}", self.0 & ((1 << 48) - 1)),
+            lineage => write!(f, "{lineage}.{}", self.0 & ((1 << LINEAGE_SHIFT) - 1)),
         }
     }
 }
@@ -247,6 +265,10 @@ mod tests {
         assert!(old < new);
         assert_eq!((old.lineage(), new.lineage()), (0, 1));
         assert_eq!(Term((3 << 48) | 7).to_string(), "3.7");
+        let begun = |term: u64, id| Term(term).next_lineage(ServerId::new(id).unwrap()).lineage();
+        assert_eq!([begun(7, 1), begun(7, 3), begun(1 << 48, 1), begun(2 << 48, 1)], [1, 3, 5, 5]);
+        assert!(Term(1 << 48).begins_lineage() && !new.next().begins_lineage());
+        assert!(!Term::ZERO.begins_lineage());
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     let _lock = lock(data)?;
     let (opened, shape) = open(data, &settings, id)?;
     let vote = opened.vote;
-    let node = node(&settings, &opened, shape)?;
+    let node = node(&settings, data, &opened, shape)?;
     let parts = Parts {
         listeners,
         addresses: settings.addresses.clone(),
@@ -135,7 +135,12 @@ fn open(
     Ok((opened, shape))
 }
 
-fn node(settings: &Settings, opened: &Opened<RealDisk>, shape: Shape) -> Result<Node, String> {
+fn node(
+    settings: &Settings,
+    data: &Path,
+    opened: &Opened<RealDisk>,
+    shape: Shape,
+) -> Result<Node, String> {
     let identity = opened.store.identity();
     let setup = replica::Setup {
         me: Member { id: identity.id, disk: identity.disk },
@@ -158,6 +163,7 @@ fn node(settings: &Settings, opened: &Opened<RealDisk>, shape: Shape) -> Result<
         addresses: settings.servers.clone(),
         login_timeout: settings.login_timeout,
         version: env!("CARGO_PKG_VERSION"),
+        recovery: format!("postern recover --data {}", data.display()),
     };
     Ok(Node::new(Moment(0), about, Replica::new(Moment(0), setup)))
 }

@@ -127,6 +127,8 @@ pub struct Setup {
     pub login_timeout: Duration,
     /// This build.
     pub version: &'static str,
+    /// The command with which an operator makes this server go on alone.
+    pub recovery: String,
 }
 
 /// A change that is logged and not answered.
@@ -165,6 +167,9 @@ pub struct Node {
     jobs: usize,
     /// When whatever is unanswered is given up.
     stopping: Option<Moment>,
+    given_up: bool,
+    /// No lines are taken while the role is being handed over.
+    handing_over: bool,
     commits: Meter,
     flushes: Meter,
     scratch: Vec<u8>,
@@ -190,6 +195,8 @@ impl Node {
             moving: Vec::new(),
             jobs: 0,
             stopping: None,
+            given_up: false,
+            handing_over: false,
             commits: Meter::default(),
             flushes: Meter::default(),
             scratch: Vec::new(),
@@ -214,6 +221,7 @@ impl Node {
                 self.replica.handle(world.now, world.wall, event, world.log, &mut out.replica);
                 if let Event::Tick | Event::Stored(_) = event {
                     self.follow_role(world.now);
+                    self.follow_handover();
                     self.apply_answered(world)?;
                     self.resume_reads(world, out);
                     self.move_messages(world)?;
@@ -246,12 +254,14 @@ impl Node {
             || !self.touched.is_empty();
         let backlog = backlog.then_some(Moment(0));
         let sessions = self.deadlines.first().map(|(at, _)| *at);
-        [backlog, sessions, self.stopping, self.replica.next_deadline()].into_iter().flatten().min()
+        let stop = self.stopping.filter(|_| !self.given_up);
+        [backlog, sessions, stop, self.replica.next_deadline()].into_iter().flatten().min()
     }
 
     /// Whether a line of this client may be handed in now.
     pub fn wants_line(&self, session: SessionId) -> bool {
         self.stopping.is_none()
+            && !self.replica.is_handing_over()
             && self.sessions.get(&session).is_some_and(|session| {
                 matches!(session.step, Step::Idle)
                     && !session.closing
@@ -288,7 +298,8 @@ impl Node {
 
     /// Whether everything taken is answered, or the time for that is over.
     pub fn is_stopped(&self, now: Moment) -> bool {
-        self.stopping.is_some_and(|deadline| now >= deadline || self.sessions.is_empty())
+        let served = self.sessions.is_empty() && self.applied >= self.replica.answered();
+        self.stopping.is_some() && (served || self.given_up) && self.replica.is_released(now)
     }
 
     /// How long a client may stay without logging in, silent or not.
@@ -413,6 +424,12 @@ impl Node {
     }
 
     fn keep_deadlines(&mut self, now: Moment) {
+        if !self.given_up && self.stopping.is_some_and(|end| end <= now) {
+            self.given_up = true;
+            for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+                self.close_with(id, "stopping", "this server stops; connect to another one");
+            }
+        }
         while let Some((at, id)) = self.deadlines.first().copied()
             && at <= now
         {
@@ -447,7 +464,7 @@ impl Node {
             return;
         }
         self.stopping = Some(now + self.replica.silence());
-        self.replica.stop();
+        self.replica.stop(now);
         let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
         for id in ids {
             self.settle(now, id);
@@ -475,6 +492,16 @@ impl Node {
                 session.out.extend_from_slice(&refusal);
             }
             self.close_with(id, "not-primary", "another server takes over; connect again");
+        }
+    }
+
+    /// A handover that came to nothing lets its clients speak again.
+    fn follow_handover(&mut self) {
+        let ended = self.handing_over && !self.replica.is_handing_over();
+        self.handing_over = self.replica.is_handing_over();
+        if ended {
+            let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.touch(id));
         }
     }
 

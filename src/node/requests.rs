@@ -7,7 +7,7 @@ use crate::mailbox::Change;
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
 use crate::protocol::{self, Code, Command, Right};
-use crate::replica::{Config, Standpoint};
+use crate::replica::{Config, NotTaken, Standpoint};
 
 /// What a password is checked against when there is no such account, so that both take as long:
 /// the hash of a password that nobody knows, of the cost that all hashes have.
@@ -60,11 +60,9 @@ impl Node {
             return false;
         }
         if !self.replica.gate_open() {
-            let missing = self.missing();
-            self.answer(id, |out| {
-                let words = format!("not all servers were attached yet; missing: {missing}");
-                protocol::error(out, Code::NotReady, words);
-            });
+            let mut line = Vec::new();
+            self.write_gate_closed(&mut line);
+            self.answer(id, |out| out.extend_from_slice(&line));
             return true;
         }
         if self.replica.standpoint() != Standpoint::Primary {
@@ -105,12 +103,22 @@ impl Node {
                 let words = if waited.is_empty() {
                     "- no primary is known yet; one is being elected".to_owned()
                 } else {
-                    format!("- no primary is known; waiting for {}", waited.join(" or "))
+                    format!("- no primary is known; {}", self.advice(&waited.join(" or ")))
                 };
                 protocol::error(out, Code::NotPrimary, words);
             }
         }
         line
+    }
+
+    /// What a person may do who knows more than this server can.
+    pub(super) fn advice(&self, waited: &str) -> String {
+        let wait = format!("waiting for {waited}");
+        if !self.replica.may_be_last() {
+            return wait;
+        }
+        let command = &self.setup.recovery;
+        format!("{wait}; if lost for good, stop this server and go on alone with: {command}")
     }
 
     fn on_send(
@@ -164,15 +172,40 @@ impl Node {
         let before = out.replica.bytes.len();
         let encode = |body: &mut Vec<u8>| change.encode(body);
         let logged = self.replica.propose(world.wall, change.kind(), encode, &mut out.replica);
-        let Some(index) = logged else {
-            let refusal = self.not_primary(world.now);
-            self.answer(id, |out| out.extend_from_slice(&refusal));
-            return None;
+        let index = match logged {
+            Ok(index) => index,
+            Err(why) => {
+                let refusal = self.not_taken(world.now, why);
+                self.answer(id, |out| out.extend_from_slice(&refusal));
+                return None;
+            }
         };
         let bytes = out.replica.bytes.len() - before;
         self.unanswered_bytes += bytes;
         self.pending.push_back(Pending { index, session: id, bytes, taken: world.now });
         Some(index)
+    }
+
+    /// The line that says why a change is not taken.
+    fn not_taken(&self, now: Moment, why: NotTaken) -> Vec<u8> {
+        let mut line = Vec::new();
+        let out = &mut line;
+        match why {
+            NotTaken::NotPrimary | NotTaken::HandingOver => return self.not_primary(now),
+            NotTaken::GateClosed => self.write_gate_closed(out),
+            NotTaken::TooFewCopies => {
+                let (count, missing) =
+                    (self.replica.config().map_or(0, Config::count), self.missing());
+                let words = format!("{count} servers are attached; missing: {missing}");
+                protocol::error(out, Code::TooFewCopies, words);
+            }
+        }
+        line
+    }
+
+    fn write_gate_closed(&self, out: &mut Vec<u8>) {
+        let words = format!("not all servers were attached yet; missing: {}", self.missing());
+        protocol::error(out, Code::NotReady, words);
     }
 
     /// Runs a task when the answers before it are given.

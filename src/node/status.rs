@@ -63,9 +63,17 @@ impl Node {
             (Standpoint::Primary, _) if self.replica.confirmed_round().is_none() => {
                 format!("for the first entry of the term; missing: {}", self.missing())
             }
+            (_, Some(primary)) if primary != self.replica.me() => {
+                format!("not primary; server {} is", primary.id)
+            }
+            (Standpoint::Primary, _) if self.replica.is_handing_over() => {
+                "the role is being handed over".to_owned()
+            }
+            (Standpoint::Primary, _) if self.replica.has_too_few_copies() => {
+                format!("for more copies; missing: {}", self.missing())
+            }
             (Standpoint::Primary, _) => "-".to_owned(),
-            (_, Some(primary)) => format!("not primary; server {} is", primary.id),
-            (_, None) => format!("for a primary; missing: {}", self.missing()),
+            _ => format!("for a primary; {}", self.advice(&self.missing())),
         }
     }
 

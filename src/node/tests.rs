@@ -58,6 +58,7 @@ impl World {
             addresses: vec!["127.0.0.1:5001".to_owned()],
             login_timeout: Duration::from_secs(60),
             version: "0",
+            recovery: "postern recover".to_owned(),
         };
         let node = Node::new(Moment(0), about, Replica::new(Moment(0), setup));
         let (log, vote) = (FakeLog::default(), Vote::default());

@@ -29,6 +29,8 @@ pub enum Code {
     NotReady,
     /// This server is a backup.
     NotPrimary,
+    /// Fewer servers are attached than `min_copies` asks for.
+    TooFewCopies,
     /// A limit of this server is reached.
     Busy,
     /// The change may or may not take effect.
@@ -49,6 +51,7 @@ impl Display for Code {
             Code::WrongPassword => "wrong-password",
             Code::NotReady => "not-ready",
             Code::NotPrimary => "not-primary",
+            Code::TooFewCopies => "too-few-copies",
             Code::Busy => "busy",
             Code::UnknownOutcome => "unknown-outcome",
         })

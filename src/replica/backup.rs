@@ -2,10 +2,11 @@
 
 use super::event::{Closing, Effect, Out};
 use super::packet::{Append, Packet};
-use super::{Replica, Role};
+use super::rules::Rule;
+use super::{Config, Replica, Role};
 use crate::moment::Moment;
 use crate::names::{Index, LinkId, Member};
-use crate::record::{self, BadRecord, Record};
+use crate::record::{self, BadRecord, Kind, Record};
 
 /// A follower's view of the primary. Members and learners follow alike.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +63,8 @@ impl Replica {
             return out.send(link, Packet::Behind { term: append.term, hint });
         }
         match self.take_entries(append, records, out) {
-            Ok(proved) => self.note_progress(link, append, proved),
+            Ok(Some(proved)) => self.note_progress(link, append, proved),
+            Ok(None) => {} // this life has ended
             Err(why) => {
                 let what = match why {
                     BadEntries::Record(why) => why.to_string(),
@@ -83,13 +85,14 @@ impl Replica {
         if prev > self.last() { self.last() } else { self.shape.before_term(prev) }
     }
 
-    /// Takes what is new, overwrites what conflicts; how far the logs are now proved equal.
+    /// Takes what is new, overwrites what conflicts; how far the logs are now proved equal, unless
+    /// this life ends here.
     fn take_entries(
         &mut self,
         append: Append,
         records: &[u8],
         out: &mut Out,
-    ) -> Result<Index, BadEntries> {
+    ) -> Result<Option<Index>, BadEntries> {
         let mut proved = append.prev;
         let start = out.bytes.len();
         // Checked as a whole before anything is taken.
@@ -99,23 +102,30 @@ impl Replica {
             if !follows || record.term < proved.term || record.term > append.term {
                 return Err(BadEntries::Order);
             }
+            if record.kind == Kind::CONFIG && Config::decode(record.body).is_none() {
+                return Err(BadEntries::Config);
+            }
             proved = record.position();
         }
         for record in record::each(records) {
             let record = record.expect("all were just checked");
             match self.shape.term(record.index) {
                 Some(term) if term == record.term => continue,
+                Some(_) if self.crosses_lineage(&append) => {
+                    self.leave_for_lineage(&record, out);
+                    return Ok(None);
+                }
                 Some(_) => self.cut_conflict(&record, start, out),
                 None => {}
             }
-            self.shape.push(&record).map_err(|_| BadEntries::Config)?;
+            self.shape.push(&record).expect("its configs were just read");
             out.bytes.extend_from_slice(record.bytes);
         }
         let end = out.bytes.len();
         if end > start {
             out.push(Effect::Append(start..end));
         }
-        Ok(proved.index)
+        Ok(Some(proved.index))
     }
 
     fn cut_conflict(&mut self, record: &Record<'_>, start: usize, out: &mut Out) {
@@ -127,6 +137,7 @@ impl Replica {
             record.index,
             self.committed
         );
+        self.note(Rule::ConflictCut);
         log::info!("entries {} to {} were never committed: cut", record.index, self.last());
         self.shape.cut(keep);
         self.flushed = self.flushed.min(keep);
@@ -155,9 +166,10 @@ impl Replica {
         self.shape.settle(self.committed);
     }
 
-    pub(super) fn tick_backup(&mut self, out: &mut Out) {
+    pub(super) fn tick_backup(&mut self, now: Moment, out: &mut Out) {
         if self.flushed < self.last() {
             self.flushed = self.last();
+            self.syncs.begin(now);
             out.push(Effect::Flush);
         } else {
             self.acknowledge(out);

@@ -2,6 +2,7 @@
 //! gate (Ongaro §4.1 with its correction: an entry of the own term is committed first).
 
 use super::event::Out;
+use super::rules::Rule;
 use super::{Config, Replica, Role};
 use crate::limits::{PENALTY_DROPS, PENALTY_TIME, PENALTY_WINDOW};
 use crate::moment::{Moment, WallTime};
@@ -12,6 +13,8 @@ use crate::names::{Member, ServerId};
 enum Loss {
     /// Its process has ended, or its disk is another one.
     Gone,
+    /// It says that it is about to end.
+    Stopping,
     /// It has answered nothing for `T`.
     Unheard,
     /// It answers, and has not stored for `T` what it was sent.
@@ -21,10 +24,11 @@ enum Loss {
 impl Replica {
     pub(super) fn change_members(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
         self.note_losses(now, out);
+        self.withholds = false;
         let Some((index, config)) = self.shape.config() else { return };
         let config = *config;
         let settled = index <= self.committed;
-        let wrote = if self.stopping {
+        let wrote = if self.stopping.is_some() {
             false
         } else if settled {
             self.own_term_committed()
@@ -35,6 +39,7 @@ impl Replica {
             self.withdraw(now, wall, &config, out)
         };
         if !wrote && self.cut_off(now) {
+            self.note(Rule::SteppedDownUnheard);
             self.step_down("a majority of the members is not heard", out);
         }
     }
@@ -69,6 +74,9 @@ impl Replica {
         }
         if self.is_gone(member) {
             return Some(Loss::Gone);
+        }
+        if self.peer(member.id).is_some_and(|peer| peer.bearing.stopping) {
+            return Some(Loss::Stopping);
         }
         let silence = self.silence();
         if now < primary.since + silence {
@@ -113,9 +121,10 @@ impl Replica {
             return false;
         }
         let Some(before) = self.shape.config_up_to(self.committed) else { return false };
-        if before.same_members(config) {
+        if before.same_members(config) || !self.is_free_of_promises(now) {
             return false;
         }
+        let Some(before) = self.shape.config_up_to(self.committed) else { return false };
         let again = before.restated();
         let added = config.members().find(|member| !before.has(*member));
         if let (Role::Primary(primary), Some(member)) = (&mut self.role, added) {
@@ -125,6 +134,7 @@ impl Replica {
                 progress.caught_up = false;
             }
         }
+        self.note(Rule::Withdrawn);
         log::warn!("the members {config} can't be reached: withdrawn");
         self.append_config(self.vote.term, wall, again, out);
         true
@@ -145,12 +155,18 @@ impl Replica {
                     && self.hears(other, now)
                     && self.peer(other.id).and_then(|peer| peer.heard) >= noticed)
         });
-        if !rest_is_there {
+        if !rest_is_there || (loss != Loss::Gone && !self.is_free_of_promises(now)) {
             return false;
         }
+        self.note(match loss {
+            Loss::Gone => Rule::DroppedGone,
+            Loss::Stopping => Rule::DroppedStopping,
+            Loss::Unheard => Rule::DroppedUnheard,
+            Loss::Sick => Rule::DroppedSick,
+        });
         log::warn!("server {member} is dropped: {loss:?}");
         if let Role::Primary(primary) = &mut self.role
-            && loss != Loss::Gone
+            && matches!(loss, Loss::Unheard | Loss::Sick)
         {
             primary.drops.retain(|(_, at)| now < *at + PENALTY_WINDOW + PENALTY_TIME);
             primary.drops.push((member.id, now));
@@ -185,7 +201,11 @@ impl Replica {
                 && self.loss(*learner, now).is_none()
                 && !self.is_penalized(learner.id, now)
         });
-        let Some(learner) = learner else { return false };
+        let Some(learner) = learner.filter(|_| self.handover.is_none()) else { return false };
+        if !self.is_free_of_promises(now) {
+            return false;
+        }
+        self.note(Rule::Added);
         log::info!("server {learner} has caught up and is added");
         self.append_config(self.vote.term, wall, config.with(learner), out);
         true
@@ -200,6 +220,7 @@ impl Replica {
         if config.gate_open || !complete || self.answered < index.max(term_start) {
             return false;
         }
+        self.note(Rule::GateOpened);
         log::info!("all servers are attached: the gate is open");
         self.append_config(self.vote.term, wall, config.opened(), out);
         true

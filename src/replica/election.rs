@@ -4,6 +4,7 @@ use super::backup::Following;
 use super::event::{Closing, Out};
 use super::members::Config;
 use super::packet::{Ask, Packet};
+use super::rules::Rule;
 use super::{Replica, Role, Takeover, Timer};
 use crate::limits::{COIN_TIME, RANK_TIME};
 use crate::moment::{Moment, WallTime};
@@ -27,6 +28,8 @@ pub(super) struct Candidacy {
 pub(super) struct Standing {
     /// The stand that is set has a reason that does not wait for silence.
     urgent: bool,
+    /// Why it is set.
+    reason: Option<Rule>,
     /// Rounds lost since a primary was heard.
     pub(super) lost: u32,
     /// How long the last won vote took.
@@ -51,8 +54,9 @@ impl Replica {
     }
 
     /// Only a member of its own newest config stands, and only when it could win.
-    fn may_stand(&self) -> Option<&Config> {
-        let config = self.config().filter(|config| config.has(self.me) && !self.stopping)?;
+    pub(super) fn may_stand(&self) -> Option<&Config> {
+        let able = self.stopping.is_none() && self.holds_lineage();
+        let config = self.config().filter(|config| config.has(self.me) && able)?;
         let linked = config.members().filter(|m| *m == self.me || self.link_to(*m).is_some());
         (linked.count() >= config.majority()).then_some(config)
     }
@@ -78,6 +82,11 @@ impl Replica {
         }
         let delay = self.stand_delay(primary, gone);
         self.standing.urgent = gone;
+        self.standing.reason = Some(match primary {
+            None => Rule::StoodNoPrimary,
+            Some(_) if gone => Rule::StoodGone,
+            Some(_) => Rule::StoodUnheard,
+        });
         self.timers.set(Timer::Stand, now + delay);
     }
 
@@ -102,6 +111,9 @@ impl Replica {
 
     fn stand(&mut self, now: Moment, out: &mut Out) {
         if self.may_stand().is_some() && matches!(self.role, Role::Follower(_)) {
+            if let Some(reason) = self.standing.reason.take() {
+                self.note(reason);
+            }
             self.begin_round(now, false, self.vote.term.next(), out);
         }
     }
@@ -141,16 +153,22 @@ impl Replica {
             self.standing.took = now - began;
             self.become_primary(now, wall, out);
         } else if won {
-            self.set_vote(Vote { term, given: Some(self.me), ..self.vote }, out);
-            self.begin_round(now, true, term, out);
+            self.stand_for_votes(now, term, out);
         } else if lost {
             self.lose_round(now);
         }
     }
 
+    /// Votes for itself and asks the others for theirs, while its own is being stored.
+    pub(super) fn stand_for_votes(&mut self, now: Moment, term: Term, out: &mut Out) {
+        self.set_vote(Vote { term, given: Some(self.me), ..self.vote }, out);
+        self.begin_round(now, true, term, out);
+    }
+
     /// Back to following; the next round comes later.
     fn lose_round(&mut self, now: Moment) {
         self.standing.lost += 1;
+        self.note(Rule::RoundLost);
         self.role = Role::Follower(Following::default());
         self.timers.clear(Timer::Round);
         self.consider_standing(now);
@@ -160,7 +178,8 @@ impl Replica {
     /// follows only a config that names it.
     fn may_lead(&self, ask: &Ask) -> bool {
         let known = self.config().is_some() || ask.config.has(self.me);
-        known && ask.last >= self.shape.last()
+        let lineage = self.holds_lineage() && ask.term.lineage() == self.vote.term.lineage();
+        known && lineage && ask.last >= self.shape.last()
     }
 
     pub(super) fn on_ask_pre_vote(
@@ -186,8 +205,15 @@ impl Replica {
         };
         let granted = free && !led && self.may_lead(&ask);
         out.send(link, Packet::PreVote { term: ask.term, granted, own });
+        match (granted, led) {
+            (true, _) => {}
+            (false, true) => self.note(Rule::PreVoteRefusedLed),
+            (false, false) => self.note(Rule::PreVoteRefusedOld),
+        }
+        self.tell_again(from);
         if granted && !matches!(self.role, Role::Primary(_)) {
             if matches!(self.role, Role::Candidate(_)) {
+                self.note(Rule::StoodBack);
                 self.lose_round(now);
             }
             self.yield_to_candidate(now);
@@ -230,7 +256,11 @@ impl Replica {
         let free = self.vote.given.is_none_or(|given| given == from);
         let follows = matches!(self.role, Role::Follower(_));
         if ask.term < self.vote.term || !free || !follows || !self.may_lead(&ask) {
+            self.note(Rule::VoteRefused);
             return out.send(link, Packet::Vote { term: self.vote.term, granted: false });
+        }
+        if self.config().is_none() {
+            self.note(Rule::VoteOfBlank);
         }
         if self.vote.given.is_none() {
             self.set_vote(Vote { term: ask.term, given: Some(from), ..self.vote }, out);
@@ -290,7 +320,8 @@ impl Replica {
         let Some(met) = self.met() else { return };
         if self.me.id == first {
             let agreed = self.peers.iter().all(|peer| peer.said_blank == Some(met));
-            if agreed && !self.stopping {
+            if agreed && self.stopping.is_none() {
+                self.note(Rule::Formed);
                 self.form(met, out);
             }
             return;

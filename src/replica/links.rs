@@ -1,8 +1,9 @@
 //! Links: dialling, the hello, and which of two links to one server stays.
 
-use super::event::{Closing, Effect, Out};
-use super::packet::{Hello, Packet, Refusal};
+use super::event::{Aside, Closing, Effect, Out};
+use super::packet::{Bearing, Hello, Packet, Refusal};
 use super::peer::Link;
+use super::rules::Rule;
 use super::{Replica, Role, Timer};
 use crate::limits::{DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX};
 use crate::moment::Moment;
@@ -22,7 +23,8 @@ impl Replica {
         let Some(at) = self.peers.iter().position(|peer| peer.id == to) else { return };
         let dialling = &mut self.peers[at].dialling;
         dialling.under_way = dialling.under_way.saturating_sub(1);
-        if self.peers[at].link.is_some() {
+        let seeking = std::mem::take(&mut dialling.seeking);
+        if self.peers[at].link.is_some() && !seeking {
             return out.push(Effect::Close(link, Closing::Spare));
         }
         let hello = self.hello(to);
@@ -55,6 +57,7 @@ impl Replica {
             serial: self.hellos,
             has_other: begun || linked,
             term: self.vote.term,
+            founder: self.vote.founder,
             last: self.shape.position(self.stored),
         }
     }
@@ -63,12 +66,14 @@ impl Replica {
         let Some(at) = self.peers.iter().position(|peer| peer.id == to) else { return };
         let peer = &mut self.peers[at];
         peer.dialling.under_way = peer.dialling.under_way.saturating_sub(1);
+        peer.dialling.seeking = false;
         if peer.link.is_some() {
             return;
         }
-        if refused && !peer.refused {
+        if refused {
             peer.refused = true;
             self.restless = true;
+            self.note_refused(to.slot());
         }
         self.dial_later(now, at);
     }
@@ -137,6 +142,8 @@ impl Replica {
         }
         peer.begin_anew();
         peer.lost_at = Some(now);
+        let under_way = peer.dialling.under_way;
+        self.note_lost(link.member, under_way);
         self.dial_now(now, at, out);
         // Whether the others are there is asked now, not at the next heartbeat.
         self.ping(now, out);
@@ -144,10 +151,14 @@ impl Replica {
     }
 
     pub(super) fn ping(&mut self, now: Moment, out: &mut Out) {
-        let leads = matches!(self.role, Role::Primary(_));
+        let bearing = Bearing {
+            leads: matches!(self.role, Role::Primary(_)),
+            stopping: self.stopping.is_some(),
+            slow: self.is_slow(now),
+        };
         for peer in &self.peers {
             if let Some(link) = &peer.link {
-                out.send(link.id, Packet::Ping { sent: now, leads });
+                out.send(link.id, Packet::Ping { sent: now, bearing });
             }
         }
     }
@@ -186,6 +197,7 @@ impl Replica {
                 }
             }
             self.ping(now, out);
+            self.seek_evidence(out);
             self.refresh_told();
         }
     }
@@ -206,21 +218,24 @@ impl Replica {
             }
             Packet::Refused(why) => {
                 out.push(Effect::Close(link, Closing::RefusedBy(dialled, why)));
-                return self.on_dial_ended(now, dialled, false, out);
+                self.on_dial_ended(now, dialled, false, out);
+                return self.heed_refusal(now, why, out);
+            }
+            Packet::Order { group, order } if dialled.is_none() => {
+                let verdict = self.on_order(now, group, order);
+                out.send(link, Packet::Verdict(verdict));
+                return out.push(Effect::Close(link, Closing::Spare));
             }
             _ => {
                 out.push(Effect::Close(link, Closing::Nonsense));
                 return self.on_dial_ended(now, dialled, false, out);
             }
         };
-        if let Err(why) = self.judge(&hello, dialled) {
+        if let Err(why) = self.judge(now, &hello, dialled) {
             if hello.process == self.process {
                 // Our own hello: no other server listens there.
                 out.push(Effect::Close(link, Closing::Nonsense));
-                if let Some(to) = dialled {
-                    self.on_dial_failed(now, to, true);
-                }
-                return;
+                return self.on_reached_itself(now, dialled);
             }
             self.refuse(link, Some(hello.from.id), why, out);
             return self.on_dial_ended(now, dialled, false, out);
@@ -230,16 +245,62 @@ impl Replica {
             out.send(link, Packet::Hello(own));
         }
         self.establish(now, Link::new(link, dialled.is_some(), &hello), out);
-        self.adopt(hello.term, out);
+        self.adopt_hello(now, &hello, link, out);
     }
 
-    fn refuse(&self, link: LinkId, from: Option<ServerId>, why: Refusal, out: &mut Out) {
+    /// No other server listens at the address that was dialled.
+    fn on_reached_itself(&mut self, now: Moment, to: Option<ServerId>) {
+        let Some(at) = self.peers.iter().position(|peer| Some(peer.id) == to) else { return };
+        if self.peers[at].link.is_none() {
+            self.peers[at].refused = true;
+            self.restless = true;
+            self.dial_later(now, at);
+        }
+    }
+
+    /// The other side of a link that counts here does not accept our hello.
+    pub(super) fn on_refused(&mut self, now: Moment, link: LinkId, why: Refusal, out: &mut Out) {
+        let Some(at) = self.peers.iter().position(|peer| peer.has_link(link)) else { return };
+        let id = self.peers[at].id;
+        self.lose_link(now, at, Some(Closing::RefusedBy(Some(id), why)), out);
+        // It will refuse the next hello as well: it is not asked in a hurry.
+        self.peers[at].dialling.delay = self.silence() / 2;
+        self.heed_refusal(now, why, out);
+    }
+
+    /// One that is told that its directory is an old copy puts it aside, and comes back blank.
+    fn heed_refusal(&mut self, now: Moment, why: Refusal, out: &mut Out) {
+        // Whom a majority follows is no old copy, whatever one of them remembers.
+        let leads = matches!(self.role, Role::Primary(_)) && self.hears_majority(now);
+        if why == Refusal::OldCopy && !leads {
+            log::warn!("this directory is an old copy: it is put aside");
+            self.note(Rule::LeftOldCopy);
+            self.leave(Aside::Everything, out);
+        }
+    }
+
+    fn refuse(&mut self, link: LinkId, from: Option<ServerId>, why: Refusal, out: &mut Out) {
         out.send(link, Packet::Refused(why));
         let from = from.unwrap_or(self.me.id);
         out.push(Effect::Close(link, Closing::Refused(from, why)));
+        match why {
+            Refusal::Version => self.note(Rule::RefusedVersion),
+            Refusal::Group => self.note(Rule::RefusedGroup),
+            Refusal::Settings => self.note(Rule::RefusedSettings),
+            Refusal::SameId => self.note(Rule::RefusedSameId),
+            Refusal::WrongId => self.note(Rule::RefusedWrongId),
+            Refusal::Lineage => self.note(Rule::RefusedLineage),
+            Refusal::Straggler => self.note(Rule::RefusedStraggler),
+            Refusal::OldCopy => {} // noted with its reason
+        }
     }
 
-    fn judge(&self, hello: &Hello, dialled: Option<ServerId>) -> Result<(), Refusal> {
+    fn judge(
+        &mut self,
+        now: Moment,
+        hello: &Hello,
+        dialled: Option<ServerId>,
+    ) -> Result<(), Refusal> {
         if hello.shared.group != self.shared.group {
             return Err(Refusal::Group);
         }
@@ -253,21 +314,28 @@ impl Replica {
         if unexpected || hello.to != self.me.id || self.peer(hello.from.id).is_none() {
             return Err(Refusal::WrongId);
         }
-        if hello.term.lineage() != self.vote.term.lineage() {
+        let (own, theirs) = (self.vote.term.lineage(), hello.term.lineage());
+        if theirs == own && hello.founder != self.vote.founder {
             return Err(Refusal::Lineage);
         }
-        if self.is_old_copy(hello) {
-            return Err(Refusal::OldCopy);
+        if theirs > own && self.is_healthy(now) {
+            return Err(Refusal::Straggler);
         }
-        Ok(())
+        match self.is_old_copy(hello) {
+            Some(rule) => {
+                self.note(rule);
+                Err(Refusal::OldCopy)
+            }
+            None => Ok(()),
+        }
     }
 
     /// An earlier life of a disk, a second process of the same life, or, in a term not higher, a
     /// log that lacks what this primary counted on.
-    fn is_old_copy(&self, hello: &Hello) -> bool {
+    fn is_old_copy(&self, hello: &Hello) -> Option<Rule> {
         let seen = self.seen.iter().find(|(disk, _)| *disk == hello.from.disk);
         if seen.is_some_and(|(_, incarnation)| hello.incarnation < *incarnation) {
-            return true;
+            return Some(Rule::RefusedOldIncarnation);
         }
         let link = self.peer(hello.from.id).and_then(|peer| peer.link.as_ref());
         let twin = link.is_some_and(|link| {
@@ -275,14 +343,19 @@ impl Replica {
                 && link.incarnation == hello.incarnation
                 && link.process != hello.process
         });
-        let forgot = match &self.role {
-            Role::Primary(primary) if hello.term <= self.vote.term => {
-                let known = primary.progress(hello.from);
-                known.is_some_and(|known| hello.last < self.shape.position(known.stored))
-            }
-            _ => false,
-        };
-        twin || forgot
+        if twin {
+            return Some(Rule::RefusedTwin);
+        }
+        let Role::Primary(primary) = &self.role else { return None };
+        if hello.term > self.vote.term {
+            return None;
+        }
+        let known = primary.progress(hello.from)?;
+        // A hello may have been under way for long: what its own process acknowledged since then
+        // is not forgotten.
+        let forgot =
+            known.process != Some(hello.process) && hello.last < self.shape.position(known.stored);
+        forgot.then_some(Rule::RefusedForgot)
     }
 
     fn establish(&mut self, now: Moment, new: Link, out: &mut Out) {
@@ -308,11 +381,12 @@ impl Replica {
                 }
             }
         };
+        self.note_reached(&new);
         if !new_stays {
             return out.push(Effect::Close(new.id, Closing::Spare));
         }
         log::info!("linked with server {}", new.member);
-        let (member, incarnation) = (new.member, new.incarnation);
+        let (member, incarnation, process) = (new.member, new.incarnation, new.process);
         let peer = &mut self.peers[at];
         let new_life = peer.link.as_ref().is_some_and(|old| !old.same_life(&new));
         if let Some(old) = peer.link.replace(new) {
@@ -320,8 +394,9 @@ impl Replica {
         }
         peer.begin_anew();
         peer.heard = Some(now);
+        self.seek_evidence(out);
         self.note_life(member.disk, incarnation, new_life, member.id, out);
-        self.on_linked(member);
+        self.on_linked(member, process);
         self.restless = true;
     }
 

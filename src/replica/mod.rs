@@ -7,23 +7,30 @@
 //!
 //! In the order to read them: `event` (the surface), `packet`, `members` and `shape` (what is
 //! agreed on), `peer` and `links` (who is there), `election`, `primary`, `changes` (of the
-//! members, by the primary), `backup`.
+//! members, by the primary), `backup`, `handover`, `lineage`, `survivor`; `rules` names what can be
+//! decided.
 
 mod backup;
 mod changes;
 mod election;
 mod event;
+mod handover;
+mod lineage;
 mod links;
 mod members;
 mod packet;
 mod peer;
 mod primary;
+mod rules;
 mod shape;
+mod survivor;
 mod timers;
 
 pub use event::{Aside, Closing, Effect, Event, LogReader, Mark, Out};
+pub use lineage::Beginning;
 pub use members::Config;
-pub use packet::{Append, Ask, Hello, Packet, Refusal, Shared};
+pub use packet::{Append, Ask, Bearing, Hello, Order, Packet, Refusal, Shared, Verdict};
+pub use rules::{Decisions, Rule};
 pub use shape::Shape;
 
 use crate::moment::{Moment, WallTime};
@@ -34,10 +41,12 @@ use crate::record::{self, Kind, Record};
 use crate::rng::Rng;
 use backup::Following;
 use election::{Candidacy, Standing};
+use handover::{Handover, Syncs};
 use links::Pending;
 use peer::Peer;
 use primary::Primary;
 use std::time::Duration;
+use survivor::Evidence;
 use timers::{Timer, Timers};
 
 /// Which backup stands first when the primary is gone.
@@ -95,6 +104,19 @@ enum Role {
     Primary(Primary),
 }
 
+/// Why a change is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// This server is not primary, or ends.
+    NotPrimary,
+    /// Its role is being given to a backup.
+    HandingOver,
+    /// Not all servers were attached yet.
+    GateClosed,
+    /// Fewer members than `min_copies`.
+    TooFewCopies,
+}
+
 /// One server's part in the group.
 #[derive(Debug)]
 pub struct Replica {
@@ -107,8 +129,12 @@ pub struct Replica {
     timers: Timers,
     /// Something changed that [`Event::Tick`] must look at before anybody sleeps.
     restless: bool,
-    /// Writes no config, stands for nothing: it is about to end.
-    stopping: bool,
+    /// Since when it is about to end: it writes no config and stands for nothing.
+    stopping: Option<Moment>,
+    stop_said: bool,
+    /// This life has ended: nothing is done any more.
+    left: bool,
+    decisions: Decisions,
 
     vote: Vote,
     /// `vote` is on disk. What is said in its term waits for that.
@@ -125,6 +151,14 @@ pub struct Replica {
 
     role: Role,
     standing: Standing,
+    /// Of a primary: its role is being given to a backup.
+    handover: Option<Handover>,
+    syncs: Syncs,
+    /// What is known of others whose dying would leave this server alone, by id.
+    evidence: [Option<Evidence>; 3],
+    /// The members do not change before this, and no such promise is given now.
+    promised_until: Moment,
+    withholds: bool,
     peers: Vec<Peer>,
     /// Links whose other side has not said hello.
     pending: Vec<Pending>,
@@ -148,7 +182,10 @@ impl Replica {
             rng: Rng::new(setup.seed),
             timers,
             restless: true,
-            stopping: false,
+            stopping: None,
+            stop_said: false,
+            left: false,
+            decisions: Decisions::default(),
             vote: setup.vote,
             vote_stored: true,
             shape: setup.shape,
@@ -158,6 +195,11 @@ impl Replica {
             answered: Index::ZERO,
             role: Role::Follower(Following::default()),
             standing: Standing::default(),
+            handover: None,
+            syncs: Syncs::default(),
+            evidence: [None, None, None],
+            promised_until: Moment(0),
+            withholds: false,
             peers: others.map(|id| Peer::new(id, now)).collect(),
             pending: Vec::new(),
             hellos: 0,
@@ -177,6 +219,9 @@ impl Replica {
         log: &dyn LogReader,
         out: &mut Out,
     ) {
+        if self.left {
+            return;
+        }
         match event {
             Event::Tick => self.on_tick(now, wall, log, out),
             Event::Dialled { link, to } => self.on_dialled(now, link, to, out),
@@ -191,19 +236,30 @@ impl Replica {
         self.check();
     }
 
-    /// Gives a payload the next index, in the order of the calls; `None` on a server that can't
-    /// take it: not primary, or stopping.
+    /// Gives a payload the next index, in the order of the calls.
+    ///
+    /// # Errors
+    /// Why this server can't take it now.
     pub fn propose(
         &mut self,
         wall: WallTime,
         kind: Kind,
         body: impl FnOnce(&mut Vec<u8>),
         out: &mut Out,
-    ) -> Option<Index> {
-        if self.stopping || !matches!(self.role, Role::Primary(_)) {
-            return None;
+    ) -> Result<Index, NotTaken> {
+        if self.stopping.is_some() || self.left || !matches!(self.role, Role::Primary(_)) {
+            return Err(NotTaken::NotPrimary);
         }
-        Some(self.append_own(self.vote.term, wall, kind, body, out))
+        if self.handover.is_some() {
+            return Err(NotTaken::HandingOver);
+        }
+        if !self.gate_open() {
+            return Err(NotTaken::GateClosed);
+        }
+        if self.has_too_few_copies() {
+            return Err(NotTaken::TooFewCopies);
+        }
+        Ok(self.append_own(self.vote.term, wall, kind, body, out))
     }
 
     /// Asks for a round of reads; the number returned is confirmed when
@@ -224,12 +280,6 @@ impl Replica {
             }
             _ => None,
         }
-    }
-
-    /// From now on this server writes no config and stands for nothing.
-    pub fn stop(&mut self) {
-        self.stopping = true;
-        self.restless = true;
     }
 
     /// When [`Event::Tick`] wants to be sent, at the latest.
@@ -303,9 +353,30 @@ impl Replica {
         self.answered
     }
 
+    /// Whether there are fewer members than `min_copies` asks for.
+    pub fn has_too_few_copies(&self) -> bool {
+        self.config().map_or(0, Config::count) < usize::from(self.shared.copies_min)
+    }
+
+    /// Whether this server, a member, can't go on without one that it has lost: only a person can
+    /// know that the others are gone for good.
+    pub fn may_be_last(&self) -> bool {
+        let able = self.may_stand().is_some() || matches!(self.role, Role::Primary(_));
+        !able && self.config().is_some_and(|config| config.has(self.me))
+    }
+
     /// `T`.
     pub fn silence(&self) -> Duration {
         Duration::from_millis(u64::from(self.shared.silence_ms))
+    }
+
+    /// How often each rule has decided here.
+    pub fn decisions(&self) -> Decisions {
+        self.decisions
+    }
+
+    fn note(&mut self, rule: Rule) {
+        self.decisions.note(rule);
     }
 
     /// Whom this server has an open link to.
@@ -320,6 +391,7 @@ impl Replica {
         };
         match &peer.link {
             None => "lost",
+            Some(_) if peer.bearing.stopping => "stopping",
             Some(_) if self.is_penalized(id, now) => "penalty",
             Some(link) if self.config().is_some_and(|config| config.has(link.member)) => "member",
             Some(_) => "learner",
@@ -381,10 +453,12 @@ impl Replica {
     fn on_tick(&mut self, now: Moment, wall: WallTime, log: &dyn LogReader, out: &mut Out) {
         self.restless = false;
         self.tick_links(now, out);
+        self.tick_stop(now, out);
+        self.tick_survivor(now, wall, out);
         self.tick_election(now, wall, out);
         match self.role {
             Role::Primary(_) => self.tick_primary(now, wall, log, out),
-            _ => self.tick_backup(out),
+            _ => self.tick_backup(now, out),
         }
     }
 
@@ -399,17 +473,27 @@ impl Replica {
         if let Some(at) = self.pending.iter().position(|pending| pending.link == link) {
             return self.on_first_packet(now, at, packet, out);
         }
+        if let Packet::Refused(why) = packet {
+            return self.on_refused(now, link, why, out);
+        }
         // A link that was closed here may still deliver what was under way.
         let Some(at) = self.peers.iter().position(|peer| peer.has_link(link)) else { return };
         let from = self.peers[at].link.as_ref().expect("this peer has this link").member;
         match packet {
-            Packet::Ping { sent, leads } => {
-                out.send(link, Packet::Pong { sent });
-                if !leads {
+            Packet::Ping { sent, bearing } => {
+                let promised = self.promise(from, now);
+                out.send(link, Packet::Pong { sent, promised });
+                self.restless |= bearing != self.peers[at].bearing;
+                self.peers[at].bearing = bearing;
+                if !bearing.leads {
                     self.leave_primary(from);
                 }
             }
-            Packet::Pong { sent } => self.on_pong(at, sent, now),
+            Packet::Pong { sent, promised } => {
+                self.on_pong(at, sent, now);
+                self.note_promise(from, sent, promised);
+            }
+            Packet::StandNow { term } => self.on_stand_now(now, from, term, out),
             Packet::Blank { met } => {
                 self.peers[at].said_blank = Some(met);
                 self.restless = true;
@@ -427,7 +511,11 @@ impl Replica {
             Packet::AskVote(ask) => self.on_ask_vote(now, from, link, ask, out),
             Packet::Vote { term, granted } => self.on_vote(from, term, granted, out),
             Packet::SteppedDown { .. } => self.leave_primary(from),
-            Packet::Hello(_) | Packet::Foreign { .. } | Packet::Refused(_) => {
+            Packet::Hello(_)
+            | Packet::Foreign { .. }
+            | Packet::Refused(_)
+            | Packet::Order { .. }
+            | Packet::Verdict(_) => {
                 self.lose_link(now, at, Some(Closing::Nonsense), out);
             }
         }
@@ -437,6 +525,7 @@ impl Replica {
         assert!(mark.last <= self.flushed, "nothing is stored that was not flushed");
         self.stored = mark.last;
         self.vote_stored |= mark.vote == self.vote;
+        self.note_synced(now);
         self.send_owed_vote(out);
         match self.role {
             Role::Primary(_) => self.advance(),
@@ -449,6 +538,9 @@ impl Replica {
     fn adopt(&mut self, term: Term, out: &mut Out) {
         if term <= self.vote.term || term.lineage() != self.vote.term.lineage() {
             return;
+        }
+        if matches!(self.role, Role::Primary(_)) {
+            self.note(Rule::SteppedDownTerm);
         }
         self.step_down("there is a higher term", out);
         self.set_vote(Vote { term, given: None, ..self.vote }, out);
@@ -465,6 +557,8 @@ impl Replica {
     fn step_down(&mut self, why: &str, out: &mut Out) {
         self.timers.clear(Timer::Round);
         self.timers.clear(Timer::Batch);
+        self.timers.clear(Timer::Handover);
+        self.handover = None;
         if matches!(self.role, Role::Primary(_)) {
             log::warn!("no longer primary: {why}");
             for peer in &self.peers {

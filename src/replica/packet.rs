@@ -45,8 +45,42 @@ pub struct Hello {
     pub has_other: bool,
     /// The sender's term.
     pub term: Term,
+    /// The disk of the server that began the term's lineage; of the first lineage, none.
+    pub founder: Option<DiskId>,
     /// The end of the sender's stored log.
     pub last: Position,
+}
+
+/// What a server says of itself with each ping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bearing {
+    /// It is primary: who stepped down while a link was lost says so here.
+    pub leads: bool,
+    /// It is about to end: it wants to be dropped, writes no config, and is handed nothing.
+    pub stopping: bool,
+    /// Its own disk is slow: no primary hands over to it for being slow itself.
+    pub slow: bool,
+}
+
+/// What an operator asks of a server over a link of its own. The operator is no server (its hello
+/// has id 0), takes part in nothing, and is never counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Give the role of primary to a backup.
+    HandOver,
+}
+
+/// What a server answers to an [`Order`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is begun.
+    Taken,
+    /// This server is not primary.
+    NotPrimary,
+    /// No backup is there that could take over.
+    NoBackup,
+    /// The operator speaks for another group.
+    OtherGroup,
 }
 
 /// Why a link is refused.
@@ -64,8 +98,10 @@ pub enum Refusal {
     WrongId,
     /// Its disk was seen in a later life: an old copy of a directory.
     OldCopy,
-    /// A history that a person began over another one.
+    /// Two histories that different servers began under one number: a person decides.
     Lineage,
+    /// A history that was begun over this one, while the group here is healthy.
+    Straggler,
 }
 
 /// Entries behind `prev`, or none; the records follow the packet.
@@ -110,13 +146,16 @@ pub enum Packet {
     Ping {
         /// The sender's clock, returned as it is.
         sent: Moment,
-        /// The sender is primary: who stepped down while a link was lost says so here.
-        leads: bool,
+        /// How things are with the sender.
+        bearing: Bearing,
     },
     /// The answer to a ping.
     Pong {
         /// The ping's `sent`.
         sent: Moment,
+        /// The sender, primary of two, will change this config, which is its newest, no earlier
+        /// than `T`/2 after the ping was sent (*Last survivor, auto*).
+        promised: Option<Position>,
     },
     /// The sender has no config, and has met these disks.
     Blank {
@@ -171,6 +210,21 @@ pub enum Packet {
         /// The term it led.
         term: Term,
     },
+    /// Stand for election now, without a pre-vote: the primary of this term hands over
+    /// (`TimeoutNow` in Ongaro §3.10).
+    StandNow {
+        /// The sender's term.
+        term: Term,
+    },
+    /// An operator's hello and order in one; the answer is a verdict, and the end of the link.
+    Order {
+        /// The group it is meant for.
+        group: GroupId,
+        /// What is to be done.
+        order: Order,
+    },
+    /// The answer to an order.
+    Verdict(Verdict),
 }
 
 /// A packet that can't be read.
@@ -201,12 +255,16 @@ impl Packet {
                 out.write_u16::<LE>(version)
             }
             Packet::Refused(refusal) => out.write_u8(2).and_then(|()| out.write_u8(refusal as u8)),
-            Packet::Ping { sent, leads } => {
+            Packet::Ping { sent, bearing } => {
                 out.write_u8(3)?;
                 out.write_u64::<LE>(sent.0)?;
-                out.write_u8(u8::from(leads))
+                out.write_u8(bearing.bits())
             }
-            Packet::Pong { sent } => out.write_u8(4).and_then(|()| out.write_u64::<LE>(sent.0)),
+            Packet::Pong { sent, promised } => {
+                out.write_u8(4)?;
+                out.write_u64::<LE>(sent.0)?;
+                write_option(out, promised, write_position)
+            }
             Packet::Blank { met } => {
                 out.write_u8(5)?;
                 met.iter().try_for_each(|disk| out.write_u128::<LE>(disk.0))
@@ -247,6 +305,16 @@ impl Packet {
             Packet::SteppedDown { term } => {
                 out.write_u8(14).and_then(|()| out.write_u64::<LE>(term.0))
             }
+            Packet::StandNow { term } => {
+                out.write_u8(15).and_then(|()| out.write_u64::<LE>(term.0))
+            }
+            Packet::Order { group, order } => {
+                out.write_u8(16)?;
+                out.write_u16::<LE>(VERSION)?;
+                out.write_u128::<LE>(group.0)?;
+                out.write_u8(order as u8)
+            }
+            Packet::Verdict(verdict) => out.write_u8(17).and_then(|()| out.write_u8(verdict as u8)),
         }
     }
 
@@ -262,9 +330,12 @@ impl Packet {
             2 => Packet::Refused(Refusal::from_number(rest.read_u8()?)?),
             3 => {
                 let sent = Moment(rest.read_u64::<LE>()?);
-                Packet::Ping { sent, leads: read_bool(rest)? }
+                Packet::Ping { sent, bearing: Bearing::from_bits(rest.read_u8()?)? }
             }
-            4 => Packet::Pong { sent: Moment(rest.read_u64::<LE>()?) },
+            4 => {
+                let sent = Moment(rest.read_u64::<LE>()?);
+                Packet::Pong { sent, promised: read_option(rest, read_position)? }
+            }
             5 => {
                 let mut met = [DiskId(0); 3];
                 for disk in &mut met {
@@ -301,6 +372,15 @@ impl Packet {
             12 => Packet::AskVote(Ask::read(rest)?),
             13 => Packet::Vote { term: Term(rest.read_u64::<LE>()?), granted: read_bool(rest)? },
             14 => Packet::SteppedDown { term: Term(rest.read_u64::<LE>()?) },
+            15 => Packet::StandNow { term: Term(rest.read_u64::<LE>()?) },
+            16 => match rest.read_u16::<LE>()? {
+                VERSION => {
+                    let group = GroupId(rest.read_u128::<LE>()?);
+                    Packet::Order { group, order: Order::from_number(rest.read_u8()?)? }
+                }
+                version => return Ok((Packet::Foreign { version }, &[])),
+            },
+            17 => Packet::Verdict(Verdict::from_number(rest.read_u8()?)?),
             _ => return Err(BadPacket),
         };
         if rest.is_empty() { Ok((packet, &[])) } else { Err(BadPacket) }
@@ -322,6 +402,7 @@ impl Hello {
         out.write_u64::<LE>(self.serial)?;
         out.write_u8(u8::from(self.has_other))?;
         out.write_u64::<LE>(self.term.0)?;
+        write_option(out, self.founder, |out, disk| out.write_u128::<LE>(disk.0))?;
         write_position(out, self.last)
     }
 
@@ -342,7 +423,48 @@ impl Hello {
             serial: rest.read_u64::<LE>()?,
             has_other: read_bool(rest)?,
             term: Term(rest.read_u64::<LE>()?),
+            founder: read_option(rest, |rest| Ok(DiskId(rest.read_u128::<LE>()?)))?,
             last: read_position(rest)?,
+        })
+    }
+}
+
+impl Bearing {
+    fn bits(self) -> u8 {
+        u8::from(self.leads) | u8::from(self.stopping) << 1 | u8::from(self.slow) << 2
+    }
+
+    fn from_bits(bits: u8) -> Result<Bearing, BadPacket> {
+        let bearing =
+            Bearing { leads: bits & 1 != 0, stopping: bits & 2 != 0, slow: bits & 4 != 0 };
+        if bits < 8 { Ok(bearing) } else { Err(BadPacket) }
+    }
+}
+
+impl Order {
+    const ALL: [Order; 1] = [Order::HandOver];
+
+    fn from_number(number: u8) -> Result<Order, BadPacket> {
+        Order::ALL.get(usize::from(number)).copied().ok_or(BadPacket)
+    }
+}
+
+impl Verdict {
+    const ALL: [Verdict; 4] =
+        [Verdict::Taken, Verdict::NotPrimary, Verdict::NoBackup, Verdict::OtherGroup];
+
+    fn from_number(number: u8) -> Result<Verdict, BadPacket> {
+        Verdict::ALL.get(usize::from(number)).copied().ok_or(BadPacket)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Taken => "it is begun",
+            Verdict::NotPrimary => "this server is not primary",
+            Verdict::NoBackup => "no backup is there that could take over",
+            Verdict::OtherGroup => "it belongs to another group",
         })
     }
 }
@@ -365,7 +487,7 @@ impl Ask {
 }
 
 impl Refusal {
-    const ALL: [Refusal; 7] = [
+    const ALL: [Refusal; 8] = [
         Refusal::Version,
         Refusal::Group,
         Refusal::Settings,
@@ -373,6 +495,7 @@ impl Refusal {
         Refusal::WrongId,
         Refusal::OldCopy,
         Refusal::Lineage,
+        Refusal::Straggler,
     ];
 
     fn from_number(number: u8) -> Result<Refusal, BadPacket> {
@@ -385,11 +508,20 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Refusal::Version => "it speaks another version",
             Refusal::Group => "it belongs to another group",
-            Refusal::Settings => "its settings differ (number of servers, silence_ms)",
+            Refusal::Settings => {
+                "its settings differ (number of servers, silence_ms, min_copies, last_survivor)"
+            }
             Refusal::SameId => "both servers have the same id",
             Refusal::WrongId => "another server answers at that address",
             Refusal::OldCopy => "its data directory is an old copy",
-            Refusal::Lineage => "a person began another history there",
+            Refusal::Lineage => {
+                "two servers began a history of their own under one number: keep one of them and \
+                 move the other's directory away"
+            }
+            Refusal::Straggler => {
+                "it goes on by itself from an older state, while this group is healthy: move its \
+                 directory away, and it is filled again"
+            }
         })
     }
 }
@@ -401,6 +533,22 @@ fn write_position(out: &mut Vec<u8>, at: Position) -> io::Result<()> {
 
 fn read_position(rest: &mut &[u8]) -> Result<Position, BadPacket> {
     Ok(Position { term: Term(rest.read_u64::<LE>()?), index: Index(rest.read_u64::<LE>()?) })
+}
+
+fn write_option<T>(
+    out: &mut Vec<u8>,
+    value: Option<T>,
+    write: impl FnOnce(&mut Vec<u8>, T) -> io::Result<()>,
+) -> io::Result<()> {
+    out.write_u8(u8::from(value.is_some()))?;
+    value.map_or(Ok(()), |value| write(out, value))
+}
+
+fn read_option<T>(
+    rest: &mut &[u8],
+    read: impl FnOnce(&mut &[u8]) -> Result<T, BadPacket>,
+) -> Result<Option<T>, BadPacket> {
+    if read_bool(rest)? { read(rest).map(Some) } else { Ok(None) }
 }
 
 fn read_id(rest: &mut &[u8]) -> Result<ServerId, BadPacket> {
@@ -440,6 +588,7 @@ mod tests {
             serial: 8,
             has_other: true,
             term: Term(9),
+            founder: None,
             last: at,
         };
         let append =
@@ -447,8 +596,14 @@ mod tests {
         let mut all = vec![
             Packet::Hello(hello),
             Packet::Foreign { version: 77 },
-            Packet::Ping { sent: Moment(1), leads: true },
-            Packet::Pong { sent: Moment(2) },
+            Packet::Hello(Hello { founder: Some(DiskId(10)), ..hello }),
+            Packet::Ping { sent: Moment(1), bearing: Bearing::default() },
+            Packet::Ping {
+                sent: Moment(1),
+                bearing: Bearing { leads: true, stopping: true, slow: true },
+            },
+            Packet::Pong { sent: Moment(2), promised: None },
+            Packet::Pong { sent: Moment(2), promised: Some(at) },
             Packet::Blank { met: [DiskId(1), DiskId(2), DiskId(3)] },
             Packet::Append(append),
             Packet::Stored { term: Term(1), stored: Index(2), round: 3 },
@@ -459,7 +614,10 @@ mod tests {
             Packet::AskVote(ask),
             Packet::Vote { term: Term(1), granted: false },
             Packet::SteppedDown { term: Term(1) },
+            Packet::StandNow { term: Term(1) },
+            Packet::Order { group: GroupId(1), order: Order::HandOver },
         ];
+        all.extend(Verdict::ALL.map(Packet::Verdict));
         all.extend(Refusal::ALL.map(Packet::Refused));
         all
     }

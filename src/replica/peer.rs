@@ -1,7 +1,7 @@
 //! What is known of each other server: linked, heard, gone. It decides when something is tried,
 //! never whether it is safe.
 
-use super::packet::Hello;
+use super::packet::{Bearing, Hello};
 use crate::moment::Moment;
 use crate::names::{DiskId, Incarnation, LinkId, Member, ProcessId, ServerId};
 use std::time::Duration;
@@ -51,6 +51,8 @@ pub(super) struct Dialling {
     pub(super) delay: Duration,
     /// Dials begun at once because the one before ended without a hello.
     pub(super) quick: u32,
+    /// A dial is under way although there is a link, to see that the address answers.
+    pub(super) seeking: bool,
 }
 
 /// Another server of the list.
@@ -65,6 +67,8 @@ pub(super) struct Peer {
     /// Since its link was lost, a dial was refused.
     pub(super) refused: bool,
     pub(super) dialling: Dialling,
+    /// What it last said of itself on this link.
+    pub(super) bearing: Bearing,
     /// The three disks that it, blank, has said on this link that it met.
     pub(super) said_blank: Option<[DiskId; 3]>,
     /// The same, said to it on this link.
@@ -80,6 +84,7 @@ impl Peer {
             lost_at: None,
             refused: false,
             dialling: Dialling { next: Some(now), ..Dialling::default() },
+            bearing: Bearing::default(),
             said_blank: None,
             told_blank: None,
         }
@@ -88,6 +93,7 @@ impl Peer {
     /// Forgets what was true of the link before: it is lost, or another one counts.
     pub(super) fn begin_anew(&mut self) {
         self.refused = false;
+        self.bearing = Bearing::default();
         self.said_blank = None;
         self.told_blank = None;
         let under_way = self.dialling.under_way;

@@ -3,16 +3,19 @@
 use super::event::{Effect, LogReader, Out};
 use super::members::reached_by_majority;
 use super::packet::{Append, Packet};
+use super::rules::Rule;
 use super::{Config, Replica, Role, Timer};
 use crate::limits::{BATCH_TIME, ENTRIES_BYTES_MAX, PIECES_IN_FLIGHT_MAX};
 use crate::moment::{Moment, WallTime};
-use crate::names::{Index, LinkId, Member, ServerId, Term};
+use crate::names::{Index, LinkId, Member, ProcessId, ServerId, Term};
 use std::collections::VecDeque;
 
 /// What a primary knows of one other server's log, for its own term only.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     pub(super) member: Member,
+    /// The life of it that speaks; an earlier one stored no more than this one has.
+    pub(super) process: Option<ProcessId>,
     /// What it acknowledged: proved equal, and on its disk. Never falls.
     pub(super) stored: Index,
     /// The next entry to send.
@@ -85,6 +88,7 @@ impl Primary {
             }
             self.progress.push(Progress {
                 member,
+                process: None,
                 stored: Index::ZERO,
                 next,
                 probing: true,
@@ -120,6 +124,9 @@ impl Replica {
     pub(super) fn become_primary(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
         assert!(self.vote_stored && self.vote.given == Some(self.me), "elected with a stored vote");
         log::info!("primary in term {}", self.vote.term);
+        self.note(Rule::Elected);
+        self.handover = None;
+        self.withholds = false;
         let next = self.last().next();
         self.role = Role::Primary(Primary {
             since: now,
@@ -138,17 +145,30 @@ impl Replica {
         self.timers.clear(Timer::Stand);
         let config = self.config().expect("who is elected has a config").restated();
         self.append_config(self.vote.term, wall, config, out);
-        let linked: Vec<Member> = self.linked().collect();
-        for member in linked {
-            self.on_linked(member);
+        let links = self.peers.iter().filter_map(|peer| peer.link.as_ref());
+        let linked: Vec<(Member, ProcessId)> = links.map(|l| (l.member, l.process)).collect();
+        for (member, process) in linked {
+            self.on_linked(member, process);
         }
         self.restless = true;
     }
 
-    pub(super) fn on_linked(&mut self, member: Member) {
+    pub(super) fn on_linked(&mut self, member: Member, process: ProcessId) {
         if let Role::Primary(primary) = &mut self.role {
             let next = primary.term_start;
-            primary.remember(member, next).reset(next);
+            let progress = primary.remember(member, next);
+            progress.reset(next);
+            progress.process = Some(process);
+        }
+    }
+
+    /// Tells a server anew who leads: it has not noticed.
+    pub(super) fn tell_again(&mut self, member: Member) {
+        if let Role::Primary(primary) = &mut self.role
+            && let Some(progress) = primary.progress_mut(member)
+        {
+            progress.told = None;
+            self.restless = true;
         }
     }
 
@@ -172,6 +192,7 @@ impl Replica {
         out: &mut Out,
     ) {
         self.advance();
+        self.tick_handover(now, out);
         self.change_members(now, wall, out);
         if !matches!(self.role, Role::Primary(_)) {
             return; // it stepped down
@@ -188,6 +209,7 @@ impl Replica {
             if urgent || self.answered >= self.flushed || now >= due {
                 primary.flushed_at = now;
                 self.flushed = self.shape.last().index;
+                self.syncs.begin(now);
                 out.push(Effect::Flush);
             } else {
                 self.timers.set(Timer::Batch, due);

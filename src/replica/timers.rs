@@ -13,9 +13,15 @@ pub(super) enum Timer {
     Round,
     /// To begin a batch although the one before is not answered.
     Batch,
+    /// To give up a handover.
+    Handover,
+    /// To end, dropped or not.
+    Stop,
+    /// To change the members, which was promised not to be done before.
+    Promise,
 }
 
-const COUNT: usize = Timer::Batch as usize + 1;
+const COUNT: usize = Timer::Promise as usize + 1;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timers([Option<Moment>; COUNT]);

@@ -1,0 +1,180 @@
+//! Planned handover (Ongaro §3.10), and how a server leaves that was told to stop.
+
+use super::event::Out;
+use super::packet::{Order, Packet, Verdict};
+use super::rules::Rule;
+use super::{Replica, Role, Timer};
+use crate::limits::{SLOW_SYNCS, SLOW_WINDOW};
+use crate::moment::Moment;
+use crate::names::{GroupId, LinkId, Member, Term};
+
+/// A primary on its way out: it takes no changes until this is decided.
+#[derive(Clone, Debug)]
+pub(super) struct Handover {
+    /// Who was told to stand.
+    told: Option<Member>,
+}
+
+/// How a server's own disk does.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Syncs {
+    began: Option<Moment>,
+    /// The last ones that took over `T`/2.
+    slow: Vec<Moment>,
+    /// When the role was last handed over for them.
+    handed_over: Option<Moment>,
+}
+
+impl Syncs {
+    pub(super) fn begin(&mut self, now: Moment) {
+        self.began = Some(now);
+    }
+}
+
+impl Replica {
+    /// From now on this server writes no config and stands for nothing; a primary hands over.
+    pub fn stop(&mut self, now: Moment) {
+        if self.stopping.is_none() {
+            self.stopping = Some(now);
+            self.timers.set(Timer::Stop, now + self.silence() * 2);
+            self.restless = true;
+        }
+    }
+
+    /// Whether a stopping server may end: it was dropped, or nobody is there who could drop it,
+    /// or the time for that is over: `T` for the handover, `T` for the drop.
+    pub fn is_released(&self, now: Moment) -> bool {
+        let Some(began) = self.stopping else { return false };
+        let dropped = self.config().is_none_or(|config| !config.has(self.me));
+        let alone = !self.members_linked().any(|(_, stopping)| !stopping);
+        dropped || alone || now >= began + self.silence() * 2
+    }
+
+    /// Members that are linked, and whether they are stopping.
+    fn members_linked(&self) -> impl Iterator<Item = (Member, bool)> + '_ {
+        let config = self.config();
+        self.peers.iter().filter_map(move |peer| {
+            let member = peer.link.as_ref()?.member;
+            config
+                .is_some_and(|config| config.has(member))
+                .then_some((member, peer.bearing.stopping))
+        })
+    }
+
+    /// Whether this primary takes no changes because its role is being handed over.
+    pub fn is_handing_over(&self) -> bool {
+        self.handover.is_some()
+    }
+
+    /// Begins to hand the role over to a backup.
+    fn begin_handover(&mut self, now: Moment, why: Rule) -> Verdict {
+        if !matches!(self.role, Role::Primary(_)) {
+            return Verdict::NotPrimary;
+        }
+        if !self.members_linked().any(|(member, stopping)| !stopping && self.hears(member, now)) {
+            return Verdict::NoBackup;
+        }
+        if self.handover.is_none() {
+            log::info!("handing over to a backup");
+            self.note(why);
+            self.handover = Some(Handover { told: None });
+            self.timers.set(Timer::Handover, now + self.silence());
+        }
+        self.restless = true;
+        Verdict::Taken
+    }
+
+    /// An operator's order on a link that has said nothing else.
+    pub(super) fn on_order(&mut self, now: Moment, group: GroupId, order: Order) -> Verdict {
+        if group != self.shared.group {
+            return Verdict::OtherGroup;
+        }
+        match order {
+            Order::HandOver => self.begin_handover(now, Rule::HandedOverOrder),
+        }
+    }
+
+    /// The stop is said at once, and again with each ping.
+    pub(super) fn tick_stop(&mut self, now: Moment, out: &mut Out) {
+        let Some(began) = self.stopping else { return };
+        if !std::mem::replace(&mut self.stop_said, true) {
+            self.ping(now, out);
+        }
+        if self.handover.is_none() && now < began + self.silence() {
+            self.begin_handover(now, Rule::HandedOverStop);
+        }
+        self.timers.expired(Timer::Stop, now);
+    }
+
+    pub(super) fn tick_handover(&mut self, now: Moment, out: &mut Out) {
+        self.hand_over_when_slow(now);
+        let Some(handover) = &self.handover else { return };
+        if self.timers.expired(Timer::Handover, now) {
+            log::warn!("the handover did not come about");
+            self.note(Rule::HandoverGivenUp);
+            self.handover = None;
+            self.restless = true;
+        } else if handover.told.is_none() && self.answered == self.last() {
+            let Some((heir, link)) = self.heir(now) else { return };
+            log::info!("server {heir} is told to take over");
+            out.send(link, Packet::StandNow { term: self.vote.term });
+            if let Some(handover) = &mut self.handover {
+                handover.told = Some(heir);
+            }
+        }
+    }
+
+    /// A backup that has everything, is not stopping, and whose disk is not slow.
+    fn heir(&self, now: Moment) -> Option<(Member, LinkId)> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let last = self.last();
+        self.peers.iter().find_map(|peer| {
+            let link = peer.link.as_ref()?;
+            let has_all = primary.progress(link.member).map(|p| p.stored) == Some(last);
+            let member = self.config()?.has(link.member);
+            let able = !peer.bearing.stopping && !peer.bearing.slow;
+            (has_all && member && able && self.hears(link.member, now))
+                .then_some((link.member, link.id))
+        })
+    }
+
+    /// The primary of this term hands over.
+    pub(super) fn on_stand_now(&mut self, now: Moment, from: Member, term: Term, out: &mut Out) {
+        let follows = matches!(&self.role, Role::Follower(f) if f.primary == Some(from));
+        if term == self.vote.term && follows && self.may_stand().is_some() {
+            self.note(Rule::StoodHandedOver);
+            self.stand_for_votes(now, self.vote.term.next(), out);
+        }
+    }
+
+    pub(super) fn note_synced(&mut self, now: Moment) {
+        let half = self.silence() / 2;
+        if let Some(began) = self.syncs.began.take()
+            && now - began > half
+        {
+            self.syncs.slow.retain(|at| now < *at + SLOW_WINDOW);
+            self.syncs.slow.push(now);
+        }
+    }
+
+    pub(super) fn is_slow(&self, now: Moment) -> bool {
+        self.syncs.slow.iter().filter(|at| now < **at + SLOW_WINDOW).count() >= SLOW_SYNCS
+    }
+
+    /// A primary whose own syncs are slow gives its role to one whose are not, once per `T`.
+    fn hand_over_when_slow(&mut self, now: Moment) {
+        let due = self.syncs.handed_over.is_none_or(|at| now >= at + self.silence());
+        if self.handover.is_some() || self.stopping.is_some() || !due || !self.is_slow(now) {
+            return;
+        }
+        let able = self.peers.iter().any(|peer| {
+            let member = peer.link.as_ref().map(|link| link.member);
+            let known = member.filter(|m| self.config().is_some_and(|config| config.has(*m)));
+            known.is_some() && !peer.bearing.slow && !peer.bearing.stopping
+        });
+        if able {
+            self.syncs.handed_over = Some(now);
+            self.begin_handover(now, Rule::HandedOverSlow);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Lineages: histories that begin where a person, or the last survivor's evidence, overruled an
+//! election. Terms are ordered by lineage first.
+
+use super::event::{Aside, Closing, Effect, Out};
+use super::members::Config;
+use super::packet::{Append, Hello};
+use super::rules::Rule;
+use super::{Replica, Role};
+use crate::moment::{Moment, WallTime};
+use crate::names::{LinkId, Member, Position, Term, Vote};
+use crate::record::{Kind, Record};
+
+/// The config and the terms with which a server begins a lineage of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The term of the entry that holds `config`.
+    pub term: Term,
+    /// The server alone, and the entry that the lineage branched from.
+    pub config: Config,
+    /// The vote that is stored before that entry.
+    pub vote: Vote,
+}
+
+impl Beginning {
+    /// How `me` goes on alone behind `last`, in the lineage after that of `newest`, the highest
+    /// term it has heard of.
+    pub fn new(me: Member, newest: Term, last: Position, gate_open: bool) -> Beginning {
+        let term = newest.max(last.term).next_lineage(me.id);
+        let mut config = Config::new([me], gate_open);
+        config.branch = Some(last);
+        Beginning { term, config, vote: Vote { term, given: None, founder: Some(me.disk) } }
+    }
+}
+
+impl Replica {
+    /// Only one whose log holds the entry that began its lineage votes and stands in it: a term
+    /// alone must not let a lineage's terms into logs of another.
+    pub(super) fn holds_lineage(&self) -> bool {
+        self.shape.last().term.lineage() == self.vote.term.lineage()
+    }
+
+    /// A healthy group is never taken over by a recovered straggler.
+    pub(super) fn is_healthy(&self, now: Moment) -> bool {
+        match &self.role {
+            Role::Primary(_) => self.hears_majority(now),
+            _ => self.primary(now).is_some(),
+        }
+    }
+
+    /// Takes what a hello says of terms: a higher one of the own lineage, or a higher lineage.
+    pub(super) fn adopt_hello(&mut self, now: Moment, hello: &Hello, link: LinkId, out: &mut Out) {
+        if hello.term.lineage() <= self.vote.term.lineage() {
+            return self.adopt(hello.term, out);
+        }
+        let number = hello.term.lineage();
+        log::warn!("server {} has begun history {number}: it is followed", hello.from);
+        self.note(Rule::LineageFollowed);
+        self.step_down("there is a later history", out);
+        self.set_vote(Vote { term: hello.term, given: None, founder: hello.founder }, out);
+        self.greet_anew(now, Some(link), out);
+    }
+
+    /// Lineages are told in hellos only: links that speak of the one before are begun again.
+    pub(super) fn greet_anew(&mut self, now: Moment, but: Option<LinkId>, out: &mut Out) {
+        for at in 0..self.peers.len() {
+            let link = self.peers[at].link.as_ref().map(|link| link.id);
+            if link.is_some() && link != but {
+                self.lose_link(now, at, Some(Closing::Restated), out);
+            }
+        }
+    }
+
+    /// A conflict of this log, which is of an earlier lineage, with an entry of a later lineage's
+    /// primary: what that does not have is put aside, never deleted.
+    pub(super) fn leave_for_lineage(&mut self, record: &Record<'_>, out: &mut Out) {
+        let before = self.shape.position(record.index.before());
+        let begins = record.kind == Kind::CONFIG
+            && record.term.begins_lineage()
+            && Config::decode(record.body).is_some_and(|config| config.branch == Some(before));
+        if begins {
+            log::warn!("entries behind {before} are not part of the history that is followed");
+            self.note(Rule::LeftTail);
+            self.leave(Aside::Tail(before.index), out);
+        } else {
+            log::warn!("this log and the history that is followed part at entry {}", record.index);
+            self.note(Rule::LeftHistory);
+            self.leave(Aside::Everything, out);
+        }
+    }
+
+    /// Whether a conflict with this append is one between lineages.
+    pub(super) fn crosses_lineage(&self, append: &Append) -> bool {
+        append.term.lineage() > self.shape.last().term.lineage()
+    }
+
+    /// Ends this life.
+    pub(super) fn leave(&mut self, aside: Aside, out: &mut Out) {
+        self.left = true;
+        out.push(Effect::Leave(aside));
+    }
+
+    /// Goes on alone, in a lineage of its own.
+    pub(super) fn begin_lineage(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
+        let gate = self.config().is_some_and(|config| config.gate_open);
+        let begin = Beginning::new(self.me, self.vote.term, self.shape.last(), gate);
+        self.step_down("this server goes on alone", out);
+        self.append_config(begin.term, wall, begin.config, out);
+        self.vote = begin.vote;
+        self.greet_anew(now, None, out);
+        self.stand_for_votes(now, begin.term.next(), out);
+    }
+}

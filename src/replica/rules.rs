@@ -1,0 +1,131 @@
+//! The rules by name, and how often each has decided: what a simulation never reaches, it has not
+//! tested.
+
+/// A place where a rule decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is named as the rule is")]
+pub enum Rule {
+    Formed,
+    GateOpened,
+    StoodGone,
+    StoodUnheard,
+    StoodNoPrimary,
+    StoodHandedOver,
+    StoodBack,
+    Elected,
+    RoundLost,
+    PreVoteRefusedLed,
+    PreVoteRefusedOld,
+    VoteRefused,
+    VoteOfBlank,
+    Withdrawn,
+    DroppedGone,
+    DroppedStopping,
+    DroppedUnheard,
+    DroppedSick,
+    Added,
+    Penalized,
+    SteppedDownTerm,
+    SteppedDownUnheard,
+    RefusedVersion,
+    RefusedGroup,
+    RefusedSettings,
+    RefusedSameId,
+    RefusedWrongId,
+    RefusedOldIncarnation,
+    RefusedTwin,
+    RefusedForgot,
+    RefusedLineage,
+    RefusedStraggler,
+    LineageFollowed,
+    LeftOldCopy,
+    LeftTail,
+    LeftHistory,
+    ConflictCut,
+    HandedOverStop,
+    HandedOverOrder,
+    HandedOverSlow,
+    HandoverGivenUp,
+    Promised,
+    PromiseAwaited,
+    WentOnAlone,
+}
+
+/// How many rules there are.
+pub(super) const RULES: usize = Rule::WentOnAlone as usize + 1;
+
+impl Rule {
+    /// All of them, in the order of [`Decisions`].
+    pub const ALL: [Rule; RULES] = [
+        Rule::Formed,
+        Rule::GateOpened,
+        Rule::StoodGone,
+        Rule::StoodUnheard,
+        Rule::StoodNoPrimary,
+        Rule::StoodHandedOver,
+        Rule::StoodBack,
+        Rule::Elected,
+        Rule::RoundLost,
+        Rule::PreVoteRefusedLed,
+        Rule::PreVoteRefusedOld,
+        Rule::VoteRefused,
+        Rule::VoteOfBlank,
+        Rule::Withdrawn,
+        Rule::DroppedGone,
+        Rule::DroppedStopping,
+        Rule::DroppedUnheard,
+        Rule::DroppedSick,
+        Rule::Added,
+        Rule::Penalized,
+        Rule::SteppedDownTerm,
+        Rule::SteppedDownUnheard,
+        Rule::RefusedVersion,
+        Rule::RefusedGroup,
+        Rule::RefusedSettings,
+        Rule::RefusedSameId,
+        Rule::RefusedWrongId,
+        Rule::RefusedOldIncarnation,
+        Rule::RefusedTwin,
+        Rule::RefusedForgot,
+        Rule::RefusedLineage,
+        Rule::RefusedStraggler,
+        Rule::LineageFollowed,
+        Rule::LeftOldCopy,
+        Rule::LeftTail,
+        Rule::LeftHistory,
+        Rule::ConflictCut,
+        Rule::HandedOverStop,
+        Rule::HandedOverOrder,
+        Rule::HandedOverSlow,
+        Rule::HandoverGivenUp,
+        Rule::Promised,
+        Rule::PromiseAwaited,
+        Rule::WentOnAlone,
+    ];
+}
+
+/// How often each rule has decided, in the order of [`Rule::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decisions(pub [u64; RULES]);
+
+impl Default for Decisions {
+    fn default() -> Decisions {
+        Decisions([0; RULES])
+    }
+}
+
+impl Decisions {
+    pub(super) fn note(&mut self, rule: Rule) {
+        self.0[rule as usize] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_rules_stand_in_their_order() {
+        assert!(Rule::ALL.iter().enumerate().all(|(at, rule)| *rule as usize == at));
+    }
+}

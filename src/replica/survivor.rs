@@ -1,0 +1,151 @@
+//! `last_survivor = "auto"`: the evidence on which a backup of two goes on alone, apart from
+//! everything else. It trusts that a refused connection means a dead process; see the words of
+//! the settings.
+
+use super::event::{Effect, Out};
+use super::peer::Link;
+use super::rules::Rule;
+use super::{Replica, Role, Timer};
+use crate::moment::{Moment, WallTime};
+use crate::names::{Incarnation, Member, Position, ProcessId};
+
+/// What a server knows of the one whose dying would leave it alone.
+#[derive(Clone, Debug)]
+pub(super) struct Evidence {
+    member: Member,
+    incarnation: Incarnation,
+    process: ProcessId,
+    /// This very life has answered our hello on a link that we dialled.
+    answered_there: bool,
+    /// The config that it promised not to change, and until when.
+    promised: Option<(Position, Moment)>,
+    /// Dials whose outcome was not known when the link was lost.
+    older_dials: Option<u32>,
+    /// Dials refused since then.
+    refused: u32,
+}
+
+impl Replica {
+    /// A link counts now, or for a moment: evidence of an earlier life is worth nothing.
+    pub(super) fn note_reached(&mut self, new: &Link) {
+        if !self.shared.survivor_auto {
+            return;
+        }
+        let slot = &mut self.evidence[new.member.id.slot()];
+        let life = |known: &Evidence| (known.member, known.incarnation, known.process);
+        if slot.as_ref().map(life) != Some((new.member, new.incarnation, new.process)) {
+            *slot = Some(Evidence {
+                member: new.member,
+                incarnation: new.incarnation,
+                process: new.process,
+                answered_there: false,
+                promised: None,
+                older_dials: None,
+                refused: 0,
+            });
+        }
+        if let Some(known) = slot {
+            known.older_dials = None;
+            known.refused = 0;
+            known.answered_there |= new.dialled;
+        }
+    }
+
+    /// Dials those who dialled us, to see that they answer where they would be missed.
+    pub(super) fn seek_evidence(&mut self, out: &mut Out) {
+        for peer in &mut self.peers {
+            let begun = self.pending.iter().any(|pending| pending.dialled == Some(peer.id));
+            let known = self.evidence[peer.id.slot()].as_ref();
+            let missing = known.is_some_and(|known| !known.answered_there);
+            if peer.link.is_some() && missing && !begun && !peer.dialling.seeking {
+                peer.dialling.seeking = true;
+                peer.dialling.under_way += 1;
+                out.push(Effect::Dial(peer.id));
+            }
+        }
+    }
+
+    /// The answer to a ping came with a promise, or without.
+    pub(super) fn note_promise(&mut self, from: Member, sent: Moment, config: Option<Position>) {
+        let until = sent + self.silence() / 2;
+        if let Some(known) = &mut self.evidence[from.id.slot()]
+            && known.member == from
+        {
+            known.promised = config.map(|config| (config, until)).or(known.promised);
+        }
+    }
+
+    /// The link to a server is lost; `under_way` dials were begun before.
+    pub(super) fn note_lost(&mut self, member: Member, under_way: u32) {
+        if let Some(known) = &mut self.evidence[member.id.slot()] {
+            known.older_dials = Some(under_way);
+            known.refused = 0;
+        }
+    }
+
+    /// A dial was refused: exactly `ECONNREFUSED`, at the address that had answered.
+    pub(super) fn note_refused(&mut self, slot: usize) {
+        if let Some(known) = &mut self.evidence[slot]
+            && known.older_dials.is_some()
+        {
+            known.refused += 1;
+        }
+    }
+
+    /// A backup of two whose primary has died goes on alone.
+    pub(super) fn tick_survivor(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
+        let leads = matches!(self.role, Role::Primary(_));
+        if !self.shared.survivor_auto || leads || self.stopping.is_some() {
+            return;
+        }
+        if self.is_only_survivor(now) {
+            log::warn!("the primary of two has died: this server goes on alone");
+            self.note(Rule::WentOnAlone);
+            self.begin_lineage(now, wall, out);
+        }
+    }
+
+    fn is_only_survivor(&self, now: Moment) -> bool {
+        let Some((index, config)) = self.shape.config() else { return false };
+        if config.count() != 2 || !config.has(self.me) || !self.holds_lineage() {
+            return false;
+        }
+        let Some(other) = config.members().find(|member| *member != self.me) else { return false };
+        let Some(known) = &self.evidence[other.id.slot()] else { return false };
+        let at = self.shape.position(index);
+        known.member == other
+            && self.link_to(other).is_none()
+            && known.answered_there
+            // More were refused than were begun before the loss: one of them was begun after it.
+            && known.older_dials.is_some_and(|older| known.refused > older)
+            && known.promised.is_some_and(|(config, until)| config == at && now < until)
+    }
+
+    /// What the primary of two promises to the other one with each answer to a ping.
+    pub(super) fn promise(&mut self, to: Member, now: Moment) -> Option<Position> {
+        if !self.shared.survivor_auto || self.withholds {
+            return None;
+        }
+        let Role::Primary(_) = self.role else { return None };
+        let (index, config) = self.shape.config()?;
+        if config.count() != 2 || !config.has(to) || index > self.answered {
+            return None;
+        }
+        let at = self.shape.position(index);
+        self.promised_until = now + self.silence() / 2;
+        self.note(Rule::Promised);
+        Some(at)
+    }
+
+    /// Whether the members may be changed now, as far as promises go; if not, none is given any
+    /// more, and the change waits until the last one has run out.
+    pub(super) fn is_free_of_promises(&mut self, now: Moment) -> bool {
+        if now >= self.promised_until {
+            return true;
+        }
+        self.note(Rule::PromiseAwaited);
+        self.withholds = true;
+        self.timers.set(Timer::Promise, self.promised_until);
+        false
+    }
+}
