@@ -3,7 +3,7 @@
 
 use super::event::Out;
 use super::rules::Rule;
-use super::{Config, Replica, Role};
+use super::{Config, Replica, Role, Timer};
 use crate::limits::{PENALTY_DROPS, PENALTY_TIME, PENALTY_WINDOW};
 use crate::moment::{Moment, WallTime};
 use crate::names::{Member, ServerId};
@@ -25,6 +25,7 @@ impl Replica {
     pub(super) fn change_members(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
         self.note_losses(now, out);
         self.withholds = false;
+        self.timers.expired(Timer::Promise, now);
         let Some((index, config)) = self.shape.config() else { return };
         let config = *config;
         let settled = index <= self.committed;

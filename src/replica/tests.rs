@@ -73,6 +73,7 @@ struct World {
     truth: BTreeMap<Index, String>,
     primaries: BTreeMap<Term, u8>,
     silence_ms: u32,
+    auto: bool,
 }
 
 fn id(n: u8) -> ServerId {
@@ -96,6 +97,7 @@ impl World {
             truth: BTreeMap::new(),
             primaries: BTreeMap::new(),
             silence_ms: 2000,
+            auto: false,
         };
         for n in 1..=servers {
             world.wipe(n);
@@ -126,7 +128,7 @@ impl World {
             servers: self.servers,
             silence_ms: self.silence_ms,
             copies_min: 1,
-            survivor_auto: false,
+            survivor_auto: self.auto,
         };
         let setup = Setup {
             me: Member { id: id(n), disk: disk.disk },
@@ -427,7 +429,12 @@ fn perform(
 
 /// A group of three with the gate open.
 fn formed(seed: u64) -> World {
+    formed_with(seed, false)
+}
+
+fn formed_with(seed: u64, auto: bool) -> World {
     let mut world = World::new(seed, 3);
+    world.auto = auto;
     world.start_all();
     world.run_until(3_000, "the gate is open", |world| {
         world.primary().is_some_and(|n| world.running[&n].replica.gate_open())
@@ -723,6 +730,81 @@ fn an_old_copy_of_a_directory_is_put_aside() {
     world.run(5_000);
     assert!(world.healthy(), "it was seen in a later life");
     assert_ne!(world.running[&backup].replica.me(), copy, "it came back as somebody else");
+}
+
+#[test]
+fn a_stopping_primary_hands_over_in_milliseconds_and_is_dropped() {
+    for seed in seeds(20) {
+        let mut world = formed(seed);
+        let old = world.primary().unwrap();
+        let index = world.propose(old, "last").unwrap();
+        let now = world.now;
+        world.running.get_mut(&old).unwrap().replica.stop(now);
+        world.run_until(20, "a backup leads", |world| world.primary().is_some_and(|n| n != old));
+        let new = world.primary().unwrap();
+        assert!(world.running[&new].replica.answered() >= index);
+        world.run_until(20, "it is released", |world| {
+            world.running[&old].replica.is_released(world.now)
+        });
+        assert_eq!(world.members(), 2);
+        world.crash(old);
+        world.start(old);
+        world.wait_members(1_000, 3);
+    }
+}
+
+#[test]
+fn servers_that_stop_together_leave_the_members_as_they_are() {
+    for seed in seeds(20) {
+        let mut world = formed(seed);
+        let now = world.now;
+        for server in world.running.values_mut() {
+            server.replica.stop(now);
+        }
+        world.run_until(100, "all are released", |world| {
+            world.running.values().all(|server| server.replica.is_released(world.now))
+        });
+        for server in world.running.values() {
+            assert_eq!(server.replica.config().unwrap().count(), 3);
+        }
+    }
+}
+
+#[test]
+fn the_last_of_three_goes_on_alone_and_is_followed_when_the_others_return() {
+    for seed in seeds(20) {
+        let mut world = formed_with(seed, true);
+        let first = world.primary().unwrap();
+        world.crash(first);
+        let second = world.wait_members(500, 2);
+        world.run(250 + 50); // a promise runs after T/8
+        let index = world.propose(second, "kept").unwrap();
+        world.wait_answered(100, second, index);
+        world.propose(second, "never sent");
+        world.crash(second);
+        world.run_until(50, "the last one leads", |world| world.primary().is_some());
+        let last = world.primary().unwrap();
+        assert!(world.running[&last].replica.answered() >= index);
+        let index = world.propose(last, "alone").unwrap();
+        world.wait_answered(100, last, index);
+        world.start(first);
+        world.start(second);
+        assert_eq!(world.wait_members(8_000, 3), last);
+        world.run_until(1_000, "all is applied", |world| {
+            world.running.values().all(|server| server.replica.answered() >= index)
+        });
+    }
+}
+
+#[test]
+fn without_a_promise_the_last_one_waits_for_a_person() {
+    let mut world = formed_with(3, true);
+    let first = world.primary().unwrap();
+    let others: Vec<u8> = (1..=3).filter(|n| *n != first).collect();
+    world.crash(first);
+    world.crash(others[0]);
+    world.run(20_000);
+    assert_eq!(world.primary(), None, "the members were three");
 }
 
 /// Random crashes, returns, cuts and lost disks (never two at once); what was answered stays,
