@@ -35,6 +35,10 @@ pub struct Settings {
     pub silence_ms: u32,
     /// Which backup stands first.
     pub takeover: Takeover,
+    /// Fewest members with which changes are taken.
+    pub copies_min: u8,
+    /// Whether a last survivor goes on by itself.
+    pub survivor_auto: bool,
     /// Most text clients; 0 follows the file limit.
     pub max_clients: u32,
     /// How long a client may stay without logging in.
@@ -51,6 +55,8 @@ struct File {
     data: Option<PathBuf>,
     silence_ms: Option<Spanned<u64>>,
     takeover: Option<Spanned<String>>,
+    min_copies: Option<Spanned<u64>>,
+    last_survivor: Option<Spanned<String>>,
     max_clients: Option<Spanned<u64>>,
     login_timeout_s: Option<Spanned<u64>>,
 }
@@ -92,14 +98,13 @@ impl Settings {
         let max_clients = in_range("max_clients", file.max_clients.as_ref(), 0, 0..=1_000_000)?;
         let login_timeout =
             in_range("login_timeout_s", file.login_timeout_s.as_ref(), 60, 1..=86_400)?;
-        let takeover = match &file.takeover {
-            None => Takeover::Coin,
-            Some(word) => match word.get_ref().as_str() {
-                "coin" => Takeover::Coin,
-                "rank" => Takeover::Rank,
-                _ => return Err((at(word), "takeover: is \"coin\" or \"rank\"".to_owned())),
-            },
-        };
+        let takeover = one_of(
+            "takeover",
+            file.takeover.as_ref(),
+            [("coin", Takeover::Coin), ("rank", Takeover::Rank)],
+        )?;
+        let survivor_auto =
+            one_of("last_survivor", file.last_survivor.as_ref(), [("ask", false), ("auto", true)])?;
         let group = u128::from_str_radix(file.group.get_ref(), 16).ok();
         let group = group.filter(|_| file.group.get_ref().len() == 32).map(GroupId);
         let group = group.ok_or((
@@ -111,6 +116,8 @@ impl Settings {
             return Err((at(&file.secret), "secret: is not 32 bytes in base64".to_owned()));
         }
         let (servers, addresses) = read_servers(&file.servers)?;
+        let copies_min =
+            in_range("min_copies", file.min_copies.as_ref(), 1, 1..=servers.len() as u64)?;
         let listen = file
             .listen
             .as_ref()
@@ -127,20 +134,25 @@ impl Settings {
             data: file.data.unwrap_or_else(|| DATA_DEFAULT.into()),
             silence_ms: silence_ms as u32,
             takeover,
+            copies_min: copies_min as u8,
+            survivor_auto,
             max_clients: max_clients as u32,
             login_timeout: Duration::from_secs(login_timeout),
         })
     }
 
     /// Writes the file of a new group of these servers, with a group number and a secret of its
-    /// own. Never overwrites.
+    /// own; a last survivor goes on by itself if `survivor_auto`. Never overwrites.
     ///
     /// # Errors
     /// One line that says why not.
-    pub fn init(path: &Path, servers: &[String]) -> Result<(), String> {
+    pub fn init(path: &Path, servers: &[String], survivor_auto: bool) -> Result<(), String> {
         let mut random = [0; 16 + SECRET_BYTES];
         getrandom::fill(&mut random).map_err(|error| format!("no randomness: {error}"))?;
-        let text = template(servers, &random);
+        let mut text = template(servers, &random);
+        if survivor_auto {
+            text = text.replace("# last_survivor = \"ask\" ", "last_survivor = \"auto\" ");
+        }
         Settings::parse(&text).map_err(|(_, why)| why)?;
         let shown = path.display();
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
@@ -172,6 +184,10 @@ fn template(servers: &[String], random: &[u8]) -> String {
          # silence_ms = 2000      # {SILENCE_MS_MIN} to {SILENCE_MS_MAX}: a server unheard for \
          so long is given up\n\
          # takeover = \"coin\"      # or \"rank\": the lower id goes first\n\
+         # min_copies = 1         # 1 to 3: refuse changes when fewer servers are attached\n\
+         # last_survivor = \"ask\"  # or \"auto\": goes on alone when the other one is refused;\n\
+         #                        # wrong behind a firewall that rejects, a proxy that answers\n\
+         #                        # for it, or with a machine that is paused and resumed\n\
          # max_clients = 0        # 0: from the file limit\n\
          # login_timeout_s = 60   # 1 to 86400\n",
         list.join(", ")
@@ -180,6 +196,19 @@ fn template(servers: &[String], random: &[u8]) -> String {
 
 fn at<T>(spanned: &Spanned<T>) -> usize {
     spanned.span().start
+}
+
+/// The value of a word; the first one is the default.
+fn one_of<T: Copy>(
+    key: &str,
+    word: Option<&Spanned<String>>,
+    table: [(&str, T); 2],
+) -> Result<T, (usize, String)> {
+    let Some(word) = word else { return Ok(table[0].1) };
+    let found = table.iter().find(|(name, _)| name == word.get_ref());
+    let [(first, _), (second, _)] = table;
+    let refusal = || (at(word), format!("{key}: is \"{first}\" or \"{second}\""));
+    found.map(|(_, value)| *value).ok_or_else(refusal)
 }
 
 fn in_range(
@@ -247,12 +276,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("postern.toml");
         let servers = [1, 2, 3].map(|n| format!("127.0.0.1:500{n}"));
-        Settings::init(&path, &servers).unwrap();
+        Settings::init(&path, &servers, true).unwrap();
         let settings = Settings::read(&path).unwrap();
         assert_eq!(settings.servers, servers);
-        assert_eq!((settings.silence_ms, settings.max_clients), (2000, 0));
+        assert_eq!((settings.silence_ms, settings.copies_min), (2000, 1));
+        assert!(settings.survivor_auto);
         let before = fs::read(&path).unwrap();
-        assert!(Settings::init(&path, &servers).unwrap_err().contains("not overwritten"));
+        assert!(Settings::init(&path, &servers, true).unwrap_err().contains("not overwritten"));
         assert_eq!(fs::read(&path).unwrap(), before);
     }
 
@@ -271,6 +301,8 @@ mod tests {
         let table = [
             ("# silence_ms = 2000 ", "silence_ms = 50 #", "silence_ms: is not within 100 to 60000"),
             ("# takeover = \"coin\" ", "takeover = \"dice\" #", "takeover:"),
+            ("# min_copies = 1 ", "min_copies = 4 #", "min_copies: is not within 1 to 3"),
+            ("# last_survivor = \"ask\" ", "last_survivor = \"me\" #", "last_survivor: is"),
             ("# max_clients = 0 ", "max_client = 0 #", "unknown field"),
             ("# login_timeout_s = 60 ", "login_timeout_s = \"x\" #", "invalid type"),
             ("\"127.0.0.1:5002\"", "\"127.0.0.1:5001\"", "stands twice"),

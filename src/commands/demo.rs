@@ -100,7 +100,8 @@ impl Group {
         fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let config = dir.join("postern.toml");
         if !config.exists() {
-            Settings::init(&config, &servers)?;
+            // All three share one loopback: refused means dead.
+            Settings::init(&config, &servers, true)?;
         }
         let found = Settings::read(&config)?.servers;
         if found != servers {

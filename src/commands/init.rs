@@ -10,7 +10,7 @@ use std::process::ExitCode;
 /// # Errors
 /// One line that says why not; nothing was overwritten.
 pub fn run(options: &options::Init) -> Result<ExitCode, String> {
-    Settings::init(&options.out, &options.servers)?;
+    Settings::init(&options.out, &options.servers, false)?;
     let file = options.out.display();
     let mut next = format!("{file} is for all servers of the group; copy it to each, then run\n");
     for id in 1..=options.servers.len() {

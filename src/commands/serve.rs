@@ -6,7 +6,7 @@ use crate::names::{DiskId, Member, ProcessId, ServerId};
 use crate::node::{self, Node};
 use crate::options;
 use crate::replica::{self, Replica, Shape, Shared};
-use crate::server::{Ending, Parts, Server};
+use crate::server::{Ending, Parts, Server, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
 use crate::store::{Identity, Opened, Store};
@@ -18,7 +18,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
 
 /// Connections that the kernel may hold for us between two turns.
 const BACKLOG: i32 = 1024;
@@ -48,7 +47,7 @@ pub fn give_memory_back() {
 /// # Errors
 /// One line that says why it can't start or go on.
 pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
-    let began = Instant::now();
+    let began = boot_time();
     let settings = Settings::read(&options.config)?;
     let servers = settings.servers.len() as u8;
     let id = ServerId::new(options.id).filter(|id| id.number() <= servers);
@@ -150,8 +149,8 @@ fn node(
             group: settings.group,
             servers: identity.servers,
             silence_ms: settings.silence_ms,
-            copies_min: 1,
-            survivor_auto: false,
+            copies_min: settings.copies_min,
+            survivor_auto: settings.survivor_auto,
         },
         takeover: settings.takeover,
         vote: opened.vote,

@@ -28,7 +28,7 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use std::{fmt, mem};
 
 const SIGNALS: Token = Token(0);
@@ -85,8 +85,8 @@ pub struct Parts {
     pub max_clients: usize,
     /// It ends when its standard input does.
     pub stop_with_stdin: bool,
-    /// When its clock began.
-    pub began: Instant,
+    /// When its clock began, by [`boot_time`].
+    pub began: Duration,
 }
 
 /// A running server.
@@ -97,7 +97,7 @@ pub struct Server {
     hasher: Hasher,
     store: Store<RealDisk>,
     node: Node,
-    began: Instant,
+    began: Duration,
     addresses: Vec<Vec<SocketAddr>>,
     names: Vec<String>,
     connections: Slab<Connection>,
@@ -219,7 +219,8 @@ impl Server {
     }
 
     fn now(&self) -> Moment {
-        Moment(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
+        let elapsed = boot_time().saturating_sub(self.began);
+        Moment(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
     }
 
     fn wait(&mut self, events: &mut Events) -> Result<(), Fail> {
@@ -545,6 +546,13 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// A clock that never goes back, and goes on while the machine is suspended: promises are made by
+/// it.
+pub fn boot_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
 /// Resident memory of this process.
