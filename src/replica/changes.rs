@@ -45,7 +45,7 @@ impl Replica {
         }
     }
 
-    fn own_term_committed(&self) -> bool {
+    pub(super) fn own_term_committed(&self) -> bool {
         matches!(&self.role, Role::Primary(primary) if self.committed >= primary.term_start)
     }
 

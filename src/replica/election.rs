@@ -282,6 +282,11 @@ impl Replica {
         }
     }
 
+    #[cfg(feature = "simulate")]
+    pub(super) fn owed_vote(&self) -> Option<(LinkId, Term)> {
+        self.standing.owed
+    }
+
     pub(super) fn on_vote(&mut self, from: Member, term: Term, granted: bool, out: &mut Out) {
         if term > self.vote.term {
             return self.adopt(term, out);

@@ -22,6 +22,8 @@ mod packet;
 mod peer;
 mod primary;
 mod rules;
+#[cfg(feature = "simulate")]
+mod search;
 mod shape;
 mod survivor;
 mod timers;
@@ -31,6 +33,8 @@ pub use lineage::Beginning;
 pub use members::Config;
 pub use packet::{Append, Ask, Bearing, Hello, Order, Packet, Refusal, Shared, Verdict};
 pub use rules::{Decisions, Rule};
+#[cfg(feature = "simulate")]
+pub use search::Decision;
 pub use shape::Shape;
 
 use crate::moment::{Moment, WallTime};
@@ -97,7 +101,7 @@ pub enum Standpoint {
     Primary,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Role {
     Follower(Following),
     Candidate(Candidacy),
@@ -118,7 +122,7 @@ pub enum NotTaken {
 }
 
 /// One server's part in the group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Replica {
     me: Member,
     incarnation: Incarnation,

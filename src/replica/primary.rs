@@ -194,11 +194,13 @@ impl Replica {
         self.advance();
         self.tick_handover(now, out);
         self.change_members(now, wall, out);
-        if !matches!(self.role, Role::Primary(_)) {
-            return; // it stepped down
-        }
+        self.send_all(now, log, out);
+    }
+
+    /// Begins a batch when it is time, and sends everybody what is missing there.
+    pub(super) fn send_all(&mut self, now: Moment, log: &dyn LogReader, out: &mut Out) {
         let urgent = self.shape.config().is_some_and(|(index, _)| index > self.flushed);
-        let Role::Primary(primary) = &mut self.role else { return };
+        let Role::Primary(primary) = &mut self.role else { return }; // it may have stepped down
         if primary.round_asked {
             primary.round_asked = false;
             primary.round += 1;

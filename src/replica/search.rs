@@ -1,0 +1,101 @@
+//! For an exhaustive search: the decisions that timers and dials lead to, made at any time. Only
+//! what the rules ask for safety is asked here, so that a search meets every order of events.
+
+use super::event::{LogReader, Out};
+use super::{Config, Replica, Role};
+use crate::moment::{Moment, WallTime};
+use crate::names::ServerId;
+use std::fmt::{self, Write};
+
+/// A decision that may come at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Ask for votes, as after a won pre-vote, which changes nothing itself.
+    Stand,
+    /// Drop a member, or the member of that id under another disk.
+    Drop(ServerId),
+    /// Add a linked learner.
+    Add(ServerId),
+    /// Write the last committed members again.
+    Withdraw,
+}
+
+impl Replica {
+    /// Decides, if the rules allow it now; whether they do.
+    pub fn decide(&mut self, now: Moment, wall: WallTime, what: Decision, out: &mut Out) -> bool {
+        match what {
+            Decision::Stand => {
+                let able = self.may_stand().is_some() && !matches!(self.role, Role::Primary(_));
+                if able {
+                    self.stand_for_votes(now, self.vote.term.next(), out);
+                }
+                able
+            }
+            Decision::Drop(id) => self.rewrite(wall, true, out, |config| {
+                config.member(id).map(|_| config.without(id)).filter(|left| left.count() > 0)
+            }),
+            Decision::Add(id) => {
+                let learner = self.linked().find(|member| member.id == id);
+                self.rewrite(wall, true, out, |config| {
+                    learner.filter(|_| config.member(id).is_none()).map(|new| config.with(new))
+                })
+            }
+            Decision::Withdraw => {
+                let before = self.shape.config_up_to(self.committed).copied();
+                self.rewrite(wall, false, out, |config| {
+                    before.filter(|before| !before.same_members(config)).map(|b| b.restated())
+                })
+            }
+        }
+    }
+
+    fn rewrite(
+        &mut self,
+        wall: WallTime,
+        settled: bool,
+        out: &mut Out,
+        change: impl FnOnce(&Config) -> Option<Config>,
+    ) -> bool {
+        let Role::Primary(_) = self.role else { return false };
+        let Some((index, config)) = self.shape.config() else { return false };
+        let allowed = (index <= self.committed) == settled && self.own_term_committed() == settled;
+        let allowed = allowed || (!settled && index > self.committed);
+        match change(config).filter(|next| allowed && next.has(self.me)) {
+            Some(next) => {
+                self.append_config(self.vote.term, wall, next, out);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The end of a turn in which nothing is decided.
+    pub fn step(&mut self, now: Moment, wall: WallTime, log: &dyn LogReader, out: &mut Out) {
+        self.advance();
+        self.count_votes(now, wall, out);
+        match self.role {
+            Role::Primary(_) => self.send_all(now, log, out),
+            _ => self.tick_backup(now, out),
+        }
+        self.check();
+    }
+
+    /// Writes everything that may matter for what comes, while time stands still.
+    ///
+    /// # Errors
+    /// Those of `into`.
+    pub fn picture(&self, into: &mut dyn Write) -> fmt::Result {
+        write!(
+            into,
+            "{:?} {} {} {} {} {} {:?} {:?}",
+            self.vote,
+            self.vote_stored,
+            self.flushed,
+            self.stored,
+            self.committed,
+            self.answered,
+            self.role,
+            self.owed_vote(),
+        )
+    }
+}
