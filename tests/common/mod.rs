@@ -185,18 +185,23 @@ impl Group {
 
     /// The whole mailbox, as its texts; that the numbers are dense is checked.
     pub fn mailbox(&self, primary: usize, user: &str) -> Vec<String> {
+        self.messages(primary, user).into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// The same, as senders and texts.
+    pub fn messages(&self, primary: usize, user: &str) -> Vec<(String, String)> {
         let mut client = self.connect(primary);
         client.send(&format!("LOGIN {user} correct-horse"));
-        let mut texts = Vec::new();
+        let mut messages = Vec::new();
         loop {
             let line = client.line();
             if let Some(rest) = line.strip_prefix("MSG ") {
                 let parts: Vec<&str> = rest.splitn(4, ' ').collect();
-                assert_eq!(parts[0], (texts.len() + 1).to_string(), "numbers have no gap");
-                texts.push(parts[3].to_owned());
+                assert_eq!(parts[0], (messages.len() + 1).to_string(), "numbers have no gap");
+                messages.push((parts[2].to_owned(), parts[3].to_owned()));
             } else {
-                assert_eq!(line, format!("OK {user} {}", texts.len()));
-                return texts;
+                assert_eq!(line, format!("OK {user} {}", messages.len()));
+                return messages;
             }
         }
     }

@@ -1,0 +1,205 @@
+//! Whatever clients were told while primaries were killed and came back is true: an `OK n` stands
+//! at `n`, what was refused is nowhere, what was shown once is shown to all who ask later.
+
+mod common;
+
+use common::{Client, Group};
+use postern::rng::Rng;
+use postern_tools::checker::{History, Outcome, Request};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const USERS: [&str; 3] = ["ann", "bob", "cyd"];
+const SESSIONS_EACH: usize = 2;
+const KILLS: usize = 3;
+/// Between two tries to find the primary.
+const RETRY_TIME: Duration = Duration::from_millis(2);
+/// A refusal for another reason means that the test asks for nonsense, or that the server errs.
+const REFUSALS: [&str; 4] = ["not-primary", "not-ready", "busy", "too-few-copies"];
+
+#[test]
+fn what_was_told_while_primaries_were_killed_is_true() {
+    let seed = RandomState::new().hash_one("history");
+    eprintln!("seed {seed}");
+    let mut rng = Rng::new(seed);
+    let mut group = Group::open();
+    let primary = group.wait_members(3);
+    USERS.iter().for_each(|user| drop(group.client(primary, user)));
+    let record = Record::new();
+    let servers = group.servers.clone();
+    thread::scope(|scope| {
+        for client in 0..USERS.len() * SESSIONS_EACH {
+            let rng = Rng::new(rng.next_u64());
+            let (record, servers) = (&record, &servers);
+            scope.spawn(move || Sender::new(client, rng, record).run(servers));
+        }
+        // Ends the clients when a server does not do as it should, too.
+        let _done = Done(&record.done);
+        for _ in 0..KILLS {
+            let primary = group.wait_members(3);
+            record.wait_answers(20 + rng.below(50));
+            group.kill(primary);
+            group.wait_members(2);
+            record.wait_answers(rng.below(50));
+            group.start(primary);
+        }
+        group.wait_members(3);
+        record.wait_answers(20);
+    });
+    let primary = group.wait_members(3);
+    let mailbox = |user: &&str| ((*user).to_owned(), group.messages(primary, user));
+    let last: BTreeMap<_, _> = USERS.iter().map(mailbox).collect();
+    record.history().check(&last).unwrap_or_else(|finding| panic!("{finding}"));
+}
+
+/// What all clients write down.
+struct Record {
+    began: Instant,
+    history: Mutex<History>,
+    answers: Mutex<u64>,
+    done: AtomicBool,
+}
+
+impl Record {
+    fn new() -> Record {
+        let (history, answers) = (Mutex::new(History::new()), Mutex::new(0));
+        Record { began: Instant::now(), history, answers, done: AtomicBool::new(false) }
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answers(&self) -> MutexGuard<'_, u64> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).expect("a test does not last for ages")
+    }
+
+    /// Waits until so many more messages are stored, or mailboxes read.
+    fn wait_answers(&self, count: u64) {
+        let wanted = *self.answers() + count;
+        let end = Instant::now() + common::DEADLINE;
+        while *self.answers() < wanted {
+            assert!(Instant::now() < end, "no {count} answers");
+            thread::sleep(RETRY_TIME);
+        }
+    }
+}
+
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One that sends to all, reads its own mailbox, and follows the primary.
+struct Sender<'a> {
+    client: u32,
+    user: &'static str,
+    rng: Rng,
+    record: &'a Record,
+    sent: u64,
+    /// The greatest number that it was shown.
+    shown: u64,
+}
+
+impl<'a> Sender<'a> {
+    fn new(client: usize, rng: Rng, record: &'a Record) -> Sender<'a> {
+        let user = USERS[client % USERS.len()];
+        Sender { client: client as u32, user, rng, record, sent: 0, shown: 0 }
+    }
+
+    fn run(mut self, servers: &[String]) {
+        let mut at = 0;
+        while !self.record.done.load(Ordering::Relaxed) {
+            if let Some(session) = self.log_in(&servers[at % servers.len()]) {
+                self.talk(session);
+            }
+            at += 1;
+            thread::sleep(RETRY_TIME);
+        }
+    }
+
+    fn log_in(&self, server: &str) -> Option<Client> {
+        let mut session = Client::try_connect(server)?;
+        session.send(&format!("LOGIN {} correct-horse end", self.user));
+        let line = std::iter::from_fn(|| session.try_line()).find(|line| !is_push(line))?;
+        line.starts_with("OK ").then_some(session)
+    }
+
+    /// Goes on until the session is lost, or no longer one with the primary.
+    fn talk(&mut self, mut session: Client) {
+        while !self.record.done.load(Ordering::Relaxed) {
+            let (line, request) = self.request();
+            let op = self.record.history().asked(self.client, self.record.now(), request.clone());
+            session.send(&line);
+            let Some(outcome) = outcome(&mut session, &request) else { return };
+            let lost = matches!(outcome, Outcome::Refused(_) | Outcome::Unknown);
+            if let (Request::Read { after, .. }, Outcome::Read(messages)) = (&request, &outcome) {
+                self.shown = after + messages.len() as u64;
+            }
+            let at = self.record.now();
+            self.record.history().answered(op, at, outcome);
+            if lost {
+                return;
+            }
+            *self.record.answers() += 1;
+        }
+    }
+
+    fn request(&mut self) -> (String, Request) {
+        if self.rng.below(3) == 0 {
+            let after = self.shown.saturating_sub(self.rng.below(20));
+            return (format!("LOG {after}"), Request::Read { mailbox: self.user.into(), after });
+        }
+        let to = USERS[self.rng.below(USERS.len() as u64) as usize];
+        self.sent += 1;
+        let text = format!("message {} of client {}", self.sent, self.client);
+        let line = format!("SEND {to} {text}");
+        (line, Request::Send { to: to.into(), from: self.user.into(), text, key: None })
+    }
+}
+
+fn is_push(line: &str) -> bool {
+    line.starts_with("MSG ") || line.starts_with("NOTE ")
+}
+
+/// The answer; `None` when the connection ends before.
+fn outcome(session: &mut Client, request: &Request) -> Option<Outcome> {
+    let mut messages = Vec::new();
+    loop {
+        let line = session.try_line()?;
+        let words: Vec<&str> = line.splitn(5, ' ').collect();
+        match (&words[..], request) {
+            (["MSG", n, _, from, text], _) => {
+                messages.push((n.parse().ok()?, (*from).to_owned(), (*text).to_owned()));
+            }
+            (["NOTE", ..], _) => {}
+            (["ERR", "unknown-outcome", ..], _) => return Some(Outcome::Unknown),
+            (["ERR", code, ..], _) => {
+                assert!(REFUSALS.contains(code), "{line}");
+                return Some(Outcome::Refused((*code).to_owned()));
+            }
+            (["OK", n], Request::Send { .. }) => {
+                return Some(Outcome::Stored(n.parse().expect("a number")));
+            }
+            (["OK", last], Request::Read { after, .. }) => {
+                // What was pushed while the request was on its way came first.
+                let last: u64 = last.parse().expect("a number");
+                let shown = usize::try_from(last - after).expect("memory holds them");
+                let pushed = messages.len().checked_sub(shown).expect("all are shown");
+                return Some(Outcome::Read(messages.split_off(pushed)));
+            }
+            _ => panic!("neither an answer nor a push: {line}"),
+        }
+    }
+}
