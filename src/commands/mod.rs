@@ -11,8 +11,11 @@ pub use ask::{Answer, ask_status};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
+use std::fs::{File, TryLockError};
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Sends the log to stderr, at the level of `-v`, `-q` or `POSTERN_LOG`.
@@ -35,6 +38,19 @@ pub fn log_to_stderr(verbose: u8, quiet: bool) {
 /// Says one line on stderr, if somebody listens.
 pub fn complain(why: &str) {
     let _ = writeln!(std::io::stderr(), "postern: {why}");
+}
+
+/// Holds a data directory for this process, as long as the file is open.
+fn lock(data: &Path) -> Result<File, String> {
+    let shown = data.display();
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let file = options.open(data.join("lock")).map_err(|error| format!("{shown}/lock: {error}"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(format!("{shown}: a server runs on it")),
+        Err(TryLockError::Error(error)) => Err(format!("{shown}/lock: {error}")),
+    }
 }
 
 /// A logger that outlives its stderr: `SimpleLogger` panics when that is closed.

@@ -1,24 +1,27 @@
 //! `postern serve`: puts a server together from its settings and its data directory, and runs it.
 
 use crate::limits::DESCRIPTORS_RESERVED;
-use crate::moment::Moment;
-use crate::names::{DiskId, Member, ProcessId, ServerId};
+use crate::moment::{Moment, WallTime};
+use crate::names::{DiskId, Index, Member, ProcessId, ServerId};
 use crate::node::{self, Node};
 use crate::options;
-use crate::replica::{self, Replica, Shape, Shared};
+use crate::replica::{self, Aside, Replica, Shape, Shared};
 use crate::server::{Ending, Parts, Server};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
-use crate::store::{Identity, Opened, Store};
+use crate::store::{Identity, OpenError, Opened, SetAside, Store};
 use rustix::process::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Socket, Type};
-use std::fs::{File, TryLockError};
+use std::fs::File;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
 
 /// Connections that the kernel may hold for us between two turns.
 const BACKLOG: i32 = 1024;
@@ -48,7 +51,6 @@ pub fn give_memory_back() {
 /// # Errors
 /// One line that says why it can't start or go on.
 pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
-    let began = Instant::now();
     let settings = Settings::read(&options.config)?;
     let servers = settings.servers.len() as u8;
     let id = ServerId::new(options.id).filter(|id| id.number() <= servers);
@@ -61,28 +63,99 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     })?;
     let own = &settings.addresses[id.slot()];
     let wanted = settings.listen.map_or_else(|| own.clone(), |listen| vec![listen]);
-    let listeners: Vec<TcpListener> =
-        wanted.iter().map(|address| listen(*address)).collect::<Result<_, _>>()?;
-    let data = options.data.as_ref().unwrap_or(&settings.data);
-    let _lock = lock(data)?;
-    let (opened, shape) = open(data, &settings, id)?;
-    let vote = opened.vote;
-    let node = node(&settings, &opened, shape)?;
-    let parts = Parts {
-        listeners,
-        addresses: settings.addresses.clone(),
-        names: settings.servers.clone(),
-        store: opened.store,
-        max_clients: clients_max(settings.max_clients),
-        stop_with_stdin: options.stop_with_stdin,
-        began,
-    };
-    let server = Server::new(parts, node, vote).map_err(|error| format!("poll: {error}"))?;
-    log::info!("server {id} listens on {}", settings.servers[id.slot()]);
-    match server.run().map_err(|fail| format!("{}: {fail}", data.display()))? {
-        Ending::Stopped => Ok(ExitCode::SUCCESS),
-        Ending::Left(aside) => Err(format!("{}: must be put aside: {aside:?}", data.display())),
+    let listeners = wanted.iter().map(|address| listen(*address)).collect::<Result<_, _>>()?;
+    let data = options.data.clone().unwrap_or_else(|| settings.data.clone());
+    let _lock = lock(&data)?;
+    // Between two lives nobody else listens to signals.
+    let stopped = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        let heard = signal_hook::flag::register(signal, Arc::clone(&stopped));
+        heard.map_err(|error| format!("signals: {error}"))?;
     }
+    let stop_with_stdin = options.stop_with_stdin;
+    let shell = Shell { settings, id, data, listeners, stop_with_stdin, stopped };
+    let mut aside = None;
+    loop {
+        match shell.live(aside)? {
+            Ending::Stopped => return Ok(ExitCode::SUCCESS),
+            Ending::Left(left) => aside = Some(left),
+        }
+    }
+}
+
+/// What stays the same when a server puts aside what it has, and begins anew.
+struct Shell {
+    settings: Settings,
+    id: ServerId,
+    data: PathBuf,
+    /// Kept open throughout: a refused connection means a dead server.
+    listeners: Vec<TcpListener>,
+    stop_with_stdin: bool,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Shell {
+    /// One life, after the one before has left `aside` to be put aside.
+    fn live(&self, aside: Option<Aside>) -> Result<Ending, String> {
+        let shown = self.data.display();
+        let began = Instant::now();
+        if aside == Some(Aside::Everything) {
+            self.set_aside().map_err(|error| format!("{shown}: {error}"))?;
+        }
+        let (mut opened, mut shape) = open(&self.data, &self.settings, self.id)?;
+        if let Some(Aside::Tail(last)) = aside {
+            self.set_tail_aside(&mut opened, last).map_err(|error| format!("{shown}: {error}"))?;
+            drop(opened);
+            (opened, shape) = open(&self.data, &self.settings, self.id)?;
+        }
+        let vote = opened.vote;
+        let node = node(&self.settings, &opened, shape)?;
+        let listeners = self.listeners.iter().map(TcpListener::try_clone);
+        let parts = Parts {
+            listeners: listeners.collect::<Result<_, _>>().map_err(|e| format!("poll: {e}"))?,
+            addresses: self.settings.addresses.clone(),
+            names: self.settings.servers.clone(),
+            store: opened.store,
+            max_clients: clients_max(self.settings.max_clients),
+            stop_with_stdin: self.stop_with_stdin,
+            began,
+        };
+        let server = Server::new(parts, node, vote).map_err(|error| format!("poll: {error}"))?;
+        if self.stopped.load(Ordering::Relaxed) {
+            return Ok(Ending::Stopped);
+        }
+        let id = self.id;
+        log::info!("server {id} listens on {}", self.settings.servers[id.slot()]);
+        server.run().map_err(|fail| format!("{shown}: {fail}"))
+    }
+
+    /// Puts the whole directory aside.
+    fn set_aside(&self) -> io::Result<()> {
+        let folder = Store::set_aside(&RealDisk::open(&self.data)?, "old-copy", &label())?;
+        let shown = self.data.display();
+        log::warn!(
+            "{shown}: it is an old copy, or of another history: all of it is in {folder} now, \
+             and this server begins empty, to be filled by the others"
+        );
+        Ok(())
+    }
+
+    /// Puts the entries behind `last` aside.
+    fn set_tail_aside(&self, opened: &mut Opened<RealDisk>, last: Index) -> io::Result<()> {
+        if let Some(folder) = opened.store.set_tail_aside(last, &label())? {
+            let shown = self.data.display();
+            log::warn!(
+                "{shown}: the entries behind {last} are not in the lineage that this server \
+                 follows: they are in {folder} now"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The time, as names of files have it.
+fn label() -> String {
+    WallTime::from_system(SystemTime::now()).rfc3339().to_string().replace(':', "-")
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, String> {
@@ -96,18 +169,10 @@ fn listen(address: SocketAddr) -> Result<TcpListener, String> {
     listener.map_err(|error| format!("{address}: can't listen: {error}"))
 }
 
-/// Holds the directory for this process, as long as the file is open.
+/// Makes the directory where it is missing, and holds it for this process.
 fn lock(data: &Path) -> Result<File, String> {
-    let shown = data.display();
-    RealDisk::open(data).map_err(|error| format!("{shown}: {error}"))?;
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true).mode(0o600);
-    let file = options.open(data.join("lock")).map_err(|error| format!("{shown}/lock: {error}"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(format!("{shown}: another server runs on it")),
-        Err(TryLockError::Error(error)) => Err(format!("{shown}/lock: {error}")),
-    }
+    RealDisk::open(data).map_err(|error| format!("{}: {error}", data.display()))?;
+    super::lock(data)
 }
 
 fn open(
@@ -120,8 +185,21 @@ fn open(
     let new = DiskId(random()?);
     let expected = Identity::new(settings.group, settings.servers.len() as u8, id, new);
     let mut shape = Shape::default();
-    let opened = Store::open(disk, &expected, |record| shape.push(record));
-    let opened = opened.map_err(|error| format!("{shown}: {error}"))?;
+    let opened = Store::open(disk, &expected, &label(), |record| shape.push(record));
+    let opened = opened.map_err(|error| match error {
+        OpenError::Damaged(_) => format!(
+            "{shown}: {error}; look at it with `postern check --data {shown}`, go on with it by \
+             `postern recover --data {shown}`"
+        ),
+        error => format!("{shown}: {error}"),
+    })?;
+    if let Some(SetAside { folder, why }) = &opened.set_aside {
+        log::warn!(
+            "{shown}: damaged: {why}; what can't be trusted must not vote: all of it is in \
+             {folder} now, and this server begins empty, to be filled by the others"
+        );
+        shape = Shape::default();
+    }
     if let Some(torn) = &opened.torn {
         log::warn!(
             "{shown}/{}: a torn tail of {} bytes at byte {} is cut ({}): nothing of it was \

@@ -48,6 +48,12 @@ impl RealDisk {
         Ok(disk)
     }
 
+    /// The data directory `root` as it is, for looking at it.
+    pub fn existing(root: &Path) -> io::Result<RealDisk> {
+        fs::read_dir(root)?;
+        Ok(RealDisk { root: root.to_owned() })
+    }
+
     /// The directory.
     pub fn root(&self) -> &Path {
         &self.root
