@@ -13,8 +13,7 @@ pub use ask::{Answer, ask_status};
 use log::{LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 use std::fs::{File, TryLockError};
-use std::io::{IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,12 +40,11 @@ pub fn complain(why: &str) {
     let _ = writeln!(std::io::stderr(), "postern: {why}");
 }
 
-/// Holds a data directory for this process, as long as the file is open.
-fn lock(data: &Path) -> Result<File, String> {
+/// Holds a data directory for this process, as long as its file `lock`, which is `opened`, is
+/// open.
+fn hold(data: &Path, opened: io::Result<File>) -> Result<File, String> {
     let shown = data.display();
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true).mode(0o600);
-    let file = options.open(data.join("lock")).map_err(|error| format!("{shown}/lock: {error}"))?;
+    let file = opened.map_err(|error| format!("{shown}/lock: {error}"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(format!("{shown}: a server runs on it")),

@@ -16,6 +16,7 @@ use socket2::{Domain, Socket, Type};
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -172,7 +173,9 @@ fn listen(address: SocketAddr) -> Result<TcpListener, String> {
 /// Makes the directory where it is missing, and holds it for this process.
 fn lock(data: &Path) -> Result<File, String> {
     RealDisk::open(data).map_err(|error| format!("{}: {error}", data.display()))?;
-    super::lock(data)
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    super::hold(data, options.open(data.join("lock")))
 }
 
 fn open(
@@ -259,4 +262,69 @@ fn clients_max(wanted: u32) -> usize {
         log::warn!("max_clients {wanted} is more than the file limit allows: {allowed}");
     }
     usize::try_from(wanted.min(allowed)).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{Position, Term};
+    use crate::record::{self, Kind};
+
+    /// A server that is asked to stop before each of its lives has begun.
+    fn shell(folder: &Path) -> Shell {
+        let config = folder.join("postern.toml");
+        let servers = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"].map(str::to_owned);
+        Settings::init(&config, &servers).unwrap();
+        Shell {
+            settings: Settings::read(&config).unwrap(),
+            id: ServerId::new(1).unwrap(),
+            data: folder.join("data"),
+            listeners: vec![TcpListener::bind("127.0.0.1:0").unwrap()],
+            stop_with_stdin: false,
+            stopped: Arc::new(AtomicBool::new(true)),
+        }
+    }
+
+    fn live(shell: &Shell, aside: Option<Aside>) {
+        assert_eq!(shell.live(aside).unwrap(), Ending::Stopped);
+    }
+
+    fn opened(shell: &Shell) -> Store<RealDisk> {
+        open(&shell.data, &shell.settings, shell.id).unwrap().0.store
+    }
+
+    fn set_aside(shell: &Shell, kind: &str) -> PathBuf {
+        let folders = std::fs::read_dir(shell.data.join("set-aside")).unwrap();
+        let mut folders = folders.map(|folder| folder.unwrap().path());
+        folders.find(|path| path.display().to_string().contains(kind)).unwrap()
+    }
+
+    #[test]
+    fn a_life_begins_with_putting_aside_what_the_one_before_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let shell = shell(folder.path());
+        live(&shell, None);
+        let mut store = opened(&shell);
+        for index in 1..=5 {
+            let at = Position { index: Index(index), term: Term(1) };
+            let mut entry = Vec::new();
+            record::write(&mut entry, at, WallTime(0), Kind::MESSAGE, |_| {});
+            store.append(&entry).unwrap();
+        }
+        store.flush().unwrap();
+        let disk = store.identity().disk;
+        drop(store);
+
+        live(&shell, Some(Aside::Tail(Index(3))));
+        let store = opened(&shell);
+        assert_eq!((store.last(), store.identity().disk), (Index(3), disk));
+        assert!(set_aside(&shell, "lineage-0-").join("00000000000000000004.log").exists());
+        drop(store);
+
+        live(&shell, Some(Aside::Everything));
+        let store = opened(&shell);
+        assert_eq!(store.last(), Index::ZERO);
+        assert_ne!(store.identity().disk, disk, "it is somebody else");
+        assert!(set_aside(&shell, "old-copy-").join("identity").exists());
+    }
 }

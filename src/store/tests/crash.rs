@@ -11,11 +11,13 @@ use std::rc::Rc;
 struct Stopping {
     inner: Rc<MemoryDisk>,
     left: Rc<Cell<u64>>,
+    /// The folders whose names were synced.
+    synced: Rc<RefCell<Vec<String>>>,
 }
 
 impl Stopping {
     fn after(inner: MemoryDisk, calls: u64) -> Stopping {
-        Stopping { inner: Rc::new(inner), left: Rc::new(Cell::new(calls)) }
+        Stopping { inner: Rc::new(inner), left: Rc::new(Cell::new(calls)), synced: Rc::default() }
     }
 
     fn step(&self) -> io::Result<()> {
@@ -52,6 +54,7 @@ impl Disk for Stopping {
         self.step().and_then(|()| self.inner.sync(file))
     }
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        self.synced.borrow_mut().push(folder.to_owned());
         self.step().and_then(|()| self.inner.sync_folder(folder))
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -96,9 +99,18 @@ fn at_every_call(
 /// Opens what a crash left, which must be no damage; then the machine loses its power: what was
 /// seen at the first start must be there at the next.
 fn reopened(at: &str, disk: &MemoryDisk) -> Vec<Vec<u8>> {
-    let seen = Stopping { inner: Rc::new(disk.same()), left: Rc::new(Cell::new(u64::MAX)) };
+    let named = match Identity::read(disk).unwrap() {
+        Found::Good(identity) => identity.segment,
+        _ => Index(1),
+    };
+    let seen = Stopping::after(disk.same(), u64::MAX);
     let (opened, records) = open(seen).unwrap_or_else(|why| panic!("{at}: {why}"));
     assert_eq!(opened.set_aside, None, "{at}");
+    let newest = opened.store.log.newest();
+    assert_eq!(opened.store.identity().segment, newest, "{at}");
+    // The disk in memory syncs the names of all folders at once; a real one does not.
+    let synced = opened.store.disk.synced.borrow().iter().any(|folder| folder == LOG);
+    assert!(newest <= named || synced, "{at}: a name is not durable");
     let (again, same) = open(opened.store.disk.inner.crash(|| false)).unwrap();
     assert_eq!(again.set_aside, None, "{at}");
     assert!(records == same, "{at}: {} records, then {}", records.len(), same.len());
@@ -207,7 +219,7 @@ fn an_old_copy_on_its_way_aside() {
         &image,
         |disk| Ok(Store::set_aside(&disk, "old-copy", LABEL).map(drop)?),
         |at, done, disk| {
-            let is_whole = disk.open(FIRST, false).is_ok();
+            let is_whole = ["identity", "vote", FIRST].iter().all(|p| disk.open(p, false).is_ok());
             assert!(!(done && is_whole), "{at}");
             if !is_whole {
                 begins_anew(at, disk, &log);
