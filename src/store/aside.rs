@@ -7,7 +7,7 @@ use crate::limits::FILE_PIECE_BYTES;
 use crate::names::Index;
 use std::io;
 
-/// All that is kept of others' making is below it.
+/// What was put aside is below it.
 const FOLDER: &str = "set-aside";
 
 /// Moves the log, the vote, the checkpoint and the identity into a new folder, whose name is

@@ -13,11 +13,15 @@ struct Stopping {
     left: Rc<Cell<u64>>,
     /// The folders whose names were synced.
     synced: Rc<RefCell<Vec<String>>>,
+    /// Where something was written, and how many bytes.
+    written: Rc<RefCell<Vec<(u64, usize)>>>,
 }
 
 impl Stopping {
     fn after(inner: MemoryDisk, calls: u64) -> Stopping {
-        Stopping { inner: Rc::new(inner), left: Rc::new(Cell::new(calls)), synced: Rc::default() }
+        let left = Rc::new(Cell::new(calls));
+        let inner = Rc::new(inner);
+        Stopping { inner, left, synced: Rc::default(), written: Rc::default() }
     }
 
     fn step(&self) -> io::Result<()> {
@@ -45,6 +49,7 @@ impl Disk for Stopping {
         self.inner.read_at(file, into, at)
     }
     fn write_at(&self, file: &usize, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.written.borrow_mut().push((at, bytes.len()));
         self.step().and_then(|()| self.inner.write_at(file, bytes, at))
     }
     fn truncate(&self, file: &usize, size: u64) -> io::Result<()> {
@@ -125,6 +130,17 @@ fn a_new_directory() {
         |disk| open(disk).map(drop),
         |at, _, disk| assert!(reopened(at, disk).is_empty(), "{at}"),
     );
+}
+
+#[test]
+fn what_no_header_calls_synced_is_written_again_at_the_next_start() {
+    // After a failed sync the pages look clean: a sync alone would not write them.
+    let store = formed(3, 4);
+    let batch = segment::HEADER_BYTES + entry(4, 1, "text").len();
+    let start = store.log_bytes() - batch as u64;
+    let disk = Stopping::after(store.disk.crash(|| false), u64::MAX);
+    open(disk.clone()).unwrap();
+    assert!(disk.written.borrow().contains(&(start, batch)), "{:?}", disk.written);
 }
 
 #[test]
