@@ -38,6 +38,12 @@ pub enum Command {
     /// Shows all servers of a group.
     #[command(after_help = "Example:\n  postern status --servers 127.0.0.1:5001,127.0.0.1:5002")]
     Status(Status),
+    /// Reads all files of a stopped server, says what they hold and what is damaged.
+    #[command(after_help = concat!(
+        "Changes nothing. Exit 0 if all is sound, 1 if something is damaged. It also reads what ",
+        "was set aside.\n\nExample:\n  postern check --data data1",
+    ))]
+    Check(Check),
 }
 
 /// Options of `postern demo`.
@@ -88,6 +94,14 @@ pub struct Status {
     /// The file to take them from otherwise.
     #[arg(long, default_value = "postern.toml")]
     pub config: PathBuf,
+}
+
+/// Options of `postern check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The data directory, or a folder below its `set-aside`.
+    #[arg(long)]
+    pub data: PathBuf,
 }
 
 #[cfg(test)]

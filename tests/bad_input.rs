@@ -3,22 +3,7 @@
 
 mod common;
 
-use common::{Group, run, stderr};
-use std::collections::BTreeMap;
-use std::path::Path;
-
-fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(snapshot(&path));
-        } else {
-            files.insert(path.display().to_string(), std::fs::read(&path).unwrap());
-        }
-    }
-    files
-}
+use common::{Group, run, snapshot, stderr};
 
 fn refused(group: &Group, n: usize, expected: &str) {
     let output = run(group.serve(n));
@@ -74,7 +59,7 @@ fn a_directory_in_use() {
     std::fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let mut again = common::postern();
     again.args(["serve", "--id", "1", "--config"]).arg(&config).arg("--data").arg(group.data(1));
-    assert!(stderr(&run(again)).contains("another server runs on it"));
+    assert!(stderr(&run(again)).contains("a server runs on it"));
 }
 
 #[test]
@@ -93,37 +78,6 @@ fn a_directory_of_another_server_or_group_is_not_touched() {
         refused(&foreign, n, "it belongs to group");
         assert_eq!(snapshot(&foreign.data(n)), before);
     }
-}
-
-#[test]
-fn every_damaged_file_is_refused_and_not_touched() {
-    for file in ["identity", "vote", "log/00000000000000000001.log"] {
-        let group = stopped();
-        let path = group.data(1).join(file);
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[30] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
-        let before = snapshot(&group.data(1));
-        refused(&group, 1, "damaged: ");
-        assert_eq!(snapshot(&group.data(1)), before, "{file}");
-    }
-}
-
-#[test]
-fn a_torn_tail_is_cut_with_a_warning() {
-    let mut group = Group::new(1);
-    group.start(1);
-    group.wait_members(1);
-    assert_eq!(group.client(1, "ann").ask("SEND ann hi"), "OK 1");
-    group.kill(1);
-    let path = group.data(1).join("log/00000000000000000001.log");
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes.extend([7; 100]);
-    std::fs::write(&path, bytes).unwrap();
-    group.start(1);
-    group.wait_members(1);
-    assert!(group.log(1).contains("a torn tail of 100 bytes"), "{}", group.log(1));
-    assert_eq!(group.mailbox(1, "ann"), ["hi"]);
 }
 
 #[test]

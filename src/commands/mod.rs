@@ -1,5 +1,6 @@
 //! The commands of the binary, one file each. Results on stdout, logs and progress on stderr.
 
+pub mod check;
 pub mod demo;
 pub mod init;
 pub mod serve;
@@ -11,8 +12,10 @@ pub use ask::{Answer, ask_status};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
-use std::io::{IsTerminal, Write};
+use std::fs::{File, TryLockError};
+use std::io::{self, IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Sends the log to stderr, at the level of `-v`, `-q` or `POSTERN_LOG`.
@@ -35,6 +38,18 @@ pub fn log_to_stderr(verbose: u8, quiet: bool) {
 /// Says one line on stderr, if somebody listens.
 pub fn complain(why: &str) {
     let _ = writeln!(std::io::stderr(), "postern: {why}");
+}
+
+/// Holds a data directory for this process, as long as its file `lock`, which is `opened`, is
+/// open.
+fn hold(data: &Path, opened: io::Result<File>) -> Result<File, String> {
+    let shown = data.display();
+    let file = opened.map_err(|error| format!("{shown}/lock: {error}"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(format!("{shown}: a server runs on it")),
+        Err(TryLockError::Error(error)) => Err(format!("{shown}/lock: {error}")),
+    }
 }
 
 /// A logger that outlives its stderr: `SimpleLogger` panics when that is closed.

@@ -1,23 +1,28 @@
 //! `postern serve`: puts a server together from its settings and its data directory, and runs it.
 
 use crate::limits::DESCRIPTORS_RESERVED;
-use crate::moment::Moment;
-use crate::names::{DiskId, Member, ProcessId, ServerId};
+use crate::moment::{Moment, WallTime};
+use crate::names::{DiskId, Index, Member, ProcessId, ServerId};
 use crate::node::{self, Node};
 use crate::options;
-use crate::replica::{self, Replica, Shape, Shared};
+use crate::replica::{self, Aside, Replica, Shape, Shared};
 use crate::server::{Ending, Parts, Server, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
-use crate::store::{Identity, Opened, Store};
+use crate::store::{Identity, OpenError, Opened, SetAside, Store};
 use rustix::process::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Socket, Type};
-use std::fs::{File, TryLockError};
+use std::fs::File;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 /// Connections that the kernel may hold for us between two turns.
 const BACKLOG: i32 = 1024;
@@ -47,7 +52,6 @@ pub fn give_memory_back() {
 /// # Errors
 /// One line that says why it can't start or go on.
 pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
-    let began = boot_time();
     let settings = Settings::read(&options.config)?;
     let servers = settings.servers.len() as u8;
     let id = ServerId::new(options.id).filter(|id| id.number() <= servers);
@@ -60,28 +64,99 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     })?;
     let own = &settings.addresses[id.slot()];
     let wanted = settings.listen.map_or_else(|| own.clone(), |listen| vec![listen]);
-    let listeners: Vec<TcpListener> =
-        wanted.iter().map(|address| listen(*address)).collect::<Result<_, _>>()?;
-    let data = options.data.as_ref().unwrap_or(&settings.data);
-    let _lock = lock(data)?;
-    let (opened, shape) = open(data, &settings, id)?;
-    let vote = opened.vote;
-    let node = node(&settings, data, &opened, shape)?;
-    let parts = Parts {
-        listeners,
-        addresses: settings.addresses.clone(),
-        names: settings.servers.clone(),
-        store: opened.store,
-        max_clients: clients_max(settings.max_clients),
-        stop_with_stdin: options.stop_with_stdin,
-        began,
-    };
-    let server = Server::new(parts, node, vote).map_err(|error| format!("poll: {error}"))?;
-    log::info!("server {id} listens on {}", settings.servers[id.slot()]);
-    match server.run().map_err(|fail| format!("{}: {fail}", data.display()))? {
-        Ending::Stopped => Ok(ExitCode::SUCCESS),
-        Ending::Left(aside) => Err(format!("{}: must be put aside: {aside:?}", data.display())),
+    let listeners = wanted.iter().map(|address| listen(*address)).collect::<Result<_, _>>()?;
+    let data = options.data.clone().unwrap_or_else(|| settings.data.clone());
+    let _lock = lock(&data)?;
+    // Between two lives nobody else listens to signals.
+    let stopped = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        let heard = signal_hook::flag::register(signal, Arc::clone(&stopped));
+        heard.map_err(|error| format!("signals: {error}"))?;
     }
+    let stop_with_stdin = options.stop_with_stdin;
+    let shell = Shell { settings, id, data, listeners, stop_with_stdin, stopped };
+    let mut aside = None;
+    loop {
+        match shell.live(aside)? {
+            Ending::Stopped => return Ok(ExitCode::SUCCESS),
+            Ending::Left(left) => aside = Some(left),
+        }
+    }
+}
+
+/// What stays the same when a server puts aside what it has, and begins anew.
+struct Shell {
+    settings: Settings,
+    id: ServerId,
+    data: PathBuf,
+    /// Kept open throughout: a refused connection means a dead server.
+    listeners: Vec<TcpListener>,
+    stop_with_stdin: bool,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Shell {
+    /// One life, after the one before has left `aside` to be put aside.
+    fn live(&self, aside: Option<Aside>) -> Result<Ending, String> {
+        let shown = self.data.display();
+        let began = boot_time();
+        if aside == Some(Aside::Everything) {
+            self.set_aside().map_err(|error| format!("{shown}: {error}"))?;
+        }
+        let (mut opened, mut shape) = open(&self.data, &self.settings, self.id)?;
+        if let Some(Aside::Tail(last)) = aside {
+            self.set_tail_aside(&mut opened, last).map_err(|error| format!("{shown}: {error}"))?;
+            drop(opened);
+            (opened, shape) = open(&self.data, &self.settings, self.id)?;
+        }
+        let vote = opened.vote;
+        let node = node(&self.settings, &self.data, &opened, shape)?;
+        let listeners = self.listeners.iter().map(TcpListener::try_clone);
+        let parts = Parts {
+            listeners: listeners.collect::<Result<_, _>>().map_err(|e| format!("poll: {e}"))?,
+            addresses: self.settings.addresses.clone(),
+            names: self.settings.servers.clone(),
+            store: opened.store,
+            max_clients: clients_max(self.settings.max_clients),
+            stop_with_stdin: self.stop_with_stdin,
+            began,
+        };
+        let server = Server::new(parts, node, vote).map_err(|error| format!("poll: {error}"))?;
+        if self.stopped.load(Ordering::Relaxed) {
+            return Ok(Ending::Stopped);
+        }
+        let id = self.id;
+        log::info!("server {id} listens on {}", self.settings.servers[id.slot()]);
+        server.run().map_err(|fail| format!("{shown}: {fail}"))
+    }
+
+    /// Puts the whole directory aside.
+    fn set_aside(&self) -> io::Result<()> {
+        let folder = Store::set_aside(&RealDisk::open(&self.data)?, "old-copy", &label())?;
+        let shown = self.data.display();
+        log::warn!(
+            "{shown}: it is an old copy, or of another history: all of it is in {folder} now, \
+             and this server begins empty, to be filled by the others"
+        );
+        Ok(())
+    }
+
+    /// Puts the entries behind `last` aside.
+    fn set_tail_aside(&self, opened: &mut Opened<RealDisk>, last: Index) -> io::Result<()> {
+        if let Some(folder) = opened.store.set_tail_aside(last, &label())? {
+            let shown = self.data.display();
+            log::warn!(
+                "{shown}: the entries behind {last} are not in the lineage that this server \
+                 follows: they are in {folder} now"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The time, as names of files have it.
+fn label() -> String {
+    WallTime::from_system(SystemTime::now()).rfc3339().to_string().replace(':', "-")
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, String> {
@@ -95,18 +170,12 @@ fn listen(address: SocketAddr) -> Result<TcpListener, String> {
     listener.map_err(|error| format!("{address}: can't listen: {error}"))
 }
 
-/// Holds the directory for this process, as long as the file is open.
+/// Makes the directory where it is missing, and holds it for this process.
 fn lock(data: &Path) -> Result<File, String> {
-    let shown = data.display();
-    RealDisk::open(data).map_err(|error| format!("{shown}: {error}"))?;
+    RealDisk::open(data).map_err(|error| format!("{}: {error}", data.display()))?;
     let mut options = File::options();
     options.create(true).truncate(false).write(true).mode(0o600);
-    let file = options.open(data.join("lock")).map_err(|error| format!("{shown}/lock: {error}"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(format!("{shown}: another server runs on it")),
-        Err(TryLockError::Error(error)) => Err(format!("{shown}/lock: {error}")),
-    }
+    super::hold(data, options.open(data.join("lock")))
 }
 
 fn open(
@@ -119,8 +188,21 @@ fn open(
     let new = DiskId(random()?);
     let expected = Identity::new(settings.group, settings.servers.len() as u8, id, new);
     let mut shape = Shape::default();
-    let opened = Store::open(disk, &expected, |record| shape.push(record));
-    let opened = opened.map_err(|error| format!("{shown}: {error}"))?;
+    let opened = Store::open(disk, &expected, &label(), |record| shape.push(record));
+    let opened = opened.map_err(|error| match error {
+        OpenError::Damaged(_) => format!(
+            "{shown}: {error}; look at it with `postern check --data {shown}`, go on with it by \
+             `postern recover --data {shown}`"
+        ),
+        error => format!("{shown}: {error}"),
+    })?;
+    if let Some(SetAside { folder, why }) = &opened.set_aside {
+        log::warn!(
+            "{shown}: damaged: {why}; what can't be trusted must not vote: all of it is in \
+             {folder} now, and this server begins empty, to be filled by the others"
+        );
+        shape = Shape::default();
+    }
     if let Some(torn) = &opened.torn {
         log::warn!(
             "{shown}/{}: a torn tail of {} bytes at byte {} is cut ({}): nothing of it was \
@@ -186,4 +268,69 @@ fn clients_max(wanted: u32) -> usize {
         log::warn!("max_clients {wanted} is more than the file limit allows: {allowed}");
     }
     usize::try_from(wanted.min(allowed)).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{Position, Term};
+    use crate::record::{self, Kind};
+
+    /// A server that is asked to stop before each of its lives has begun.
+    fn shell(folder: &Path) -> Shell {
+        let config = folder.join("postern.toml");
+        let servers = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"].map(str::to_owned);
+        Settings::init(&config, &servers, false).unwrap();
+        Shell {
+            settings: Settings::read(&config).unwrap(),
+            id: ServerId::new(1).unwrap(),
+            data: folder.join("data"),
+            listeners: vec![TcpListener::bind("127.0.0.1:0").unwrap()],
+            stop_with_stdin: false,
+            stopped: Arc::new(AtomicBool::new(true)),
+        }
+    }
+
+    fn live(shell: &Shell, aside: Option<Aside>) {
+        assert_eq!(shell.live(aside).unwrap(), Ending::Stopped);
+    }
+
+    fn opened(shell: &Shell) -> Store<RealDisk> {
+        open(&shell.data, &shell.settings, shell.id).unwrap().0.store
+    }
+
+    fn set_aside(shell: &Shell, kind: &str) -> PathBuf {
+        let folders = std::fs::read_dir(shell.data.join("set-aside")).unwrap();
+        let mut folders = folders.map(|folder| folder.unwrap().path());
+        folders.find(|path| path.display().to_string().contains(kind)).unwrap()
+    }
+
+    #[test]
+    fn a_life_begins_with_putting_aside_what_the_one_before_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let shell = shell(folder.path());
+        live(&shell, None);
+        let mut store = opened(&shell);
+        for index in 1..=5 {
+            let at = Position { index: Index(index), term: Term(1) };
+            let mut entry = Vec::new();
+            record::write(&mut entry, at, WallTime(0), Kind::MESSAGE, |_| {});
+            store.append(&entry).unwrap();
+        }
+        store.flush().unwrap();
+        let disk = store.identity().disk;
+        drop(store);
+
+        live(&shell, Some(Aside::Tail(Index(3))));
+        let store = opened(&shell);
+        assert_eq!((store.last(), store.identity().disk), (Index(3), disk));
+        assert!(set_aside(&shell, "lineage-0-").join("00000000000000000004.log").exists());
+        drop(store);
+
+        live(&shell, Some(Aside::Everything));
+        let store = opened(&shell);
+        assert_eq!(store.last(), Index::ZERO);
+        assert_ne!(store.identity().disk, disk, "it is somebody else");
+        assert!(set_aside(&shell, "old-copy-").join("identity").exists());
+    }
 }

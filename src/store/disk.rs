@@ -12,7 +12,8 @@ pub trait Disk {
     type File: std::fmt::Debug;
     /// The names in a folder, in no order; empty when there is no such folder.
     fn list(&self, folder: &str) -> io::Result<Vec<String>>;
-    /// Opens a file for reading and writing; `create` makes it when it is missing.
+    /// Opens a file for reading and, if the disk is not for reading only, writing; `create` makes
+    /// it when it is missing.
     fn open(&self, path: &str, create: bool) -> io::Result<Self::File>;
     /// The file's size in bytes.
     fn size(&self, file: &Self::File) -> io::Result<u64>;
@@ -38,14 +39,21 @@ pub trait Disk {
 #[derive(Debug)]
 pub struct RealDisk {
     root: PathBuf,
+    writable: bool,
 }
 
 impl RealDisk {
     /// Opens the data directory `root`, making it and its `log` folder where they are missing.
     pub fn open(root: &Path) -> io::Result<RealDisk> {
-        let disk = RealDisk { root: root.to_owned() };
+        let disk = RealDisk { root: root.to_owned(), writable: true };
         disk.make_folder("log")?;
         Ok(disk)
+    }
+
+    /// The folder `root` as it is, to be read only.
+    pub fn read_only(root: &Path) -> io::Result<RealDisk> {
+        fs::read_dir(root)?;
+        Ok(RealDisk { root: root.to_owned(), writable: false })
     }
 
     /// The directory.
@@ -73,7 +81,7 @@ impl Disk for RealDisk {
 
     fn open(&self, path: &str, create: bool) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(create).mode(0o600);
+        options.read(true).write(self.writable).create(create).mode(0o600);
         options.open(self.root.join(path))
     }
 

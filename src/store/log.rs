@@ -33,6 +33,8 @@ impl<F> Segment<F> {
 /// The log's segments. The last is the active one; its newest bytes are kept in memory.
 #[derive(Debug)]
 pub(super) struct Log<F> {
+    /// Where its files are.
+    folder: String,
     /// Never empty; each begins where the one before ends.
     segments: Vec<Segment<F>>,
     /// The active segment's bytes from `tail_start` to its end.
@@ -48,15 +50,28 @@ pub(super) struct Log<F> {
 
 impl<F> Log<F> {
     /// A log of segments that were read and are durable; `sealed` is of the last one.
-    pub(super) fn new(segments: Vec<Segment<F>>, sealed: u64) -> Log<F> {
+    pub(super) fn new(folder: &str, segments: Vec<Segment<F>>, sealed: u64) -> Log<F> {
         let written = segments.last().expect("a log has a segment").end;
-        Log { segments, tail: Vec::new(), tail_start: written, written, sealed, unnamed: false }
+        Log {
+            folder: folder.to_owned(),
+            segments,
+            tail: Vec::new(),
+            tail_start: written,
+            written,
+            sealed,
+            unnamed: false,
+        }
     }
 
-    /// An empty log in a new file.
-    pub(super) fn create<D: Disk<File = F>>(disk: &D) -> io::Result<Log<F>> {
+    /// An empty log in a new file of `folder`, which is there; its first entry will be `first`.
+    pub(super) fn create<D: Disk<File = F>>(
+        disk: &D,
+        folder: &str,
+        first: Index,
+    ) -> io::Result<Log<F>> {
         let mut log = Log {
-            segments: vec![open_segment(disk, Index(1))?],
+            folder: folder.to_owned(),
+            segments: vec![open_segment(disk, folder, first)?],
             tail: Vec::new(),
             tail_start: 0,
             written: 0,
@@ -64,8 +79,6 @@ impl<F> Log<F> {
             unnamed: true,
         };
         log.write_header_alone(disk)?;
-        disk.sync_folder("log")?;
-        log.unnamed = false;
         Ok(log)
     }
 
@@ -81,11 +94,21 @@ impl<F> Log<F> {
         self.active().next().before()
     }
 
+    /// The first index of the newest segment.
+    pub(super) fn newest(&self) -> Index {
+        self.active().first
+    }
+
     /// The last entry that is written and synced.
     pub(super) fn stored(&self) -> Index {
+        self.last_begun_before(self.written)
+    }
+
+    /// The last entry whose record begins before `offset` of the active segment.
+    fn last_begun_before(&self, offset: u64) -> Index {
         let active = self.active();
-        let written = active.offsets.partition_point(|offset| u64::from(*offset) < self.written);
-        Index(active.first.0 + written as u64).before()
+        let before = active.offsets.partition_point(|at| u64::from(*at) < offset);
+        Index(active.first.0 + before as u64).before()
     }
 
     /// Bytes of all segments.
@@ -132,7 +155,7 @@ impl<F> Log<F> {
     fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
         let first = self.active().next();
         self.active_mut().offsets.shrink_to_fit();
-        self.segments.push(open_segment(disk, first)?);
+        self.segments.push(open_segment(disk, &self.folder, first)?);
         (self.tail_start, self.written, self.sealed, self.unnamed) = (0, 0, 0, true);
         self.tail.clear();
         Ok(())
@@ -148,7 +171,7 @@ impl<F> Log<F> {
         self.written = active.end;
         let named = self.unnamed.then_some(active.first);
         if self.unnamed {
-            disk.sync_folder("log")?;
+            disk.sync_folder(&self.folder)?;
             self.unnamed = false;
         }
         if self.tail.len() > TAIL_BYTES_MAX {
@@ -199,9 +222,9 @@ impl<F> Log<F> {
         if let Some(first) = self.cut_reaches(last) {
             while self.active().first > first {
                 let gone = self.segments.pop().expect("an earlier segment stays");
-                disk.remove(&format!("log/{}", file_name(gone.first)))?;
+                disk.remove(&format!("{}/{}", self.folder, file_name(gone.first)))?;
             }
-            disk.sync_folder("log")?;
+            disk.sync_folder(&self.folder)?;
             self.unnamed = false;
             self.written = self.active().end;
             self.tail.clear();
@@ -260,7 +283,7 @@ impl<F> Log<F> {
         let mut next = from;
         while next <= through {
             let segment = &self.segments[self.segment_of(next)];
-            let last = through.min(segment.next().before());
+            let mut last = through.min(segment.next().before());
             if last < next {
                 return Err(io::Error::other(format!("entry {next} is not in the log")));
             }
@@ -273,6 +296,10 @@ impl<F> Log<F> {
                     out.extend_from_slice(&bytes[..LE::read_u32(bytes) as usize]);
                 }
             } else {
+                if is_active {
+                    // The file need not have what is still in memory.
+                    last = last.min(self.last_begun_before(self.tail_start));
+                }
                 copy_from_file(disk, segment, next, last, out)?;
             }
             next = last.next();
@@ -281,8 +308,8 @@ impl<F> Log<F> {
     }
 }
 
-fn open_segment<D: Disk>(disk: &D, first: Index) -> io::Result<Segment<D::File>> {
-    let file = disk.open(&format!("log/{}", file_name(first)), true)?;
+fn open_segment<D: Disk>(disk: &D, folder: &str, first: Index) -> io::Result<Segment<D::File>> {
+    let file = disk.open(&format!("{folder}/{}", file_name(first)), true)?;
     // A crash may have left a file of this name that nothing was acknowledged from.
     disk.truncate(&file, 0)?;
     Ok(Segment { first, file, offsets: Vec::new(), end: 0 })

@@ -71,6 +71,14 @@ impl MemoryDisk {
         edit(&mut inner.files[at].seen);
         inner.files[at].durable = inner.files[at].seen.clone();
     }
+
+    /// The disk as it is seen now, with what is durable of it, for another process.
+    pub fn same(&self) -> MemoryDisk {
+        let inner = self.0.borrow();
+        let (files, names) = (inner.files.clone(), inner.names.clone());
+        let durable_names = inner.durable_names.clone();
+        MemoryDisk(RefCell::new(Inner { files, names, durable_names, ..Inner::default() }))
+    }
 }
 
 impl Disk for MemoryDisk {
@@ -146,9 +154,19 @@ impl Disk for MemoryDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut inner = self.0.borrow_mut();
-        let file = inner.names.remove(from).ok_or_else(missing)?;
-        inner.names.insert(to.to_owned(), file);
-        Ok(())
+        if let Some(file) = inner.names.remove(from) {
+            inner.names.insert(to.to_owned(), file);
+            return Ok(());
+        }
+        // It may be a folder.
+        let rest = |name: &str| Some(name.strip_prefix(from)?.strip_prefix('/')?.to_owned());
+        let inside: Vec<_> =
+            inner.names.keys().filter_map(|name| Some((name.clone(), rest(name)?))).collect();
+        for (name, rest) in &inside {
+            let file = inner.names.remove(name).expect("it was just listed");
+            inner.names.insert(format!("{to}/{rest}"), file);
+        }
+        if inside.is_empty() { Err(missing()) } else { Ok(()) }
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {

@@ -7,11 +7,16 @@
 //! | `identity` | format, group, server, disk number, incarnation, newest segment |
 //! | `vote` | current term and the vote given in it |
 //! | `log/NNNN.log` | segments of the log, named by their first index |
+//! | `set-aside/…` | what was damaged, old, or of another history: moved here, never deleted |
 //!
 //! What survives what: all that [`Store::flush`] and [`Store::persist`] covered survives every
 //! crash. Of what was appended since, a crash leaves any part; the next start cuts it where it
-//! is torn. A failed write or sync is final: the page cache can't be trusted after it.
+//! is torn. What was durable and is not there as it was written is damage: all of it is put
+//! aside, and the directory begins anew as another disk, unless it may be the only copy. A failed
+//! write or sync is final: the page cache can't be trusted after it.
 
+mod aside;
+pub mod check;
 pub mod disk;
 mod identity;
 mod log;
@@ -29,8 +34,12 @@ use crate::record::Record;
 use disk::Disk;
 use identity::Found;
 use log::Log;
+use recovery::Reading;
 use std::{fmt, io};
 use vote::VoteFile;
+
+/// The folder of the log's segments.
+const LOG: &str = "log";
 
 /// Why a data directory can't be used.
 #[derive(Debug)]
@@ -39,7 +48,8 @@ pub enum OpenError {
     Io(io::Error),
     /// It belongs to somebody else, or to a newer version. Nothing was touched.
     Refused(String),
-    /// What was durable is not there as it was written. Nothing was touched.
+    /// What was durable is not there as it was written, and there may be no other copy. Nothing
+    /// was touched.
     Damaged(String),
 }
 
@@ -54,11 +64,9 @@ impl fmt::Display for OpenError {
         match self {
             OpenError::Io(error) => error.fmt(f),
             OpenError::Refused(why) => f.write_str(why),
-            OpenError::Damaged(what) => write!(
-                f,
-                "damaged: {what}; what can't be trusted must not vote: move the directory away, \
-                 and this server comes back empty, to be filled by the others"
-            ),
+            OpenError::Damaged(what) => {
+                write!(f, "damaged: {what}; this may be the only copy: nothing was touched")
+            }
         }
     }
 }
@@ -83,56 +91,134 @@ pub struct Opened<D: Disk> {
     pub vote: Vote,
     /// A tail that was cut.
     pub torn: Option<Torn>,
+    /// Everything was damaged and put aside; the directory is a new one, and what the records
+    /// told is void.
+    pub set_aside: Option<SetAside>,
 }
+
+/// What was damaged and put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// The folder within the directory that has it now.
+    pub folder: String,
+    /// What was wrong with it, and where.
+    pub why: String,
+}
+
+/// The config of a group that has more than one copy of everything has at least so many members.
+const MEMBERS_SAFE: usize = 3;
 
 impl<D: Disk> Store<D> {
     /// Opens the directory that `expected` describes, making it with `expected.disk` when it is
-    /// new, and counts the start. Every record is handed to `visit`, which may refuse it.
+    /// new, and counts the start. Every record is handed to `visit`, which may refuse it. What
+    /// is damaged is put aside in a folder named by `label`, a time, and the directory made anew;
+    /// what was visited is void then.
     ///
     /// # Errors
-    /// See [`OpenError`]; the directory is as it was before.
+    /// See [`OpenError`]; the directory is as it was before, if it is not the disk that failed.
     pub fn open(
         disk: D,
         expected: &Identity,
+        label: &str,
         mut visit: impl FnMut(&Record<'_>) -> Result<(), &'static str>,
     ) -> Result<Opened<D>, OpenError> {
-        let mut identity = match Identity::read(&disk)? {
-            Found::Good(identity) => identity,
-            Found::Nothing => return Store::create(disk, expected),
+        let found = Identity::read(&disk)?;
+        match &found {
             Found::Newer(version) => {
                 return Err(OpenError::Refused(format!(
                     "its format {version} needs a newer version of postern"
                 )));
             }
-            Found::Damaged(why) => return Err(OpenError::Damaged(format!("identity: {why}"))),
+            Found::Good(identity) => refuse_foreign(identity, expected)?,
+            Found::Nothing | Found::Damaged(_) => {}
+        }
+        let known = if let Found::Good(identity) = &found { Some(identity) } else { None };
+        let (named, disk_id) = (known.map(|known| known.segment), known.map(|known| known.disk));
+        // Everything is read before anything is touched.
+        let vote = VoteFile::open(&disk)?;
+        let mut reading = recovery::read(&disk, LOG, named, &mut visit)?;
+        let damage = std::mem::take(&mut reading.damage).into_iter().next();
+        let why = match (found, vote, damage) {
+            (Found::Good(identity), Some(vote), None) => {
+                return Store::go_on(disk, identity, vote, reading);
+            }
+            (Found::Nothing, ..) if !reading.holds_records() => {
+                return Store::create(disk, expected, None);
+            }
+            (Found::Nothing, ..) => "identity: it is missing, the log is not".to_owned(),
+            (Found::Damaged(why), ..) => format!("identity: {why}"),
+            (_, _, Some(damage)) => damage,
+            (..) => "vote: it is missing or unreadable".to_owned(),
         };
-        refuse_foreign(&identity, expected)?;
-        let Some((vote, stored)) = VoteFile::open(&disk)? else {
-            return Err(OpenError::Damaged("vote: it is missing or unreadable".to_owned()));
+        let safe = match reading.config {
+            None => reading.records() == 0,
+            // One that was dropped holds nothing that the others do not have.
+            Some((_, config)) => {
+                let member = config.member(expected.id);
+                let dropped = member.is_none_or(|at| disk_id.is_some_and(|disk| at.disk != disk));
+                dropped || config.count() >= MEMBERS_SAFE
+            }
         };
-        let (log, torn) = recovery::read_log(&disk, &identity, &mut visit)?;
-        identity.incarnation.0 += 1;
-        identity.write(&disk)?;
-        let mut store = Store { disk, identity, unsaved: false, vote, log };
-        store.seal()?;
-        Ok(Opened { store, vote: stored, torn })
+        if expected.servers < MEMBERS_SAFE as u8 || !safe {
+            return Err(OpenError::Damaged(why));
+        }
+        let folder = aside::everything(&disk, "damaged", label)?;
+        Store::create(disk, expected, Some(SetAside { folder, why }))
     }
 
-    fn create(disk: D, expected: &Identity) -> Result<Opened<D>, OpenError> {
-        let log_files = disk.list("log")?;
-        if log_files.iter().any(|name| segment::first_index(name) != Some(Index(1)))
-            || log_files.iter().any(|name| holds_records(&disk, name))
-        {
-            return Err(OpenError::Damaged("identity: it is missing, the log is not".to_owned()));
-        }
+    fn go_on(
+        disk: D,
+        mut identity: Identity,
+        (vote_file, vote): (VoteFile<D::File>, Vote),
+        reading: Reading<D::File>,
+    ) -> Result<Opened<D>, OpenError> {
+        let torn = reading.torn.clone();
+        let log = recovery::settle(&disk, LOG, identity.segment, reading)?;
+        identity.incarnation.0 += 1;
+        // A crash may have come between the first batch of a segment and its naming.
+        identity.segment = log.newest();
+        identity.write(&disk)?;
+        let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log };
+        store.seal()?;
+        Ok(Opened { store, vote, torn, set_aside: None })
+    }
+
+    fn create(
+        disk: D,
+        expected: &Identity,
+        set_aside: Option<SetAside>,
+    ) -> Result<Opened<D>, OpenError> {
         let vote = VoteFile::create(&disk)?;
-        let log = Log::create(&disk)?;
+        disk.make_folder(LOG)?;
+        let log = Log::create(&disk, LOG, Index(1))?;
+        disk.sync_folder(".")?;
         let mut identity = expected.clone();
         identity.incarnation = Incarnation(1);
         identity.segment = Index(1);
         identity.write(&disk)?;
         let store = Store { disk, identity, unsaved: false, vote, log };
-        Ok(Opened { store, vote: Vote::default(), torn: None })
+        Ok(Opened { store, vote: Vote::default(), torn: None, set_aside })
+    }
+
+    /// Puts everything of a closed directory aside, in a folder of this kind named by `label`, a
+    /// time; the next start finds it new. The folder within the directory is returned.
+    pub fn set_aside(disk: &D, kind: &str, label: &str) -> io::Result<String> {
+        aside::everything(disk, kind, label)
+    }
+
+    /// Copies the entries behind `last` to a folder named by their lineage and by `label`, a
+    /// time, and then removes them from the log. The folder within the directory is returned, if
+    /// there were any.
+    pub fn set_tail_aside(&mut self, last: Index, label: &str) -> io::Result<Option<String>> {
+        if last >= self.last() {
+            return Ok(None);
+        }
+        let mut first = Vec::new();
+        self.copy(last.next(), last.next(), &mut first)?;
+        let kind = format!("lineage-{}", Record::trust(&first).term.lineage());
+        let folder = aside::tail(&self.disk, &self.log, last, &kind, label)?;
+        self.cut(last)?;
+        Ok(Some(folder))
     }
 
     /// Who this directory is.
@@ -242,12 +328,6 @@ fn refuse_foreign(found: &Identity, expected: &Identity) -> Result<(), OpenError
         return Ok(());
     };
     Err(OpenError::Refused(refusal))
-}
-
-/// Whether a first segment holds more than the header that its creation writes.
-fn holds_records<D: Disk>(disk: &D, name: &str) -> bool {
-    let size = disk.open(&format!("log/{name}"), false).and_then(|file| disk.size(&file));
-    !size.is_ok_and(|size| size <= segment::HEADER_BYTES as u64)
 }
 
 #[cfg(test)]

@@ -1,103 +1,201 @@
-//! Reading the log at start: good, a torn tail, or damage.
+//! Reading the log at start: good, a torn tail, or damage. First everything is read and nothing
+//! touched; only a log without damage is then made whole.
 
-use super::OpenError;
 use super::disk::Disk;
-use super::identity::Identity;
 use super::log::{Log, Segment};
-use super::segment::{self, Scan, file_name, first_index};
+use super::segment::{self, HEADER_BYTES, Hole, Walk, file_name, first_index};
 use crate::limits::FILE_PIECE_BYTES;
 use crate::names::{Index, Position, Term};
-use crate::record::Record;
+use crate::record::{Kind, Record};
+use crate::replica::Config;
 use std::io;
 
-/// A torn tail that was cut off: the mark of a crash in the middle of a write.
+/// A torn tail: the mark of a crash in the middle of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Torn {
-    /// The file it was in.
+    /// The file it is in.
     pub file: String,
     /// Where the good items end.
     pub at: u64,
-    /// How many bytes were cut.
+    /// How many bytes it has.
     pub bytes: u64,
-    /// What was wrong with them.
+    /// What is wrong with them.
     pub why: &'static str,
 }
 
-/// Reads all segments, hands every record to `visit` in order, cuts a torn tail and makes the
-/// rest durable.
-pub(super) fn read_log<D: Disk>(
+/// A log as it was found, not touched.
+#[derive(Debug)]
+pub(super) struct Reading<F> {
+    pub(super) segments: Vec<Found<F>>,
+    /// What was durable and is not there as it was written, in order: where and why.
+    pub(super) damage: Vec<String>,
+    pub(super) torn: Option<Torn>,
+    /// The newest config, also of those behind damage.
+    pub(super) config: Option<(Position, Config)>,
+}
+
+/// A segment as it was found.
+#[derive(Debug)]
+pub(super) struct Found<F> {
+    /// What of it stands before the first hole.
+    pub(super) good: Segment<F>,
+    pub(super) size: u64,
+    pub(super) synced: u64,
+    /// How many records were found, also behind damage, and the last of them.
+    pub(super) records: u64,
+    pub(super) last: Index,
+}
+
+impl<F> Reading<F> {
+    /// Whether there is more than the creation of a directory makes.
+    pub(super) fn holds_records(&self) -> bool {
+        let new =
+            |found: &Found<F>| found.good.first == Index(1) && found.size <= HEADER_BYTES as u64;
+        !self.segments.iter().all(new)
+    }
+
+    /// How many records were found.
+    pub(super) fn records(&self) -> u64 {
+        self.segments.iter().map(|found| found.records).sum()
+    }
+}
+
+/// Reads all segments of `folder` and hands every record before the first damage to `visit`, in
+/// order. `named` is the newest segment that the identity names; without one, the first segment
+/// may begin anywhere.
+pub(super) fn read<D: Disk>(
     disk: &D,
-    identity: &Identity,
+    folder: &str,
+    named: Option<Index>,
     visit: &mut dyn FnMut(&Record<'_>) -> Result<(), &'static str>,
-) -> Result<(Log<D::File>, Option<Torn>), OpenError> {
+) -> io::Result<Reading<D::File>> {
     let mut names: Vec<Index> =
-        disk.list("log")?.iter().filter_map(|name| first_index(name)).collect();
+        disk.list(folder)?.iter().filter_map(|name| first_index(name)).collect();
     names.sort_unstable();
-    if !names.contains(&identity.segment) {
-        let name = file_name(identity.segment);
-        return Err(OpenError::Damaged(format!("log/{name}: it is missing")));
+    let mut reading =
+        Reading { segments: Vec::new(), damage: Vec::new(), torn: None, config: None };
+    if let Some(named) = named.filter(|named| !names.contains(named)) {
+        reading.damage.push(format!("{}: it is missing", path(folder, named)));
     }
     let mut last = Position { index: Index::ZERO, term: Term::ZERO };
-    let mut segments: Vec<Segment<D::File>> = Vec::new();
-    let mut sealed = 0;
-    let mut torn = None;
     for (at, &first) in names.iter().enumerate() {
-        let path = format!("log/{}", file_name(first));
-        let damaged = |why: &str| OpenError::Damaged(format!("{path}: {why}"));
-        if first != last.index.next() {
-            return Err(damaged("entries before it are missing"));
+        let path = path(folder, first);
+        if first != last.index.next() && (at > 0 || named.is_some()) {
+            reading.damage.push(format!("{path}: entries before it are missing"));
         }
-        let file = disk.open(&path, false)?;
-        let mut offsets = Vec::new();
-        let scan = segment::scan(disk, &file, last, |offset, record| {
-            visit(record)?;
-            offsets.push(offset);
-            last = record.position();
-            Ok(())
-        })?;
-        let is_last = at + 1 == names.len();
-        if let Some(why) = scan.bad.or((scan.end == 0).then_some("it is empty")) {
-            if !is_last || scan.end < scan.synced {
-                return Err(damaged(&format!("at byte {}: {why}", scan.end)));
-            }
-            let size = disk.size(&file)?;
-            torn = Some(Torn { file: path.clone(), at: scan.end, bytes: size - scan.end, why });
-            if scan.end == 0 {
-                if first == identity.segment {
-                    return Err(damaged(why));
-                }
-                // The crash came before the new segment was named: nothing of it counts.
-                disk.remove(&path)?;
-                disk.sync_folder("log")?;
+        last.index = first.before();
+        let (found, walk) = read_segment(disk, &path, first, &mut last, &mut reading, visit)?;
+        // A new segment is named only when its first batch is durable.
+        let begun = named == Some(first) && found.good.end <= least(first);
+        let may_be_torn = at + 1 == names.len() && !begun;
+        for hole in walk.holes {
+            let Hole { at, why, .. } = hole;
+            if may_be_torn && at >= walk.synced {
+                let (file, bytes) = (path.clone(), walk.size - at);
+                reading.torn = Some(Torn { file, at, bytes, why });
                 break;
             }
-            disk.truncate(&file, scan.end)?;
+            reading.damage.push(format!("{path}: at byte {at}: {why}"));
         }
-        if is_last {
-            store_again(disk, &file, &scan)?;
+        reading.segments.push(found);
+    }
+    Ok(reading)
+}
+
+fn read_segment<D: Disk>(
+    disk: &D,
+    path: &str,
+    first: Index,
+    last: &mut Position,
+    reading: &mut Reading<D::File>,
+    visit: &mut dyn FnMut(&Record<'_>) -> Result<(), &'static str>,
+) -> io::Result<(Found<D::File>, Walk)> {
+    let file = disk.open(path, false)?;
+    let undamaged = reading.damage.is_empty();
+    let newest = &mut reading.config;
+    let mut offsets = Vec::new();
+    let mut records = 0;
+    let mut last_found = last.index;
+    let mut walk = segment::walk(disk, &file, last, |offset, sound, record| {
+        let at = record.position();
+        if record.kind == Kind::CONFIG {
+            let config = Config::decode(record.body).ok_or("a config is unreadable")?;
+            if newest.is_none_or(|(known, _)| known < at) {
+                *newest = Some((at, config));
+            }
         }
-        sealed = scan.synced;
-        segments.push(Segment { first, file, offsets, end: scan.end });
+        if undamaged && sound {
+            visit(record)?;
+        }
+        if sound {
+            offsets.push(offset);
+        }
+        records += 1;
+        last_found = last_found.max(record.index);
+        Ok(())
+    })?;
+    if walk.holes.is_empty() && walk.size <= least(first) {
+        let why = if walk.size == 0 { "it is empty" } else { "it holds no entry" };
+        walk.holes.push(Hole { at: walk.size, bytes: 0, why });
     }
-    if segments.is_empty() {
-        return Err(OpenError::Damaged("log: no segment is left".to_owned()));
+    let end = walk.holes.first().map_or(walk.size, |hole| hole.at);
+    let good = Segment { first, file, offsets, end };
+    Ok((Found { good, size: walk.size, synced: walk.synced, records, last: last_found }, walk))
+}
+
+/// A whole segment is longer: one that follows another is begun with an entry, the first with a
+/// header alone.
+fn least(first: Index) -> u64 {
+    if first > Index(1) { HEADER_BYTES as u64 } else { 0 }
+}
+
+pub(super) fn path(folder: &str, first: Index) -> String {
+    if folder == "." { file_name(first) } else { format!("{folder}/{}", file_name(first)) }
+}
+
+/// Makes an undamaged log whole: cuts its torn tail and makes the rest durable. `named` is the
+/// newest segment that the identity names.
+pub(super) fn settle<D: Disk>(
+    disk: &D,
+    folder: &str,
+    named: Index,
+    reading: Reading<D::File>,
+) -> io::Result<Log<D::File>> {
+    assert!(reading.damage.is_empty(), "damage is not made whole");
+    let mut segments = reading.segments;
+    if let Some(torn) = &reading.torn {
+        let last = &segments.last().expect("a torn tail is in a segment").good;
+        if torn.at <= least(last.first) {
+            // The crash came before the new segment was named: nothing of it counts.
+            disk.remove(&path(folder, last.first))?;
+            segments.pop();
+        } else {
+            disk.truncate(&last.file, torn.at)?;
+        }
     }
-    Ok((Log::new(segments, sealed), torn))
+    let last = segments.last().expect("the segment that the identity names is there");
+    store_again(disk, &last.good, last.synced)?;
+    if reading.torn.is_some() || last.good.first > named {
+        // A name that is seen need not be durable; nor need one that was removed be gone.
+        disk.sync_folder(folder)?;
+    }
+    let synced = last.synced;
+    Ok(Log::new(folder, segments.into_iter().map(|found| found.good).collect(), synced))
 }
 
 /// Writes again in place what no header says was synced: after a crash, or a failed sync, the
 /// page cache may show what the disk does not have, and a sync alone would not write it.
-fn store_again<D: Disk>(disk: &D, file: &D::File, scan: &Scan) -> io::Result<()> {
-    let mut at = scan.synced;
+fn store_again<D: Disk>(disk: &D, segment: &Segment<D::File>, synced: u64) -> io::Result<()> {
+    let mut at = synced;
     let mut piece = vec![0; FILE_PIECE_BYTES];
-    while at < scan.end {
-        let bytes = piece.len().min((scan.end - at) as usize);
-        let read = disk.read_at(file, &mut piece[..bytes], at)?;
+    while at < segment.end {
+        let bytes = piece.len().min((segment.end - at) as usize);
+        let read = disk.read_at(&segment.file, &mut piece[..bytes], at)?;
         if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        disk.write_at(file, &piece[..read], at)?;
+        disk.write_at(&segment.file, &piece[..read], at)?;
         at += read as u64;
     }
-    disk.sync(file)
+    disk.sync(&segment.file)
 }

@@ -12,7 +12,7 @@
 
 use super::disk::Disk;
 use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX};
-use crate::names::{Index, Position};
+use crate::names::{Index, Position, Term};
 use crate::record::{BadRecord, Record};
 use byteorder::{ByteOrder, LE};
 use std::io;
@@ -71,33 +71,71 @@ fn header_checksum(header: &[u8], offset: u64) -> u32 {
     crc32c::crc32c_append(sum, &offset.to_le_bytes())
 }
 
-/// What reading a segment from its start found.
+/// What reading a whole segment found, beside its records.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Scan {
-    /// Where the good items end.
-    pub(super) end: u64,
-    /// How far valid headers, also those behind `end`, say that the file was synced.
+pub(super) struct Walk {
+    /// The file's size.
+    pub(super) size: u64,
+    /// How far valid headers, wherever they stand, say that the file was synced.
     pub(super) synced: u64,
-    /// Why reading ended, if not at the end of the file.
-    pub(super) bad: Option<&'static str>,
+    /// What could not be read, in order; none in a good segment.
+    pub(super) holes: Vec<Hole>,
 }
 
-/// Reads a segment whose first entry must follow `last`, and hands every good record and its
-/// offset to `visit`.
-pub(super) fn scan<D: Disk>(
+/// A part of a segment that could not be read, up to the next valid header.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Hole {
+    pub(super) at: u64,
+    pub(super) bytes: u64,
+    pub(super) why: &'static str,
+}
+
+/// Reads a segment whose first entry must follow `last`, and hands every good record, its offset
+/// and whether no hole lies before it to `visit`. Behind a hole reading goes on at the next valid
+/// header, whatever index that names.
+pub(super) fn walk<D: Disk>(
     disk: &D,
     file: &D::File,
-    mut last: Position,
-    mut visit: impl FnMut(u32, &Record<'_>) -> Result<(), &'static str>,
-) -> io::Result<Scan> {
+    last: &mut Position,
+    mut visit: impl FnMut(u32, bool, &Record<'_>) -> Result<(), &'static str>,
+) -> io::Result<Walk> {
     let mut window = Window::new(disk, file)?;
-    let mut scan = Scan { end: 0, synced: 0, bad: None };
-    while scan.end < window.size {
-        let bytes = window.at(scan.end, RECORD_BYTES_MAX)?;
-        let item = if is_header(bytes) || scan.end == 0 {
-            match Header::decode(bytes, scan.end) {
+    let mut walk = Walk { size: window.size, synced: 0, holes: Vec::new() };
+    let mut start = 0;
+    loop {
+        let sound = walk.holes.is_empty();
+        let run = read_run(&mut window, start, last, |at, record| visit(at, sound, record))?;
+        walk.synced = walk.synced.max(run.synced);
+        let Some(why) = run.bad else { return Ok(walk) };
+        let next = next_header(&mut window, run.end)?;
+        let end = next.map_or(walk.size, |(at, _)| at);
+        walk.holes.push(Hole { at: run.end, bytes: end - run.end, why });
+        let Some((at, header)) = next else { return Ok(walk) };
+        (start, last.index, last.term) = (at, header.first.before(), Term::ZERO);
+    }
+}
+
+/// Items that follow each other.
+struct Run {
+    end: u64,
+    synced: u64,
+    /// Why it ended, if not at the end of the file.
+    bad: Option<&'static str>,
+}
+
+fn read_run<D: Disk>(
+    window: &mut Window<'_, D>,
+    start: u64,
+    last: &mut Position,
+    mut visit: impl FnMut(u32, &Record<'_>) -> Result<(), &'static str>,
+) -> io::Result<Run> {
+    let mut run = Run { end: start, synced: 0, bad: None };
+    while run.end < window.size {
+        let bytes = window.at(run.end, RECORD_BYTES_MAX)?;
+        let item = if is_header(bytes) || run.end == start {
+            match Header::decode(bytes, run.end) {
                 Some(header) if header.first == last.index.next() => {
-                    scan.synced = scan.synced.max(header.synced);
+                    run.synced = run.synced.max(header.synced);
                     Ok(HEADER_BYTES)
                 }
                 Some(_) => Err("a batch header names another index"),
@@ -110,40 +148,42 @@ pub(super) fn scan<D: Disk>(
                 Err(BadRecord::Checksum) => Err("a record has a wrong checksum"),
                 Ok(record) if record.index != last.index.next() => Err("an index is missing"),
                 Ok(record) if record.term < last.term => Err("a term is lower than the one before"),
-                Ok(record) => visit(scan.end as u32, &record).map(|()| {
-                    last = record.position();
+                Ok(record) => visit(run.end as u32, &record).map(|()| {
+                    *last = record.position();
                     record.bytes.len()
                 }),
             }
         };
         match item {
-            Ok(length) => scan.end += length as u64,
+            Ok(length) => run.end += length as u64,
             Err(why) => {
-                scan.bad = Some(why);
-                scan.synced = scan.synced.max(synced_behind(&mut window, scan.end)?);
+                run.bad = Some(why);
                 break;
             }
         }
     }
-    Ok(scan)
+    Ok(run)
 }
 
-/// The highest `synced` of the valid headers at or behind `from`.
-fn synced_behind<D: Disk>(window: &mut Window<'_, D>, from: u64) -> io::Result<u64> {
-    let mut synced = 0;
+/// The first valid header at or behind `from`, and where it stands.
+fn next_header<D: Disk>(
+    window: &mut Window<'_, D>,
+    from: u64,
+) -> io::Result<Option<(u64, Header)>> {
     let mut at = from;
     while at + HEADER_BYTES as u64 <= window.size {
         let bytes = window.at(at, HEADER_BYTES)?;
         // The last bytes of a piece may begin a header: they are looked at with the next piece.
         let starts = bytes.len() - HEADER_BYTES + 1;
         for (offset, header) in bytes.windows(HEADER_BYTES).enumerate() {
-            if let Some(header) = Header::decode(header, at + offset as u64) {
-                synced = synced.max(header.synced);
+            let at = at + offset as u64;
+            if let Some(header) = Header::decode(header, at).filter(|h| h.first > Index::ZERO) {
+                return Ok(Some((at, header)));
             }
         }
         at += starts as u64;
     }
-    Ok(synced)
+    Ok(None)
 }
 
 /// A piece of a file in memory that moves forward.

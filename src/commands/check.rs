@@ -1,0 +1,67 @@
+//! `postern check`: what the files of a stopped server hold, and what of it is damaged.
+
+use crate::names::Vote;
+use crate::options;
+use crate::store::check::{Findings, check};
+use crate::store::disk::RealDisk;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Prints what a data directory holds; fails when something of it is damaged.
+///
+/// # Errors
+/// One line that says why it can't be read.
+pub fn run(options: &options::Check) -> Result<ExitCode, String> {
+    let data = &options.data;
+    let shown = data.display();
+    let disk = RealDisk::read_only(data).map_err(|error| format!("{shown}: {error}"))?;
+    // Where there is no such file no server runs, and none is made: nothing is changed.
+    let lock = data.join("lock");
+    let _lock = lock.exists().then(|| super::hold(data, File::open(&lock))).transpose()?;
+    let findings = check(&disk).map_err(|error| format!("{shown}: {error}"))?;
+    let written = std::io::stdout().write_all(report(&findings).as_bytes());
+    written.map_err(|error| format!("stdout: {error}"))?;
+    Ok(if findings.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn report(findings: &Findings) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, what: String| {
+        writeln!(text, "{name:12}{what}").expect("a string takes every line");
+    };
+    if let Some(identity) = &findings.identity {
+        row("group", identity.group.to_string());
+        row("server", format!("{} of {}", identity.id, identity.servers));
+        row("disk", identity.disk.to_string());
+        row("incarnation", identity.incarnation.0.to_string());
+    } else {
+        row("identity", "-".to_owned());
+    }
+    let Vote { term, given, .. } = findings.vote.unwrap_or_default();
+    row("term", findings.vote.map_or("-".to_owned(), |_| term.to_string()));
+    row("vote", given.map_or("-".to_owned(), |member| member.to_string()));
+    for segment in &findings.segments {
+        let (first, last, entries) = (segment.first, segment.last, segment.entries);
+        let range = if entries == 0 { "-".to_owned() } else { format!("{first}..{last}") };
+        let bytes = segment.bytes;
+        row("segment", format!("{}: {range}, {entries} entries, {bytes} bytes", segment.file));
+    }
+    row("last", findings.last.to_string());
+    row(
+        "members",
+        findings.config.map_or("-".to_owned(), |(at, config)| format!("{config} (entry {at})")),
+    );
+    if let Some(torn) = &findings.torn {
+        let (file, at, bytes, why) = (&torn.file, torn.at, torn.bytes, torn.why);
+        row("torn tail", format!("{file}: {bytes} bytes at byte {at}: {why}"));
+    }
+    for damage in &findings.damage {
+        row("damaged", damage.clone());
+    }
+    if findings.damage.is_empty() {
+        row("sound", "every record is as it was written".to_owned());
+    }
+    text
+}

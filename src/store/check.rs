@@ -1,0 +1,105 @@
+//! Looking at a directory without touching it: what it holds, and what of it is damaged.
+
+use super::disk::Disk;
+use super::identity::{Found, Identity};
+use super::recovery::{self, Torn};
+use super::segment::first_index;
+use super::vote::VoteFile;
+use super::{LOG, OpenError};
+use crate::names::{Index, Position, Vote};
+use crate::replica::Config;
+
+/// What a directory holds.
+#[derive(Debug)]
+pub struct Findings {
+    /// Who it is, if that can be read.
+    pub identity: Option<Identity>,
+    /// Its vote, if that can be read.
+    pub vote: Option<Vote>,
+    /// The segments of its log, in order.
+    pub segments: Vec<SegmentFindings>,
+    /// The last entry before the first damage.
+    pub last: Position,
+    /// The newest config and its place.
+    pub config: Option<(Position, Config)>,
+    /// A tail that the next start cuts.
+    pub torn: Option<Torn>,
+    /// What is damaged, and where.
+    pub damage: Vec<String>,
+}
+
+/// What a segment holds.
+#[derive(Debug)]
+pub struct SegmentFindings {
+    /// The file within the directory.
+    pub file: String,
+    /// The entry it is named by.
+    pub first: Index,
+    /// The last entry found in it, also behind damage.
+    pub last: Index,
+    /// How many entries were found.
+    pub entries: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Reads all files of a directory that no server uses, or of one that was put aside.
+///
+/// # Errors
+/// When a file can't be read, or is of a newer version.
+pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
+    let found = Identity::read(disk)?;
+    let vote = VoteFile::open(disk)?.map(|(_, vote)| vote);
+    // A tail that was put aside is segments alone.
+    let is_tail = disk.list(".")?.iter().any(|name| first_index(name).is_some());
+    let folder = if is_tail { "." } else { LOG };
+    let mut damage = Vec::new();
+    let mut is_new = false;
+    let identity = match found {
+        Found::Good(identity) => Some(identity),
+        Found::Nothing => {
+            is_new = true;
+            None
+        }
+        Found::Newer(version) => {
+            return Err(OpenError::Refused(format!(
+                "its format {version} needs a newer version of postern"
+            )));
+        }
+        Found::Damaged(why) => {
+            damage.push(format!("identity: {why}"));
+            None
+        }
+    };
+    let named = identity.as_ref().map(|identity| identity.segment);
+    let mut last = Position::default();
+    let reading = recovery::read(disk, folder, named, &mut |record| {
+        last = record.position();
+        Ok(())
+    })?;
+    is_new &= !reading.holds_records();
+    if identity.is_none() && damage.is_empty() && !is_new && !is_tail {
+        damage.push("identity: it is missing, the log is not".to_owned());
+    }
+    if vote.is_none() && !is_new && !is_tail {
+        damage.push("vote: it is missing or unreadable".to_owned());
+    }
+    damage.extend(reading.damage);
+    let segments = reading.segments.into_iter().map(|found| SegmentFindings {
+        file: recovery::path(folder, found.good.first),
+        first: found.good.first,
+        last: found.last,
+        entries: found.records,
+        bytes: found.size,
+    });
+    let segments = segments.collect();
+    Ok(Findings {
+        identity,
+        vote,
+        segments,
+        last,
+        config: reading.config,
+        torn: reading.torn,
+        damage,
+    })
+}

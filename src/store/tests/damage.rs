@@ -1,0 +1,240 @@
+//! Damage: all of it is put aside and the directory begins anew, unless it may be the only copy;
+//! nothing that was known to be durable is lost in silence.
+
+use super::*;
+
+/// A store that begins with the configs of so many members that a formation and the gate write,
+/// with a batch for each entry.
+pub(super) fn formed(members: u8, last: u64) -> Store<MemoryDisk> {
+    let mut store = open(MemoryDisk::default()).unwrap().0.store;
+    for index in 1..=last {
+        let text = entry(index, 1, "text");
+        store.append(&if index < 3 { config(index, members) } else { text }).unwrap();
+        store.flush().unwrap();
+    }
+    store
+}
+
+pub(super) fn content(disk: &impl Disk, path: &str) -> Vec<u8> {
+    let file = disk.open(path, false).unwrap();
+    let mut bytes = vec![0; disk.size(&file).unwrap() as usize];
+    disk.read_at(&file, &mut bytes, 0).unwrap();
+    bytes
+}
+
+fn new_disk() -> Identity {
+    Identity::new(GroupId(1), 3, ServerId::new(1).unwrap(), DiskId(99))
+}
+
+/// Opens it, with a new disk number at hand.
+fn begin(disk: MemoryDisk) -> Result<Opened<MemoryDisk>, OpenError> {
+    Store::open(disk, &new_disk(), LABEL, |_| Ok(()))
+}
+
+#[test]
+fn what_is_damaged_is_put_aside_and_the_directory_begins_anew() {
+    type Break = fn(&MemoryDisk);
+    let breaks: [(Break, &str); 5] = [
+        (|disk| disk.edit(FIRST, |bytes| bytes[100] ^= 1), "log/00000000000000000001.log: at byte"),
+        (|disk| disk.edit("vote", |bytes| bytes[30] ^= 1), "vote: it is missing or unreadable"),
+        (|disk| disk.remove("vote").unwrap(), "vote: it is missing or unreadable"),
+        (|disk| disk.edit("identity", |bytes| bytes[30] ^= 1), "identity: its checksum is wrong"),
+        (|disk| disk.remove("identity").unwrap(), "identity: it is missing, the log is not"),
+    ];
+    for (harm, why) in breaks {
+        let disk = formed(3, 4).disk.crash(|| false);
+        harm(&disk);
+        let log = content(&disk, FIRST);
+        let opened = begin(disk).unwrap();
+        let aside = opened.set_aside.unwrap();
+        assert!(aside.why.starts_with(why), "{why}: {}", aside.why);
+        assert_eq!(aside.folder, format!("set-aside/damaged-{LABEL}"));
+        let mut store = opened.store;
+        assert_eq!((store.identity().disk, store.last()), (DiskId(99), Index::ZERO));
+        assert_eq!(store.identity().incarnation, Incarnation(1));
+        assert_eq!(content(&store.disk, &format!("{}/{FIRST}", aside.folder)), log);
+        // What was put aside is not overwritten by the next damage.
+        store.append(&config(1, 3)).unwrap();
+        store.flush().unwrap();
+        store.disk.remove("vote").unwrap();
+        let again = begin(store.disk).unwrap();
+        assert_eq!(again.set_aside.unwrap().folder, format!("{}-2", aside.folder));
+        assert_eq!(content(&again.store.disk, &format!("{}/{FIRST}", aside.folder)), log);
+    }
+}
+
+#[test]
+fn a_log_that_vanished_is_damage() {
+    let disk = formed(3, 4).disk.crash(|| false);
+    disk.remove(FIRST).unwrap();
+    let aside = begin(disk).unwrap().set_aside.unwrap();
+    assert!(aside.why.ends_with("it is missing"), "{}", aside.why);
+}
+
+#[test]
+fn what_may_be_the_only_copy_is_not_touched() {
+    // Two members; a config of three, and later one of two behind the damage; none that is
+    // readable.
+    let two = formed(2, 4);
+    let mut later = formed(3, 4);
+    later.append(&config(5, 2)).unwrap();
+    later.flush().unwrap();
+    let none = filled(4);
+    for store in [two, later, none] {
+        let disk = store.disk.crash(|| false);
+        disk.edit(FIRST, |bytes| {
+            let at = bytes.len() - 100;
+            bytes[at] ^= 1;
+        });
+        let before = disk.crash(|| false);
+        let Err(OpenError::Damaged(_)) = begin(disk.crash(|| false)) else { panic!("opened") };
+        for path in [FIRST, "vote", "identity"] {
+            assert_eq!(content(&disk, path), content(&before, path));
+        }
+    }
+    let alone = Identity::new(GroupId(1), 1, ServerId::new(1).unwrap(), DiskId(10));
+    let store = Store::open(MemoryDisk::default(), &alone, LABEL, |_| Ok(())).unwrap().store;
+    store.disk.remove("vote").unwrap();
+    let opened = Store::open(store.disk, &alone, LABEL, |_| Ok(()));
+    assert!(matches!(opened, Err(OpenError::Damaged(_))));
+}
+
+#[test]
+fn the_newest_config_is_found_behind_damage_and_in_later_segments() {
+    let mut store = formed(2, 2);
+    three_segments(&mut store);
+    let next = store.last().next();
+    store.append(&config(next.0, 3)).unwrap();
+    store.flush().unwrap();
+    let disk = store.disk.crash(|| false);
+    disk.edit(FIRST, |bytes| bytes[3] ^= 1);
+    assert!(begin(disk).unwrap().set_aside.is_some());
+}
+
+#[test]
+fn a_directory_of_others_is_refused_before_damage_is_looked_for() {
+    let disk = formed(3, 4).disk;
+    disk.remove("vote").unwrap();
+    let other = Identity::new(GroupId(2), 3, ServerId::new(1).unwrap(), DiskId(1));
+    let opened = Store::open(disk, &other, LABEL, |_| Ok(()));
+    assert!(matches!(opened, Err(OpenError::Refused(_))));
+}
+
+#[test]
+fn a_gap_between_segments_and_falling_terms_are_damage() {
+    let mut store = formed(3, 2);
+    let firsts = three_segments(&mut store);
+    let disk = store.disk.crash(|| false);
+    disk.remove(&format!("log/{}", segment::file_name(Index(firsts[1])))).unwrap();
+    let why = begin(disk).unwrap().set_aside.unwrap().why;
+    assert!(why.ends_with("entries before it are missing"), "{why}");
+
+    let mut store = formed(3, 2);
+    store.append(&entry(3, 5, "high")).unwrap();
+    store.flush().unwrap();
+    store.append(&entry(4, 4, "low")).unwrap();
+    store.flush().unwrap();
+    store.seal().unwrap();
+    let why = begin(store.disk.crash(|| false)).unwrap().set_aside.unwrap().why;
+    assert!(why.ends_with("a term is lower than the one before"), "{why}");
+}
+
+#[test]
+fn the_first_batch_of_a_named_segment_is_never_torn() {
+    let mut store = formed(3, 2);
+    let text = "x".repeat(8000);
+    while store.identity().segment == Index(1) {
+        let at = store.last().0;
+        let batch: Vec<u8> = (1..=64).flat_map(|i| entry(at + i, 1, &text)).collect();
+        store.append(&batch).unwrap();
+        store.flush().unwrap();
+    }
+    let path = format!("log/{}", segment::file_name(store.identity().segment));
+    for byte in [3, 20, 24, 40] {
+        let disk = store.disk.crash(|| false);
+        disk.edit(&path, |bytes| bytes[byte] ^= 1);
+        assert!(begin(disk).unwrap().set_aside.is_some(), "byte {byte}");
+    }
+}
+
+#[test]
+fn every_flipped_bit_keeps_the_records_or_is_noticed() {
+    for sealed in [false, true] {
+        let mut store = formed(3, 4);
+        if sealed {
+            store.seal().unwrap();
+        }
+        let image = store.disk.crash(|| false);
+        let all = open(image.crash(|| false)).unwrap().1;
+        let known = if sealed { 4 } else { 3 };
+        for path in ["identity", "vote", FIRST] {
+            for bit in 0..content(&image, path).len() * 8 {
+                let disk = image.crash(|| false);
+                disk.edit(path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+                let at = format!("{path}, bit {bit}, sealed {sealed}");
+                let (opened, records) = match open(disk) {
+                    Ok(opened) => opened,
+                    Err(OpenError::Refused(why)) => {
+                        assert!(path == "identity" && why.contains("newer version"), "{at}");
+                        continue;
+                    }
+                    Err(why) => panic!("{at}: {why}"),
+                };
+                if opened.set_aside.is_none() && records != all {
+                    // Cut as a torn tail: only what no header says was durable.
+                    assert!(opened.torn.is_some() && records.len() >= known, "{at}");
+                    assert!(all.starts_with(&records), "{at}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tail_that_is_put_aside_can_be_read_there() {
+    let mut store = formed(3, 4);
+    three_segments(&mut store);
+    let last = store.last().0;
+    store.append(&entry(last + 1, (1 << 48) | 1, "of a lineage")).unwrap();
+    let mut gone = Vec::new();
+    store.copy(Index(3), Index(last + 1), &mut gone).unwrap();
+    let folder = store.set_tail_aside(Index(2), LABEL).unwrap().unwrap();
+    assert_eq!(folder, format!("set-aside/lineage-0-{LABEL}"));
+    assert_eq!(store.last(), Index(2));
+    let disk = store.disk.crash(|| false);
+    let mut kept = Vec::new();
+    let reading = recovery::read(&disk, &folder, None, &mut |record| {
+        kept.extend_from_slice(record.bytes);
+        Ok(())
+    });
+    let reading = reading.unwrap();
+    assert!(reading.damage.is_empty() && reading.torn.is_none() && reading.segments.len() > 1);
+    assert_eq!(kept, gone);
+    assert_eq!(open(disk).unwrap().1.len(), 2);
+}
+
+#[test]
+fn a_check_sees_damage_and_changes_nothing() {
+    let store = formed(3, 4);
+    let disk = store.disk.crash(|| false);
+    let findings = check::check(&disk).unwrap();
+    assert!(findings.damage.is_empty(), "{:?}", findings.damage);
+    assert_eq!((findings.last.index, findings.segments[0].last), (Index(4), Index(4)));
+    assert_eq!(findings.config.unwrap().1.count(), 3);
+    disk.edit(FIRST, |bytes| bytes.extend([7; 100]));
+    let findings = check::check(&disk).unwrap();
+    assert!(findings.damage.is_empty() && findings.torn.unwrap().bytes == 100);
+    // Two places, and a vote.
+    disk.edit(FIRST, |bytes| {
+        bytes[60] ^= 1;
+        bytes[180] ^= 1;
+    });
+    disk.remove("vote").unwrap();
+    let before = content(&disk, FIRST);
+    let findings = check::check(&disk).unwrap();
+    assert_eq!(findings.damage.len(), 3, "{:?}", findings.damage);
+    assert_eq!(findings.segments[0].last, Index(4), "reading goes on behind damage");
+    assert_eq!(content(&disk, FIRST), before);
+    let empty = check::check(&MemoryDisk::default()).unwrap();
+    assert!(empty.damage.is_empty());
+}

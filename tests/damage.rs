@@ -1,0 +1,153 @@
+//! What is damaged is put aside, never deleted, and the server is filled by the others; what may be
+//! the only copy is not touched, and a torn tail is no damage. `postern check` says which it is.
+
+mod common;
+
+use common::{Group, postern, run, snapshot, stderr};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+const LOG: &str = "log/00000000000000000001.log";
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn check(data: &Path) -> Output {
+    let mut command = postern();
+    command.arg("check").arg("--data").arg(data);
+    run(command)
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A group of three with messages; server `n` is stopped, or killed.
+fn three_without(n: usize, killed: bool) -> (Group, Vec<String>) {
+    let mut group = Group::open();
+    let primary = group.wait_members(3);
+    let mut ann = group.client(primary, "ann");
+    let texts: Vec<String> = (1..=30).map(|n| format!("message {n}")).collect();
+    for (at, text) in texts.iter().enumerate() {
+        assert_eq!(ann.ask(&format!("SEND ann {text}")), format!("OK {}", at + 1));
+    }
+    if killed {
+        group.kill(n);
+    } else {
+        assert_eq!(group.terminate(n), Some(0));
+    }
+    group.wait_members(2);
+    (group, texts)
+}
+
+/// The only folder below `set-aside`.
+fn set_aside(data: &Path) -> PathBuf {
+    let folders: Vec<_> = std::fs::read_dir(data.join("set-aside")).unwrap().collect();
+    assert_eq!(folders.len(), 1);
+    folders[0].as_ref().unwrap().path()
+}
+
+#[test]
+fn a_damaged_server_is_filled_by_the_others() {
+    type Harm = fn(&Path);
+    let harms: [(&str, bool, Harm); 4] = [
+        ("log", true, |data| {
+            let middle = std::fs::metadata(data.join(LOG)).unwrap().len() / 2;
+            flip(&data.join(LOG), middle as usize);
+        }),
+        ("vote", false, |data| std::fs::remove_file(data.join("vote")).unwrap()),
+        ("log", false, |data| std::fs::remove_dir_all(data.join("log")).unwrap()),
+        ("identity", false, |data| flip(&data.join("identity"), 30)),
+    ];
+    for (n, (what, killed, harm)) in [1, 2, 3, 1].into_iter().zip(harms) {
+        let (mut group, texts) = three_without(n, killed);
+        let data = group.data(n);
+        harm(&data);
+        let mut before = snapshot(&data);
+        before.retain(|path, _| !path.ends_with("lock"));
+        let checked = check(&data);
+        assert_eq!(checked.status.code(), Some(1), "{}", stdout(&checked));
+        assert!(stdout(&checked).contains(&format!("damaged     {what}")), "{}", stdout(&checked));
+
+        group.start(n);
+        let primary = group.wait_members(3);
+        group.wait(n, "it has everything", |status| status["messages"] == "30");
+        assert_eq!(group.mailbox(primary, "ann"), texts);
+        let folder = set_aside(&data);
+        assert!(folder.file_name().unwrap().to_str().unwrap().starts_with("damaged-"));
+        let kept: Vec<Vec<u8>> = snapshot(&folder).into_values().collect();
+        assert!(before.values().all(|bytes| kept.contains(bytes)), "{what}: all is kept");
+        let said = group.log(n);
+        let said = said.lines().find(|line| line.contains("damaged: ")).expect("a warning");
+        assert!(said.contains(what) && said.contains("set-aside/damaged-"), "{said}");
+        assert_eq!(check(&folder).status.code(), Some(1), "what was put aside can be looked at");
+
+        assert_eq!(group.terminate(n), Some(0));
+        let checked = check(&data);
+        assert_eq!(checked.status.code(), Some(0), "{}", stdout(&checked));
+        assert!(stdout(&checked).contains("sound"), "{}", stdout(&checked));
+        // It is as good as any: with it and one other the group goes on.
+        group.start(n);
+        group.wait_members(3);
+        group.kill((1..=3).find(|other| *other != n).unwrap());
+        let primary = group.wait_members(2);
+        assert_eq!(group.mailbox(primary, "ann"), texts);
+    }
+}
+
+/// A group of one whose server has run, and is stopped or killed.
+fn one(killed: bool) -> Group {
+    let mut group = Group::alone();
+    assert_eq!(group.client(1, "ann").ask("SEND ann hi"), "OK 1");
+    if killed {
+        group.kill(1);
+    } else {
+        assert_eq!(group.terminate(1), Some(0));
+    }
+    group
+}
+
+#[test]
+fn the_only_copy_is_not_touched() {
+    for file in ["identity", "vote", LOG] {
+        let group = one(false);
+        let data = group.data(1);
+        flip(&data.join(file), 30);
+        let before = snapshot(&data);
+        let output = run(group.serve(1));
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("postern: ")).collect();
+        assert_eq!(lines.len(), 1, "one line: {said}");
+        for part in [file, "only copy", "postern check --data ", "postern recover --data "] {
+            assert!(lines[0].contains(part), "{said}");
+        }
+        assert_eq!(snapshot(&data), before, "{file}");
+        assert_eq!(check(&data).status.code(), Some(1));
+        assert_eq!(snapshot(&data), before, "{file}");
+    }
+}
+
+#[test]
+fn a_torn_tail_is_sound_and_cut_with_a_warning() {
+    let mut group = one(true);
+    let path = group.data(1).join(LOG);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend([7; 100]);
+    std::fs::write(&path, bytes).unwrap();
+    let before = snapshot(&group.data(1));
+    let checked = check(&group.data(1));
+    assert_eq!(checked.status.code(), Some(0), "{}", stdout(&checked));
+    assert!(stdout(&checked).contains("100 bytes"), "{}", stdout(&checked));
+    assert_eq!(snapshot(&group.data(1)), before, "a check cuts nothing");
+    group.start(1);
+    group.wait_members(1);
+    assert!(group.log(1).contains("a torn tail of 100 bytes"), "{}", group.log(1));
+    assert_eq!(group.mailbox(1, "ann"), ["hi"]);
+    let busy = check(&group.data(1));
+    assert_eq!(busy.status.code(), Some(1));
+    assert!(stderr(&busy).contains("a server runs on it"), "{}", stderr(&busy));
+}
