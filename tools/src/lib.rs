@@ -2,3 +2,4 @@
 //! answered.
 
 pub mod checker;
+pub mod search;

@@ -11,6 +11,7 @@ mod stats;
 mod takeover;
 
 use clap::{Parser, Subcommand};
+use postern_tools::search;
 use std::process::ExitCode;
 
 /// Measures postern beside what the machine can do.
@@ -26,11 +27,16 @@ struct Options {
 enum Command {
     /// Starts groups of three servers and prints their figures, with baselines of the same run.
     Figures(figures::Options),
+    /// Drives the replicas through every order of events, to small bounds.
+    Search(search::command::Options),
 }
 
 fn main() -> ExitCode {
-    let Command::Figures(options) = Options::parse().command;
-    match figures::run(&options) {
+    let done = match Options::parse().command {
+        Command::Figures(options) => figures::run(&options),
+        Command::Search(options) => search::command::run(&options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("postern-tools: {why}");
