@@ -72,6 +72,8 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
         listeners,
         addresses: settings.addresses.clone(),
         names: settings.servers.clone(),
+        group: settings.group,
+        secret: settings.secret.clone(),
         store: opened.store,
         max_clients: clients_max(settings.max_clients),
         stop_with_stdin: options.stop_with_stdin,
