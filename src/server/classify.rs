@@ -1,7 +1,7 @@
 //! Who is let in, and what it is: servers and clients come to one port, in any order and mixed.
 
 use super::channel::Channel;
-use super::connection::{Connection, Kind, Reading};
+use super::connection::{Connection, Kind, Reading, Tunnel};
 use super::{Server, TOKENS_RESERVED};
 use crate::limits::{OVERFLOW_PLACES, OVERFLOW_TIME, UNPROVEN_LINKS_MAX};
 use crate::protocol::{self, Code};
@@ -91,7 +91,7 @@ impl Server {
         let connection = &mut self.connections[key];
         connection.consume(1);
         connection.kind = Kind::Unproven { from };
-        connection.channel = Some(Box::new(channel));
+        connection.tunnel = Some(Tunnel::new(channel));
         self.set_deadline(key, Some(self.now() + self.node.replica().silence() / 4));
         self.list(key);
     }

@@ -37,10 +37,8 @@ pub(super) struct Connection {
     pub(super) input: Vec<u8>,
     /// What a link has to send, sealed. A client's output is kept by its session.
     pub(super) output: Vec<u8>,
-    /// What makes a link authentic and secret.
-    pub(super) channel: Option<Box<Channel>>,
-    /// What a link's channel has opened and was not taken yet.
-    pub(super) opened: Vec<u8>,
+    /// What a link has and others have not; apart, for there may be many of those.
+    pub(super) tunnel: Option<Box<Tunnel>>,
     /// The socket may have more to read; edge-triggered readiness says so only once.
     pub(super) readable: bool,
     /// It is on the list of connections to look at in this turn.
@@ -53,6 +51,20 @@ pub(super) struct Connection {
     pub(super) closing: bool,
     /// When something must have happened.
     pub(super) deadline: Option<Moment>,
+}
+
+/// What makes a link authentic and secret.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    channel: Channel,
+    /// What the channel has opened and was not taken yet.
+    pub(super) opened: Vec<u8>,
+}
+
+impl Tunnel {
+    pub(super) fn new(channel: Channel) -> Box<Tunnel> {
+        Box::new(Tunnel { channel, opened: Vec::new() })
+    }
 }
 
 /// How a read ended.
@@ -81,8 +93,7 @@ impl Connection {
             serial,
             input: Vec::new(),
             output: Vec::new(),
-            channel: None,
-            opened: Vec::new(),
+            tunnel: None,
             readable: true,
             listed: false,
             input_closed: false,
@@ -135,20 +146,20 @@ impl Connection {
     /// Opens the message of a link that lies behind the first `used` bytes of the input; gives its
     /// length, or 0 when not all of it is here.
     pub(super) fn open(&mut self, used: usize) -> Result<usize, Broken> {
-        let Some(channel) = &mut self.channel else { return Ok(0) };
-        channel.open(&self.input[used..], &mut self.opened, &mut self.output)
+        let Some(tunnel) = &mut self.tunnel else { return Ok(0) };
+        tunnel.channel.open(&self.input[used..], &mut tunnel.opened, &mut self.output)
     }
 
     /// Queues a frame of a link.
     pub(super) fn seal(&mut self, frame: &[u8]) {
-        if let Some(channel) = &mut self.channel {
-            channel.seal(frame, &mut self.output);
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.channel.seal(frame, &mut self.output);
         }
     }
 
     /// Whether the other side of a link has proved to know the secret.
     pub(super) fn is_proven(&self) -> bool {
-        self.channel.as_ref().is_some_and(|channel| channel.is_proven())
+        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.channel.is_proven())
     }
 
     /// Sends what a link has to send.

@@ -4,7 +4,7 @@
 //! side is known; of who dialled us it hears only after that.
 
 use super::channel::{Broken, Channel};
-use super::connection::{Connection, Kind, Reading, forget_front, key_of};
+use super::connection::{Connection, Kind, Reading, Tunnel, forget_front, key_of};
 use super::{Fail, Server};
 use crate::limits::{FIRST_BYTES_MAX, FRAME_BYTES_MAX, PEER_READ_BYTES_PER_TURN};
 use crate::names::{Index, LinkId, ServerId};
@@ -56,7 +56,7 @@ impl Server {
                 connection.output.push(super::classify::LINK_BYTE);
                 let out = &mut connection.output;
                 let channel = Channel::initiator(&self.secret, self.group, out);
-                connection.channel = Some(Box::new(channel));
+                connection.tunnel = Some(Tunnel::new(channel));
                 // An error here shows as the link's end.
                 let _ = connection.socket.set_nodelay(true);
                 self.set_deadline(key, None);
@@ -191,8 +191,9 @@ impl Server {
 
     /// Hands the frames to the replica that are here and opened.
     fn take_opened(&mut self, key: usize, link: LinkId) -> Result<(), Fail> {
-        let Some((_, connection)) = self.link(link) else { return Ok(()) };
-        let opened = mem::take(&mut connection.opened);
+        let tunnel = self.link(link).and_then(|(_, connection)| connection.tunnel.as_mut());
+        let Some(tunnel) = tunnel else { return Ok(()) };
+        let opened = mem::take(&mut tunnel.opened);
         let mut used = 0;
         while let Some(frame) = next_frame(&opened[used..]) {
             let Some((packet, records)) = frame.ok().and_then(|frame| Packet::decode(frame).ok())
@@ -206,9 +207,10 @@ impl Server {
                 break;
             }
         }
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.opened = opened;
-            forget_front(&mut connection.opened, used);
+        let tunnel = self.link(link).and_then(|(_, connection)| connection.tunnel.as_mut());
+        if let Some(tunnel) = tunnel {
+            tunnel.opened = opened;
+            forget_front(&mut tunnel.opened, used);
         }
         Ok(())
     }
