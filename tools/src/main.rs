@@ -5,6 +5,7 @@ mod client;
 mod figures;
 mod footprint;
 mod group;
+mod link;
 mod load;
 mod process;
 mod stats;

@@ -5,10 +5,11 @@
 //! States are told apart by a hash of all that may matter for what comes. Of the states still to
 //! be visited only every few levels a whole one is kept, and the way from there.
 
+mod action;
 pub mod command;
 mod world;
 
-pub use world::{Action, Bounds};
+pub use action::{Action, Bounds};
 
 use std::collections::HashSet;
 use std::collections::VecDeque;

@@ -1,6 +1,7 @@
 //! Three replicas, their disks and what is under way between them, small enough to be copied at
 //! every step.
 
+use super::action::{Action, Bounds};
 use postern::moment::{Moment, WallTime};
 use postern::names::{
     DiskId, GroupId, Incarnation, Index, LinkId, Member, ProcessId, ServerId, Term, Vote,
@@ -20,79 +21,6 @@ use std::rc::Rc;
 const NOW: Moment = Moment(1_000_000);
 const WALL: WallTime = WallTime(0);
 const SERVERS: u8 = 3;
-
-/// How much of each thing may happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Elections.
-    pub terms: u8,
-    /// Clients' changes.
-    pub entries: u8,
-    /// Drops, adds and withdrawals.
-    pub changes: u8,
-    /// Crashes; each server may be started again.
-    pub crashes: u8,
-    /// Disks lost in a crash.
-    pub wipes: u8,
-    /// Links lost between two that live; without any, who starts is linked at once.
-    pub cuts: u8,
-    /// Whether a sync may come any time after its turn, and be lost in a crash; else it ends it.
-    pub late_syncs: bool,
-}
-
-/// One step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// The oldest packet on the way from one server to another arrives.
-    Deliver {
-        /// Who sent it.
-        from: u8,
-        /// Who gets it.
-        to: u8,
-    },
-    /// What a server has written becomes durable.
-    Sync(u8),
-    /// A client sends something to a primary.
-    Propose(u8),
-    /// A server asks for votes.
-    Stand(u8),
-    /// A primary drops a member.
-    Drop(u8, u8),
-    /// A primary adds a learner.
-    Add(u8, u8),
-    /// A primary withdraws its newest config.
-    Withdraw(u8),
-    /// A server dies; what was not durable is kept or lost.
-    Crash(u8, bool),
-    /// It comes back.
-    Restart(u8),
-    /// It comes back with an empty disk.
-    Wipe(u8),
-    /// Two servers find each other.
-    Link(u8, u8),
-    /// The link between two servers is lost, with all that is under way.
-    Cut(u8, u8),
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Action::Deliver { from, to } => write!(f, "deliver {from} {to}"),
-            Action::Sync(n) => write!(f, "sync {n}"),
-            Action::Propose(n) => write!(f, "send {n}"),
-            Action::Stand(n) => write!(f, "stand {n}"),
-            Action::Drop(n, other) => write!(f, "drop {n} {other}"),
-            Action::Add(n, other) => write!(f, "add {n} {other}"),
-            Action::Withdraw(n) => write!(f, "withdraw {n}"),
-            Action::Crash(n, true) => write!(f, "crash {n} (unsynced kept)"),
-            Action::Crash(n, false) => write!(f, "crash {n}"),
-            Action::Restart(n) => write!(f, "start {n}"),
-            Action::Wipe(n) => write!(f, "wipe and start {n}"),
-            Action::Link(a, b) => write!(f, "link {a} {b}"),
-            Action::Cut(a, b) => write!(f, "cut {a} {b}"),
-        }
-    }
-}
 
 /// What a server has written: records, of which the first `durable` are on disk.
 #[derive(Clone, Debug)]
@@ -130,6 +58,9 @@ struct Server {
 
 type Queue = VecDeque<Rc<(Packet, Vec<u8>)>>;
 
+/// By index: the term in which an entry was answered first, and its record.
+type Truth = BTreeMap<u64, (Term, Rc<[u8]>)>;
+
 /// A state.
 #[derive(Clone, Debug)]
 pub(super) struct World {
@@ -139,8 +70,8 @@ pub(super) struct World {
     wires: [[Queue; SERVERS as usize]; SERVERS as usize],
     left: Bounds,
     disks: u128,
-    /// What was ever answered, and in which term.
-    truth: Rc<BTreeMap<u64, (Term, Rc<[u8]>)>>,
+    /// What was ever answered.
+    truth: Rc<Truth>,
     primaries: Rc<BTreeMap<Term, u8>>,
 }
 
