@@ -78,6 +78,8 @@ pub struct Failures {
     pub syncs: bool,
     /// After so many syncs one fails; the pages that it should have written look clean then.
     pub sync_after: Option<u32>,
+    /// After so many syncs all fail, and what they should have written stays unwritten.
+    pub syncs_left: Option<u32>,
     /// Reads fail.
     pub reads: bool,
     /// Writes fail.
@@ -103,7 +105,8 @@ impl Inner {
     /// Makes room of the files that lost their last name.
     fn reuse_nameless(&mut self) {
         for file in 0..self.files.len() {
-            let named = |names: &BTreeMap<String, usize>| names.values().any(|named| *named == file);
+            let named =
+                |names: &BTreeMap<String, usize>| names.values().any(|named| *named == file);
             let nameless = !named(&self.names) && !named(&self.durable_names);
             if nameless && !self.free.contains(&file) {
                 self.files[file] = Bytes::default();
@@ -158,7 +161,8 @@ impl MemoryDisk {
 
     /// Another directory with the same bytes: what a backup program takes.
     pub fn copied(&self) -> MemoryDisk {
-        let inner = Inner { failures: Failures::default(), ..self.0.borrow().clone() };
+        let mut inner = Inner { failures: Failures::default(), ..self.0.borrow().clone() };
+        inner.files.iter_mut().for_each(|file| file.unchanged = 0);
         MemoryDisk(Rc::new(RefCell::new(inner)))
     }
 
@@ -271,7 +275,9 @@ impl Disk for MemoryDisk {
         if due {
             inner.files[*file].dirty = 0..0;
         }
-        check(due || inner.failures.syncs, "the disk is sick")?;
+        let ended = inner.failures.syncs_left == Some(0);
+        inner.failures.syncs_left = inner.failures.syncs_left.map(|left| left.saturating_sub(1));
+        check(due || ended || inner.failures.syncs, "the disk is sick")?;
         if !inner.failures.lies {
             inner.files[*file].sync();
         }

@@ -1,4 +1,4 @@
-//! `postern-tools`: measures postern beside what the machine can do.
+//! `postern-tools`: measures postern beside what the machine can do, and tries to break it.
 
 mod baseline;
 mod client;
@@ -26,11 +26,16 @@ struct Options {
 enum Command {
     /// Starts groups of three servers and prints their figures, with baselines of the same run.
     Figures(figures::Options),
+    /// Runs groups of three in virtual time, with everything that can go wrong.
+    Simulate(postern_tools::sim::Options),
 }
 
 fn main() -> ExitCode {
-    let Command::Figures(options) = Options::parse().command;
-    match figures::run(&options) {
+    let done = match Options::parse().command {
+        Command::Figures(options) => figures::run(&options),
+        Command::Simulate(options) => postern_tools::sim::run(&options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("postern-tools: {why}");

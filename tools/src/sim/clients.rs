@@ -1,0 +1,361 @@
+//! The crowd: text clients that connect anywhere, follow the primary, ask, and misbehave.
+//!
+//! Requests with a key (ONCE) have their place in [`Client::ask_something`] and are not made
+//! until the protocol knows them.
+
+use super::clock::{Schedule, What};
+use super::history::{History, OpId, Outcome, Request};
+use super::network::{Message, Network, Place};
+use postern::rng::Rng;
+use std::collections::VecDeque;
+
+const ACCOUNTS: [&str; 4] = ["ann", "bob", "cid", "dot"];
+const PASSWORDS: [&str; 2] = ["password-one", "password-two"];
+/// Who waits for an answer for so long gives up, in µs.
+const PATIENCE: u64 = 15_000_000;
+const DIAL_PATIENCE: u64 = 3_000_000;
+
+/// What a client needs of the world.
+pub(super) struct Hands<'a> {
+    pub(super) now: u64,
+    pub(super) net: &'a mut Network,
+    pub(super) schedule: &'a mut Schedule,
+}
+
+/// A request under way.
+#[derive(Debug)]
+struct Asked {
+    op: OpId,
+    at: u64,
+    /// What becomes of the client when it is answered with OK.
+    then: Then,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    LoggedIn,
+    Changed(usize, usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Down,
+    Dialling { until: u64 },
+    Open(Place),
+}
+
+#[derive(Debug)]
+struct Client {
+    number: u32,
+    line: Line,
+    /// Where it dials next, if it was told.
+    hint: Option<u8>,
+    account: usize,
+    logged_in: bool,
+    half_closed: bool,
+    asked: VecDeque<Asked>,
+    input: Vec<u8>,
+    /// Tells its newest timer from older ones.
+    serial: u32,
+    sent: u32,
+}
+
+/// All clients of a world.
+pub(super) struct Crowd {
+    clients: Vec<Client>,
+    rng: Rng,
+    /// Mean time between two things that a client does, in µs.
+    pace: u64,
+    /// Which password each account has, as far as is known.
+    passwords: [usize; 4],
+    pub(super) history: History,
+    /// They ask nothing new.
+    pub(super) quiet: bool,
+}
+
+impl Crowd {
+    pub(super) fn new(mut rng: Rng, schedule: &mut Schedule) -> Crowd {
+        let count = 2 + rng.below(5) as u32;
+        // Between one and thirty seconds.
+        let pace = (1e6 * 30f64.powf(rng.below(1001) as f64 / 1000.0)) as u64;
+        let client = |number| Client {
+            number,
+            line: Line::Down,
+            hint: None,
+            account: number as usize % ACCOUNTS.len(),
+            logged_in: false,
+            half_closed: false,
+            asked: VecDeque::new(),
+            input: Vec::new(),
+            serial: 0,
+            sent: 0,
+        };
+        for number in 0..count {
+            schedule.add(rng.below(2_000_000), What::Client { client: number, serial: 0 });
+        }
+        let clients = (0..count).map(client).collect();
+        let history = History::default();
+        Crowd { clients, rng, pace, passwords: [0; 4], history, quiet: false }
+    }
+
+    /// How many requests wait for an answer on open connections.
+    pub(super) fn waiting(&self) -> usize {
+        self.clients.iter().map(|client| client.asked.len()).sum()
+    }
+
+    /// Whether a SEND was answered after `since`.
+    pub(super) fn wake_all(&mut self, hands: &mut Hands<'_>) {
+        for at in 0..self.clients.len() {
+            self.set_timer(at, 0, hands);
+        }
+    }
+
+    /// A client's timer rings.
+    pub(super) fn ring(&mut self, number: u32, serial: u32, hands: &mut Hands<'_>) {
+        let at = number as usize;
+        if self.clients[at].serial != serial {
+            return;
+        }
+        let now = hands.now;
+        match self.clients[at].line {
+            Line::Dialling { until } if now < until => {
+                return self.set_timer(at, until - now, hands);
+            }
+            Line::Down | Line::Dialling { .. } => self.dial(at, hands),
+            Line::Open(place) => {
+                let late = self.clients[at].asked.front().is_some_and(|a| now >= a.at + PATIENCE);
+                if late {
+                    self.drop_line(at, place, Message::Reset, hands);
+                } else if !self.quiet {
+                    self.act(at, place, hands);
+                }
+            }
+        }
+        let pause = if self.quiet { 1_000_000 } else { 1 + self.rng.below(2 * self.pace) };
+        let pause = match self.clients[at].line {
+            Line::Open(_) => pause,
+            Line::Down => pause.min(1_000_000),
+            Line::Dialling { .. } => DIAL_PATIENCE,
+        };
+        self.set_timer(at, pause, hands);
+    }
+
+    fn set_timer(&mut self, at: usize, pause: u64, hands: &mut Hands<'_>) {
+        let client = &mut self.clients[at];
+        client.serial += 1;
+        let what = What::Client { client: client.number, serial: client.serial };
+        hands.schedule.add(hands.now + pause, what);
+    }
+
+    fn dial(&mut self, at: usize, hands: &mut Hands<'_>) {
+        let anywhere = self.rng.below(3) as u8;
+        let client = &mut self.clients[at];
+        let to = client.hint.take().unwrap_or(anywhere);
+        client.line = Line::Dialling { until: hands.now + DIAL_PATIENCE };
+        let delay = hands.net.delay(3, to);
+        hands.schedule.add(hands.now + delay, What::Dial { from: 3, life: client.number, to });
+    }
+
+    /// A dial was refused.
+    pub(super) fn refused(&mut self, number: u32, hands: &mut Hands<'_>) {
+        let at = number as usize;
+        if let Line::Dialling { .. } = self.clients[at].line {
+            self.clients[at].line = Line::Down;
+            let pause = 50_000 + self.rng.below(1_000_000);
+            self.set_timer(at, pause, hands);
+        }
+    }
+
+    fn drop_line(&mut self, at: usize, place: Place, last: Message, hands: &mut Hands<'_>) {
+        hands.net.send(place, last, hands.now, hands.schedule);
+        hands.net.let_go(place);
+        hands.net.sweep(place);
+        let client = &mut self.clients[at];
+        client.line = Line::Down;
+        (client.logged_in, client.half_closed) = (false, false);
+        // What was not answered stays open for ever.
+        client.asked.clear();
+        client.input.clear();
+    }
+
+    /// Something arrives at a client's end.
+    pub(super) fn receive(
+        &mut self,
+        number: u32,
+        place: Place,
+        what: Message,
+        hands: &mut Hands<'_>,
+    ) {
+        let at = number as usize;
+        match what {
+            Message::Taken => {
+                if let Line::Dialling { .. } = self.clients[at].line {
+                    self.clients[at].line = Line::Open(place);
+                    self.set_timer(at, 0, hands);
+                } else {
+                    hands.net.send(place, Message::Reset, hands.now, hands.schedule);
+                    hands.net.let_go(place);
+                }
+            }
+            Message::Bytes(bytes) if self.clients[at].line == Line::Open(place) => {
+                self.clients[at].input.extend_from_slice(&bytes);
+                self.read_lines(at, hands);
+            }
+            Message::Fin | Message::Reset if self.clients[at].line == Line::Open(place) => {
+                self.drop_line(at, place, Message::Fin, hands);
+                let pause = 1_000 + self.rng.below(500_000);
+                self.set_timer(at, pause, hands);
+            }
+            _ => {}
+        }
+    }
+
+    fn read_lines(&mut self, at: usize, hands: &mut Hands<'_>) {
+        let input = std::mem::take(&mut self.clients[at].input);
+        let mut rest = &input[..];
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(&rest[..end]);
+            self.read_line(at, &line, hands);
+            rest = &rest[end + 1..];
+        }
+        self.clients[at].input = rest.to_vec();
+    }
+
+    fn read_line(&mut self, at: usize, line: &str, hands: &mut Hands<'_>) {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "MSG" => {
+                let mut parts = rest.splitn(4, ' ');
+                let number = parts.next().and_then(|n| n.parse().ok());
+                if let (Some(number), Some(text)) = (number, parts.nth(2)) {
+                    self.history.shown(number, text);
+                }
+            }
+            "OK" => {
+                let number = rest.parse().ok();
+                self.answered(at, number.map_or(Outcome::Done, Outcome::Number), hands.now);
+            }
+            "ERR" => {
+                let mut words = rest.split(' ');
+                let code = words.next().unwrap_or("");
+                if code == "not-primary" {
+                    let server = words.next().and_then(|address| address.as_bytes().get(1));
+                    let server = server.and_then(|digit| digit.checked_sub(b'1'));
+                    self.clients[at].hint = server.filter(|server| *server < 3);
+                    self.set_timer(at, 1_000, hands);
+                }
+                let unknown = code == "unknown-outcome";
+                let outcome = if unknown { Outcome::Unknown } else { Outcome::Refused };
+                self.answered(at, outcome, hands.now);
+                if code == "not-primary"
+                    && let Line::Open(place) = self.clients[at].line
+                    && self.clients[at].asked.is_empty()
+                {
+                    self.drop_line(at, place, Message::Fin, hands);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, at: usize, outcome: Outcome, now: u64) {
+        let Some(asked) = self.clients[at].asked.pop_front() else { return };
+        self.history.answered(asked.op, now, outcome);
+        if matches!(outcome, Outcome::Number(_) | Outcome::Done) {
+            match asked.then {
+                Then::Nothing => {}
+                Then::LoggedIn => self.clients[at].logged_in = true,
+                Then::Changed(account, password) => self.passwords[account] = password,
+            }
+        }
+    }
+
+    fn say(&mut self, place: Place, bytes: Vec<u8>, hands: &mut Hands<'_>) {
+        hands.net.send(place, Message::Bytes(bytes), hands.now, hands.schedule);
+    }
+
+    /// One request, or a few at once, or something rude.
+    fn act(&mut self, at: usize, place: Place, hands: &mut Hands<'_>) {
+        if self.clients[at].half_closed {
+            return;
+        }
+        let mut bytes = Vec::new();
+        let requests = if self.rng.below(10) == 0 { 1 + self.rng.below(12) } else { 1 };
+        for _ in 0..requests {
+            self.ask_something(at, &mut bytes, hands.now);
+        }
+        let rude = self.rng.below(200);
+        if rude == 0 {
+            bytes.extend_from_slice(b"SEND ann half a li");
+        }
+        self.say(place, bytes, hands);
+        match rude {
+            0 | 1 => self.drop_line(at, place, Message::Reset, hands),
+            2 => {
+                self.clients[at].half_closed = true;
+                hands.net.send(place, Message::Fin, hands.now, hands.schedule);
+            }
+            3 => {
+                // Gone without a word: its machine is off.
+                hands.net.forget(place);
+                self.clients[at].asked.clear();
+                self.clients[at].line = Line::Down;
+                self.clients[at].logged_in = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn ask_something(&mut self, at: usize, bytes: &mut Vec<u8>, now: u64) {
+        let client = &self.clients[at];
+        let account = client.account;
+        let (name, password) = (ACCOUNTS[account], PASSWORDS[self.passwords[account]]);
+        let other = ACCOUNTS[self.rng.below(4) as usize];
+        let choice = self.rng.below(100);
+        let mut then = Then::Nothing;
+        let mut request = Request::Other;
+        let line = if !client.logged_in {
+            match choice {
+                0..40 => format!("CREATE {name} {password}"),
+                40..90 => {
+                    then = Then::LoggedIn;
+                    let after = ["", " end", " -3", " 0"][self.rng.below(4) as usize];
+                    format!("LOGIN {name} {password}{after}")
+                }
+                90..95 => "STATUS".to_owned(),
+                _ => "PING x".to_owned(),
+            }
+        } else {
+            match choice {
+                0..75 => {
+                    let text = format!("c{}-{}", client.number, client.sent);
+                    request = Request::Send { text: text.clone() };
+                    format!("SEND {other} {text}")
+                }
+                75..83 => "LOG -5".to_owned(),
+                83..86 => "LOG 0 10".to_owned(),
+                86..90 => "LIST".to_owned(),
+                90..93 => "STATUS".to_owned(),
+                93..96 => {
+                    let new = 1 - self.passwords[account];
+                    then = Then::Changed(account, new);
+                    format!("PASSWD {password} {}", PASSWORDS[new])
+                }
+                96 => format!("DELETE {name} {password}"),
+                97 => "LOGOUT".to_owned(),
+                98 => "NONSENSE".to_owned(),
+                _ => "QUIT".to_owned(),
+            }
+        };
+        let client = &mut self.clients[at];
+        if line == "LOGOUT" || line.starts_with("DELETE") {
+            client.logged_in = false;
+        }
+        client.sent += 1;
+        bytes.extend_from_slice(line.as_bytes());
+        bytes.push(b'\n');
+        let op = self.history.asked(client.number, now, request);
+        client.asked.push_back(Asked { op, at: now, then });
+    }
+}
