@@ -86,6 +86,9 @@ pub(super) struct Seen {
 pub(super) struct Checks {
     pub(super) answered: Vec<Entry>,
     committed: Vec<Entry>,
+    /// In which term each was committed: all primaries of later terms have it, one of an earlier
+    /// term that counts its votes late need not.
+    committed_in: Vec<Term>,
     truths: Vec<Truth>,
     led: Vec<(Term, Member)>,
     gate_open: bool,
@@ -139,6 +142,7 @@ impl Checks {
         truth.term = Term::ZERO;
         // What was committed by a majority with this disk need not be any more.
         self.committed.truncate(self.answered.len());
+        self.committed_in.truncate(self.answered.len());
         for seen in &mut self.seen {
             seen.committed = seen.committed.min(Index(self.committed.len() as u64));
         }
@@ -184,8 +188,8 @@ impl Checks {
             return Err(format!("{other} and {me} were both primary in term {term}"));
         }
         self.led.push((term, me));
-        let known = self.committed.len().max(self.answered.len());
-        let common = mirror.entries().len().min(self.committed.len());
+        let known = self.committed_in.partition_point(|committed_in| *committed_in < term);
+        let common = mirror.entries().len().min(known);
         if mirror.entries()[..common] != self.committed[..common] {
             return Err(format!("{me} leads term {term} with another log than was committed"));
         }
@@ -210,7 +214,10 @@ impl Checks {
                     return Err(format!("{me}: committed entry {} is another one now", at + 1));
                 }
                 Some(_) => {}
-                None => self.committed.push(entry),
+                None => {
+                    self.committed.push(entry);
+                    self.committed_in.push(replica.term());
+                }
             }
         }
         Ok(())
@@ -247,7 +254,8 @@ impl Checks {
         if fresh == self.answered.len() as u64 {
             return Ok(());
         }
-        if replica.standpoint() != Standpoint::Primary {
+        // One that led may have counted, and stepped down, in one turn.
+        if replica.standpoint() != Standpoint::Primary && config_before.is_none() {
             return Err(format!("{me} is no primary and the first to know what is answered"));
         }
         self.check_stored_by_all(fresh as usize, replica, config_before, disks)

@@ -67,6 +67,7 @@ pub(super) struct Crowd {
     rng: Rng,
     /// Mean time between two things that a client does, in µs.
     pace: u64,
+    patience: u64,
     /// Which password each account has, as far as is known.
     passwords: [usize; 4],
     pub(super) history: History,
@@ -96,7 +97,7 @@ impl Crowd {
         }
         let clients = (0..count).map(client).collect();
         let history = History::default();
-        Crowd { clients, rng, pace, passwords: [0; 4], history, quiet: false }
+        Crowd { clients, rng, pace, patience: PATIENCE, passwords: [0; 4], history, quiet: false }
     }
 
     /// How many requests wait for an answer on open connections.
@@ -104,7 +105,12 @@ impl Crowd {
         self.clients.iter().map(|client| client.asked.len()).sum()
     }
 
-    /// Whether a SEND was answered after `since`.
+    /// From now on they ask often, and wait for nobody for long.
+    pub(super) fn hurry(&mut self, hands: &mut Hands<'_>) {
+        (self.pace, self.patience) = (200_000, 2_000_000);
+        self.wake_all(hands);
+    }
+
     pub(super) fn wake_all(&mut self, hands: &mut Hands<'_>) {
         for at in 0..self.clients.len() {
             self.set_timer(at, 0, hands);
@@ -124,7 +130,8 @@ impl Crowd {
             }
             Line::Down | Line::Dialling { .. } => self.dial(at, hands),
             Line::Open(place) => {
-                let late = self.clients[at].asked.front().is_some_and(|a| now >= a.at + PATIENCE);
+                let late =
+                    self.clients[at].asked.front().is_some_and(|a| now >= a.at + self.patience);
                 if late {
                     self.drop_line(at, place, Message::Reset, hands);
                 } else if !self.quiet {

@@ -173,7 +173,7 @@ fn run_many(options: &Options, range: std::ops::Range<u64>) -> Result<(), String
                     }
                     let outcome = try_seed(&trial(options, seed));
                     if let Some(finding) = &outcome.finding {
-                        bar.println(format!("seed {seed}: {finding}"));
+                        eprintln!("seed {seed}: {finding}");
                     }
                     let mut total = total.lock().expect("no thread panics here");
                     total.add(seed, outcome);

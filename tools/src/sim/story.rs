@@ -36,7 +36,11 @@ pub(super) fn tell(line: impl FnOnce() -> String) {
                 0 => " ".to_owned(),
                 who => who.to_string(),
             };
-            lines.push(format!("{:>13.6} {who} {}", NOW.get() as f64 / 1e6, line()));
+            let line = format!("{:>13.6} {who} {}", NOW.get() as f64 / 1e6, line());
+            // A process that was stopped finds many equal things at once.
+            if !lines.iter().rev().take(8).any(|before| *before == line) {
+                lines.push(line);
+            }
         }
     });
 }

@@ -398,6 +398,10 @@ impl World {
         for n in 0..3 {
             self.servers[n].storm = 0;
             self.power_on(n);
+            if self.servers[n].busy != Busy::No {
+                let what = What::Synced { server: n as u8, life: self.servers[n].life };
+                self.schedule.add(self.now + 1_000, what);
+            }
             let (paused, serial) = (self.servers[n].paused, self.servers[n].pauses);
             if paused {
                 let what = What::Resume { server: n as u8, serial };

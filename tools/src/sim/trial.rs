@@ -153,7 +153,7 @@ fn demand_progress(world: &mut World) -> Result<(), String> {
     }
     let (crowd, mut hands) = world.crowd();
     let before = crowd.history.sends();
-    crowd.wake_all(&mut hands);
+    crowd.hurry(&mut hands);
     wait(world, silence * 10, "a new message is answered", |world| {
         world.crowd.history.sends() > before
     })?;
@@ -196,10 +196,11 @@ fn wait(
 fn is_well(world: &World, members: usize) -> bool {
     let replicas =
         world.servers.iter().filter_map(|s| s.process.as_ref().map(|p| p.node.replica()));
-    let leads = replicas.clone().find(|replica| {
+    let leads = replicas.clone().filter(|replica| {
         replica.standpoint() == Standpoint::Primary && replica.confirmed_round().is_some()
     });
-    let Some(primary) = leads else { return false };
+    // An old one may be stopped, and not know.
+    let Some(primary) = leads.max_by_key(|replica| replica.term()) else { return false };
     let Some(config) = primary.config().filter(|config| config.count() == members) else {
         return false;
     };

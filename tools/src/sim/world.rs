@@ -9,7 +9,7 @@ use super::process::{self, Act, Fail, Incoming, Process, Settings};
 use super::story;
 use postern::moment::WallTime;
 use postern::names::{DiskId, LinkId, ServerId, SessionId};
-use postern::replica::{Aside, Packet, Standpoint};
+use postern::replica::{Aside, Config, Packet, Standpoint};
 use postern::rng::Rng;
 use postern::store::OpenError;
 use postern::store::memory::MemoryDisk;
@@ -361,7 +361,7 @@ impl World {
             story::at(self.now, n as u8 + 1);
             let now = server.clock.read(self.now);
             let wall = wall(self.now, server.wall_ms);
-            let config_before = process.node.replica().config().copied();
+            let config_before = led_config(process);
             let configs = process.mirror.configs();
             let syncs = server.disk.syncs();
             let result = process.turn(now, wall, &mut server.inbox);
@@ -425,7 +425,7 @@ impl World {
             story::at(self.now, n as u8 + 1);
             let Some(process) = &mut server.process else { return };
             let now = server.clock.read(self.now);
-            let config_before = process.node.replica().config().copied();
+            let config_before = led_config(process);
             let result = process.store_all(now, wall(self.now, server.wall_ms));
             self.carry(n);
             if let Err(fail) = result {
@@ -445,7 +445,7 @@ impl World {
         }
     }
 
-    fn observe(&mut self, n: usize, config_before: Option<postern::replica::Config>) {
+    fn observe(&mut self, n: usize, config_before: Option<Config>) {
         let disks = [0, 1, 2].map(|n: usize| &self.servers[n].disk);
         let Some(process) = &self.servers[n].process else { return };
         let replica = process.node.replica();
@@ -552,6 +552,13 @@ pub(super) fn id(server: usize) -> ServerId {
     ServerId::new(server as u8 + 1).expect("there are three")
 }
 
+/// The config of a process that leads.
+fn led_config(process: &Process) -> Option<Config> {
+    let replica = process.node.replica();
+    let leads = replica.standpoint() == Standpoint::Primary;
+    replica.config().copied().filter(|_| leads)
+}
+
 fn wall(now: u64, offset_ms: i64) -> WallTime {
     WallTime((BEGAN_MS + now / 1000).saturating_add_signed(offset_ms))
 }
@@ -572,6 +579,12 @@ impl World {
             Ok(process) => self.started(n, process),
             Err(OpenError::Damaged(what)) => {
                 story::tell(|| format!("its directory is set aside: {what}"));
+                self.set_aside(n, Aside::Everything);
+                self.start_in(n, 10_000);
+            }
+            Err(OpenError::Refused(why)) if self.destroyed => {
+                // A flipped bit may look like a newer version; a person moves it away.
+                story::tell(|| format!("its directory is moved away: {why}"));
                 self.set_aside(n, Aside::Everything);
                 self.start_in(n, 10_000);
             }
