@@ -137,7 +137,9 @@ impl Checks {
             return;
         }
         truth.refresh(disk);
-        truth.before_damage.clone_from(&truth.entries);
+        if truth.entries.len() > truth.before_damage.len() {
+            truth.before_damage.clone_from(&truth.entries);
+        }
         truth.gone = gone;
         truth.term = Term::ZERO;
         // What was committed by a majority with this disk need not be any more.
