@@ -1,4 +1,4 @@
-//! `postern-tools`: measures postern beside what the machine can do.
+//! `postern-tools`: measures postern beside what the machine can do, and tries to break it.
 
 mod baseline;
 mod client;
@@ -12,7 +12,7 @@ mod stats;
 mod takeover;
 
 use clap::{Parser, Subcommand};
-use postern_tools::search;
+use postern_tools::{search, sim};
 use std::process::ExitCode;
 
 /// Measures postern beside what the machine can do.
@@ -30,12 +30,15 @@ enum Command {
     Figures(figures::Options),
     /// Drives the replicas through every order of events, to small bounds.
     Search(search::command::Options),
+    /// Runs groups of three in virtual time, with everything that can go wrong.
+    Simulate(sim::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Options::parse().command {
         Command::Figures(options) => figures::run(&options),
         Command::Search(options) => search::command::run(&options),
+        Command::Simulate(options) => sim::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
