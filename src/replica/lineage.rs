@@ -26,9 +26,15 @@ impl Beginning {
     /// term it has heard of.
     pub fn new(me: Member, newest: Term, last: Position, gate_open: bool) -> Beginning {
         let term = newest.max(last.term).next_lineage(me.id);
+        let vote = Vote { term, given: None, founder: Some(me.disk) };
+        Beginning::again(me, vote, last, gate_open)
+    }
+
+    /// How `me` goes on with the lineage of a vote that is stored, behind `last`.
+    fn again(me: Member, vote: Vote, last: Position, gate_open: bool) -> Beginning {
         let mut config = Config::new([me], gate_open);
         config.branch = Some(last);
-        Beginning { term, config, vote: Vote { term, given: None, founder: Some(me.disk) } }
+        Beginning { term: vote.term.beginning(), config, vote }
     }
 }
 
@@ -104,9 +110,27 @@ impl Replica {
         let gate = self.config().is_some_and(|config| config.gate_open);
         let begin = Beginning::new(self.me, self.vote.term, self.shape.last(), gate);
         self.step_down("this server goes on alone", out);
+        self.begin(now, wall, begin, out);
+    }
+
+    /// A crash may have come when the vote of a lineage that this server begins was stored, and
+    /// not yet its entry. Others may follow it already, so there is no way back. Only what was
+    /// stored here counts: an old copy hears of lineages that it began in a later life.
+    pub(super) fn complete_lineage(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
+        if !std::mem::take(&mut self.lineage_begun) {
+            return;
+        }
+        let gate = self.config().is_some_and(|config| config.gate_open);
+        let begin = Beginning::again(self.me, self.vote, self.shape.last(), gate);
+        log::warn!("the history {} that was begun here is gone on with", begin.term.lineage());
+        self.note(Rule::LineageCompleted);
+        self.begin(now, wall, begin, out);
+    }
+
+    fn begin(&mut self, now: Moment, wall: WallTime, begin: Beginning, out: &mut Out) {
         self.append_config(begin.term, wall, begin.config, out);
         self.vote = begin.vote;
         self.greet_anew(now, None, out);
-        self.stand_for_votes(now, begin.term.next(), out);
+        self.stand_for_votes(now, begin.vote.term.next(), out);
     }
 }

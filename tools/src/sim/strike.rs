@@ -4,8 +4,11 @@ use super::checks::SEGMENT;
 use super::clock::What;
 use super::faults::{Fault, Kind, Moments};
 use super::network::{CLIENTS, Message, Way};
+use super::process::{GROUP, Incoming, Process};
 use super::story;
 use super::world::{Busy, Copied, World};
+use postern::names::LinkId;
+use postern::replica::{Order, Packet, Standpoint};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 
@@ -83,6 +86,9 @@ impl World {
                 true
             }
             Kind::Kill => self.kill(n, &mut rng, false),
+            Kind::Stop => self.ask_to_stop(n),
+            Kind::StopAll => (0..3).filter(|n| self.ask_to_stop(*n)).count() > 0,
+            Kind::HandOver => self.order_handover(n),
             Kind::PowerLoss => self.kill(n, &mut rng, true),
             Kind::AllDown => {
                 let power = rng.below(2) == 0;
@@ -158,7 +164,9 @@ impl World {
             Kind::DialsLost => {
                 self.each_way(&fault, |way| way.dials_lost = way.dials_lost.saturating_sub(1));
             }
-            Kind::Kill | Kind::Storm | Kind::Flip | Kind::Wipe | Kind::RollBack => self.start(n),
+            Kind::Kill | Kind::Stop | Kind::Storm | Kind::Flip | Kind::Wipe | Kind::RollBack => {
+                self.start(n);
+            }
             Kind::PowerLoss => self.power_on(n),
             Kind::AllDown => (0..3).for_each(|n| self.power_on(n)),
             Kind::Rate => drop(self.set_rate(n, 1000)),
@@ -168,7 +176,7 @@ impl World {
             }
             Kind::WritesFail => self.servers[n].disk.fail(|failures| failures.writes = false),
             Kind::Full => self.servers[n].disk.fail(|failures| failures.full = false),
-            Kind::Reset | Kind::Pause | Kind::WallJump => {}
+            Kind::Reset | Kind::StopAll | Kind::HandOver | Kind::Pause | Kind::WallJump => {}
         }
     }
 
@@ -232,6 +240,37 @@ impl World {
                 1 => true,
                 _ => picks.below(2) == 0,
             });
+        }
+        true
+    }
+
+    fn ask_to_stop(&mut self, n: usize) -> bool {
+        if self.servers[n].process.is_none() {
+            return false;
+        }
+        self.deliver(n, Incoming::Stop);
+        true
+    }
+
+    /// Whoever leads is asked by an operator, over a link of its own.
+    fn order_handover(&mut self, n: usize) -> bool {
+        let leads = |process: &Process| {
+            let replica = process.node.replica();
+            replica.standpoint() == Standpoint::Primary
+        };
+        let primary = (0..3).find(|n| self.servers[*n].process.as_ref().is_some_and(leads));
+        let n = primary.unwrap_or(n);
+        if self.servers[n].process.is_none() {
+            return false;
+        }
+        // No place has such a number: what is sent there is lost.
+        self.orders += 1;
+        let link = LinkId(u64::MAX - self.orders);
+        self.servers[n].inbox.push(Incoming::Accepted(link));
+        let order = Packet::Order { group: GROUP, order: Order::HandOver };
+        self.deliver(n, Incoming::Packet(link, order, Vec::new()));
+        if self.servers[n].process.is_some() {
+            self.deliver(n, Incoming::Ended(link));
         }
         true
     }

@@ -52,6 +52,8 @@ pub struct Outcome {
     pub took: Vec<(String, u64)>,
     /// Requests answered, refused, and neither.
     pub requests: (u64, u64, u64),
+    /// How often each rule decided, in the order of [`postern::replica::Rule::ALL`].
+    pub decisions: Vec<u64>,
     /// Elections won, and configs answered.
     pub changes: (u64, u64),
     /// The story, if it was told.
@@ -70,12 +72,13 @@ impl Trial {
     fn settings(&self) -> Settings {
         let mut rng = Rng::new(self.seed ^ 0x5e77);
         let silence_ms = [200, 500, 1000, 2000, 2000, 5000][rng.below(6) as usize];
-        let rank = rng.below(4) == 0;
-        Settings { silence_ms, takeover: if rank { Takeover::Rank } else { Takeover::Coin } }
+        let takeover = if rng.below(4) == 0 { Takeover::Rank } else { Takeover::Coin };
+        let copies_min = if rng.below(6) == 0 { 2 } else { 1 };
+        Settings { silence_ms, takeover, copies_min, survivor_auto: rng.below(3) == 0 }
     }
 
     fn plan(&self) -> Vec<Fault> {
-        faults::plan(self.seed, self.seconds * 1_000_000)
+        faults::plan(self.seed, self.seconds * 1_000_000, self.settings().survivor_auto)
     }
 
     /// The faults that are left, one line each.
@@ -124,6 +127,7 @@ fn run(trial: &Trial) -> Outcome {
         let noted = judge(&mut world, trial.sabotage == Some(Sabotage::LostMessage));
         world.note(noted);
     }
+    (0..3).for_each(|n| world.ends_life(n, true));
     let took = Kind::ALL.iter().map(|kind| (format!("{kind:?}"), world.took[*kind as usize]));
     Outcome {
         hash: world.hash,
@@ -131,6 +135,7 @@ fn run(trial: &Trial) -> Outcome {
         virtual_us: world.now,
         took: took.collect(),
         requests: world.crowd.counts.all(),
+        decisions: world.decisions.to_vec(),
         changes: (world.checks.elections, world.checks.configs),
         story: Vec::new(),
         planned,

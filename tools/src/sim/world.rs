@@ -9,7 +9,7 @@ use super::process::{self, Act, Incoming, Process, Settings};
 use super::story;
 use postern::moment::WallTime;
 use postern::names::{DiskId, LinkId, ServerId, SessionId};
-use postern::replica::{Config, Packet, Standpoint};
+use postern::replica::{Config, Packet, Rule, Standpoint};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 
@@ -96,6 +96,10 @@ pub(super) struct World {
     pub(super) penalty: bool,
     /// Faults of the plan that are left out, by their places.
     pub(super) left_out: Vec<usize>,
+    /// How often each rule decided, in processes that have ended.
+    pub(super) decisions: [u64; Rule::ALL.len()],
+    /// Counts the links of operators.
+    pub(super) orders: u64,
     /// Whose disk lies about its syncs.
     pub(super) liar: Option<usize>,
 }
@@ -159,6 +163,8 @@ impl World {
             scratch: Vec::new(),
             penalty: false,
             left_out: Vec::new(),
+            decisions: [0; Rule::ALL.len()],
+            orders: 0,
             liar: None,
         }
     }
@@ -384,7 +390,7 @@ impl World {
             if appended {
                 self.moment(n, Moments::ConfigAppended);
             }
-            if self.servers[n].process.is_none() || self.leaves(n) {
+            if self.servers[n].process.is_none() || self.leaves(n) || self.stops(n) {
                 return;
             }
             if stores || syncs > 0 {
@@ -444,7 +450,7 @@ impl World {
             let noted = self.checks.stored_vote(disk, vote);
             self.note(noted);
             self.observe(n, config_before);
-            if self.leaves(n) {
+            if self.leaves(n) || self.stops(n) {
                 return;
             }
         }
