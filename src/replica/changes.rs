@@ -177,6 +177,10 @@ impl Replica {
             primary.drops.retain(|(_, at)| now < *at + PENALTY_WINDOW + PENALTY_TIME);
             primary.drops.push((member.id, now));
         }
+        if self.is_penalized(member.id, now) {
+            self.note(Rule::Penalized);
+            log::warn!("server {} is not added again for a while", member.id);
+        }
         self.append_config(self.vote.term, wall, config.without(member.id), out);
         true
     }
