@@ -192,7 +192,7 @@ impl World {
         self.net.release(self.now, &mut self.schedule);
     }
 
-    fn reset(&mut self, n: usize, other: usize) -> bool {
+    pub(super) fn reset(&mut self, n: usize, other: usize) -> bool {
         let hosts = [n as u8, other as u8];
         let places = self.net.places(|end| end.open && hosts.contains(&end.owner.host));
         let mut any = false;
@@ -244,7 +244,7 @@ impl World {
         true
     }
 
-    fn ask_to_stop(&mut self, n: usize) -> bool {
+    pub(super) fn ask_to_stop(&mut self, n: usize) -> bool {
         if self.servers[n].process.is_none() {
             return false;
         }
@@ -253,7 +253,7 @@ impl World {
     }
 
     /// Whoever leads is asked by an operator, over a link of its own.
-    fn order_handover(&mut self, n: usize) -> bool {
+    pub(super) fn order_handover(&mut self, n: usize) -> bool {
         let leads = |process: &Process| {
             let replica = process.node.replica();
             replica.standpoint() == Standpoint::Primary
@@ -299,7 +299,7 @@ impl World {
         }
     }
 
-    fn pause(&mut self, n: usize, span: u64) -> bool {
+    pub(super) fn pause(&mut self, n: usize, span: u64) -> bool {
         let server = &mut self.servers[n];
         if server.process.is_none() || server.paused {
             return false;
@@ -330,7 +330,6 @@ impl World {
         if !self.may_lose(n) {
             return false;
         }
-        let id = self.servers[n].disk_id.expect("a disk that may be lost was used");
         let old = if kind == Kind::RollBack { self.old_copy(n) } else { None };
         if kind == Kind::RollBack && old.is_none() {
             return false;
@@ -338,19 +337,31 @@ impl World {
         self.destroyed = true;
         self.ends_life(n, true);
         match (kind, old) {
-            (Kind::Flip, _) => {
-                let disk = self.servers[n].disk.clone();
-                self.checks.damages(id, &disk, false);
-                flip(&disk, rng);
-            }
-            (_, Some(old)) => {
-                let server = &mut self.servers[n];
-                self.checks.damages(id, &server.disk, false);
-                server.disk = old;
-            }
+            (Kind::Flip, _) => self.damage(n, rng),
+            (_, Some(old)) => self.replace(n, old),
             (_, None) => self.lose(n),
         }
         true
+    }
+
+    /// A bit of a server's disk flips.
+    pub(super) fn damage(&mut self, n: usize, rng: &mut Rng) {
+        self.destroyed = true;
+        let server = &mut self.servers[n];
+        if let Some(id) = server.disk_id {
+            self.checks.damages(id, &server.disk, false);
+        }
+        flip(&server.disk, rng);
+    }
+
+    /// Another state of the same directory is put in its place.
+    pub(super) fn replace(&mut self, n: usize, old: MemoryDisk) {
+        self.destroyed = true;
+        let server = &mut self.servers[n];
+        if let Some(id) = server.disk_id {
+            self.checks.damages(id, &server.disk, false);
+        }
+        server.disk = old;
     }
 
     /// A copy of a life that the others are sure to know a later one of.

@@ -199,7 +199,7 @@ fn wait(
 }
 
 /// A primary leads so many members, all of them running and settled.
-fn is_well(world: &World, members: usize) -> bool {
+pub(super) fn is_well(world: &World, members: usize) -> bool {
     let replicas =
         world.servers.iter().filter_map(|s| s.process.as_ref().map(|p| p.node.replica()));
     let leads = replicas.clone().filter(|replica| {
@@ -217,7 +217,7 @@ fn is_well(world: &World, members: usize) -> bool {
     equal.count() == members && primary.answered() == primary.last()
 }
 
-fn picture(world: &World) -> String {
+pub(super) fn picture(world: &World) -> String {
     let mut text = String::new();
     for (n, server) in world.servers.iter().enumerate() {
         let written = match &server.process {
@@ -243,7 +243,7 @@ fn picture(world: &World) -> String {
 }
 
 /// What was answered is there, and is what clients were told.
-fn judge(world: &mut World, lose: bool) -> Result<(), String> {
+pub(super) fn judge(world: &mut World, lose: bool) -> Result<(), String> {
     let answered = world.checks.answered.len();
     let mut found = None;
     for server in &world.servers {

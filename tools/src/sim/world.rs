@@ -6,6 +6,7 @@ use super::clock::{Clock, Schedule, What};
 use super::faults::{Fault, Kind, Moments};
 use super::network::{CLIENTS, Due, Message, Network, Owner, Place};
 use super::process::{self, Act, Incoming, Process, Settings};
+use super::scenario::Probe;
 use super::story;
 use postern::moment::WallTime;
 use postern::names::{DiskId, LinkId, ServerId, SessionId};
@@ -72,6 +73,8 @@ pub(super) struct World {
     pub(super) net: Network,
     pub(super) servers: [Server; 3],
     pub(super) crowd: Crowd,
+    /// The clients of a scenario.
+    pub(super) probes: Vec<Probe>,
     pub(super) checks: Checks,
     pub(super) settings: Settings,
     pub(super) plan: Vec<Fault>,
@@ -106,10 +109,22 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64, settings: Settings, plan: Vec<Fault>) -> World {
+        let mut world = World::empty(seed, settings);
+        world.crowd = Crowd::new(Rng::new(world.rng.next_u64()), &mut world.schedule);
+        for server in 0..3 {
+            world.schedule.add(world.rng.below(1_000_000), What::Start { server });
+        }
+        for (at, fault) in plan.iter().enumerate() {
+            world.schedule.add(fault.at, What::Fault { at: at as u32 });
+        }
+        world.plan = plan;
+        world
+    }
+
+    /// Three machines on which nothing runs, and nobody else.
+    pub(super) fn empty(seed: u64, settings: Settings) -> World {
         let mut rng = Rng::new(seed);
         let net = Network::new(Rng::new(rng.next_u64()));
-        let mut schedule = Schedule::default();
-        let crowd = Crowd::new(Rng::new(rng.next_u64()), &mut schedule);
         let sync_us = 100 * 50u64.pow(rng.below(2) as u32) + rng.below(3_000);
         let server = |_| Server {
             disk: MemoryDisk::default(),
@@ -134,21 +149,16 @@ impl World {
             wake_at: u64::MAX,
             turns: (0, 0),
         };
-        for server in 0..3 {
-            schedule.add(rng.below(1_000_000), What::Start { server });
-        }
-        for (at, fault) in plan.iter().enumerate() {
-            schedule.add(fault.at, What::Fault { at: at as u32 });
-        }
         World {
             now: 0,
-            schedule,
+            schedule: Schedule::default(),
             net,
             servers: [0, 1, 2].map(server),
-            crowd,
+            crowd: Crowd::nobody(Rng::new(rng.next_u64())),
+            probes: Vec::new(),
             checks: Checks::default(),
             settings,
-            plan,
+            plan: Vec::new(),
             active: Vec::new(),
             lurking: Vec::new(),
             struck: Vec::new(),
@@ -486,6 +496,11 @@ impl World {
                 }
                 Act::EndLink(link) => self.finish(Place::of_link(link)),
                 Act::Say(session, bytes) => {
+                    let probe = self.probes.iter_mut().find(|probe| probe.session == session);
+                    if let Some(probe) = probe {
+                        probe.read.extend_from_slice(&bytes);
+                        continue;
+                    }
                     let place = Place::of_session(session);
                     self.net.send(place, Message::Bytes(bytes), self.now, &mut self.schedule);
                 }
