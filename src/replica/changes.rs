@@ -39,7 +39,8 @@ impl Replica {
         } else {
             self.withdraw(now, wall, &config, out)
         };
-        if !wrote && self.cut_off(now) {
+        // What a promise holds back comes soon: who stepped down before could not be replaced.
+        if !wrote && !self.withholds && self.cut_off(now) {
             self.note(Rule::SteppedDownUnheard);
             self.step_down("a majority of the members is not heard", out);
         }

@@ -26,7 +26,8 @@ impl Beginning {
     /// term it has heard of.
     pub fn new(me: Member, newest: Term, last: Position, gate_open: bool) -> Beginning {
         let term = newest.max(last.term).next_lineage(me.id);
-        let vote = Vote { term, given: None, founder: Some(me.disk) };
+        // Nobody else can be elected in this term.
+        let vote = Vote { term, given: Some(me), founder: Some(me.disk) };
         Beginning::again(me, vote, last, gate_open)
     }
 
@@ -53,6 +54,19 @@ impl Replica {
         }
     }
 
+    /// A later lineage is followed only after `T` without a primary of the own one: in an election,
+    /// or just after a start, a healthy group looks like one that has nobody. A blank server has
+    /// nothing to wait for.
+    pub(super) fn may_follow_lineage(&mut self, now: Moment) -> bool {
+        let since = *self.later_lineage.get_or_insert(now);
+        self.shape.config().is_none() || now >= since + self.silence()
+    }
+
+    /// Who has met a later lineage neither stands nor votes until it is clear which one counts.
+    pub(super) fn awaits_lineage(&self, now: Moment) -> bool {
+        self.later_lineage.is_some_and(|since| now < since + self.silence())
+    }
+
     /// Takes what a hello says of terms: a higher one of the own lineage, or a higher lineage.
     pub(super) fn adopt_hello(&mut self, now: Moment, hello: &Hello, link: LinkId, out: &mut Out) {
         if hello.term.lineage() <= self.vote.term.lineage() {
@@ -61,6 +75,7 @@ impl Replica {
         let number = hello.term.lineage();
         log::warn!("server {} has begun history {number}: it is followed", hello.from);
         self.note(Rule::LineageFollowed);
+        self.later_lineage = None;
         self.step_down("there is a later history", out);
         self.set_vote(Vote { term: hello.term, given: None, founder: hello.founder }, out);
         self.greet_anew(now, Some(link), out);

@@ -242,9 +242,13 @@ impl Replica {
             if hello.process == self.process {
                 // Our own hello: no other server listens there.
                 out.push(Effect::Close(link, Closing::Nonsense));
-                return self.on_reached_itself(now, dialled);
+                return self.on_reached_itself(now, Some(hello.to));
             }
             self.refuse(link, Some(hello.from.id), why, out);
+            return self.on_dial_ended(now, dialled, false, out);
+        }
+        if hello.term.lineage() > self.vote.term.lineage() && !self.may_follow_lineage(now) {
+            out.push(Effect::Close(link, Closing::Spare));
             return self.on_dial_ended(now, dialled, false, out);
         }
         if dialled.is_none() {

@@ -142,6 +142,8 @@ pub struct Replica {
 
     /// The vote of this server's own lineage was found stored, the entry that begins it was not.
     lineage_begun: bool,
+    /// Since when a later lineage has been met and not followed, with no primary of the own one.
+    later_lineage: Option<Moment>,
     vote: Vote,
     /// `vote` is on disk. What is said in its term waits for that.
     vote_stored: bool,
@@ -178,7 +180,8 @@ impl Replica {
         let stored = setup.shape.last().index;
         let others = ServerId::all(setup.shared.servers).filter(|id| *id != setup.me.id);
         let mut timers = Timers::default();
-        let founder = setup.vote.founder == Some(setup.me.disk);
+        let founder =
+            setup.vote.founder == Some(setup.me.disk) && setup.vote.given == Some(setup.me);
         let held = setup.shape.last().term.lineage() == setup.vote.term.lineage();
         timers.set(Timer::Ping, now);
         Replica {
@@ -195,6 +198,7 @@ impl Replica {
             left: false,
             decisions: Decisions::default(),
             lineage_begun: founder && !held,
+            later_lineage: None,
             vote: setup.vote,
             vote_stored: true,
             shape: setup.shape,
@@ -356,6 +360,9 @@ impl Replica {
         self.tick_links(now, out);
         self.tick_stop(now, out);
         self.complete_lineage(now, wall, out);
+        if self.later_lineage.is_some() && self.is_healthy(now) {
+            self.later_lineage = None;
+        }
         self.tick_survivor(now, wall, out);
         self.tick_election(now, wall, out);
         match self.role {

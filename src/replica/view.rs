@@ -51,7 +51,7 @@ impl Replica {
     pub fn gate_open(&self) -> bool {
         // A later config follows only when the one before is committed.
         self.shape.config_up_to(self.answered).is_some_and(|config| config.gate_open)
-            || self.shape.config_before().is_some_and(|config| config.gate_open)
+            || self.shape.gate_was_open()
     }
 
     /// The last index, stored or not.

@@ -53,10 +53,11 @@ impl World {
         let (last, vote) = (process.store.last(), process.vote());
         story::tell(|| format!("starts: disk {disk}, start {incarnation}, {last} entries"));
         let members = process.mirror.newest_config().map_or(0, |(_, config)| config.count());
+        let leads_alone = members <= 1 || vote.founder == Some(disk);
         let server = &mut self.servers[n];
         server.disk_id = Some(disk);
         server.process = Some(process);
-        let copy = Copied { start: incarnation, members, disk: server.disk.copied() };
+        let copy = Copied { start: incarnation, leads_alone, disk: server.disk.copied() };
         server.copies.push(copy);
         let surplus = server.copies.len().saturating_sub(4);
         server.copies.drain(..surplus);

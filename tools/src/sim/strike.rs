@@ -377,7 +377,7 @@ impl World {
         });
         let copies = &self.servers[n].copies;
         // One that was alone when it was copied leads before it hears that it is old.
-        let may = |copy: &Copied| copy.start + 1 < incarnation.0 && copy.members > 1;
+        let may = |copy: &Copied| copy.start + 1 < incarnation.0 && !copy.leads_alone;
         let old = copies.iter().find(|copy| may(copy));
         old.filter(|_| known).map(|copy| copy.disk.copied())
     }

@@ -33,8 +33,8 @@ pub(super) enum Busy {
 pub(super) struct Copied {
     /// The start that had just been counted.
     pub(super) start: u64,
-    /// How many members its newest config had.
-    pub(super) members: usize,
+    /// It may lead without anybody's vote.
+    pub(super) leads_alone: bool,
     pub(super) disk: MemoryDisk,
 }
 
