@@ -124,7 +124,7 @@ impl Replica {
         self.role =
             Role::Candidate(Candidacy { real, term, began: now, granted, refused: Vec::new() });
         self.timers.clear(Timer::Stand);
-        // After rounds that came to nothing the disks may be slow: votes get more time to be stored.
+        // After rounds that came to nothing the disks may be slow: votes get more time.
         let patience = self.silence() / 4 * (1 << self.standing.lost.min(2));
         self.timers.set(Timer::Round, now + patience);
         self.restless = true;

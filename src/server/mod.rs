@@ -362,9 +362,7 @@ impl Server {
         }
         if self.seal_at.is_some_and(|at| at <= now) {
             self.seal_at = None;
-            if !self.store.has_unwritten() {
-                self.store.seal().map_err(|error| Fail::Io("the log", error))?;
-            }
+            self.store.seal().map_err(|error| Fail::Io("the log", error))?;
         }
         Ok(())
     }
@@ -465,7 +463,9 @@ impl Server {
     }
 
     fn seal_soon(&mut self) {
-        let at = self.now() + SEAL_TIME;
+        // What was seen of others is saved in time, whatever goes on.
+        let due = self.seal_at.filter(|_| self.store.has_unsaved());
+        let at = due.unwrap_or(self.now() + SEAL_TIME);
         self.seal_at = self.store.has_unsealed().then_some(at);
     }
 

@@ -286,12 +286,17 @@ impl<D: Disk> Store<D> {
         self.unsaved |= self.identity.see(disk, incarnation);
     }
 
+    /// Whether incarnations were seen that are not on disk.
+    pub fn has_unsaved(&self) -> bool {
+        self.unsaved
+    }
+
     /// Whether [`Store::seal`] has anything to do.
     pub fn has_unsealed(&self) -> bool {
         self.unsaved || (self.log.has_unsealed() && !self.log.has_unwritten())
     }
 
-    /// For quiet times: writes down that the last batch was synced, and what was seen of others.
+    /// Writes down what was seen of others, and, in quiet times, that the last batch was synced.
     pub fn seal(&mut self) -> io::Result<()> {
         if self.unsaved {
             self.save_identity()?;

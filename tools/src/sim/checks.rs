@@ -1,10 +1,11 @@
 //! What must always be true, by the truth of the simulated disks and not by what servers believe.
 
 use super::mirror::{Entry, Mirror};
+use super::process::Process;
 use postern::limits::RECORD_BYTES_MAX;
 use postern::names::{DiskId, Index, Member, Term, Vote};
 use postern::record::{Kind, Record};
-use postern::replica::{Config, Replica, Standpoint};
+use postern::replica::{Config, Packet, Replica, Standpoint};
 use postern::store::memory::MemoryDisk;
 
 /// The only segment of logs as short as a simulation's.
@@ -298,5 +299,18 @@ impl Checks {
         }
         let truth = &self.truths[at];
         (from..self.answered.len()).all(|at| truth.held(at, self.answered[at]))
+    }
+}
+
+/// What a packet says although it is not durable yet.
+pub(super) fn said_too_early(process: &Process, packet: &Packet) -> Option<String> {
+    match *packet {
+        Packet::Vote { granted: true, term } if process.vote().term < term => {
+            Some(format!("votes in term {term}"))
+        }
+        Packet::Stored { stored, .. } if stored > process.store.stored() => {
+            Some(format!("acknowledges entry {stored}"))
+        }
+        _ => None,
     }
 }

@@ -1,10 +1,11 @@
-//! How processes begin and end, and what becomes of their directories in between.
+//! How processes begin and end, what becomes of their directories in between, and what their
+//! hasher does.
 
 use super::clock::{Clock, What};
 use super::network::Owner;
-use super::process::{self, Fail, Process};
+use super::process::{self, Fail, Incoming, Process};
 use super::story;
-use super::world::{Busy, Copied, World, id};
+use super::world::{Busy, Copied, Server, World, id};
 use postern::replica::Aside;
 use postern::store::memory::MemoryDisk;
 use postern::store::{OpenError, Store};
@@ -189,6 +190,33 @@ impl World {
         } else {
             self.run(n);
         }
+    }
+
+    pub(super) fn hash_next(&mut self, n: usize) {
+        let what = What::Hashed { server: n as u8, life: self.servers[n].life };
+        self.servers[n].process.as_mut().expect("it has jobs").hashing = true;
+        let takes = 20_000 + self.rng.below(20_000);
+        self.schedule.add(self.now + takes, what);
+    }
+
+    pub(super) fn hashed(&mut self, n: usize, life: u32) {
+        let server = &mut self.servers[n];
+        if server.life != life {
+            return;
+        }
+        let Some(process) = &mut server.process else { return };
+        process.hashing = false;
+        let Some(job) = process.jobs.pop_front() else { return };
+        if !process.jobs.is_empty() {
+            self.hash_next(n);
+        }
+        self.deliver(n, Incoming::Hashed(job.session, process::hash(&job)));
+    }
+}
+
+impl Server {
+    pub(super) fn hashing(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.hashing)
     }
 }
 

@@ -1,11 +1,11 @@
 //! The loop: what happens next, in the order of virtual time, and what follows from it.
 
-use super::checks::Checks;
+use super::checks::{Checks, said_too_early};
 use super::clients::{Crowd, Hands};
 use super::clock::{Clock, Schedule, What};
 use super::faults::{Fault, Kind, Moments};
 use super::network::{CLIENTS, Due, Message, Network, Owner, Place};
-use super::process::{self, Act, Incoming, Process, Settings};
+use super::process::{Act, Incoming, Process, Settings};
 use super::scenario::Probe;
 use super::story;
 use postern::moment::WallTime;
@@ -525,7 +525,15 @@ impl World {
 
     fn send(&mut self, n: usize, link: LinkId, packet: Packet, records: Vec<u8>) {
         let place = Place::of_link(link);
-        let Some(end) = self.net.end(place).filter(|end| end.open) else { return };
+        if !self.net.end(place).is_some_and(|end| end.open) {
+            return;
+        }
+        let process = self.servers[n].process.as_ref();
+        let early = process.and_then(|process| said_too_early(process, &packet));
+        if let Some(what) = early {
+            return self.fail(format!("server {} {what} before that is on its disk", n + 1));
+        }
+        let Some(end) = self.net.end(place) else { return };
         let begins = place.side == 0 && !std::mem::replace(&mut end.begun, true);
         if begins {
             self.net.send(place, Message::Begin, self.now, &mut self.schedule);
@@ -554,27 +562,6 @@ impl World {
         assert_eq!(decoded, packet, "a packet is what it was before its bytes");
         (decoded, rest.to_vec())
     }
-
-    fn hash_next(&mut self, n: usize) {
-        let what = What::Hashed { server: n as u8, life: self.servers[n].life };
-        self.servers[n].process.as_mut().expect("it has jobs").hashing = true;
-        let takes = 20_000 + self.rng.below(20_000);
-        self.schedule.add(self.now + takes, what);
-    }
-
-    fn hashed(&mut self, n: usize, life: u32) {
-        let server = &mut self.servers[n];
-        if server.life != life {
-            return;
-        }
-        let Some(process) = &mut server.process else { return };
-        process.hashing = false;
-        let Some(job) = process.jobs.pop_front() else { return };
-        if !process.jobs.is_empty() {
-            self.hash_next(n);
-        }
-        self.deliver(n, Incoming::Hashed(job.session, process::hash(&job)));
-    }
 }
 
 pub(super) fn id(server: usize) -> ServerId {
@@ -590,10 +577,4 @@ fn led_config(process: &Process) -> Option<Config> {
 
 fn wall(now: u64, offset_ms: i64) -> WallTime {
     WallTime((BEGAN_MS + now / 1000).saturating_add_signed(offset_ms))
-}
-
-impl Server {
-    fn hashing(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.hashing)
-    }
 }
