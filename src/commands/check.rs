@@ -53,6 +53,9 @@ fn report(findings: &Findings) -> String {
         "members",
         findings.config.map_or("-".to_owned(), |(at, config)| format!("{config} (entry {at})")),
     );
+    if let Some(at) = findings.unread_config {
+        row("members", format!("unreadable (entry {at}): may be fewer"));
+    }
     if let Some(torn) = &findings.torn {
         let (file, at, bytes, why) = (&torn.file, torn.at, torn.bytes, torn.why);
         row("torn tail", format!("{file}: {bytes} bytes at byte {at}: {why}"));

@@ -22,6 +22,8 @@ pub struct Findings {
     pub last: Position,
     /// The newest config and its place.
     pub config: Option<(Position, Config)>,
+    /// The place of a newer one that can't be read.
+    pub unread_config: Option<Index>,
     /// A tail that the next start cuts.
     pub torn: Option<Torn>,
     /// What is damaged, and where.
@@ -84,6 +86,7 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     if vote.is_none() && !is_new && !is_tail {
         damage.push("vote: it is missing or unreadable".to_owned());
     }
+    let unread_config = reading.unread_config();
     damage.extend(reading.damage);
     let segments = reading.segments.into_iter().map(|found| SegmentFindings {
         file: recovery::path(folder, found.good.first),
@@ -99,6 +102,7 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
         segments,
         last,
         config: reading.config,
+        unread_config,
         torn: reading.torn,
         damage,
     })

@@ -17,6 +17,7 @@
 
 mod aside;
 pub mod check;
+mod configs;
 pub mod disk;
 mod identity;
 mod log;
@@ -151,6 +152,8 @@ impl<D: Disk> Store<D> {
             (..) => "vote: it is missing or unreadable".to_owned(),
         };
         let safe = match reading.config {
+            // It may be of fewer members, and name this very disk.
+            _ if reading.unread_config().is_some() => false,
             None => reading.records() == 0,
             // One that was dropped holds nothing that the others do not have.
             Some((_, config)) => {
