@@ -21,6 +21,14 @@ pub const RECORD_BYTES_MAX: usize = 8192;
 pub const ENTRIES_BYTES_MAX: usize = 256 * 1024;
 /// The longest frame between servers, without its length field, in bytes.
 pub const FRAME_BYTES_MAX: usize = ENTRIES_BYTES_MAX + 1024;
+/// The most that the first message on an encrypted link carries, in bytes: its sender is not known
+/// before it is read. A hello is shorter.
+pub const FIRST_BYTES_MAX: usize = 512;
+/// Messages on an encrypted link in one direction, after which its key is changed; few in unit
+/// tests.
+pub const REKEY_MESSAGES: u64 = if cfg!(test) { 32 } else { 1 << 16 };
+/// What an empty buffer of a link keeps of its memory, in bytes.
+pub const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// Frames with entries that a peer has not acknowledged, after which no more are sent.
 pub const PIECES_IN_FLIGHT_MAX: usize = 4;
 /// Size from which a segment of the log is followed by a new one, in bytes; small in unit tests.
@@ -53,6 +61,10 @@ pub const LISTED_PER_TURN: usize = 1024;
 pub const OVERFLOW_PLACES: usize = 16;
 /// How long such a connection may take for its first byte.
 pub const OVERFLOW_TIME: Duration = Duration::from_secs(1);
+/// Connections that say to be servers and have not proved yet that they know the secret.
+pub const UNPROVEN_LINKS_MAX: usize = 16;
+/// Reasons that are remembered, so that each is logged once a minute.
+pub const REASONS_MAX: usize = 64;
 /// Links from other servers that have not said hello yet.
 pub const UNKNOWN_LINKS_MAX: usize = 16;
 /// Descriptors kept for files, peers, listener and poll when `max_clients` follows the file limit.
@@ -98,6 +110,7 @@ const _: () = {
     assert!(33 + 2 * (2 + 32) + 2 + KEY_BYTES_MAX + 2 + TEXT_BYTES_MAX + 8 <= RECORD_BYTES_MAX);
     assert!(RECORD_BYTES_MAX <= ENTRIES_BYTES_MAX);
     assert!(ENTRIES_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(FIRST_BYTES_MAX < u16::MAX as usize / 2);
     assert!(ENTRIES_BYTES_MAX <= FILE_PIECE_BYTES);
     // All answers of one connection beside a full buffer stay small.
     assert!(REQUESTS_MAX * LINE_BYTES_MAX <= 4 * OUTPUT_BYTES_MAX);

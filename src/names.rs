@@ -54,6 +54,31 @@ impl fmt::Display for GroupId {
     }
 }
 
+/// What the servers of a group share, and nobody else knows. It is never shown.
+#[derive(Clone)]
+pub struct Secret([u8; Secret::BYTES]);
+
+impl Secret {
+    /// How long it is.
+    pub const BYTES: usize = 32;
+
+    /// The secret of these bytes.
+    pub fn new(bytes: [u8; Secret::BYTES]) -> Secret {
+        Secret(bytes)
+    }
+
+    /// The secret's bytes.
+    pub fn bytes(&self) -> &[u8; Secret::BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 /// A server as the group knows it: after a lost disk it is somebody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {

@@ -1,7 +1,7 @@
 //! `postern.toml`: read into a type whose values are valid, or refused with file, line and key.
 
 use crate::limits::{SILENCE_MS_MAX, SILENCE_MS_MIN};
-use crate::names::GroupId;
+use crate::names::{GroupId, Secret};
 use crate::replica::Takeover;
 use base64ct::{Base64, Encoding};
 use serde::Deserialize;
@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 
-/// The bytes of the secret that the servers of a group share.
-const SECRET_BYTES: usize = 32;
 const DATA_DEFAULT: &str = "/var/lib/postern";
 
 /// The settings of a group, the same file on all its servers.
@@ -27,6 +25,8 @@ pub struct Settings {
     pub addresses: Vec<Vec<SocketAddr>>,
     /// The group.
     pub group: GroupId,
+    /// What makes links between its servers authentic and secret.
+    pub secret: Secret,
     /// Where to listen, when that is not the server's own entry.
     pub listen: Option<SocketAddr>,
     /// The data directory.
@@ -112,9 +112,9 @@ impl Settings {
             "group: is not 32 hex digits as init draws them".to_owned(),
         ))?;
         let secret = Base64::decode_vec(file.secret.get_ref()).unwrap_or_default();
-        if secret.len() != SECRET_BYTES {
-            return Err((at(&file.secret), "secret: is not 32 bytes in base64".to_owned()));
-        }
+        let secret: [u8; Secret::BYTES] = secret
+            .try_into()
+            .map_err(|_| (at(&file.secret), "secret: is not 32 bytes in base64".to_owned()))?;
         let (servers, addresses) = read_servers(&file.servers)?;
         let copies_min =
             in_range("min_copies", file.min_copies.as_ref(), 1, 1..=servers.len() as u64)?;
@@ -130,6 +130,7 @@ impl Settings {
             servers,
             addresses,
             group,
+            secret: Secret::new(secret),
             listen,
             data: file.data.unwrap_or_else(|| DATA_DEFAULT.into()),
             silence_ms: silence_ms as u32,
@@ -147,7 +148,7 @@ impl Settings {
     /// # Errors
     /// One line that says why not.
     pub fn init(path: &Path, servers: &[String], survivor_auto: bool) -> Result<(), String> {
-        let mut random = [0; 16 + SECRET_BYTES];
+        let mut random = [0; 16 + Secret::BYTES];
         getrandom::fill(&mut random).map_err(|error| format!("no randomness: {error}"))?;
         let mut text = template(servers, &random);
         if survivor_auto {
@@ -244,7 +245,7 @@ fn read_servers(list: &Spanned<Vec<Spanned<String>>>) -> Result<Servers, (usize,
     Ok((names, addresses))
 }
 
-/// The addresses of `host:port`. The links between servers are not encrypted yet: only loopback.
+/// The addresses of `host:port`.
 fn resolve(server: &str) -> Result<Vec<SocketAddr>, String> {
     let found: Vec<SocketAddr> = server
         .to_socket_addrs()
@@ -252,12 +253,6 @@ fn resolve(server: &str) -> Result<Vec<SocketAddr>, String> {
         .collect();
     if found.is_empty() || found.iter().any(|address| address.port() == 0) {
         return Err(format!("{server}: is no host:port"));
-    }
-    if !found.iter().all(|address| address.ip().is_loopback()) {
-        return Err(format!(
-            "{server}: is not a loopback address; links between servers are not yet encrypted, \
-             so only 127.x.y.z, ::1 and localhost are accepted"
-        ));
     }
     Ok(found)
 }
@@ -287,6 +282,20 @@ mod tests {
     }
 
     #[test]
+    fn servers_may_be_anywhere() {
+        let text = good().replace("127.0.0.1:5002", "192.0.2.1:5002");
+        let settings = Settings::parse(&text).unwrap();
+        assert_eq!(settings.addresses[1], ["192.0.2.1:5002".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_secret_is_read_and_never_shown() {
+        let settings = Settings::parse(&good()).unwrap();
+        assert_eq!(settings.secret.bytes(), &[7; Secret::BYTES]);
+        assert!(format!("{settings:?}").contains("secret: Secret,"), "{settings:?}");
+    }
+
+    #[test]
     fn a_file_that_others_can_read_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
@@ -306,7 +315,6 @@ mod tests {
             ("# max_clients = 0 ", "max_client = 0 #", "unknown field"),
             ("# login_timeout_s = 60 ", "login_timeout_s = \"x\" #", "invalid type"),
             ("\"127.0.0.1:5002\"", "\"127.0.0.1:5001\"", "stands twice"),
-            ("\"127.0.0.1:5002\"", "\"192.0.2.1:5002\"", "not a loopback address"),
             ("\"127.0.0.1:5002\"", "\"127.0.0.1\"", "is no host:port"),
             (", \"127.0.0.1:5002\"", "", "a group has 1 or 3, not 2"),
             ("group   = \"07", "group   = \"7", "group:"),

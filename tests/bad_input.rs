@@ -92,7 +92,7 @@ fn a_peer_of_another_group_is_refused_and_harms_nobody() {
     std::fs::write(stranger.config(), text).unwrap();
     stranger.start(1);
     let end = std::time::Instant::now() + common::DEADLINE;
-    while !stranger.log(1).contains("belongs to another group") {
+    while !stranger.log(1).contains("does not know this group's secret") {
         assert!(std::time::Instant::now() < end, "{}", stranger.log(1));
         std::thread::sleep(std::time::Duration::from_millis(5));
     }

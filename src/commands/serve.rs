@@ -116,6 +116,8 @@ impl Shell {
             listeners: listeners.collect::<Result<_, _>>().map_err(|e| format!("poll: {e}"))?,
             addresses: self.settings.addresses.clone(),
             names: self.settings.servers.clone(),
+            group: self.settings.group,
+            secret: self.settings.secret.clone(),
             store: opened.store,
             max_clients: clients_max(self.settings.max_clients),
             stop_with_stdin: self.stop_with_stdin,

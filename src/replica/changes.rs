@@ -117,15 +117,14 @@ impl Replica {
 
     /// Writes the last committed members again when the newest config can't become committed.
     fn withdraw(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
-        let left = config.members().filter(|member| self.loss(*member, now).is_none()).count();
-        if left >= config.majority() {
+        let other = |before: &&Config| !before.same_members(config) && before.has(self.me);
+        let before = self.shape.config_up_to(self.committed).filter(other);
+        let Some(before) = before.copied() else { return false };
+        // The one before may need the lost as much. If it has more members, any of them may come.
+        let helps = self.can_commit(&before, now) || before.count() > config.count();
+        if self.can_commit(config, now) || !helps || !self.is_free_of_promises(now) {
             return false;
         }
-        let Some(before) = self.shape.config_up_to(self.committed) else { return false };
-        if before.same_members(config) || !self.is_free_of_promises(now) {
-            return false;
-        }
-        let Some(before) = self.shape.config_up_to(self.committed) else { return false };
         let again = before.restated();
         let added = config.members().find(|member| !before.has(*member));
         if let (Role::Primary(primary), Some(member)) = (&mut self.role, added) {
@@ -139,6 +138,12 @@ impl Replica {
         log::warn!("the members {config} can't be reached: withdrawn");
         self.append_config(self.vote.term, wall, again, out);
         true
+    }
+
+    /// Whether a majority of these members is not lost.
+    fn can_commit(&self, config: &Config, now: Moment) -> bool {
+        let left = config.members().filter(|member| self.loss(*member, now).is_none()).count();
+        left >= config.majority()
     }
 
     fn drop_lost(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {

@@ -263,6 +263,8 @@ impl Replica {
         if self.has_too_few_copies() {
             return Err(NotTaken::TooFewCopies);
         }
+        // The turn's batch may have been begun.
+        self.restless = true;
         Ok(self.append_own(self.vote.term, wall, kind, body, out))
     }
 
@@ -526,7 +528,9 @@ impl Replica {
     }
 
     fn on_stored(&mut self, now: Moment, wall: WallTime, mark: Mark, out: &mut Out) {
-        assert!(mark.last <= self.flushed, "nothing is stored that was not flushed");
+        assert!(mark.last <= self.last(), "nothing is stored that was not appended");
+        // What was proposed after the turn's batch was begun went to disk with it.
+        self.flushed = self.flushed.max(mark.last);
         self.stored = mark.last;
         self.vote_stored |= mark.vote == self.vote;
         self.note_synced(now);

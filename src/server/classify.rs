@@ -1,13 +1,15 @@
 //! Who is let in, and what it is: servers and clients come to one port, in any order and mixed.
 
-use super::connection::{Connection, Kind, Reading};
+use super::channel::Channel;
+use super::connection::{Connection, Kind, Reading, Tunnel};
 use super::{Server, TOKENS_RESERVED};
-use crate::limits::{OVERFLOW_PLACES, OVERFLOW_TIME};
+use crate::limits::{OVERFLOW_PLACES, OVERFLOW_TIME, UNPROVEN_LINKS_MAX};
 use crate::protocol::{self, Code};
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The first byte of a link between servers; everything else is text.
@@ -22,7 +24,7 @@ impl Server {
         for at in 0..self.listeners.len() {
             loop {
                 match self.listeners[at].accept() {
-                    Ok((socket, _)) => self.admit(socket),
+                    Ok((socket, from)) => self.admit(socket, from.ip().to_canonical()),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -37,20 +39,29 @@ impl Server {
         }
     }
 
-    fn admit(&mut self, socket: TcpStream) {
+    fn admit(&mut self, socket: TcpStream, from: IpAddr) {
         let over = self.strangers >= self.max_clients;
-        if self.strangers >= self.max_clients + OVERFLOW_PLACES {
+        let taken = self.strangers.saturating_sub(self.max_clients);
+        if over && !self.has_place(taken, OVERFLOW_PLACES, from) {
             return refuse_busy(&socket);
         }
         if prepare(&socket).is_err() {
             return;
         }
-        if let Some(key) = self.insert(socket, Kind::Unknown { over }) {
+        if let Some(key) = self.insert(socket, Kind::Unknown { over, from }) {
             self.strangers += 1;
             let time = if over { OVERFLOW_TIME } else { self.node.login_timeout() };
             self.set_deadline(key, Some(self.now() + time));
             self.list(key);
         }
+    }
+
+    /// Whether one more may come to the `taken` of so many places. One half of them is for the
+    /// addresses of this group's servers: others can't keep them out.
+    fn has_place(&self, taken: usize, places: usize, from: IpAddr) -> bool {
+        let mut known = self.addresses.iter().flatten();
+        let is_known = known.any(|address| address.ip().to_canonical() == from);
+        taken < if is_known { places } else { places / 2 }
     }
 
     /// Registers a connection and gives it a place in the table.
@@ -68,6 +79,23 @@ impl Server {
         Some(key)
     }
 
+    /// Who says to be a server gets little time and few bytes to prove it.
+    fn begin_proof(&mut self, key: usize, from: IpAddr) {
+        if !self.has_place(self.unproven, UNPROVEN_LINKS_MAX, from) {
+            self.warn(&format!("{from} says to be a server, as too many others do: closed"));
+            return self.close(key);
+        }
+        self.strangers -= 1;
+        self.unproven += 1;
+        let channel = Channel::responder(&self.secret, self.group);
+        let connection = &mut self.connections[key];
+        connection.consume(1);
+        connection.kind = Kind::Unproven { from };
+        connection.tunnel = Some(Tunnel::new(channel));
+        self.set_deadline(key, Some(self.now() + self.node.replica().silence() / 4));
+        self.list(key);
+    }
+
     /// Looks at the first byte of a connection.
     pub(super) fn read_unknown(&mut self, key: usize) {
         let connection = &mut self.connections[key];
@@ -76,14 +104,10 @@ impl Server {
             Reading::More => {}
             Reading::Closed | Reading::Broken => return self.close(key),
         }
-        let Kind::Unknown { over } = connection.kind else { return };
+        let Kind::Unknown { over, from } = connection.kind else { return };
         let id = connection.number(key);
         if connection.input.first() == Some(&LINK_BYTE) {
-            connection.consume(1);
-            connection.kind = Kind::Link { link: crate::names::LinkId(id) };
-            self.strangers -= 1;
-            self.set_deadline(key, None);
-            self.link_accepted(key);
+            self.begin_proof(key, from);
         } else if over {
             refuse_busy(&self.connections[key].socket);
             self.close(key);

@@ -1,20 +1,24 @@
 //! A socket: bytes in, bytes out, and what the shell remembers of it.
 
+use super::channel::{Broken, Channel};
+use crate::limits::KEPT_BYTES_MAX;
 use crate::moment::Moment;
 use crate::names::{LinkId, ServerId, SessionId};
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What is known of who is at the other end.
 #[derive(Debug)]
 pub(super) enum Kind {
     /// It has sent nothing yet. `over`: beyond `max_clients`, in one of the places kept for peers.
-    Unknown { over: bool },
+    Unknown { over: bool, from: IpAddr },
     /// A text client. `skipping`: the rest of a line that is too long is thrown away.
     Client { session: SessionId, skipping: bool, ended: bool },
-    /// Another server.
-    Link { link: LinkId },
+    /// It says to be a server, and has not proved yet that it knows the secret.
+    Unproven { from: IpAddr },
+    /// Another server; `dialled`: by us, and not proved to be one before its channel says so.
+    Link { link: LinkId, dialled: Option<ServerId> },
     /// A dial under way, and the addresses to try after this one.
     Dialling { to: ServerId, rest: Vec<SocketAddr>, all_refused: bool },
     /// All is said: what still comes is thrown away, so that a reset does not overtake our last
@@ -31,8 +35,10 @@ pub(super) struct Connection {
     pub(super) serial: u32,
     /// What came in and was not taken yet; no memory is held when it is empty.
     pub(super) input: Vec<u8>,
-    /// What a link has to send. A client's output is kept by its session.
+    /// What a link has to send, sealed. A client's output is kept by its session.
     pub(super) output: Vec<u8>,
+    /// What a link has and others have not; apart, for there may be many of those.
+    pub(super) tunnel: Option<Box<Tunnel>>,
     /// The socket may have more to read; edge-triggered readiness says so only once.
     pub(super) readable: bool,
     /// It is on the list of connections to look at in this turn.
@@ -45,6 +51,20 @@ pub(super) struct Connection {
     pub(super) closing: bool,
     /// When something must have happened.
     pub(super) deadline: Option<Moment>,
+}
+
+/// What makes a link authentic and secret.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    channel: Channel,
+    /// What the channel has opened and was not taken yet.
+    pub(super) opened: Vec<u8>,
+}
+
+impl Tunnel {
+    pub(super) fn new(channel: Channel) -> Box<Tunnel> {
+        Box::new(Tunnel { channel, opened: Vec::new() })
+    }
 }
 
 /// How a read ended.
@@ -73,6 +93,7 @@ impl Connection {
             serial,
             input: Vec::new(),
             output: Vec::new(),
+            tunnel: None,
             readable: true,
             listed: false,
             input_closed: false,
@@ -122,16 +143,49 @@ impl Connection {
         }
     }
 
+    /// Opens the message of a link that lies behind the first `used` bytes of the input; gives its
+    /// length, or 0 when not all of it is here.
+    pub(super) fn open(&mut self, used: usize) -> Result<usize, Broken> {
+        let Some(tunnel) = &mut self.tunnel else { return Ok(0) };
+        tunnel.channel.open(&self.input[used..], &mut tunnel.opened, &mut self.output)
+    }
+
+    /// Queues a frame of a link.
+    pub(super) fn seal(&mut self, frame: &[u8]) {
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.channel.seal(frame, &mut self.output);
+        }
+    }
+
+    /// Whether the other side of a link has proved to know the secret.
+    pub(super) fn is_proven(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.channel.is_proven())
+    }
+
     /// Sends what a link has to send.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let mut output = std::mem::take(&mut self.output);
-        let sent = self.send(&mut output);
+        let sent = self.write(&output);
+        if let Ok(count) = sent {
+            forget_front(&mut output, count);
+        }
         self.output = output;
-        sent
+        sent.map(|_| ())
     }
 
     /// Sends from the front of `output` what the socket takes.
     pub(super) fn send(&mut self, output: &mut Vec<u8>) -> io::Result<()> {
+        let done = self.write(output)?;
+        if done == output.len() {
+            *output = Vec::new();
+        } else {
+            output.drain(..done);
+        }
+        Ok(())
+    }
+
+    /// Writes what the socket takes, and says how much that was.
+    fn write(&mut self, output: &[u8]) -> io::Result<usize> {
         let mut done = 0;
         self.blocked = false;
         while done < output.len() {
@@ -146,11 +200,18 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        if done == output.len() {
-            *output = Vec::new();
-        } else {
-            output.drain(..done);
-        }
-        Ok(())
+        Ok(done)
+    }
+}
+
+/// Forgets the first `count` bytes of a link's buffer, and keeps its memory for the next ones
+/// unless it is much.
+pub(super) fn forget_front(buffer: &mut Vec<u8>, count: usize) {
+    if count < buffer.len() {
+        buffer.drain(..count);
+    } else if buffer.capacity() > KEPT_BYTES_MAX {
+        *buffer = Vec::new();
+    } else {
+        buffer.clear();
     }
 }

@@ -1,20 +1,21 @@
-//! Links to other servers: dialling, and frames of `u32` length and packet.
+//! Links to other servers: dialling, and frames of `u32` length and packet inside a [`Channel`].
 //!
-//! This is also the place where a link becomes authentic and secret: between the socket's bytes
-//! and the frames. Until it does, settings name loopback addresses only.
+//! The replica hears of a dial when it is taken, and what it says at once waits until the other
+//! side is known; of who dialled us it hears only after that.
 
-use super::connection::{Connection, Kind, Reading, key_of};
+use super::channel::{Broken, Channel};
+use super::connection::{Connection, Kind, Reading, Tunnel, forget_front, key_of};
 use super::{Fail, Server};
-use crate::limits::{FRAME_BYTES_MAX, PEER_READ_BYTES_PER_TURN};
+use crate::limits::{FIRST_BYTES_MAX, FRAME_BYTES_MAX, PEER_READ_BYTES_PER_TURN};
 use crate::names::{Index, LinkId, ServerId};
 use crate::node::Input;
 use crate::replica::{Append, Closing, Event, Packet};
 use byteorder::{ByteOrder, LE};
 use mio::net::TcpStream;
-use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::{io, mem};
 
-const LENGTH_BYTES: usize = 4;
+pub(super) const LENGTH_BYTES: usize = 4;
 
 impl Server {
     /// Begins a dial; its outcome is told to the replica.
@@ -45,14 +46,17 @@ impl Server {
     pub(super) fn dial_decided(&mut self, key: usize, timed_out: bool) -> Result<(), Fail> {
         let connection = &mut self.connections[key];
         let Kind::Dialling { to, rest, all_refused } = &mut connection.kind else { return Ok(()) };
-        let (to, rest, all_refused) = (*to, std::mem::take(rest), *all_refused);
+        let (to, rest, all_refused) = (*to, mem::take(rest), *all_refused);
         let outcome = outcome(&connection.socket, timed_out);
         match outcome {
             Outcome::Open => {
                 let link = LinkId(connection.number(key));
-                connection.kind = Kind::Link { link };
+                connection.kind = Kind::Link { link, dialled: Some(to) };
                 connection.readable = true;
                 connection.output.push(super::classify::LINK_BYTE);
+                let out = &mut connection.output;
+                let channel = Channel::initiator(&self.secret, self.group, out);
+                connection.tunnel = Some(Tunnel::new(channel));
                 // An error here shows as the link's end.
                 let _ = connection.socket.set_nodelay(true);
                 self.set_deadline(key, None);
@@ -69,11 +73,50 @@ impl Server {
         Ok(())
     }
 
-    pub(super) fn link_accepted(&mut self, key: usize) {
-        if let Kind::Link { link } = self.connections[key].kind {
-            self.tell_or_fail(Input::Replica(Event::Accepted { link }));
-            self.list(key);
+    /// Reads from somebody who says to be a server, until it has proved that.
+    pub(super) fn read_unproven(&mut self, key: usize, from: IpAddr) -> Result<(), Fail> {
+        loop {
+            let connection = &mut self.connections[key];
+            match connection.open(0) {
+                Ok(0) if !connection.readable => return Ok(()),
+                Ok(0) => match connection.read(&mut self.buffer[..FIRST_BYTES_MAX]) {
+                    Reading::More => {}
+                    Reading::Drained => return Ok(()),
+                    Reading::Closed | Reading::Broken => {
+                        self.close(key);
+                        return Ok(());
+                    }
+                },
+                Ok(taken) => {
+                    connection.consume(taken);
+                    self.dirty.push(key);
+                    if self.connections[key].is_proven() {
+                        return self.link_accepted(key);
+                    }
+                }
+                Err(broken) => {
+                    // Best effort: an empty socket buffer takes our words.
+                    let _ = connection.flush();
+                    self.drop_unproven(key, from, &broken.to_string());
+                    return Ok(());
+                }
+            }
         }
+    }
+
+    pub(super) fn drop_unproven(&mut self, key: usize, from: IpAddr, why: &str) {
+        self.warn(&format!("{from} says to be a server, but {why}: closed"));
+        self.close(key);
+    }
+
+    fn link_accepted(&mut self, key: usize) -> Result<(), Fail> {
+        let connection = &mut self.connections[key];
+        let link = LinkId(connection.number(key));
+        connection.kind = Kind::Link { link, dialled: None };
+        self.unproven -= 1;
+        self.set_deadline(key, None);
+        self.list(key);
+        self.tell(Input::Replica(Event::Accepted { link }))
     }
 
     /// Reads frames from a link and hands them to the replica.
@@ -103,37 +146,93 @@ impl Server {
         }
     }
 
+    /// Opens what came on a link, and hands its frames to the replica.
     fn take_frames(&mut self, key: usize, link: LinkId) -> Result<(), Fail> {
-        let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
-        let input = std::mem::take(&mut connection.input);
         let mut used = 0;
-        while let Some(frame) = next_frame(&input[used..]) {
+        loop {
+            self.take_opened(key, link)?;
+            let Some((_, connection)) = self.link(link) else { return Ok(()) };
+            match connection.open(used) {
+                Ok(0) => break,
+                Ok(taken) => {
+                    used += taken;
+                    if !connection.output.is_empty() {
+                        // What was held back until the other side was known.
+                        self.dirty.push(key);
+                    }
+                }
+                Err(broken) => {
+                    self.close_broken(link, broken);
+                    return Ok(());
+                }
+            }
+        }
+        if let Some((_, connection)) = self.link(link) {
+            forget_front(&mut connection.input, used);
+        }
+        Ok(())
+    }
+
+    /// Closes a link on which something came that the other side did not seal.
+    fn close_broken(&mut self, link: LinkId, broken: Broken) {
+        let Some((key, connection)) = self.link(link) else { return };
+        let Kind::Link { dialled: Some(to), .. } = connection.kind else {
+            return self.close_link(link, Closing::Nonsense);
+        };
+        if broken == Broken::Tampered {
+            return self.close_link(link, Closing::Nonsense);
+        }
+        connection.closing = true;
+        connection.output = Vec::new();
+        self.dirty.push(key);
+        let address = &self.names[to.slot()];
+        self.warn(&format!("who answers for server {to} at {address} {broken}: closed"));
+    }
+
+    /// Hands the frames to the replica that are here and opened.
+    fn take_opened(&mut self, key: usize, link: LinkId) -> Result<(), Fail> {
+        let tunnel = self.link(link).and_then(|(_, connection)| connection.tunnel.as_mut());
+        let Some(tunnel) = tunnel else { return Ok(()) };
+        let opened = mem::take(&mut tunnel.opened);
+        let mut used = 0;
+        while let Some(frame) = next_frame(&opened[used..]) {
             let Some((packet, records)) = frame.ok().and_then(|frame| Packet::decode(frame).ok())
             else {
                 self.close_link(link, Closing::Nonsense);
                 break;
             };
-            used += LENGTH_BYTES + LE::read_u32(&input[used..]) as usize;
+            used += LENGTH_BYTES + LE::read_u32(&opened[used..]) as usize;
             self.tell(Input::Replica(Event::Received { link, packet, records }))?;
             if self.connections.get(key).is_none_or(|connection| connection.closing) {
                 break;
             }
         }
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.input = input;
-            connection.consume(used);
+        let tunnel = self.link(link).and_then(|(_, connection)| connection.tunnel.as_mut());
+        if let Some(tunnel) = tunnel {
+            tunnel.opened = opened;
+            forget_front(&mut tunnel.opened, used);
         }
         Ok(())
     }
 
     /// Queues a packet on a link.
     pub(super) fn send_packet(&mut self, link: LinkId, packet: Packet) {
+        let mut frame = mem::take(&mut self.frame);
+        begin_frame(&mut frame);
+        packet.encode(&mut frame);
+        self.send_frame(link, frame);
+    }
+
+    /// Seals a frame on a link, and gives its memory back for the next one.
+    fn send_frame(&mut self, link: LinkId, mut frame: Vec<u8>) {
+        end_frame(&mut frame);
         if let Some((key, connection)) = self.link(link) {
-            let start = begin_frame(connection);
-            packet.encode(&mut connection.output);
-            end_frame(connection, start);
+            connection.seal(&frame);
             self.dirty.push(key);
         }
+        let length = frame.len();
+        forget_front(&mut frame, length);
+        self.frame = frame;
     }
 
     /// Queues an append and its records on a link.
@@ -144,15 +243,14 @@ impl Server {
         first: Index,
         last: Index,
     ) -> io::Result<()> {
-        let key = key_of(link.0);
-        let Some(connection) = self.connections.get_mut(key).filter(|c| c.is_link(link)) else {
+        if self.link(link).is_none() {
             return Ok(());
-        };
-        let start = begin_frame(connection);
-        Packet::Append(append).encode(&mut connection.output);
-        self.store.copy(first, last, &mut connection.output)?;
-        end_frame(connection, start);
-        self.dirty.push(key);
+        }
+        let mut frame = mem::take(&mut self.frame);
+        begin_frame(&mut frame);
+        Packet::Append(append).encode(&mut frame);
+        self.store.copy(first, last, &mut frame)?;
+        self.send_frame(link, frame);
         Ok(())
     }
 
@@ -203,19 +301,17 @@ impl Server {
                 format!("a server refuses this one: {why}, as it sees us")
             }
         };
-        let now = self.now();
-        let minute = std::time::Duration::from_secs(60);
-        self.explained.retain(|(_, at)| now < *at + minute);
-        if !self.explained.iter().any(|(said, _)| *said == words) {
-            log::warn!("{words}");
-            self.explained.push((words, now));
-        }
+        self.warn(&words);
+    }
+
+    pub(super) fn warn(&mut self, words: &str) {
+        self.reasons.warn(self.now(), words);
     }
 }
 
 impl Connection {
     fn is_link(&self, id: LinkId) -> bool {
-        matches!(self.kind, Kind::Link { link } if link == id) && !self.closing
+        matches!(self.kind, Kind::Link { link, .. } if link == id) && !self.closing
     }
 }
 
@@ -246,20 +342,20 @@ fn outcome(socket: &TcpStream, timed_out: bool) -> Outcome {
     }
 }
 
-fn begin_frame(connection: &mut Connection) -> usize {
-    let start = connection.output.len();
-    connection.output.extend([0; LENGTH_BYTES]);
-    start
+/// Begins a frame in an empty buffer.
+pub(super) fn begin_frame(frame: &mut Vec<u8>) {
+    frame.clear();
+    frame.extend([0; LENGTH_BYTES]);
 }
 
-fn end_frame(connection: &mut Connection, start: usize) {
-    let length = connection.output.len() - start - LENGTH_BYTES;
+pub(super) fn end_frame(frame: &mut [u8]) {
+    let length = frame.len() - LENGTH_BYTES;
     assert!(length <= FRAME_BYTES_MAX, "a frame over its bound");
-    LE::write_u32(&mut connection.output[start..], length as u32);
+    LE::write_u32(frame, length as u32);
 }
 
 /// The next frame, if all of it is here; an error when its length is over the bound.
-fn next_frame(input: &[u8]) -> Option<Result<&[u8], ()>> {
+pub(super) fn next_frame(input: &[u8]) -> Option<Result<&[u8], ()>> {
     let length = LE::read_u32(input.get(..LENGTH_BYTES)?) as usize;
     if length > FRAME_BYTES_MAX {
         return Some(Err(()));

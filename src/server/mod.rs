@@ -1,16 +1,19 @@
 //! The shell around a node: the only place with sockets, files and a clock. One thread, one poll,
 //! one readiness set for the listener, clients, unclassified connections and peers together.
 
+pub mod call;
+pub mod channel;
 mod classify;
 mod client;
 mod connection;
 mod hasher;
 mod link;
+mod reasons;
 
 use crate::limits::{FILE_PIECE_BYTES, SEAL_TIME};
 use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
-use crate::names::{Index, ServerId, SessionId, Vote};
+use crate::names::{GroupId, Index, Secret, ServerId, SessionId, Vote};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Output};
 use crate::replica::{Aside, Effect, Event, LogReader, Mark};
 use crate::store::Store;
@@ -20,6 +23,7 @@ use hasher::Hasher;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use reasons::Reasons;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
@@ -79,6 +83,10 @@ pub struct Parts {
     pub addresses: Vec<Vec<SocketAddr>>,
     /// `host:port` of each server, by id, for people.
     pub names: Vec<String>,
+    /// The group, and what its servers know each other by.
+    pub group: GroupId,
+    /// See [`Parts::group`].
+    pub secret: Secret,
     /// Its data directory.
     pub store: Store<RealDisk>,
     /// Most text clients.
@@ -100,11 +108,15 @@ pub struct Server {
     began: Duration,
     addresses: Vec<Vec<SocketAddr>>,
     names: Vec<String>,
+    group: GroupId,
+    secret: Secret,
     connections: Slab<Connection>,
     serial: u32,
     /// Connections that are no links, and how many of them there may be.
     strangers: usize,
     max_clients: usize,
+    /// Connections that have not proved yet to be links.
+    unproven: usize,
     /// Connections to look at in this turn.
     ready: Vec<usize>,
     /// Links with something to send.
@@ -113,7 +125,7 @@ pub struct Server {
     deadlines: BTreeSet<(Moment, usize)>,
     accept_again: Option<Moment>,
     seal_at: Option<Moment>,
-    explained: Vec<(String, Moment)>,
+    reasons: Reasons,
     out: Output,
     must_flush: bool,
     must_persist: Option<Vote>,
@@ -124,6 +136,8 @@ pub struct Server {
     /// This life is over: nothing more is taken, stored or said.
     left: Option<Aside>,
     buffer: Vec<u8>,
+    /// Where a frame is put together before it is sealed.
+    frame: Vec<u8>,
 }
 
 impl LogReader for Store<RealDisk> {
@@ -165,17 +179,20 @@ impl Server {
             began: parts.began,
             addresses: parts.addresses,
             names: parts.names,
+            group: parts.group,
+            secret: parts.secret,
             connections: Slab::new(),
             serial: 0,
             strangers: 0,
             max_clients: parts.max_clients,
+            unproven: 0,
             ready: Vec::new(),
             dirty: Vec::new(),
             failed_dials: Vec::new(),
             deadlines: BTreeSet::new(),
             accept_again: None,
             seal_at: None,
-            explained: Vec::new(),
+            reasons: Reasons::default(),
             out: Output::default(),
             must_flush: false,
             must_persist: None,
@@ -185,6 +202,7 @@ impl Server {
             stopping: false,
             left: None,
             buffer: vec![0; FILE_PIECE_BYTES / 4],
+            frame: Vec::new(),
         })
     }
 
@@ -264,7 +282,7 @@ impl Server {
         }
         if event.is_writable() {
             match self.connections[key].kind {
-                Kind::Link { .. } => self.flush_link(key),
+                Kind::Link { .. } | Kind::Unproven { .. } => self.flush_link(key),
                 Kind::Client { session, .. } => self.flush_client(key, session)?,
                 _ => {}
             }
@@ -314,7 +332,8 @@ impl Server {
             match connection.kind {
                 Kind::Unknown { .. } => self.read_unknown(key),
                 Kind::Client { session, .. } => self.read_client(key, session)?,
-                Kind::Link { link } => self.read_link(key, link)?,
+                Kind::Unproven { from } => self.read_unproven(key, from)?,
+                Kind::Link { link, .. } => self.read_link(key, link)?,
                 Kind::Lingering => self.read_lingering(key),
                 Kind::Dialling { .. } => {}
             }
@@ -333,6 +352,7 @@ impl Server {
             self.set_deadline(key, None);
             match self.connections[key].kind {
                 Kind::Dialling { .. } => self.dial_decided(key, true)?,
+                Kind::Unproven { from } => self.drop_unproven(key, from, "took too long"),
                 _ => self.close(key),
             }
         }
@@ -511,7 +531,8 @@ impl Server {
                 self.tell_or_fail(Input::Gone(session));
             }
             Kind::Unknown { .. } | Kind::Lingering => self.strangers -= 1,
-            Kind::Link { link } => self.tell_or_fail(Input::Replica(Event::Ended { link })),
+            Kind::Unproven { .. } => self.unproven -= 1,
+            Kind::Link { link, .. } => self.tell_or_fail(Input::Replica(Event::Ended { link })),
             Kind::Dialling { .. } => {}
         }
     }
@@ -538,7 +559,10 @@ impl Server {
         let end = self.now() + FAREWELL_TIME;
         while !self.connections.is_empty() && self.now() < end {
             let left = end - self.now();
-            self.poll.poll(events, Some(left)).map_err(|error| Fail::Io("waiting", error))?;
+            match self.poll.poll(events, Some(left)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled.map_err(|error| Fail::Io("waiting", error))?,
+            }
             let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
             for key in keys {
                 self.read_lingering(key);

@@ -249,8 +249,9 @@ impl<F> Log<F> {
             while self.active().first > first {
                 let gone = self.segments.pop().expect("an earlier segment stays");
                 disk.remove(&format!("{}/{}", self.folder, file_name(gone.first)))?;
+                // Each by itself: a crash must not leave a gap.
+                disk.sync_folder(&self.folder)?;
             }
-            disk.sync_folder(&self.folder)?;
             self.unnamed = false;
             self.written = self.active().end;
             self.tail.clear();

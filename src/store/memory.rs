@@ -1,57 +1,181 @@
 //! A disk in memory, for tests and simulations: it keeps what was written apart from what was
-//! synced, can crash with any part of the unsynced bytes kept, and counts its calls.
+//! synced, can crash with any part of the unsynced bytes kept, fails in the ways that real disks
+//! do, and counts its calls. A sync costs what was written since the one before, not the file.
 
 use super::disk::Disk;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// What disks write as a whole, in bytes.
+const SECTOR_BYTES: usize = 512;
 
 #[derive(Clone, Debug, Default)]
 struct Bytes {
+    /// What a read shows: the page cache.
     seen: Vec<u8>,
+    /// What a power cut leaves.
     durable: Vec<u8>,
+    /// Everything that the next sync writes lies in this range.
+    dirty: Range<usize>,
+    /// Before this place `durable` is as it was when it was last looked at.
+    unchanged: usize,
 }
 
-#[derive(Debug, Default)]
+impl Bytes {
+    fn write(&mut self, bytes: &[u8], at: usize) {
+        let end = at + bytes.len();
+        if self.seen.len() < end {
+            self.seen.resize(end, 0);
+        }
+        self.seen[at..end].copy_from_slice(bytes);
+        self.dirty = if self.dirty.is_empty() {
+            at..end
+        } else {
+            self.dirty.start.min(at)..self.dirty.end.max(end)
+        };
+    }
+
+    fn truncate(&mut self, size: usize) {
+        self.seen.resize(size, 0);
+        self.dirty = self.dirty.start.min(size)..self.dirty.end.min(size);
+    }
+
+    fn sync(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        let same = self.durable.len().min(self.seen.len());
+        self.unchanged = self.unchanged.min(same);
+        self.durable.resize(self.seen.len(), 0);
+        if !dirty.is_empty() {
+            self.unchanged = self.unchanged.min(dirty.start);
+            self.durable[dirty.clone()].copy_from_slice(&self.seen[dirty]);
+        }
+    }
+
+    /// After a power cut that kept those of the sectors that `kept` picks.
+    fn crash(&mut self, mut kept: impl FnMut() -> bool) {
+        let mut after = std::mem::take(&mut self.durable);
+        if self.seen.len() > after.len() && kept() {
+            after.resize(self.seen.len(), 0);
+        }
+        for start in (0..after.len().min(self.seen.len())).step_by(SECTOR_BYTES) {
+            let end = (start + SECTOR_BYTES).min(after.len()).min(self.seen.len());
+            if after[start..end] != self.seen[start..end] && kept() {
+                after[start..end].copy_from_slice(&self.seen[start..end]);
+            }
+        }
+        self.seen.clone_from(&after);
+        *self = Bytes { seen: std::mem::take(&mut self.seen), durable: after, ..Bytes::default() };
+    }
+}
+
+/// How a disk fails, until told otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Failures {
+    /// Every sync fails.
+    pub syncs: bool,
+    /// After so many syncs one fails; the pages that it should have written look clean then.
+    pub sync_after: Option<u32>,
+    /// After so many syncs all fail, and what they should have written stays unwritten.
+    pub syncs_left: Option<u32>,
+    /// Reads fail.
+    pub reads: bool,
+    /// Writes fail.
+    pub writes: bool,
+    /// There is no room for more.
+    pub full: bool,
+    /// Syncs say that all is well, and write nothing.
+    pub lies: bool,
+}
+
+#[derive(Clone, Debug, Default)]
 struct Inner {
     files: Vec<Bytes>,
+    /// Files that have no name any more.
+    free: Vec<usize>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
+    /// Names whose folder was renamed, as they are now: they become durable with it.
+    moved: BTreeSet<String>,
     syncs: u64,
-    fail_sync: bool,
+    failures: Failures,
 }
 
-/// A data directory in memory.
-#[derive(Debug, Default)]
-pub struct MemoryDisk(RefCell<Inner>);
+impl Inner {
+    /// Makes room of the files that lost their last name.
+    fn reuse_nameless(&mut self) {
+        for file in 0..self.files.len() {
+            let named =
+                |names: &BTreeMap<String, usize>| names.values().any(|named| *named == file);
+            let nameless = !named(&self.names) && !named(&self.durable_names);
+            if nameless && !self.free.contains(&file) {
+                self.files[file] = Bytes::default();
+                self.free.push(file);
+            }
+        }
+    }
+}
+
+/// A data directory in memory. A clone is the same directory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk(Rc<RefCell<Inner>>);
 
 fn missing() -> io::Error {
     io::Error::from(io::ErrorKind::NotFound)
 }
 
+fn check(failing: bool, what: &str) -> io::Result<()> {
+    if failing { Err(io::Error::other(what.to_owned())) } else { Ok(()) }
+}
+
+/// Whether a name lies in a folder, not deeper.
+fn is_inside(name: &str, folder: &str) -> bool {
+    let rest = if folder == "." { Some(name) } else { name.strip_prefix(folder) };
+    rest.is_some_and(|rest| !rest.trim_start_matches('/').contains('/'))
+}
+
+/// The folder in a folder that a name lies in, if it lies deeper; with the `/` behind it.
+fn subfolder<'a>(name: &'a str, folder: &str) -> Option<&'a str> {
+    let rest = match folder {
+        "." => name,
+        _ => name.strip_prefix(folder)?.strip_prefix('/')?,
+    };
+    let end = name.len() - rest.len() + rest.find('/')?;
+    Some(&name[..=end])
+}
+
 impl MemoryDisk {
     /// The disk after a power cut: of the bytes of each file that were not synced, those
-    /// whose 512-byte sector `kept` picks; of names, only synced ones.
+    /// whose 512-byte sector `kept` picks; of names, the synced ones and those that it picks.
     pub fn crash(&self, mut kept: impl FnMut() -> bool) -> MemoryDisk {
         let inner = self.0.borrow();
         let mut files = inner.files.clone();
         for file in &mut files {
-            let mut after = file.durable.clone();
-            if file.seen.len() > after.len() && kept() {
-                after.resize(file.seen.len(), 0);
-            }
-            for start in (0..after.len().min(file.seen.len())).step_by(512) {
-                let end = (start + 512).min(after.len()).min(file.seen.len());
-                if after[start..end] != file.seen[start..end] && kept() {
-                    after[start..end].copy_from_slice(&file.seen[start..end]);
-                }
-            }
-            file.seen.clone_from(&after);
-            file.durable = after;
+            file.crash(&mut kept);
         }
-        let names = inner.durable_names.clone();
+        let mut names = inner.durable_names.clone();
+        let touched: Vec<&String> = inner.names.keys().chain(inner.durable_names.keys()).collect();
+        for name in touched {
+            let now = inner.names.get(name);
+            if now != names.get(name) && kept() {
+                match now {
+                    Some(file) => names.insert(name.clone(), *file),
+                    None => names.remove(name),
+                };
+            }
+        }
         let durable_names = names.clone();
-        MemoryDisk(RefCell::new(Inner { files, names, durable_names, ..Inner::default() }))
+        let after = Inner { files, names, durable_names, ..Inner::default() };
+        MemoryDisk(Rc::new(RefCell::new(after)))
+    }
+
+    /// Another directory with the same bytes: what a backup program takes.
+    pub fn copied(&self) -> MemoryDisk {
+        let mut inner = Inner { failures: Failures::default(), ..self.0.borrow().clone() };
+        inner.files.iter_mut().for_each(|file| file.unchanged = 0);
+        MemoryDisk(Rc::new(RefCell::new(inner)))
     }
 
     /// How many syncs were asked for.
@@ -61,23 +185,37 @@ impl MemoryDisk {
 
     /// From now on every sync fails.
     pub fn fail_syncs(&self) {
-        self.0.borrow_mut().fail_sync = true;
+        self.0.borrow_mut().failures.syncs = true;
+    }
+
+    /// From now on the disk fails in these ways.
+    pub fn fail(&self, change: impl FnOnce(&mut Failures)) {
+        change(&mut self.0.borrow_mut().failures);
     }
 
     /// Changes the bytes of a file behind everybody's back, durably.
     pub fn edit(&self, path: &str, edit: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.0.borrow_mut();
         let at = inner.names[path];
-        edit(&mut inner.files[at].seen);
-        inner.files[at].durable = inner.files[at].seen.clone();
+        let file = &mut inner.files[at];
+        edit(&mut file.seen);
+        file.durable = file.seen.clone();
+        (file.dirty, file.unchanged) = (0..0, 0);
     }
 
-    /// The disk as it is seen now, with what is durable of it, for another process.
-    pub fn same(&self) -> MemoryDisk {
-        let inner = self.0.borrow();
-        let (files, names) = (inner.files.clone(), inner.names.clone());
-        let durable_names = inner.durable_names.clone();
-        MemoryDisk(RefCell::new(Inner { files, names, durable_names, ..Inner::default() }))
+    /// The names of the files there are.
+    pub fn paths(&self) -> Vec<String> {
+        self.0.borrow().names.keys().cloned().collect()
+    }
+
+    /// Shows what a power cut would leave of a file, and up to where that is as it was when it
+    /// was looked at before; `None` when there is no such file.
+    pub fn look<R>(&self, path: &str, look: impl FnOnce(&[u8], usize) -> R) -> Option<R> {
+        let mut inner = self.0.borrow_mut();
+        let at = *inner.names.get(path)?;
+        let file = &mut inner.files[at];
+        let unchanged = std::mem::replace(&mut file.unchanged, file.durable.len());
+        Some(look(&file.durable, unchanged))
     }
 }
 
@@ -86,11 +224,9 @@ impl Disk for MemoryDisk {
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         let inner = self.0.borrow();
-        let inside = inner.names.keys().filter_map(|name| {
-            let rest = if folder == "." { Some(&name[..]) } else { name.strip_prefix(folder) };
-            rest.map(|rest| rest.trim_start_matches('/').to_owned())
-        });
-        Ok(inside.filter(|name| !name.contains('/')).collect())
+        let inside = inner.names.keys().filter(|name| is_inside(name, folder));
+        let cut = |name: &String| name.rsplit('/').next().unwrap_or(name).to_owned();
+        Ok(inside.map(cut).collect())
     }
 
     fn open(&self, path: &str, create: bool) -> io::Result<usize> {
@@ -101,8 +237,11 @@ impl Disk for MemoryDisk {
         if !create {
             return Err(missing());
         }
-        inner.files.push(Bytes::default());
-        let file = inner.files.len() - 1;
+        check(inner.failures.writes, "the disk can't be written")?;
+        let file = inner.free.pop().unwrap_or_else(|| {
+            inner.files.push(Bytes::default());
+            inner.files.len() - 1
+        });
         inner.names.insert(path.to_owned(), file);
         Ok(file)
     }
@@ -113,6 +252,7 @@ impl Disk for MemoryDisk {
 
     fn read_at(&self, file: &usize, into: &mut [u8], at: u64) -> io::Result<usize> {
         let inner = self.0.borrow();
+        check(inner.failures.reads, "the disk can't be read")?;
         let bytes = &inner.files[*file].seen;
         let from = bytes.get(at as usize..).unwrap_or(&[]);
         let count = from.len().min(into.len());
@@ -121,39 +261,63 @@ impl Disk for MemoryDisk {
     }
 
     fn write_at(&self, file: &usize, bytes: &[u8], at: u64) -> io::Result<()> {
-        let seen = &mut self.0.borrow_mut().files[*file].seen;
-        let end = at as usize + bytes.len();
-        if seen.len() < end {
-            seen.resize(end, 0);
+        let mut inner = self.0.borrow_mut();
+        check(inner.failures.writes, "the disk can't be written")?;
+        let full = inner.failures.full;
+        let file = &mut inner.files[*file];
+        if full && at as usize + bytes.len() > file.seen.len() {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
-        seen[at as usize..end].copy_from_slice(bytes);
+        file.write(bytes, at as usize);
         Ok(())
     }
 
     fn truncate(&self, file: &usize, size: u64) -> io::Result<()> {
-        self.0.borrow_mut().files[*file].seen.truncate(size as usize);
+        let mut inner = self.0.borrow_mut();
+        check(inner.failures.writes, "the disk can't be written")?;
+        inner.files[*file].truncate(size as usize);
         Ok(())
     }
 
     fn sync(&self, file: &usize) -> io::Result<()> {
         let mut inner = self.0.borrow_mut();
         inner.syncs += 1;
-        if inner.fail_sync {
-            return Err(io::Error::other("the disk is sick"));
+        let due = inner.failures.sync_after == Some(0);
+        inner.failures.sync_after = inner.failures.sync_after.and_then(|left| left.checked_sub(1));
+        if due {
+            inner.files[*file].dirty = 0..0;
         }
-        let bytes = &mut inner.files[*file];
-        bytes.durable.clone_from(&bytes.seen);
+        let ended = inner.failures.syncs_left == Some(0);
+        inner.failures.syncs_left = inner.failures.syncs_left.map(|left| left.saturating_sub(1));
+        check(due || ended || inner.failures.syncs, "the disk is sick")?;
+        if !inner.failures.lies {
+            inner.files[*file].sync();
+        }
         Ok(())
     }
 
-    fn sync_folder(&self, _: &str) -> io::Result<()> {
+    fn sync_folder(&self, folder: &str) -> io::Result<()> {
         let mut inner = self.0.borrow_mut();
-        inner.durable_names = inner.names.clone();
+        check(inner.failures.syncs, "the disk is sick")?;
+        let Inner { names, durable_names, moved, .. } = &mut *inner;
+        let gone = |name: &str| {
+            let inner = subfolder(name, folder);
+            inner.is_some_and(|inner| !names.keys().any(|name| name.starts_with(inner)))
+        };
+        durable_names.retain(|name, _| !is_inside(name, folder) && !gone(name));
+        let synced = |name: &str| {
+            is_inside(name, folder) || (moved.contains(name) && subfolder(name, folder).is_some())
+        };
+        let inside = names.iter().filter(|(name, _)| synced(name));
+        durable_names.extend(inside.map(|(name, file)| (name.clone(), *file)));
+        moved.retain(|name| !durable_names.contains_key(name));
+        inner.reuse_nameless();
         Ok(())
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut inner = self.0.borrow_mut();
+        check(inner.failures.writes, "the disk can't be written")?;
         if let Some(file) = inner.names.remove(from) {
             inner.names.insert(to.to_owned(), file);
             return Ok(());
@@ -164,13 +328,19 @@ impl Disk for MemoryDisk {
             inner.names.keys().filter_map(|name| Some((name.clone(), rest(name)?))).collect();
         for (name, rest) in &inside {
             let file = inner.names.remove(name).expect("it was just listed");
-            inner.names.insert(format!("{to}/{rest}"), file);
+            let new = format!("{to}/{rest}");
+            if inner.durable_names.get(name) == Some(&file) {
+                inner.moved.insert(new.clone());
+            }
+            inner.names.insert(new, file);
         }
         if inside.is_empty() { Err(missing()) } else { Ok(()) }
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        self.0.borrow_mut().names.remove(path).map(drop).ok_or_else(missing)
+        let mut inner = self.0.borrow_mut();
+        check(inner.failures.writes, "the disk can't be written")?;
+        inner.names.remove(path).map(drop).ok_or_else(missing)
     }
 
     fn make_folder(&self, _: &str) -> io::Result<()> {

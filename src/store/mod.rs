@@ -172,11 +172,13 @@ impl<D: Disk> Store<D> {
     fn go_on(
         disk: D,
         mut identity: Identity,
-        (vote_file, vote): (VoteFile<D::File>, Vote),
+        (mut vote_file, vote): (VoteFile<D::File>, Vote),
         reading: Reading<D::File>,
     ) -> Result<Opened<D>, OpenError> {
+        // After a crash, or a failed sync, the page cache shows what need not be on the disk.
+        vote_file.write(&disk, vote)?;
         let torn = reading.torn.clone();
-        let log = recovery::settle(&disk, LOG, identity.segment, reading)?;
+        let log = recovery::settle(&disk, LOG, reading)?;
         identity.incarnation.0 += 1;
         // A crash may have come between the first batch of a segment and its naming.
         identity.segment = log.newest();

@@ -175,12 +175,10 @@ pub(super) fn path(folder: &str, first: Index) -> String {
     if folder == "." { file_name(first) } else { format!("{folder}/{}", file_name(first)) }
 }
 
-/// Makes an undamaged log whole: cuts its torn tail and makes the rest durable. `named` is the
-/// newest segment that the identity names.
+/// Makes an undamaged log whole: cuts its torn tail and makes the rest durable.
 pub(super) fn settle<D: Disk>(
     disk: &D,
     folder: &str,
-    named: Index,
     reading: Reading<D::File>,
 ) -> io::Result<Log<D::File>> {
     assert!(reading.damage.is_empty(), "damage is not made whole");
@@ -197,10 +195,8 @@ pub(super) fn settle<D: Disk>(
     }
     let last = segments.last().expect("the segment that the identity names is there");
     store_again(disk, &last.good, last.synced)?;
-    if reading.torn.is_some() || last.good.first > named {
-        // A name that is seen need not be durable; nor need one that was removed be gone.
-        disk.sync_folder(folder)?;
-    }
+    // A name that is seen need not be durable; nor need one that was removed be gone.
+    disk.sync_folder(folder)?;
     let synced = last.synced;
     let segments = segments.into_iter().map(|found| found.good).collect();
     Ok(Log::new(folder, segments, reading.configs, synced))

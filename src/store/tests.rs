@@ -107,16 +107,37 @@ fn a_torn_batch_is_cut_and_everything_before_it_kept() {
     }
 }
 
+/// The directory after one failed sync whose pages look clean, and the process's end: everything
+/// is seen, and not all of it is durable.
+fn after_failed_sync(
+    store: &mut Store<MemoryDisk>,
+    write: impl FnOnce(&mut Store<MemoryDisk>) -> io::Result<()>,
+) -> MemoryDisk {
+    store.disk.fail(|failures| failures.sync_after = Some(0));
+    write(store).unwrap_err();
+    store.disk.copied()
+}
+
 #[test]
 fn what_the_page_cache_shows_after_a_failed_sync_is_written_again() {
     let mut store = filled(3);
     store.append(&entry(4, 1, "unsynced")).unwrap();
-    store.disk.fail_syncs();
-    store.flush().unwrap_err();
-    // The process restarts, the machine does not: the bytes are seen though not durable.
-    let (opened, records) = open(store.disk.crash(|| true)).unwrap();
+    let disk = after_failed_sync(&mut store, Store::flush);
+    assert_eq!(open(disk.crash(|| false)).unwrap().1.len(), 3, "it was not durable");
+    let (opened, records) = open(disk).unwrap();
     assert_eq!(records.len(), 4);
     assert_eq!(open(opened.store.disk.crash(|| false)).unwrap().1.len(), 4);
+}
+
+#[test]
+fn a_vote_that_only_the_page_cache_shows_is_written_again() {
+    let mut store = filled(1);
+    let vote = Vote { term: Term(7), ..Vote::default() };
+    let disk = after_failed_sync(&mut store, |store| store.persist(vote));
+    assert_eq!(open(disk.crash(|| false)).unwrap().0.vote, Vote::default(), "it was not durable");
+    let opened = open(disk).unwrap().0;
+    assert_eq!(opened.vote, vote);
+    assert_eq!(open(opened.store.disk.crash(|| false)).unwrap().0.vote, vote);
 }
 
 #[test]

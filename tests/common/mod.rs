@@ -31,6 +31,8 @@ fn own_address() -> String {
 pub struct Group {
     pub dir: TempDir,
     pub servers: Vec<String>,
+    /// The network namespace of each server, if they have their own.
+    pub namespaces: Vec<String>,
     children: Vec<Option<Child>>,
 }
 
@@ -39,14 +41,19 @@ pub type Status = BTreeMap<String, String>;
 impl Group {
     /// A config for `count` servers; none runs.
     pub fn new(count: usize) -> Group {
-        let dir = tempfile::tempdir().expect("a temporary folder");
         let address = own_address();
-        let servers: Vec<String> = (1..=count).map(|n| format!("{address}:{}", 5000 + n)).collect();
+        Group::at((1..=count).map(|n| format!("{address}:{}", 5000 + n)).collect())
+    }
+
+    /// A config for servers at these addresses; none runs.
+    pub fn at(servers: Vec<String>) -> Group {
+        let dir = tempfile::tempdir().expect("a temporary folder");
         let config = dir.path().join("postern.toml");
         let mut init = postern();
         init.args(["init", "--servers", &servers.join(",")]).arg("--out").arg(config);
         assert!(run(init).status.success());
-        Group { dir, servers, children: (0..count).map(|_| None).collect() }
+        let children = servers.iter().map(|_| None).collect();
+        Group { dir, servers, namespaces: Vec::new(), children }
     }
 
     /// A group of one, running.
@@ -74,7 +81,14 @@ impl Group {
     }
 
     pub fn serve(&self, n: usize) -> Command {
-        let mut command = postern();
+        let mut command = match self.namespaces.get(n - 1) {
+            None => postern(),
+            Some(name) => {
+                let mut ip = Command::new("ip");
+                ip.args(["netns", "exec", name]).arg(postern().get_program());
+                ip
+            }
+        };
         command.args(["serve", "--id", &n.to_string(), "--config"]).arg(self.config());
         command.arg("--data").arg(self.data(n)).stdin(Stdio::null());
         command

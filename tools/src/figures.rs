@@ -1,10 +1,10 @@
 //! `figures`: the parts in their order, each with a group of its own.
 
 use crate::group::Group;
-use crate::{footprint, load, process, takeover};
+use crate::{footprint, link, load, process, takeover};
 use clap::{Args, ValueEnum};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `postern-tools figures`.
 #[derive(Debug, Args)]
@@ -29,16 +29,32 @@ enum Part {
     Memory,
     /// What servers do when nobody asks for anything.
     Idle,
+    /// What the encryption of a link costs, without sockets.
+    Link,
 }
 
 impl Part {
-    fn measure(self, group: &mut Group) -> Result<String, String> {
+    /// Measures with a fresh group, so that no part finds what another left in logs and meters.
+    fn measure(self, postern: &Path) -> Result<String, String> {
+        let mut group = Group::start(postern)?;
+        let text = self.measure_group(&mut group);
+        let mut text = text.map_err(|why| format!("{why}\n{}", group.last_words()))?;
+        // Who kills servers is told that they are gone.
+        let expected = |line: &String| self == Part::Takeover && line.ends_with("dropped: Gone");
+        for line in group.warnings().iter().filter(|line| !expected(line)) {
+            text += &format!("  a server said: {line}\n");
+        }
+        Ok(text)
+    }
+
+    fn measure_group(self, group: &mut Group) -> Result<String, String> {
         match self {
             Part::Takeover => takeover::measure(group),
             Part::Latency => load::latency(group),
             Part::Batching => load::batching(group),
             Part::Memory => footprint::memory(group),
             Part::Idle => footprint::idle(group),
+            Part::Link => link::measure(),
         }
     }
 }
@@ -61,16 +77,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             continue;
         }
         let name = format!("{part:?}").to_lowercase();
-        // A fresh group each, so that no part finds what another left in logs and meters.
-        let mut group = Group::start(&postern).map_err(|why| format!("{name}: {why}"))?;
-        let text = part.measure(&mut group);
-        let text = text.map_err(|why| format!("{name}: {why}\n{}", group.last_words()))?;
+        let text = part.measure(&postern).map_err(|why| format!("{name}: {why}"))?;
         say(&format!("{name}\n{text}"))?;
-        // Who kills servers is told that they are gone.
-        let expected = |line: &String| part == &Part::Takeover && line.ends_with("dropped: Gone");
-        for line in group.warnings().iter().filter(|line| !expected(line)) {
-            say(&format!("  a server said: {line}\n"))?;
-        }
     }
     Ok(())
 }

@@ -2,3 +2,5 @@
 //! answered.
 
 pub mod checker;
+pub mod search;
+pub mod sim;

@@ -1,16 +1,18 @@
-//! `postern-tools`: measures postern beside what the machine can do.
+//! `postern-tools`: measures postern beside what the machine can do, and tries to break it.
 
 mod baseline;
 mod client;
 mod figures;
 mod footprint;
 mod group;
+mod link;
 mod load;
 mod process;
 mod stats;
 mod takeover;
 
 use clap::{Parser, Subcommand};
+use postern_tools::{search, sim};
 use std::process::ExitCode;
 
 /// Measures postern beside what the machine can do.
@@ -26,11 +28,19 @@ struct Options {
 enum Command {
     /// Starts groups of three servers and prints their figures, with baselines of the same run.
     Figures(figures::Options),
+    /// Drives the replicas through every order of events, to small bounds.
+    Search(search::command::Options),
+    /// Runs groups of three in virtual time, with everything that can go wrong.
+    Simulate(sim::Options),
 }
 
 fn main() -> ExitCode {
-    let Command::Figures(options) = Options::parse().command;
-    match figures::run(&options) {
+    let done = match Options::parse().command {
+        Command::Figures(options) => figures::run(&options),
+        Command::Search(options) => search::command::run(&options),
+        Command::Simulate(options) => sim::run(&options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("postern-tools: {why}");

@@ -108,12 +108,11 @@ fn reopened(at: &str, disk: &MemoryDisk) -> Vec<Vec<u8>> {
         Found::Good(identity) => identity.segment,
         _ => Index(1),
     };
-    let seen = Stopping::after(disk.same(), u64::MAX);
+    let seen = Stopping::after(disk.copied(), u64::MAX);
     let (opened, records) = open(seen).unwrap_or_else(|why| panic!("{at}: {why}"));
     assert_eq!(opened.set_aside, None, "{at}");
     let newest = opened.store.log.newest();
     assert_eq!(opened.store.identity().segment, newest, "{at}");
-    // The disk in memory syncs the names of all folders at once; a real one does not.
     let synced = opened.store.disk.synced.borrow().iter().any(|folder| folder == LOG);
     assert!(newest <= named || synced, "{at}: a name is not durable");
     let (again, same) = open(opened.store.disk.inner.crash(|| false)).unwrap();
@@ -246,7 +245,7 @@ fn an_old_copy_on_its_way_aside() {
 
 /// The next start ends with an empty log, and the old one is kept somewhere.
 fn begins_anew(at: &str, disk: &MemoryDisk, log: &[u8]) {
-    let disk = disk.same();
+    let disk = disk.copied();
     let (opened, records) = open(disk).unwrap_or_else(|why| panic!("{at}: {why}"));
     assert!(records.is_empty() && opened.store.last() == Index::ZERO, "{at}");
     let disk = opened.store.disk.crash(|| false);

@@ -1,0 +1,302 @@
+//! What must always be true, by the truth of the simulated disks and not by what servers believe.
+
+use super::mirror::{Entry, Mirror};
+use postern::limits::RECORD_BYTES_MAX;
+use postern::names::{DiskId, Index, Member, Term, Vote};
+use postern::record::{Kind, Record};
+use postern::replica::{Config, Replica, Standpoint};
+use postern::store::memory::MemoryDisk;
+
+/// The only segment of logs as short as a simulation's.
+pub(super) const SEGMENT: &str = "log/00000000000000000001.log";
+const HEADER_BYTES: usize = 24;
+
+/// What a power cut would leave of a disk's log, and the highest term stored on it.
+#[derive(Debug)]
+pub(super) struct Truth {
+    disk: DiskId,
+    entries: Vec<Entry>,
+    ends: Vec<usize>,
+    read: usize,
+    term: Term,
+    /// What it held when a fault damaged it: what it acknowledged before may still be counted.
+    before_damage: Vec<Entry>,
+    /// It is not there any more: wiped, or set aside.
+    gone: bool,
+}
+
+impl Truth {
+    fn new(disk: DiskId) -> Truth {
+        let (entries, ends, before_damage) = (Vec::new(), Vec::new(), Vec::new());
+        Truth { disk, entries, ends, read: 0, term: Term::ZERO, before_damage, gone: false }
+    }
+
+    /// Reads what became durable since it was read before.
+    fn refresh(&mut self, disk: &MemoryDisk) {
+        let found = disk.look(SEGMENT, |bytes, unchanged| {
+            while self.ends.last().is_some_and(|end| *end > unchanged) {
+                self.ends.pop();
+                self.entries.pop();
+            }
+            self.read = self.read.min(self.ends.last().copied().unwrap_or(0)).min(bytes.len());
+            self.read_on(bytes);
+        });
+        if found.is_none() {
+            self.entries.clear();
+            self.ends.clear();
+            self.read = 0;
+        }
+    }
+
+    fn read_on(&mut self, bytes: &[u8]) {
+        loop {
+            let rest = &bytes[self.read..];
+            let Some(&[a, b, c, d]) = rest.first_chunk() else { return };
+            if u32::from_le_bytes([a, b, c, d]) as usize > RECORD_BYTES_MAX {
+                if rest.len() < HEADER_BYTES {
+                    return;
+                }
+                self.read += HEADER_BYTES;
+                continue;
+            }
+            let Ok(record) = Record::parse(rest) else { return };
+            if record.index.0 as usize != self.entries.len() + 1 {
+                return;
+            }
+            self.read += record.bytes.len();
+            self.entries.push(Entry::of(&record));
+            self.ends.push(self.read);
+        }
+    }
+
+    fn held(&self, at: usize, entry: Entry) -> bool {
+        self.entries.get(at) == Some(&entry) || self.before_damage.get(at) == Some(&entry)
+    }
+}
+
+/// What the checks remember of one process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    answered: Index,
+    committed: Index,
+    led: Option<Term>,
+}
+
+/// What was learned of the group as a whole.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    pub(super) answered: Vec<Entry>,
+    committed: Vec<Entry>,
+    /// In which term each was committed: all primaries of later terms have it, one of an earlier
+    /// term that counts its votes late need not.
+    committed_in: Vec<Term>,
+    truths: Vec<Truth>,
+    led: Vec<(Term, Member)>,
+    gate_open: bool,
+    /// The newest answered config.
+    pub(super) config: Option<Config>,
+    pub(super) seen: [Seen; 3],
+    pub(super) elections: u64,
+    pub(super) configs: u64,
+}
+
+impl Checks {
+    pub(super) fn truth(&mut self, disk: DiskId) -> &mut Truth {
+        let at = self.truths.iter().position(|truth| truth.disk == disk);
+        let at = at.unwrap_or_else(|| {
+            self.truths.push(Truth::new(disk));
+            self.truths.len() - 1
+        });
+        &mut self.truths[at]
+    }
+
+    /// A process was started on a disk that has this vote.
+    pub(super) fn started(
+        &mut self,
+        server: usize,
+        disk: DiskId,
+        vote: Vote,
+    ) -> Result<(), String> {
+        self.seen[server] = Seen::default();
+        self.stored_vote(disk, vote)
+    }
+
+    /// Terms never fall on a disk.
+    pub(super) fn stored_vote(&mut self, disk: DiskId, vote: Vote) -> Result<(), String> {
+        let truth = self.truth(disk);
+        if vote.term < truth.term {
+            return Err(format!("disk {disk}: its term fell from {} to {}", truth.term, vote.term));
+        }
+        truth.term = vote.term;
+        Ok(())
+    }
+
+    /// A fault is about to damage a disk.
+    pub(super) fn damages(&mut self, id: DiskId, disk: &MemoryDisk, gone: bool) {
+        let truth = self.truth(id);
+        if truth.gone {
+            return;
+        }
+        truth.refresh(disk);
+        if truth.entries.len() > truth.before_damage.len() {
+            truth.before_damage.clone_from(&truth.entries);
+        }
+        truth.gone = gone;
+        truth.term = Term::ZERO;
+        // What was committed by a majority with this disk need not be any more.
+        self.committed.truncate(self.answered.len());
+        self.committed_in.truncate(self.answered.len());
+        for seen in &mut self.seen {
+            seen.committed = seen.committed.min(Index(self.committed.len() as u64));
+        }
+    }
+
+    /// Whether all that was answered is durable on a disk.
+    pub(super) fn keeps_all(&mut self, id: DiskId, disk: &MemoryDisk) -> bool {
+        self.truth(id).refresh(disk);
+        let answered = self.answered.len();
+        let entries = &self.truths.iter().find(|truth| truth.disk == id).expect("made").entries;
+        entries.len() >= answered && entries[..answered] == self.answered[..]
+    }
+
+    /// Looks at a process after a part of its turn.
+    pub(super) fn observe(
+        &mut self,
+        server: usize,
+        replica: &Replica,
+        mirror: &Mirror,
+        config_before: Option<Config>,
+        disks: [&MemoryDisk; 3],
+    ) -> Result<(), String> {
+        let seen = self.seen[server];
+        if replica.standpoint() == Standpoint::Primary && seen.led != Some(replica.term()) {
+            self.seen[server].led = Some(replica.term());
+            self.elected(replica, mirror)?;
+        }
+        if replica.committed() > seen.committed {
+            self.seen[server].committed = replica.committed();
+            self.learn_committed(seen.committed, replica, mirror)?;
+        }
+        if replica.answered() > seen.answered {
+            self.seen[server].answered = replica.answered();
+            self.learn_answered(seen.answered, replica, mirror, config_before, disks)?;
+        }
+        Ok(())
+    }
+
+    fn elected(&mut self, replica: &Replica, mirror: &Mirror) -> Result<(), String> {
+        let (term, me) = (replica.term(), replica.me());
+        self.elections += 1;
+        if let Some((_, other)) = self.led.iter().find(|(led, _)| *led == term) {
+            return Err(format!("{other} and {me} were both primary in term {term}"));
+        }
+        self.led.push((term, me));
+        let known = self.committed_in.partition_point(|committed_in| *committed_in < term);
+        let common = mirror.entries().len().min(known);
+        if mirror.entries()[..common] != self.committed[..common] {
+            return Err(format!("{me} leads term {term} with another log than was committed"));
+        }
+        if common < known {
+            let last = mirror.entries().len();
+            return Err(format!("{me} leads term {term} with {last} entries, {known} committed"));
+        }
+        Ok(())
+    }
+
+    fn learn_committed(
+        &mut self,
+        from: Index,
+        replica: &Replica,
+        mirror: &Mirror,
+    ) -> Result<(), String> {
+        for at in from.0..replica.committed().0 {
+            let entry = mirror.entry(Index(at + 1)).ok_or("committed goes beyond the log")?;
+            match self.committed.get(at as usize) {
+                Some(known) if *known != entry => {
+                    let me = replica.me();
+                    return Err(format!("{me}: committed entry {} is another one now", at + 1));
+                }
+                Some(_) => {}
+                None => {
+                    self.committed.push(entry);
+                    self.committed_in.push(replica.term());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn learn_answered(
+        &mut self,
+        from: Index,
+        replica: &Replica,
+        mirror: &Mirror,
+        config_before: Option<Config>,
+        disks: [&MemoryDisk; 3],
+    ) -> Result<(), String> {
+        let me = replica.me();
+        let fresh = self.answered.len() as u64;
+        for at in from.0..replica.answered().0 {
+            let entry = mirror.entry(Index(at + 1)).ok_or("answered goes beyond the log")?;
+            match self.answered.get(at as usize) {
+                Some(known) if *known != entry => {
+                    return Err(format!("{me}: answered entry {} is another one now", at + 1));
+                }
+                Some(_) => continue,
+                None => self.answered.push(entry),
+            }
+            if entry.kind == Kind::CONFIG {
+                self.configs += 1;
+                let config = mirror.config_up_to(Index(at + 1)).map(|(_, config)| config);
+                self.gate_open |= config.is_some_and(|config| config.gate_open);
+                self.config = config;
+            } else if !self.gate_open {
+                return Err(format!("{me}: entry {} was taken with the gate closed", at + 1));
+            }
+        }
+        if fresh == self.answered.len() as u64 {
+            return Ok(());
+        }
+        // One that led may have counted, and stepped down, in one turn.
+        if replica.standpoint() != Standpoint::Primary && config_before.is_none() {
+            return Err(format!("{me} is no primary and the first to know what is answered"));
+        }
+        self.check_stored_by_all(fresh as usize, replica, config_before, disks)
+    }
+
+    /// Every answered entry is durable on every member of the config it was answered under.
+    fn check_stored_by_all(
+        &mut self,
+        fresh: usize,
+        replica: &Replica,
+        config_before: Option<Config>,
+        disks: [&MemoryDisk; 3],
+    ) -> Result<(), String> {
+        let config_now = replica.config().copied();
+        let mut missing = None;
+        // Which of the two counted can't be seen from outside: a turn may answer and change.
+        for config in [config_before, config_now].into_iter().flatten() {
+            missing = config.members().find(|member| !self.stores(*member, fresh, disks));
+            if missing.is_none() {
+                return Ok(());
+            }
+        }
+        let member = missing.ok_or("entries were answered without a config")?;
+        Err(format!(
+            "{} answered entries {} to {} that {member} does not have on its disk",
+            replica.me(),
+            fresh + 1,
+            self.answered.len()
+        ))
+    }
+
+    fn stores(&mut self, member: Member, from: usize, disks: [&MemoryDisk; 3]) -> bool {
+        let at = self.truths.iter().position(|truth| truth.disk == member.disk);
+        let Some(at) = at else { return false };
+        if !self.truths[at].gone {
+            self.truths[at].refresh(disks[member.id.slot()]);
+        }
+        let truth = &self.truths[at];
+        (from..self.answered.len()).all(|at| truth.held(at, self.answered[at]))
+    }
+}

@@ -1,0 +1,174 @@
+//! How processes begin and end, and what becomes of their directories in between.
+
+use super::clock::{Clock, What};
+use super::network::Owner;
+use super::process::{self, Fail, Process};
+use super::story;
+use super::world::{Busy, Copied, World, id};
+use postern::replica::Aside;
+use postern::store::memory::MemoryDisk;
+use postern::store::{OpenError, Store};
+use std::io;
+
+impl World {
+    pub(super) fn start(&mut self, n: usize) {
+        let server = &mut self.servers[n];
+        if server.process.is_some() || !server.powered || server.for_good {
+            return;
+        }
+        story::at(self.now, n as u8 + 1);
+        server.life += 1;
+        server.clock = Clock::new(self.now, server.rate);
+        (server.busy, server.paused, server.sync_over) = (Busy::No, false, false);
+        server.inbox.clear();
+        let before = server.disk.copied();
+        match process::start(&server.disk, id(n), self.settings, &label(self.now), &mut self.rng) {
+            Ok(process) => {
+                if let Some(aside) = &process.set_aside {
+                    story::tell(|| format!("{} is set aside: {}", aside.folder, aside.why));
+                    self.servers[n].copies.clear();
+                    if let Some(disk) = self.servers[n].disk_id.take() {
+                        self.checks.damages(disk, &before, true);
+                    }
+                }
+                self.started(n, process);
+            }
+            Err(error @ (OpenError::Damaged(_) | OpenError::Refused(_))) if self.destroyed => {
+                // A flipped bit may look like a newer version, or be in what may be the only
+                // copy; a person who sees the others moves the directory away.
+                story::tell(|| format!("its directory is moved away: {error}"));
+                self.lose(n);
+                self.start_in(n, 10_000);
+            }
+            Err(error) => {
+                story::tell(|| format!("can't start: {error}"));
+                self.start_in(n, 500_000);
+            }
+        }
+    }
+
+    fn started(&mut self, n: usize, process: Process) {
+        let identity = process.store.identity();
+        let (disk, incarnation) = (identity.disk, identity.incarnation.0);
+        let (last, vote) = (process.store.last(), process.vote());
+        story::tell(|| format!("starts: disk {disk}, start {incarnation}, {last} entries"));
+        let members = process.mirror.newest_config().map_or(0, |(_, config)| config.count());
+        let server = &mut self.servers[n];
+        server.disk_id = Some(disk);
+        server.process = Some(process);
+        let copy = Copied { start: incarnation, members, disk: server.disk.copied() };
+        server.copies.push(copy);
+        let surplus = server.copies.len().saturating_sub(4);
+        server.copies.drain(..surplus);
+        let noted = self.checks.started(n, disk, vote);
+        self.note(noted);
+        if self.liar == Some(n) {
+            self.servers[n].disk.fail(|failures| failures.lies = true);
+        }
+        self.deaths_of_storm(n);
+        self.run(n);
+    }
+
+    pub(super) fn start_in(&mut self, n: usize, delay: u64) {
+        self.schedule.add(self.now + delay, What::Start { server: n as u8 });
+    }
+
+    /// A process ends by itself, and is started again by whoever watches over it.
+    pub(super) fn dies(&mut self, n: usize, fail: &Fail) {
+        story::at(self.now, n as u8 + 1);
+        story::tell(|| format!("ends: {fail}"));
+        if let Fail::Fatal(why) = fail
+            && !self.destroyed
+            && !why.contains("can't be read")
+        {
+            self.fail(format!("server {} can't go on: {why}", n + 1));
+        }
+        self.ends_life(n, true);
+        let delay = 100_000 + self.rng.below(900_000);
+        self.start_in(n, delay);
+    }
+
+    /// Ends a process; `says` when its machine closes its connections.
+    pub(super) fn ends_life(&mut self, n: usize, says: bool) {
+        let server = &mut self.servers[n];
+        server.process = None;
+        server.inbox.clear();
+        server.wake_at = u64::MAX;
+        server.paused = false;
+        let owner = Owner { host: n as u8, life: server.life };
+        // Nothing that was asked for in this life reaches the next one.
+        server.life += 1;
+        for place in self.net.places(|end| end.owner == owner && end.open) {
+            if says {
+                self.finish(place);
+            } else {
+                self.net.forget(place);
+            }
+            self.net.sweep(place);
+        }
+    }
+
+    pub(super) fn leaves(&mut self, n: usize) -> bool {
+        let Some(aside) = self.servers[n].process.as_ref().and_then(|process| process.left) else {
+            return false;
+        };
+        story::tell(|| format!("leaves this life: {aside:?} is put aside"));
+        self.ends_life(n, true);
+        self.set_aside(n, aside);
+        self.start_in(n, 10_000);
+        true
+    }
+
+    /// Puts aside what a process left, as its next life does.
+    fn set_aside(&mut self, n: usize, aside: Aside) {
+        let (label, server) = (label(self.now), &mut self.servers[n]);
+        let done = match aside {
+            Aside::Everything => {
+                if let Some(disk) = server.disk_id.take() {
+                    self.checks.damages(disk, &server.disk, true);
+                }
+                server.copies.clear();
+                Store::set_aside(&server.disk, "old-copy", &label).map(drop)
+            }
+            Aside::Tail(last) => {
+                match process::start(&server.disk, id(n), self.settings, &label, &mut self.rng) {
+                    Ok(mut process) => process.store.set_tail_aside(last, &label).map(drop),
+                    Err(error) => Err(io::Error::other(error.to_string())),
+                }
+            }
+        };
+        if let Err(error) = done {
+            story::tell(|| format!("nothing can be put aside: {error}"));
+        }
+    }
+
+    /// A directory is gone.
+    pub(super) fn lose(&mut self, n: usize) {
+        let server = &mut self.servers[n];
+        if let Some(disk) = server.disk_id.take() {
+            self.checks.damages(disk, &server.disk, true);
+        }
+        server.disk = MemoryDisk::default();
+        server.copies.clear();
+    }
+
+    pub(super) fn resume(&mut self, n: usize, serial: u32) {
+        let server = &mut self.servers[n];
+        if !server.paused || server.pauses != serial {
+            return;
+        }
+        server.paused = false;
+        story::at(self.now, n as u8 + 1);
+        story::tell(|| "goes on".to_owned());
+        if std::mem::take(&mut server.sync_over) {
+            self.synced(n);
+        } else {
+            self.run(n);
+        }
+    }
+}
+
+/// The time, as names of files have it.
+fn label(now: u64) -> String {
+    now.to_string()
+}

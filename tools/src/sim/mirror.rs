@@ -1,0 +1,71 @@
+//! What the checks remember of a log: of each entry its term, kind and checksum, and the configs.
+
+use postern::names::{Index, Term};
+use postern::record::{self, Kind, Record};
+use postern::replica::Config;
+
+/// One entry. The checksum covers everything, the index included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) term: Term,
+    pub(super) checksum: u32,
+    pub(super) kind: Kind,
+}
+
+impl Entry {
+    pub(super) fn of(record: &Record<'_>) -> Entry {
+        let sum = [record.bytes[4], record.bytes[5], record.bytes[6], record.bytes[7]];
+        Entry { term: record.term, checksum: u32::from_le_bytes(sum), kind: record.kind }
+    }
+}
+
+/// A process's log as its node has it, stored or not.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mirror {
+    entries: Vec<Entry>,
+    configs: Vec<(Index, Config)>,
+}
+
+impl Mirror {
+    pub(super) fn push(&mut self, record: &Record<'_>) {
+        self.entries.push(Entry::of(record));
+        if record.kind == Kind::CONFIG
+            && let Some(config) = Config::decode(record.body)
+        {
+            self.configs.push((record.index, config));
+        }
+    }
+
+    pub(super) fn append(&mut self, records: &[u8]) {
+        for record in record::each(records) {
+            self.push(&record.expect("a replica appends whole records"));
+        }
+    }
+
+    pub(super) fn cut(&mut self, last: Index) {
+        self.entries.truncate(last.0 as usize);
+        self.configs.retain(|(index, _)| *index <= last);
+    }
+
+    pub(super) fn entry(&self, index: Index) -> Option<Entry> {
+        self.entries.get((index.0 as usize).wrapping_sub(1)).copied()
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The newest config up to `index`.
+    pub(super) fn config_up_to(&self, index: Index) -> Option<(Index, Config)> {
+        self.configs.iter().rev().find(|(at, _)| *at <= index).copied()
+    }
+
+    /// How many configs there are: it grows when one is appended.
+    pub(super) fn configs(&self) -> usize {
+        self.configs.len()
+    }
+
+    pub(super) fn newest_config(&self) -> Option<(Index, Config)> {
+        self.configs.last().copied()
+    }
+}

@@ -1,0 +1,481 @@
+//! One server process: the same node and the same store as the real one, and its turn, in the
+//! order of `server::Server::turn`. What it wants done to the outside is left in [`Process::acts`].
+
+use super::mirror::Mirror;
+use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, SEAL_TIME};
+use postern::moment::{Moment, WallTime};
+use postern::names::{
+    DiskId, GroupId, Index, LinkId, Member, ProcessId, ServerId, SessionId, Vote,
+};
+use postern::node::{self, Context, Fatal, Gauges, Hashed, Input, Job, Node, Output};
+use postern::replica::{
+    Aside, Closing, Effect, Event, LogReader, Mark, Packet, Replica, Setup, Shape, Shared, Takeover,
+};
+use postern::rng::Rng;
+use postern::store::memory::MemoryDisk;
+use postern::store::{Identity, OpenError, Opened, SetAside, Store};
+use std::collections::VecDeque;
+use std::time::Duration;
+use std::{fmt, io};
+
+/// The group of every simulated world.
+pub(super) const GROUP: GroupId = GroupId(7);
+
+/// What reaches a process from outside.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Dialled(LinkId, ServerId),
+    Accepted(LinkId),
+    DialFailed(ServerId, bool),
+    Ended(LinkId),
+    Packet(LinkId, Packet, Vec<u8>),
+    ClientOpened(SessionId),
+    ClientBytes(SessionId, Vec<u8>),
+    ClientEnded(SessionId),
+    ClientBroken(SessionId),
+    Hashed(SessionId, Hashed),
+}
+
+/// What a process does to the outside, in order.
+#[derive(Debug)]
+pub(super) enum Act {
+    Send(LinkId, Packet, Vec<u8>),
+    Dial(ServerId),
+    EndLink(LinkId),
+    Say(SessionId, Vec<u8>),
+    EndClient(SessionId),
+}
+
+/// Why a process ended by itself.
+#[derive(Debug)]
+pub(super) enum Fail {
+    Io(&'static str, io::Error),
+    Fatal(String),
+}
+
+impl fmt::Display for Fail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fail::Io(what, error) => write!(f, "{what}: {error}"),
+            Fail::Fatal(why) => f.write_str(why),
+        }
+    }
+}
+
+/// The settings of a simulated group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) silence_ms: u32,
+    pub(super) takeover: Takeover,
+}
+
+/// A text client's end at the server.
+#[derive(Debug)]
+struct Client {
+    session: SessionId,
+    input: Vec<u8>,
+    input_closed: bool,
+    skipping: bool,
+    ended: bool,
+}
+
+/// The store, as the node may see it.
+struct Log<'a>(&'a Store<MemoryDisk>);
+
+impl LogReader for Log<'_> {
+    fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
+        self.0.fit(from, through, bytes_max)
+    }
+    fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()> {
+        self.0.copy(from, through, out)
+    }
+}
+
+/// A running server.
+pub(super) struct Process {
+    pub(super) node: Node,
+    pub(super) store: Store<MemoryDisk>,
+    pub(super) mirror: Mirror,
+    /// What is to be carried out by the world; taken after every part of a turn.
+    pub(super) acts: Vec<Act>,
+    /// Passwords to hash; taken like `acts`.
+    pub(super) jobs: VecDeque<Job>,
+    /// The first job is under way.
+    pub(super) hashing: bool,
+    pub(super) left: Option<Aside>,
+    /// What the start found damaged and put aside.
+    pub(super) set_aside: Option<SetAside>,
+    queued: Vec<Act>,
+    clients: Vec<Client>,
+    ready: Vec<SessionId>,
+    touched: Vec<SessionId>,
+    seal_at: Option<Moment>,
+    out: Output,
+    must_flush: bool,
+    must_persist: Option<Vote>,
+    vote: Vote,
+    now: Moment,
+    wall: WallTime,
+}
+
+/// Opens a directory and puts a node around it, as `commands::serve` does.
+pub(super) fn start(
+    disk: &MemoryDisk,
+    id: ServerId,
+    settings: Settings,
+    label: &str,
+    rng: &mut Rng,
+) -> Result<Process, OpenError> {
+    let new = DiskId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
+    let expected = Identity::new(GROUP, 3, id, new);
+    let mut shape = Shape::default();
+    let mut mirror = Mirror::default();
+    let opened = Store::open(disk.clone(), &expected, label, |record| {
+        mirror.push(record);
+        shape.push(record)
+    })?;
+    if opened.set_aside.is_some() {
+        (shape, mirror) = (Shape::default(), Mirror::default());
+    }
+    let (process, seed) = (ProcessId(rng.next_u64()), rng.next_u64());
+    let node = build(&opened, shape, settings, process, seed);
+    Ok(Process {
+        node,
+        vote: opened.vote,
+        store: opened.store,
+        set_aside: opened.set_aside,
+        mirror,
+        acts: Vec::new(),
+        jobs: VecDeque::new(),
+        hashing: false,
+        left: None,
+        queued: Vec::new(),
+        clients: Vec::new(),
+        ready: Vec::new(),
+        touched: Vec::new(),
+        seal_at: None,
+        out: Output::default(),
+        must_flush: false,
+        must_persist: None,
+        now: Moment(0),
+        wall: WallTime(0),
+    })
+}
+
+/// The only place that knows what a replica and a node are made of.
+fn build(
+    opened: &Opened<MemoryDisk>,
+    shape: Shape,
+    settings: Settings,
+    process: ProcessId,
+    seed: u64,
+) -> Node {
+    let identity = opened.store.identity();
+    let setup = Setup {
+        me: Member { id: identity.id, disk: identity.disk },
+        incarnation: identity.incarnation,
+        process,
+        shared: Shared {
+            group: GROUP,
+            servers: 3,
+            silence_ms: settings.silence_ms,
+            copies_min: 1,
+            survivor_auto: false,
+        },
+        takeover: settings.takeover,
+        vote: opened.vote,
+        shape,
+        seen: identity.all_seen().to_vec(),
+        seed,
+    };
+    let about = node::Setup {
+        addresses: (1..=3).map(|n| format!("s{n}:5001")).collect(),
+        login_timeout: Duration::from_secs(60),
+        version: "simulated",
+        recovery: "postern recover".to_owned(),
+    };
+    Node::new(Moment(0), about, Replica::new(Moment(0), setup))
+}
+
+impl Process {
+    /// When a turn is wanted, at the latest, on this process's clock.
+    pub(super) fn next_turn(&self) -> Option<Moment> {
+        if !self.ready.is_empty() {
+            return Some(Moment(0));
+        }
+        [self.node.next_deadline(), self.seal_at].into_iter().flatten().min()
+    }
+
+    /// The first part of a turn, up to the sync; whether there is something to sync.
+    pub(super) fn turn(
+        &mut self,
+        now: Moment,
+        wall: WallTime,
+        inbox: &mut Vec<Incoming>,
+    ) -> Result<bool, Fail> {
+        (self.now, self.wall) = (now, wall);
+        for incoming in inbox.drain(..) {
+            self.take(incoming)?;
+        }
+        for session in std::mem::take(&mut self.ready) {
+            self.feed(session)?;
+        }
+        if self.seal_at.is_some_and(|at| at <= now) {
+            self.seal_at = None;
+            if !self.store.has_unwritten() {
+                self.store.seal().map_err(|error| Fail::Io("the log", error))?;
+            }
+        }
+        self.tell(Input::Replica(Event::Tick))?;
+        self.flush_links()?; // before the sync: three disks work at once
+        let flush = self.must_flush && self.store.has_unwritten();
+        if self.left.is_some() || (!flush && self.must_persist.is_none()) {
+            self.must_flush = false;
+            self.finish()?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// The second part of a turn, when the time that the sync took is over.
+    pub(super) fn store_all(&mut self, now: Moment, wall: WallTime) -> Result<(), Fail> {
+        (self.now, self.wall) = (now, wall);
+        let flush = std::mem::take(&mut self.must_flush) && self.store.has_unwritten();
+        if let Some(vote) = self.must_persist.take() {
+            self.store.persist(vote).map_err(|error| Fail::Io("the vote", error))?;
+            self.vote = vote;
+        }
+        if flush {
+            self.store.flush().map_err(|error| Fail::Io("the log", error))?;
+            self.node.note_flush(now);
+            self.seal_soon();
+        }
+        let last = self.store.stored();
+        self.tell(Input::Replica(Event::Stored(Mark { last, vote: self.vote })))?;
+        self.finish()
+    }
+
+    /// The vote that is durable, as far as this process knows.
+    pub(super) fn vote(&self) -> Vote {
+        self.vote
+    }
+
+    fn finish(&mut self) -> Result<(), Fail> {
+        self.flush_links()?;
+        self.flush_clients()
+    }
+
+    fn take(&mut self, incoming: Incoming) -> Result<(), Fail> {
+        let event = match &incoming {
+            Incoming::Dialled(link, to) => Event::Dialled { link: *link, to: *to },
+            Incoming::Accepted(link) => Event::Accepted { link: *link },
+            Incoming::DialFailed(to, refused) => Event::DialFailed { to: *to, refused: *refused },
+            Incoming::Ended(link) => Event::Ended { link: *link },
+            Incoming::Packet(link, packet, records) => {
+                Event::Received { link: *link, packet: *packet, records }
+            }
+            _ => return self.take_of_client(incoming),
+        };
+        self.tell(Input::Replica(event))
+    }
+
+    fn take_of_client(&mut self, incoming: Incoming) -> Result<(), Fail> {
+        match incoming {
+            Incoming::ClientOpened(session) => {
+                let (input, input_closed, skipping, ended) = (Vec::new(), false, false, false);
+                self.clients.push(Client { session, input, input_closed, skipping, ended });
+                self.tell(Input::Opened(session))
+            }
+            Incoming::ClientBytes(session, bytes) => {
+                if let Some(client) = self.client(session) {
+                    client.input.extend_from_slice(&bytes);
+                }
+                self.feed(session)
+            }
+            Incoming::ClientEnded(session) => {
+                if let Some(client) = self.client(session) {
+                    client.input_closed = true;
+                }
+                self.feed(session)
+            }
+            Incoming::ClientBroken(session) => {
+                let known = self.clients.iter().position(|client| client.session == session);
+                let Some(at) = known else { return Ok(()) };
+                self.clients.swap_remove(at);
+                self.tell(Input::Gone(session))
+            }
+            Incoming::Hashed(session, hashed) => self.tell(Input::Hashed(session, hashed)),
+            _ => unreachable!("the others come from servers"),
+        }
+    }
+
+    fn client(&mut self, session: SessionId) -> Option<&mut Client> {
+        self.clients.iter_mut().find(|client| client.session == session)
+    }
+
+    /// Hands in the lines that are here, while the node wants them.
+    fn feed(&mut self, session: SessionId) -> Result<(), Fail> {
+        let Some(client) = self.client(session) else { return Ok(()) };
+        let input = std::mem::take(&mut client.input);
+        let (mut skipping, mut ended) = (client.skipping, client.ended);
+        let input_closed = client.input_closed;
+        let mut used = 0;
+        while !ended && (skipping || self.node.wants_line(session)) {
+            let rest = &input[used..];
+            match rest.iter().position(|byte| *byte == b'\n') {
+                Some(end) if skipping || end + 1 > LINE_BYTES_MAX => {
+                    used += end + 1;
+                    if !std::mem::take(&mut skipping) {
+                        self.tell(Input::LongLine(session))?;
+                    }
+                }
+                Some(end) => {
+                    used += end + 1;
+                    let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+                    self.tell(Input::Line(session, line))?;
+                }
+                None if !rest.is_empty() && (skipping || rest.len() >= LINE_BYTES_MAX) => {
+                    used = input.len();
+                    if !std::mem::replace(&mut skipping, true) {
+                        self.tell(Input::LongLine(session))?;
+                    }
+                }
+                None if input_closed && self.node.wants_line(session) => {
+                    ended = true;
+                    let unfinished = !rest.is_empty();
+                    self.tell(Input::InputEnded { session, unfinished })?;
+                }
+                None => break,
+            }
+        }
+        if let Some(client) = self.client(session) {
+            (client.skipping, client.ended) = (skipping, ended);
+            client.input = input;
+            client.input.drain(..used);
+        }
+        Ok(())
+    }
+
+    /// Hands an input to the node and does what it wants done.
+    fn tell(&mut self, input: Input<'_>) -> Result<(), Fail> {
+        if self.left.is_some() {
+            return Ok(());
+        }
+        let mut out = std::mem::take(&mut self.out);
+        let log = Log(&self.store);
+        let gauges = Gauges::default;
+        let world = Context { now: self.now, wall: self.wall, log: &log, gauges: &gauges };
+        let handled = self.node.handle(&world, input, &mut out);
+        handled.map_err(|Fatal(why)| Fail::Fatal(why))?;
+        for effect in out.replica.effects.drain(..) {
+            self.perform(effect, &out.replica.bytes).map_err(|error| Fail::Io("the log", error))?;
+        }
+        out.replica.clear();
+        self.jobs.extend(out.jobs.drain(..));
+        self.out = out;
+        Ok(())
+    }
+
+    fn perform(&mut self, effect: Effect, bytes: &[u8]) -> io::Result<()> {
+        match effect {
+            Effect::Append(range) => {
+                self.mirror.append(&bytes[range.clone()]);
+                self.store.append(&bytes[range])?;
+            }
+            Effect::Cut(last) => {
+                self.mirror.cut(last);
+                self.store.cut(last)?;
+            }
+            Effect::SendEntries { link, append, first, last } => {
+                let mut records = Vec::new();
+                self.store.copy(first, last, &mut records)?;
+                self.queued.push(Act::Send(link, Packet::Append(append), records));
+            }
+            Effect::Flush => self.must_flush = true,
+            Effect::Persist(vote) => self.must_persist = Some(vote),
+            Effect::Send(link, packet) => self.queued.push(Act::Send(link, packet, Vec::new())),
+            Effect::Dial(to) => self.acts.push(Act::Dial(to)),
+            Effect::Close(link, why) => self.close_link(link, why),
+            Effect::See(disk, incarnation) => {
+                self.store.see(disk, incarnation);
+                self.seal_soon();
+            }
+            Effect::Leave(aside) => self.left = Some(aside),
+        }
+        Ok(())
+    }
+
+    fn close_link(&mut self, link: LinkId, why: Closing) {
+        if matches!(why, Closing::Silent) {
+            // What is still queued would come too late, if ever.
+            self.queued.retain(|act| !matches!(act, Act::Send(to, ..) if *to == link));
+        }
+        self.queued.push(Act::EndLink(link));
+    }
+
+    fn seal_soon(&mut self) {
+        let at = self.now + SEAL_TIME;
+        self.seal_at = self.store.has_unsealed().then_some(at);
+    }
+
+    fn flush_links(&mut self) -> Result<(), Fail> {
+        while !self.queued.is_empty() {
+            let mut ended = Vec::new();
+            for act in self.queued.drain(..) {
+                if let Act::EndLink(link) = act {
+                    ended.push(link);
+                }
+                self.acts.push(act);
+            }
+            for link in ended {
+                self.tell(Input::Replica(Event::Ended { link }))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_clients(&mut self) -> Result<(), Fail> {
+        let mut touched = std::mem::take(&mut self.touched);
+        self.node.take_touched(&mut touched);
+        for session in touched.drain(..) {
+            if self.client(session).is_none() {
+                continue;
+            }
+            let Some(output) = self.node.output(session) else { continue };
+            if !output.is_empty() {
+                let full = output.len() >= OUTPUT_BYTES_MAX;
+                let bytes = std::mem::take(output);
+                self.acts.push(Act::Say(session, bytes));
+                if full {
+                    self.tell(Input::Drained(session))?;
+                }
+            }
+            if self.node.is_finished(session) {
+                self.clients.retain(|client| client.session != session);
+                self.tell(Input::Gone(session))?;
+                self.acts.push(Act::EndClient(session));
+            } else if self.has_lines(session) {
+                self.ready.push(session);
+            }
+        }
+        self.touched = touched;
+        Ok(())
+    }
+
+    fn has_lines(&mut self, session: SessionId) -> bool {
+        let wants = self.node.wants_line(session);
+        self.client(session).is_some_and(|client| {
+            let more = client.input.contains(&b'\n') || client.input_closed;
+            wants && more && !client.ended
+        })
+    }
+}
+
+/// What the fake hasher makes of a job.
+pub(super) fn hash(job: &Job) -> Hashed {
+    let made = format!("h:{}", job.password);
+    match &job.against {
+        None => Hashed::Made(made),
+        Some(against) => Hashed::Checked(*against == made),
+    }
+}

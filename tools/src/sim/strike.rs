@@ -1,0 +1,431 @@
+//! Carrying out the plan: how each fault begins and ends, and what a fault may never do.
+
+use super::checks::SEGMENT;
+use super::clock::What;
+use super::faults::{Fault, Kind, Moments};
+use super::network::{CLIENTS, Message, Way};
+use super::story;
+use super::world::{Busy, Copied, World};
+use postern::rng::Rng;
+use postern::store::memory::MemoryDisk;
+
+/// A fault that waits for its moment strikes after so long without it, in µs.
+const LURKS: u64 = 10_000_000;
+
+impl World {
+    pub(super) fn fault_begins(&mut self, at: u32) {
+        let fault = self.plan[at as usize];
+        if self.calm || self.left_out.contains(&(at as usize)) {
+            return;
+        }
+        if self.struck.contains(&at) {
+            return;
+        }
+        let lurks = self.lurking.contains(&at);
+        if fault.waits_for.is_some() && !lurks {
+            self.lurking.push(at);
+            return self.schedule.add(fault.at + LURKS, What::Fault { at });
+        }
+        self.struck.push(at);
+        self.strikes(at, fault);
+    }
+
+    /// Something happened at a server that makes a good moment.
+    pub(super) fn moment(&mut self, server: usize, moment: Moments) {
+        if self.lurking.is_empty() {
+            return;
+        }
+        let plan = &self.plan;
+        let now = self.now;
+        for at in &self.lurking {
+            let fault = &plan[*at as usize];
+            if fault.waits_for == Some(moment) && usize::from(fault.server) == server {
+                // Right after, when this turn has carried out what it does.
+                self.schedule.add(now + fault.draw % 400, What::Fault { at: *at });
+            }
+        }
+    }
+
+    fn strikes(&mut self, at: u32, fault: Fault) {
+        self.lurking.retain(|other| *other != at);
+        story::at(self.now, fault.server + 1);
+        let took = self.begin(&fault);
+        if took {
+            story::tell(|| format!("FAULT {fault}"));
+            self.took[fault.kind as usize] += 1;
+        }
+        self.active.push(at);
+        self.schedule.add(self.now + fault.span, What::Heal { at });
+    }
+
+    /// Whether the fault has any effect; of cuts, that is known when they are over.
+    fn begin(&mut self, fault: &Fault) -> bool {
+        let (n, other) = (usize::from(fault.server), usize::from(fault.other));
+        let mut rng = Rng::new(fault.draw);
+        match fault.kind {
+            Kind::Reset => self.reset(n, other),
+            Kind::Cut | Kind::OneWay | Kind::Isolate | Kind::Clog | Kind::Burst => {
+                story::tell(|| format!("FAULT {fault}"));
+                self.each_way(fault, |way| way.cuts += 1);
+                false
+            }
+            Kind::Slow => {
+                let slow = 1_000 * 500u64.pow(rng.below(2) as u32) + rng.below(20_000);
+                self.each_way(fault, |way| way.slow += slow);
+                true
+            }
+            Kind::Refuse => {
+                self.servers[n].refuses += 1;
+                true
+            }
+            Kind::DialsLost => {
+                self.each_way(fault, |way| way.dials_lost += 1);
+                true
+            }
+            Kind::Kill => self.kill(n, &mut rng, false),
+            Kind::PowerLoss => self.kill(n, &mut rng, true),
+            Kind::AllDown => {
+                let power = rng.below(2) == 0;
+                (0..3).filter(|n| self.kill(*n, &mut rng, power)).count() > 0
+            }
+            Kind::Storm => {
+                self.servers[n].storm = 2 + rng.below(8) as u32;
+                self.kill(n, &mut rng, false)
+            }
+            Kind::Pause => self.pause(n, fault.span),
+            Kind::Rate => self.set_rate(n, 900 + rng.below(201)),
+            Kind::WallJump => {
+                self.servers[n].wall_ms += rng.below(7_200_000) as i64 - 3_600_000;
+                true
+            }
+            Kind::SlowSync => {
+                self.servers[n].slow_sync_us =
+                    [100_000, 2_000_000, 30_000_000][rng.below(3) as usize];
+                true
+            }
+            Kind::SyncFails => {
+                let after = rng.below(4) as u32;
+                self.servers[n].disk.fail(|failures| failures.sync_after = Some(after));
+                true
+            }
+            Kind::WritesFail => {
+                self.servers[n].disk.fail(|failures| failures.writes = true);
+                true
+            }
+            Kind::Full => {
+                self.servers[n].disk.fail(|failures| failures.full = true);
+                true
+            }
+            Kind::Flip | Kind::Wipe | Kind::RollBack => self.destroy(n, fault.kind, &mut rng),
+        }
+    }
+
+    fn each_way(&mut self, fault: &Fault, change: impl Fn(&mut Way)) {
+        let (n, other) = (usize::from(fault.server), usize::from(fault.other));
+        if fault.kind == Kind::Isolate {
+            for host in (0..=CLIENTS).filter(|host| *host != n) {
+                change(self.net.way(n, host));
+                change(self.net.way(host, n));
+            }
+            return;
+        }
+        change(self.net.way(n, other));
+        let one_way = matches!(fault.kind, Kind::OneWay | Kind::Clog);
+        if !one_way {
+            change(self.net.way(other, n));
+        }
+    }
+
+    pub(super) fn fault_ends(&mut self, at: u32) {
+        if !self.active.contains(&at) {
+            return;
+        }
+        self.active.retain(|other| *other != at);
+        let fault = self.plan[at as usize];
+        let n = usize::from(fault.server);
+        story::at(self.now, fault.server + 1);
+        story::tell(|| format!("over: {:?}", fault.kind));
+        let mut rng = Rng::new(fault.draw);
+        match fault.kind {
+            Kind::Cut | Kind::OneWay | Kind::Isolate | Kind::Clog | Kind::Burst => {
+                self.heal_ways(&fault);
+            }
+            Kind::Slow => {
+                let slow = 1_000 * 500u64.pow(rng.below(2) as u32) + rng.below(20_000);
+                self.each_way(&fault, |way| way.slow = way.slow.saturating_sub(slow));
+            }
+            Kind::Refuse => self.servers[n].refuses = self.servers[n].refuses.saturating_sub(1),
+            Kind::DialsLost => {
+                self.each_way(&fault, |way| way.dials_lost = way.dials_lost.saturating_sub(1));
+            }
+            Kind::Kill | Kind::Storm | Kind::Flip | Kind::Wipe | Kind::RollBack => self.start(n),
+            Kind::PowerLoss => self.power_on(n),
+            Kind::AllDown => (0..3).for_each(|n| self.power_on(n)),
+            Kind::Rate => drop(self.set_rate(n, 1000)),
+            Kind::SlowSync => self.servers[n].slow_sync_us = 0,
+            Kind::SyncFails => {
+                self.servers[n].disk.fail(|failures| failures.sync_after = None);
+            }
+            Kind::WritesFail => self.servers[n].disk.fail(|failures| failures.writes = false),
+            Kind::Full => self.servers[n].disk.fail(|failures| failures.full = false),
+            Kind::Reset | Kind::Pause | Kind::WallJump => {}
+        }
+    }
+
+    fn heal_ways(&mut self, fault: &Fault) {
+        let stopped = std::cell::Cell::new(0);
+        self.each_way(fault, |way| {
+            way.cuts = way.cuts.saturating_sub(1);
+            stopped.set(stopped.get() + std::mem::take(&mut way.stopped));
+        });
+        if stopped.get() > 0 {
+            self.took[fault.kind as usize] += 1;
+        }
+        self.net.release(self.now, &mut self.schedule);
+    }
+
+    fn reset(&mut self, n: usize, other: usize) -> bool {
+        let hosts = [n as u8, other as u8];
+        let places = self.net.places(|end| end.open && hosts.contains(&end.owner.host));
+        let mut any = false;
+        for place in places.iter().filter(|place| place.side == 0) {
+            let both = places.iter().any(|p| p.slot == place.slot && p.side == 1);
+            if both {
+                any = true;
+                // To both ends, as from a router in between.
+                for side in 0..2 {
+                    let from = super::network::Place { side, ..*place };
+                    self.net.send(from, Message::Reset, self.now, &mut self.schedule);
+                }
+            }
+        }
+        any
+    }
+
+    /// Ends a process at any place of its turn: nothing of its batch written, some of it synced,
+    /// all of it synced and nothing said.
+    pub(super) fn kill(&mut self, n: usize, rng: &mut Rng, power: bool) -> bool {
+        let stage = rng.below(5) as u32;
+        let (seed, keeps) = (rng.next_u64(), rng.below(3));
+        let now = self.now;
+        let server = &mut self.servers[n];
+        if server.process.is_none() && !power {
+            return false;
+        }
+        if let Some(process) = &mut server.process
+            && server.busy == Busy::Storing
+            && stage > 0
+        {
+            server.disk.fail(|failures| failures.syncs_left = Some(stage - 1));
+            let (now, wall) = (server.clock.read(now), postern::moment::WallTime(0));
+            // Whatever it would do after that, it does not live to do.
+            drop(process.store_all(now, wall));
+        }
+        server.disk.fail(|failures| failures.syncs_left = None);
+        self.ends_life(n, !power);
+        if power {
+            let server = &mut self.servers[n];
+            server.powered = false;
+            let mut picks = Rng::new(seed);
+            server.disk = server.disk.crash(|| match keeps {
+                0 => false,
+                1 => true,
+                _ => picks.below(2) == 0,
+            });
+        }
+        true
+    }
+
+    fn power_on(&mut self, n: usize) {
+        if !self.servers[n].for_good {
+            self.servers[n].powered = true;
+            self.net.release(self.now, &mut self.schedule);
+            self.start(n);
+        }
+    }
+
+    /// A process that was just started dies again, while a storm lasts.
+    pub(super) fn deaths_of_storm(&mut self, n: usize) {
+        let server = &mut self.servers[n];
+        if server.storm > 0 && !self.calm {
+            server.storm -= 1;
+            let delay = 1_000 + self.rng.below(400_000);
+            let at = self.plan.len() as u32;
+            let kind = Kind::Kill;
+            let (server, other, draw) = (n as u8, n as u8, self.rng.next_u64());
+            let span = 1_000 + self.rng.below(200_000);
+            let at_time = self.now + delay;
+            self.plan.push(Fault { at: at_time, waits_for: None, kind, server, other, span, draw });
+            self.schedule.add(at_time, What::Fault { at });
+        }
+    }
+
+    fn pause(&mut self, n: usize, span: u64) -> bool {
+        let server = &mut self.servers[n];
+        if server.process.is_none() || server.paused {
+            return false;
+        }
+        server.paused = true;
+        server.pauses += 1;
+        server.wake_at = u64::MAX;
+        let what = What::Resume { server: n as u8, serial: server.pauses };
+        self.schedule.add(self.now + span, what);
+        true
+    }
+
+    fn set_rate(&mut self, n: usize, rate: u64) -> bool {
+        let now = self.now;
+        let server = &mut self.servers[n];
+        server.rate = rate;
+        server.clock.set_rate(now, rate);
+        self.run(n);
+        true
+    }
+
+    /// Damages a disk, unless what was answered could be lost for good: everything must be on
+    /// the disks of a majority of the members besides, and only one disk is lost at a time.
+    fn destroy(&mut self, n: usize, kind: Kind, rng: &mut Rng) -> bool {
+        if self.destroyed && !self.is_whole() {
+            return false;
+        }
+        if !self.may_lose(n) {
+            return false;
+        }
+        let id = self.servers[n].disk_id.expect("a disk that may be lost was used");
+        let old = if kind == Kind::RollBack { self.old_copy(n) } else { None };
+        if kind == Kind::RollBack && old.is_none() {
+            return false;
+        }
+        self.destroyed = true;
+        self.ends_life(n, true);
+        match (kind, old) {
+            (Kind::Flip, _) => {
+                let disk = self.servers[n].disk.clone();
+                self.checks.damages(id, &disk, false);
+                flip(&disk, rng);
+            }
+            (_, Some(old)) => {
+                let server = &mut self.servers[n];
+                self.checks.damages(id, &server.disk, false);
+                server.disk = old;
+            }
+            (_, None) => self.lose(n),
+        }
+        true
+    }
+
+    /// A copy of a life that the others are sure to know a later one of.
+    fn old_copy(&mut self, n: usize) -> Option<MemoryDisk> {
+        let process = self.servers[n].process.as_ref()?;
+        let identity = process.store.identity();
+        let (disk, incarnation) = (identity.disk, identity.incarnation);
+        let known = (0..3).filter(|other| *other != n).all(|other| {
+            self.servers[other].process.as_ref().is_some_and(|process| {
+                let seen = process.store.identity().seen(disk);
+                seen >= Some(incarnation) && !process.store.has_unsealed()
+            })
+        });
+        let copies = &self.servers[n].copies;
+        // One that was alone when it was copied leads before it hears that it is old.
+        let may = |copy: &Copied| copy.start + 1 < incarnation.0 && copy.members > 1;
+        let old = copies.iter().find(|copy| may(copy));
+        old.filter(|_| known).map(|copy| copy.disk.copied())
+    }
+
+    /// Whether the group can do without this server's disk.
+    pub(super) fn may_lose(&mut self, n: usize) -> bool {
+        let Some(config) = self.checks.config else { return false };
+        if self.servers[n].disk_id.is_none() {
+            return false;
+        }
+        // No change of the members may be under way anywhere.
+        let answered = self.checks.answered.len() as u64;
+        let settled = self.servers.iter().enumerate().all(|(at, server)| match &server.process {
+            Some(process) => process.mirror.newest_config().is_none_or(|(at, _)| at.0 <= answered),
+            None => at == n,
+        });
+        if !settled {
+            return false;
+        }
+        let mut intact = 0;
+        for member in config.members().filter(|member| member.id.slot() != n) {
+            let server = &self.servers[member.id.slot()];
+            if server.disk_id == Some(member.disk) {
+                intact += usize::from(self.checks.keeps_all(member.disk, &server.disk));
+            }
+        }
+        intact >= config.majority()
+    }
+
+    /// All three run, and are members with the disks that they have, and everyone knows.
+    pub(super) fn is_whole(&self) -> bool {
+        let Some(config) = self.checks.config else { return false };
+        self.servers.iter().enumerate().all(|(n, server)| {
+            let member = config.member(super::world::id(n));
+            server.process.is_some()
+                && server.disk_id.is_some()
+                && member.map(|member| member.disk) == server.disk_id
+        })
+    }
+
+    /// One server is killed, cut off or stopped, and stays so.
+    pub(super) fn lose_for_good(&mut self, n: usize, how: u64) {
+        match how {
+            0 => {
+                self.servers[n].for_good = true;
+                self.ends_life(n, true);
+            }
+            1 => {
+                for host in (0..=CLIENTS).filter(|host| *host != n) {
+                    self.net.way(n, host).cuts += 1;
+                    self.net.way(host, n).cuts += 1;
+                }
+            }
+            _ => {
+                self.servers[n].paused = true;
+                self.servers[n].pauses += 1;
+                self.servers[n].wake_at = u64::MAX;
+            }
+        }
+    }
+
+    /// All faults end, and everything that is down is started.
+    pub(super) fn calm_down(&mut self) {
+        self.calm = true;
+        self.lurking.clear();
+        for at in self.active.clone() {
+            self.fault_ends(at);
+        }
+        for n in 0..3 {
+            self.servers[n].storm = 0;
+            self.power_on(n);
+            if self.servers[n].busy != Busy::No {
+                let what = What::Synced { server: n as u8, life: self.servers[n].life };
+                self.schedule.add(self.now + 1_000, what);
+            }
+            let (paused, serial) = (self.servers[n].paused, self.servers[n].pauses);
+            if paused {
+                let what = What::Resume { server: n as u8, serial };
+                self.schedule.add(self.now, what);
+            }
+        }
+    }
+}
+
+fn flip(disk: &MemoryDisk, rng: &mut Rng) {
+    let paths = disk.paths();
+    // Mostly the log: it is the largest target.
+    let path = match rng.below(4) {
+        0 => &paths[rng.below(paths.len() as u64) as usize],
+        _ => SEGMENT,
+    };
+    if !paths.iter().any(|known| known == path) {
+        return;
+    }
+    disk.edit(path, |bytes| {
+        if !bytes.is_empty() {
+            let at = rng.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << rng.below(8);
+        }
+    });
+}
