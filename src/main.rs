@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     let done = match &options.command {
         Command::Check(options) => commands::check::run(options),
         Command::Demo(options) => commands::demo::run(options),
+        Command::Handover(options) => commands::handover::run(options),
         Command::Init(options) => commands::init::run(options),
         Command::Serve(options) => {
             commands::serve::give_memory_back();

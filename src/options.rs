@@ -44,6 +44,12 @@ pub enum Command {
         "was set aside.\n\nExample:\n  postern check --data data1",
     ))]
     Check(Check),
+    /// Asks the primary to give its role to a backup, before planned work on its machine.
+    #[command(after_help = concat!(
+        "Nothing that was answered is lost, and clients wait some milliseconds. SIGTERM to the ",
+        "primary does the same first.\n\nExample:\n  postern handover --config postern.toml",
+    ))]
+    Handover(Handover),
 }
 
 /// Options of `postern demo`.
@@ -102,6 +108,14 @@ pub struct Check {
     /// The data directory, or a folder below its `set-aside`.
     #[arg(long)]
     pub data: PathBuf,
+}
+
+/// Options of `postern handover`.
+#[derive(Debug, Args)]
+pub struct Handover {
+    /// The config file of the group; its secret lets an operator in.
+    #[arg(long, default_value = "postern.toml")]
+    pub config: PathBuf,
 }
 
 #[cfg(test)]

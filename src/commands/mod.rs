@@ -2,11 +2,13 @@
 
 pub mod check;
 pub mod demo;
+pub mod handover;
 pub mod init;
 pub mod serve;
 pub mod status;
 
 mod ask;
+mod operator;
 
 pub use ask::{Answer, ask_status};
 

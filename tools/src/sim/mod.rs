@@ -1,9 +1,9 @@
 //! Whole groups in virtual time: three real nodes on disks and links that fail as real ones do,
 //! and a crowd of clients. Everything random comes from the seed.
 //!
-//! In the order to read them: `run` (the command), `world` (the loop), `lives`, `process` (one server and
-//! its turn), `network`, `clock`, `clients`; `faults` (the plan) and `strike` (carrying it out);
-//! `checks`, `mirror` and `history` (what must be true).
+//! In the order to read them: `run` (the command), `world` (the loop), `lives`, `process` (one
+//! server and its turn), `network`, `clock`, `clients`; `faults` (the plan) and `strike` (carrying
+//! it out); `checks`, `mirror` and `history` (what must be true).
 
 mod checks;
 mod clients;
