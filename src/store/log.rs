@@ -23,7 +23,8 @@ pub(super) struct Segment<F> {
 }
 
 impl<F> Segment<F> {
-    fn next(&self) -> Index {
+    /// The place after its last entry.
+    pub(super) fn next(&self) -> Index {
         Index(self.first.0 + self.offsets.len() as u64)
     }
 

@@ -24,6 +24,7 @@ mod log;
 #[cfg(any(test, feature = "simulate"))]
 pub mod memory;
 mod recovery;
+mod salvage;
 mod segment;
 mod vote;
 
@@ -57,6 +58,12 @@ pub enum OpenError {
 impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> OpenError {
         OpenError::Io(error)
+    }
+}
+
+impl OpenError {
+    fn newer(version: u32) -> OpenError {
+        OpenError::Refused(format!("its format {version} needs a newer version of postern"))
     }
 }
 
@@ -126,9 +133,7 @@ impl<D: Disk> Store<D> {
         let found = Identity::read(&disk)?;
         match &found {
             Found::Newer(version) => {
-                return Err(OpenError::Refused(format!(
-                    "its format {version} needs a newer version of postern"
-                )));
+                return Err(OpenError::newer(*version));
             }
             Found::Good(identity) => refuse_foreign(identity, expected)?,
             Found::Nothing | Found::Damaged(_) => {}
@@ -193,7 +198,7 @@ impl<D: Disk> Store<D> {
         expected: &Identity,
         set_aside: Option<SetAside>,
     ) -> Result<Opened<D>, OpenError> {
-        let vote = VoteFile::create(&disk)?;
+        let vote = VoteFile::create(&disk, Vote::default())?;
         disk.make_folder(LOG)?;
         let log = Log::create(&disk, LOG, Index(1))?;
         disk.sync_folder(".")?;

@@ -91,9 +91,6 @@ pub(super) fn read<D: Disk>(
         named_config: Index::ZERO,
         configs: Configs::default(),
     };
-    if let Some(named) = named.filter(|named| !names.contains(named)) {
-        reading.damage.push(format!("{}: it is missing", path(folder, named)));
-    }
     let mut place = Place { last: Position::default(), config: Some(Index::ZERO) };
     for (at, &first) in names.iter().enumerate() {
         let path = path(folder, first);
@@ -116,6 +113,10 @@ pub(super) fn read<D: Disk>(
             reading.damage.push(format!("{path}: at byte {at}: {why}"));
         }
         reading.segments.push(found);
+    }
+    // Last: what comes before it is as good as it was.
+    if let Some(named) = named.filter(|named| !names.contains(named)) {
+        reading.damage.push(format!("{}: it is missing", path(folder, named)));
     }
     Ok(reading)
 }

@@ -23,7 +23,7 @@ fn batches(disk: &impl Disk) -> Vec<usize> {
 }
 
 /// Flips a bit of the record that a batch of the first segment begins with.
-fn harm_batch(disk: &MemoryDisk, batch: usize) {
+pub(super) fn harm_batch(disk: &MemoryDisk, batch: usize) {
     let at = batches(disk)[batch] + segment::HEADER_BYTES + 10;
     disk.edit(FIRST, |bytes| bytes[at] ^= 1);
 }
