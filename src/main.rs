@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => commands::demo::run(options),
         Command::Handover(options) => commands::handover::run(options),
         Command::Init(options) => commands::init::run(options),
+        Command::Recover(options) => commands::recover::run(options),
         Command::Serve(options) => {
             commands::serve::give_memory_back();
             commands::serve::run(options)

@@ -14,14 +14,15 @@ pub(super) fn call(settings: &Settings, slot: usize) -> io::Result<Call> {
     let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
     for address in &settings.addresses[slot] {
         match connect(*address) {
-            Ok(stream) => return Call::begin(stream, &settings.secret, settings.group),
+            Ok(stream) => return shake(settings, stream),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+/// Connects to who listens at an address, whoever that is.
+pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     if stream.local_addr()? == stream.peer_addr()? {
         // A port that is free may be taken by the call itself: nobody listens there.
@@ -32,7 +33,12 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Whether a server did not answer in time.
+/// Makes sure that a server of the group listens there.
+pub(super) fn shake(settings: &Settings, stream: TcpStream) -> io::Result<Call> {
+    Call::begin(stream, &settings.secret, settings.group)
+}
+
+/// Whether somebody did not answer in time.
 pub(super) fn is_silence(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
