@@ -163,6 +163,11 @@ impl Term {
         Term(u64::from(next.expect("lineages ran out")) << LINEAGE_SHIFT)
     }
 
+    /// The term of the entry that begins this term's lineage.
+    pub fn beginning(self) -> Term {
+        Term(u64::from(self.lineage()) << LINEAGE_SHIFT)
+    }
+
     /// Whether this is the term of an entry that begins a lineage, before any election in it.
     pub fn begins_lineage(self) -> bool {
         self.lineage() > 0 && self.0 & ((1 << LINEAGE_SHIFT) - 1) == 0

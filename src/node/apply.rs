@@ -1,7 +1,7 @@
 //! Answered entries become state, and answers to those who wait for them.
 
 use super::requests::{exists, no_such_user, wrong_password};
-use super::session::{Step, Task};
+use super::session::{Step, Task, write_unknown};
 use super::{Context, Fatal, Node, Pending};
 use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
 use crate::mailbox::{Change, Outcome};
@@ -66,7 +66,12 @@ impl Node {
         // One that is being closed was told that it is; its change counts all the same.
         let open = self.sessions.get_mut(&id).filter(|session| !session.closing);
         let Some(session) = open else { return };
-        let write = |out: &mut Vec<u8>| write_outcome(out, change, outcome);
+        // Taken before a drop left fewer copies than the settings ask for.
+        let few = self.replica.has_too_few_copies();
+        let write = |out: &mut Vec<u8>| match few {
+            true => write_unknown(out),
+            false => write_outcome(out, change, outcome),
+        };
         if let Step::Logged(task) = &session.step {
             let deletes = matches!(task, Task::Delete { .. }) && outcome == Outcome::Done;
             self.finish(now, id, write);

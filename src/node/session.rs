@@ -114,18 +114,14 @@ impl Session {
     /// Answers what is owed to a session that is closed now: a change that is logged may or may
     /// not take effect. Whether a task is left that changed nothing.
     pub(super) fn answer_unknown(&mut self) -> bool {
-        let unknown = |out: &mut Vec<u8>| {
-            let words = "this change may or may not take effect";
-            protocol::error(out, Code::UnknownOutcome, words);
-        };
         for slot in self.slots.drain(..) {
             match slot {
-                Slot::Logged(_) => unknown(&mut self.out),
+                Slot::Logged(_) => write_unknown(&mut self.out),
                 Slot::Ready(bytes) => self.out.extend_from_slice(&bytes),
             }
         }
         match std::mem::take(&mut self.step) {
-            Step::Logged(_) => unknown(&mut self.out),
+            Step::Logged(_) => write_unknown(&mut self.out),
             Step::Idle | Step::Showing { .. } | Step::Listing { .. } => {}
             Step::Queued(_) | Step::Reading(_) | Step::Checking { .. } | Step::Hashing { .. } => {
                 return true;
@@ -147,4 +143,10 @@ impl Session {
             self.slots.pop_front();
         }
     }
+}
+
+/// The answer to a change of which nobody can say yet whether it counts.
+pub(super) fn write_unknown(out: &mut Vec<u8>) {
+    let words = "this change may or may not take effect";
+    protocol::error(out, Code::UnknownOutcome, words);
 }

@@ -39,7 +39,8 @@ impl Replica {
         } else {
             self.withdraw(now, wall, &config, out)
         };
-        if !wrote && self.cut_off(now) {
+        // What a promise holds back comes soon: who stepped down before could not be replaced.
+        if !wrote && !self.withholds && self.cut_off(now) {
             self.note(Rule::SteppedDownUnheard);
             self.step_down("a majority of the members is not heard", out);
         }
@@ -176,6 +177,10 @@ impl Replica {
         {
             primary.drops.retain(|(_, at)| now < *at + PENALTY_WINDOW + PENALTY_TIME);
             primary.drops.push((member.id, now));
+        }
+        if self.is_penalized(member.id, now) {
+            self.note(Rule::Penalized);
+            log::warn!("server {} is not added again for a while", member.id);
         }
         self.append_config(self.vote.term, wall, config.without(member.id), out);
         true

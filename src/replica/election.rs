@@ -71,7 +71,8 @@ impl Replica {
             let peer = self.peer(member.id).and_then(|peer| peer.heard);
             peer.is_none_or(|heard| now >= heard + self.silence())
         });
-        if heard || self.may_stand().is_none() || !(gone || silent) {
+        let able = self.may_stand().is_some() && !self.awaits_lineage(now);
+        if heard || !able || !(gone || silent) {
             if heard {
                 self.standing.lost = 0;
             }
@@ -203,7 +204,7 @@ impl Replica {
                 candidacy.real || mine > (ask.last, std::cmp::Reverse(from.id))
             }
         };
-        let granted = free && !led && self.may_lead(&ask);
+        let granted = free && !led && !self.awaits_lineage(now) && self.may_lead(&ask);
         out.send(link, Packet::PreVote { term: ask.term, granted, own });
         match (granted, led) {
             (true, _) => {}

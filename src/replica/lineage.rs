@@ -26,9 +26,16 @@ impl Beginning {
     /// term it has heard of.
     pub fn new(me: Member, newest: Term, last: Position, gate_open: bool) -> Beginning {
         let term = newest.max(last.term).next_lineage(me.id);
+        // Nobody else can be elected in this term.
+        let vote = Vote { term, given: Some(me), founder: Some(me.disk) };
+        Beginning::again(me, vote, last, gate_open)
+    }
+
+    /// How `me` goes on with the lineage of a vote that is stored, behind `last`.
+    fn again(me: Member, vote: Vote, last: Position, gate_open: bool) -> Beginning {
         let mut config = Config::new([me], gate_open);
         config.branch = Some(last);
-        Beginning { term, config, vote: Vote { term, given: None, founder: Some(me.disk) } }
+        Beginning { term: vote.term.beginning(), config, vote }
     }
 }
 
@@ -47,6 +54,19 @@ impl Replica {
         }
     }
 
+    /// A later lineage is followed only after `T` without a primary of the own one: in an election,
+    /// or just after a start, a healthy group looks like one that has nobody. A blank server has
+    /// nothing to wait for.
+    pub(super) fn may_follow_lineage(&mut self, now: Moment) -> bool {
+        let since = *self.later_lineage.get_or_insert(now);
+        self.shape.config().is_none() || now >= since + self.silence()
+    }
+
+    /// Who has met a later lineage neither stands nor votes until it is clear which one counts.
+    pub(super) fn awaits_lineage(&self, now: Moment) -> bool {
+        self.later_lineage.is_some_and(|since| now < since + self.silence())
+    }
+
     /// Takes what a hello says of terms: a higher one of the own lineage, or a higher lineage.
     pub(super) fn adopt_hello(&mut self, now: Moment, hello: &Hello, link: LinkId, out: &mut Out) {
         if hello.term.lineage() <= self.vote.term.lineage() {
@@ -55,6 +75,7 @@ impl Replica {
         let number = hello.term.lineage();
         log::warn!("server {} has begun history {number}: it is followed", hello.from);
         self.note(Rule::LineageFollowed);
+        self.later_lineage = None;
         self.step_down("there is a later history", out);
         self.set_vote(Vote { term: hello.term, given: None, founder: hello.founder }, out);
         self.greet_anew(now, Some(link), out);
@@ -104,9 +125,27 @@ impl Replica {
         let gate = self.config().is_some_and(|config| config.gate_open);
         let begin = Beginning::new(self.me, self.vote.term, self.shape.last(), gate);
         self.step_down("this server goes on alone", out);
+        self.begin(now, wall, begin, out);
+    }
+
+    /// A crash may have come when the vote of a lineage that this server begins was stored, and
+    /// not yet its entry. Others may follow it already, so there is no way back. Only what was
+    /// stored here counts: an old copy hears of lineages that it began in a later life.
+    pub(super) fn complete_lineage(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
+        if !std::mem::take(&mut self.lineage_begun) {
+            return;
+        }
+        let gate = self.config().is_some_and(|config| config.gate_open);
+        let begin = Beginning::again(self.me, self.vote, self.shape.last(), gate);
+        log::warn!("the history {} that was begun here is gone on with", begin.term.lineage());
+        self.note(Rule::LineageCompleted);
+        self.begin(now, wall, begin, out);
+    }
+
+    fn begin(&mut self, now: Moment, wall: WallTime, begin: Beginning, out: &mut Out) {
         self.append_config(begin.term, wall, begin.config, out);
         self.vote = begin.vote;
         self.greet_anew(now, None, out);
-        self.stand_for_votes(now, begin.term.next(), out);
+        self.stand_for_votes(now, begin.vote.term.next(), out);
     }
 }

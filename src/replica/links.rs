@@ -33,7 +33,8 @@ impl Replica {
     }
 
     pub(super) fn on_accepted(&mut self, now: Moment, link: LinkId, out: &mut Out) {
-        if self.pending.len() >= UNKNOWN_LINKS_MAX {
+        let unknown = self.pending.iter().filter(|pending| pending.dialled.is_none()).count();
+        if unknown >= UNKNOWN_LINKS_MAX {
             return out.push(Effect::Close(link, Closing::Silent));
         }
         self.await_hello(now, link, None);
@@ -46,7 +47,7 @@ impl Replica {
 
     fn hello(&mut self, to: ServerId) -> Hello {
         self.hellos += 1;
-        let begun = self.pending.iter().any(|pending| pending.dialled == Some(to));
+        let begun = self.is_greeting(to);
         let linked = self.peer(to).is_some_and(|peer| peer.link.is_some());
         Hello {
             shared: self.shared,
@@ -60,6 +61,11 @@ impl Replica {
             founder: self.vote.founder,
             last: self.shape.position(self.stored),
         }
+    }
+
+    /// Whether a dial to this server was taken, and its hello has not come.
+    pub(super) fn is_greeting(&self, id: ServerId) -> bool {
+        self.pending.iter().any(|pending| pending.dialled == Some(id))
     }
 
     pub(super) fn on_dial_failed(&mut self, now: Moment, to: ServerId, refused: bool) {
@@ -81,8 +87,7 @@ impl Replica {
     /// After a dial that came to nothing: again, later each time, if no other is under way.
     fn dial_later(&mut self, now: Moment, at: usize) {
         let longest = self.silence() / 2;
-        let id = self.peers[at].id;
-        let begun = self.pending.iter().any(|pending| pending.dialled == Some(id));
+        let begun = self.is_greeting(self.peers[at].id);
         let dialling = &mut self.peers[at].dialling;
         if dialling.under_way > 0 || begun {
             return;
@@ -93,10 +98,12 @@ impl Replica {
     }
 
     fn dial_now(&mut self, now: Moment, at: usize, out: &mut Out) {
+        let begun = self.is_greeting(self.peers[at].id);
         let peer = &mut self.peers[at];
-        let first = peer.dialling.under_way == 0;
+        let first = peer.dialling.under_way == 0 && !begun;
         peer.dialling.under_way += 1;
-        // A dying process still listens for a moment, and takes a dial that it never answers.
+        // A dying process still listens for a moment, and takes a dial that it never answers: it
+        // gets a second one beside it, and no more.
         peer.dialling.next = first.then_some(now + DIAL_UNDECIDED_TIME);
         out.push(Effect::Dial(peer.id));
     }
@@ -235,9 +242,13 @@ impl Replica {
             if hello.process == self.process {
                 // Our own hello: no other server listens there.
                 out.push(Effect::Close(link, Closing::Nonsense));
-                return self.on_reached_itself(now, dialled);
+                return self.on_reached_itself(now, Some(hello.to));
             }
             self.refuse(link, Some(hello.from.id), why, out);
+            return self.on_dial_ended(now, dialled, false, out);
+        }
+        if hello.term.lineage() > self.vote.term.lineage() && !self.may_follow_lineage(now) {
+            out.push(Effect::Close(link, Closing::Spare));
             return self.on_dial_ended(now, dialled, false, out);
         }
         if dialled.is_none() {

@@ -7,8 +7,8 @@
 //!
 //! In the order to read them: `event` (the surface), `packet`, `members` and `shape` (what is
 //! agreed on), `peer` and `links` (who is there), `election`, `primary`, `changes` (of the
-//! members, by the primary), `backup`, `handover`, `lineage`, `survivor`; `rules` names what can be
-//! decided.
+//! members, by the primary), `backup`, `handover`, `lineage`, `survivor`; `view` (what
+//! others see of it); `rules` names what can be decided.
 
 mod backup;
 mod changes;
@@ -27,6 +27,7 @@ mod search;
 mod shape;
 mod survivor;
 mod timers;
+mod view;
 
 pub use event::{Aside, Closing, Effect, Event, LogReader, Mark, Out};
 pub use lineage::Beginning;
@@ -49,7 +50,6 @@ use handover::{Handover, Syncs};
 use links::Pending;
 use peer::Peer;
 use primary::Primary;
-use std::time::Duration;
 use survivor::Evidence;
 use timers::{Timer, Timers};
 
@@ -140,6 +140,10 @@ pub struct Replica {
     left: bool,
     decisions: Decisions,
 
+    /// The vote of this server's own lineage was found stored, the entry that begins it was not.
+    lineage_begun: bool,
+    /// Since when a later lineage has been met and not followed, with no primary of the own one.
+    later_lineage: Option<Moment>,
     vote: Vote,
     /// `vote` is on disk. What is said in its term waits for that.
     vote_stored: bool,
@@ -176,6 +180,9 @@ impl Replica {
         let stored = setup.shape.last().index;
         let others = ServerId::all(setup.shared.servers).filter(|id| *id != setup.me.id);
         let mut timers = Timers::default();
+        let founder =
+            setup.vote.founder == Some(setup.me.disk) && setup.vote.given == Some(setup.me);
+        let held = setup.shape.last().term.lineage() == setup.vote.term.lineage();
         timers.set(Timer::Ping, now);
         Replica {
             me: setup.me,
@@ -190,6 +197,8 @@ impl Replica {
             stop_said: false,
             left: false,
             decisions: Decisions::default(),
+            lineage_begun: founder && !held,
+            later_lineage: None,
             vote: setup.vote,
             vote_stored: true,
             shape: setup.shape,
@@ -298,118 +307,8 @@ impl Replica {
         peers.chain(pending).chain(self.timers.next()).min()
     }
 
-    /// This server.
-    pub fn me(&self) -> Member {
-        self.me
-    }
-
-    /// The current term.
-    pub fn term(&self) -> Term {
-        self.vote.term
-    }
-
-    /// What this server is to the group.
-    pub fn standpoint(&self) -> Standpoint {
-        match &self.role {
-            Role::Primary(_) => Standpoint::Primary,
-            Role::Candidate(_) => Standpoint::Candidate,
-            Role::Follower(_) => match self.shape.config() {
-                None => Standpoint::Blank,
-                Some((_, config)) if config.has(self.me) => Standpoint::Backup,
-                Some(_) => Standpoint::Learner,
-            },
-        }
-    }
-
-    /// The primary that this server is, or hears, if any.
-    pub fn primary(&self, now: Moment) -> Option<Member> {
-        match &self.role {
-            Role::Primary(_) => Some(self.me),
-            Role::Candidate(_) => None,
-            Role::Follower(following) => {
-                following.primary.filter(|member| self.hears(*member, now))
-            }
-        }
-    }
-
-    /// The newest config.
-    pub fn config(&self) -> Option<&Config> {
-        self.shape.config().map(|(_, config)| config)
-    }
-
-    /// Whether clients are let in, as far as this server can know.
-    pub fn gate_open(&self) -> bool {
-        // A later config follows only when the one before is committed.
-        self.shape.config_up_to(self.answered).is_some_and(|config| config.gate_open)
-            || self.shape.config_before().is_some_and(|config| config.gate_open)
-    }
-
-    /// The last index, stored or not.
-    pub fn last(&self) -> Index {
-        self.shape.last().index
-    }
-
-    /// Raft's commit index, as far as this server knows it.
-    pub fn committed(&self) -> Index {
-        self.committed
-    }
-
-    /// How far entries may be applied.
-    pub fn answered(&self) -> Index {
-        self.answered
-    }
-
-    /// Whether there are fewer members than `min_copies` asks for.
-    pub fn has_too_few_copies(&self) -> bool {
-        self.config().map_or(0, Config::count) < usize::from(self.shared.copies_min)
-    }
-
-    /// Whether this server, a member, can't go on without one that it has lost: only a person can
-    /// know that the others are gone for good.
-    pub fn may_be_last(&self) -> bool {
-        let able = self.may_stand().is_some() || matches!(self.role, Role::Primary(_));
-        !able && self.config().is_some_and(|config| config.has(self.me))
-    }
-
-    /// `T`.
-    pub fn silence(&self) -> Duration {
-        Duration::from_millis(u64::from(self.shared.silence_ms))
-    }
-
-    /// How often each rule has decided here.
-    pub fn decisions(&self) -> Decisions {
-        self.decisions
-    }
-
     fn note(&mut self, rule: Rule) {
         self.decisions.note(rule);
-    }
-
-    /// Whom this server has an open link to.
-    pub fn linked(&self) -> impl Iterator<Item = Member> + '_ {
-        self.peers.iter().filter_map(|peer| peer.link.as_ref().map(|link| link.member))
-    }
-
-    /// How this server knows the other one, for `STATUS`.
-    pub fn peer_state(&self, id: ServerId, now: Moment) -> &'static str {
-        let Some(peer) = self.peers.iter().find(|peer| peer.id == id) else {
-            return if id == self.me.id { "self" } else { "-" };
-        };
-        match &peer.link {
-            None => "lost",
-            Some(_) if peer.bearing.stopping => "stopping",
-            Some(_) if self.is_penalized(id, now) => "penalty",
-            Some(link) if self.config().is_some_and(|config| config.has(link.member)) => "member",
-            Some(_) => "learner",
-        }
-    }
-
-    /// On a primary: how many entries the other server has not acknowledged.
-    pub fn peer_behind(&self, id: ServerId) -> Option<u64> {
-        let Role::Primary(primary) = &self.role else { return None };
-        let link = self.peer(id)?.link.as_ref()?;
-        let stored = primary.progress(link.member).map_or(Index::ZERO, |p| p.stored);
-        Some(self.last().0 - stored.0)
     }
 
     fn peer(&self, id: ServerId) -> Option<&Peer> {
@@ -460,6 +359,10 @@ impl Replica {
         self.restless = false;
         self.tick_links(now, out);
         self.tick_stop(now, out);
+        self.complete_lineage(now, wall, out);
+        if self.later_lineage.is_some() && self.is_healthy(now) {
+            self.later_lineage = None;
+        }
         self.tick_survivor(now, wall, out);
         self.tick_election(now, wall, out);
         match self.role {
@@ -566,6 +469,7 @@ impl Replica {
         self.timers.clear(Timer::Round);
         self.timers.clear(Timer::Batch);
         self.timers.clear(Timer::Handover);
+        self.timers.clear(Timer::Promise);
         self.handover = None;
         if matches!(self.role, Role::Primary(_)) {
             log::warn!("no longer primary: {why}");

@@ -80,11 +80,19 @@ impl Primary {
         self.round + 1
     }
 
-    fn remember(&mut self, member: Member, next: Index) -> &mut Progress {
+    fn remember(
+        &mut self,
+        member: Member,
+        next: Index,
+        stays: impl Fn(Member) -> bool,
+    ) -> &mut Progress {
         let at = self.progress.iter().position(|progress| progress.member == member);
         let at = at.unwrap_or_else(|| {
             if self.progress.len() >= REMEMBERED_MAX {
-                self.progress.remove(0);
+                // Of those that only came and went; whoever is there has a place.
+                let strange = |known: &Progress| !stays(known.member);
+                let gone = self.progress.iter().position(strange).unwrap_or(0);
+                self.progress.remove(gone);
             }
             self.progress.push(Progress {
                 member,
@@ -154,9 +162,15 @@ impl Replica {
     }
 
     pub(super) fn on_linked(&mut self, member: Member, process: ProcessId) {
+        let config = self.shape.config().map(|(_, config)| *config);
+        let peers = &self.peers;
+        let stays = |member: Member| {
+            config.is_some_and(|config| config.has(member))
+                || peers.iter().any(|peer| peer.is_linked(member))
+        };
         if let Role::Primary(primary) = &mut self.role {
             let next = primary.term_start;
-            let progress = primary.remember(member, next);
+            let progress = primary.remember(member, next, stays);
             progress.reset(next);
             progress.process = Some(process);
         }

@@ -49,10 +49,11 @@ pub enum Rule {
     Promised,
     PromiseAwaited,
     WentOnAlone,
+    LineageCompleted,
 }
 
 /// How many rules there are.
-pub(super) const RULES: usize = Rule::WentOnAlone as usize + 1;
+pub(super) const RULES: usize = Rule::LineageCompleted as usize + 1;
 
 impl Rule {
     /// All of them, in the order of [`Decisions`].
@@ -101,6 +102,7 @@ impl Rule {
         Rule::Promised,
         Rule::PromiseAwaited,
         Rule::WentOnAlone,
+        Rule::LineageCompleted,
     ];
 }
 

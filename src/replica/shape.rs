@@ -14,6 +14,8 @@ pub struct Shape {
     terms: Vec<Position>,
     /// The configs from the last one that was [`Shape::settle`]d.
     configs: Vec<(Index, Config)>,
+    /// A config with an open gate is among those that were forgotten.
+    gate_was_open: bool,
 }
 
 impl Shape {
@@ -46,7 +48,8 @@ impl Shape {
     pub(super) fn settle(&mut self, committed: Index) {
         let settled = self.configs.partition_point(|(index, _)| *index <= committed);
         if settled > 1 {
-            self.configs.drain(..settled - 1);
+            let forgotten = self.configs.drain(..settled - 1);
+            self.gate_was_open |= forgotten.fold(false, |open, (_, c)| open || c.gate_open);
         }
     }
 
@@ -89,9 +92,10 @@ impl Shape {
         upto.checked_sub(1).map(|at| &self.configs[at].1)
     }
 
-    /// The config before the newest one.
-    pub(super) fn config_before(&self) -> Option<&Config> {
-        self.configs.len().checked_sub(2).map(|at| &self.configs[at].1)
+    /// Whether a config before the newest one has an open gate.
+    pub(super) fn gate_was_open(&self) -> bool {
+        let before = self.configs.len().checked_sub(2).map(|at| &self.configs[at].1);
+        self.gate_was_open || before.is_some_and(|config| config.gate_open)
     }
 }
 
@@ -153,7 +157,7 @@ mod tests {
         shape.settle(Index(3));
         assert_eq!(shape.config_up_to(Index(3)).unwrap().count(), 3);
         shape.settle(Index(5));
-        assert_eq!(shape.config_before(), None);
+        assert!(!shape.gate_was_open());
         assert_eq!(shape.config().unwrap().0, Index(4));
     }
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::names::GroupId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::time::Duration;
 
 const MS: u64 = 1_000;
 

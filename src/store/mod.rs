@@ -30,6 +30,7 @@ mod vote;
 
 pub use identity::Identity;
 pub use recovery::Torn;
+pub use segment::HEADER_BYTES;
 
 use crate::names::{DiskId, Incarnation, Index, Vote};
 use crate::record::Record;

@@ -19,7 +19,7 @@ use byteorder::{ByteOrder, LE};
 use std::io;
 
 /// Bytes of a batch header.
-pub(super) const HEADER_BYTES: usize = 32;
+pub const HEADER_BYTES: usize = 32;
 /// Bytes that stand in no UTF-8 text, and are no length of a record.
 const MAGIC: [u8; 4] = [0xff, 0xc0, 0xfe, 0x80];
 

@@ -127,11 +127,15 @@ impl Crowd {
         for number in 0..count {
             schedule.add(rng.below(2_000_000), What::Client { client: number, serial: 0 });
         }
-        let clients = (0..count).map(client).collect();
+        Crowd { clients: (0..count).map(client).collect(), pace, ..Crowd::nobody(rng) }
+    }
+
+    /// A crowd of none.
+    pub(super) fn nobody(rng: Rng) -> Crowd {
         Crowd {
-            clients,
+            clients: Vec::new(),
             rng,
-            pace,
+            pace: 1_000_000,
             patience: PATIENCE,
             passwords: [0; 4],
             history: History::new(),

@@ -27,6 +27,12 @@ pub(super) enum Kind {
     DialsLost,
     /// kill -9.
     Kill,
+    /// SIGTERM: it hands over, is dropped, and ends.
+    Stop,
+    /// SIGTERM to all three at once.
+    StopAll,
+    /// An operator asks for a handover.
+    HandOver,
     /// The machine is off, unsynced bytes are lost in part.
     PowerLoss,
     /// All three at once: killed, or without power.
@@ -56,7 +62,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 23] = [
+    pub(super) const ALL: [Kind; 26] = [
         Kind::Reset,
         Kind::Cut,
         Kind::OneWay,
@@ -67,6 +73,9 @@ impl Kind {
         Kind::Refuse,
         Kind::DialsLost,
         Kind::Kill,
+        Kind::Stop,
+        Kind::StopAll,
+        Kind::HandOver,
         Kind::PowerLoss,
         Kind::AllDown,
         Kind::Storm,
@@ -81,6 +90,11 @@ impl Kind {
         Kind::Wipe,
         Kind::RollBack,
     ];
+
+    /// It makes a server refuse that lives, or breaks what else `last_survivor = "auto"` trusts.
+    fn breaks_trust(self) -> bool {
+        matches!(self, Kind::Refuse | Kind::Pause | Kind::Rate)
+    }
 
     fn is_of_disks(self) -> bool {
         matches!(
@@ -100,7 +114,12 @@ impl Kind {
     fn span(self) -> u64 {
         match self {
             Kind::Burst => 300_000,
-            Kind::Kill | Kind::AllDown | Kind::Storm | Kind::SyncFails => 5_000_000,
+            Kind::Kill
+            | Kind::Stop
+            | Kind::StopAll
+            | Kind::AllDown
+            | Kind::Storm
+            | Kind::SyncFails => 5_000_000,
             Kind::Rate => 60_000_000,
             _ => 30_000_000,
         }
@@ -145,8 +164,9 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Draws the faults of a run of `end` µs, in the order of time.
-pub(super) fn plan(seed: u64, end: u64) -> Vec<Fault> {
+/// Draws the faults of a run of `end` µs, in the order of time; `trusting` when a last survivor
+/// goes on by itself.
+pub(super) fn plan(seed: u64, end: u64, trusting: bool) -> Vec<Fault> {
     let mut rng = Rng::new(seed ^ 0xfa17);
     let (calm, disks_only) = match rng.below(20) {
         0 => (true, false),
@@ -158,6 +178,7 @@ pub(super) fn plan(seed: u64, end: u64) -> Vec<Fault> {
         // Of its own stream: what another kind draws does not shift it.
         let mut rng = Rng::new(seed.wrapping_mul(0x1_0001).wrapping_add(place as u64));
         let on = rng.below(2) == 0 && !calm && (!disks_only || kind.is_of_disks());
+        let on = on && !(trusting && kind.breaks_trust());
         // Once in 8 to 800 seconds: two decades, evenly in the logarithm.
         let mean = 8e6 * 10f64.powf(rng.below(1001) as f64 / 500.0);
         let mut at = rng.below(2 * mean as u64 + 1);
@@ -202,7 +223,7 @@ mod tests {
     #[test]
     fn a_seed_draws_one_plan() {
         let text = |seed| -> Vec<String> {
-            plan(seed, 600_000_000).iter().map(ToString::to_string).collect()
+            plan(seed, 600_000_000, false).iter().map(ToString::to_string).collect()
         };
         assert_eq!(text(5), text(5));
         assert_ne!(text(5), text(6));
@@ -210,7 +231,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_drawn_by_some_seed() {
-        let all: Vec<Fault> = (0..50).flat_map(|seed| plan(seed, 600_000_000)).collect();
+        let all: Vec<Fault> = (0..50).flat_map(|seed| plan(seed, 600_000_000, false)).collect();
         for kind in Kind::ALL {
             assert!(all.iter().any(|fault| fault.kind == kind), "{kind:?}");
         }

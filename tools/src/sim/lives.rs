@@ -53,10 +53,11 @@ impl World {
         let (last, vote) = (process.store.last(), process.vote());
         story::tell(|| format!("starts: disk {disk}, start {incarnation}, {last} entries"));
         let members = process.mirror.newest_config().map_or(0, |(_, config)| config.count());
+        let leads_alone = members <= 1 || vote.founder == Some(disk);
         let server = &mut self.servers[n];
         server.disk_id = Some(disk);
         server.process = Some(process);
-        let copy = Copied { start: incarnation, members, disk: server.disk.copied() };
+        let copy = Copied { start: incarnation, leads_alone, disk: server.disk.copied() };
         server.copies.push(copy);
         let surplus = server.copies.len().saturating_sub(4);
         server.copies.drain(..surplus);
@@ -91,7 +92,12 @@ impl World {
     /// Ends a process; `says` when its machine closes its connections.
     pub(super) fn ends_life(&mut self, n: usize, says: bool) {
         let server = &mut self.servers[n];
-        server.process = None;
+        if let Some(process) = server.process.take() {
+            let decisions = process.node.replica().decisions();
+            for (sum, count) in self.decisions.iter_mut().zip(decisions.0) {
+                *sum += count;
+            }
+        }
         server.inbox.clear();
         server.wake_at = u64::MAX;
         server.paused = false;
@@ -116,6 +122,24 @@ impl World {
         self.ends_life(n, true);
         self.set_aside(n, aside);
         self.start_in(n, 10_000);
+        true
+    }
+
+    /// A process that was told to stop and may ends in good order.
+    pub(super) fn stops(&mut self, n: usize) -> bool {
+        let server = &mut self.servers[n];
+        let now = server.clock.read(self.now);
+        let Some(process) = server.process.as_mut().filter(|process| process.is_stopped(now))
+        else {
+            return false;
+        };
+        if let Err(error) = process.store.seal() {
+            story::tell(|| format!("the log: {error}"));
+        }
+        story::tell(|| "has stopped".to_owned());
+        self.ends_life(n, true);
+        let delay = 10_000 + self.rng.below(2_000_000);
+        self.start_in(n, delay);
         true
     }
 

@@ -3,7 +3,8 @@
 //!
 //! In the order to read them: `run` (the command), `world` (the loop), `lives`, `process` (one
 //! server and its turn), `network`, `clock`, `clients`; `faults` (the plan) and `strike` (carrying
-//! it out); `checks`, `mirror` and `history` (what must be true).
+//! it out); `checks`, `mirror` and `history` (what must be true); `scenario` (one day,
+//! told in lines).
 
 mod checks;
 mod clients;
@@ -15,10 +16,12 @@ mod mirror;
 mod network;
 mod process;
 mod run;
+mod scenario;
 mod story;
 mod strike;
 mod trial;
 mod world;
 
 pub use run::{Mode, Options, run};
+pub use scenario::play;
 pub use trial::{Outcome, Sabotage, Trial, try_seed};

@@ -34,6 +34,8 @@ pub(super) enum Incoming {
     ClientEnded(SessionId),
     ClientBroken(SessionId),
     Hashed(SessionId, Hashed),
+    /// SIGTERM.
+    Stop,
 }
 
 /// What a process does to the outside, in order.
@@ -67,6 +69,8 @@ impl fmt::Display for Fail {
 pub(super) struct Settings {
     pub(super) silence_ms: u32,
     pub(super) takeover: Takeover,
+    pub(super) copies_min: u8,
+    pub(super) survivor_auto: bool,
 }
 
 /// A text client's end at the server.
@@ -105,6 +109,7 @@ pub(super) struct Process {
     pub(super) left: Option<Aside>,
     /// What the start found damaged and put aside.
     pub(super) set_aside: Option<SetAside>,
+    stopping: bool,
     queued: Vec<Act>,
     clients: Vec<Client>,
     ready: Vec<SessionId>,
@@ -149,6 +154,7 @@ pub(super) fn start(
         jobs: VecDeque::new(),
         hashing: false,
         left: None,
+        stopping: false,
         queued: Vec::new(),
         clients: Vec::new(),
         ready: Vec::new(),
@@ -179,8 +185,8 @@ fn build(
             group: GROUP,
             servers: 3,
             silence_ms: settings.silence_ms,
-            copies_min: 1,
-            survivor_auto: false,
+            copies_min: settings.copies_min,
+            survivor_auto: settings.survivor_auto,
         },
         takeover: settings.takeover,
         vote: opened.vote,
@@ -255,6 +261,11 @@ impl Process {
         self.finish()
     }
 
+    /// Whether it was told to stop, and has nothing more to do.
+    pub(super) fn is_stopped(&self, now: Moment) -> bool {
+        self.stopping && self.node.is_stopped(now)
+    }
+
     /// The vote that is durable, as far as this process knows.
     pub(super) fn vote(&self) -> Vote {
         self.vote
@@ -305,6 +316,10 @@ impl Process {
                 self.tell(Input::Gone(session))
             }
             Incoming::Hashed(session, hashed) => self.tell(Input::Hashed(session, hashed)),
+            Incoming::Stop => {
+                self.stopping = true;
+                self.tell(Input::Stop)
+            }
             _ => unreachable!("the others come from servers"),
         }
     }

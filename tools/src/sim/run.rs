@@ -3,6 +3,7 @@
 use super::trial::{Outcome, Trial, try_seed};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use postern::replica::Rule;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -60,6 +61,7 @@ struct Total {
     requests: (u64, u64, u64),
     changes: (u64, u64),
     took: BTreeMap<String, u64>,
+    decisions: Vec<u64>,
     findings: Vec<(u64, String)>,
 }
 
@@ -75,6 +77,10 @@ impl Total {
         self.changes.1 += outcome.changes.1;
         for (kind, count) in outcome.took {
             *self.took.entry(kind).or_default() += count;
+        }
+        self.decisions.resize(Rule::ALL.len(), 0);
+        for (sum, count) in self.decisions.iter_mut().zip(outcome.decisions) {
+            *sum += count;
         }
         if let Some(finding) = outcome.finding {
             self.findings.push((seed, finding));
@@ -94,6 +100,9 @@ impl Total {
         println!("{} elections, {} configs", self.changes.0, self.changes.1);
         let took: Vec<String> = self.took.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
         println!("faults that took effect: {}", took.join(", "));
+        let decided = Rule::ALL.iter().zip(&self.decisions);
+        let decided: Vec<String> = decided.map(|(rule, n)| format!("{rule:?} {n}")).collect();
+        println!("rules that decided: {}", decided.join(", "));
     }
 }
 

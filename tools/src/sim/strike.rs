@@ -4,8 +4,11 @@ use super::checks::SEGMENT;
 use super::clock::What;
 use super::faults::{Fault, Kind, Moments};
 use super::network::{CLIENTS, Message, Way};
+use super::process::{GROUP, Incoming, Process};
 use super::story;
 use super::world::{Busy, Copied, World};
+use postern::names::LinkId;
+use postern::replica::{Order, Packet, Standpoint};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 
@@ -83,6 +86,9 @@ impl World {
                 true
             }
             Kind::Kill => self.kill(n, &mut rng, false),
+            Kind::Stop => self.ask_to_stop(n),
+            Kind::StopAll => (0..3).filter(|n| self.ask_to_stop(*n)).count() > 0,
+            Kind::HandOver => self.order_handover(n),
             Kind::PowerLoss => self.kill(n, &mut rng, true),
             Kind::AllDown => {
                 let power = rng.below(2) == 0;
@@ -158,7 +164,9 @@ impl World {
             Kind::DialsLost => {
                 self.each_way(&fault, |way| way.dials_lost = way.dials_lost.saturating_sub(1));
             }
-            Kind::Kill | Kind::Storm | Kind::Flip | Kind::Wipe | Kind::RollBack => self.start(n),
+            Kind::Kill | Kind::Stop | Kind::Storm | Kind::Flip | Kind::Wipe | Kind::RollBack => {
+                self.start(n);
+            }
             Kind::PowerLoss => self.power_on(n),
             Kind::AllDown => (0..3).for_each(|n| self.power_on(n)),
             Kind::Rate => drop(self.set_rate(n, 1000)),
@@ -168,7 +176,7 @@ impl World {
             }
             Kind::WritesFail => self.servers[n].disk.fail(|failures| failures.writes = false),
             Kind::Full => self.servers[n].disk.fail(|failures| failures.full = false),
-            Kind::Reset | Kind::Pause | Kind::WallJump => {}
+            Kind::Reset | Kind::StopAll | Kind::HandOver | Kind::Pause | Kind::WallJump => {}
         }
     }
 
@@ -184,7 +192,7 @@ impl World {
         self.net.release(self.now, &mut self.schedule);
     }
 
-    fn reset(&mut self, n: usize, other: usize) -> bool {
+    pub(super) fn reset(&mut self, n: usize, other: usize) -> bool {
         let hosts = [n as u8, other as u8];
         let places = self.net.places(|end| end.open && hosts.contains(&end.owner.host));
         let mut any = false;
@@ -236,6 +244,37 @@ impl World {
         true
     }
 
+    pub(super) fn ask_to_stop(&mut self, n: usize) -> bool {
+        if self.servers[n].process.is_none() {
+            return false;
+        }
+        self.deliver(n, Incoming::Stop);
+        true
+    }
+
+    /// Whoever leads is asked by an operator, over a link of its own.
+    pub(super) fn order_handover(&mut self, n: usize) -> bool {
+        let leads = |process: &Process| {
+            let replica = process.node.replica();
+            replica.standpoint() == Standpoint::Primary
+        };
+        let primary = (0..3).find(|n| self.servers[*n].process.as_ref().is_some_and(leads));
+        let n = primary.unwrap_or(n);
+        if self.servers[n].process.is_none() {
+            return false;
+        }
+        // No place has such a number: what is sent there is lost.
+        self.orders += 1;
+        let link = LinkId(u64::MAX - self.orders);
+        self.servers[n].inbox.push(Incoming::Accepted(link));
+        let order = Packet::Order { group: GROUP, order: Order::HandOver };
+        self.deliver(n, Incoming::Packet(link, order, Vec::new()));
+        if self.servers[n].process.is_some() {
+            self.deliver(n, Incoming::Ended(link));
+        }
+        true
+    }
+
     fn power_on(&mut self, n: usize) {
         if !self.servers[n].for_good {
             self.servers[n].powered = true;
@@ -260,7 +299,7 @@ impl World {
         }
     }
 
-    fn pause(&mut self, n: usize, span: u64) -> bool {
+    pub(super) fn pause(&mut self, n: usize, span: u64) -> bool {
         let server = &mut self.servers[n];
         if server.process.is_none() || server.paused {
             return false;
@@ -291,7 +330,6 @@ impl World {
         if !self.may_lose(n) {
             return false;
         }
-        let id = self.servers[n].disk_id.expect("a disk that may be lost was used");
         let old = if kind == Kind::RollBack { self.old_copy(n) } else { None };
         if kind == Kind::RollBack && old.is_none() {
             return false;
@@ -299,19 +337,31 @@ impl World {
         self.destroyed = true;
         self.ends_life(n, true);
         match (kind, old) {
-            (Kind::Flip, _) => {
-                let disk = self.servers[n].disk.clone();
-                self.checks.damages(id, &disk, false);
-                flip(&disk, rng);
-            }
-            (_, Some(old)) => {
-                let server = &mut self.servers[n];
-                self.checks.damages(id, &server.disk, false);
-                server.disk = old;
-            }
+            (Kind::Flip, _) => self.damage(n, rng),
+            (_, Some(old)) => self.replace(n, old),
             (_, None) => self.lose(n),
         }
         true
+    }
+
+    /// A bit of a server's disk flips.
+    pub(super) fn damage(&mut self, n: usize, rng: &mut Rng) {
+        self.destroyed = true;
+        let server = &mut self.servers[n];
+        if let Some(id) = server.disk_id {
+            self.checks.damages(id, &server.disk, false);
+        }
+        flip(&server.disk, rng);
+    }
+
+    /// Another state of the same directory is put in its place.
+    pub(super) fn replace(&mut self, n: usize, old: MemoryDisk) {
+        self.destroyed = true;
+        let server = &mut self.servers[n];
+        if let Some(id) = server.disk_id {
+            self.checks.damages(id, &server.disk, false);
+        }
+        server.disk = old;
     }
 
     /// A copy of a life that the others are sure to know a later one of.
@@ -327,7 +377,7 @@ impl World {
         });
         let copies = &self.servers[n].copies;
         // One that was alone when it was copied leads before it hears that it is old.
-        let may = |copy: &Copied| copy.start + 1 < incarnation.0 && copy.members > 1;
+        let may = |copy: &Copied| copy.start + 1 < incarnation.0 && !copy.leads_alone;
         let old = copies.iter().find(|copy| may(copy));
         old.filter(|_| known).map(|copy| copy.disk.copied())
     }

@@ -8,6 +8,7 @@ use super::world::World;
 use postern::record;
 use postern::replica::{Standpoint, Takeover};
 use postern::rng::Rng;
+use postern::store::HEADER_BYTES;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -52,6 +53,8 @@ pub struct Outcome {
     pub took: Vec<(String, u64)>,
     /// Requests answered, refused, and neither.
     pub requests: (u64, u64, u64),
+    /// How often each rule decided, in the order of [`postern::replica::Rule::ALL`].
+    pub decisions: Vec<u64>,
     /// Elections won, and configs answered.
     pub changes: (u64, u64),
     /// The story, if it was told.
@@ -70,12 +73,13 @@ impl Trial {
     fn settings(&self) -> Settings {
         let mut rng = Rng::new(self.seed ^ 0x5e77);
         let silence_ms = [200, 500, 1000, 2000, 2000, 5000][rng.below(6) as usize];
-        let rank = rng.below(4) == 0;
-        Settings { silence_ms, takeover: if rank { Takeover::Rank } else { Takeover::Coin } }
+        let takeover = if rng.below(4) == 0 { Takeover::Rank } else { Takeover::Coin };
+        let copies_min = if rng.below(6) == 0 { 2 } else { 1 };
+        Settings { silence_ms, takeover, copies_min, survivor_auto: rng.below(3) == 0 }
     }
 
     fn plan(&self) -> Vec<Fault> {
-        faults::plan(self.seed, self.seconds * 1_000_000)
+        faults::plan(self.seed, self.seconds * 1_000_000, self.settings().survivor_auto)
     }
 
     /// The faults that are left, one line each.
@@ -124,6 +128,7 @@ fn run(trial: &Trial) -> Outcome {
         let noted = judge(&mut world, trial.sabotage == Some(Sabotage::LostMessage));
         world.note(noted);
     }
+    (0..3).for_each(|n| world.ends_life(n, true));
     let took = Kind::ALL.iter().map(|kind| (format!("{kind:?}"), world.took[*kind as usize]));
     Outcome {
         hash: world.hash,
@@ -131,6 +136,7 @@ fn run(trial: &Trial) -> Outcome {
         virtual_us: world.now,
         took: took.collect(),
         requests: world.crowd.counts.all(),
+        decisions: world.decisions.to_vec(),
         changes: (world.checks.elections, world.checks.configs),
         story: Vec::new(),
         planned,
@@ -194,7 +200,7 @@ fn wait(
 }
 
 /// A primary leads so many members, all of them running and settled.
-fn is_well(world: &World, members: usize) -> bool {
+pub(super) fn is_well(world: &World, members: usize) -> bool {
     let replicas =
         world.servers.iter().filter_map(|s| s.process.as_ref().map(|p| p.node.replica()));
     let leads = replicas.clone().filter(|replica| {
@@ -212,7 +218,7 @@ fn is_well(world: &World, members: usize) -> bool {
     equal.count() == members && primary.answered() == primary.last()
 }
 
-fn picture(world: &World) -> String {
+pub(super) fn picture(world: &World) -> String {
     let mut text = String::new();
     for (n, server) in world.servers.iter().enumerate() {
         let written = match &server.process {
@@ -238,7 +244,7 @@ fn picture(world: &World) -> String {
 }
 
 /// What was answered is there, and is what clients were told.
-fn judge(world: &mut World, lose: bool) -> Result<(), String> {
+pub(super) fn judge(world: &mut World, lose: bool) -> Result<(), String> {
     let answered = world.checks.answered.len();
     let mut found = None;
     for server in &world.servers {
@@ -276,7 +282,7 @@ fn records(segment: &[u8], _: usize) -> Vec<u8> {
     let mut rest = segment;
     while let Some(&[a, b, c, d]) = rest.first_chunk() {
         if u32::from_le_bytes([a, b, c, d]) as usize > postern::limits::RECORD_BYTES_MAX {
-            rest = rest.get(24..).unwrap_or(&[]);
+            rest = rest.get(HEADER_BYTES..).unwrap_or(&[]);
             continue;
         }
         let Ok(record) = record::Record::parse(rest) else { break };

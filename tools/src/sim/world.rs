@@ -6,10 +6,11 @@ use super::clock::{Clock, Schedule, What};
 use super::faults::{Fault, Kind, Moments};
 use super::network::{CLIENTS, Due, Message, Network, Owner, Place};
 use super::process::{self, Act, Incoming, Process, Settings};
+use super::scenario::Probe;
 use super::story;
 use postern::moment::WallTime;
 use postern::names::{DiskId, LinkId, ServerId, SessionId};
-use postern::replica::{Config, Packet, Standpoint};
+use postern::replica::{Config, Packet, Rule, Standpoint};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 
@@ -32,8 +33,8 @@ pub(super) enum Busy {
 pub(super) struct Copied {
     /// The start that had just been counted.
     pub(super) start: u64,
-    /// How many members its newest config had.
-    pub(super) members: usize,
+    /// It may lead without anybody's vote.
+    pub(super) leads_alone: bool,
     pub(super) disk: MemoryDisk,
 }
 
@@ -72,6 +73,8 @@ pub(super) struct World {
     pub(super) net: Network,
     pub(super) servers: [Server; 3],
     pub(super) crowd: Crowd,
+    /// The clients of a scenario.
+    pub(super) probes: Vec<Probe>,
     pub(super) checks: Checks,
     pub(super) settings: Settings,
     pub(super) plan: Vec<Fault>,
@@ -96,16 +99,32 @@ pub(super) struct World {
     pub(super) penalty: bool,
     /// Faults of the plan that are left out, by their places.
     pub(super) left_out: Vec<usize>,
+    /// How often each rule decided, in processes that have ended.
+    pub(super) decisions: [u64; Rule::ALL.len()],
+    /// Counts the links of operators.
+    pub(super) orders: u64,
     /// Whose disk lies about its syncs.
     pub(super) liar: Option<usize>,
 }
 
 impl World {
     pub(super) fn new(seed: u64, settings: Settings, plan: Vec<Fault>) -> World {
+        let mut world = World::empty(seed, settings);
+        world.crowd = Crowd::new(Rng::new(world.rng.next_u64()), &mut world.schedule);
+        for server in 0..3 {
+            world.schedule.add(world.rng.below(1_000_000), What::Start { server });
+        }
+        for (at, fault) in plan.iter().enumerate() {
+            world.schedule.add(fault.at, What::Fault { at: at as u32 });
+        }
+        world.plan = plan;
+        world
+    }
+
+    /// Three machines on which nothing runs, and nobody else.
+    pub(super) fn empty(seed: u64, settings: Settings) -> World {
         let mut rng = Rng::new(seed);
         let net = Network::new(Rng::new(rng.next_u64()));
-        let mut schedule = Schedule::default();
-        let crowd = Crowd::new(Rng::new(rng.next_u64()), &mut schedule);
         let sync_us = 100 * 50u64.pow(rng.below(2) as u32) + rng.below(3_000);
         let server = |_| Server {
             disk: MemoryDisk::default(),
@@ -130,21 +149,16 @@ impl World {
             wake_at: u64::MAX,
             turns: (0, 0),
         };
-        for server in 0..3 {
-            schedule.add(rng.below(1_000_000), What::Start { server });
-        }
-        for (at, fault) in plan.iter().enumerate() {
-            schedule.add(fault.at, What::Fault { at: at as u32 });
-        }
         World {
             now: 0,
-            schedule,
+            schedule: Schedule::default(),
             net,
             servers: [0, 1, 2].map(server),
-            crowd,
+            crowd: Crowd::nobody(Rng::new(rng.next_u64())),
+            probes: Vec::new(),
             checks: Checks::default(),
             settings,
-            plan,
+            plan: Vec::new(),
             active: Vec::new(),
             lurking: Vec::new(),
             struck: Vec::new(),
@@ -159,6 +173,8 @@ impl World {
             scratch: Vec::new(),
             penalty: false,
             left_out: Vec::new(),
+            decisions: [0; Rule::ALL.len()],
+            orders: 0,
             liar: None,
         }
     }
@@ -384,7 +400,7 @@ impl World {
             if appended {
                 self.moment(n, Moments::ConfigAppended);
             }
-            if self.servers[n].process.is_none() || self.leaves(n) {
+            if self.servers[n].process.is_none() || self.leaves(n) || self.stops(n) {
                 return;
             }
             if stores || syncs > 0 {
@@ -444,7 +460,7 @@ impl World {
             let noted = self.checks.stored_vote(disk, vote);
             self.note(noted);
             self.observe(n, config_before);
-            if self.leaves(n) {
+            if self.leaves(n) || self.stops(n) {
                 return;
             }
         }
@@ -480,6 +496,11 @@ impl World {
                 }
                 Act::EndLink(link) => self.finish(Place::of_link(link)),
                 Act::Say(session, bytes) => {
+                    let probe = self.probes.iter_mut().find(|probe| probe.session == session);
+                    if let Some(probe) = probe {
+                        probe.read.extend_from_slice(&bytes);
+                        continue;
+                    }
                     let place = Place::of_session(session);
                     self.net.send(place, Message::Bytes(bytes), self.now, &mut self.schedule);
                 }

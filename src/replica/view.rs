@@ -1,0 +1,120 @@
+//! What others may know of a replica.
+
+use super::members::Config;
+use super::rules::Decisions;
+use super::{Replica, Role, Standpoint};
+use crate::moment::Moment;
+use crate::names::{Index, Member, ServerId, Term};
+use std::time::Duration;
+
+impl Replica {
+    /// This server.
+    pub fn me(&self) -> Member {
+        self.me
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        self.vote.term
+    }
+
+    /// What this server is to the group.
+    pub fn standpoint(&self) -> Standpoint {
+        match &self.role {
+            Role::Primary(_) => Standpoint::Primary,
+            Role::Candidate(_) => Standpoint::Candidate,
+            Role::Follower(_) => match self.shape.config() {
+                None => Standpoint::Blank,
+                Some((_, config)) if config.has(self.me) => Standpoint::Backup,
+                Some(_) => Standpoint::Learner,
+            },
+        }
+    }
+
+    /// The primary that this server is, or hears, if any.
+    pub fn primary(&self, now: Moment) -> Option<Member> {
+        match &self.role {
+            Role::Primary(_) => Some(self.me),
+            Role::Candidate(_) => None,
+            Role::Follower(following) => {
+                following.primary.filter(|member| self.hears(*member, now))
+            }
+        }
+    }
+
+    /// The newest config.
+    pub fn config(&self) -> Option<&Config> {
+        self.shape.config().map(|(_, config)| config)
+    }
+
+    /// Whether clients are let in, as far as this server can know.
+    pub fn gate_open(&self) -> bool {
+        // A later config follows only when the one before is committed.
+        self.shape.config_up_to(self.answered).is_some_and(|config| config.gate_open)
+            || self.shape.gate_was_open()
+    }
+
+    /// The last index, stored or not.
+    pub fn last(&self) -> Index {
+        self.shape.last().index
+    }
+
+    /// Raft's commit index, as far as this server knows it.
+    pub fn committed(&self) -> Index {
+        self.committed
+    }
+
+    /// How far entries may be applied.
+    pub fn answered(&self) -> Index {
+        self.answered
+    }
+
+    /// Whether there are fewer members than `min_copies` asks for.
+    pub fn has_too_few_copies(&self) -> bool {
+        self.config().map_or(0, Config::count) < usize::from(self.shared.copies_min)
+    }
+
+    /// Whether this server, a member, can't go on without one that it has lost: only a person can
+    /// know that the others are gone for good.
+    pub fn may_be_last(&self) -> bool {
+        let able = self.may_stand().is_some() || matches!(self.role, Role::Primary(_));
+        !able && self.config().is_some_and(|config| config.has(self.me))
+    }
+
+    /// `T`.
+    pub fn silence(&self) -> Duration {
+        Duration::from_millis(u64::from(self.shared.silence_ms))
+    }
+
+    /// How often each rule has decided here.
+    pub fn decisions(&self) -> Decisions {
+        self.decisions
+    }
+
+    /// Whom this server has an open link to.
+    pub fn linked(&self) -> impl Iterator<Item = Member> + '_ {
+        self.peers.iter().filter_map(|peer| peer.link.as_ref().map(|link| link.member))
+    }
+
+    /// How this server knows the other one, for `STATUS`.
+    pub fn peer_state(&self, id: ServerId, now: Moment) -> &'static str {
+        let Some(peer) = self.peers.iter().find(|peer| peer.id == id) else {
+            return if id == self.me.id { "self" } else { "-" };
+        };
+        match &peer.link {
+            None => "lost",
+            Some(_) if peer.bearing.stopping => "stopping",
+            Some(_) if self.is_penalized(id, now) => "penalty",
+            Some(link) if self.config().is_some_and(|config| config.has(link.member)) => "member",
+            Some(_) => "learner",
+        }
+    }
+
+    /// On a primary: how many entries the other server has not acknowledged.
+    pub fn peer_behind(&self, id: ServerId) -> Option<u64> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let link = self.peer(id)?.link.as_ref()?;
+        let stored = primary.progress(link.member).map_or(Index::ZERO, |p| p.stored);
+        Some(self.last().0 - stored.0)
+    }
+}
