@@ -223,8 +223,8 @@ impl Plan {
         if absent.len() > 1 {
             text += &format!(
                 "\nThe others must not run without server {id} until they have joined it: start it \
-                 first.\nWhat they hold and it does not, they then put aside; nothing is \
-                 deleted.\n"
+                 first, then\nthe others one at a time, each when the one before has joined. What \
+                 they hold and it does\nnot, they then put aside; nothing is deleted.\n"
             );
         }
         let word = self.word();
@@ -261,7 +261,10 @@ impl Plan {
             text += &format!("What was damaged, and what lay behind it, is in {shown}/{folder}.\n");
         }
         if servers > 1 {
-            text += &format!("Start server {id} first; the others join it when they start.\n");
+            text += &format!(
+                "Start server {id} first, then the others one at a time, each when `postern \
+                 status` shows that the one before has joined.\n"
+            );
         }
         Ok(text)
     }

@@ -19,7 +19,7 @@ impl<D: Disk> Store<D> {
     /// time, that is returned. Then `vote` is stored, and behind all that can be read `entry`.
     ///
     /// A crash at any step leaves what can be read, and a directory for which this can be done
-    /// again; only when all is done it is a member of its own newest config.
+    /// again.
     ///
     /// # Errors
     /// See [`OpenError`]; nothing was touched if `entry` does not follow what can be read.
@@ -55,12 +55,9 @@ impl<D: Disk> Store<D> {
             folder = Some(made);
         }
         let log = recovery::settle(&disk, LOG, reading)?;
-        // From here on the directory takes part in no election of its old history.
-        let vote_file = match vote_file {
-            Some((mut file, _)) => {
-                file.write(&disk, vote)?;
-                file
-            }
+        // A directory without a vote is damaged until it has one; nothing else may come before.
+        let mut vote_file = match vote_file {
+            Some((file, _)) => file,
             None => VoteFile::create(&disk, vote)?,
         };
         let mut identity = new.clone();
@@ -70,6 +67,8 @@ impl<D: Disk> Store<D> {
             identity.see(*disk, *incarnation);
         }
         identity.write(&disk)?;
+        // Others hear of it from here on: who it names must be there.
+        vote_file.write(&disk, vote)?;
         let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log };
         store.append(entry)?;
         store.flush()?;

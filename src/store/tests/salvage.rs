@@ -112,7 +112,8 @@ fn a_crash_at_any_step_leaves_what_can_be_read() {
     let (small, large) = (formed(2, 4).disk.crash(|| false), store.disk.crash(|| false));
     let path = |segment: usize| format!("log/{}", segment::file_name(Index(firsts[segment])));
     type Break<'a> = Box<dyn Fn(&MemoryDisk) + 'a>;
-    let breaks: [(u64, &MemoryDisk, Break<'_>); 4] = [
+    let breaks: [(u64, &MemoryDisk, Break<'_>); 5] = [
+        (4, &small, Box::new(|_| {})),
         (firsts[1] - 1, &large, Box::new(|disk| disk.edit(&path(1), |bytes| bytes[3] ^= 1))),
         (firsts[2] - 1, &large, Box::new(|disk| disk.remove(&path(2)).unwrap())),
         (2, &small, Box::new(|disk| harm_batch(disk, 3))),
@@ -123,11 +124,17 @@ fn a_crash_at_any_step_leaves_what_can_be_read() {
         harm(&image);
         // Removed for good.
         let image = image.crash(|| true);
+        let had_vote = VoteFile::open(&image).unwrap().is_some();
         let work = |disk: Stopping| salvage(disk, last).map(drop);
         at_every_call(&image, work, |at, done, disk| {
             let (found, ended) = state(disk);
             assert_eq!(found, last, "{at}");
             assert!(ended || !done, "{at}");
+            let vote = VoteFile::open(disk).unwrap().map_or(Term::ZERO, |(_, vote)| vote.term);
+            if had_vote && vote == LINEAGE {
+                let Found::Good(identity) = Identity::read(disk).unwrap() else { panic!("{at}") };
+                assert_eq!(identity.disk, DiskId(99), "{at}: its founder is nowhere");
+            }
             if !ended {
                 let disk = disk.copied();
                 if let Ok((opened, _)) = open(disk.copied()) {
