@@ -356,7 +356,10 @@ impl Node {
     fn remove(&mut self, id: SessionId) {
         self.set_deadline(id, None);
         self.log_out(id);
-        self.sessions.remove(&id);
+        let gone = self.sessions.remove(&id);
+        if gone.is_some_and(|session| matches!(session.step, Step::Reading(_))) {
+            self.reads.retain(|(_, reader)| *reader != id);
+        }
     }
 
     fn log_out(&mut self, id: SessionId) {
@@ -378,7 +381,10 @@ impl Node {
         self.set_deadline(id, None);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if !session.closing {
-            session.answer_unknown();
+            if session.answer_unknown() {
+                // It waited, and did nothing.
+                protocol::error(&mut session.out, Code::NotReady, why);
+            }
             session.closing = true;
             protocol::note(&mut session.out, code, why);
         }

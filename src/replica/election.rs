@@ -124,7 +124,9 @@ impl Replica {
         self.role =
             Role::Candidate(Candidacy { real, term, began: now, granted, refused: Vec::new() });
         self.timers.clear(Timer::Stand);
-        self.timers.set(Timer::Round, now + self.silence() / 4);
+        // After rounds that came to nothing the disks may be slow: votes get more time for that.
+        let patience = self.silence() / 4 * (1 << self.standing.lost.min(2));
+        self.timers.set(Timer::Round, now + patience);
         self.restless = true;
         let config = *self.config().expect("who stands has a config");
         let ask = Ask { term, last: self.shape.last(), config };

@@ -711,6 +711,23 @@ fn a_read_waits_for_a_majority_that_answered_after_it() {
 }
 
 #[test]
+fn entries_of_earlier_terms_are_not_committed_by_counting() {
+    // Raft, figure 8: stored by all, they may still be overwritten, until an own one is.
+    let world = formed(8);
+    let mut replica = world.running[&1].replica.clone();
+    let last = replica.last();
+    let mut committed_when_own_begin_at = |start: Index| {
+        (replica.committed, replica.answered) = (Index::ZERO, Index::ZERO);
+        let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
+        primary.term_start = start;
+        replica.advance();
+        (replica.committed, replica.answered)
+    };
+    assert_eq!(committed_when_own_begin_at(last.next()), (Index::ZERO, Index::ZERO));
+    assert_eq!(committed_when_own_begin_at(last), (last, last));
+}
+
+#[test]
 fn an_old_copy_of_a_directory_is_put_aside() {
     let mut world = formed(11);
     let primary = world.primary().unwrap();

@@ -1,7 +1,7 @@
 //! `figures`: the parts in their order, each with a group of its own.
 
 use crate::group::Group;
-use crate::{footprint, link, load, process, takeover};
+use crate::{changes, footprint, link, load, process, takeover};
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ pub(crate) struct Options {
 enum Part {
     /// From the death of the primary to the next acknowledged message.
     Takeover,
+    /// The second death in a row, a planned handover, and what a backup that goes and comes costs.
+    Changes,
     /// One client, one request at a time.
     Latency,
     /// Many clients at once.
@@ -36,11 +38,12 @@ enum Part {
 impl Part {
     /// Measures with a fresh group, so that no part finds what another left in logs and meters.
     fn measure(self, postern: &Path) -> Result<String, String> {
-        let mut group = Group::start(postern)?;
+        let mut group = Group::start(postern, self == Part::Changes)?;
         let text = self.measure_group(&mut group);
         let mut text = text.map_err(|why| format!("{why}\n{}", group.last_words()))?;
         // Who kills servers is told that they are gone.
-        let expected = |line: &String| self == Part::Takeover && line.ends_with("dropped: Gone");
+        let kills = matches!(self, Part::Takeover | Part::Changes);
+        let expected = |line: &String| kills && !line.contains("panicked");
         for line in group.warnings().iter().filter(|line| !expected(line)) {
             text += &format!("  a server said: {line}\n");
         }
@@ -50,6 +53,7 @@ impl Part {
     fn measure_group(self, group: &mut Group) -> Result<String, String> {
         match self {
             Part::Takeover => takeover::measure(group),
+            Part::Changes => changes::measure(group),
             Part::Latency => load::latency(group),
             Part::Batching => load::batching(group),
             Part::Memory => footprint::memory(group),

@@ -32,8 +32,9 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Makes a new group, starts its servers and waits until all are members.
-    pub(crate) fn start(postern: &Path) -> Result<Group, String> {
+    /// Makes a new group, whose last survivor goes on by itself or not, starts its servers and
+    /// waits until all are members.
+    pub(crate) fn start(postern: &Path, survivor_auto: bool) -> Result<Group, String> {
         let servers = draw_addresses()?;
         let folder = folder()?;
         let list = servers.map(|server| server.to_string()).join(",");
@@ -44,6 +45,12 @@ impl Group {
             .map_err(|error| format!("{}: {error}", postern.display()))?;
         if !made.status.success() {
             return Err(String::from_utf8_lossy(&made.stderr).trim_end().to_owned());
+        }
+        if survivor_auto {
+            let settings = folder.path().join("postern.toml");
+            let text = fs::read_to_string(&settings).map_err(|error| error.to_string())?;
+            let text = text.replace("# last_survivor = \"ask\" ", "last_survivor = \"auto\" ");
+            fs::write(&settings, text).map_err(|error| error.to_string())?;
         }
         let children = [const { None }; SERVERS];
         let mut group = Group { postern: postern.to_owned(), servers, children, folder };
@@ -76,6 +83,14 @@ impl Group {
     pub(crate) fn kill(&mut self, at: usize) -> Result<(), String> {
         let child = self.children[at].as_mut().ok_or_else(|| not_running(at))?;
         child.kill().map_err(|error| format!("kill: {error}"))
+    }
+
+    /// Asks a server to stop, as `kill` does.
+    pub(crate) fn terminate(&mut self, at: usize) -> Result<(), String> {
+        let pid = i32::try_from(self.pid(at)?).map_err(|error| error.to_string())?;
+        let pid = rustix::process::Pid::from_raw(pid).ok_or("no process has the id 0")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .map_err(|error| format!("kill: {error}"))
     }
 
     /// Waits until a killed server is gone.
@@ -116,6 +131,27 @@ impl Group {
             if Instant::now() > end {
                 let seconds = SETTLE_TIME.as_secs();
                 return Err(format!("not three members after {seconds} s: {}", shown(&states)));
+            }
+            thread::sleep(LOOK_TIME);
+        }
+    }
+
+    /// Waits until one of these servers is primary, with the others of them as its backups.
+    pub(crate) fn wait_primary(&mut self, among: &[usize]) -> Result<usize, String> {
+        let end = Instant::now() + SETTLE_TIME;
+        loop {
+            for at in among {
+                let leads = self.status(*at).is_some_and(|state| {
+                    let is = |key: &str, value: &str| state.get(key).is_some_and(|v| v == value);
+                    let members = state.get("members").map_or(0, |m| m.split(',').count());
+                    is("role", "primary") && members == among.len() && is("waiting", "-")
+                });
+                if leads {
+                    return Ok(*at);
+                }
+            }
+            if Instant::now() > end {
+                return Err(format!("none of {} servers leads the others", among.len()));
             }
             thread::sleep(LOOK_TIME);
         }

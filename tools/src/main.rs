@@ -1,6 +1,7 @@
 //! `postern-tools`: measures postern beside what the machine can do, and tries to break it.
 
 mod baseline;
+mod changes;
 mod client;
 mod figures;
 mod footprint;

@@ -9,6 +9,13 @@ pub(crate) fn median(samples: &[Duration]) -> Duration {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
+/// The value that 99 of 100 do not exceed. Zero when there is none.
+pub(crate) fn p99(samples: &[Duration]) -> Duration {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable();
+    sorted.get((sorted.len() * 99 / 100).min(sorted.len().max(1) - 1)).copied().unwrap_or_default()
+}
+
 /// The greatest value. Zero when there is none.
 pub(crate) fn worst(samples: &[Duration]) -> Duration {
     samples.iter().max().copied().unwrap_or_default()

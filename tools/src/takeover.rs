@@ -26,7 +26,9 @@ pub(crate) fn measure(group: &mut Group) -> Result<String, String> {
         for _ in 0..LOGINS {
             logins.push(time_login(group.address(primary))?);
         }
-        takeovers.push(take_over(group, primary)?);
+        group.kill(primary)?;
+        takeovers.push(take_over(group, &others(&[primary]))?);
+        group.reap(primary)?;
         let began = Instant::now();
         group.start_server(primary)?;
         primary = group.settle()?;
@@ -60,19 +62,22 @@ fn report(takeovers: &[Duration], logins: &[Duration], returns: &[Duration]) -> 
     )
 }
 
-fn time_login(server: SocketAddr) -> Result<Duration, String> {
+pub(crate) fn time_login(server: SocketAddr) -> Result<Duration, String> {
     let mut client = Client::connect(server)?;
     let began = Instant::now();
     client.must(&client::login())?;
     Ok(began.elapsed())
 }
 
-/// Kills the primary; the time until somebody's message is acknowledged by another server.
-fn take_over(group: &mut Group, primary: usize) -> Result<Duration, String> {
-    let backups = (0..SERVERS).filter(|at| *at != primary).map(|at| group.address(at));
-    let backups: Vec<SocketAddr> = backups.collect();
+/// All servers but these.
+pub(crate) fn others(gone: &[usize]) -> Vec<usize> {
+    (0..SERVERS).filter(|at| !gone.contains(at)).collect()
+}
+
+/// The time from now until somebody's message is acknowledged by one of these servers.
+pub(crate) fn take_over(group: &Group, backups: &[usize]) -> Result<Duration, String> {
     let began = Instant::now();
-    group.kill(primary)?;
+    let backups: Vec<SocketAddr> = backups.iter().map(|at| group.address(*at)).collect();
     let done = AtomicBool::new(false);
     let ends: Vec<Result<Instant, String>> = thread::scope(|scope| {
         let done = &done;
@@ -84,7 +89,6 @@ fn take_over(group: &mut Group, primary: usize) -> Result<Duration, String> {
         };
         both.into_iter().map(join).collect()
     });
-    group.reap(primary)?;
     let first = ends.iter().flatten().min();
     let why = || {
         let last: Vec<&str> =

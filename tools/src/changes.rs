@@ -1,0 +1,126 @@
+//! What changes of the members cost: the second death in a row, a planned handover, a backup that
+//! is dropped and comes back.
+
+use crate::client::{self, Client};
+use crate::group::Group;
+use crate::stats::{median, ms, p99, us, verdict, worst};
+use crate::takeover::{others, take_over, time_login};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 5;
+/// What may come on top of the hash of the login.
+const SECOND_TARGET: Duration = Duration::from_millis(50);
+const HANDOVER_TARGET: Duration = Duration::from_millis(20);
+/// How often the p99 of a quiet time the p99 of one with changes may be.
+const RATIO_TARGET: f64 = 2.0;
+const SEND_TIME: Duration = Duration::from_secs(4);
+/// When, within that time, a backup dies, and when it is started again.
+const DEATH: Duration = Duration::from_secs(1);
+const RETURN: Duration = Duration::from_secs(2);
+/// A promise runs so long after a takeover: an eighth of `T`, and what a ping takes.
+const PROMISE_TIME: Duration = Duration::from_millis(600);
+const TEXT_BYTES: usize = 100;
+
+/// Measures all three.
+pub(crate) fn measure(group: &mut Group) -> Result<String, String> {
+    let primary = group.settle()?;
+    client::create_accounts(group.address(primary))?;
+    let mut text = second_death(group)?;
+    text += &handover(group)?;
+    text += &coming_and_going(group)?;
+    Ok(text)
+}
+
+fn beyond(name: &str, times: &[Duration], logins: &[Duration], target: Duration) -> String {
+    let hash = median(logins);
+    let rest = median(times).saturating_sub(hash);
+    format!(
+        "  {name} to SEND acknowledged: median {}, worst {}; one password hash: {}; without it: \
+         {} ({}); target: at most {}\n",
+        ms(median(times)),
+        ms(worst(times)),
+        ms(hash),
+        ms(rest),
+        verdict(rest <= target),
+        ms(target),
+    )
+}
+
+fn second_death(group: &mut Group) -> Result<String, String> {
+    let (mut times, mut logins) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let first = group.settle()?;
+        logins.push(time_login(group.address(first))?);
+        group.kill(first)?;
+        group.reap(first)?;
+        let second = group.wait_primary(&others(&[first]))?;
+        thread::sleep(PROMISE_TIME);
+        group.kill(second)?;
+        times.push(take_over(group, &others(&[first, second]))?);
+        group.reap(second)?;
+        group.start_server(first)?;
+        group.start_server(second)?;
+    }
+    Ok(beyond("the second kill -9 in a row", &times, &logins, SECOND_TARGET))
+}
+
+fn handover(group: &mut Group) -> Result<String, String> {
+    let (mut times, mut logins) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let primary = group.settle()?;
+        logins.push(time_login(group.address(primary))?);
+        group.terminate(primary)?;
+        times.push(take_over(group, &others(&[primary]))?);
+        group.reap(primary)?;
+        group.start_server(primary)?;
+    }
+    Ok(beyond("SIGTERM of the primary", &times, &logins, HANDOVER_TARGET))
+}
+
+/// One client's messages while nothing happens, and while a backup dies and comes back.
+fn coming_and_going(group: &mut Group) -> Result<String, String> {
+    let (mut quiet, mut busy) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let primary = group.settle()?;
+        let server = group.address(primary);
+        quiet.extend(send_for(server, SEND_TIME / 2)?);
+        let backup = others(&[primary])[0];
+        let sends = thread::scope(|scope| {
+            let sender = scope.spawn(move || send_for(server, SEND_TIME));
+            thread::sleep(DEATH);
+            group.kill(backup)?;
+            group.reap(backup)?;
+            thread::sleep(RETURN - DEATH);
+            group.start_server(backup)?;
+            sender.join().map_err(|_| "a client panicked".to_owned())?
+        })?;
+        busy.extend(sends);
+    }
+    let ratio = p99(&busy).as_secs_f64() / p99(&quiet).as_secs_f64();
+    Ok(format!(
+        "  SEND while nothing happens: median {}, p99 {}, worst {}; while a backup dies and comes \
+         back: median {}, p99 {}, worst {}: p99 {ratio:.2} times ({}); target: at most \
+         {RATIO_TARGET}\n",
+        us(median(&quiet)),
+        us(p99(&quiet)),
+        us(worst(&quiet)),
+        us(median(&busy)),
+        us(p99(&busy)),
+        us(worst(&busy)),
+        verdict(ratio <= RATIO_TARGET),
+    ))
+}
+
+fn send_for(server: std::net::SocketAddr, time: Duration) -> Result<Vec<Duration>, String> {
+    let mut client = Client::log_in(server)?;
+    let request = client::send(TEXT_BYTES);
+    let end = Instant::now() + time;
+    let mut samples = Vec::new();
+    while Instant::now() < end {
+        let began = Instant::now();
+        client.must(&request)?;
+        samples.push(began.elapsed());
+    }
+    Ok(samples)
+}
