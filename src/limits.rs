@@ -37,6 +37,8 @@ pub const SEGMENT_BYTES: u64 = if cfg!(test) { 1024 * 1024 } else { 64 * 1024 * 
 pub const TAIL_BYTES_MAX: usize = 512 * 1024;
 /// What is read from a file at a time, in bytes.
 pub const FILE_PIECE_BYTES: usize = 256 * 1024;
+/// Configs of the log whose places are kept in memory.
+pub const CONFIGS_KEPT: usize = 64;
 
 /// Unanswered requests per connection, after which no more are read from it.
 pub const REQUESTS_MAX: usize = 64;

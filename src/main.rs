@@ -11,7 +11,9 @@ fn main() -> ExitCode {
     let done = match &options.command {
         Command::Check(options) => commands::check::run(options),
         Command::Demo(options) => commands::demo::run(options),
+        Command::Handover(options) => commands::handover::run(options),
         Command::Init(options) => commands::init::run(options),
+        Command::Recover(options) => commands::recover::run(options),
         Command::Serve(options) => {
             commands::serve::give_memory_back();
             commands::serve::run(options)

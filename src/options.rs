@@ -44,6 +44,19 @@ pub enum Command {
         "was set aside.\n\nExample:\n  postern check --data data1",
     ))]
     Check(Check),
+    /// Asks the primary to give its role to a backup, before planned work on its machine.
+    #[command(after_help = concat!(
+        "Nothing that was answered is lost, and clients wait some milliseconds. SIGTERM to the ",
+        "primary does the same first.\n\nExample:\n  postern handover --config postern.toml",
+    ))]
+    Handover(Handover),
+    /// Overrules the group: goes on with one stopped server alone, when the others are lost.
+    #[command(after_help = concat!(
+        "Without --yes it changes nothing: it shows what the directory holds and what may be ",
+        "lost, and prints the word that --yes wants. It refuses while another server answers.",
+        "\n\nExample:\n  postern recover --config postern.toml --data data1",
+    ))]
+    Recover(Recover),
 }
 
 /// Options of `postern demo`.
@@ -102,6 +115,34 @@ pub struct Check {
     /// The data directory, or a folder below its `set-aside`.
     #[arg(long)]
     pub data: PathBuf,
+}
+
+/// Options of `postern handover`.
+#[derive(Debug, Args)]
+pub struct Handover {
+    /// The config file of the group; its secret lets an operator in.
+    #[arg(long, default_value = "postern.toml")]
+    pub config: PathBuf,
+}
+
+/// Options of `postern recover`.
+#[derive(Debug, Args)]
+pub struct Recover {
+    /// The data directory to go on with.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Another data directory of the group, to see which one is best; may be given again.
+    #[arg(long)]
+    pub also: Vec<PathBuf>,
+    /// The word that a run without it has printed.
+    #[arg(long, value_name = "WORD")]
+    pub yes: Option<String>,
+    /// The config file of the group.
+    #[arg(long, default_value = "postern.toml")]
+    pub config: PathBuf,
+    /// Whose directory it is, if that can't be read in it any more.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub id: Option<u8>,
 }
 
 #[cfg(test)]

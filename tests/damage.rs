@@ -122,7 +122,7 @@ fn the_only_copy_is_not_touched() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("postern: ")).collect();
         assert_eq!(lines.len(), 1, "one line: {said}");
-        for part in [file, "only copy", "postern check --data ", "postern recover --data "] {
+        for part in [file, "only copy", "postern check --data ", "postern recover --config "] {
             assert!(lines[0].contains(part), "{said}");
         }
         assert_eq!(snapshot(&data), before, "{file}");

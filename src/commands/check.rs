@@ -5,7 +5,6 @@ use crate::options;
 use crate::store::check::{Findings, check};
 use crate::store::disk::RealDisk;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -17,9 +16,7 @@ pub fn run(options: &options::Check) -> Result<ExitCode, String> {
     let data = &options.data;
     let shown = data.display();
     let disk = RealDisk::read_only(data).map_err(|error| format!("{shown}: {error}"))?;
-    // Where there is no such file no server runs, and none is made: nothing is changed.
-    let lock = data.join("lock");
-    let _lock = lock.exists().then(|| super::hold(data, File::open(&lock))).transpose()?;
+    let _lock = super::hold_unchanged(data)?;
     let findings = check(&disk).map_err(|error| format!("{shown}: {error}"))?;
     let written = std::io::stdout().write_all(report(&findings).as_bytes());
     written.map_err(|error| format!("stdout: {error}"))?;
@@ -53,6 +50,9 @@ fn report(findings: &Findings) -> String {
         "members",
         findings.config.map_or("-".to_owned(), |(at, config)| format!("{config} (entry {at})")),
     );
+    if let Some(at) = findings.unread_config {
+        row("members", format!("unreadable (entry {at}): may be fewer"));
+    }
     if let Some(torn) = &findings.torn {
         let (file, at, bytes, why) = (&torn.file, torn.at, torn.bytes, torn.why);
         row("torn tail", format!("{file}: {bytes} bytes at byte {at}: {why}"));

@@ -2,11 +2,14 @@
 
 pub mod check;
 pub mod demo;
+pub mod handover;
 pub mod init;
+pub mod recover;
 pub mod serve;
 pub mod status;
 
 mod ask;
+mod operator;
 
 pub use ask::{Answer, ask_status};
 
@@ -50,6 +53,13 @@ fn hold(data: &Path, opened: io::Result<File>) -> Result<File, String> {
         Err(TryLockError::WouldBlock) => Err(format!("{shown}: a server runs on it")),
         Err(TryLockError::Error(error)) => Err(format!("{shown}/lock: {error}")),
     }
+}
+
+/// The same for a directory that is only read: where it has no such file no server runs, and none
+/// is made.
+fn hold_unchanged(data: &Path) -> Result<Option<File>, String> {
+    let lock = data.join("lock");
+    lock.exists().then(|| hold(data, File::open(&lock))).transpose()
 }
 
 /// A logger that outlives its stderr: `SimpleLogger` panics when that is closed.

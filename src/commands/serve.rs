@@ -74,7 +74,8 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
         heard.map_err(|error| format!("signals: {error}"))?;
     }
     let stop_with_stdin = options.stop_with_stdin;
-    let shell = Shell { settings, id, data, listeners, stop_with_stdin, stopped };
+    let recovery = super::recover::words(&options.config, &data);
+    let shell = Shell { settings, id, data, recovery, listeners, stop_with_stdin, stopped };
     let mut aside = None;
     loop {
         match shell.live(aside)? {
@@ -89,6 +90,8 @@ struct Shell {
     settings: Settings,
     id: ServerId,
     data: PathBuf,
+    /// The command with which a person goes on with it alone.
+    recovery: String,
     /// Kept open throughout: a refused connection means a dead server.
     listeners: Vec<TcpListener>,
     stop_with_stdin: bool,
@@ -103,14 +106,14 @@ impl Shell {
         if aside == Some(Aside::Everything) {
             self.set_aside().map_err(|error| format!("{shown}: {error}"))?;
         }
-        let (mut opened, mut shape) = open(&self.data, &self.settings, self.id)?;
+        let (mut opened, mut shape) = self.open()?;
         if let Some(Aside::Tail(last)) = aside {
             self.set_tail_aside(&mut opened, last).map_err(|error| format!("{shown}: {error}"))?;
             drop(opened);
-            (opened, shape) = open(&self.data, &self.settings, self.id)?;
+            (opened, shape) = self.open()?;
         }
         let vote = opened.vote;
-        let node = node(&self.settings, &self.data, &opened, shape)?;
+        let node = self.node(&opened, shape)?;
         let listeners = self.listeners.iter().map(TcpListener::try_clone);
         let parts = Parts {
             listeners: listeners.collect::<Result<_, _>>().map_err(|e| format!("poll: {e}"))?,
@@ -130,6 +133,71 @@ impl Shell {
         let id = self.id;
         log::info!("server {id} listens on {}", self.settings.servers[id.slot()]);
         server.run().map_err(|fail| format!("{shown}: {fail}"))
+    }
+
+    fn open(&self) -> Result<(Opened<RealDisk>, Shape), String> {
+        let settings = &self.settings;
+        let shown = self.data.display();
+        let disk = RealDisk::open(&self.data).map_err(|error| format!("{shown}: {error}"))?;
+        let new = DiskId(random()?);
+        let expected = Identity::new(settings.group, settings.servers.len() as u8, self.id, new);
+        let mut shape = Shape::default();
+        let opened = Store::open(disk, &expected, &label(), |record| shape.push(record));
+        let opened = opened.map_err(|error| match error {
+        OpenError::Damaged(_) => format!(
+            "{shown}: {error}; look at it with `postern check --data {shown}`, go on with it by \
+             `{}`",
+            self.recovery
+        ),
+        error => format!("{shown}: {error}"),
+    })?;
+        if let Some(SetAside { folder, why }) = &opened.set_aside {
+            log::warn!(
+                "{shown}: damaged: {why}; what can't be trusted must not vote: all of it is in \
+             {folder} now, and this server begins empty, to be filled by the others"
+            );
+            shape = Shape::default();
+        }
+        if let Some(torn) = &opened.torn {
+            log::warn!(
+                "{shown}/{}: a torn tail of {} bytes at byte {} is cut ({}): nothing of it was \
+             acknowledged",
+                torn.file,
+                torn.bytes,
+                torn.at,
+                torn.why
+            );
+        }
+        Ok((opened, shape))
+    }
+
+    fn node(&self, opened: &Opened<RealDisk>, shape: Shape) -> Result<Node, String> {
+        let settings = &self.settings;
+        let identity = opened.store.identity();
+        let setup = replica::Setup {
+            me: Member { id: identity.id, disk: identity.disk },
+            incarnation: identity.incarnation,
+            process: ProcessId(random()? as u64),
+            shared: Shared {
+                group: settings.group,
+                servers: identity.servers,
+                silence_ms: settings.silence_ms,
+                copies_min: settings.copies_min,
+                survivor_auto: settings.survivor_auto,
+            },
+            takeover: settings.takeover,
+            vote: opened.vote,
+            shape,
+            seen: identity.all_seen().to_vec(),
+            seed: random()? as u64,
+        };
+        let about = node::Setup {
+            addresses: settings.servers.clone(),
+            login_timeout: settings.login_timeout,
+            version: env!("CARGO_PKG_VERSION"),
+            recovery: self.recovery.clone(),
+        };
+        Ok(Node::new(Moment(0), about, Replica::new(Moment(0), setup)))
     }
 
     /// Puts the whole directory aside.
@@ -157,7 +225,7 @@ impl Shell {
 }
 
 /// The time, as names of files have it.
-fn label() -> String {
+pub(super) fn label() -> String {
     WallTime::from_system(SystemTime::now()).rfc3339().to_string().replace(':', "-")
 }
 
@@ -173,85 +241,14 @@ fn listen(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 /// Makes the directory where it is missing, and holds it for this process.
-fn lock(data: &Path) -> Result<File, String> {
+pub(super) fn lock(data: &Path) -> Result<File, String> {
     RealDisk::open(data).map_err(|error| format!("{}: {error}", data.display()))?;
     let mut options = File::options();
     options.create(true).truncate(false).write(true).mode(0o600);
     super::hold(data, options.open(data.join("lock")))
 }
 
-fn open(
-    data: &Path,
-    settings: &Settings,
-    id: ServerId,
-) -> Result<(Opened<RealDisk>, Shape), String> {
-    let shown = data.display();
-    let disk = RealDisk::open(data).map_err(|error| format!("{shown}: {error}"))?;
-    let new = DiskId(random()?);
-    let expected = Identity::new(settings.group, settings.servers.len() as u8, id, new);
-    let mut shape = Shape::default();
-    let opened = Store::open(disk, &expected, &label(), |record| shape.push(record));
-    let opened = opened.map_err(|error| match error {
-        OpenError::Damaged(_) => format!(
-            "{shown}: {error}; look at it with `postern check --data {shown}`, go on with it by \
-             `postern recover --data {shown}`"
-        ),
-        error => format!("{shown}: {error}"),
-    })?;
-    if let Some(SetAside { folder, why }) = &opened.set_aside {
-        log::warn!(
-            "{shown}: damaged: {why}; what can't be trusted must not vote: all of it is in \
-             {folder} now, and this server begins empty, to be filled by the others"
-        );
-        shape = Shape::default();
-    }
-    if let Some(torn) = &opened.torn {
-        log::warn!(
-            "{shown}/{}: a torn tail of {} bytes at byte {} is cut ({}): nothing of it was \
-             acknowledged",
-            torn.file,
-            torn.bytes,
-            torn.at,
-            torn.why
-        );
-    }
-    Ok((opened, shape))
-}
-
-fn node(
-    settings: &Settings,
-    data: &Path,
-    opened: &Opened<RealDisk>,
-    shape: Shape,
-) -> Result<Node, String> {
-    let identity = opened.store.identity();
-    let setup = replica::Setup {
-        me: Member { id: identity.id, disk: identity.disk },
-        incarnation: identity.incarnation,
-        process: ProcessId(random()? as u64),
-        shared: Shared {
-            group: settings.group,
-            servers: identity.servers,
-            silence_ms: settings.silence_ms,
-            copies_min: settings.copies_min,
-            survivor_auto: settings.survivor_auto,
-        },
-        takeover: settings.takeover,
-        vote: opened.vote,
-        shape,
-        seen: identity.all_seen().to_vec(),
-        seed: random()? as u64,
-    };
-    let about = node::Setup {
-        addresses: settings.servers.clone(),
-        login_timeout: settings.login_timeout,
-        version: env!("CARGO_PKG_VERSION"),
-        recovery: format!("postern recover --data {}", data.display()),
-    };
-    Ok(Node::new(Moment(0), about, Replica::new(Moment(0), setup)))
-}
-
-fn random() -> Result<u128, String> {
+pub(super) fn random() -> Result<u128, String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| format!("no randomness: {error}"))?;
     Ok(u128::from_le_bytes(bytes))
@@ -287,6 +284,7 @@ mod tests {
             settings: Settings::read(&config).unwrap(),
             id: ServerId::new(1).unwrap(),
             data: folder.join("data"),
+            recovery: String::new(),
             listeners: vec![TcpListener::bind("127.0.0.1:0").unwrap()],
             stop_with_stdin: false,
             stopped: Arc::new(AtomicBool::new(true)),
@@ -298,7 +296,7 @@ mod tests {
     }
 
     fn opened(shell: &Shell) -> Store<RealDisk> {
-        open(&shell.data, &shell.settings, shell.id).unwrap().0.store
+        shell.open().unwrap().0.store
     }
 
     fn set_aside(shell: &Shell, kind: &str) -> PathBuf {

@@ -46,8 +46,9 @@ fn servers(named: Option<&[String]>, config: &Path) -> Result<Vec<String>, Strin
 }
 
 fn is_whole(answers: &[Option<Answer>]) -> bool {
-    let primary = answers.iter().flatten().find(|answer| answer["role"] == "primary");
-    primary.is_some_and(|answer| answer.get("missing").is_some_and(|missing| missing == "-"))
+    let is = |answer: &Answer, key, value| answer.get(key).is_some_and(|found| found == value);
+    let primary = answers.iter().flatten().find(|answer| is(answer, "role", "primary"));
+    primary.is_some_and(|answer| is(answer, "missing", "-"))
 }
 
 fn table(servers: &[String], answers: &[Option<Answer>]) -> String {

@@ -49,7 +49,7 @@ pub(super) fn tail<D: Disk>(
 }
 
 /// A folder that was not there before, or was empty.
-fn make_new<D: Disk>(disk: &D, kind: &str, label: &str) -> io::Result<String> {
+pub(super) fn make_new<D: Disk>(disk: &D, kind: &str, label: &str) -> io::Result<String> {
     let mut folder = format!("{FOLDER}/{kind}-{label}");
     let mut n = 1;
     while !disk.list(&folder)?.is_empty() || !disk.list(&format!("{folder}/log"))?.is_empty() {

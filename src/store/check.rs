@@ -6,6 +6,7 @@ use super::recovery::{self, Torn};
 use super::segment::first_index;
 use super::vote::VoteFile;
 use super::{LOG, OpenError};
+use crate::moment::WallTime;
 use crate::names::{Index, Position, Vote};
 use crate::replica::Config;
 
@@ -18,10 +19,14 @@ pub struct Findings {
     pub vote: Option<Vote>,
     /// The segments of its log, in order.
     pub segments: Vec<SegmentFindings>,
-    /// The last entry before the first damage.
+    /// The last entry before the first damage, and when it was written.
     pub last: Position,
+    /// See `last`.
+    pub last_time: WallTime,
     /// The newest config and its place.
     pub config: Option<(Position, Config)>,
+    /// The place of a newer one that can't be read.
+    pub unread_config: Option<Index>,
     /// A tail that the next start cuts.
     pub torn: Option<Torn>,
     /// What is damaged, and where.
@@ -62,9 +67,7 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
             None
         }
         Found::Newer(version) => {
-            return Err(OpenError::Refused(format!(
-                "its format {version} needs a newer version of postern"
-            )));
+            return Err(OpenError::newer(version));
         }
         Found::Damaged(why) => {
             damage.push(format!("identity: {why}"));
@@ -72,9 +75,9 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
         }
     };
     let named = identity.as_ref().map(|identity| identity.segment);
-    let mut last = Position::default();
+    let (mut last, mut last_time) = (Position::default(), WallTime::default());
     let reading = recovery::read(disk, folder, named, &mut |record| {
-        last = record.position();
+        (last, last_time) = (record.position(), record.time);
         Ok(())
     })?;
     is_new &= !reading.holds_records();
@@ -84,6 +87,7 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     if vote.is_none() && !is_new && !is_tail {
         damage.push("vote: it is missing or unreadable".to_owned());
     }
+    let unread_config = reading.unread_config();
     damage.extend(reading.damage);
     let segments = reading.segments.into_iter().map(|found| SegmentFindings {
         file: recovery::path(folder, found.good.first),
@@ -98,7 +102,9 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
         vote,
         segments,
         last,
+        last_time,
         config: reading.config,
+        unread_config,
         torn: reading.torn,
         damage,
     })

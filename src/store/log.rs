@@ -1,12 +1,16 @@
 //! The log of entries: appended in batches, cut where it conflicts, read from memory or files.
 
+use super::configs::Configs;
 use super::disk::Disk;
 use super::segment::{HEADER_BYTES, Header, file_name, is_header};
-use crate::limits::{SEGMENT_BYTES, TAIL_BYTES_MAX};
+use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX, SEGMENT_BYTES, TAIL_BYTES_MAX};
 use crate::names::Index;
-use crate::record::Record;
+use crate::record::{self, Kind, Record};
 use byteorder::{ByteOrder, LE};
 use std::io;
+
+/// Entries that are looked through at a time when a config is searched for.
+const CONFIG_SEARCH_STEP: u64 = (FILE_PIECE_BYTES / RECORD_BYTES_MAX) as u64;
 
 /// A segment: where each of its records begins.
 #[derive(Debug)]
@@ -19,7 +23,8 @@ pub(super) struct Segment<F> {
 }
 
 impl<F> Segment<F> {
-    fn next(&self) -> Index {
+    /// The place after its last entry.
+    pub(super) fn next(&self) -> Index {
         Index(self.first.0 + self.offsets.len() as u64)
     }
 
@@ -37,6 +42,7 @@ pub(super) struct Log<F> {
     folder: String,
     /// Never empty; each begins where the one before ends.
     segments: Vec<Segment<F>>,
+    configs: Configs,
     /// The active segment's bytes from `tail_start` to its end.
     tail: Vec<u8>,
     tail_start: u64,
@@ -49,12 +55,19 @@ pub(super) struct Log<F> {
 }
 
 impl<F> Log<F> {
-    /// A log of segments that were read and are durable; `sealed` is of the last one.
-    pub(super) fn new(folder: &str, segments: Vec<Segment<F>>, sealed: u64) -> Log<F> {
+    /// A log of segments that were read and are durable, with the configs at these places;
+    /// `sealed` is of the last segment.
+    pub(super) fn new(
+        folder: &str,
+        segments: Vec<Segment<F>>,
+        configs: Configs,
+        sealed: u64,
+    ) -> Log<F> {
         let written = segments.last().expect("a log has a segment").end;
         Log {
             folder: folder.to_owned(),
             segments,
+            configs,
             tail: Vec::new(),
             tail_start: written,
             written,
@@ -72,6 +85,7 @@ impl<F> Log<F> {
         let mut log = Log {
             folder: folder.to_owned(),
             segments: vec![open_segment(disk, folder, first)?],
+            configs: Configs::default(),
             tail: Vec::new(),
             tail_start: 0,
             written: 0,
@@ -130,21 +144,30 @@ impl<F> Log<F> {
             if self.written >= SEGMENT_BYTES {
                 self.roll(disk)?;
             }
-            let header = Header { synced: self.written, first: self.active().next() };
+            let header = self.header();
             let offset = self.active().end;
             self.push(&header.encode(offset));
         }
         let mut rest = records;
         while !rest.is_empty() {
             let (record, behind) = rest.split_at(LE::read_u32(rest) as usize);
-            let index = Record::trust(record).index;
+            let Record { index, kind, .. } = Record::trust(record);
             assert_eq!(index, self.active().next(), "entries are appended in order");
             let offset = self.active().end as u32;
             self.active_mut().offsets.push(offset);
             self.push(record);
+            if kind == Kind::CONFIG {
+                self.configs.push(index);
+            }
             rest = behind;
         }
         Ok(())
+    }
+
+    /// A header that stands behind all items.
+    fn header(&self) -> Header {
+        let (first, config) = (self.active().next(), self.configs.newest());
+        Header { synced: self.written, first, config }
     }
 
     fn push(&mut self, item: &[u8]) {
@@ -193,7 +216,7 @@ impl<F> Log<F> {
 
     fn write_header_alone<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
         let synced = self.written;
-        let header = Header { synced, first: self.active().next() };
+        let header = self.header();
         self.push(&header.encode(synced));
         self.flush(disk)?;
         // The header itself may rot unseen: it says nothing that the next one does not repeat.
@@ -218,6 +241,10 @@ impl<F> Log<F> {
     pub(super) fn cut<D: Disk<File = F>>(&mut self, disk: &D, last: Index) -> io::Result<()> {
         if last >= self.last() {
             return Ok(());
+        }
+        if !self.configs.cut(last) {
+            let newest = self.find_config(disk, last)?;
+            self.configs.push(newest);
         }
         if let Some(first) = self.cut_reaches(last) {
             while self.active().first > first {
@@ -249,6 +276,25 @@ impl<F> Log<F> {
             self.written = end;
         }
         self.write_header_alone(disk)
+    }
+
+    /// The newest config up to `last`, read from the log; 0 when there is none.
+    fn find_config<D: Disk<File = F>>(&self, disk: &D, last: Index) -> io::Result<Index> {
+        let begin = self.segments[0].first;
+        let mut last = last;
+        let mut piece = Vec::new();
+        while last >= begin {
+            let from = Index(last.0.saturating_sub(CONFIG_SEARCH_STEP)).max(begin);
+            piece.clear();
+            self.copy(disk, from, last, &mut piece)?;
+            let records = record::each(&piece).map_while(Result::ok);
+            let configs = records.filter(|record| record.kind == Kind::CONFIG);
+            if let Some(newest) = configs.last() {
+                return Ok(newest.index);
+            }
+            last = from.before();
+        }
+        Ok(Index::ZERO)
     }
 
     fn segment_of(&self, index: Index) -> usize {

@@ -17,17 +17,20 @@
 
 mod aside;
 pub mod check;
+mod configs;
 pub mod disk;
 mod identity;
 mod log;
 #[cfg(any(test, feature = "simulate"))]
 pub mod memory;
 mod recovery;
+mod salvage;
 mod segment;
 mod vote;
 
 pub use identity::Identity;
 pub use recovery::Torn;
+pub use segment::HEADER_BYTES;
 
 use crate::names::{DiskId, Incarnation, Index, Vote};
 use crate::record::Record;
@@ -56,6 +59,12 @@ pub enum OpenError {
 impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> OpenError {
         OpenError::Io(error)
+    }
+}
+
+impl OpenError {
+    fn newer(version: u32) -> OpenError {
+        OpenError::Refused(format!("its format {version} needs a newer version of postern"))
     }
 }
 
@@ -125,9 +134,7 @@ impl<D: Disk> Store<D> {
         let found = Identity::read(&disk)?;
         match &found {
             Found::Newer(version) => {
-                return Err(OpenError::Refused(format!(
-                    "its format {version} needs a newer version of postern"
-                )));
+                return Err(OpenError::newer(*version));
             }
             Found::Good(identity) => refuse_foreign(identity, expected)?,
             Found::Nothing | Found::Damaged(_) => {}
@@ -151,6 +158,8 @@ impl<D: Disk> Store<D> {
             (..) => "vote: it is missing or unreadable".to_owned(),
         };
         let safe = match reading.config {
+            // It may be of fewer members, and name this very disk.
+            _ if reading.unread_config().is_some() => false,
             None => reading.records() == 0,
             // One that was dropped holds nothing that the others do not have.
             Some((_, config)) => {
@@ -190,7 +199,7 @@ impl<D: Disk> Store<D> {
         expected: &Identity,
         set_aside: Option<SetAside>,
     ) -> Result<Opened<D>, OpenError> {
-        let vote = VoteFile::create(&disk)?;
+        let vote = VoteFile::create(&disk, Vote::default())?;
         disk.make_folder(LOG)?;
         let log = Log::create(&disk, LOG, Index(1))?;
         disk.sync_folder(".")?;

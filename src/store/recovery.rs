@@ -1,11 +1,12 @@
 //! Reading the log at start: good, a torn tail, or damage. First everything is read and nothing
 //! touched; only a log without damage is then made whole.
 
+use super::configs::Configs;
 use super::disk::Disk;
 use super::log::{Log, Segment};
-use super::segment::{self, HEADER_BYTES, Hole, Walk, file_name, first_index};
+use super::segment::{self, HEADER_BYTES, Hole, Place, Walk, file_name, first_index};
 use crate::limits::FILE_PIECE_BYTES;
-use crate::names::{Index, Position, Term};
+use crate::names::{Index, Position};
 use crate::record::{Kind, Record};
 use crate::replica::Config;
 use std::io;
@@ -32,6 +33,10 @@ pub(super) struct Reading<F> {
     pub(super) torn: Option<Torn>,
     /// The newest config, also of those behind damage.
     pub(super) config: Option<(Position, Config)>,
+    /// The newest config that a valid header names.
+    pub(super) named_config: Index,
+    /// The places of the configs before the first damage.
+    pub(super) configs: Configs,
 }
 
 /// A segment as it was found.
@@ -54,6 +59,12 @@ impl<F> Reading<F> {
         !self.segments.iter().all(new)
     }
 
+    /// A config that was durable and can't be read, if it is newer than the newest that can.
+    pub(super) fn unread_config(&self) -> Option<Index> {
+        let read = self.config.map_or(Index::ZERO, |(at, _)| at.index);
+        (self.named_config > read).then_some(self.named_config)
+    }
+
     /// How many records were found.
     pub(super) fn records(&self) -> u64 {
         self.segments.iter().map(|found| found.records).sum()
@@ -72,19 +83,23 @@ pub(super) fn read<D: Disk>(
     let mut names: Vec<Index> =
         disk.list(folder)?.iter().filter_map(|name| first_index(name)).collect();
     names.sort_unstable();
-    let mut reading =
-        Reading { segments: Vec::new(), damage: Vec::new(), torn: None, config: None };
-    if let Some(named) = named.filter(|named| !names.contains(named)) {
-        reading.damage.push(format!("{}: it is missing", path(folder, named)));
-    }
-    let mut last = Position { index: Index::ZERO, term: Term::ZERO };
+    let mut reading = Reading {
+        segments: Vec::new(),
+        damage: Vec::new(),
+        torn: None,
+        config: None,
+        named_config: Index::ZERO,
+        configs: Configs::default(),
+    };
+    let mut place = Place { last: Position::default(), config: Some(Index::ZERO) };
     for (at, &first) in names.iter().enumerate() {
         let path = path(folder, first);
-        if first != last.index.next() && (at > 0 || named.is_some()) {
+        if first != place.last.index.next() && (at > 0 || named.is_some()) {
             reading.damage.push(format!("{path}: entries before it are missing"));
+            place.config = None;
         }
-        last.index = first.before();
-        let (found, walk) = read_segment(disk, &path, first, &mut last, &mut reading, visit)?;
+        place.last.index = first.before();
+        let (found, walk) = read_segment(disk, &path, first, &mut place, &mut reading, visit)?;
         // A new segment is named only when its first batch is durable.
         let begun = named == Some(first) && found.good.end <= least(first);
         let may_be_torn = at + 1 == names.len() && !begun;
@@ -99,6 +114,10 @@ pub(super) fn read<D: Disk>(
         }
         reading.segments.push(found);
     }
+    // Last: what comes before it is as good as it was.
+    if let Some(named) = named.filter(|named| !names.contains(named)) {
+        reading.damage.push(format!("{}: it is missing", path(folder, named)));
+    }
     Ok(reading)
 }
 
@@ -106,17 +125,17 @@ fn read_segment<D: Disk>(
     disk: &D,
     path: &str,
     first: Index,
-    last: &mut Position,
+    place: &mut Place,
     reading: &mut Reading<D::File>,
     visit: &mut dyn FnMut(&Record<'_>) -> Result<(), &'static str>,
 ) -> io::Result<(Found<D::File>, Walk)> {
     let file = disk.open(path, false)?;
     let undamaged = reading.damage.is_empty();
-    let newest = &mut reading.config;
+    let (newest, configs) = (&mut reading.config, &mut reading.configs);
     let mut offsets = Vec::new();
     let mut records = 0;
-    let mut last_found = last.index;
-    let mut walk = segment::walk(disk, &file, last, |offset, sound, record| {
+    let mut last_found = place.last.index;
+    let mut walk = segment::walk(disk, &file, place, |offset, sound, record| {
         let at = record.position();
         if record.kind == Kind::CONFIG {
             let config = Config::decode(record.body).ok_or("a config is unreadable")?;
@@ -126,6 +145,9 @@ fn read_segment<D: Disk>(
         }
         if undamaged && sound {
             visit(record)?;
+            if record.kind == Kind::CONFIG {
+                configs.push(record.index);
+            }
         }
         if sound {
             offsets.push(offset);
@@ -134,6 +156,7 @@ fn read_segment<D: Disk>(
         last_found = last_found.max(record.index);
         Ok(())
     })?;
+    reading.named_config = reading.named_config.max(walk.config);
     if walk.holes.is_empty() && walk.size <= least(first) {
         let why = if walk.size == 0 { "it is empty" } else { "it holds no entry" };
         walk.holes.push(Hole { at: walk.size, bytes: 0, why });
@@ -176,7 +199,8 @@ pub(super) fn settle<D: Disk>(
     // A name that is seen need not be durable; nor need one that was removed be gone.
     disk.sync_folder(folder)?;
     let synced = last.synced;
-    Ok(Log::new(folder, segments.into_iter().map(|found| found.good).collect(), synced))
+    let segments = segments.into_iter().map(|found| found.good).collect();
+    Ok(Log::new(folder, segments, reading.configs, synced))
 }
 
 /// Writes again in place what no header says was synced: after a crash, or a failed sync, the

@@ -1,24 +1,25 @@
 //! The bytes of a segment: a flat row of batch headers and records, and how to read it back.
 //!
 //! ```text
-//! +-------+--------+--------+-------------+
-//! | magic | crc32c | synced | first index |   then the records of the batch
-//! | u32   | u32    | u64    | u64         |
-//! +-------+--------+--------+-------------+
+//! +-------+--------+--------+-------------+--------------+
+//! | magic | crc32c | synced | first index | config index |   then the records of the batch
+//! | u32   | u32    | u64    | u64         | u64          |
+//! +-------+--------+--------+-------------+--------------+
 //! ```
 //!
 //! `synced` is the offset in the file up to which everything was durable when the header was
-//! written. The checksum covers the header and its own offset.
+//! written. `config index` names the newest config before the header, or is 0: when that entry is
+//! damaged, its loss is noticed. The checksum covers the header and its own offset.
 
 use super::disk::Disk;
 use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX};
 use crate::names::{Index, Position, Term};
-use crate::record::{BadRecord, Record};
+use crate::record::{BadRecord, Kind, Record};
 use byteorder::{ByteOrder, LE};
 use std::io;
 
 /// Bytes of a batch header.
-pub(super) const HEADER_BYTES: usize = 24;
+pub const HEADER_BYTES: usize = 32;
 /// Bytes that stand in no UTF-8 text, and are no length of a record.
 const MAGIC: [u8; 4] = [0xff, 0xc0, 0xfe, 0x80];
 
@@ -38,6 +39,8 @@ pub(super) fn first_index(name: &str) -> Option<Index> {
 pub(super) struct Header {
     pub(super) synced: u64,
     pub(super) first: Index,
+    /// The newest config before it.
+    pub(super) config: Index,
 }
 
 impl Header {
@@ -46,6 +49,7 @@ impl Header {
         bytes[..4].copy_from_slice(&MAGIC);
         LE::write_u64(&mut bytes[8..], self.synced);
         LE::write_u64(&mut bytes[16..], self.first.0);
+        LE::write_u64(&mut bytes[24..], self.config.0);
         let sum = header_checksum(&bytes, offset);
         LE::write_u32(&mut bytes[4..], sum);
         bytes
@@ -55,9 +59,13 @@ impl Header {
     fn decode(bytes: &[u8], offset: u64) -> Option<Header> {
         let bytes = bytes.get(..HEADER_BYTES)?;
         let sound = is_header(bytes) && LE::read_u32(&bytes[4..]) == header_checksum(bytes, offset);
-        let header =
-            Header { synced: LE::read_u64(&bytes[8..]), first: Index(LE::read_u64(&bytes[16..])) };
-        (sound && header.synced <= offset).then_some(header)
+        let header = Header {
+            synced: LE::read_u64(&bytes[8..]),
+            first: Index(LE::read_u64(&bytes[16..])),
+            config: Index(LE::read_u64(&bytes[24..])),
+        };
+        let possible = header.synced <= offset && header.config < header.first;
+        (sound && possible).then_some(header)
     }
 }
 
@@ -78,6 +86,8 @@ pub(super) struct Walk {
     pub(super) size: u64,
     /// How far valid headers, wherever they stand, say that the file was synced.
     pub(super) synced: u64,
+    /// The newest config that a valid header, wherever it stands, names.
+    pub(super) config: Index,
     /// What could not be read, in order; none in a good segment.
     pub(super) holes: Vec<Hole>,
 }
@@ -90,28 +100,40 @@ pub(super) struct Hole {
     pub(super) why: &'static str,
 }
 
-/// Reads a segment whose first entry must follow `last`, and hands every good record, its offset
+/// What has been read: the next item must follow it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) last: Position,
+    /// The newest config; not known behind what could not be read.
+    pub(super) config: Option<Index>,
+}
+
+/// Reads a segment whose first item must follow `place`, and hands every good record, its offset
 /// and whether no hole lies before it to `visit`. Behind a hole reading goes on at the next valid
 /// header, whatever index that names.
 pub(super) fn walk<D: Disk>(
     disk: &D,
     file: &D::File,
-    last: &mut Position,
+    place: &mut Place,
     mut visit: impl FnMut(u32, bool, &Record<'_>) -> Result<(), &'static str>,
 ) -> io::Result<Walk> {
     let mut window = Window::new(disk, file)?;
-    let mut walk = Walk { size: window.size, synced: 0, holes: Vec::new() };
+    let (size, synced, config) = (window.size, 0, Index::ZERO);
+    let mut walk = Walk { size, synced, config, holes: Vec::new() };
     let mut start = 0;
     loop {
         let sound = walk.holes.is_empty();
-        let run = read_run(&mut window, start, last, |at, record| visit(at, sound, record))?;
+        let run = read_run(&mut window, start, place, |at, record| visit(at, sound, record))?;
         walk.synced = walk.synced.max(run.synced);
+        walk.config = walk.config.max(run.config);
         let Some(why) = run.bad else { return Ok(walk) };
+        place.config = None;
         let next = next_header(&mut window, run.end)?;
         let end = next.map_or(walk.size, |(at, _)| at);
         walk.holes.push(Hole { at: run.end, bytes: end - run.end, why });
         let Some((at, header)) = next else { return Ok(walk) };
-        (start, last.index, last.term) = (at, header.first.before(), Term::ZERO);
+        start = at;
+        place.last = Position { index: header.first.before(), term: Term::ZERO };
     }
 }
 
@@ -119,6 +141,7 @@ pub(super) fn walk<D: Disk>(
 struct Run {
     end: u64,
     synced: u64,
+    config: Index,
     /// Why it ended, if not at the end of the file.
     bad: Option<&'static str>,
 }
@@ -126,19 +149,25 @@ struct Run {
 fn read_run<D: Disk>(
     window: &mut Window<'_, D>,
     start: u64,
-    last: &mut Position,
+    place: &mut Place,
     mut visit: impl FnMut(u32, &Record<'_>) -> Result<(), &'static str>,
 ) -> io::Result<Run> {
-    let mut run = Run { end: start, synced: 0, bad: None };
+    let mut run = Run { end: start, synced: 0, config: Index::ZERO, bad: None };
     while run.end < window.size {
         let bytes = window.at(run.end, RECORD_BYTES_MAX)?;
+        let next = place.last.index.next();
         let item = if is_header(bytes) || run.end == start {
             match Header::decode(bytes, run.end) {
-                Some(header) if header.first == last.index.next() => {
+                Some(header) if header.first != next => Err("a batch header names another index"),
+                Some(header) if place.config.is_some_and(|config| config != header.config) => {
+                    Err("a batch header names another config")
+                }
+                Some(header) => {
                     run.synced = run.synced.max(header.synced);
+                    run.config = run.config.max(header.config);
+                    place.config = Some(header.config);
                     Ok(HEADER_BYTES)
                 }
-                Some(_) => Err("a batch header names another index"),
                 None => Err("a batch header is damaged"),
             }
         } else {
@@ -146,10 +175,15 @@ fn read_run<D: Disk>(
                 Err(BadRecord::Short) => Err("a record ends early"),
                 Err(BadRecord::Length) => Err("a record has an impossible length"),
                 Err(BadRecord::Checksum) => Err("a record has a wrong checksum"),
-                Ok(record) if record.index != last.index.next() => Err("an index is missing"),
-                Ok(record) if record.term < last.term => Err("a term is lower than the one before"),
+                Ok(record) if record.index != next => Err("an index is missing"),
+                Ok(record) if record.term < place.last.term => {
+                    Err("a term is lower than the one before")
+                }
                 Ok(record) => visit(run.end as u32, &record).map(|()| {
-                    *last = record.position();
+                    place.last = record.position();
+                    if record.kind == Kind::CONFIG {
+                        place.config = Some(record.index);
+                    }
                     record.bytes.len()
                 }),
             }
@@ -232,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_header_is_good_at_its_own_offset_only() {
-        let header = Header { synced: 100, first: Index(7) };
+        let header = Header { synced: 100, first: Index(7), config: Index(6) };
         let bytes = header.encode(500);
         assert_eq!(Header::decode(&bytes, 500), Some(header));
         assert_eq!(Header::decode(&bytes, 501), None);

@@ -3,6 +3,7 @@
 
 mod crash;
 mod damage;
+mod salvage;
 
 use super::memory::MemoryDisk;
 use super::*;
@@ -166,7 +167,10 @@ fn damage_in_an_earlier_batch_is_no_torn_tail() {
     let disk = store.disk.crash(|| false);
     disk.edit(FIRST, |bytes| bytes[size - 1] ^= 1);
     let (opened, records) = open(disk).unwrap();
-    assert_eq!((records.len(), opened.torn.unwrap().at), (3, (size - last_batch + 24) as u64));
+    assert_eq!(
+        (records.len(), opened.torn.unwrap().at),
+        (3, (size - last_batch + segment::HEADER_BYTES) as u64)
+    );
 }
 
 #[test]

@@ -20,10 +20,9 @@ pub(super) struct VoteFile<F> {
 }
 
 impl<F> VoteFile<F> {
-    /// Makes the file with the vote of a server that has heard of no term, or makes it anew.
-    pub(super) fn create<D: Disk<File = F>>(disk: &D) -> io::Result<VoteFile<F>> {
+    /// Makes the file with this vote, or makes it anew.
+    pub(super) fn create<D: Disk<File = F>>(disk: &D, vote: Vote) -> io::Result<VoteFile<F>> {
         let file = disk.open(FILE, true)?;
-        let vote = Vote::default();
         disk.write_at(&file, &encode(0, vote), 0)?;
         disk.write_at(&file, &encode(1, vote), SLOT_DISTANCE)?;
         disk.sync(&file)?;
@@ -105,7 +104,7 @@ mod tests {
     #[test]
     fn keeps_the_newest() {
         let disk = MemoryDisk::default();
-        let mut file = VoteFile::create(&disk).unwrap();
+        let mut file = VoteFile::create(&disk, Vote::default()).unwrap();
         assert_eq!(VoteFile::open(&disk).unwrap().unwrap().1, Vote::default());
         for term in 1..6 {
             file.write(&disk, vote(term)).unwrap();
@@ -117,7 +116,7 @@ mod tests {
     fn a_crash_in_a_write_leaves_the_vote_before_or_the_new_one() {
         for kept in [false, true] {
             let disk = MemoryDisk::default();
-            let mut file = VoteFile::create(&disk).unwrap();
+            let mut file = VoteFile::create(&disk, Vote::default()).unwrap();
             file.write(&disk, vote(1)).unwrap();
             disk.fail_syncs();
             file.write(&disk, vote(2)).unwrap_err();
@@ -130,7 +129,7 @@ mod tests {
     fn a_flipped_bit_in_either_slot_is_damage() {
         for at in (0..SLOT_BYTES).flat_map(|at| [at, at + SLOT_DISTANCE as usize]) {
             let disk = MemoryDisk::default();
-            VoteFile::create(&disk).unwrap();
+            VoteFile::create(&disk, Vote::default()).unwrap();
             disk.edit(FILE, |bytes| bytes[at] ^= 4);
             assert!(VoteFile::open(&disk).unwrap().is_none(), "byte {at}");
         }

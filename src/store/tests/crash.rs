@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 /// A disk that refuses every call that changes something, but for the first few.
 #[derive(Clone, Debug)]
-struct Stopping {
+pub(super) struct Stopping {
     inner: Rc<MemoryDisk>,
     left: Rc<Cell<u64>>,
     /// The folders whose names were synced.
@@ -76,7 +76,7 @@ impl Disk for Stopping {
 /// Does `work` on the disk `image`, stopped before each of its calls in turn, and hands what a
 /// crash then leaves, and whether the work was done, to `check`: nothing of what was not synced,
 /// all, any part, or, when only the process ends, what it saw.
-fn at_every_call(
+pub(super) fn at_every_call(
     image: &MemoryDisk,
     work: impl Fn(Stopping) -> Result<(), OpenError>,
     check: impl Fn(&str, bool, &MemoryDisk),

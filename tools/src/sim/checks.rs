@@ -6,11 +6,11 @@ use postern::limits::RECORD_BYTES_MAX;
 use postern::names::{DiskId, Index, Member, Term, Vote};
 use postern::record::{Kind, Record};
 use postern::replica::{Config, Packet, Replica, Standpoint};
+use postern::store::HEADER_BYTES;
 use postern::store::memory::MemoryDisk;
 
 /// The only segment of logs as short as a simulation's.
 pub(super) const SEGMENT: &str = "log/00000000000000000001.log";
-const HEADER_BYTES: usize = 24;
 
 /// What a power cut would leave of a disk's log, and the highest term stored on it.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use super::world::World;
 use postern::record;
 use postern::replica::{Standpoint, Takeover};
 use postern::rng::Rng;
+use postern::store::HEADER_BYTES;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -281,7 +282,7 @@ fn records(segment: &[u8], _: usize) -> Vec<u8> {
     let mut rest = segment;
     while let Some(&[a, b, c, d]) = rest.first_chunk() {
         if u32::from_le_bytes([a, b, c, d]) as usize > postern::limits::RECORD_BYTES_MAX {
-            rest = rest.get(24..).unwrap_or(&[]);
+            rest = rest.get(HEADER_BYTES..).unwrap_or(&[]);
             continue;
         }
         let Ok(record) = record::Record::parse(rest) else { break };

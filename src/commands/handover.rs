@@ -1,0 +1,145 @@
+//! `postern handover`: the primary gives its role to a backup.
+
+use super::operator::{PATIENCE, call, is_silence};
+use super::{Answer, ask_status};
+use crate::options;
+use crate::replica::{Order, Packet, Verdict};
+use crate::settings::Settings;
+use std::io::Write;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two rounds through the servers.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Orders the handover, and says who is primary then.
+///
+/// # Errors
+/// One line that says why the role is where it was.
+pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
+    let settings = Settings::read(&options.config)?;
+    // The primary gives it up after `T`; an election takes as long at most, if all goes well.
+    let silence = Duration::from_millis(settings.silence_ms.into());
+    let deadline = Instant::now() + 2 * silence + PATIENCE;
+    let giver = order(&settings, deadline)?;
+    let heir = wait(&settings, giver, deadline)?;
+    let line = format!("server {} at {} is primary now\n", heir + 1, settings.servers[heir]);
+    let written = std::io::stdout().write_all(line.as_bytes());
+    written.map_err(|error| format!("stdout: {error}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Goes through the servers until the primary takes the order; its place in the list.
+fn order(settings: &Settings, deadline: Instant) -> Result<usize, String> {
+    loop {
+        let mut unreached = Vec::new();
+        for (slot, server) in settings.servers.iter().enumerate() {
+            match hand_over(settings, slot) {
+                Ok(Verdict::Taken) => {
+                    log::debug!("server {} at {server} hands over", slot + 1);
+                    return Ok(slot);
+                }
+                Ok(Verdict::NotPrimary) => {}
+                Ok(Verdict::NoBackup) => {
+                    return Err(format!(
+                        "server {} at {server}: there is no backup that could take over",
+                        slot + 1
+                    ));
+                }
+                Ok(Verdict::OtherGroup) => {
+                    return Err(format!("server {} at {server}: is of another group", slot + 1));
+                }
+                Err(why) => unreached.push(format!("server {} at {server}: {why}", slot + 1)),
+            }
+        }
+        // Between two primaries, there is one in a moment.
+        if unreached.len() == settings.servers.len() || Instant::now() >= deadline {
+            let mut why = "no server is primary".to_owned();
+            for unreached in unreached {
+                why += "; ";
+                why += &unreached;
+            }
+            return Err(why);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn hand_over(settings: &Settings, slot: usize) -> Result<Verdict, String> {
+    let asked = (|| {
+        let mut call = call(settings, slot)?;
+        let mut frame = Vec::new();
+        Packet::Order { group: settings.group, order: Order::HandOver }.encode(&mut frame);
+        call.send(&frame)?;
+        call.receive()
+    })();
+    let frame = asked.map_err(|error| match error {
+        silence if is_silence(&silence) => "no answer".to_owned(),
+        error => error.to_string(),
+    })?;
+    match Packet::decode(&frame) {
+        Ok((Packet::Verdict(verdict), _)) => Ok(verdict),
+        _ => Err("its answer is no verdict".to_owned()),
+    }
+}
+
+/// Waits until another server is primary; its place in the list.
+fn wait(settings: &Settings, giver: usize, deadline: Instant) -> Result<usize, String> {
+    loop {
+        let answers: Vec<Option<Answer>> =
+            settings.servers.iter().map(|server| ask_status(server, PATIENCE)).collect();
+        if let Some(heir) = newest_primary(&answers).filter(|newest| *newest != giver) {
+            return Ok(heir);
+        }
+        if Instant::now() >= deadline {
+            return Err(format!(
+                "server {} at {}: the handover did not come about; `postern status` shows how \
+                 things are",
+                giver + 1,
+                settings.servers[giver]
+            ));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Of those that say that they are primary, the one of the highest term: who lost the role to it
+/// need not know that yet.
+fn newest_primary(answers: &[Option<Answer>]) -> Option<usize> {
+    let primaries = answers.iter().enumerate().filter_map(|(slot, answer)| {
+        let answer = answer.as_ref().filter(|answer| is(answer, "role", "primary"))?;
+        Some((term(answer.get("term")?)?, slot))
+    });
+    primaries.max().map(|(_, slot)| slot)
+}
+
+fn is(answer: &Answer, key: &str, value: &str) -> bool {
+    answer.get(key).is_some_and(|found| found == value)
+}
+
+/// A term as STATUS shows it: its lineage, if it is not the first, and its number.
+fn term(text: &str) -> Option<(u16, u64)> {
+    let (lineage, number) = text.split_once('.').unwrap_or(("0", text));
+    Some((lineage.parse().ok()?, number.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(role: &str, term: &str) -> Option<Answer> {
+        let pair = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        Some([("role", role), ("term", term)].map(pair).into_iter().collect())
+    }
+
+    #[test]
+    fn the_primary_of_the_highest_term_counts() {
+        let old = answer("primary", "9");
+        assert_eq!(newest_primary(&[old.clone(), answer("backup", "10"), None]), Some(0));
+        assert_eq!(newest_primary(&[old.clone(), answer("primary", "10"), None]), Some(1));
+        assert_eq!(newest_primary(&[answer("primary", "1.1"), old]), Some(0));
+        assert_eq!(newest_primary(&[None, answer("candidate", "3"), None]), None);
+        assert_eq!(newest_primary(&[answer("primary", "nonsense"), None]), None);
+    }
+}

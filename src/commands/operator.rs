@@ -1,0 +1,44 @@
+//! How commands reach servers as an operator: over a link, by the group's secret.
+
+use crate::server::call::Call;
+use crate::settings::Settings;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// How long a server may take for each step.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Calls the server at a place of the list, at the first of its addresses where somebody listens.
+pub(super) fn call(settings: &Settings, slot: usize) -> io::Result<Call> {
+    let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
+    for address in &settings.addresses[slot] {
+        match connect(*address) {
+            Ok(stream) => return shake(settings, stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Connects to who listens at an address, whoever that is.
+pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    if stream.local_addr()? == stream.peer_addr()? {
+        // A port that is free may be taken by the call itself: nobody listens there.
+        return Err(ErrorKind::ConnectionRefused.into());
+    }
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Makes sure that a server of the group listens there.
+pub(super) fn shake(settings: &Settings, stream: TcpStream) -> io::Result<Call> {
+    Call::begin(stream, &settings.secret, settings.group)
+}
+
+/// Whether somebody did not answer in time.
+pub(super) fn is_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}

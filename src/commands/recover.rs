@@ -1,0 +1,334 @@
+//! `postern recover`: a person goes on with one stopped server alone, because the others are lost.
+//!
+//! Without the word it changes nothing and says what it would do. The word depends on all that was
+//! read: it acts on what the person has seen, or not at all.
+
+use super::operator::{connect, is_silence, shake};
+use super::{hold_unchanged, serve};
+use crate::moment::WallTime;
+use crate::names::{DiskId, Member, Position, ServerId, Term};
+use crate::options;
+use crate::record::{self, Kind};
+use crate::replica::Beginning;
+use crate::settings::Settings;
+use crate::store::check::{Findings, check};
+use crate::store::disk::RealDisk;
+use crate::store::{Identity, Store};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+/// Shows what a directory holds and what may be lost; with the right word, begins a history of its
+/// server alone.
+///
+/// # Errors
+/// One line that says why nothing was changed.
+pub fn run(options: &options::Recover) -> Result<ExitCode, String> {
+    let settings = Settings::read(&options.config)?;
+    let absent = find_absent(&settings)?;
+    let mut plan = Plan::read(&settings, options)?;
+    let text = match &options.yes {
+        None => plan.report(options, &absent),
+        Some(word) if *word == plan.word() => plan.act(&settings)?,
+        Some(word) => {
+            return Err(format!(
+                "--yes {word}: is not the word for what is there now; run it without --yes"
+            ));
+        }
+    };
+    let written = io::stdout().write_all(text.as_bytes());
+    written.map_err(|error| format!("stdout: {error}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The command for a data directory, as a person types it.
+pub(super) fn words(config: &Path, data: &Path) -> String {
+    let mut words = "postern recover".to_owned();
+    if config != Path::new("postern.toml") {
+        write!(words, " --config {}", config.display()).expect("a string takes every word");
+    }
+    write!(words, " --data {}", data.display()).expect("a string takes every word");
+    words
+}
+
+/// Makes sure that no server of the group answers, and says of each how it does not.
+fn find_absent(settings: &Settings) -> Result<Vec<String>, String> {
+    let mut absent = Vec::new();
+    for (slot, server) in settings.servers.iter().enumerate() {
+        let name = format!("server {} at {server}", slot + 1);
+        let mut why = "it has no address".to_owned();
+        for address in &settings.addresses[slot] {
+            let called = connect(*address).map(|stream| shake(settings, stream));
+            why = match called {
+                Err(nobody) => nobody.to_string(),
+                Ok(Ok(_)) => {
+                    return Err(format!(
+                        "{name} answers: only when the others are lost may one go on alone; if it \
+                         does not lead a group any more, stop it first"
+                    ));
+                }
+                Ok(Err(error)) if is_silence(&error) => {
+                    return Err(format!(
+                        "{name} takes connections and says nothing: it may come back to life; stop \
+                         it first"
+                    ));
+                }
+                Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied => {
+                    return Err(format!("{name}: {error}: stop whatever listens there first"));
+                }
+                Ok(Err(_)) => "connections to it are closed at once".to_owned(),
+            };
+        }
+        absent.push(format!("{name} does not answer: {why}"));
+    }
+    Ok(absent)
+}
+
+/// A data directory, held so that no server begins to use it.
+struct Directory {
+    path: PathBuf,
+    findings: Findings,
+    lock: Option<File>,
+}
+
+impl Directory {
+    fn read(settings: &Settings, path: &Path) -> Result<Directory, String> {
+        let shown = path.display();
+        let disk = RealDisk::read_only(path).map_err(|error| format!("{shown}: {error}"))?;
+        let lock = hold_unchanged(path)?;
+        let findings = check(&disk).map_err(|error| format!("{shown}: {error}"))?;
+        if let Some(identity) = &findings.identity
+            && identity.group != settings.group
+        {
+            let (found, wanted) = (identity.group, settings.group);
+            return Err(format!("{shown}: it belongs to group {found}, not to {wanted}"));
+        }
+        Ok(Directory { path: path.to_owned(), findings, lock })
+    }
+
+    /// The highest term that it has heard of.
+    fn term(&self) -> Term {
+        let vote = self.findings.vote.map_or(Term::ZERO, |vote| vote.term);
+        vote.max(self.findings.last.term)
+    }
+}
+
+/// What was found, and what is to be done with the first of the directories.
+struct Plan {
+    /// At least one.
+    directories: Vec<Directory>,
+    me: Member,
+    begin: Beginning,
+}
+
+impl Plan {
+    fn read(settings: &Settings, options: &options::Recover) -> Result<Plan, String> {
+        let mut paths: Vec<&PathBuf> =
+            std::iter::once(&options.data).chain(&options.also).collect();
+        // A name may lead there twice; held twice it would seem to be in use.
+        let mut known = Vec::new();
+        paths.retain(|path| {
+            let place = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+            let is_new = !known.contains(&place);
+            known.push(place);
+            is_new
+        });
+        let directories: Vec<Directory> =
+            paths.iter().map(|path| Directory::read(settings, path)).collect::<Result<_, _>>()?;
+        let shown = options.data.display();
+        let findings = &directories[0].findings;
+        let named = options.id.and_then(ServerId::new);
+        let found = findings.identity.as_ref().map(|identity| identity.id);
+        let id = match (found, named) {
+            (Some(found), Some(named)) if found != named => {
+                return Err(format!("{shown}: it belongs to server {found}, not to {named}"));
+            }
+            (Some(id), _) | (None, Some(id)) => id,
+            (None, None) => {
+                return Err(format!(
+                    "{shown}: whose it is can't be read in it: name its server by --id"
+                ));
+            }
+        };
+        if id.slot() >= settings.servers.len() {
+            let servers = settings.servers.len();
+            return Err(format!("{shown}: the config file lists {servers} server, not {id}"));
+        }
+        let config = findings.config.filter(|_| findings.last != Position::default());
+        let Some((_, config)) = config else {
+            return Err(format!("{shown}: it holds no entry to go on from"));
+        };
+        let newest = directories.iter().map(Directory::term).max().unwrap_or_default();
+        let me = Member { id, disk: DiskId(serve::random()?) };
+        let begin = Beginning::new(me, newest, findings.last, config.gate_open);
+        Ok(Plan { directories, me, begin })
+    }
+
+    /// The one whose last entry has the highest term, then the highest index.
+    fn best(&self) -> &Directory {
+        let first = &self.directories[0];
+        self.directories.iter().fold(first, |best, directory| {
+            if directory.findings.last > best.findings.last { directory } else { best }
+        })
+    }
+
+    fn is_best(&self) -> bool {
+        self.best().findings.last == self.directories[0].findings.last
+    }
+
+    /// What a person must have read to know it; of what was found, everything counts.
+    fn word(&self) -> String {
+        let all: Vec<_> = self.directories.iter().map(|d| (&d.path, &d.findings)).collect();
+        format!("{:08x}", crc32c::crc32c(format!("{all:?} {}", self.begin.term).as_bytes()))
+    }
+
+    fn report(&self, options: &options::Recover, absent: &[String]) -> String {
+        let mut text = String::new();
+        for directory in &self.directories {
+            describe(directory, &mut text);
+        }
+        for absent in absent {
+            text += &format!("{absent}\n");
+        }
+        let best = self.best().path.display();
+        if self.directories.len() > 1 {
+            text += &format!("\nbest: {best} (the highest term, then the highest index)\n");
+        }
+        let mut command = words(&options.config, &self.best().path);
+        if !self.is_best() {
+            for other in self.directories.iter().filter(|d| d.path != self.best().path) {
+                command += &format!(" --also {}", other.path.display());
+            }
+            text += &format!("\nNothing was changed. Go on with the best one:\n  {command}\n");
+            return text;
+        }
+        for also in &options.also {
+            command += &format!(" --also {}", also.display());
+        }
+        if let Some(id) = options.id {
+            command += &format!(" --id {id}");
+        }
+        let (id, history) = (self.me.id, self.begin.term.lineage());
+        let (data, last) = (options.data.display(), self.directories[0].findings.last);
+        text += &format!(
+            "\nServer {id} would go on alone with {data}, as history {history}, behind entry \
+             {last}.\n\nWhat may be lost:\n"
+        );
+        for loss in losses(self.me.id, &self.directories[0].findings) {
+            text += &format!("  {loss}\n");
+        }
+        if absent.len() > 1 {
+            text += &format!(
+                "\nThe others must not run without server {id} until they have joined it: start it \
+                 first, then\nthe others one at a time, each when the one before has joined. What \
+                 they hold and it does\nnot, they then put aside; nothing is deleted.\n"
+            );
+        }
+        let word = self.word();
+        text += &format!("\nNothing was changed. To do it:\n  {command} --yes {word}\n");
+        text
+    }
+
+    fn act(&mut self, settings: &Settings) -> Result<String, String> {
+        if !self.is_best() {
+            let best = self.best().path.display();
+            return Err(format!("{best} is the better one: run it without --yes"));
+        }
+        let servers = settings.servers.len() as u8;
+        let new = Identity::new(settings.group, servers, self.me.id, self.me.disk);
+        let (me, begin) = (self.me, self.begin);
+        let directory = &mut self.directories[0];
+        let shown = directory.path.display().to_string();
+        if directory.lock.is_none() {
+            directory.lock = Some(serve::lock(&directory.path)?);
+        }
+        let failed = |error: &dyn std::fmt::Display| format!("{shown}: {error}");
+        let disk = RealDisk::open(&directory.path).map_err(|error| failed(&error))?;
+        let last = directory.findings.last;
+        let at = Position { index: last.index.next(), term: begin.term };
+        let time = WallTime::from_system(SystemTime::now()).max(directory.findings.last_time);
+        let mut entry = Vec::new();
+        record::write(&mut entry, at, time, Kind::CONFIG, |body| begin.config.encode(body));
+        let folder = Store::salvage(disk, &new, begin.vote, &entry, &serve::label());
+        let folder = folder.map_err(|error| failed(&error))?;
+        let (id, history) = (me.id, begin.term.lineage());
+        let mut text =
+            format!("Server {id} goes on alone, as history {history}, behind entry {last}.\n");
+        if let Some(folder) = folder {
+            text += &format!("What was damaged, and what lay behind it, is in {shown}/{folder}.\n");
+        }
+        if servers > 1 {
+            text += &format!(
+                "Start server {id} first, then the others one at a time, each when `postern \
+                 status` shows that the one before has joined.\n"
+            );
+        }
+        Ok(text)
+    }
+}
+
+/// What a directory holds, for a person who has to choose.
+fn describe(directory: &Directory, text: &mut String) {
+    let Directory { path, findings, .. } = directory;
+    text.push_str(&format!("{}\n", path.display()));
+    let mut row = |name: &str, what: String| text.push_str(&format!("  {name:10}{what}\n"));
+    match &findings.identity {
+        Some(who) => row("server", format!("{} of {}, disk {}", who.id, who.servers, who.disk)),
+        None => row("server", "unreadable".to_owned()),
+    }
+    let last = findings.last;
+    row("last", format!("entry {last}, of {}", findings.last_time.rfc3339()));
+    if let Some((at, config)) = findings.config {
+        row("members", format!("{config} (entry {at})"));
+    }
+    if let Some(at) = findings.unread_config {
+        row("members", format!("unreadable (entry {at}): may be others"));
+    }
+    if directory.term().lineage() > last.term.lineage() {
+        let history = directory.term().lineage();
+        row("history", format!("it has heard of history {history}, and holds nothing of that"));
+    }
+    if let Some(torn) = &findings.torn {
+        let (file, bytes) = (&torn.file, torn.bytes);
+        row("torn tail", format!("{file}: {bytes} bytes that were never acknowledged"));
+    }
+    for damage in &findings.damage {
+        row("damaged", damage.clone());
+    }
+    text.push('\n');
+}
+
+/// What may exist elsewhere, or did, and will be no more.
+fn losses(id: ServerId, findings: &Findings) -> Vec<String> {
+    let mut losses = Vec::new();
+    let last = findings.last.index;
+    if !findings.damage.is_empty() {
+        let found: u64 = findings.segments.iter().map(|segment| segment.entries).sum();
+        let behind = found.saturating_sub(last.0);
+        losses.push(format!(
+            "what lay behind entry {last} before the damage; {behind} entries there can still be \
+             read, and are put aside"
+        ));
+    }
+    let Some((_, config)) = findings.config else { return losses };
+    let own = findings.identity.as_ref().map(|identity| identity.disk);
+    let named = config.member(id).filter(|member| own.is_none_or(|own| member.disk == own));
+    match named {
+        None => losses.push(
+            "this server was not attached any more: all that was answered since it was dropped"
+                .to_owned(),
+        ),
+        Some(_) if config.count() == 1 && findings.unread_config.is_none() => {}
+        Some(_) => losses.push(
+            "if the others dropped this server and went on: all that was answered since then"
+                .to_owned(),
+        ),
+    }
+    if losses.is_empty() {
+        losses.push("nothing that was answered: it was the only one attached".to_owned());
+    }
+    losses
+}

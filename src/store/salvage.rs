@@ -1,0 +1,164 @@
+//! What a person's override does to the directory of a stopped server: what can be read of its log
+//! is kept, what is damaged is put aside, and one entry is written that no election has agreed to.
+
+use super::aside;
+use super::disk::Disk;
+use super::identity::{Found, Identity};
+use super::recovery::{self, Reading};
+use super::segment::file_name;
+use super::vote::VoteFile;
+use super::{LOG, OpenError, Store, refuse_foreign};
+use crate::limits::FILE_PIECE_BYTES;
+use crate::names::{Incarnation, Index, Vote};
+use crate::record::Record;
+use std::io;
+
+impl<D: Disk> Store<D> {
+    /// Makes the directory that of `new`, which has another disk number: what was promised under
+    /// the old one does not bind it. What is damaged is put aside in a folder named by `label`, a
+    /// time, that is returned. Then `vote` is stored, and behind all that can be read `entry`.
+    ///
+    /// A crash at any step leaves what can be read, and a directory for which this can be done
+    /// again.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing was touched if `entry` does not follow what can be read.
+    pub fn salvage(
+        disk: D,
+        new: &Identity,
+        vote: Vote,
+        entry: &[u8],
+        label: &str,
+    ) -> Result<Option<String>, OpenError> {
+        let found = Identity::read(&disk)?;
+        let known = match &found {
+            Found::Newer(version) => return Err(OpenError::newer(*version)),
+            Found::Good(identity) => {
+                refuse_foreign(identity, new)?;
+                Some(identity)
+            }
+            Found::Nothing | Found::Damaged(_) => None,
+        };
+        let mut reading = read(&disk, known.map(|known| known.segment))?;
+        if last_sound(&reading).next() != Record::trust(entry).index {
+            return Err(OpenError::Refused("it is not as it was when it was read".to_owned()));
+        }
+        let vote_file = VoteFile::open(&disk)?;
+        let mut folder = None;
+        if known.is_none() || vote_file.is_none() || !reading.damage.is_empty() {
+            let made = aside::make_new(&disk, "damaged", label)?;
+            for name in ["identity", "vote"] {
+                copy(&disk, name, &format!("{made}/{name}"))?;
+            }
+            disk.sync_folder(&made)?;
+            reading = cut_damage(&disk, known, &reading, &made)?;
+            folder = Some(made);
+        }
+        let log = recovery::settle(&disk, LOG, reading)?;
+        // A directory without a vote is damaged until it has one; nothing else may come before.
+        let mut vote_file = match vote_file {
+            Some((file, _)) => file,
+            None => VoteFile::create(&disk, vote)?,
+        };
+        let mut identity = new.clone();
+        identity.incarnation = Incarnation(1);
+        identity.segment = log.newest();
+        for (disk, incarnation) in known.into_iter().flat_map(Identity::all_seen) {
+            identity.see(*disk, *incarnation);
+        }
+        identity.write(&disk)?;
+        // Others hear of it from here on: who it names must be there.
+        vote_file.write(&disk, vote)?;
+        let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log };
+        store.append(entry)?;
+        store.flush()?;
+        store.seal()?;
+        Ok(folder)
+    }
+}
+
+fn read<D: Disk>(disk: &D, named: Option<Index>) -> io::Result<Reading<D::File>> {
+    recovery::read(disk, LOG, named, &mut |_| Ok(()))
+}
+
+/// How many segments hold entries that follow each other from the first one on.
+fn sound_segments<F>(reading: &Reading<F>) -> usize {
+    let mut next = Index(1);
+    let mut count = 0;
+    for found in &reading.segments {
+        let good = &found.good;
+        if good.first != next || good.next() == next {
+            break;
+        }
+        count += 1;
+        if good.end < found.size {
+            break;
+        }
+        next = good.next();
+    }
+    count
+}
+
+/// The last entry that can be read, with all before it.
+fn last_sound<F>(reading: &Reading<F>) -> Index {
+    let last = sound_segments(reading).checked_sub(1).map(|at| reading.segments[at].good.next());
+    last.map_or(Index::ZERO, Index::before)
+}
+
+/// Moves what lies behind the sound entries into `folder`, in steps after each of which the log is
+/// still damaged, or is whole.
+fn cut_damage<D: Disk>(
+    disk: &D,
+    known: Option<&Identity>,
+    reading: &Reading<D::File>,
+    folder: &str,
+) -> Result<Reading<D::File>, OpenError> {
+    let sound = sound_segments(reading);
+    let last = &reading.segments[sound - 1];
+    let newest = last.good.first;
+    if let Some(known) = known {
+        // Named before the later ones go: as with any cut into an earlier segment.
+        let mut identity = known.clone();
+        identity.segment = newest;
+        identity.write(disk)?;
+    }
+    let folder = format!("{folder}/{LOG}");
+    disk.make_folder(&folder)?;
+    for found in reading.segments[sound..].iter().rev() {
+        let name = file_name(found.good.first);
+        disk.rename(&format!("{LOG}/{name}"), &format!("{folder}/{name}"))?;
+        disk.sync_folder(&folder)?;
+        disk.sync_folder(LOG)?;
+    }
+    if last.good.end < last.size {
+        let name = file_name(newest);
+        copy(disk, &format!("{LOG}/{name}"), &format!("{folder}/{name}"))?;
+        disk.sync_folder(&folder)?;
+        disk.truncate(&last.good.file, last.good.end)?;
+        disk.sync(&last.good.file)?;
+    }
+    let mut reading = read(disk, Some(newest))?;
+    match reading.damage.pop() {
+        None => Ok(reading),
+        Some(damage) => Err(OpenError::Damaged(damage)),
+    }
+}
+
+/// Copies a file, if there is one; the bytes are durable on return, the name is not.
+fn copy<D: Disk>(disk: &D, from: &str, to: &str) -> io::Result<()> {
+    let from = match disk.open(from, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        from => from?,
+    };
+    let to = disk.open(to, true)?;
+    let mut piece = vec![0; FILE_PIECE_BYTES];
+    let mut at = 0;
+    loop {
+        let read = disk.read_at(&from, &mut piece, at)?;
+        if read == 0 {
+            return disk.sync(&to);
+        }
+        disk.write_at(&to, &piece[..read], at)?;
+        at += read as u64;
+    }
+}
