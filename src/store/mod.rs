@@ -143,7 +143,13 @@ impl<D: Disk> Store<D> {
         let (named, disk_id) = (known.map(|known| known.segment), known.map(|known| known.disk));
         // Everything is read before anything is touched.
         let vote = VoteFile::open(&disk)?;
-        let mut reading = recovery::read(&disk, LOG, named, &mut visit)?;
+        let mut next = Index(1);
+        // Without an identity nothing else says that the first segment is missing.
+        let mut in_order = |record: &Record<'_>| {
+            let follows = record.index == std::mem::replace(&mut next, record.index.next());
+            if follows { visit(record) } else { Err("entries before it are missing") }
+        };
+        let mut reading = recovery::read(&disk, LOG, named, &mut in_order)?;
         let damage = std::mem::take(&mut reading.damage).into_iter().next();
         let why = match (found, vote, damage) {
             (Found::Good(identity), Some(vote), None) => {
