@@ -11,6 +11,7 @@ use postern::settings::Settings;
 use postern::store::disk::RealDisk;
 use postern::store::{Identity, Store};
 use std::fs::Permissions;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -179,6 +180,19 @@ fn it_looks_first_and_acts_on_what_was_seen() {
         let status = group.wait(n, "it has it all", |status| status["messages"] == "6");
         assert_eq!(lineage(&status), "1");
     }
+}
+
+#[test]
+fn a_server_that_is_full_is_not_taken_for_lost() {
+    // With no place for one more it takes the connection, and closes it unheard.
+    let (group, _) = dead(1);
+    let full = TcpListener::bind(&group.servers[1]).unwrap();
+    let accepting = full.try_clone().unwrap();
+    std::thread::spawn(move || accepting.incoming().for_each(drop));
+    let before = snapshot(group.dir.path());
+    let said = complaint(&run(command(&group.config(), &group.data(1))));
+    assert!(said.contains("server 2 at ") && said.contains("ends them"), "{said}");
+    assert_eq!(snapshot(group.dir.path()), before);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::store::disk::RealDisk;
 use crate::store::{Identity, Store};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -76,10 +76,13 @@ fn find_absent(settings: &Settings) -> Result<Vec<String>, String> {
                          it first"
                     ));
                 }
-                Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied => {
-                    return Err(format!("{name}: {error}: stop whatever listens there first"));
+                // A server that is full closes what it takes, and lives.
+                Ok(Err(error)) => {
+                    return Err(format!(
+                        "{name} takes connections and ends them ({error}): stop whatever listens \
+                         there first"
+                    ));
                 }
-                Ok(Err(_)) => "connections to it are closed at once".to_owned(),
             };
         }
         absent.push(format!("{name} does not answer: {why}"));
