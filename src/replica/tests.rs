@@ -1,6 +1,8 @@
 //! Whole groups of replicas in virtual time, on disks and links that are plain vectors: elections,
 //! takeovers, drops, returns, and what must never be lost.
 
+mod hello;
+
 use super::*;
 use crate::names::GroupId;
 use std::collections::{BTreeMap, BTreeSet};
