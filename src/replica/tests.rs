@@ -1,6 +1,7 @@
 //! Whole groups of replicas in virtual time, on disks and links that are plain vectors: elections,
 //! takeovers, drops, returns, and what must never be lost.
 
+mod alone;
 mod hello;
 
 use super::*;
@@ -710,23 +711,6 @@ fn a_read_waits_for_a_majority_that_answered_after_it() {
     let round = ask(&mut world);
     world.run(1_000);
     assert!(confirmed(&world).is_none_or(|confirmed| confirmed < round));
-}
-
-#[test]
-fn entries_of_earlier_terms_are_not_committed_by_counting() {
-    // Raft, figure 8: stored by all, they may still be overwritten, until an own one is.
-    let world = formed(8);
-    let mut replica = world.running[&1].replica.clone();
-    let last = replica.last();
-    let mut committed_when_own_begin_at = |start: Index| {
-        (replica.committed, replica.answered) = (Index::ZERO, Index::ZERO);
-        let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
-        primary.term_start = start;
-        replica.advance();
-        (replica.committed, replica.answered)
-    };
-    assert_eq!(committed_when_own_begin_at(last.next()), (Index::ZERO, Index::ZERO));
-    assert_eq!(committed_when_own_begin_at(last), (last, last));
 }
 
 #[test]
