@@ -327,7 +327,10 @@ impl World {
         if self.destroyed && !self.is_whole() {
             return false;
         }
-        if !self.may_lose(n) {
+        // Before a batch is sealed, rot looks like a torn tail: no disk could tell them apart.
+        let sealed = |process: &Process| !process.store.has_unsealed();
+        let sealed = self.servers[n].process.as_ref().is_some_and(sealed);
+        if !self.may_lose(n) || (kind == Kind::Flip && !sealed) {
             return false;
         }
         let old = if kind == Kind::RollBack { self.old_copy(n) } else { None };
