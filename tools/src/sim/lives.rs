@@ -149,11 +149,13 @@ impl World {
         let (label, server) = (label(self.now), &mut self.servers[n]);
         let done = match aside {
             Aside::Everything => {
-                if let Some(disk) = server.disk_id.take() {
-                    self.checks.damages(disk, &server.disk, true);
+                let before = server.disk.copied();
+                let done = Store::set_aside(&server.disk, "old-copy", &label).map(drop);
+                if let Some(disk) = server.disk_id.take_if(|_| done.is_ok()) {
+                    self.checks.damages(disk, &before, true);
+                    server.copies.clear();
                 }
-                server.copies.clear();
-                Store::set_aside(&server.disk, "old-copy", &label).map(drop)
+                done
             }
             Aside::Tail(last) => {
                 match process::start(&server.disk, id(n), self.settings, &label, &mut self.rng) {
