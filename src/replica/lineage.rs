@@ -58,8 +58,8 @@ impl Replica {
     /// or just after a start, a healthy group looks like one that has nobody. A blank server has
     /// nothing to wait for.
     pub(super) fn may_follow_lineage(&mut self, now: Moment) -> bool {
-        let since = *self.later_lineage.get_or_insert(now);
-        self.shape.config().is_none() || now >= since + self.silence()
+        self.later_lineage.get_or_insert(now);
+        self.shape.config().is_none() || !self.awaits_lineage(now)
     }
 
     /// Who has met a later lineage neither stands nor votes until it is clear which one counts.

@@ -53,8 +53,9 @@ impl Replica {
 
     /// Dials those who dialled us, to see that they answer where they would be missed.
     pub(super) fn seek_evidence(&mut self, out: &mut Out) {
-        for peer in &mut self.peers {
-            let begun = self.pending.iter().any(|pending| pending.dialled == Some(peer.id));
+        for at in 0..self.peers.len() {
+            let begun = self.is_greeting(self.peers[at].id);
+            let peer = &mut self.peers[at];
             let known = self.evidence[peer.id.slot()].as_ref();
             let missing = known.is_some_and(|known| !known.answered_there);
             if peer.link.is_some() && missing && !begun && !peer.dialling.seeking {
