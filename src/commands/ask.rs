@@ -8,6 +8,11 @@ use std::time::Duration;
 /// What a server says of itself, by key.
 pub type Answer = BTreeMap<String, String>;
 
+/// Whether a server says this value of itself.
+pub fn is(answer: &Answer, key: &str, value: &str) -> bool {
+    answer.get(key).is_some_and(|found| found == value)
+}
+
 /// Asks one server; `None` when it can't be reached in `patience` or answers nonsense.
 pub fn ask_status(server: &str, patience: Duration) -> Option<Answer> {
     let address = server.to_socket_addrs().ok()?.next()?;

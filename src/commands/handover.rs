@@ -1,7 +1,7 @@
 //! `postern handover`: the primary gives its role to a backup.
 
 use super::operator::{PATIENCE, call, is_silence};
-use super::{Answer, ask_status};
+use super::{Answer, ask_status, is};
 use crate::options;
 use crate::replica::{Order, Packet, Verdict};
 use crate::settings::Settings;
@@ -112,10 +112,6 @@ fn newest_primary(answers: &[Option<Answer>]) -> Option<usize> {
         Some((term(answer.get("term")?)?, slot))
     });
     primaries.max().map(|(_, slot)| slot)
-}
-
-fn is(answer: &Answer, key: &str, value: &str) -> bool {
-    answer.get(key).is_some_and(|found| found == value)
 }
 
 /// A term as STATUS shows it: its lineage, if it is not the first, and its number.

@@ -11,7 +11,7 @@ pub mod status;
 mod ask;
 mod operator;
 
-pub use ask::{Answer, ask_status};
+pub use ask::{Answer, ask_status, is};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;

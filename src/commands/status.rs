@@ -1,6 +1,6 @@
 //! `postern status`: all servers of the group in one table.
 
-use super::{Answer, ask_status};
+use super::{Answer, ask_status, is};
 use crate::options;
 use crate::settings::Settings;
 use std::io::Write;
@@ -46,7 +46,6 @@ fn servers(named: Option<&[String]>, config: &Path) -> Result<Vec<String>, Strin
 }
 
 fn is_whole(answers: &[Option<Answer>]) -> bool {
-    let is = |answer: &Answer, key, value| answer.get(key).is_some_and(|found| found == value);
     let primary = answers.iter().flatten().find(|answer| is(answer, "role", "primary"));
     primary.is_some_and(|answer| is(answer, "missing", "-"))
 }

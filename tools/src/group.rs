@@ -1,6 +1,6 @@
 //! Three servers as child processes, on addresses and in folders that nobody else uses.
 
-use postern::commands::{Answer, ask_status};
+use postern::commands::{Answer, ask_status, is};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -141,12 +141,11 @@ impl Group {
         let end = Instant::now() + SETTLE_TIME;
         loop {
             for at in among {
-                let leads = self.status(*at).is_some_and(|state| {
-                    let is = |key: &str, value: &str| state.get(key).is_some_and(|v| v == value);
+                let is_found = self.status(*at).is_some_and(|state| {
                     let members = state.get("members").map_or(0, |m| m.split(',').count());
-                    is("role", "primary") && members == among.len() && is("waiting", "-")
+                    leads(&state) && members == among.len()
                 });
-                if leads {
+                if is_found {
                     return Ok(*at);
                 }
             }
@@ -160,8 +159,7 @@ impl Group {
     /// Waits until a value in a server's `STATUS` is what is wanted.
     pub(crate) fn wait_for(&mut self, at: usize, key: &str, value: &str) -> Result<(), String> {
         let end = Instant::now() + SETTLE_TIME;
-        let is = |state: Answer| state.get(key).is_some_and(|is| is == value);
-        while !self.status(at).is_some_and(is) {
+        while !self.status(at).is_some_and(|state| is(&state, key, value)) {
             self.check_all_run()?;
             if Instant::now() > end {
                 return Err(format!("server {}: {key} does not become {value}", at + 1));
@@ -236,18 +234,22 @@ fn settled(states: &[Option<Answer>]) -> Option<usize> {
     let mut primary = None;
     for (at, state) in states.iter().enumerate() {
         let state = state.as_ref()?;
-        let is = |key: &str, value: &str| state.get(key).is_some_and(|is| is == value);
         let members = state.get("members")?.split(',').count();
-        if members != SERVERS || !is("missing", "-") || !is("gate", "open") {
+        if members != SERVERS || !is(state, "missing", "-") || !is(state, "gate", "open") {
             return None;
         }
-        if is("role", "primary") && is("waiting", "-") {
+        if leads(state) {
             primary = Some(at);
-        } else if !is("role", "backup") || is("primary", "-") {
+        } else if !is(state, "role", "backup") || is(state, "primary", "-") {
             return None;
         }
     }
     primary
+}
+
+/// A primary that waits for nobody.
+fn leads(state: &Answer) -> bool {
+    is(state, "role", "primary") && is(state, "waiting", "-")
 }
 
 fn shown(states: &[Option<Answer>]) -> String {
