@@ -3,10 +3,11 @@
 
 use crate::client::{self, Client};
 use crate::group::Group;
+use crate::load::send_for;
 use crate::stats::{median, ms, p99, us, verdict, worst};
 use crate::takeover::{others, take_over, time_login};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const ROUNDS: usize = 5;
 /// What may come on top of the hash of the login.
@@ -20,7 +21,6 @@ const DEATH: Duration = Duration::from_secs(1);
 const RETURN: Duration = Duration::from_secs(2);
 /// A promise runs so long after a takeover: an eighth of `T`, and what a ping takes.
 const PROMISE_TIME: Duration = Duration::from_millis(600);
-const TEXT_BYTES: usize = 100;
 
 /// Measures all three.
 pub(crate) fn measure(group: &mut Group) -> Result<String, String> {
@@ -84,10 +84,11 @@ fn coming_and_going(group: &mut Group) -> Result<String, String> {
     for _ in 0..ROUNDS {
         let primary = group.settle()?;
         let server = group.address(primary);
-        quiet.extend(send_for(server, SEND_TIME / 2)?);
+        let mut client = Client::log_in(server)?;
+        quiet.extend(send_for(&mut client, SEND_TIME / 2)?);
         let backup = others(&[primary])[0];
         let sends = thread::scope(|scope| {
-            let sender = scope.spawn(move || send_for(server, SEND_TIME));
+            let sender = scope.spawn(move || send_for(&mut client, SEND_TIME));
             thread::sleep(DEATH);
             group.kill(backup)?;
             group.reap(backup)?;
@@ -110,17 +111,4 @@ fn coming_and_going(group: &mut Group) -> Result<String, String> {
         us(worst(&busy)),
         verdict(ratio <= RATIO_TARGET),
     ))
-}
-
-fn send_for(server: std::net::SocketAddr, time: Duration) -> Result<Vec<Duration>, String> {
-    let mut client = Client::log_in(server)?;
-    let request = client::send(TEXT_BYTES);
-    let end = Instant::now() + time;
-    let mut samples = Vec::new();
-    while Instant::now() < end {
-        let began = Instant::now();
-        client.must(&request)?;
-        samples.push(began.elapsed());
-    }
-    Ok(samples)
 }

@@ -95,7 +95,13 @@ fn load(server: SocketAddr) -> Result<(Vec<Duration>, Duration), String> {
     let clients = clients.collect::<Result<Vec<_>, String>>()?;
     let start = Barrier::new(CLIENTS + 1);
     thread::scope(|scope| {
-        let send = |client| scope.spawn(|| send_for_a_time(client, &start));
+        let start = &start;
+        let send = |mut client| {
+            scope.spawn(move || {
+                start.wait();
+                send_for(&mut client, LOAD_TIME)
+            })
+        };
         let senders: Vec<_> = clients.into_iter().map(send).collect();
         start.wait();
         let began = Instant::now();
@@ -107,12 +113,12 @@ fn load(server: SocketAddr) -> Result<(Vec<Duration>, Duration), String> {
     })
 }
 
-fn send_for_a_time(mut client: Client, start: &Barrier) -> Result<Vec<Duration>, String> {
-    start.wait();
-    let end = Instant::now() + LOAD_TIME;
+/// The latencies of messages that are sent one after the other for so long.
+pub(crate) fn send_for(client: &mut Client, time: Duration) -> Result<Vec<Duration>, String> {
+    let end = Instant::now() + time;
     let mut samples = Vec::new();
     while Instant::now() < end {
-        samples.extend(time_sends(&mut client, 1)?);
+        samples.extend(time_sends(client, 1)?);
     }
     Ok(samples)
 }
