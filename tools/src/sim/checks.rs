@@ -26,6 +26,18 @@ pub(super) struct Truth {
     gone: bool,
 }
 
+/// The record of a segment that begins at `at`, or behind the batch headers there, and its end.
+pub(super) fn next_record(segment: &[u8], mut at: usize) -> Option<(Record<'_>, usize)> {
+    loop {
+        let rest = segment.get(at..)?;
+        if u32::from_le_bytes(*rest.first_chunk()?) as usize <= RECORD_BYTES_MAX {
+            let record = Record::parse(rest).ok()?;
+            return Some((record, at + record.bytes.len()));
+        }
+        at += HEADER_BYTES;
+    }
+}
+
 impl Truth {
     fn new(disk: DiskId) -> Truth {
         let (entries, ends, before_damage) = (Vec::new(), Vec::new(), Vec::new());
@@ -51,20 +63,11 @@ impl Truth {
 
     fn read_on(&mut self, bytes: &[u8]) {
         loop {
-            let rest = &bytes[self.read..];
-            let Some(&[a, b, c, d]) = rest.first_chunk() else { return };
-            if u32::from_le_bytes([a, b, c, d]) as usize > RECORD_BYTES_MAX {
-                if rest.len() < HEADER_BYTES {
-                    return;
-                }
-                self.read += HEADER_BYTES;
-                continue;
-            }
-            let Ok(record) = Record::parse(rest) else { return };
+            let Some((record, end)) = next_record(bytes, self.read) else { return };
             if record.index.0 as usize != self.entries.len() + 1 {
                 return;
             }
-            self.read += record.bytes.len();
+            self.read = end;
             self.entries.push(Entry::of(&record));
             self.ends.push(self.read);
         }

@@ -1,5 +1,6 @@
 //! One run of one seed: faults, then peace, then what must hold in the end.
 
+use super::checks::{SEGMENT, next_record};
 use super::faults::{self, Fault, Kind};
 use super::history;
 use super::process::Settings;
@@ -8,7 +9,6 @@ use super::world::World;
 use postern::record;
 use postern::replica::{Standpoint, Takeover};
 use postern::rng::Rng;
-use postern::store::HEADER_BYTES;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -257,7 +257,7 @@ pub(super) fn judge(world: &mut World, lose: bool) -> Result<(), String> {
     let Some(disk) = found else {
         return Err(format!("no disk has all of the {answered} answered entries"));
     };
-    let log = disk.look(super::checks::SEGMENT, records).unwrap_or_default();
+    let log = disk.look(SEGMENT, records).unwrap_or_default();
     let mut records: Vec<&[u8]> =
         record::each(&log).filter_map(Result::ok).map(|record| record.bytes).collect();
     records.truncate(answered);
@@ -279,15 +279,10 @@ pub(super) fn judge(world: &mut World, lose: bool) -> Result<(), String> {
 /// The records of a segment without its headers.
 fn records(segment: &[u8], _: usize) -> Vec<u8> {
     let mut all = Vec::new();
-    let mut rest = segment;
-    while let Some(&[a, b, c, d]) = rest.first_chunk() {
-        if u32::from_le_bytes([a, b, c, d]) as usize > postern::limits::RECORD_BYTES_MAX {
-            rest = rest.get(HEADER_BYTES..).unwrap_or(&[]);
-            continue;
-        }
-        let Ok(record) = record::Record::parse(rest) else { break };
+    let mut at = 0;
+    while let Some((record, end)) = next_record(segment, at) {
         all.extend_from_slice(record.bytes);
-        rest = &rest[record.bytes.len()..];
+        at = end;
     }
     all
 }
