@@ -1,0 +1,426 @@
+//! Replicas, their disks and the wires between them in virtual time.
+
+use super::super::*;
+use crate::names::GroupId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+pub(super) const MS: u64 = 1_000;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct FakeLog {
+    pub(super) records: Vec<Vec<u8>>,
+}
+
+impl LogReader for FakeLog {
+    fn fit(&self, from: Index, through: Index, _: usize) -> Index {
+        // Small pieces, so that windows and probes are exercised.
+        Index(from.0 + 2).min(through)
+    }
+    fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()> {
+        for at in from.0..=through.0 {
+            out.extend_from_slice(&self.records[at as usize - 1]);
+        }
+        Ok(())
+    }
+}
+
+/// What survives a crash: the log, the vote, who the disk is.
+#[derive(Clone, Debug)]
+pub(super) struct FakeDisk {
+    pub(super) disk: DiskId,
+    pub(super) incarnation: u64,
+    pub(super) log: FakeLog,
+    pub(super) vote: Vote,
+}
+
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) replica: Replica,
+    pub(super) disk: FakeDisk,
+    /// What was answered to clients: index and text.
+    pub(super) answered: Vec<(Index, String)>,
+    pub(super) proposed: BTreeMap<Index, (Term, String)>,
+    pub(super) inbox: Vec<Incoming>,
+    pub(super) sick: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Incoming {
+    Dialled(LinkId, ServerId),
+    Accepted(LinkId),
+    DialFailed(ServerId, bool),
+    Ended(LinkId),
+    Packet(LinkId, Packet, Vec<u8>),
+}
+
+pub(super) struct World {
+    pub(super) now: Moment,
+    pub(super) rng: Rng,
+    pub(super) servers: u8,
+    pub(super) running: BTreeMap<u8, Server>,
+    pub(super) stopped: BTreeMap<u8, FakeDisk>,
+    /// A link's two ends, one of them here.
+    pub(super) ends: BTreeMap<LinkId, (u8, LinkId, u8)>,
+    /// Ordered by time, then by when it was sent.
+    pub(super) wire: BTreeMap<(Moment, u64), (u8, Incoming)>,
+    /// When each end's last packet arrives: links keep their order.
+    pub(super) last_arrival: BTreeMap<LinkId, Moment>,
+    pub(super) cut: BTreeSet<(u8, u8)>,
+    pub(super) serial: u64,
+    /// Everything that was ever answered, by index.
+    pub(super) truth: BTreeMap<Index, String>,
+    pub(super) primaries: BTreeMap<Term, u8>,
+    pub(super) silence_ms: u32,
+    pub(super) auto: bool,
+}
+
+pub(super) fn id(n: u8) -> ServerId {
+    ServerId::new(n).unwrap()
+}
+
+impl World {
+    pub(super) fn new(seed: u64, servers: u8) -> World {
+        println!("seed {seed}");
+        let mut world = World {
+            now: Moment(0),
+            rng: Rng::new(seed),
+            servers,
+            running: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            wire: BTreeMap::new(),
+            last_arrival: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            serial: 0,
+            truth: BTreeMap::new(),
+            primaries: BTreeMap::new(),
+            silence_ms: 2000,
+            auto: false,
+        };
+        for n in 1..=servers {
+            world.wipe(n);
+        }
+        world
+    }
+
+    /// Gives a stopped server an empty disk.
+    pub(super) fn wipe(&mut self, n: u8) {
+        let disk = FakeDisk {
+            disk: DiskId(u128::from(self.rng.next_u64()) << 64),
+            incarnation: 0,
+            log: FakeLog::default(),
+            vote: Vote::default(),
+        };
+        self.stopped.insert(n, disk);
+    }
+
+    pub(super) fn start(&mut self, n: u8) {
+        let mut disk = self.stopped.remove(&n).expect("it is stopped");
+        disk.incarnation += 1;
+        let mut shape = Shape::default();
+        for record in &disk.log.records {
+            shape.push(&Record::parse(record).unwrap()).unwrap();
+        }
+        let shared = Shared {
+            group: GroupId(7),
+            servers: self.servers,
+            silence_ms: self.silence_ms,
+            copies_min: 1,
+            survivor_auto: self.auto,
+        };
+        let setup = Setup {
+            me: Member { id: id(n), disk: disk.disk },
+            incarnation: Incarnation(disk.incarnation),
+            process: ProcessId(self.rng.next_u64()),
+            shared,
+            takeover: Takeover::Coin,
+            vote: disk.vote,
+            shape,
+            seen: Vec::new(),
+            seed: self.rng.next_u64(),
+        };
+        let server = Server {
+            replica: Replica::new(self.now, setup),
+            disk,
+            answered: Vec::new(),
+            proposed: BTreeMap::new(),
+            inbox: Vec::new(),
+            sick: false,
+        };
+        self.running.insert(n, server);
+    }
+
+    pub(super) fn start_all(&mut self) {
+        for n in 1..=self.servers {
+            self.start(n);
+        }
+    }
+
+    /// kill -9: what was stored stays, links end, dials are refused.
+    pub(super) fn crash(&mut self, n: u8) {
+        let server = self.running.remove(&n).expect("it runs");
+        self.stopped.insert(n, server.disk);
+        let ends: Vec<LinkId> =
+            self.ends.iter().filter(|(_, (owner, ..))| *owner == n).map(|(end, _)| *end).collect();
+        for end in ends {
+            self.close(end);
+        }
+        self.wire.retain(|_, (to, _)| *to != n);
+    }
+
+    pub(super) fn close(&mut self, end: LinkId) {
+        if let Some((_, other, owner)) = self.ends.remove(&end) {
+            self.ends.remove(&other);
+            self.deliver(owner, Some(other), Incoming::Ended(other));
+        }
+    }
+
+    pub(super) fn deliver(&mut self, to: u8, end: Option<LinkId>, what: Incoming) {
+        self.serial += 1;
+        let delay = self.rng.below(400) + 50;
+        let mut at = Moment(self.now.0 + delay);
+        if let Some(end) = end {
+            let last = self.last_arrival.entry(end).or_default();
+            at = at.max(*last);
+            *last = at;
+        }
+        self.wire.insert((at, self.serial), (to, what));
+    }
+
+    pub(super) fn dial(&mut self, from: u8, to: u8) {
+        if self.cut.contains(&(from, to)) {
+            self.serial += 1;
+            let at = Moment(self.now.0 + 500 * MS);
+            self.wire.insert((at, self.serial), (from, Incoming::DialFailed(id(to), false)));
+        } else if self.running.contains_key(&to) {
+            let (own, other) = (LinkId(self.serial + 1), LinkId(self.serial + 2));
+            self.serial += 2;
+            self.ends.insert(own, (from, other, to));
+            self.ends.insert(other, (to, own, from));
+            self.deliver(from, Some(own), Incoming::Dialled(own, id(to)));
+            self.deliver(to, Some(other), Incoming::Accepted(other));
+        } else {
+            self.deliver(from, None, Incoming::DialFailed(id(to), true));
+        }
+    }
+
+    pub(super) fn send(&mut self, end: LinkId, packet: Packet, records: Vec<u8>) {
+        let Some(&(from, other, to)) = self.ends.get(&end) else { return };
+        if !self.cut.contains(&(from, to)) {
+            self.deliver(to, Some(other), Incoming::Packet(other, packet, records));
+        }
+    }
+
+    /// One turn of one server: its inbox, the tick, the sync, what follows from that.
+    pub(super) fn turn(&mut self, n: u8) {
+        let Some(server) = self.running.get_mut(&n) else { return };
+        let (now, wall) = (self.now, WallTime(self.now.0 / MS));
+        let mut outs = Vec::new();
+        let mut flush = false;
+        let mut vote = None;
+        let inbox = std::mem::take(&mut server.inbox);
+        let mut step = |server: &mut Server, event: Event<'_>, flush: &mut bool| {
+            let mut out = Out::default();
+            server.replica.handle(now, wall, event, &server.disk.log, &mut out);
+            perform(server, out, flush, &mut vote, &mut outs);
+        };
+        for incoming in &inbox {
+            let event = match incoming {
+                Incoming::Dialled(link, to) => Event::Dialled { link: *link, to: *to },
+                Incoming::Accepted(link) => Event::Accepted { link: *link },
+                Incoming::DialFailed(to, refused) => {
+                    Event::DialFailed { to: *to, refused: *refused }
+                }
+                Incoming::Ended(link) => Event::Ended { link: *link },
+                Incoming::Packet(link, packet, records) => {
+                    Event::Received { link: *link, packet: *packet, records }
+                }
+            };
+            step(server, event, &mut flush);
+        }
+        step(server, Event::Tick, &mut flush);
+        if (flush || server.replica.vote != server.disk.vote) && !server.sick {
+            server.disk.vote = server.replica.vote;
+            let last = if flush { server.replica.flushed } else { server.replica.stored };
+            let mark = Mark { last, vote: server.disk.vote };
+            step(server, Event::Stored(mark), &mut flush);
+        }
+        self.learn(n);
+        for act in outs {
+            match act {
+                Act::Send(link, packet, records) => self.send(link, packet, records),
+                Act::Dial(to) => self.dial(n, to.number()),
+                Act::Close(link) => self.close(link),
+                Act::Leave(aside) => {
+                    self.crash(n);
+                    match aside {
+                        Aside::Everything => self.wipe(n),
+                        Aside::Tail(last) => {
+                            let disk = self.stopped.get_mut(&n).expect("it was just stopped");
+                            disk.log.records.truncate(last.0 as usize);
+                        }
+                    }
+                    self.start(n);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Checks what a server claims against everything that was ever answered.
+    pub(super) fn learn(&mut self, n: u8) {
+        let server = self.running.get_mut(&n).unwrap();
+        let standpoint = server.replica.standpoint();
+        if standpoint == Standpoint::Primary {
+            let other = *self.primaries.entry(server.replica.term()).or_insert(n);
+            assert_eq!(other, n, "two primaries of one term");
+        }
+        let known = server.answered.last().map_or(0, |(index, _)| index.0);
+        for at in known + 1..=server.replica.answered().0 {
+            let record = Record::parse(&server.disk.log.records[at as usize - 1]).unwrap();
+            let text = format!("{}:{}", record.term, String::from_utf8_lossy(record.body));
+            server.answered.push((Index(at), text.clone()));
+            let truth = self.truth.entry(Index(at)).or_insert_with(|| text.clone());
+            assert_eq!(*truth, text, "entry {at} was answered and is another one now");
+        }
+    }
+
+    /// Runs until `done`, at most `ms` of virtual time.
+    pub(super) fn run_until(&mut self, ms: u64, what: &str, done: impl Fn(&World) -> bool) {
+        let deadline = Moment(self.now.0 + ms * MS);
+        while !done(self) {
+            let wire = self.wire.keys().next().map(|(at, _)| *at);
+            let timers = self.running.values().filter_map(|server| server.replica.next_deadline());
+            let next = timers.chain(wire).min().unwrap_or(deadline);
+            self.now = self.now.max(next);
+            assert!(self.now <= deadline, "not within {ms} ms: {what}: {}", self.picture());
+            while let Some(((at, _), _)) = self.wire.first_key_value()
+                && *at <= self.now
+            {
+                let (_, (to, what)) = self.wire.pop_first().unwrap();
+                if let Some(server) = self.running.get_mut(&to) {
+                    server.inbox.push(what);
+                    self.turn(to);
+                }
+            }
+            let due: Vec<u8> = self
+                .running
+                .iter()
+                .filter(|(_, server)| server.replica.next_deadline() <= Some(self.now))
+                .map(|(n, _)| *n)
+                .collect();
+            for n in due {
+                self.turn(n);
+            }
+        }
+    }
+
+    pub(super) fn run(&mut self, ms: u64) {
+        let end = Moment(self.now.0 + ms * MS);
+        self.run_until(ms + 5_000, "time passes", |world| world.now >= end);
+    }
+
+    pub(super) fn picture(&self) -> String {
+        let each = self.running.iter().map(|(n, server)| {
+            let replica = &server.replica;
+            let config = replica.config().map(ToString::to_string).unwrap_or_default();
+            format!(
+                "{n}: {:?} term {} last {} committed {} answered {} members {config}; ",
+                replica.standpoint(),
+                replica.term(),
+                replica.last(),
+                replica.committed(),
+                replica.answered()
+            )
+        });
+        each.collect()
+    }
+
+    pub(super) fn primary(&self) -> Option<u8> {
+        let leads = |server: &Server| {
+            server.replica.standpoint() == Standpoint::Primary
+                && server.replica.confirmed_round().is_some()
+        };
+        self.running.iter().filter(|(_, s)| leads(s)).map(|(n, _)| *n).next_back()
+    }
+
+    pub(super) fn members(&self) -> usize {
+        let primary = self.primary().map(|n| &self.running[&n].replica);
+        primary.filter(|replica| settled(replica)).map_or(0, |r| r.config().unwrap().count())
+    }
+
+    /// All three run, and all are members with the disks that they have.
+    pub(super) fn healthy(&self) -> bool {
+        let Some(primary) = self.primary().filter(|_| self.members() == 3) else { return false };
+        let config = self.running[&primary].replica.config().unwrap();
+        self.running.len() == 3 && self.running.values().all(|s| config.has(s.replica.me()))
+    }
+
+    pub(super) fn wait_members(&mut self, ms: u64, count: usize) -> u8 {
+        self.run_until(ms, &format!("{count} members"), |world| world.members() == count);
+        self.primary().unwrap()
+    }
+
+    pub(super) fn propose(&mut self, n: u8, text: &str) -> Option<Index> {
+        let wall = WallTime(self.now.0 / MS);
+        let server = self.running.get_mut(&n)?;
+        let mut out = Out::default();
+        let body = |body: &mut Vec<u8>| body.extend_from_slice(text.as_bytes());
+        let index = server.replica.propose(wall, Kind::MESSAGE, body, &mut out).ok()?;
+        server.proposed.insert(index, (server.replica.term(), text.to_owned()));
+        let mut flush = false;
+        perform(server, out, &mut flush, &mut None, &mut Vec::new());
+        Some(index)
+    }
+
+    pub(super) fn wait_answered(&mut self, ms: u64, n: u8, index: Index) {
+        self.run_until(ms, &format!("entry {index} answered"), |world| {
+            world.running[&n].replica.answered() >= index
+        });
+    }
+}
+
+pub(super) fn settled(replica: &Replica) -> bool {
+    replica.shape.config().is_some_and(|(index, _)| index <= replica.answered())
+}
+
+pub(super) enum Act {
+    Send(LinkId, Packet, Vec<u8>),
+    Dial(ServerId),
+    Close(LinkId),
+    Leave(Aside),
+}
+
+pub(super) fn perform(
+    server: &mut Server,
+    out: Out,
+    flush: &mut bool,
+    vote: &mut Option<Vote>,
+    acts: &mut Vec<Act>,
+) {
+    for effect in out.effects {
+        match effect {
+            Effect::Append(range) => {
+                for record in record::each(&out.bytes[range]) {
+                    let record = record.unwrap();
+                    assert_eq!(record.index.0, server.disk.log.records.len() as u64 + 1);
+                    server.disk.log.records.push(record.bytes.to_vec());
+                }
+            }
+            Effect::Cut(last) => server.disk.log.records.truncate(last.0 as usize),
+            Effect::Flush => *flush = true,
+            Effect::Persist(new) => *vote = Some(new),
+            Effect::Send(link, packet) => acts.push(Act::Send(link, packet, Vec::new())),
+            Effect::SendEntries { link, append, first, last } => {
+                let mut records = Vec::new();
+                server.disk.log.copy(first, last, &mut records).unwrap();
+                acts.push(Act::Send(link, Packet::Append(append), records));
+            }
+            Effect::Dial(to) => acts.push(Act::Dial(to)),
+            Effect::Close(link, _) => acts.push(Act::Close(link)),
+            Effect::See(..) => {}
+            Effect::Leave(aside) => acts.push(Act::Leave(aside)),
+        }
+    }
+}
