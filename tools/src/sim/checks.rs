@@ -137,11 +137,24 @@ impl Checks {
 
     /// A fault is about to damage a disk.
     pub(super) fn damages(&mut self, id: DiskId, disk: &MemoryDisk, gone: bool) {
+        self.look(id, disk);
+        self.damaged(id, gone);
+    }
+
+    /// Reads what became durable, while it is there to be read.
+    pub(super) fn look(&mut self, id: DiskId, disk: &MemoryDisk) {
+        let truth = self.truth(id);
+        if !truth.gone {
+            truth.refresh(disk);
+        }
+    }
+
+    /// A disk that was just looked at is damaged, or gone.
+    pub(super) fn damaged(&mut self, id: DiskId, gone: bool) {
         let truth = self.truth(id);
         if truth.gone {
             return;
         }
-        truth.refresh(disk);
         if truth.entries.len() > truth.before_damage.len() {
             truth.before_damage.clone_from(&truth.entries);
         }

@@ -22,14 +22,16 @@ impl World {
         server.clock = Clock::new(self.now, server.rate);
         (server.busy, server.paused, server.sync_over) = (Busy::No, false, false);
         server.inbox.clear();
-        let before = server.disk.copied();
+        if let Some(disk) = server.disk_id {
+            self.checks.look(disk, &server.disk);
+        }
         match process::start(&server.disk, id(n), self.settings, &label(self.now), &mut self.rng) {
             Ok(process) => {
                 if let Some(aside) = &process.set_aside {
                     story::tell(|| format!("{} is set aside: {}", aside.folder, aside.why));
                     self.servers[n].copies.clear();
                     if let Some(disk) = self.servers[n].disk_id.take() {
-                        self.checks.damages(disk, &before, true);
+                        self.checks.damaged(disk, true);
                     }
                 }
                 self.started(n, process);
@@ -149,10 +151,12 @@ impl World {
         let (label, server) = (label(self.now), &mut self.servers[n]);
         let done = match aside {
             Aside::Everything => {
-                let before = server.disk.copied();
+                if let Some(disk) = server.disk_id {
+                    self.checks.look(disk, &server.disk);
+                }
                 let done = Store::set_aside(&server.disk, "old-copy", &label).map(drop);
                 if let Some(disk) = server.disk_id.take_if(|_| done.is_ok()) {
-                    self.checks.damages(disk, &before, true);
+                    self.checks.damaged(disk, true);
                     server.copies.clear();
                 }
                 done
