@@ -61,6 +61,13 @@ impl Replica {
         (linked.count() >= config.majority()).then_some(config)
     }
 
+    /// Just after its start a server that knows of no primary asks everybody first: one of them
+    /// may know of a later lineage, or that this directory is an old copy.
+    fn looks_around(&self, now: Moment, primary: Option<Member>) -> bool {
+        let unmet = self.peers.iter().any(|peer| !peer.met);
+        primary.is_none() && unmet && now < self.started + self.silence()
+    }
+
     fn consider_standing(&mut self, now: Moment) {
         let Role::Follower(following) = &self.role else { return };
         let primary = following.primary;
@@ -71,7 +78,8 @@ impl Replica {
             let peer = self.peer(member.id).and_then(|peer| peer.heard);
             peer.is_none_or(|heard| now >= heard + self.silence())
         });
-        let able = self.may_stand().is_some() && !self.awaits_lineage(now);
+        let waits = self.awaits_lineage(now) || self.looks_around(now, primary);
+        let able = self.may_stand().is_some() && !waits;
         if heard || !able || !(gone || silent) {
             if heard {
                 self.standing.lost = 0;

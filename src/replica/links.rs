@@ -73,6 +73,7 @@ impl Replica {
         let peer = &mut self.peers[at];
         peer.dialling.under_way = peer.dialling.under_way.saturating_sub(1);
         peer.dialling.seeking = false;
+        self.restless |= !std::mem::replace(&mut peer.met, true);
         if peer.link.is_some() {
             return;
         }
@@ -122,6 +123,7 @@ impl Replica {
     fn on_dial_ended(&mut self, now: Moment, to: Option<ServerId>, quick: bool, out: &mut Out) {
         let Some(at) = self.peers.iter().position(|peer| Some(peer.id) == to) else { return };
         let peer = &mut self.peers[at];
+        self.restless |= !std::mem::replace(&mut peer.met, true);
         if peer.link.is_some() {
             return;
         }
@@ -263,7 +265,7 @@ impl Replica {
     fn on_reached_itself(&mut self, now: Moment, to: Option<ServerId>) {
         let Some(at) = self.peers.iter().position(|peer| Some(peer.id) == to) else { return };
         if self.peers[at].link.is_none() {
-            self.peers[at].refused = true;
+            (self.peers[at].refused, self.peers[at].met) = (true, true);
             self.restless = true;
             self.dial_later(now, at);
         }
@@ -404,7 +406,7 @@ impl Replica {
             out.push(Effect::Close(old.id, Closing::Spare));
         }
         peer.begin_anew();
-        peer.heard = Some(now);
+        (peer.heard, peer.met) = (Some(now), true);
         self.seek_evidence(out);
         self.note_life(member.disk, incarnation, new_life, member.id, out);
         self.on_linked(member, process);

@@ -139,6 +139,7 @@ pub struct Replica {
     /// This life has ended: nothing is done any more.
     left: bool,
     decisions: Decisions,
+    started: Moment,
 
     /// The vote of this server's own lineage was found stored, the entry that begins it was not.
     lineage_begun: bool,
@@ -197,6 +198,7 @@ impl Replica {
             stop_said: false,
             left: false,
             decisions: Decisions::default(),
+            started: now,
             lineage_begun: founder && !held,
             later_lineage: None,
             vote: setup.vote,

@@ -64,6 +64,8 @@ pub(super) struct Peer {
     pub(super) heard: Option<Moment>,
     /// When its link was lost.
     pub(super) lost_at: Option<Moment>,
+    /// Since the start, a dial to it has had an outcome, or it has dialled.
+    pub(super) met: bool,
     /// Since its link was lost, a dial was refused.
     pub(super) refused: bool,
     pub(super) dialling: Dialling,
@@ -82,6 +84,7 @@ impl Peer {
             link: None,
             heard: None,
             lost_at: None,
+            met: false,
             refused: false,
             dialling: Dialling { next: Some(now), ..Dialling::default() },
             bearing: Bearing::default(),
