@@ -226,8 +226,7 @@ impl Plan {
         if absent.len() > 1 {
             text += &format!(
                 "\nThe others must not run without server {id} until they have joined it: start it \
-                 first, then\nthe others one at a time, each when the one before has joined. What \
-                 they hold and it does\nnot, they then put aside; nothing is deleted.\n"
+                 first. What\nthey hold and it does not, they then put aside; nothing is deleted.\n"
             );
         }
         let word = self.word();
@@ -265,8 +264,8 @@ impl Plan {
         }
         if servers > 1 {
             text += &format!(
-                "Start server {id} first, then the others one at a time, each when `postern \
-                 status` shows that the one before has joined.\n"
+                "Start server {id} first, then the others: `postern status` shows when they have \
+                 joined.\n"
             );
         }
         Ok(text)

@@ -58,13 +58,14 @@ impl Replica {
     /// or just after a start, a healthy group looks like one that has nobody. A blank server has
     /// nothing to wait for.
     pub(super) fn may_follow_lineage(&mut self, now: Moment) -> bool {
-        self.later_lineage.get_or_insert(now);
-        self.shape.config().is_none() || !self.awaits_lineage(now)
+        let since = *self.later_lineage.get_or_insert(now);
+        self.shape.config().is_none() || now >= since + self.silence()
     }
 
-    /// Who has met a later lineage neither stands nor votes until it is clear which one counts.
+    /// Who has met a later lineage neither stands nor votes until it is clear which one counts,
+    /// and the server that began it has had another `T` to come and be followed.
     pub(super) fn awaits_lineage(&self, now: Moment) -> bool {
-        self.later_lineage.is_some_and(|since| now < since + self.silence())
+        self.later_lineage.is_some_and(|since| now < since + self.silence() * 2)
     }
 
     /// Takes what a hello says of terms: a higher one of the own lineage, or a higher lineage.
