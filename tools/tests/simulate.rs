@@ -1,7 +1,9 @@
-//! The simulator repeats itself to the byte, and sees what it is made to see: a disk that lies
-//! about its syncs, and a lost message.
+//! The simulator repeats itself to the byte, finds nothing in bad days of fixed seeds (as many as
+//! `POSTERN_SEEDS` says), and sees what it is made to see: a disk that lies about its syncs, and
+//! a lost message.
 
 use postern_tools::sim::{Outcome, Sabotage, Trial, try_seed};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn finding_of(sabotage: Sabotage, seeds: u64) -> String {
     // What is found on purpose need not be printed.
@@ -19,6 +21,26 @@ fn the_same_seed_tells_the_same_story_to_the_byte() {
     assert_eq!((first.hash, first.events), (again.hash, again.events));
     assert!(first.story.len() > 50, "a story is told");
     assert_ne!(first.hash, tell(21).hash);
+}
+
+#[test]
+fn bad_days_end_well() {
+    let seeds = std::env::var("POSTERN_SEEDS").map_or(24, |n| n.parse().expect("a number"));
+    let next = AtomicU64::new(1);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed > seeds {
+                        return;
+                    }
+                    let finding = try_seed(&Trial::new(seed)).finding;
+                    assert_eq!(finding, None, "seed {seed}");
+                }
+            });
+        }
+    });
 }
 
 #[test]
