@@ -48,6 +48,16 @@ pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 pub const UNANSWERED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Password hashes that wait or are being computed.
 pub const HASHES_MAX: usize = 256;
+/// Remembered passwords that one server tells another at a time.
+pub const PROOFS_PER_PIECE: usize = 2048;
+/// Wrong passwords are counted for so long.
+pub const ATTEMPT_WINDOW: Duration = Duration::from_secs(60);
+/// Wrong passwords for one name from one address within [`ATTEMPT_WINDOW`].
+pub const ATTEMPTS_PER_NAME: usize = 5;
+/// Wrong passwords from one address within [`ATTEMPT_WINDOW`].
+pub const ATTEMPTS_PER_ORIGIN: usize = 20;
+/// Addresses whose wrong passwords are remembered.
+pub const ORIGINS_REMEMBERED: usize = 1024;
 /// Bytes read from one connection in one turn.
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 /// Bytes read from one peer in one turn.
@@ -110,6 +120,7 @@ const _: () = {
     assert!(33 + 2 * (2 + 32) + 2 + KEY_BYTES_MAX + 2 + TEXT_BYTES_MAX + 8 <= RECORD_BYTES_MAX);
     assert!(RECORD_BYTES_MAX <= ENTRIES_BYTES_MAX);
     assert!(ENTRIES_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(PROOFS_PER_PIECE * 24 < ENTRIES_BYTES_MAX);
     assert!(FIRST_BYTES_MAX < u16::MAX as usize / 2);
     assert!(ENTRIES_BYTES_MAX <= FILE_PIECE_BYTES);
     // All answers of one connection beside a full buffer stay small.

@@ -1,6 +1,7 @@
 //! The words that every room may know: who is who, and the numbers that must not be mixed up.
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// A server's id: its position, from 1, in the configured list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +52,19 @@ pub struct GroupId(pub u128);
 impl fmt::Display for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Where a client comes from: its address, or of IPv6, where one host has many, the first half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin(u128);
+
+impl From<IpAddr> for Origin {
+    fn from(address: IpAddr) -> Origin {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Origin(u128::from(address.to_bits())),
+            IpAddr::V6(address) => Origin(address.to_bits() >> 64 << 64),
+        }
     }
 }
 

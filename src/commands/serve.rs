@@ -194,6 +194,7 @@ impl Shell {
         let about = node::Setup {
             addresses: settings.servers.clone(),
             login_timeout: settings.login_timeout,
+            secret: settings.secret.clone(),
             version: env!("CARGO_PKG_VERSION"),
             recovery: self.recovery.clone(),
         };

@@ -42,7 +42,16 @@ impl Node {
             let (index, kind) = (record.index, record.kind.0);
             Fatal(format!("entry {index} is of kind {kind}: a newer version of postern is needed"))
         })?;
+        let replaced = match change {
+            Change::Password { user, .. } | Change::Delete { user, .. } => {
+                self.mailboxes.account(user).map(|account| account.password_set)
+            }
+            _ => None,
+        };
         let outcome = self.mailboxes.apply(record.index, &change);
+        if let (Some(set), Outcome::Done) = (replaced, outcome) {
+            self.remembered.forget(set);
+        }
         let awaited = self.pending.front().is_some_and(|pending| pending.index == record.index);
         let pending = if awaited { self.pending.pop_front() } else { None };
         let by = pending.as_ref().map(|pending| pending.session);

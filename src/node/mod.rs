@@ -2,10 +2,13 @@
 //! replica. Inputs in; effects, password jobs and bytes for clients out.
 //!
 //! `requests` takes lines and answers them, `apply` turns answered entries into state and
-//! answers, `deliver` moves messages to readers, `status` says how things are.
+//! answers, `deliver` moves messages to readers, `remembered` and `attempts` know which passwords
+//! were right and wrong, `status` says how things are.
 
 mod apply;
+mod attempts;
 mod deliver;
+mod remembered;
 mod requests;
 mod session;
 mod status;
@@ -14,9 +17,11 @@ use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
 use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
-use crate::names::{Index, ServerId, SessionId, Term, UserName};
+use crate::names::{Index, LinkId, Origin, Secret, ServerId, SessionId, Term, UserName};
 use crate::protocol::{self, Code};
-use crate::replica::{Event, LogReader, Out, Replica, Standpoint};
+use crate::replica::{Event, LogReader, Out, Packet, Replica, Standpoint};
+use attempts::Attempts;
+use remembered::Remembered;
 #[cfg(test)]
 pub(crate) use requests::NOBODY;
 use session::{Session, Step};
@@ -30,7 +35,7 @@ pub enum Input<'a> {
     /// For the replica. `Event::Tick` ends every turn.
     Replica(Event<'a>),
     /// A text client is there.
-    Opened(SessionId),
+    Opened(SessionId, Origin),
     /// It sent a line, given without its end; only while [`Node::wants_line`].
     Line(SessionId, &'a [u8]),
     /// It sent a line over the bound.
@@ -79,6 +84,8 @@ pub struct Output {
     pub replica: Out,
     /// Passwords to hash.
     pub jobs: Vec<Job>,
+    /// What the node itself says to other servers, and what follows each packet.
+    pub packets: Vec<(LinkId, Packet, Vec<u8>)>,
 }
 
 /// What the shell measures, for `STATUS`.
@@ -125,6 +132,8 @@ pub struct Setup {
     pub addresses: Vec<String>,
     /// How long a client may stay without logging in.
     pub login_timeout: Duration,
+    /// What the servers of the group share.
+    pub secret: Secret,
     /// This build.
     pub version: &'static str,
     /// The command with which an operator makes this server go on alone.
@@ -165,6 +174,10 @@ pub struct Node {
     moving: Vec<SessionId>,
     /// Password jobs that are not done.
     jobs: usize,
+    remembered: Remembered,
+    /// The lineage in which they were: entries of another one are others.
+    lineage: u16,
+    attempts: Attempts,
     /// When whatever is unanswered is given up.
     stopping: Option<Moment>,
     given_up: bool,
@@ -179,6 +192,9 @@ impl Node {
     /// A node around a replica.
     pub fn new(now: Moment, setup: Setup, replica: Replica) -> Node {
         Node {
+            remembered: Remembered::new(&setup.secret),
+            lineage: replica.term().lineage(),
+            attempts: Attempts::default(),
             setup,
             began: now,
             replica,
@@ -219,6 +235,7 @@ impl Node {
                     self.keep_deadlines(world.now);
                 }
                 self.replica.handle(world.now, world.wall, event, world.log, &mut out.replica);
+                self.exchange_proofs(&event, out);
                 if let Event::Tick | Event::Stored(_) = event {
                     self.follow_role(world.now);
                     self.follow_handover();
@@ -227,7 +244,7 @@ impl Node {
                     self.move_messages(world)?;
                 }
             }
-            Input::Opened(session) => self.open(world.now, session),
+            Input::Opened(session, from) => self.open(world.now, session, from),
             Input::Line(session, line) => self.on_line(world, session, line, out),
             Input::LongLine(session) => self.answer(session, |out| {
                 protocol::error(out, Code::TooLong, "a line has at most 4096 bytes");
@@ -345,8 +362,37 @@ impl Node {
         }
     }
 
-    fn open(&mut self, now: Moment, id: SessionId) {
-        self.sessions.insert(id, Session::default());
+    /// Passwords that one server has verified are known to all: the primary tells the others.
+    fn exchange_proofs(&mut self, event: &Event<'_>, out: &mut Output) {
+        match *event {
+            Event::Received { link, packet: Packet::Proofs, records } => {
+                if self.replica.follows_on(link) {
+                    self.remembered.take(records);
+                }
+                if self.replica.links().any(|open| open == link) {
+                    out.packets.push((link, Packet::ProofsTaken, Vec::new()));
+                }
+            }
+            Event::Received { link, packet: Packet::ProofsTaken, .. } => {
+                self.remembered.on_taken(link);
+            }
+            Event::Tick => {
+                let lineage = self.replica.term().lineage();
+                if std::mem::replace(&mut self.lineage, lineage) != lineage {
+                    self.remembered.clear();
+                }
+                if self.replica.standpoint() == Standpoint::Primary {
+                    self.remembered.tell(self.replica.links(), &mut out.packets);
+                } else {
+                    self.remembered.tell_nobody();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, now: Moment, id: SessionId, from: Origin) {
+        self.sessions.insert(id, Session::new(from));
         self.set_deadline(id, Some(now + self.setup.login_timeout));
         if self.stopping.is_some() {
             self.close_with(id, "stopping", "this server stops; connect to another one");

@@ -1,6 +1,6 @@
 //! Lines in, answers out.
 
-use super::session::{Login, Slot, Step, Task};
+use super::session::{Checked, Login, Slot, Step, Task};
 use super::{Context, Hashed, Job, Node, Output, Pending};
 use crate::limits::{HASHES_MAX, UNANSWERED_BYTES_MAX};
 use crate::mailbox::Change;
@@ -280,7 +280,7 @@ impl Node {
                 let job = Job { session: id, password: password.clone(), against: None };
                 self.hash(now, job, Step::Hashing { task, set: Index::ZERO }, out);
             }
-            Task::Login { user, ref password, .. } | Task::Delete { user, ref password } => {
+            Task::Login { user, .. } | Task::Delete { user, .. } => {
                 let deletes_other = matches!(task, Task::Delete { .. })
                     && login.is_none_or(|login| login.user != user);
                 if deletes_other {
@@ -288,13 +288,11 @@ impl Node {
                     return self
                         .finish(now, id, |out| protocol::error(out, Code::BadArgument, words));
                 }
-                let password = password.clone();
-                self.check(now, id, user, password, task, out);
+                self.check(world, id, user, task, out);
             }
-            Task::Passwd { ref old, .. } => {
+            Task::Passwd { .. } => {
                 let Some(login) = login else { return };
-                let password = old.clone();
-                self.check(now, id, login.user, password, task, out);
+                self.check(world, id, login.user, task, out);
             }
             Task::Send { to, ref text } => {
                 if self.mailboxes.account(to).is_none() {
@@ -329,22 +327,65 @@ impl Node {
         self.start_moving(id);
     }
 
-    /// Has a password checked against that of the account, or against nobody's.
+    /// Has the password of a task checked: against the one remembered of the account, else
+    /// against the account's hash, or nobody's.
     fn check(
         &mut self,
-        now: Moment,
+        world: &Context<'_>,
         id: SessionId,
         user: UserName,
-        password: String,
         task: Task,
         out: &mut Output,
     ) {
+        if self.refuses_attempt(world.now, id, user) {
+            return;
+        }
         let account = self.mailboxes.account(user);
         let set = account.map_or(Index::ZERO, |account| account.password_set);
         let last = account.map_or(0, crate::mailbox::Account::last);
+        if let Some(right) = self.remembered.verify(user, set, task.password()) {
+            return self.on_checked(world, id, Checked { user, task, set, last }, right, out);
+        }
         let against = account.map_or(NOBODY, |account| &account.hash).to_owned();
-        let job = Job { session: id, password, against: Some(against) };
-        self.hash(now, job, Step::Checking { task, set, last }, out);
+        let job = Job { session: id, password: task.password().to_owned(), against: Some(against) };
+        self.hash(world.now, job, Step::Checking(Checked { user, task, set, last }), out);
+    }
+
+    /// Answers that someone who guesses has to wait, if so.
+    fn refuses_attempt(&mut self, now: Moment, id: SessionId, user: UserName) -> bool {
+        let Some(session) = self.sessions.get(&id) else { return false };
+        let Some(wait) = self.attempts.wait(session.from, user, now) else { return false };
+        let seconds = wait.as_secs() + 1;
+        let words = format!("too many wrong passwords; try again in {seconds} s");
+        self.finish(now, id, |out| protocol::error(out, Code::TooManyAttempts, words));
+        true
+    }
+
+    /// Goes on with a task whose password was found right or wrong.
+    fn on_checked(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        checked: Checked,
+        right: bool,
+        out: &mut Output,
+    ) {
+        let (user, set) = (checked.user, checked.set);
+        // Guesses that were under way together are counted together.
+        if self.refuses_attempt(world.now, id, user) {
+            return;
+        }
+        // It may have changed while the password was checked.
+        let account = self.mailboxes.account(user);
+        let same = account.is_some_and(|account| account.password_set == set);
+        if right && same {
+            self.remembered.add(user, set, checked.task.password());
+            return self.on_right_password(world, id, checked, out);
+        }
+        if let Some(session) = self.sessions.get(&id).filter(|_| !right) {
+            self.attempts.note(session.from, user, world.now);
+        }
+        self.finish(world.now, id, wrong_password);
     }
 
     fn hash(&mut self, now: Moment, job: Job, step: Step, out: &mut Output) {
@@ -368,21 +409,10 @@ impl Node {
         out: &mut Output,
     ) {
         self.jobs -= 1;
-        let now = world.now;
         let Some(session) = self.sessions.get_mut(&id) else { return };
         match (std::mem::take(&mut session.step), hashed) {
-            (Step::Checking { task, set, last }, Hashed::Checked(right)) => {
-                let user = match &task {
-                    Task::Login { user, .. } | Task::Delete { user, .. } => Some(*user),
-                    _ => session.login.map(|login| login.user),
-                };
-                let account = user.and_then(|user| self.mailboxes.account(user));
-                // It may have changed while the password was checked.
-                let same = account.is_some_and(|account| account.password_set == set);
-                let (Some(user), true) = (user, right && same) else {
-                    return self.finish(now, id, wrong_password);
-                };
-                self.on_right_password(world, id, user, task, set, last, out);
+            (Step::Checking(checked), Hashed::Checked(right)) => {
+                self.on_checked(world, id, checked, right, out);
             }
             (Step::Hashing { task, set }, Hashed::Made(hash)) => {
                 let user = match &task {
@@ -401,17 +431,14 @@ impl Node {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one step that is taken apart")]
     fn on_right_password(
         &mut self,
         world: &Context<'_>,
         id: SessionId,
-        user: UserName,
-        task: Task,
-        set: Index,
-        last: u64,
+        checked: Checked,
         out: &mut Output,
     ) {
+        let Checked { user, task, set, last } = checked;
         match task {
             Task::Login { after, .. } => {
                 let created = self.mailboxes.account(user).map(|account| account.created);
@@ -419,12 +446,8 @@ impl Node {
                 match after.resolve(last) {
                     None => self.finish(world.now, id, |out| beyond_end(out, last)),
                     Some(after) => {
-                        self.show(
-                            id,
-                            after,
-                            last,
-                            Some(Login { user, created, set, next: last + 1 }),
-                        );
+                        let login = Login { user, created, set, next: last + 1 };
+                        self.show(id, after, last, Some(login));
                     }
                 }
             }

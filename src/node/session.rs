@@ -1,7 +1,7 @@
 //! A client's standing: who it is, where it reads in its mailbox, what it waits for.
 
 use crate::moment::Moment;
-use crate::names::{Index, UserName};
+use crate::names::{Index, Origin, UserName};
 use crate::protocol::{self, After, Code, Pattern};
 use std::collections::VecDeque;
 
@@ -40,6 +40,29 @@ pub(super) enum Task {
     Quit,
 }
 
+impl Task {
+    /// The password with which the client proves who it is; of a task without one, none.
+    pub(super) fn password(&self) -> &str {
+        match self {
+            Task::Login { password, .. } | Task::Delete { password, .. } => password,
+            Task::Passwd { old, .. } => old,
+            _ => "",
+        }
+    }
+}
+
+/// A request whose password is compared.
+#[derive(Clone, Debug)]
+pub(super) struct Checked {
+    /// The account.
+    pub(super) user: UserName,
+    pub(super) task: Task,
+    /// The entry that set the password that counts.
+    pub(super) set: Index,
+    /// The mailbox held so many messages when the read was confirmed.
+    pub(super) last: u64,
+}
+
 /// How far such a request is.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Step {
@@ -50,10 +73,9 @@ pub(super) enum Step {
     Queued(Task),
     /// It waits until this server has proved to be primary.
     Reading(Task),
-    /// Its password is being checked against the one that entry `set` set; the mailbox held
-    /// `last` messages when the read was confirmed.
-    Checking { task: Task, set: Index, last: u64 },
-    /// A new password is being hashed; see `Checking` for `set`.
+    /// Its password is being checked.
+    Checking(Checked),
+    /// A new password is being hashed; see [`Checked::set`].
     Hashing { task: Task, set: Index },
     /// It is logged, and not answered.
     Logged(Task),
@@ -64,8 +86,10 @@ pub(super) enum Step {
 }
 
 /// One text client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Session {
+    /// Where it comes from.
+    pub(super) from: Origin,
     /// What is to be sent, and not yet taken by the socket.
     pub(super) out: Vec<u8>,
     pub(super) login: Option<Login>,
@@ -84,6 +108,22 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// A client that has just come.
+    pub(super) fn new(from: Origin) -> Session {
+        Session {
+            from,
+            out: Vec::new(),
+            login: None,
+            slots: VecDeque::new(),
+            step: Step::Idle,
+            input_ended: false,
+            closing: false,
+            deadline: None,
+            touched: false,
+            moving: false,
+        }
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.step, Step::Idle) && self.slots.is_empty()
     }
@@ -123,7 +163,7 @@ impl Session {
         match std::mem::take(&mut self.step) {
             Step::Logged(_) => write_unknown(&mut self.out),
             Step::Idle | Step::Showing { .. } | Step::Listing { .. } => {}
-            Step::Queued(_) | Step::Reading(_) | Step::Checking { .. } | Step::Hashing { .. } => {
+            Step::Queued(_) | Step::Reading(_) | Step::Checking(_) | Step::Hashing { .. } => {
                 return true;
             }
         }

@@ -5,6 +5,7 @@ use crate::names::{DiskId, GroupId, Incarnation, Member, ProcessId, Vote};
 use crate::record::{self, Record};
 use crate::replica::{self, Effect, Mark, Shape, Shared, Takeover};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 
 #[derive(Default)]
 struct FakeLog(Vec<Vec<u8>>);
@@ -28,8 +29,12 @@ struct World {
     flush: bool,
     stored: Index,
     jobs: Vec<Job>,
+    /// Passwords hashed, and visitors that came.
+    hashed: usize,
+    visitors: u64,
 }
 
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ANN: SessionId = SessionId(1);
 const BOB: SessionId = SessionId(2);
 
@@ -57,19 +62,30 @@ impl World {
         let about = Setup {
             addresses: vec!["127.0.0.1:5001".to_owned()],
             login_timeout: Duration::from_secs(60),
+            secret: Secret::new([7; Secret::BYTES]),
             version: "0",
             recovery: "postern recover".to_owned(),
         };
         let node = Node::new(Moment(0), about, Replica::new(Moment(0), setup));
         let (log, vote) = (FakeLog::default(), Vote::default());
         let (now, stored) = (Moment(0), Index::ZERO);
-        let mut world = World { now, node, log, vote, flush: false, stored, jobs: Vec::new() };
+        let mut world = World {
+            now,
+            node,
+            log,
+            vote,
+            flush: false,
+            stored,
+            jobs: Vec::new(),
+            hashed: 0,
+            visitors: 100,
+        };
         for _ in 0..20 {
             world.now += Duration::from_millis(5);
             world.turn();
         }
         for (session, user) in [(ANN, "ann"), (BOB, "bob")] {
-            world.tell(Input::Opened(session));
+            world.tell(Input::Opened(session, HERE.into()));
             world.line(session, &format!("CREATE {user} correct-horse"));
             world.line(session, &format!("LOGIN {user} correct-horse"));
             assert_eq!(world.said(session), format!("OK {user}\nOK {user} 0\n"));
@@ -96,10 +112,22 @@ impl World {
         self.jobs.extend(out.jobs);
     }
 
+    /// A new client, and what it is told.
+    fn visit(&mut self, from: IpAddr, lines: &[&str]) -> String {
+        self.visitors += 1;
+        let session = SessionId(self.visitors);
+        self.tell(Input::Opened(session, from.into()));
+        lines.iter().for_each(|line| self.line(session, line));
+        let said = self.said(session);
+        self.tell(Input::Gone(session));
+        said
+    }
+
     /// Turns until nothing is left to do, passwords hashed in no time.
     fn turn(&mut self) {
         for _ in 0..20 {
             for job in std::mem::take(&mut self.jobs) {
+                self.hashed += 1;
                 let hashed = match job.against {
                     None => Hashed::Made(format!("hash of {}", job.password)),
                     Some(against) => {
@@ -208,7 +236,7 @@ fn a_session_that_ends_while_it_waits_harms_nobody() {
 fn a_session_closed_by_another_one_may_have_changes_under_way() {
     let mut world = World::new();
     let phone = SessionId(7);
-    world.tell(Input::Opened(phone));
+    world.tell(Input::Opened(phone, HERE.into()));
     world.line(phone, "LOGIN ann correct-horse");
     for closing in ["PASSWD correct-horse other-horse", "DELETE ann other-horse"] {
         world.tell(Input::Line(ANN, closing.as_bytes()));
@@ -236,10 +264,84 @@ fn a_session_closed_by_another_one_may_have_changes_under_way() {
 }
 
 #[test]
+fn a_password_that_was_right_is_not_hashed_again() {
+    let mut world = World::new();
+    let before = world.hashed;
+    for (line, answer) in [
+        ("LOGIN ann correct-horse", "OK ann 0\n"),
+        ("LOGIN ann wrong-horse", "ERR wrong-password "),
+        ("LOGIN bob correct-horse", "OK bob 0\n"),
+    ] {
+        let said = world.visit(HERE, &[line]);
+        assert!(said.starts_with(answer), "{line}: {said}");
+    }
+    assert_eq!(world.hashed, before, "both were logged in once");
+
+    let ann = UserName::parse("ann").unwrap();
+    let old = world.node.mailboxes.account(ann).unwrap().password_set;
+    world.line(ANN, "PASSWD correct-horse other-horse");
+    assert_eq!(world.said(ANN), "OK\n");
+    assert_eq!(world.hashed, before + 1, "the new one");
+    // The old one is told late, to a server that has applied the new one.
+    world.node.remembered.add(ann, old, "correct-horse");
+    let said = world.visit(HERE, &["LOGIN ann correct-horse", "LOGIN ann other-horse"]);
+    let codes: Vec<&str> = said.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(codes, ["wrong-password", "ann"], "{said}");
+    assert_eq!(world.hashed, before + 3);
+
+    // An account of the same name is another one.
+    world.line(ANN, "DELETE ann other-horse");
+    let said = world.visit(HERE, &["CREATE ann third-horse", "LOGIN ann other-horse"]);
+    assert!(said.ends_with("ERR wrong-password the name or the password is wrong\n"), "{said}");
+}
+
+#[test]
+fn who_guesses_waits_and_so_does_the_right_password() {
+    let mut world = World::new();
+    let there = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    let code = |said: &str| said.split(' ').nth(1).unwrap().to_owned();
+    for _ in 0..5 {
+        let said = world.visit(there, &["LOGIN ann wrong-horse"]);
+        assert_eq!(code(&said), "wrong-password");
+    }
+    let before = world.hashed;
+    for line in ["LOGIN ann wrong-horse", "LOGIN ann correct-horse"] {
+        let said = world.visit(there, &[line]);
+        assert_eq!(code(&said), "too-many-attempts", "{said}");
+    }
+    assert_eq!(world.hashed, before, "nothing is looked at");
+    assert_eq!(code(&world.visit(HERE, &["LOGIN ann correct-horse"])), "ann", "from elsewhere");
+    assert_eq!(code(&world.visit(there, &["LOGIN bob correct-horse"])), "bob", "another name");
+    // An account that does not exist is guessed at no faster.
+    for n in 0..15 {
+        let said = world.visit(there, &[&format!("LOGIN nobody{n} wrong-horse")]);
+        assert_eq!(code(&said), "wrong-password");
+    }
+    assert_eq!(code(&world.visit(there, &["LOGIN bob correct-horse"])), "too-many-attempts");
+    world.now += Duration::from_secs(60);
+    assert_eq!(code(&world.visit(there, &["LOGIN ann correct-horse"])), "ann");
+}
+
+#[test]
+fn guesses_that_are_under_way_together_are_counted_together() {
+    let mut world = World::new();
+    let guessers: Vec<SessionId> = (200..230).map(SessionId).collect();
+    for session in &guessers {
+        world.tell(Input::Opened(*session, HERE.into()));
+        // Of an account that is not there: each is hashed.
+        world.tell(Input::Line(*session, b"LOGIN carl wrong-horse"));
+    }
+    world.turn();
+    let said: Vec<String> = guessers.iter().map(|session| world.said(*session)).collect();
+    let count = |code: &str| said.iter().filter(|said| said.contains(code)).count();
+    assert_eq!((count("wrong-password"), count("too-many-attempts")), (5, 25), "{said:?}");
+}
+
+#[test]
 fn who_does_not_log_in_is_told_and_closed() {
     let mut world = World::new();
     let late = SessionId(9);
-    world.tell(Input::Opened(late));
+    world.tell(Input::Opened(late, HERE.into()));
     world.now += Duration::from_secs(59);
     world.turn();
     assert!(!world.node.is_finished(late));

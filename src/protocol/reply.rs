@@ -27,6 +27,8 @@ pub enum Code {
     WrongPassword,
     /// Clients are not let in yet, or the primary could not answer in time.
     NotReady,
+    /// Too many wrong ones came before.
+    TooManyAttempts,
     /// This server is a backup.
     NotPrimary,
     /// Fewer servers are attached than `min_copies` asks for.
@@ -49,6 +51,7 @@ impl Display for Code {
             Code::Exists => "exists",
             Code::NoSuchUser => "no-such-user",
             Code::WrongPassword => "wrong-password",
+            Code::TooManyAttempts => "too-many-attempts",
             Code::NotReady => "not-ready",
             Code::NotPrimary => "not-primary",
             Code::TooFewCopies => "too-few-copies",

@@ -422,6 +422,8 @@ impl Replica {
             Packet::AskVote(ask) => self.on_ask_vote(now, from, link, ask, out),
             Packet::Vote { term, granted } => self.on_vote(from, term, granted, out),
             Packet::SteppedDown { .. } => self.leave_primary(from),
+            // The node has looked at them.
+            Packet::Proofs | Packet::ProofsTaken => {}
             Packet::Hello(_)
             | Packet::Foreign { .. }
             | Packet::Refused(_)

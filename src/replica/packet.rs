@@ -225,6 +225,10 @@ pub enum Packet {
     },
     /// The answer to an order.
     Verdict(Verdict),
+    /// Passwords that the primary has verified follow; they are the node's business.
+    Proofs,
+    /// The answer to [`Packet::Proofs`]: more may come.
+    ProofsTaken,
 }
 
 /// A packet that can't be read.
@@ -238,7 +242,7 @@ impl From<io::Error> for BadPacket {
 }
 
 impl Packet {
-    /// Writes the packet behind `out`. The records of an append follow it.
+    /// Writes the packet behind `out`. What follows an append or proofs comes behind it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         self.write(out).expect("a vector takes every byte");
     }
@@ -315,10 +319,12 @@ impl Packet {
                 out.write_u8(order as u8)
             }
             Packet::Verdict(verdict) => out.write_u8(17).and_then(|()| out.write_u8(verdict as u8)),
+            Packet::Proofs => out.write_u8(18),
+            Packet::ProofsTaken => out.write_u8(19),
         }
     }
 
-    /// Reads a packet, and gives what lies behind it: the records of an append, else nothing.
+    /// Reads a packet, and gives what lies behind it: the records of an append, proofs, or nothing.
     pub fn decode(mut from: &[u8]) -> Result<(Packet, &[u8]), BadPacket> {
         let rest = &mut from;
         let packet = match rest.read_u8()? {
@@ -381,6 +387,8 @@ impl Packet {
                 version => return Ok((Packet::Foreign { version }, &[])),
             },
             17 => Packet::Verdict(Verdict::from_number(rest.read_u8()?)?),
+            18 => return Ok((Packet::Proofs, rest)),
+            19 => Packet::ProofsTaken,
             _ => return Err(BadPacket),
         };
         if rest.is_empty() { Ok((packet, &[])) } else { Err(BadPacket) }

@@ -4,7 +4,7 @@ use super::members::Config;
 use super::rules::Decisions;
 use super::{Replica, Role, Standpoint};
 use crate::moment::Moment;
-use crate::names::{Index, Member, ServerId, Term};
+use crate::names::{Index, LinkId, Member, ServerId, Term};
 use std::time::Duration;
 
 impl Replica {
@@ -94,6 +94,18 @@ impl Replica {
     /// Whom this server has an open link to.
     pub fn linked(&self) -> impl Iterator<Item = Member> + '_ {
         self.peers.iter().filter_map(|peer| peer.link.as_ref().map(|link| link.member))
+    }
+
+    /// The open links to other servers.
+    pub fn links(&self) -> impl Iterator<Item = LinkId> + '_ {
+        self.peers.iter().filter_map(|peer| peer.link.as_ref().map(|link| link.id))
+    }
+
+    /// Whether this server follows the one at the other end of this link.
+    pub fn follows_on(&self, link: LinkId) -> bool {
+        let Role::Follower(following) = &self.role else { return false };
+        let primary = following.primary.and_then(|primary| self.peer(primary.id));
+        primary.is_some_and(|peer| peer.has_link(link))
     }
 
     /// How this server knows the other one, for `STATUS`.

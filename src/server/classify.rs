@@ -115,7 +115,7 @@ impl Server {
             let session = crate::names::SessionId(id);
             connection.kind = Kind::Client { session, skipping: false, ended: false };
             self.set_deadline(key, None);
-            self.client_opened(key, session);
+            self.client_opened(key, session, from);
         }
     }
 }

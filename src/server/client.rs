@@ -5,6 +5,7 @@ use super::{Fail, Server};
 use crate::limits::LINE_BYTES_MAX;
 use crate::names::SessionId;
 use crate::node::Input;
+use std::net::IpAddr;
 
 /// Bytes read at a time from a client: small, for each may leave a part of them unconsumed.
 const READ_BYTES: usize = 16 * 1024;
@@ -22,8 +23,8 @@ enum Front {
 }
 
 impl Server {
-    pub(super) fn client_opened(&mut self, key: usize, session: SessionId) {
-        self.tell_or_fail(Input::Opened(session));
+    pub(super) fn client_opened(&mut self, key: usize, session: SessionId, from: IpAddr) {
+        self.tell_or_fail(Input::Opened(session, from.into()));
         self.list(key);
     }
 

@@ -215,11 +215,12 @@ impl Server {
         Ok(())
     }
 
-    /// Queues a packet on a link.
-    pub(super) fn send_packet(&mut self, link: LinkId, packet: Packet) {
+    /// Queues a packet on a link, and what follows it.
+    pub(super) fn send_packet(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
         let mut frame = mem::take(&mut self.frame);
         begin_frame(&mut frame);
         packet.encode(&mut frame);
+        frame.extend_from_slice(rest);
         self.send_frame(link, frame);
     }
 

@@ -392,6 +392,9 @@ impl Server {
             self.perform(effect, &out.replica.bytes)?;
         }
         out.replica.clear();
+        for (link, packet, rest) in out.packets.drain(..) {
+            self.send_packet(link, packet, &rest);
+        }
         for job in out.jobs.drain(..) {
             self.hasher.push(job);
         }
@@ -415,7 +418,7 @@ impl Server {
                 Ok(())
             }
             Effect::Send(link, packet) => {
-                self.send_packet(link, packet);
+                self.send_packet(link, packet, &[]);
                 Ok(())
             }
             Effect::Dial(to) => {

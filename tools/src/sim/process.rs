@@ -5,7 +5,7 @@ use super::mirror::Mirror;
 use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, SEAL_TIME};
 use postern::moment::{Moment, WallTime};
 use postern::names::{
-    DiskId, GroupId, Index, LinkId, Member, ProcessId, ServerId, SessionId, Vote,
+    DiskId, GroupId, Index, LinkId, Member, ProcessId, Secret, ServerId, SessionId, Vote,
 };
 use postern::node::{self, Context, Fatal, Gauges, Hashed, Input, Job, Node, Output};
 use postern::replica::{
@@ -15,6 +15,7 @@ use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, OpenError, Opened, SetAside, Store};
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -197,6 +198,7 @@ fn build(
     let about = node::Setup {
         addresses: (1..=3).map(|n| format!("s{n}:5001")).collect(),
         login_timeout: Duration::from_secs(60),
+        secret: Secret::new([7; Secret::BYTES]),
         version: "simulated",
         recovery: "postern recover".to_owned(),
     };
@@ -293,7 +295,9 @@ impl Process {
             Incoming::ClientOpened(session) => {
                 let (input, input_closed, skipping, ended) = (Vec::new(), false, false, false);
                 self.clients.push(Client { session, input, input_closed, skipping, ended });
-                self.tell(Input::Opened(session))
+                // Each from an address of its own: who guesses there is another test's business.
+                let from = IpAddr::from(Ipv6Addr::from_bits(u128::from(session.0) << 64));
+                self.tell(Input::Opened(session, from.into()))
             }
             Incoming::ClientBytes(session, bytes) => {
                 if let Some(client) = self.client(session) {
@@ -384,6 +388,8 @@ impl Process {
             self.perform(effect, &out.replica.bytes).map_err(|error| Fail::Io("the log", error))?;
         }
         out.replica.clear();
+        let packets = out.packets.drain(..);
+        self.queued.extend(packets.map(|(link, packet, rest)| Act::Send(link, packet, rest)));
         self.jobs.extend(out.jobs.drain(..));
         self.out = out;
         Ok(())

@@ -19,6 +19,7 @@
 //! send 1 bob hi -> OK   ann sends at 1: the answer, its code, or `nothing`
 //! begin 1 bob hi        the same, not waited for; `answer OK` waits for it
 //! read 1 bob -> hi,ho   what bob's mailbox shows at 1, or the code of the error
+//! within 20 send …      the line that follows is over in so many ms
 //! wait 50               ms
 //! never 3 for 2000      3 is not primary for so many ms
 //! rule Withdrawn        waits until a rule has decided
@@ -196,6 +197,13 @@ impl Play {
                 let read = self.texts(session);
                 let told = if answer == "OK" { read } else { answer };
                 return if told == expected { Ok(()) } else { Err(format!("told {told:?}")) };
+            }
+            "within" => {
+                let (began, most) = (self.world.now, number(words.get(1))?);
+                let rest = line.splitn(3, ' ').nth(2).ok_or("what?")?;
+                self.line(rest)?;
+                let took = (self.world.now - began) as f64 / 1e3;
+                return if took <= most as f64 { Ok(()) } else { Err(format!("{took} ms")) };
             }
             "wait" => {
                 let end = self.world.now + number(words.get(1))? * 1000;

@@ -1,0 +1,240 @@
+//! Passwords that were verified, remembered in memory on all servers: who logs in again, also
+//! after a failover, waits for no Argon2id, and a wrong guess costs next to nothing.
+//!
+//! What is kept is a keyed hash (BLAKE2s, RFC 7693), useless without the group's secret, and
+//! bound to the name and to the entry that set the password. Nothing of it is ever on disk.
+
+use crate::limits::PROOFS_PER_PIECE;
+use crate::names::{Index, LinkId, Secret, UserName};
+use crate::replica::Packet;
+use blake2::Blake2sMac;
+use blake2::digest::Mac;
+use blake2::digest::consts::{U16, U32};
+use byteorder::{LE, ReadBytesExt, WriteBytesExt};
+use std::collections::BTreeMap;
+use std::io;
+
+const PROOF_BYTES: usize = 16;
+/// What the keyed hashes are for: no other use of the same secret gives the same.
+const PERSONA: &[u8] = b"password";
+
+/// The keyed hash of a password, with what it is bound to.
+type Proof = [u8; PROOF_BYTES];
+
+/// How far another server was told, on one link.
+#[derive(Debug)]
+struct Told {
+    link: LinkId,
+    /// Whatever came before this is told.
+    next: u64,
+    /// A piece is under way.
+    waits: bool,
+}
+
+/// The remembered passwords of all accounts, at most one of each.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    key: Secret,
+    /// By the entry that set the password, with a number in the order of arrival.
+    proofs: BTreeMap<Index, (u64, Proof)>,
+    arrivals: BTreeMap<u64, Index>,
+    arrived: u64,
+    told: Vec<Told>,
+}
+
+impl Remembered {
+    /// None yet, under a key derived from the group's secret.
+    pub(super) fn new(secret: &Secret) -> Remembered {
+        let mac = Blake2sMac::<U32>::new_with_salt_and_personal(Some(secret.bytes()), &[], PERSONA);
+        let key = mac.expect("a secret is no longer than a key").finalize().into_bytes();
+        let (proofs, arrivals) = (BTreeMap::new(), BTreeMap::new());
+        Remembered { key: Secret::new(key.into()), proofs, arrivals, arrived: 0, told: Vec::new() }
+    }
+
+    fn mac(&self, user: UserName, set: Index, password: &str) -> Blake2sMac<U16> {
+        let mac = Blake2sMac::new_with_salt_and_personal(Some(self.key.bytes()), &[], PERSONA);
+        let name = user.as_str().as_bytes();
+        // Of known lengths, so that no two inputs are the same bytes.
+        mac.expect("the key has the length of one")
+            .chain_update(set.0.to_le_bytes())
+            .chain_update([name.len() as u8])
+            .chain_update(name)
+            .chain_update(password)
+    }
+
+    /// Remembers the password that entry `set` gave to an account, and that was verified.
+    pub(super) fn add(&mut self, user: UserName, set: Index, password: &str) {
+        let proof = self.mac(user, set, password).finalize().into_bytes();
+        self.insert(set, proof.into());
+    }
+
+    fn insert(&mut self, set: Index, proof: Proof) {
+        if self.proofs.get(&set).is_some_and(|(_, known)| *known == proof) {
+            return;
+        }
+        self.forget(set);
+        self.arrived += 1;
+        self.proofs.insert(set, (self.arrived, proof));
+        self.arrivals.insert(self.arrived, set);
+    }
+
+    /// Forgets the password that an entry set: it is replaced, or its account is gone.
+    pub(super) fn forget(&mut self, set: Index) {
+        if let Some((arrival, _)) = self.proofs.remove(&set) {
+            self.arrivals.remove(&arrival);
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.proofs.clear();
+        self.arrivals.clear();
+    }
+
+    /// Whether this is the password that entry `set` gave to the account; `None` when that is
+    /// not remembered. Takes as long for every wrong one.
+    pub(super) fn verify(&self, user: UserName, set: Index, password: &str) -> Option<bool> {
+        let (_, proof) = self.proofs.get(&set)?;
+        Some(self.mac(user, set, password).verify_slice(proof).is_ok())
+    }
+
+    /// A primary tells every linked server what it does not know: one piece at a time, so that
+    /// many accounts neither fill a link nor hold up what else is said on it.
+    pub(super) fn tell(
+        &mut self,
+        links: impl Iterator<Item = LinkId>,
+        packets: &mut Vec<(LinkId, Packet, Vec<u8>)>,
+    ) {
+        let mut told = std::mem::take(&mut self.told);
+        for link in links {
+            let known = told.iter().position(|told| told.link == link);
+            let mut now = known.map_or(Told { link, next: 1, waits: false }, |at| told.remove(at));
+            if !now.waits && now.next <= self.arrived {
+                let mut bytes = Vec::new();
+                let mut last = self.arrived;
+                for (arrival, set) in self.arrivals.range(now.next..).take(PROOFS_PER_PIECE) {
+                    write(&mut bytes, *set, &self.proofs[set].1);
+                    last = *arrival;
+                }
+                now.next = last + 1;
+                now.waits = !bytes.is_empty();
+                if now.waits {
+                    packets.push((link, Packet::Proofs, bytes));
+                }
+            }
+            self.told.push(now);
+        }
+    }
+
+    /// The other server has taken what was told to it on this link.
+    pub(super) fn on_taken(&mut self, link: LinkId) {
+        if let Some(told) = self.told.iter_mut().find(|told| told.link == link) {
+            told.waits = false;
+        }
+    }
+
+    /// Who leads no more tells nobody.
+    pub(super) fn tell_nobody(&mut self) {
+        self.told.clear();
+    }
+
+    /// Takes what the primary tells.
+    pub(super) fn take(&mut self, mut bytes: &[u8]) {
+        while let Ok((set, proof)) = read(&mut bytes) {
+            self.insert(set, proof);
+        }
+    }
+}
+
+fn write(out: &mut Vec<u8>, set: Index, proof: &Proof) {
+    out.write_u64::<LE>(set.0).expect("a vector takes every byte");
+    out.extend_from_slice(proof);
+}
+
+fn read(bytes: &mut &[u8]) -> io::Result<(Index, Proof)> {
+    let set = Index(bytes.read_u64::<LE>()?);
+    let mut proof = Proof::default();
+    io::Read::read_exact(bytes, &mut proof)?;
+    Ok((set, proof))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> UserName {
+        UserName::parse(name).unwrap()
+    }
+
+    fn remembered(secret: u8) -> Remembered {
+        Remembered::new(&Secret::new([secret; 32]))
+    }
+
+    /// Tells until there is nothing to say; how many pieces that took.
+    fn tell_all(from: &mut Remembered, to: &mut Remembered) -> usize {
+        for pieces in 0.. {
+            let mut packets = Vec::new();
+            from.tell([LinkId(1)].into_iter(), &mut packets);
+            let Some((link, Packet::Proofs, bytes)) = packets.pop() else { return pieces };
+            from.tell([LinkId(1)].into_iter(), &mut packets);
+            assert!(packets.is_empty(), "one piece at a time");
+            to.take(&bytes);
+            from.on_taken(link);
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn a_proof_counts_for_its_name_entry_password_and_secret_only() {
+        let mut one = remembered(1);
+        let (ann, set) = (name("ann"), Index(5));
+        assert_eq!(one.verify(ann, set, "correct-horse"), None);
+        one.add(ann, set, "correct-horse");
+        assert_eq!(one.verify(ann, set, "correct-horse"), Some(true));
+        assert_eq!(one.verify(ann, set, "correct-horsf"), Some(false));
+        assert_eq!(one.verify(name("bob"), set, "correct-horse"), Some(false));
+        assert_eq!(one.verify(ann, Index(6), "correct-horse"), None);
+        let mut other = remembered(2);
+        tell_all(&mut one, &mut other);
+        assert_eq!(other.verify(ann, set, "correct-horse"), Some(false), "another secret");
+        one.forget(set);
+        assert_eq!(one.verify(ann, set, "correct-horse"), None);
+    }
+
+    #[test]
+    fn all_of_them_reach_another_server_in_bounded_pieces() {
+        let (mut one, mut two) = (remembered(1), remembered(1));
+        let count = 2 * PROOFS_PER_PIECE as u64 + 1;
+        for n in 1..=count {
+            one.add(name(&format!("u{n}")), Index(n), "correct-horse");
+        }
+        assert_eq!(tell_all(&mut one, &mut two), 3);
+        for n in 1..=count {
+            let verified = two.verify(name(&format!("u{n}")), Index(n), "correct-horse");
+            assert_eq!(verified, Some(true), "{n}");
+        }
+        assert_eq!(tell_all(&mut one, &mut two), 0, "nothing is new");
+        one.add(name("u7"), Index(7), "correct-horse");
+        assert_eq!(tell_all(&mut one, &mut two), 0, "known");
+        one.add(name("late"), Index(3), "other-horse");
+        assert_eq!(tell_all(&mut one, &mut two), 1);
+        assert_eq!(two.verify(name("late"), Index(3), "other-horse"), Some(true));
+        assert_eq!(two.proofs.len(), count as usize, "one of each account");
+        // A new link is told from the begin, as is every link of one that leads again.
+        one.tell_nobody();
+        assert_eq!(tell_all(&mut one, &mut two), 3);
+    }
+
+    #[test]
+    fn half_a_proof_is_none() {
+        let mut one = remembered(1);
+        let mut bytes = Vec::new();
+        write(&mut bytes, Index(9), &[7; PROOF_BYTES]);
+        for length in 0..bytes.len() {
+            one.take(&bytes[..length]);
+            assert!(one.proofs.is_empty());
+        }
+        one.take(&bytes);
+        assert_eq!(one.proofs.len(), 1);
+    }
+}
