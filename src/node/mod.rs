@@ -378,7 +378,13 @@ impl Node {
             }
             Event::Tick => {
                 let lineage = self.replica.term().lineage();
-                if std::mem::replace(&mut self.lineage, lineage) != lineage {
+                let other = std::mem::replace(&mut self.lineage, lineage) != lineage;
+                // Who begins a lineage keeps its entries.
+                let began = matches!(
+                    self.replica.standpoint(),
+                    Standpoint::Candidate | Standpoint::Primary
+                );
+                if other && !began {
                     self.remembered.clear();
                 }
                 if self.replica.standpoint() == Standpoint::Primary {
