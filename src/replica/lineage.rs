@@ -8,7 +8,7 @@ use super::rules::Rule;
 use super::{Replica, Role};
 use crate::moment::{Moment, WallTime};
 use crate::names::{LinkId, Member, Position, Term, Vote};
-use crate::record::{Kind, Record};
+use crate::record::{self, Kind, Record};
 
 /// The config and the terms with which a server begins a lineage of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,15 @@ impl Beginning {
         let mut config = Config::new([me], gate_open);
         config.branch = Some(last);
         Beginning { term: vote.term.beginning(), config, vote }
+    }
+
+    /// The bytes of the entry that begins the lineage.
+    pub fn entry(&self, time: WallTime) -> Vec<u8> {
+        let last = self.config.branch.expect("a lineage branches from an entry");
+        let at = Position { index: last.index.next(), term: self.term };
+        let mut entry = Vec::new();
+        record::write(&mut entry, at, time, Kind::CONFIG, |body| self.config.encode(body));
+        entry
     }
 }
 

@@ -3,12 +3,14 @@
 
 use super::clock::{Clock, What};
 use super::network::Owner;
-use super::process::{self, Fail, Incoming, Process};
+use super::process::{self, Fail, GROUP, Incoming, Process};
 use super::story;
 use super::world::{Busy, Copied, Server, World, id};
-use postern::replica::Aside;
+use postern::names::{DiskId, Member};
+use postern::replica::{Aside, Beginning};
+use postern::store::check::check;
 use postern::store::memory::MemoryDisk;
-use postern::store::{OpenError, Store};
+use postern::store::{Identity, OpenError, Store};
 use std::io;
 
 impl World {
@@ -171,6 +173,23 @@ impl World {
         if let Err(error) = done {
             story::tell(|| format!("nothing can be put aside: {error}"));
         }
+    }
+
+    /// What `postern recover` does to the directory of one that is down.
+    pub(super) fn recover(&mut self, n: usize) -> Result<(), String> {
+        let words = |error: OpenError| error.to_string();
+        let disk = self.servers[n].disk.clone();
+        let found = check(&disk).map_err(words)?;
+        let (_, config) = found.config.ok_or("it holds no config")?;
+        let heard = found.vote.map_or(found.last.term, |vote| vote.term);
+        let me = Member { id: id(n), disk: DiskId(u128::from(self.rng.next_u64()) << 64) };
+        let begin = Beginning::new(me, heard, found.last, config.gate_open);
+        if let Some(old) = self.servers[n].disk_id.replace(me.disk) {
+            self.checks.damages(old, &disk, true);
+        }
+        let (new, entry) = (Identity::new(GROUP, 3, me.id, me.disk), begin.entry(found.last_time));
+        Store::salvage(disk, &new, begin.vote, &entry, &label(self.now)).map_err(words)?;
+        Ok(())
     }
 
     /// A directory is gone.

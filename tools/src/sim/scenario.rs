@@ -11,6 +11,7 @@
 //! pause 2, resume 2     SIGSTOP, SIGCONT
 //! wipe 2, damage 2      of one that is down: its disk is lost, or a bit of its log flips
 //! copy 2, restore 2     a copy of its directory is taken, or put back while it is down
+//! recover 2             a person goes on with one that is down, alone
 //! cut 1 3, cut 1 > 3    nothing comes through, both ways or one; `heal`; `reset 1 3`
 //! refuse 1, accept 1    its address refuses although it lives
 //! undialled 1 > 2       dials from 1 to 2 are lost, links that are open go on; `heal` ends it
@@ -270,6 +271,7 @@ impl Play {
             }
             "copy" => self.copies[n] = Some(world.servers[n].disk.copied()),
             _ if world.servers[n].process.is_some() => return Err("it is not down".to_owned()),
+            "recover" => world.recover(n)?,
             "wipe" => world.lose(n),
             "damage" => world.damage(n, &mut Rng::new(7)),
             "restore" => {
