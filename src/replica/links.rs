@@ -409,7 +409,7 @@ impl Replica {
         (peer.heard, peer.met) = (Some(now), true);
         self.seek_evidence(out);
         self.note_life(member.disk, incarnation, new_life, member.id, out);
-        self.on_linked(member, process);
+        self.on_linked(now, member, process);
         self.restless = true;
     }
 

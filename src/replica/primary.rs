@@ -9,6 +9,7 @@ use crate::limits::{BATCH_TIME, ENTRIES_BYTES_MAX, PIECES_IN_FLIGHT_MAX};
 use crate::moment::{Moment, WallTime};
 use crate::names::{Index, LinkId, Member, ProcessId, ServerId, Term};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// What a primary knows of one other server's log, for its own term only.
 #[derive(Clone, Debug)]
@@ -24,6 +25,9 @@ pub(super) struct Progress {
     probing: bool,
     /// Appends that are not acknowledged.
     pieces: VecDeque<Piece>,
+    /// Since when nothing was acknowledged on the links before this one: a new link alone is no
+    /// sign of health.
+    waited: Option<Moment>,
     /// The newest round it has answered, and the newest that was sent to it.
     round: u64,
     round_sent: u64,
@@ -101,6 +105,7 @@ impl Primary {
                 next,
                 probing: true,
                 pieces: VecDeque::new(),
+                waited: None,
                 round: 0,
                 round_sent: 0,
                 told: None,
@@ -115,11 +120,13 @@ impl Primary {
 impl Progress {
     /// Since when its oldest unacknowledged entry waits.
     pub(super) fn waits_since(&self) -> Option<Moment> {
-        self.pieces.front().map(|piece| piece.sent)
+        self.waited.or(self.pieces.front().map(|piece| piece.sent))
     }
 
-    /// Begins again on a new link; what it acknowledged stays true.
-    fn reset(&mut self, next: Index) {
+    /// Begins again on a new link; what it acknowledged stays true. Whoever was given up in
+    /// between, after `patience`, has that long again.
+    fn reset(&mut self, next: Index, now: Moment, patience: Duration) {
+        self.waited = self.waits_since().filter(|since| now < *since + patience);
         self.next = if self.stored > Index::ZERO { self.stored.next() } else { next };
         self.probing = true;
         self.pieces.clear();
@@ -156,12 +163,13 @@ impl Replica {
         let links = self.peers.iter().filter_map(|peer| peer.link.as_ref());
         let linked: Vec<(Member, ProcessId)> = links.map(|l| (l.member, l.process)).collect();
         for (member, process) in linked {
-            self.on_linked(member, process);
+            self.on_linked(now, member, process);
         }
         self.restless = true;
     }
 
-    pub(super) fn on_linked(&mut self, member: Member, process: ProcessId) {
+    pub(super) fn on_linked(&mut self, now: Moment, member: Member, process: ProcessId) {
+        let silence = self.silence();
         let config = self.shape.config().map(|(_, config)| *config);
         let peers = &self.peers;
         let stays = |member: Member| {
@@ -171,7 +179,7 @@ impl Replica {
         if let Role::Primary(primary) = &mut self.role {
             let next = primary.term_start;
             let progress = primary.remember(member, next, stays);
-            progress.reset(next);
+            progress.reset(next, now, silence);
             progress.process = Some(process);
         }
     }
@@ -258,7 +266,7 @@ impl Replica {
         let Some(progress) = primary.progress_mut(member) else { return };
         // Whoever is sick was given up at `T`. What is still waited for may never have arrived.
         if progress.waits_since().is_some_and(|since| now >= since + patience) {
-            progress.reset(start);
+            progress.reset(start, now, silence);
         }
         // Learners are sent committed entries only: one that comes back must not bring an entry
         // that the members have given up.
@@ -320,6 +328,7 @@ impl Replica {
         progress.caught_up = stored >= committed;
         while let Some(piece) = progress.pieces.front().filter(|piece| piece.last <= stored) {
             progress.caught_up |= piece.complete;
+            progress.waited = None;
             progress.pieces.pop_front();
             progress.probing = false;
         }

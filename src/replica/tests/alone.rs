@@ -72,3 +72,26 @@ fn learners_are_sent_committed_entries_only() {
     replica.answered = Index(2);
     assert_eq!(sent(&mut replica), Some(Index(2)), "a learner does not");
 }
+
+#[test]
+fn who_links_again_and_again_and_stores_nothing_is_sick() {
+    let (world, mut replica) = primary_alone();
+    let three = replica.config().unwrap().member(id(3)).unwrap();
+    let silence = replica.silence();
+    let mut now = world.now;
+    let mut waits_on_a_new_link = |replica: &mut Replica, after: Duration| {
+        now += after;
+        replica.on_linked(now, three, ProcessId(1));
+        replica.send_all(now, &world.running[&1].disk.log, &mut Out::default());
+        let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
+        now - primary.progress(three).unwrap().waits_since().unwrap()
+    };
+    assert_eq!(waits_on_a_new_link(&mut replica, Duration::ZERO), Duration::ZERO);
+    let step = silence / 4;
+    assert_eq!(waits_on_a_new_link(&mut replica, step), step);
+    assert_eq!(waits_on_a_new_link(&mut replica, step), step * 2);
+    assert_eq!(waits_on_a_new_link(&mut replica, silence), Duration::ZERO, "it was given up");
+    let (term, last) = (replica.vote.term, replica.last());
+    replica.on_acknowledged(three, term, last, 0, &mut Out::default());
+    assert_eq!(waits_on_a_new_link(&mut replica, step), Duration::ZERO, "it has stored all");
+}
