@@ -12,7 +12,7 @@ use crate::store::disk::RealDisk;
 use crate::store::{Identity, OpenError, Opened, SetAside, Store};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -64,7 +64,7 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     })?;
     let own = &settings.addresses[id.slot()];
     let wanted = settings.listen.map_or_else(|| own.clone(), |listen| vec![listen]);
-    let listeners = wanted.iter().map(|address| listen(*address)).collect::<Result<_, _>>()?;
+    let listeners = wanted.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
     let data = options.data.clone().unwrap_or_else(|| settings.data.clone());
     let _lock = lock(&data)?;
     // Between two lives nobody else listens to signals.
@@ -92,7 +92,8 @@ struct Shell {
     data: PathBuf,
     /// The command with which a person goes on with it alone.
     recovery: String,
-    /// Kept open throughout: a refused connection means a dead server.
+    /// Bound, and from the first life on listening throughout: a refused connection means a dead
+    /// server.
     listeners: Vec<TcpListener>,
     stop_with_stdin: bool,
     stopped: Arc<AtomicBool>,
@@ -114,6 +115,10 @@ impl Shell {
         }
         let vote = opened.vote;
         let node = self.node(&opened, shape)?;
+        for listener in &self.listeners {
+            let listens = SockRef::from(listener).listen(BACKLOG);
+            listens.map_err(|error| format!("can't listen: {error}"))?;
+        }
         let listeners = self.listeners.iter().map(TcpListener::try_clone);
         let parts = Parts {
             listeners: listeners.collect::<Result<_, _>>().map_err(|e| format!("poll: {e}"))?,
@@ -230,12 +235,13 @@ pub(super) fn label() -> String {
     WallTime::from_system(SystemTime::now()).rfc3339().to_string().replace(':', "-")
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, String> {
+/// Takes an address. It still refuses connections: while a long log is read, others are to see a
+/// dead server at once.
+fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None);
     let listener = socket.and_then(|socket| {
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
         Ok(socket.into())
     });
     listener.map_err(|error| format!("{address}: can't listen: {error}"))
@@ -304,6 +310,19 @@ mod tests {
         let folders = std::fs::read_dir(shell.data.join("set-aside")).unwrap();
         let mut folders = folders.map(|folder| folder.unwrap().path());
         folders.find(|path| path.display().to_string().contains(kind)).unwrap()
+    }
+
+    #[test]
+    fn who_is_reading_its_log_refuses_connections() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut shell = shell(folder.path());
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        shell.listeners = vec![listener];
+        let refused = std::net::TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        live(&shell, None);
+        std::net::TcpStream::connect(address).unwrap();
     }
 
     #[test]
