@@ -11,8 +11,10 @@ use crate::names::{GroupId, LinkId, Member, Term};
 /// A primary on its way out: it takes no changes until this is decided.
 #[derive(Clone, Debug)]
 pub(super) struct Handover {
+    /// This server's own disk is slow: no other slow one is told.
+    for_speed: bool,
     /// Who was told to stand.
-    told: Option<Member>,
+    pub(super) told: Option<Member>,
 }
 
 /// How a server's own disk does.
@@ -67,7 +69,7 @@ impl Replica {
     }
 
     /// Begins to hand the role over to a backup.
-    fn begin_handover(&mut self, now: Moment, why: Rule) -> Verdict {
+    pub(super) fn begin_handover(&mut self, now: Moment, why: Rule) -> Verdict {
         if !matches!(self.role, Role::Primary(_)) {
             return Verdict::NotPrimary;
         }
@@ -77,7 +79,8 @@ impl Replica {
         if self.handover.is_none() {
             log::info!("handing over to a backup");
             self.note(why);
-            self.handover = Some(Handover { told: None });
+            let for_speed = why == Rule::HandedOverSlow;
+            self.handover = Some(Handover { for_speed, told: None });
             self.timers.set(Timer::Handover, now + self.silence());
         }
         self.restless = true;
@@ -115,7 +118,7 @@ impl Replica {
             self.handover = None;
             self.restless = true;
         } else if handover.told.is_none() && self.answered == self.last() {
-            let Some((heir, link)) = self.heir(now) else { return };
+            let Some((heir, link)) = self.heir(now, handover.for_speed) else { return };
             log::info!("server {heir} is told to take over");
             out.send(link, Packet::StandNow { term: self.vote.term });
             if let Some(handover) = &mut self.handover {
@@ -124,18 +127,19 @@ impl Replica {
         }
     }
 
-    /// A backup that has everything, is not stopping, and whose disk is not slow.
-    fn heir(&self, now: Moment) -> Option<(Member, LinkId)> {
+    /// A backup that has everything and is not stopping, if possible one whose disk is not slow.
+    fn heir(&self, now: Moment, for_speed: bool) -> Option<(Member, LinkId)> {
         let Role::Primary(primary) = &self.role else { return None };
         let last = self.last();
-        self.peers.iter().find_map(|peer| {
+        let heirs = self.peers.iter().filter_map(|peer| {
             let link = peer.link.as_ref()?;
             let has_all = primary.progress(link.member).map(|p| p.stored) == Some(last);
             let member = self.config()?.has(link.member);
-            let able = !peer.bearing.stopping && !peer.bearing.slow;
-            (has_all && member && able && self.hears(link.member, now))
-                .then_some((link.member, link.id))
-        })
+            let unable = peer.bearing.stopping || (for_speed && peer.bearing.slow);
+            (has_all && member && !unable && self.hears(link.member, now))
+                .then_some((peer.bearing.slow, (link.member, link.id)))
+        });
+        heirs.min_by_key(|(slow, _)| *slow).map(|(_, heir)| heir)
     }
 
     /// The primary of this term hands over.
