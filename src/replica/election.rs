@@ -23,6 +23,13 @@ pub(super) struct Candidacy {
     refused: Vec<Member>,
 }
 
+#[cfg(test)]
+impl Candidacy {
+    pub(super) fn is_real(&self) -> bool {
+        self.real
+    }
+}
+
 /// What a server remembers between its candidacies.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
@@ -33,7 +40,7 @@ pub(super) struct Standing {
     /// Rounds lost since a primary was heard.
     pub(super) lost: u32,
     /// How long the last won vote took.
-    took: Duration,
+    pub(super) took: Duration,
     /// A vote that is owed to a candidate as soon as it is durable.
     owed: Option<(LinkId, Term)>,
 }
@@ -99,7 +106,7 @@ impl Replica {
         self.timers.set(Timer::Stand, now + delay);
     }
 
-    fn stand_delay(&mut self, primary: Option<Member>, gone: bool) -> Duration {
+    pub(super) fn stand_delay(&mut self, primary: Option<Member>, gone: bool) -> Duration {
         let lost = self.standing.lost;
         if lost > 0 {
             let least = (self.standing.took * 2).max(COIN_TIME);
@@ -127,7 +134,7 @@ impl Replica {
         }
     }
 
-    fn begin_round(&mut self, now: Moment, real: bool, term: Term, out: &mut Out) {
+    pub(super) fn begin_round(&mut self, now: Moment, real: bool, term: Term, out: &mut Out) {
         let granted = if real { Vec::new() } else { vec![self.me] };
         self.role =
             Role::Candidate(Candidacy { real, term, began: now, granted, refused: Vec::new() });
@@ -306,7 +313,7 @@ impl Replica {
     }
 
     /// Notes a ballot; they are counted at the end of the turn.
-    fn on_ballot(&mut self, real: bool, from: Member, term: Term, granted: bool) {
+    pub(super) fn on_ballot(&mut self, real: bool, from: Member, term: Term, granted: bool) {
         let Role::Candidate(candidacy) = &mut self.role else { return };
         if candidacy.real != real || candidacy.term != term {
             return; // an answer to an earlier round

@@ -14,7 +14,7 @@ pub(super) struct Handover {
     /// This server's own disk is slow: no other slow one is told.
     for_speed: bool,
     /// Who was told to stand.
-    pub(super) told: Option<Member>,
+    told: Option<Member>,
 }
 
 /// How a server's own disk does.

@@ -2,7 +2,10 @@
 //! takeovers, drops, returns, and what must never be lost.
 
 mod alone;
+mod drops;
+mod handover;
 mod hello;
+mod votes;
 mod world;
 
 use super::*;

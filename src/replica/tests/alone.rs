@@ -95,29 +95,3 @@ fn who_links_again_and_again_and_stores_nothing_is_sick() {
     replica.on_acknowledged(three, term, last, 0, &mut Out::default());
     assert_eq!(waits_on_a_new_link(&mut replica, step), Duration::ZERO, "it has stored all");
 }
-
-#[test]
-fn a_slow_backup_is_the_heir_only_when_there_is_no_other_and_speed_is_not_the_reason() {
-    let (world, replica) = primary_alone();
-    let heir_of = |slow: [bool; 2], why: Rule| {
-        let mut replica = replica.clone();
-        for (peer, slow) in replica.peers.iter_mut().zip(slow) {
-            peer.bearing.slow = slow;
-        }
-        replica.begin_handover(world.now, why);
-        let mut out = Out::default();
-        replica.tick_handover(world.now, &mut out);
-        let told = replica.handover.and_then(|handover| handover.told);
-        told.map(|member| member.id.number())
-    };
-    for (slow, why, heir) in [
-        ([false, false], Rule::HandedOverStop, Some(2)),
-        ([true, false], Rule::HandedOverStop, Some(3)),
-        ([true, true], Rule::HandedOverStop, Some(2)),
-        ([true, true], Rule::HandedOverOrder, Some(2)),
-        ([true, true], Rule::HandedOverSlow, None),
-        ([true, false], Rule::HandedOverSlow, Some(3)),
-    ] {
-        assert_eq!(heir_of(slow, why), heir, "{slow:?} {why:?}");
-    }
-}
