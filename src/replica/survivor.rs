@@ -12,17 +12,17 @@ use crate::names::{Incarnation, Member, Position, ProcessId};
 /// What a server knows of the one whose dying would leave it alone.
 #[derive(Clone, Debug)]
 pub(super) struct Evidence {
-    member: Member,
+    pub(super) member: Member,
     incarnation: Incarnation,
     process: ProcessId,
     /// This very life has answered our hello on a link that we dialled.
-    answered_there: bool,
+    pub(super) answered_there: bool,
     /// The config that it promised not to change, and until when.
-    promised: Option<(Position, Moment)>,
+    pub(super) promised: Option<(Position, Moment)>,
     /// Dials whose outcome was not known when the link was lost.
-    older_dials: Option<u32>,
+    pub(super) older_dials: Option<u32>,
     /// Dials refused since then.
-    refused: u32,
+    pub(super) refused: u32,
 }
 
 impl Replica {

@@ -5,6 +5,8 @@ mod alone;
 mod drops;
 mod handover;
 mod hello;
+mod lineage;
+mod survivor;
 mod votes;
 mod world;
 

@@ -1,0 +1,188 @@
+//! Histories that begin where a person overruled: who follows them, when, and what is put aside.
+
+use super::*;
+use crate::names::GroupId;
+
+/// Server `n` of a healthy group whose primary is 1, and the world that it is of.
+fn server(n: u8) -> (World, Replica) {
+    let world = formed(8);
+    let replica = world.running[&n].replica.clone();
+    (world, replica)
+}
+
+fn before(at: Moment) -> Moment {
+    Moment(at.0 - 1)
+}
+
+#[test]
+fn a_later_history_is_followed_after_t_without_a_primary_and_nobody_votes_until_2_t() {
+    let (world, mut replica) = server(2);
+    let (now, silence) = (world.now, replica.silence());
+    assert!(!replica.awaits_lineage(now), "none was met");
+    assert!(!replica.may_follow_lineage(now));
+    assert!(!replica.may_follow_lineage(before(now + silence)));
+    assert!(replica.awaits_lineage(before(now + silence)));
+    let mut heard = replica.clone();
+    assert!(replica.may_follow_lineage(now + silence), "counted from the first meeting");
+    assert!(replica.awaits_lineage(before(now + silence * 2)));
+    assert!(!replica.awaits_lineage(now + silence * 2));
+
+    // A primary of its own history ends the wait, and a later meeting begins another one.
+    let log = &world.running[&2].disk.log;
+    heard.handle(now, WallTime(0), Event::Tick, log, &mut Out::default());
+    assert!(heard.is_healthy(now) && !heard.awaits_lineage(now));
+    assert!(!heard.may_follow_lineage(now + silence));
+
+    replica.later_lineage = None;
+    replica.shape = Shape::default();
+    assert!(replica.may_follow_lineage(now), "a blank server has nothing to lose");
+}
+
+#[test]
+fn a_group_is_healthy_with_a_primary_that_hears_a_majority_or_is_heard() {
+    let later = Duration::from_secs(60);
+    for n in [1, 2] {
+        let (world, mut replica) = server(n);
+        assert!(replica.is_healthy(world.now), "{n}");
+        assert!(!replica.is_healthy(world.now + later), "{n}: nobody was heard for long");
+        replica.leave_primary(replica.config().unwrap().member(id(1)).unwrap());
+        assert_eq!(replica.is_healthy(world.now), n == 1);
+    }
+}
+
+#[test]
+fn who_follows_a_later_history_takes_its_term_and_tells_the_others_anew() {
+    let (world, mut replica) = server(2);
+    let three = replica.config().unwrap().member(id(3)).unwrap();
+    let (one, link) = (
+        replica.link_to(replica.config().unwrap().member(id(1)).unwrap()),
+        replica.link_to(three).unwrap(),
+    );
+    let term = replica.vote.term.next_lineage(id(3));
+    let hello = Hello {
+        shared: replica.shared,
+        from: three,
+        to: replica.me.id,
+        incarnation: Incarnation(2),
+        process: ProcessId(2),
+        serial: 1_000,
+        has_other: false,
+        term,
+        founder: Some(three.disk),
+        last: replica.shape.last(),
+    };
+    let mut out = Out::default();
+    replica.adopt_hello(world.now, &hello, link, &mut out);
+    assert_eq!(replica.vote, Vote { term, given: None, founder: Some(three.disk) });
+    let closed = out.effects.iter().filter_map(|effect| match effect {
+        Effect::Close(link, why) => Some((Some(*link), *why)),
+        _ => None,
+    });
+    assert_eq!(closed.collect::<Vec<_>>(), [(one, Closing::Restated)], "all links but this one");
+    assert!(!replica.holds_lineage() && replica.may_stand().is_none());
+
+    // A higher term of the own history is only adopted.
+    let (_, mut replica) = server(2);
+    let term = replica.vote.term.next();
+    out.clear();
+    replica.adopt_hello(world.now, &Hello { term, founder: None, ..hello }, link, &mut out);
+    assert_eq!(replica.vote, Vote { term, given: None, founder: None });
+    assert!(!out.effects.iter().any(|effect| matches!(effect, Effect::Close(..))));
+}
+
+/// What is put aside when this entry of a later history meets another one here.
+fn put_aside(replica: &Replica, index: Index, term: Term, config: Option<Config>) -> Aside {
+    let mut replica = replica.clone();
+    let mut bytes = Vec::new();
+    let kind = if config.is_some() { Kind::CONFIG } else { Kind::MESSAGE };
+    record::write(&mut bytes, Position { index, term }, WallTime(0), kind, |out| {
+        if let Some(config) = config {
+            config.encode(out);
+        }
+    });
+    let mut out = Out::default();
+    replica.leave_for_lineage(&Record::parse(&bytes).unwrap(), &mut out);
+    match out.effects[..] {
+        [Effect::Leave(aside)] if replica.left => aside,
+        _ => panic!("{out:?}"),
+    }
+}
+
+#[test]
+fn only_a_tail_behind_the_branch_is_put_aside_alone() {
+    let (_, replica) = server(2);
+    let last = replica.shape.last();
+    let branch = replica.shape.position(last.index.before());
+    let begin =
+        Beginning::new(replica.config().unwrap().member(id(1)).unwrap(), last.term, branch, true);
+    let tail = Aside::Tail(branch.index);
+    assert_eq!(put_aside(&replica, last.index, begin.term, Some(begin.config)), tail);
+    let mut other = begin.config;
+    other.branch = Some(Position { term: Term(0), ..branch });
+    for (term, config, what) in [
+        (begin.term, None, "no config"),
+        (begin.term.next(), Some(begin.config), "not the first of the history"),
+        (begin.term, Some(other), "it branched from another entry"),
+        (begin.term, Some(begin.config.restated()), "no branch"),
+    ] {
+        assert_eq!(put_aside(&replica, last.index, term, config), Aside::Everything, "{what}");
+    }
+}
+
+#[test]
+fn a_conflict_with_a_later_history_is_none_with_a_later_term() {
+    let (world, replica) = server(2);
+    let last = replica.shape.last();
+    let prev = replica.shape.position(last.index.before());
+    let one = replica.config().unwrap().member(id(1)).unwrap();
+    let link = replica.link_to(one).unwrap();
+    let took = |term: Term| {
+        let mut replica = replica.clone();
+        replica.vote.term = term;
+        (replica.committed, replica.answered) = (Index(1), Index(1));
+        let mut records = Vec::new();
+        let at = Position { index: last.index, term };
+        record::write(&mut records, at, WallTime(0), Kind::MESSAGE, |_| ());
+        let append = Append { term, prev, committed: Index(1), answered: Index(1), round: 0 };
+        let mut out = Out::default();
+        replica.on_append(world.now, one, link, append, &records, &mut out);
+        let cut = out.effects.iter().any(|effect| matches!(effect, Effect::Cut(_)));
+        let left = out.effects.iter().any(|effect| matches!(effect, Effect::Leave(_)));
+        (cut, left)
+    };
+    assert_eq!(took(last.term.next()), (true, false));
+    assert_eq!(took(last.term.next_lineage(id(1))), (false, true));
+}
+
+#[test]
+fn only_who_stored_the_vote_of_a_history_of_its_own_and_not_its_entry_goes_on_with_it() {
+    let (world, replica) = server(2);
+    let log = &world.running[&2].disk.log;
+    let (me, last) = (replica.me, replica.shape.last());
+    let term = last.term.next_lineage(me.id);
+    let begins = |vote: Vote| {
+        let setup = Setup {
+            me,
+            incarnation: Incarnation(9),
+            process: ProcessId(9),
+            shared: Shared { group: GroupId(7), ..replica.shared },
+            takeover: Takeover::Coin,
+            vote,
+            shape: replica.shape.clone(),
+            seen: Vec::new(),
+            seed: 1,
+        };
+        let mut started = Replica::new(Moment(0), setup);
+        for _ in 0..2 {
+            started.handle(Moment(1), WallTime(0), Event::Tick, log, &mut Out::default());
+        }
+        let config = *started.config().unwrap();
+        config.count() == 1 && config.has(me) && config.branch == Some(last)
+    };
+    let vote = Vote { term, given: Some(me), founder: Some(me.disk) };
+    assert!(begins(vote));
+    assert!(!begins(Vote { term: last.term.next(), founder: None, ..vote }), "no other history");
+    assert!(!begins(Vote { founder: Some(DiskId(1)), ..vote }), "another one's");
+    assert!(!begins(Vote { given: None, ..vote }), "heard of only");
+    assert!(!begins(Vote { term: last.term, ..vote }), "its entry is there");
+}

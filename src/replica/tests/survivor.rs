@@ -1,0 +1,177 @@
+//! `last_survivor = "auto"`: every part of the evidence is needed, and a promise is given only
+//! when it can be kept.
+
+use super::*;
+
+/// A group of two with a promise: its primary, the backup, and the time.
+fn two() -> (World, Replica, Replica) {
+    let mut world = formed_with(8, true);
+    world.crash(3);
+    world.wait_members(3_000, 2);
+    world.run(1_000);
+    let (one, two) = (world.running[&1].replica.clone(), world.running[&2].replica.clone());
+    assert!(matches!(one.role, Role::Primary(_)));
+    (world, one, two)
+}
+
+fn evidence(backup: &mut Replica) -> &mut Evidence {
+    backup.evidence[0].as_mut().unwrap()
+}
+
+/// The primary dies: its link is lost, and a dial begun after that is refused.
+fn sees_it_die(backup: &mut Replica, now: Moment) {
+    let at = backup.peers.iter().position(|peer| peer.id == id(1)).unwrap();
+    backup.lose_link(now, at, None, &mut Out::default());
+    backup.on_dial_failed(now, id(1), true);
+}
+
+fn goes_on(backup: &mut Replica, now: Moment) -> bool {
+    let mut out = Out::default();
+    backup.tick_survivor(now, WallTime(0), &mut out);
+    let alone = backup.config().unwrap().count() == 1;
+    assert_eq!(alone, backup.vote.founder == Some(backup.me.disk));
+    alone
+}
+
+#[test]
+fn who_has_all_the_evidence_goes_on_alone() {
+    let (world, _, backup) = two();
+    let now = world.now;
+    let after = |change: &dyn Fn(&mut Replica)| {
+        let mut backup = backup.clone();
+        sees_it_die(&mut backup, now);
+        change(&mut backup);
+        goes_on(&mut backup, now)
+    };
+    assert!(after(&|_| ()));
+    assert!(!after(&|b| b.shared.survivor_auto = false), "ask");
+    assert!(!after(&|b| b.stopping = Some(now)), "it ends itself");
+    assert!(!after(&|b| evidence(b).promised = None), "nothing was promised");
+    assert!(!after(&|b| evidence(b).answered_there = false), "it never answered there");
+    assert!(!after(&|b| evidence(b).refused = 0), "no dial was refused");
+    assert!(!after(&|b| evidence(b).older_dials = Some(1)), "the one refused was begun before");
+    assert!(!after(&|b| evidence(b).older_dials = None), "the link is not lost");
+    assert!(!after(&|b| evidence(b).member.disk.0 ^= 1), "of another disk");
+    assert!(!after(&|b| b.vote.term = b.vote.term.next_lineage(id(1))), "heard of a later history");
+    let (at, until) = evidence(&mut backup.clone()).promised.unwrap();
+    let other = Position { index: at.index.before(), ..at };
+    assert!(!after(&|b| evidence(b).promised = Some((other, until))), "of another config");
+    assert!(!after(&|b| evidence(b).promised = Some((at, now))), "it has run out");
+    assert!(after(&|b| evidence(b).promised = Some((at, Moment(now.0 + 1)))));
+    // Still linked.
+    let mut linked = backup.clone();
+    let known = evidence(&mut linked);
+    (known.older_dials, known.refused) = (Some(0), 1);
+    assert!(!goes_on(&mut linked, now));
+    // No member, or of three.
+    let config = |change: &dyn Fn(&Config) -> Config| {
+        after(&|b: &mut Replica| {
+            let changed = change(b.config().unwrap());
+            b.append_config(b.vote.term, WallTime(0), changed, &mut Out::default());
+            let at = b.shape.position(b.last());
+            evidence(b).promised = Some((at, until));
+        })
+    };
+    assert!(config(&|two| two.restated()));
+    assert!(!config(&|two| two.with(Member { id: id(3), disk: DiskId(3) })));
+    assert!(!config(&|two| two.without(id(2)).with(Member { id: id(3), disk: DiskId(3) })));
+}
+
+#[test]
+fn a_new_life_of_the_primary_makes_the_evidence_worthless() {
+    let (world, _, backup) = two();
+    let link = backup.peers.iter().find_map(|peer| peer.link.clone()).unwrap();
+    let reached = |change: &dyn Fn(&mut peer::Link)| {
+        let mut backup = backup.clone();
+        let mut link = link.clone();
+        change(&mut link);
+        backup.note_reached(&link);
+        sees_it_die(&mut backup, world.now);
+        goes_on(&mut backup, world.now)
+    };
+    assert!(reached(&|_| ()), "the same life");
+    assert!(!reached(&|link| link.process.0 ^= 1));
+    assert!(!reached(&|link| link.incarnation.0 += 1));
+    assert!(!reached(&|link| link.member.disk.0 ^= 1));
+}
+
+#[test]
+fn a_refusal_counts_only_after_the_loss() {
+    let (world, _, mut backup) = two();
+    backup.on_dial_failed(world.now, id(1), true);
+    backup.note_refused(0);
+    assert_eq!(evidence(&mut backup).refused, 0, "it is linked");
+    sees_it_die(&mut backup, world.now);
+    assert_eq!(evidence(&mut backup).refused, 1);
+    backup.on_dial_failed(world.now, id(1), false);
+    assert_eq!(evidence(&mut backup).refused, 1, "a timeout is no refusal");
+}
+
+#[test]
+fn a_promise_is_kept_for_half_of_t_after_the_ping_and_no_promise_does_not_take_it_back() {
+    let (world, _, mut backup) = two();
+    let one = backup.config().unwrap().member(id(1)).unwrap();
+    let at = backup.shape.position(backup.last());
+    let half = backup.silence() / 2;
+    backup.note_promise(one, world.now, Some(at));
+    assert_eq!(evidence(&mut backup).promised, Some((at, world.now + half)));
+    backup.note_promise(one, world.now + half, None);
+    assert_eq!(evidence(&mut backup).promised, Some((at, world.now + half)));
+    let stranger = Member { disk: DiskId(1), ..one };
+    backup.note_promise(stranger, world.now + half, Some(at));
+    assert_eq!(evidence(&mut backup).promised, Some((at, world.now + half)), "another disk");
+}
+
+#[test]
+fn a_primary_promises_to_the_other_of_two_while_its_config_is_answered() {
+    let (world, primary, backup) = two();
+    let (now, half) = (world.now + Duration::from_secs(9), primary.silence() / 2);
+    let newest = primary.shape.config().map(|(index, _)| primary.shape.position(index));
+    let promised = |to: Member, change: &dyn Fn(&mut Replica)| {
+        let mut primary = primary.clone();
+        change(&mut primary);
+        let promised = primary.promise(to, now);
+        assert_eq!(promised.is_some(), primary.promised_until == now + half);
+        // A change waits for what was promised, and nothing is promised meanwhile.
+        assert_eq!(primary.is_free_of_promises(now), promised.is_none());
+        assert_eq!(primary.withholds, promised.is_some() || primary.withholds);
+        if promised.is_some() {
+            assert_eq!(primary.promise(to, now), None);
+            assert!(!primary.is_free_of_promises(Moment((now + half).0 - 1)));
+            assert!(primary.is_free_of_promises(now + half));
+        }
+        promised
+    };
+    assert_eq!(promised(backup.me, &|_| ()), newest);
+    assert_eq!(promised(backup.me, &|p| p.shared.survivor_auto = false), None);
+    assert_eq!(promised(backup.me, &|p| p.withholds = true), None);
+    assert_eq!(promised(Member { disk: DiskId(1), ..backup.me }, &|_| ()), None, "no member");
+    let unanswered = |p: &mut Replica| p.answered = p.shape.config().unwrap().0.before();
+    assert_eq!(promised(backup.me, &unanswered), None);
+    let three = |p: &mut Replica| {
+        let with = p.config().unwrap().with(Member { id: id(3), disk: DiskId(3) });
+        p.append_config(p.vote.term, WallTime(0), with, &mut Out::default());
+        p.answered = p.last();
+    };
+    assert_eq!(promised(backup.me, &three), None, "of three");
+    let mut follower = backup.clone();
+    assert_eq!(follower.promise(primary.me, now), None, "a backup promises nothing");
+}
+
+#[test]
+fn only_who_dialled_us_is_dialled_for_evidence_and_once() {
+    let (_, _, backup) = two();
+    let dials = |change: &dyn Fn(&mut Replica)| {
+        let mut backup = backup.clone();
+        change(&mut backup);
+        let mut out = Out::default();
+        backup.seek_evidence(&mut out);
+        backup.seek_evidence(&mut out);
+        out.effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Dial(to) if *to == id(1)))
+            .count()
+    };
+    assert_eq!(dials(&|_| ()), 0, "it has answered there");
+    assert_eq!(dials(&|b| evidence(b).answered_there = false), 1);
+}
