@@ -193,7 +193,10 @@ fn a_stopping_primary_tries_to_hand_over_for_t() {
         replica.peers.iter_mut().for_each(|peer| peer.heard = Some(now));
         let mut out = Out::default();
         replica.tick_stop(now, &mut out);
-        let said = |effect: &&Effect| matches!(effect, Effect::Send(_, Packet::Ping { bearing, .. }) if bearing.stopping);
+        let said = |effect: &&Effect| match effect {
+            Effect::Send(_, Packet::Ping { bearing, .. }) => bearing.stopping,
+            _ => false,
+        };
         assert_eq!(out.effects.iter().filter(said).count(), 2, "both are told at once");
         replica.is_handing_over()
     };
@@ -222,7 +225,8 @@ fn three_slow_syncs_in_a_minute_are_a_slow_disk_and_handed_over_once_per_t() {
         sync(&mut replica, &mut now, slow);
         assert_eq!(replica.is_slow(now), count == SLOW_SYNCS);
     }
-    let first = Moment(now.0 - (slow * (SLOW_SYNCS as u32 - 1)).as_micros() as u64);
+    let since_first = slow * (SLOW_SYNCS as u32 - 1);
+    let first = Moment(now.0 - since_first.as_micros() as u64);
     assert!(replica.is_slow(Moment((first + SLOW_WINDOW).0 - 1)));
     assert!(!replica.is_slow(first + SLOW_WINDOW), "the first of three is a minute old");
 
