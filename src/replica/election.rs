@@ -75,7 +75,7 @@ impl Replica {
         primary.is_none() && unmet && now < self.started + self.silence()
     }
 
-    fn consider_standing(&mut self, now: Moment) {
+    pub(super) fn consider_standing(&mut self, now: Moment) {
         let Role::Follower(following) = &self.role else { return };
         let primary = following.primary;
         let heard = primary.is_some_and(|member| self.hears(member, now));

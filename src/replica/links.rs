@@ -371,7 +371,7 @@ impl Replica {
         forgot.then_some(Rule::RefusedForgot)
     }
 
-    fn establish(&mut self, now: Moment, new: Link, out: &mut Out) {
+    pub(super) fn establish(&mut self, now: Moment, new: Link, out: &mut Out) {
         let id = new.member.id;
         let lower_dialled = |link: &Link| link.dialled == (self.me.id < id);
         let at = self.peers.iter().position(|peer| peer.id == id);

@@ -6,6 +6,7 @@ mod drops;
 mod handover;
 mod hello;
 mod lineage;
+mod links;
 mod survivor;
 mod votes;
 mod world;
