@@ -157,7 +157,8 @@ fn after_a_start_nobody_stands_before_every_dial_has_an_outcome_or_t() {
     assert!(!stands(&replica, world.now) && !stands(&replica, Moment(end.0 - 1)));
     assert!(stands(&replica, end));
     assert!(!stands(&restarted(&|r| peer(r, 1).met = true), world.now), "3 may know more");
-    let ways: [(&str, &dyn Fn(&mut Replica)); 3] = [
+    type Ways<'a> = [(&'a str, &'a dyn Fn(&mut Replica)); 3];
+    let ways: Ways<'_> = [
         ("refused", &|r| {
             for n in [1, 3] {
                 peer(r, n).dialling.under_way = 1;
