@@ -14,6 +14,7 @@
 
 pub mod commands;
 pub mod limits;
+pub mod mac;
 pub mod mailbox;
 pub mod meter;
 pub mod moment;

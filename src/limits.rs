@@ -12,6 +12,8 @@ pub const PASSWORD_BYTES_MIN: usize = 8;
 pub const PASSWORD_BYTES_MAX: usize = 128;
 /// The longest key of an idempotent request, in bytes.
 pub const KEY_BYTES_MAX: usize = 64;
+/// Entries of the log for which a key of an idempotent request is remembered; few in unit tests.
+pub const KEYS_KEPT: u64 = if cfg!(test) { 64 } else { 262_144 };
 /// The longest password hash as text (PHC string), in bytes.
 pub const HASH_BYTES_MAX: usize = 256;
 
@@ -114,8 +116,9 @@ pub const SEAL_TIME: Duration = Duration::from_secs(1);
 const _: () = {
     // The longest answer is a MSG line: number, time, name, text and their spaces.
     assert!("MSG ".len() + 20 + 1 + 24 + 1 + 32 + 1 + TEXT_BYTES_MAX < LINE_BYTES_MAX);
-    // The longest SEND fits in a line.
-    assert!("SEND ".len() + 32 + 1 + TEXT_BYTES_MAX + "\r\n".len() <= LINE_BYTES_MAX);
+    // The longest ONCE fits in a line.
+    let head = "ONCE ".len() + KEY_BYTES_MAX + 1 + 32 + 1;
+    assert!(head + TEXT_BYTES_MAX + "\r\n".len() <= LINE_BYTES_MAX);
     // The longest message fits in a record: head, two names, key, text, their lengths, an index.
     assert!(33 + 2 * (2 + 32) + 2 + KEY_BYTES_MAX + 2 + TEXT_BYTES_MAX + 8 <= RECORD_BYTES_MAX);
     assert!(RECORD_BYTES_MAX <= ENTRIES_BYTES_MAX);

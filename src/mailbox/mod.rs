@@ -2,10 +2,13 @@
 //! in order. Pure and deterministic: the same log gives the same state on every server.
 
 mod change;
+mod keys;
 
 pub use change::Change;
+pub use keys::Once;
 
-use crate::names::{Index, UserName};
+use crate::names::{Index, Secret, UserName};
+use keys::{Keys, Known};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -26,6 +29,11 @@ impl Account {
     /// The number of its last message; 0 when it has none.
     pub fn last(&self) -> u64 {
         self.mailbox.len() as u64
+    }
+
+    /// The number of the message that an entry holds.
+    fn number(&self, at: Index) -> Option<u64> {
+        self.mailbox.binary_search(&at).ok().map(|place| place as u64 + 1)
     }
 
     /// The entry that holds message `n`.
@@ -49,18 +57,27 @@ pub enum Outcome {
     WrongPassword,
     /// The sender's account is gone.
     NotLoggedIn,
+    /// The key has stored another message.
+    KeyReused,
 }
 
 /// All accounts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Mailboxes {
     accounts: BTreeMap<UserName, Account>,
     messages: u64,
+    keys: Keys,
 }
 
 impl Mailboxes {
+    /// None yet, of a group that has this secret.
+    pub fn new(secret: &Secret) -> Mailboxes {
+        Mailboxes { accounts: BTreeMap::new(), messages: 0, keys: Keys::new(secret) }
+    }
+
     /// Applies the change of entry `index`; entries come in the order of the log.
     pub fn apply(&mut self, index: Index, change: &Change<'_>) -> Outcome {
+        self.keys.expire(index);
         match *change {
             Change::Create { user, hash } => {
                 if self.accounts.contains_key(&user) {
@@ -75,6 +92,7 @@ impl Mailboxes {
             Change::Delete { user, checked } => match self.accounts.get(&user) {
                 Some(account) if account.password_set == checked => {
                     self.messages -= account.last();
+                    account.mailbox.iter().for_each(|at| self.keys.forget(*at));
                     self.accounts.remove(&user);
                     Outcome::Done
                 }
@@ -88,15 +106,31 @@ impl Mailboxes {
                 }
                 _ => Outcome::WrongPassword,
             },
-            Change::Message { to, from, sender, .. } => {
+            Change::Message { to, from, sender, key, text } => {
                 if self.accounts.get(&from).is_none_or(|account| account.created != sender) {
                     return Outcome::NotLoggedIn;
+                }
+                let once = key.map(|key| Once { sender, key, to, text });
+                if let Some(known) = once.and_then(|once| self.known(&once)) {
+                    return known;
                 }
                 let Some(account) = self.accounts.get_mut(&to) else { return Outcome::NoSuchUser };
                 account.mailbox.push(index);
                 self.messages += 1;
-                Outcome::Stored(account.last())
+                let stored = Outcome::Stored(account.last());
+                if let Some(once) = once {
+                    self.keys.add(index, &once);
+                }
+                stored
             }
+        }
+    }
+
+    /// What came of an earlier request with the same key, if that is remembered.
+    pub fn known(&self, once: &Once<'_>) -> Option<Outcome> {
+        match self.keys.find(once)? {
+            Known::Other => Some(Outcome::KeyReused),
+            Known::Same(at) => self.accounts.get(&once.to)?.number(at).map(Outcome::Stored),
         }
     }
 
@@ -141,7 +175,7 @@ mod tests {
 
     #[test]
     fn numbers_are_dense_in_each_mailbox() {
-        let mut boxes = Mailboxes::default();
+        let mut boxes = Mailboxes::new(&Secret::new([1; 32]));
         create(&mut boxes, 1, "ann");
         create(&mut boxes, 2, "bob");
         assert_eq!(create(&mut boxes, 3, "ann"), Outcome::Exists);
@@ -157,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_change_counts_only_for_the_account_that_was_checked() {
-        let mut boxes = Mailboxes::default();
+        let mut boxes = Mailboxes::new(&Secret::new([1; 32]));
         let ann = user("ann");
         create(&mut boxes, 1, "ann");
         let password = |checked| Change::Password { user: ann, checked: Index(checked), hash: "n" };
@@ -172,5 +206,51 @@ mod tests {
         assert_eq!(boxes.apply(Index(8), &delete(2)), Outcome::WrongPassword);
         assert_eq!(send(&mut boxes, 9, 1, "ann"), Outcome::NotLoggedIn);
         assert_eq!(send(&mut boxes, 10, 7, "ann"), Outcome::Stored(1));
+    }
+
+    #[test]
+    fn a_key_stores_once() {
+        let mut boxes = Mailboxes::new(&Secret::new([1; 32]));
+        for (index, name) in (1..).zip(["ann", "bob", "cyd"]) {
+            create(&mut boxes, index, name);
+        }
+        let mut next = 3;
+        let mut once = |boxes: &mut Mailboxes, to: &str, text: &str| {
+            next += 1;
+            let (to, from, sender) = (user(to), user("ann"), Index(1));
+            let before = boxes.known(&Once { sender, key: "k", to, text });
+            let change = Change::Message { to, from, sender, key: Some("k"), text };
+            let outcome = boxes.apply(Index(next), &change);
+            assert!(before.is_none_or(|before| before == outcome), "a look tells what will come");
+            (outcome, before.is_some())
+        };
+        assert_eq!(once(&mut boxes, "dot", "hi"), (Outcome::NoSuchUser, false));
+        assert_eq!(once(&mut boxes, "bob", "hi"), (Outcome::Stored(1), false));
+        assert_eq!(once(&mut boxes, "bob", "hi"), (Outcome::Stored(1), true));
+        assert_eq!(once(&mut boxes, "bob", "ho"), (Outcome::KeyReused, true));
+        assert_eq!(once(&mut boxes, "cyd", "hi"), (Outcome::KeyReused, true));
+        assert_eq!((boxes.messages(), boxes.account(user("bob")).unwrap().last()), (1, 1));
+    }
+
+    #[test]
+    fn a_key_dies_with_either_account() {
+        let mut boxes = Mailboxes::new(&Secret::new([1; 32]));
+        create(&mut boxes, 1, "ann");
+        create(&mut boxes, 2, "bob");
+        let once = |boxes: &mut Mailboxes, index: u64, sender: u64| {
+            let (to, from, sender) = (user("bob"), user("ann"), Index(sender));
+            let change = Change::Message { to, from, sender, key: Some("k"), text: "hi" };
+            boxes.apply(Index(index), &change)
+        };
+        assert_eq!(once(&mut boxes, 3, 1), Outcome::Stored(1));
+        boxes.apply(Index(4), &Change::Delete { user: user("bob"), checked: Index(2) });
+        assert_eq!(once(&mut boxes, 5, 1), Outcome::NoSuchUser);
+        create(&mut boxes, 6, "bob");
+        assert_eq!(once(&mut boxes, 7, 1), Outcome::Stored(1));
+        assert_eq!(once(&mut boxes, 8, 1), Outcome::Stored(1));
+        boxes.apply(Index(9), &Change::Delete { user: user("ann"), checked: Index(1) });
+        create(&mut boxes, 10, "ann");
+        assert_eq!(once(&mut boxes, 11, 1), Outcome::NotLoggedIn);
+        assert_eq!(once(&mut boxes, 12, 10), Outcome::Stored(2));
     }
 }

@@ -192,13 +192,13 @@ impl Node {
     /// A node around a replica.
     pub fn new(now: Moment, setup: Setup, replica: Replica) -> Node {
         Node {
+            mailboxes: Mailboxes::new(&setup.secret),
             remembered: Remembered::new(&setup.secret),
             lineage: replica.term().lineage(),
             attempts: Attempts::default(),
             setup,
             began: now,
             replica,
-            mailboxes: Mailboxes::default(),
             applied: Index::ZERO,
             led: None,
             sessions: BTreeMap::new(),

@@ -1,25 +1,19 @@
 //! Passwords that were verified, remembered in memory on all servers: who logs in again, also
 //! after a failover, waits for no Argon2id, and a wrong guess costs next to nothing.
 //!
-//! What is kept is a keyed hash (BLAKE2s, RFC 7693), useless without the group's secret, and
+//! What is kept is a keyed hash, useless without the group's secret, and
 //! bound to the name and to the entry that set the password. Nothing of it is ever on disk.
 
 use crate::limits::PROOFS_PER_PIECE;
+use crate::mac::{Hash, MacKey};
 use crate::names::{Index, LinkId, Secret, UserName};
 use crate::replica::Packet;
-use blake2::Blake2sMac;
-use blake2::digest::Mac;
-use blake2::digest::consts::{U16, U32};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::collections::BTreeMap;
 use std::io;
 
-const PROOF_BYTES: usize = 16;
-/// What the keyed hashes are for: no other use of the same secret gives the same.
-const PERSONA: &[u8] = b"password";
-
 /// The keyed hash of a password, with what it is bound to.
-type Proof = [u8; PROOF_BYTES];
+type Proof = Hash;
 
 /// How far another server was told, on one link.
 #[derive(Debug)]
@@ -34,7 +28,7 @@ struct Told {
 /// The remembered passwords of all accounts, at most one of each.
 #[derive(Debug)]
 pub(super) struct Remembered {
-    key: Secret,
+    mac: MacKey,
     /// By the entry that set the password, with a number in the order of arrival.
     proofs: BTreeMap<Index, (u64, Proof)>,
     arrivals: BTreeMap<u64, Index>,
@@ -45,27 +39,15 @@ pub(super) struct Remembered {
 impl Remembered {
     /// None yet, under a key derived from the group's secret.
     pub(super) fn new(secret: &Secret) -> Remembered {
-        let mac = Blake2sMac::<U32>::new_with_salt_and_personal(Some(secret.bytes()), &[], PERSONA);
-        let key = mac.expect("a secret is no longer than a key").finalize().into_bytes();
+        let mac = MacKey::derive(secret, b"password");
         let (proofs, arrivals) = (BTreeMap::new(), BTreeMap::new());
-        Remembered { key: Secret::new(key.into()), proofs, arrivals, arrived: 0, told: Vec::new() }
-    }
-
-    fn mac(&self, user: UserName, set: Index, password: &str) -> Blake2sMac<U16> {
-        let mac = Blake2sMac::new_with_salt_and_personal(Some(self.key.bytes()), &[], PERSONA);
-        let name = user.as_str().as_bytes();
-        // Of known lengths, so that no two inputs are the same bytes.
-        mac.expect("the key has the length of one")
-            .chain_update(set.0.to_le_bytes())
-            .chain_update([name.len() as u8])
-            .chain_update(name)
-            .chain_update(password)
+        Remembered { mac, proofs, arrivals, arrived: 0, told: Vec::new() }
     }
 
     /// Remembers the password that entry `set` gave to an account, and that was verified.
     pub(super) fn add(&mut self, user: UserName, set: Index, password: &str) {
-        let proof = self.mac(user, set, password).finalize().into_bytes();
-        self.insert(set, proof.into());
+        let proof = self.mac.hash(&parts(user.as_str(), &set.0.to_le_bytes(), password));
+        self.insert(set, proof);
     }
 
     fn insert(&mut self, set: Index, proof: Proof) {
@@ -95,7 +77,7 @@ impl Remembered {
     /// not remembered. Takes as long for every wrong one.
     pub(super) fn verify(&self, user: UserName, set: Index, password: &str) -> Option<bool> {
         let (_, proof) = self.proofs.get(&set)?;
-        Some(self.mac(user, set, password).verify_slice(proof).is_ok())
+        Some(self.mac.verify(&parts(user.as_str(), &set.0.to_le_bytes(), password), proof))
     }
 
     /// A primary tells every linked server what it does not know: one piece at a time, so that
@@ -144,6 +126,10 @@ impl Remembered {
             self.insert(set, proof);
         }
     }
+}
+
+fn parts<'a>(user: &'a str, set: &'a [u8; 8], password: &'a str) -> [&'a [u8]; 3] {
+    [user.as_bytes(), set, password.as_bytes()]
 }
 
 fn write(out: &mut Vec<u8>, set: Index, proof: &Proof) {
@@ -229,7 +215,7 @@ mod tests {
     fn half_a_proof_is_none() {
         let mut one = remembered(1);
         let mut bytes = Vec::new();
-        write(&mut bytes, Index(9), &[7; PROOF_BYTES]);
+        write(&mut bytes, Index(9), &Proof::default());
         for length in 0..bytes.len() {
             one.take(&bytes[..length]);
             assert!(one.proofs.is_empty());

@@ -3,7 +3,7 @@
 use super::session::{Checked, Login, Slot, Step, Task};
 use super::{Context, Hashed, Job, Node, Output, Pending};
 use crate::limits::{HASHES_MAX, UNANSWERED_BYTES_MAX};
-use crate::mailbox::Change;
+use crate::mailbox::{Change, Once, Outcome};
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
 use crate::protocol::{self, Code, Command, Right};
@@ -28,14 +28,14 @@ impl Node {
         if session.login.is_none() {
             self.set_deadline(id, Some(world.now + self.setup.login_timeout));
         }
-        let command = match protocol::parse(line) {
-            Ok(Some(command)) => command,
+        let (right, command) = match protocol::parse(line) {
+            Ok(Some(request)) => request,
             Ok(None) => return self.touch(id),
             Err(refusal) => {
                 return self.answer(id, |out| protocol::error(out, refusal.code, refusal.words));
             }
         };
-        if self.refuses(world.now, id, command.right()) {
+        if self.refuses(world.now, id, right) {
             return;
         }
         match command {
@@ -49,7 +49,8 @@ impl Node {
                 self.write_status(world, &mut lines);
                 self.answer(id, |out| out.extend_from_slice(&lines));
             }
-            Command::Send(to, text) => self.on_send(world, id, to, text, out),
+            Command::Send(to, text) => self.on_send(world, id, to, None, text, out),
+            Command::Once(key, to, text) => self.on_send(world, id, to, Some(key), text, out),
             command => self.queue(world.now, id, task(command)),
         }
     }
@@ -126,15 +127,24 @@ impl Node {
         world: &Context<'_>,
         id: SessionId,
         to: UserName,
+        key: Option<&str>,
         text: &str,
         out: &mut Output,
     ) {
+        let login = self.sessions.get(&id).and_then(|session| session.login);
+        if let (Some(login), Some(key)) = (login, key)
+            && let Some(outcome) =
+                self.mailboxes.known(&Once { sender: login.created, key, to, text })
+        {
+            // A remembered key is answered before any other refusal.
+            return self.answer(id, |out| write_repeat(out, outcome));
+        }
         if self.mailboxes.account(to).is_none() {
             // Whether there is no such user is a read; what follows waits, to keep its order.
-            let task = Task::Send { to, text: text.to_owned() };
-            return self.queue(world.now, id, task);
+            let (key, text) = (key.map(str::to_owned), text.to_owned());
+            return self.queue(world.now, id, Task::Send { to, key, text });
         }
-        self.log_message(world, id, to, text, out);
+        self.log_message(world, id, to, key, text, out);
     }
 
     fn log_message(
@@ -142,12 +152,13 @@ impl Node {
         world: &Context<'_>,
         id: SessionId,
         to: UserName,
+        key: Option<&str>,
         text: &str,
         out: &mut Output,
     ) {
         let Some(login) = self.sessions.get(&id).and_then(|session| session.login) else { return };
         let (from, sender) = (login.user, login.created);
-        let change = Change::Message { to, from, sender, key: None, text };
+        let change = Change::Message { to, from, sender, key, text };
         if let Some(index) = self.propose(world, id, &change, out)
             && let Some(session) = self.sessions.get_mut(&id)
         {
@@ -294,11 +305,11 @@ impl Node {
                 let Some(login) = login else { return };
                 self.check(world, id, login.user, task, out);
             }
-            Task::Send { to, ref text } => {
+            Task::Send { to, ref key, ref text } => {
                 if self.mailboxes.account(to).is_none() {
                     return self.finish(now, id, |out| no_such_user(out, to));
                 }
-                self.log_message(world, id, to, text, out);
+                self.log_message(world, id, to, key.as_deref(), text, out);
                 self.touch(id);
             }
             Task::Log { after, limit } => {
@@ -509,11 +520,26 @@ fn task(command: Command<'_>) -> Task {
         Command::Delete(user, password) => Task::Delete { user, password: password.to_owned() },
         Command::Logout => Task::Logout,
         Command::Quit => Task::Quit,
-        Command::Send(to, text) => Task::Send { to, text: text.to_owned() },
-        Command::Help(_) | Command::Ping(_) | Command::Status => {
-            unreachable!("answered at once, without a task")
+        Command::Help(_)
+        | Command::Ping(_)
+        | Command::Status
+        | Command::Send(..)
+        | Command::Once(..) => {
+            unreachable!("taken at once, without a task")
         }
     }
+}
+
+/// What a request with a remembered key is told.
+fn write_repeat(out: &mut Vec<u8>, outcome: Outcome) {
+    match outcome {
+        Outcome::Stored(n) => protocol::ok(out, n),
+        _ => key_reused(out),
+    }
+}
+
+pub(super) fn key_reused(out: &mut Vec<u8>) {
+    protocol::error(out, Code::KeyReused, "this key has stored another message");
 }
 
 pub(super) fn exists(out: &mut Vec<u8>, user: UserName) {

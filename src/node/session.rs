@@ -31,7 +31,7 @@ pub(super) enum Slot {
 pub(super) enum Task {
     Create { user: UserName, password: String },
     Login { user: UserName, password: String, after: After },
-    Send { to: UserName, text: String },
+    Send { to: UserName, key: Option<String>, text: String },
     Log { after: After, limit: Option<u64> },
     List { pattern: Pattern },
     Passwd { old: String, new: String },

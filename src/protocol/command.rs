@@ -1,7 +1,7 @@
 //! Requests: one table from which parsing, usage texts and `HELP` come.
 
 use super::reply::Code;
-use crate::limits::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
+use crate::limits::{KEY_BYTES_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
 use crate::names::UserName;
 
 /// Where a reading of a mailbox begins: behind this message.
@@ -83,6 +83,8 @@ pub enum Command<'a> {
     Login(UserName, &'a str, After),
     /// `SEND user text`
     Send(UserName, &'a str),
+    /// `ONCE key user text`
+    Once(&'a str, UserName, &'a str),
     /// `LOG [after] [limit]`
     Log(After, Option<u64>),
     /// `LIST [pattern]`
@@ -186,15 +188,15 @@ const COMMANDS: &[Spec] = &[
         arguments: "user text",
         what: "puts a message into the user's mailbox; OK means: stored on every attached server",
         right: Right::LoggedIn,
-        parse: |words| {
-            let to = words.name()?;
-            let text = words.text()?;
-            match text.len() {
-                0 => Err(Bad::Usage),
-                1..=TEXT_BYTES_MAX => Ok(Command::Send(to, text)),
-                _ => Err(Bad::Long("a text has at most 3840 bytes")),
-            }
-        },
+        parse: |words| Ok(Command::Send(words.name()?, words.message()?)),
+    },
+    Spec {
+        name: "ONCE",
+        arguments: "key user text",
+        what: "the same, but safe to repeat: with a key that was used for the same message, it \
+               gives the first answer again",
+        right: Right::LoggedIn,
+        parse: |words| Ok(Command::Once(words.key()?, words.name()?, words.message()?)),
     },
     Spec {
         name: "LOG",
@@ -240,27 +242,6 @@ const COMMANDS: &[Spec] = &[
     },
 ];
 
-impl Command<'_> {
-    /// Who may ask this.
-    pub fn right(&self) -> Right {
-        let at = match self {
-            Command::Help(_) => 0,
-            Command::Ping(_) => 1,
-            Command::Status => 2,
-            Command::Quit => 3,
-            Command::Create(..) => 4,
-            Command::Login(..) => 5,
-            Command::Send(..) => 6,
-            Command::Log(..) => 7,
-            Command::List(_) => 8,
-            Command::Passwd(..) => 9,
-            Command::Delete(..) => 10,
-            Command::Logout => 11,
-        };
-        COMMANDS[at].right
-    }
-}
-
 /// Writes the lines of `HELP`: of one command, or of all.
 pub fn help(out: &mut Vec<u8>, which: Option<usize>) {
     let all = match which {
@@ -278,11 +259,12 @@ fn usage(spec: &Spec) -> String {
     format!("{}{space}{}", spec.name, spec.arguments)
 }
 
-/// Reads a line without its end; `None` for an empty one, which asks for nothing.
+/// Reads a line without its end, and says who may ask that; `None` for an empty one, which asks
+/// for nothing.
 ///
 /// # Errors
 /// What to answer when the line is no request.
-pub fn parse(line: &[u8]) -> Result<Option<Command<'_>>, Refusal> {
+pub fn parse(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
     let refuse = |code, words: &str| Err(Refusal { code, words: words.to_owned() });
     let Ok(line) = std::str::from_utf8(line) else {
         return refuse(Code::BadText, "the line is not UTF-8");
@@ -294,7 +276,7 @@ pub fn parse(line: &[u8]) -> Result<Option<Command<'_>>, Refusal> {
     };
     let command = (spec.parse)(&mut words)
         .and_then(|command| if words.next().is_some() { Err(Bad::Usage) } else { Ok(command) });
-    command.map(Some).map_err(|bad| {
+    command.map(|command| Some((spec.right, command))).map_err(|bad| {
         let (code, words) = match bad {
             Bad::Usage => (Code::BadArgument, "usage"),
             Bad::Argument(words) => (Code::BadArgument, words),
@@ -342,6 +324,12 @@ impl<'a> Words<'a> {
         Ok(word)
     }
 
+    fn key(&mut self) -> Result<&'a str, Bad> {
+        let word = self.next().ok_or(Bad::Usage)?;
+        let fits = word.len() <= KEY_BYTES_MAX && word.bytes().all(|b| b.is_ascii_graphic());
+        fits.then_some(word).ok_or(Bad::Argument("a key has 1 to 64 visible ASCII characters"))
+    }
+
     fn after(&mut self) -> Result<After, Bad> {
         match self.next() {
             None => Ok(After::Number(0)),
@@ -350,6 +338,16 @@ impl<'a> Words<'a> {
                 Some(digits) => number(digits).map(After::Last),
                 None => number(word).map(After::Number),
             },
+        }
+    }
+
+    /// The text of a message: not empty, and not too long.
+    fn message(&mut self) -> Result<&'a str, Bad> {
+        let text = self.text()?;
+        match text.len() {
+            0 => Err(Bad::Usage),
+            1..=TEXT_BYTES_MAX => Ok(text),
+            _ => Err(Bad::Long("a text has at most 3840 bytes")),
         }
     }
 
@@ -406,6 +404,7 @@ mod tests {
             ("LOGIN ann pw -5", Command::Login(name("ann"), "pw", After::Last(5))),
             ("SEND bob lunch?", Command::Send(name("bob"), "lunch?")),
             ("  send   bob  a b ", Command::Send(name("bob"), " a b ")),
+            ("ONCE k-1 bob a b", Command::Once("k-1", name("bob"), "a b")),
             ("LOG", Command::Log(After::Number(0), None)),
             ("LOG 3 10", Command::Log(After::Number(3), Some(10))),
             ("LIST a*", Command::List(Pattern("a*".to_owned()))),
@@ -414,7 +413,8 @@ mod tests {
             ("LOGOUT", Command::Logout),
         ];
         for (line, expected) in table {
-            assert_eq!(parse(line.as_bytes()).as_ref(), Ok(&Some(expected.clone())), "{line}");
+            let (_, command) = parse(line.as_bytes()).unwrap().unwrap();
+            assert_eq!(command, *expected, "{line}");
         }
         assert_eq!(parse(b""), Ok(None));
         assert_eq!(parse(b"   "), Ok(None));
@@ -447,29 +447,38 @@ mod tests {
         for (line, expected) in table {
             assert_eq!(code(line), *expected, "{}", String::from_utf8_lossy(line));
         }
-        assert_eq!(parse("SEND bob tab\tü".as_bytes()).unwrap(), {
-            Some(Command::Send(name("bob"), "tab\tü"))
-        });
+        let (_, command) = parse("SEND bob tab\tü".as_bytes()).unwrap().unwrap();
+        assert_eq!(command, Command::Send(name("bob"), "tab\tü"));
     }
 
     #[test]
-    fn the_table_names_every_command_once_and_in_the_order_of_rights() {
-        for spec in COMMANDS {
-            let line = match spec
-                .arguments
-                .split(' ')
-                .filter(|a| !a.is_empty() && !a.starts_with('['))
-                .count()
-            {
-                0 => spec.name.to_owned(),
-                1 => format!("{} ann", spec.name),
-                _ => format!("{} ann-ann-ann ann-ann-ann", spec.name),
-            };
-            let command = parse(line.as_bytes()).unwrap().unwrap();
-            assert_eq!(command.right(), spec.right, "{}", spec.name);
+    fn each_command_is_known_by_its_name_and_usage() {
+        for (at, spec) in COMMANDS.iter().enumerate() {
+            let given = spec.arguments.split(' ').filter(|a| !a.is_empty() && !a.starts_with('['));
+            let words: Vec<&str> = given.map(|_| "ann-ann-ann").collect();
+            let line = format!("{} {}", spec.name.to_lowercase(), words.join(" "));
+            let (right, _) = parse(line.as_bytes()).unwrap().unwrap();
+            assert_eq!(right, spec.right, "{line}");
+            let line = format!("HELP {}", spec.name);
+            let asked = parse(line.as_bytes()).unwrap().unwrap();
+            assert_eq!(asked, (Right::Always, Command::Help(Some(at))));
             let mut out = Vec::new();
-            help(&mut out, None);
-            assert!(out.len() < 16 * LINE_BYTES_MAX);
+            help(&mut out, Some(at));
+            let line = format!("HELP {}: {}\n", usage(spec), spec.what);
+            assert!(out == line.as_bytes() && out.len() < LINE_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn keys() {
+        let longest = "k".repeat(KEY_BYTES_MAX);
+        for key in ["k", "~!\"#{}", &longest] {
+            let line = format!("ONCE {key} bob hi");
+            let (_, command) = parse(line.as_bytes()).unwrap().unwrap();
+            assert_eq!(command, Command::Once(key, name("bob"), "hi"));
+        }
+        for key in ["ü", "a\tb", &format!("{longest}k")] {
+            assert_eq!(code(format!("ONCE {key} bob hi").as_bytes()), Code::BadArgument, "{key}");
         }
     }
 

@@ -27,6 +27,8 @@ pub enum Code {
     WrongPassword,
     /// Clients are not let in yet, or the primary could not answer in time.
     NotReady,
+    /// The key has stored another message.
+    KeyReused,
     /// Too many wrong ones came before.
     TooManyAttempts,
     /// This server is a backup.
@@ -51,6 +53,7 @@ impl Display for Code {
             Code::Exists => "exists",
             Code::NoSuchUser => "no-such-user",
             Code::WrongPassword => "wrong-password",
+            Code::KeyReused => "key-reused",
             Code::TooManyAttempts => "too-many-attempts",
             Code::NotReady => "not-ready",
             Code::NotPrimary => "not-primary",

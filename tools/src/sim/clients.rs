@@ -1,7 +1,5 @@
-//! The crowd: text clients that connect anywhere, follow the primary, ask, and misbehave.
-//!
-//! Requests with a key (ONCE) have their place in [`Crowd::ask_something`] and are not made
-//! until the protocol knows them.
+//! The crowd: text clients that connect anywhere, follow the primary, ask, ask again with the same
+//! key, and misbehave.
 
 use super::clock::{Schedule, What};
 use super::network::{Message, Network, Place};
@@ -72,6 +70,8 @@ struct Client {
     /// Tells its newest timer from older ones.
     serial: u32,
     sent: u32,
+    /// What it sent last with a key: receiver, key, text. It may send that again, anywhere.
+    keyed: Option<(String, String, String)>,
 }
 
 /// How many requests ended how; those without an answer are the rest.
@@ -123,6 +123,7 @@ impl Crowd {
             last: 0,
             serial: 0,
             sent: 0,
+            keyed: None,
         };
         for number in 0..count {
             schedule.add(rng.below(2_000_000), What::Client { client: number, serial: 0 });
@@ -388,6 +389,19 @@ impl Crowd {
         }
     }
 
+    /// A message with a key: mostly a new one, else the one before again, which may have been
+    /// stored, here or elsewhere, or not; now and then the same key with another text.
+    fn keyed(&mut self, at: usize, to: &str) -> (String, String, String) {
+        let client = &mut self.clients[at];
+        let text = format!("c{}-{}", client.number, client.sent);
+        let new = (to.to_owned(), format!("k{text}"), text.clone());
+        match (&client.keyed, self.rng.below(20)) {
+            (Some(before), 0..12) => before.clone(),
+            (Some((to, key, _)), 12) => (to.clone(), key.clone(), text),
+            _ => client.keyed.insert(new).clone(),
+        }
+    }
+
     fn ask_something(&mut self, at: usize, bytes: &mut Vec<u8>, now: u64) {
         let client = &self.clients[at];
         let account = client.account;
@@ -412,12 +426,19 @@ impl Crowd {
             }
         } else {
             match choice {
-                0..70 => {
+                0..45 => {
                     let text = format!("c{}-{}", client.number, client.sent);
                     let (to, from) = (other.to_owned(), user());
                     ask = Ask::Send;
                     request = Some(Request::Send { to, from, text: text.clone(), key: None });
                     format!("SEND {other} {text}")
+                }
+                45..70 => {
+                    let (to, key, text) = self.keyed(at, other);
+                    ask = Ask::Send;
+                    let line = format!("ONCE {key} {to} {text}");
+                    request = Some(Request::Send { to, from: user(), text, key: Some(key) });
+                    line
                 }
                 70..83 => {
                     let after = client.last.saturating_sub(self.rng.below(30));

@@ -22,6 +22,11 @@ use std::{fmt, io};
 /// The group of every simulated world.
 pub(super) const GROUP: GroupId = GroupId(7);
 
+/// What the servers share.
+pub(super) fn secret() -> Secret {
+    Secret::new([7; Secret::BYTES])
+}
+
 /// What reaches a process from outside.
 #[derive(Debug)]
 pub(super) enum Incoming {
@@ -198,7 +203,7 @@ fn build(
     let about = node::Setup {
         addresses: (1..=3).map(|n| format!("s{n}:5001")).collect(),
         login_timeout: Duration::from_secs(60),
-        secret: Secret::new([7; Secret::BYTES]),
+        secret: secret(),
         version: "simulated",
         recovery: "postern recover".to_owned(),
     };

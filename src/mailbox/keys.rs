@@ -1,0 +1,149 @@
+//! Keys of ONCE: which of the last entries stored a message under a key of its sender. Like all
+//! of the state it follows from the log alone.
+
+use crate::limits::KEYS_KEPT;
+use crate::mac::MacKey;
+use crate::names::{Index, Secret, UserName};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What a sender asks to be stored once.
+#[derive(Clone, Copy, Debug)]
+pub struct Once<'a> {
+    /// The entry that created the sender's account: a key dies with it.
+    pub sender: Index,
+    /// The sender's own key.
+    pub key: &'a str,
+    /// Whose mailbox it goes to.
+    pub to: UserName,
+    /// What it says.
+    pub text: &'a str,
+}
+
+/// What is remembered under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// This very message, stored by this entry.
+    Same(Index),
+    /// Another one.
+    Other,
+}
+
+/// A key, as a hash of it and of its sender. Nobody outside of the group can choose two that are
+/// the same.
+type Name = u64;
+
+/// The keys of the last [`KEYS_KEPT`] entries.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    mac: MacKey,
+    /// The entry that stored a message, and the hash of receiver and text.
+    known: BTreeMap<Name, (Index, u64)>,
+    /// In the order of the log.
+    order: VecDeque<(Index, Name)>,
+}
+
+impl Keys {
+    pub(super) fn new(secret: &Secret) -> Keys {
+        let mac = MacKey::derive(secret, b"once-key");
+        Keys { mac, known: BTreeMap::new(), order: VecDeque::new() }
+    }
+
+    fn name(&self, once: &Once<'_>) -> Name {
+        half(self.mac.hash(&[&once.sender.0.to_le_bytes(), once.key.as_bytes()]))
+    }
+
+    fn message(&self, once: &Once<'_>) -> u64 {
+        half(self.mac.hash(&[once.to.as_str().as_bytes(), once.text.as_bytes()]))
+    }
+
+    /// What is remembered under the key of a request.
+    pub(super) fn find(&self, once: &Once<'_>) -> Option<Known> {
+        let (at, message) = self.known.get(&self.name(once))?;
+        let same = *message == self.message(once);
+        Some(if same { Known::Same(*at) } else { Known::Other })
+    }
+
+    /// Entry `index` stored the message.
+    pub(super) fn add(&mut self, index: Index, once: &Once<'_>) {
+        let name = self.name(once);
+        self.known.insert(name, (index, self.message(once)));
+        self.order.push_back((index, name));
+    }
+
+    /// Entry `index` comes: what is too old for it is forgotten.
+    pub(super) fn expire(&mut self, index: Index) {
+        while let Some((at, name)) = self.order.front().copied()
+            && at.0 + KEYS_KEPT < index.0
+        {
+            self.order.pop_front();
+            self.remove(at, name);
+        }
+    }
+
+    /// The message of entry `at` is gone with its receiver's account, and its key with it.
+    pub(super) fn forget(&mut self, at: Index) {
+        if let Ok(place) = self.order.binary_search_by_key(&at, |(at, _)| *at) {
+            let (_, name) = self.order[place];
+            self.remove(at, name);
+        }
+    }
+
+    fn remove(&mut self, at: Index, name: Name) {
+        if self.known.get(&name).is_some_and(|(known, _)| *known == at) {
+            self.known.remove(&name);
+        }
+    }
+}
+
+fn half(hash: crate::mac::Hash) -> u64 {
+    let (half, _) = hash.split_first_chunk().expect("a hash has sixteen bytes");
+    u64::from_le_bytes(*half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn once(key: &str) -> Once<'_> {
+        Once { sender: Index(1), key, to: UserName::parse("bob").unwrap(), text: "hi" }
+    }
+
+    #[test]
+    fn a_key_is_of_its_sender_and_of_one_message() {
+        let mut keys = Keys::new(&Secret::new([1; 32]));
+        assert_eq!(keys.find(&once("k")), None);
+        keys.add(Index(5), &once("k"));
+        assert_eq!(keys.find(&once("k")), Some(Known::Same(Index(5))));
+        assert_eq!(keys.find(&once("l")), None);
+        assert_eq!(keys.find(&Once { sender: Index(2), ..once("k") }), None);
+        assert_eq!(keys.find(&Once { text: "ho", ..once("k") }), Some(Known::Other));
+        let cyd = UserName::parse("cyd").unwrap();
+        assert_eq!(keys.find(&Once { to: cyd, ..once("k") }), Some(Known::Other));
+    }
+
+    #[test]
+    fn a_key_lives_for_so_many_entries() {
+        let mut keys = Keys::new(&Secret::new([1; 32]));
+        keys.add(Index(5), &once("k"));
+        keys.expire(Index(5 + KEYS_KEPT));
+        assert!(keys.find(&once("k")).is_some());
+        keys.expire(Index(6 + KEYS_KEPT));
+        assert!(keys.find(&once("k")).is_none());
+        assert!(keys.order.is_empty() && keys.known.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_died_may_be_used_again() {
+        let mut keys = Keys::new(&Secret::new([1; 32]));
+        keys.add(Index(5), &once("k"));
+        keys.add(Index(6), &once("l"));
+        keys.forget(Index(5));
+        keys.forget(Index(7));
+        assert_eq!(keys.find(&once("k")), None);
+        assert_eq!(keys.find(&once("l")), Some(Known::Same(Index(6))));
+        keys.add(Index(9), &once("k"));
+        // The first one's time ends, the second one's does not.
+        keys.expire(Index(8 + KEYS_KEPT));
+        assert_eq!(keys.find(&once("k")), Some(Known::Same(Index(9))));
+    }
+}
