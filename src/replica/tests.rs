@@ -2,6 +2,7 @@
 //! takeovers, drops, returns, and what must never be lost.
 
 mod alone;
+mod appends;
 mod drops;
 mod handover;
 mod hello;

@@ -199,3 +199,138 @@ fn one_change_at_a_time() {
     assert_eq!(changed(&mut replica, now), [1, 2, 3]);
     assert_eq!(replica.last(), last, "nothing more before that is committed");
 }
+
+/// A primary whose newest config, not committed, is `newest`, after a committed one of `before`.
+fn uncommitted(before: &[u8], newest: &[u8]) -> (Moment, Replica) {
+    let (now, mut replica, _) = primary();
+    let all = *replica.config().unwrap();
+    for ids in [before, newest] {
+        let members = ids.iter().map(|n| all.member(id(*n)).unwrap());
+        let config = Config::new(members, true);
+        replica.append_config(replica.vote.term, WallTime(0), config, &mut Out::default());
+        if ids == before {
+            replica.committed = replica.last();
+        }
+    }
+    replica.flushed = replica.last();
+    (now, replica)
+}
+
+#[test]
+fn what_can_not_be_committed_is_withdrawn_if_that_helps() {
+    for (before, newest, lost, members) in [
+        (&[1u8, 2, 3] as &[u8], &[1u8, 2] as &[u8], &[2u8] as &[u8], &[1u8, 2, 3] as &[u8]),
+        (&[1, 2, 3], &[1, 2], &[], &[1, 2]), // it may still come
+        (&[1, 2, 3], &[1, 2], &[2, 3], &[1, 2, 3]), // any of two may come
+        (&[1], &[1, 2], &[2], &[1]),
+        (&[1], &[1, 2], &[], &[1, 2]),
+        (&[1, 2], &[1, 2, 3], &[3], &[1, 2, 3]), // 1 and 2 are a majority
+        (&[1, 2], &[1, 2, 3], &[2, 3], &[1, 2, 3]), // that would need 2 as well
+        (&[2, 3], &[1, 2, 3], &[2, 3], &[1, 2, 3]), // never one without this server
+    ] {
+        let (now, mut replica) = uncommitted(before, newest);
+        lost.iter().for_each(|n| lose(&mut replica, *n, now));
+        let what = format!("{before:?} {newest:?} without {lost:?}");
+        let written = replica.last();
+        assert_eq!(changed(&mut replica, now), members, "{what}");
+        assert_eq!(replica.last() > written, members != newest, "{what}");
+    }
+}
+
+#[test]
+fn who_was_withdrawn_counts_as_dropped_and_is_asked_anew() {
+    let (now, mut replica) = uncommitted(&[1], &[1, 2]);
+    let two = replica.config().unwrap().member(id(2)).unwrap();
+    let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
+    primary.drops.clear();
+    primary.progress_mut(two).unwrap().caught_up = true;
+    lose(&mut replica, 2, now);
+    assert_eq!(changed(&mut replica, now), [1]);
+    let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
+    assert_eq!(primary.drops, [(id(2), now)]);
+    assert!(!primary.progress(two).unwrap().caught_up);
+    // A drop that is withdrawn blames nobody.
+    let (now, mut replica) = uncommitted(&[1, 2, 3], &[1, 2]);
+    lose(&mut replica, 2, now);
+    assert_eq!(changed(&mut replica, now), [1, 2, 3]);
+    let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
+    assert_eq!(primary.drops, []);
+}
+
+#[test]
+fn a_promise_holds_back_every_change_but_the_drop_of_one_that_is_gone() {
+    let promise = |replica: &mut Replica, now: Moment| {
+        replica.promised_until = now + Duration::from_millis(5);
+    };
+    let (now, healthy, _) = primary();
+    let after = |change: &dyn Fn(&mut Replica)| {
+        let mut replica = healthy.clone();
+        promise(&mut replica, now);
+        change(&mut replica);
+        let at_once = changed(&mut replica, now);
+        replica
+            .peers
+            .iter_mut()
+            .filter(|p| p.heard.is_some())
+            .for_each(|p| p.heard = Some(now + Duration::from_millis(5)));
+        (at_once, changed(&mut replica, now + Duration::from_millis(5)))
+    };
+    let (three, two) = (vec![1, 2, 3], vec![1, 2]);
+    assert_eq!(after(&|r| lose(r, 3, now)), (two.clone(), two.clone()));
+    assert_eq!(after(&|r| peer(r, 3).bearing.stopping = true), (three.clone(), two.clone()));
+    assert_eq!(after(&|r| peer(r, 3).heard = None), (three, two));
+    let (now, mut replica) = uncommitted(&[1], &[1, 2]);
+    promise(&mut replica, now);
+    lose(&mut replica, 2, now);
+    assert_eq!(changed(&mut replica, now), [1, 2]);
+    assert_eq!(changed(&mut replica, now + Duration::from_millis(5)), [1]);
+}
+
+#[test]
+fn a_learner_is_added_when_it_has_caught_up_is_heard_and_not_lost() {
+    let (now, _, _) = primary();
+    let ready = || {
+        let (_, mut replica) = uncommitted(&[1, 2], &[1, 2]);
+        (replica.committed, replica.answered, replica.stored) =
+            (replica.last(), replica.last(), replica.last());
+        let three = replica.peers.iter().find(|p| p.id == id(3)).unwrap().link.as_ref().unwrap();
+        let three = three.member;
+        let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
+        primary.progress_mut(three).unwrap().caught_up = true;
+        replica
+    };
+    let added = |change: &dyn Fn(&mut Replica)| {
+        let mut replica = ready();
+        change(&mut replica);
+        changed(&mut replica, now) == [1, 2, 3]
+    };
+    let caught_up = |r: &mut Replica, caught_up: bool| {
+        let three = r.peers.iter().find(|p| p.id == id(3)).unwrap().link.as_ref().unwrap().member;
+        let Role::Primary(primary) = &mut r.role else { panic!("1 is primary") };
+        primary.progress_mut(three).unwrap().caught_up = caught_up;
+    };
+    let drops = |r: &mut Replica, of: u8| {
+        let Role::Primary(primary) = &mut r.role else { panic!("1 is primary") };
+        primary.drops = vec![(id(of), now); 3];
+    };
+    assert!(added(&|_| ()));
+    assert!(!added(&|r| caught_up(r, false)));
+    assert!(!added(&|r| peer(r, 3).heard = None));
+    assert!(!added(&|r| peer(r, 3).bearing.stopping = true));
+    assert!(!added(&|r| drops(r, 3)), "it is penalized");
+    assert!(added(&|r| drops(r, 2)));
+    assert!(!added(&|r| r.stopping = Some(now)));
+    assert!(!added(&|r| {
+        r.begin_handover(now, Rule::HandedOverOrder);
+    }));
+    assert!(!added(&|r| r.promised_until = now + Duration::from_millis(1)));
+    // One whose id is still there under another disk is dropped first.
+    let mut replica = ready();
+    peer(&mut replica, 2).link.as_mut().unwrap().member.disk.0 ^= 1;
+    let strange = peer(&mut replica, 2).link.as_ref().unwrap().member;
+    replica.on_linked(now, strange, ProcessId(9));
+    let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
+    primary.progress_mut(strange).unwrap().caught_up = true;
+    caught_up(&mut replica, false);
+    assert_eq!(changed(&mut replica, now), [1]);
+}
