@@ -68,7 +68,7 @@ pub(super) struct Primary {
 
 /// Servers of which a primary remembers what they acknowledged; more come only from disks that
 /// are lost again and again within one term.
-const REMEMBERED_MAX: usize = 16;
+pub(super) const REMEMBERED_MAX: usize = 16;
 
 impl Primary {
     pub(super) fn progress(&self, member: Member) -> Option<&Progress> {

@@ -6,6 +6,7 @@ mod appends;
 mod drops;
 mod handover;
 mod hello;
+mod leading;
 mod lineage;
 mod links;
 mod survivor;
