@@ -34,7 +34,7 @@ impl Candidacy {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
     /// The stand that is set has a reason that does not wait for silence.
-    urgent: bool,
+    pub(super) urgent: bool,
     /// Why it is set.
     reason: Option<Rule>,
     /// Rounds lost since a primary was heard.
@@ -125,7 +125,7 @@ impl Replica {
         }
     }
 
-    fn stand(&mut self, now: Moment, out: &mut Out) {
+    pub(super) fn stand(&mut self, now: Moment, out: &mut Out) {
         if self.may_stand().is_some() && matches!(self.role, Role::Follower(_)) {
             if let Some(reason) = self.standing.reason.take() {
                 self.note(reason);

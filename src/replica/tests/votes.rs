@@ -248,3 +248,142 @@ fn each_lost_round_doubles_the_delay_up_to_t() {
     let longest = (0..2_000).map(|_| replica.stand_delay(None, false)).max().unwrap();
     assert!(longest <= ms(2000) && longest >= ms(1800), "{longest:?}");
 }
+
+#[test]
+fn with_rank_the_lower_id_of_the_backups_stands_at_once() {
+    let (_, mut replica) = backup();
+    let one = of(&replica, 1);
+    replica.takeover = Takeover::Rank;
+    assert_eq!(replica.stand_delay(Some(one), true), Duration::ZERO);
+    replica.me = of(&replica, 3);
+    assert_eq!(replica.stand_delay(Some(one), true), Duration::from_millis(20));
+    replica.me = of(&replica, 2);
+    assert_eq!(replica.stand_delay(None, true), Duration::from_millis(20), "1 may be a backup");
+}
+
+#[test]
+fn a_round_has_a_quarter_of_t_and_more_after_lost_rounds() {
+    let (world, replica) = backup();
+    let quarter = replica.silence() / 4;
+    for (lost, patience) in [(0, quarter), (1, quarter * 2), (2, quarter * 4), (7, quarter * 4)] {
+        let mut candidate = replica.clone();
+        candidate.leave_primary(of(&replica, 1));
+        candidate.standing.lost = lost;
+        candidate.begin_round(world.now, true, replica.vote.term.next(), &mut Out::default());
+        let end = world.now + patience;
+        assert!(!candidate.timers.clone().expired(Timer::Round, Moment(end.0 - 1)), "{lost}");
+        let tick = |candidate: &mut Replica, now: Moment| {
+            candidate.tick_election(now, WallTime(0), &mut Out::default());
+            (matches!(candidate.role, Role::Candidate(_)), candidate.standing.lost)
+        };
+        assert_eq!(tick(&mut candidate, Moment(end.0 - 1)), (true, lost));
+        assert_eq!(tick(&mut candidate, end), (false, lost + 1), "the round is lost");
+    }
+}
+
+#[test]
+fn of_two_members_one_refusal_loses_the_round() {
+    let (world, mut candidate) = backup();
+    let without = candidate.config().unwrap().without(id(3));
+    let one = of(&candidate, 1);
+    candidate.append_config(candidate.vote.term, WallTime(0), without, &mut Out::default());
+    candidate.leave_primary(one);
+    let term = candidate.vote.term.next();
+    candidate.begin_round(world.now, false, term, &mut Out::default());
+    candidate.count_votes(world.now, WallTime(0), &mut Out::default());
+    assert!(matches!(candidate.role, Role::Candidate(_)));
+    candidate.on_ballot(false, one, term, false);
+    candidate.count_votes(world.now, WallTime(0), &mut Out::default());
+    assert!(matches!(candidate.role, Role::Follower(_)));
+}
+
+#[test]
+fn only_a_follower_that_could_win_stands() {
+    let (world, replica) = backup();
+    let stands = |change: &dyn Fn(&mut Replica)| {
+        let mut replica = replica.clone();
+        replica.leave_primary(of(&replica, 1));
+        change(&mut replica);
+        replica.timers.set(Timer::Stand, world.now);
+        let before = replica.decisions;
+        replica.stand(world.now, &mut Out::default());
+        assert!(before == replica.decisions || matches!(replica.role, Role::Candidate(_)));
+        matches!(&replica.role, Role::Candidate(candidacy) if !candidacy.is_real())
+    };
+    assert!(stands(&|_| ()));
+    assert!(!stands(&|r| r.stopping = Some(world.now)));
+    assert!(!stands(&|r| r.vote.term = r.vote.term.next_lineage(id(1))));
+    assert!(!stands(&|r| r.peers.iter_mut().for_each(|peer| peer.link = None)));
+    assert!(stands(&|r| r.peers[0].link = None), "two of three");
+    assert!(!stands(&|r| {
+        let without = r.config().unwrap().without(id(2));
+        r.append_config(r.vote.term, WallTime(0), without, &mut Out::default());
+    }));
+    assert!(!stands(&|r| {
+        let term = r.vote.term.next();
+        r.stand_for_votes(world.now, term, &mut Out::default());
+    }));
+}
+
+#[test]
+fn who_hears_its_primary_does_not_stand_and_who_lost_it_does() {
+    let (world, replica) = backup();
+    let silence = replica.silence();
+    let one = of(&replica, 1);
+    let when = |change: &dyn Fn(&mut Replica), now: Moment| {
+        let mut replica = replica.clone();
+        for peer in &mut replica.peers {
+            (peer.heard, peer.met) = (Some(world.now), true);
+        }
+        change(&mut replica);
+        replica.consider_standing(now);
+        replica.timers.clear(Timer::Ping);
+        replica.timers.next().map(|at| at - now)
+    };
+    let now = world.now;
+    let coin = Duration::from_millis(10);
+    let lose = |r: &mut Replica, refused: bool| {
+        let peer = r.peers.iter_mut().find(|peer| peer.id == id(1)).unwrap();
+        (peer.link, peer.refused) = (None, refused);
+    };
+    assert_eq!(when(&|_| (), now), None);
+    assert_eq!(when(&|_| (), Moment((now + silence).0 - 1)), None);
+    assert!(when(&|_| (), now + silence).is_some_and(|delay| delay <= silence), "unheard");
+    assert!(when(&|r| lose(r, true), now).is_some_and(|delay| delay <= coin), "gone");
+    assert_eq!(when(&|r| lose(r, false), now), None, "its link is lost: it has its T");
+    assert!(when(&|r| lose(r, false), now + silence).is_some());
+    assert!(
+        when(&|r| r.leave_primary(one), now).is_some_and(|delay| delay <= coin),
+        "none is known"
+    );
+    // A stand that is set stays, unless a better reason comes, or the primary is heard again.
+    let set = |urgent: bool| {
+        move |r: &mut Replica| {
+            r.timers.set(Timer::Stand, now + silence * 9);
+            r.standing.urgent = urgent;
+        }
+    };
+    assert_eq!(when(&set(true), now), None, "heard again");
+    let both = |urgent: bool, refused: bool| {
+        let set = set(urgent);
+        when(
+            &|r| {
+                lose(r, refused);
+                set(r);
+            },
+            now + silence,
+        )
+        .unwrap()
+    };
+    assert_eq!(both(true, true), silence * 8);
+    assert_eq!(both(false, false), silence * 8);
+    assert!(both(false, true) <= coin, "now it is gone");
+}
+
+#[test]
+fn a_lost_round_counts_until_a_primary_is_heard() {
+    let (world, mut replica) = backup();
+    replica.standing.lost = 3;
+    replica.consider_standing(world.now);
+    assert_eq!(replica.standing.lost, 0);
+}
