@@ -387,3 +387,55 @@ fn a_lost_round_counts_until_a_primary_is_heard() {
     replica.consider_standing(world.now);
     assert_eq!(replica.standing.lost, 0);
 }
+
+#[test]
+fn an_answer_that_tells_of_a_higher_term_ends_the_candidacy() {
+    let (world, replica) = backup();
+    let three = of(&replica, 3);
+    let own = replica.vote.term;
+    let after = |answer: &dyn Fn(&mut Replica, &mut Out)| {
+        let mut candidate = replica.clone();
+        candidate.leave_primary(of(&replica, 1));
+        candidate.begin_round(world.now, true, own, &mut Out::default());
+        answer(&mut candidate, &mut Out::default());
+        (matches!(candidate.role, Role::Candidate(_)), candidate.vote.term)
+    };
+    let higher = own.next();
+    assert_eq!(after(&|c, out| c.on_vote(three, own, false, out)), (true, own));
+    assert_eq!(after(&|c, out| c.on_vote(three, Term(own.0 - 1), false, out)), (true, own));
+    assert_eq!(after(&|c, out| c.on_vote(three, higher, false, out)), (false, higher));
+    let pre = |c: &mut Replica, theirs: Term, out: &mut Out| {
+        c.on_pre_vote(three, own.next(), false, theirs, out);
+    };
+    assert_eq!(after(&|c, out| pre(c, own, out)), (true, own));
+    assert_eq!(after(&|c, out| pre(c, Term(own.0 - 1), out)), (true, own));
+    assert_eq!(after(&|c, out| pre(c, higher, out)), (false, higher));
+}
+
+#[test]
+fn a_candidate_that_may_win_gets_the_time_of_two_votes() {
+    let (world, mut replica) = backup();
+    let three = of(&replica, 3);
+    let link = replica.link_to(three).unwrap();
+    replica.leave_primary(of(&replica, 1));
+    let ask = Ask {
+        term: replica.vote.term.next(),
+        last: replica.shape.last(),
+        config: *replica.config().unwrap(),
+    };
+    let ms = Duration::from_millis;
+    for (took, least) in [(ms(0), ms(10)), (ms(3), ms(10)), (ms(100), ms(200))] {
+        for real in [false, true] {
+            let mut voter = replica.clone();
+            voter.standing.took = took;
+            if real {
+                voter.on_ask_vote(world.now, three, link, ask, &mut Out::default());
+            } else {
+                voter.on_ask_pre_vote(world.now, three, link, ask, &mut Out::default());
+            }
+            voter.timers.clear(Timer::Ping);
+            let delay = voter.timers.next().unwrap() - world.now;
+            assert!(delay >= least && delay <= least + ms(10), "{took:?}: {delay:?}");
+        }
+    }
+}
