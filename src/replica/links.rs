@@ -45,7 +45,7 @@ impl Replica {
         self.pending.push(Pending { link, dialled, deadline });
     }
 
-    fn hello(&mut self, to: ServerId) -> Hello {
+    pub(super) fn hello(&mut self, to: ServerId) -> Hello {
         self.hellos += 1;
         let begun = self.is_greeting(to);
         let linked = self.peer(to).is_some_and(|peer| peer.link.is_some());

@@ -4,6 +4,7 @@
 mod alone;
 mod appends;
 mod drops;
+mod greeting;
 mod handover;
 mod hello;
 mod leading;

@@ -230,11 +230,28 @@ fn three_slow_syncs_in_a_minute_are_a_slow_disk_and_handed_over_once_per_t() {
     assert!(replica.is_slow(Moment((first + SLOW_WINDOW).0 - 1)));
     assert!(!replica.is_slow(first + SLOW_WINDOW), "the first of three is a minute old");
 
-    // Only to one whose disk is not slow, that stays, and once per T.
-    let mut unable = replica.clone();
-    unable.peers.iter_mut().for_each(|peer| peer.bearing.slow = true);
-    unable.tick_handover(now, &mut Out::default());
-    assert!(!unable.is_handing_over());
+    // Only to a member whose disk is not slow, that stays, and once per T.
+    let hands_over = |change: &dyn Fn(&mut Replica)| {
+        let mut replica = replica.clone();
+        replica.peers.iter_mut().for_each(|peer| peer.heard = Some(now));
+        change(&mut replica);
+        replica.tick_handover(now, &mut Out::default());
+        replica.is_handing_over()
+    };
+    assert!(hands_over(&|_| ()));
+    assert!(hands_over(&|r| peer(r, 2).bearing.slow = true));
+    assert!(!hands_over(&|r| r.peers.iter_mut().for_each(|p| p.bearing.slow = true)));
+    assert!(!hands_over(&|r| {
+        peer(r, 2).bearing.slow = true;
+        peer(r, 3).bearing.stopping = true;
+    }));
+    assert!(!hands_over(&|r| {
+        peer(r, 2).bearing.slow = true;
+        let without = r.config().unwrap().without(id(3));
+        r.append_config(r.vote.term, WallTime(0), without, &mut Out::default());
+    }));
+    assert!(!hands_over(&|r| r.stopping = Some(now)));
+    assert!(!hands_over(&|r| r.syncs = Default::default()));
     replica.peers.iter_mut().for_each(|peer| peer.heard = Some(now));
     replica.tick_handover(now, &mut Out::default());
     assert!(replica.is_handing_over());

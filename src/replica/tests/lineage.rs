@@ -186,3 +186,26 @@ fn only_who_stored_the_vote_of_a_history_of_its_own_and_not_its_entry_goes_on_wi
     assert!(!begins(Vote { given: None, ..vote }), "heard of only");
     assert!(!begins(Vote { term: last.term, ..vote }), "its entry is there");
 }
+
+#[test]
+fn a_history_begins_with_an_entry_behind_the_last_one_that_names_it() {
+    let (_, replica) = server(2);
+    let last = replica.shape.last();
+    let heard = last.term.next_lineage(id(1)).next();
+    for (newest, least) in [(last.term, last.term), (heard, heard), (Term::ZERO, last.term)] {
+        let begin = Beginning::new(replica.me, newest, last, true);
+        let entry = begin.entry(WallTime(7));
+        let record = Record::parse(&entry).unwrap();
+        let at = Position { index: last.index.next(), term: begin.term };
+        assert_eq!((record.position(), record.time, record.kind), (at, WallTime(7), Kind::CONFIG));
+        let config = Config::decode(record.body).unwrap();
+        assert_eq!(config, begin.config);
+        assert!(config.has(replica.me) && config.count() == 1 && config.gate_open);
+        assert_eq!(config.branch, Some(last));
+        assert!(begin.term.begins_lineage() && begin.term.lineage() > least.lineage());
+        assert_eq!(begin.term.lineage() % 4, 2, "no two servers draw the same");
+        let vote =
+            Vote { term: begin.vote.term, given: Some(replica.me), founder: Some(replica.me.disk) };
+        assert_eq!(begin.vote, vote);
+    }
+}

@@ -332,3 +332,26 @@ fn a_primary_that_is_back_in_a_later_life_leads_no_more() {
     assert_eq!(led_after(&|link| link.process.0 += 1), (false, false));
     assert_eq!(led_after(&|link| link.member.disk.0 += 1), (false, true));
 }
+
+#[test]
+fn a_dial_that_is_not_needed_any_more_is_closed_unless_it_seeks_evidence() {
+    let world = formed(8);
+    let replica = &world.running[&2].replica;
+    let greets = |change: &dyn Fn(&mut Replica)| {
+        let mut replica = replica.clone();
+        change(&mut replica);
+        let mut out = Out::default();
+        replica.on_dialled(world.now, LinkId(99), id(1), &mut out);
+        match out.effects[..] {
+            [Effect::Send(LinkId(99), Packet::Hello(hello))] => {
+                assert_eq!((hello.to, replica.pending.len()), (id(1), 1));
+                true
+            }
+            [Effect::Close(LinkId(99), Closing::Spare)] => false,
+            _ => panic!("{out:?}"),
+        }
+    };
+    assert!(!greets(&|_| ()), "there is a link");
+    assert!(greets(&|r| peer(r, 1).link = None));
+    assert!(greets(&|r| peer(r, 1).dialling.seeking = true));
+}
