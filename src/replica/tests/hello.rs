@@ -91,3 +91,32 @@ fn another_version_is_refused() {
     let said = say(&world, &mut replica, Packet::Foreign { version: 7 });
     assert!(matches!(said[..], [Packet::Refused(Refusal::Version)]), "{said:?}");
 }
+
+#[test]
+fn a_shorter_log_is_an_old_copy_only_for_a_later_life_in_a_term_not_higher() {
+    let later_life = |h: &mut Hello| (h.incarnation.0, h.process.0) = (h.incarnation.0 + 1, 77);
+    let is_refused = |change: &dyn Fn(&mut Hello)| {
+        let (said, _) = answer_to(change);
+        matches!(said[..], [Packet::Refused(Refusal::OldCopy)])
+    };
+    let shorter = |h: &mut Hello| h.last.index = h.last.index.before();
+    assert!(!is_refused(&later_life), "it has everything");
+    assert!(is_refused(&|h| {
+        later_life(h);
+        shorter(h);
+    }));
+    assert!(!is_refused(&shorter), "a hello of the same life was long under way");
+    assert!(
+        !is_refused(&|h| {
+            later_life(h);
+            shorter(h);
+            h.term = h.term.next();
+        }),
+        "another primary may have cut it"
+    );
+    assert!(is_refused(&|h| {
+        later_life(h);
+        shorter(h);
+        h.term = Term(h.term.0 - 1);
+    }));
+}
