@@ -160,4 +160,57 @@ mod tests {
         assert!(!shape.gate_was_open());
         assert_eq!(shape.config().unwrap().0, Index(4));
     }
+
+    #[test]
+    fn the_last_time_is_the_greatest() {
+        let mut shape = Shape::default();
+        for (index, time, last) in [(1, 5, 5), (2, 3, 5), (3, 9, 9)] {
+            let mut bytes = Vec::new();
+            let at = Position { index: Index(index), term: Term(1) };
+            record::write(&mut bytes, at, WallTime(time), Kind::MESSAGE, |_| ());
+            shape.push(&Record::parse(&bytes).unwrap()).unwrap();
+            assert_eq!(shape.last_time(), WallTime(last));
+        }
+    }
+
+    /// A log of configs, of which those named have an open gate.
+    fn configs(open: &[u64]) -> Shape {
+        let mut shape = Shape::default();
+        for index in 1..=6 {
+            let id = ServerId::new(1).unwrap();
+            let config = Config::new([Member { id, disk: DiskId(1) }], open.contains(&index));
+            let mut bytes = Vec::new();
+            let at = Position { index: Index(index), term: Term(1) };
+            record::write(&mut bytes, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
+            shape.push(&Record::parse(&bytes).unwrap()).unwrap();
+        }
+        shape
+    }
+
+    #[test]
+    fn settled_configs_are_forgotten_but_for_the_last_and_an_open_gate_is_not() {
+        let kept = |shape: &Shape| -> Vec<u64> {
+            shape.configs.iter().map(|(index, _)| index.0).collect()
+        };
+        for (committed, left) in [
+            (0, &[1u64, 2, 3, 4, 5, 6] as &[u64]),
+            (1, &[1, 2, 3, 4, 5, 6]),
+            (2, &[2, 3, 4, 5, 6]),
+            (4, &[4, 5, 6]),
+            (9, &[6]),
+        ] {
+            let mut shape = configs(&[]);
+            shape.settle(Index(committed));
+            assert_eq!(kept(&shape), left, "{committed}");
+            assert!(!shape.gate_was_open());
+        }
+        for open in 1..=6 {
+            let mut shape = configs(&[open]);
+            assert_eq!(shape.gate_was_open(), open == 5, "the one before the newest");
+            shape.settle(Index(4));
+            assert_eq!(shape.gate_was_open(), open <= 3 || open == 5, "{open}");
+            shape.settle(Index(5));
+            assert_eq!(shape.gate_was_open(), open <= 5, "{open}");
+        }
+    }
 }
