@@ -118,8 +118,7 @@ impl Replica {
 
     /// Writes the last committed members again when the newest config can't become committed.
     fn withdraw(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
-        let other = |before: &&Config| !before.same_members(config) && before.has(self.me);
-        let before = self.shape.config_up_to(self.committed).filter(other);
+        let before = self.shape.config_up_to(self.committed).filter(|before| before.has(self.me));
         let Some(before) = before.copied() else { return false };
         // The one before may need the lost as much. If it has more members, any of them may come.
         let helps = self.can_commit(&before, now) || before.count() > config.count();

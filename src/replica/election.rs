@@ -135,9 +135,9 @@ impl Replica {
     }
 
     pub(super) fn begin_round(&mut self, now: Moment, real: bool, term: Term, out: &mut Out) {
-        let granted = if real { Vec::new() } else { vec![self.me] };
-        self.role =
-            Role::Candidate(Candidacy { real, term, began: now, granted, refused: Vec::new() });
+        // Its own vote is among them, and counts when it is stored.
+        let (granted, refused) = (vec![self.me], Vec::new());
+        self.role = Role::Candidate(Candidacy { real, term, began: now, granted, refused });
         self.timers.clear(Timer::Stand);
         // After rounds that came to nothing the disks may be slow: votes get more time.
         let patience = self.silence() / 4 * (1 << self.standing.lost.min(2));
@@ -156,14 +156,10 @@ impl Replica {
     /// Moves on when a majority has granted, or can't any more.
     pub(super) fn count_votes(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
         let Some(config) = self.config().copied() else { return };
-        let vote_counts = self.vote_stored && self.vote.given == Some(self.me);
-        let Role::Candidate(candidacy) = &mut self.role else { return };
-        if candidacy.real && vote_counts && !candidacy.granted.contains(&self.me) {
-            candidacy.granted.push(self.me);
-        }
+        let Role::Candidate(candidacy) = &self.role else { return };
         let count = |voters: &[Member]| config.members().filter(|m| voters.contains(m)).count();
         // The own vote is stored before its term is led, whoever else has voted.
-        let stored = !candidacy.real || vote_counts;
+        let stored = !candidacy.real || (self.vote_stored && self.vote.given == Some(self.me));
         let won = stored && count(&candidacy.granted) >= config.majority();
         let lost = count(&candidacy.refused) > config.count() - config.majority();
         let (real, began, term) = (candidacy.real, candidacy.began, candidacy.term);
@@ -281,7 +277,7 @@ impl Replica {
             self.note(Rule::VoteOfBlank);
         }
         if self.vote.given.is_none() {
-            self.set_vote(Vote { term: ask.term, given: Some(from), ..self.vote }, out);
+            self.set_vote(Vote { given: Some(from), ..self.vote }, out);
         }
         self.yield_to_candidate(now);
         self.standing.owed = Some((link, ask.term));

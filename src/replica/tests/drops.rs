@@ -119,6 +119,33 @@ fn from_three_to_two_the_other_one_must_have_answered_after_the_loss() {
 }
 
 #[test]
+fn another_disk_is_a_loss_of_this_moment() {
+    let (now, mut replica, _) = primary();
+    let three = peer(&mut replica, 3);
+    three.link.as_mut().unwrap().member.disk.0 ^= 1;
+    three.lost_at = Some(Moment(1));
+    peer(&mut replica, 2).heard = Some(just_before(now));
+    assert_eq!(changed(&mut replica, now), [1, 2, 3], "the other one has not answered since");
+    peer(&mut replica, 2).heard = Some(now);
+    assert_eq!(changed(&mut replica, now), [1, 2]);
+}
+
+#[test]
+fn drops_are_remembered_for_as_long_as_they_may_count() {
+    let (now, mut replica, _) = primary();
+    let now = now + Duration::from_secs(60);
+    peer(&mut replica, 2).heard = Some(now);
+    let span = PENALTY_WINDOW + PENALTY_TIME;
+    let old = Moment(now.0 - span.as_micros() as u64);
+    let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
+    primary.drops = vec![(id(2), old), (id(2), Moment(old.0 + 1))];
+    peer(&mut replica, 3).heard = None;
+    assert_eq!(changed(&mut replica, now), [1, 2]);
+    let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
+    assert_eq!(primary.drops, [(id(2), Moment(old.0 + 1)), (id(3), now)]);
+}
+
+#[test]
 fn of_two_that_are_lost_neither_is_dropped() {
     let (now, mut replica, _) = primary();
     lose(&mut replica, 2, now);

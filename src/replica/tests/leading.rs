@@ -120,6 +120,9 @@ fn a_batch_begins_when_the_one_before_is_answered_or_5_ms_old_or_holds_a_config(
         assert_eq!(replica.flushed > before, replica.flushed == replica.last());
         replica.flushed > before
     };
+    let mut out = Out::default();
+    replica.send_all(now, &log, &mut out);
+    assert!(!out.effects.contains(&Effect::Flush), "there is nothing to write");
     propose(&mut replica, &mut log, 1);
     assert!(begins(&mut replica, now, &log), "everything before is answered");
     propose(&mut replica, &mut log, 1);
@@ -137,6 +140,19 @@ fn a_batch_begins_when_the_one_before_is_answered_or_5_ms_old_or_holds_a_config(
     replica.append_config(replica.vote.term, WallTime(0), restated, &mut out);
     log.records.push(out.bytes);
     assert!(begins(&mut replica, now, &log));
+    propose(&mut replica, &mut log, 1);
+    assert!(!begins(&mut replica, now, &log), "the config is on its way");
+}
+
+#[test]
+fn a_disk_that_nothing_is_known_of_is_asked_where_the_term_began() {
+    let (now, mut replica, log) = primary();
+    let two = member(&replica, 2);
+    let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
+    let start = primary.term_start;
+    primary.progress_mut(two).unwrap().stored = Index::ZERO;
+    replica.on_linked(now, two, ProcessId(1));
+    assert_eq!(sent(&mut replica, now, &log, 2)[0].0, start);
 }
 
 #[test]
@@ -237,6 +253,21 @@ fn so_many_disks_are_remembered_and_those_that_are_there_stay() {
     }
     let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
     assert!(primary.progress(two).is_some() && primary.progress(three).is_some());
+    // A member without a link stays as well, and a link of no member.
+    for change in
+        [(|r| r.peers.iter_mut().for_each(|peer| peer.link = None)) as fn(&mut Replica), |r| {
+            let alone = Config::new([r.me], true);
+            r.append_config(r.vote.term, WallTime(0), alone, &mut Out::default());
+        }]
+    {
+        let mut replica = replica.clone();
+        change(&mut replica);
+        for n in 100..140 {
+            replica.on_linked(now, Member { id: id(3), disk: DiskId(n) }, ProcessId(1));
+        }
+        let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
+        assert!(primary.progress(two).is_some() && primary.progress(three).is_some());
+    }
     let newest = Member { id: id(3), disk: DiskId(3 * REMEMBERED_MAX as u128 - 1) };
     assert!(primary.progress(newest).is_some());
     let known = (0..3 * REMEMBERED_MAX as u128)

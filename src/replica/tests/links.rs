@@ -225,6 +225,35 @@ fn what_is_heard_counts_from_when_it_was_asked_and_never_falls() {
 }
 
 #[test]
+fn a_primary_that_waits_for_an_answer_after_a_loss_looks_at_it_at_once() {
+    let world = formed(8);
+    let looks = |loss: bool, sent: Moment| {
+        let mut primary = world.running[&1].replica.clone();
+        let Role::Primary(leads) = &mut primary.role else { panic!("1 is primary") };
+        leads.has_loss = loss;
+        primary.peers[0].heard = Some(Moment(1));
+        primary.restless = false;
+        primary.on_pong(0, sent, world.now);
+        primary.restless
+    };
+    assert!(looks(true, world.now) && !looks(false, world.now));
+    assert!(!looks(true, Moment(1)), "nothing new");
+}
+
+#[test]
+fn a_new_link_forgets_what_the_old_one_said_but_not_which_dials_are_under_way() {
+    let mut known = Peer::new(id(1), at(0));
+    known.refused = true;
+    known.bearing.stopping = true;
+    (known.said_blank, known.told_blank) = (Some([DiskId(1); 3]), Some([DiskId(1); 3]));
+    (known.dialling.under_way, known.dialling.quick) = (2, 9);
+    known.begin_anew();
+    assert!(!known.refused && !known.bearing.stopping);
+    assert!(known.said_blank.is_none() && known.told_blank.is_none());
+    assert_eq!((known.dialling.under_way, known.dialling.quick), (2, 0));
+}
+
+#[test]
 fn a_silent_link_is_closed_after_t() {
     let world = formed(8);
     let mut replica = world.running[&2].replica.clone();
