@@ -242,6 +242,19 @@ fn who_has_stored_what_was_committed_when_it_was_asked_has_caught_up() {
     assert!(caught_up(&replica), "more was committed since it was asked");
     acknowledge(&mut replica, 2, Index(1), 0);
     assert!(!caught_up(&replica), "an answer to nothing");
+
+    // The same of entries that were sent.
+    acknowledge(&mut replica, 2, last, 0);
+    propose(&mut replica, &mut log, 1);
+    replica.flushed = replica.last();
+    let (sent_last, _) = (replica.last(), sent(&mut replica, now, &log, 2));
+    propose(&mut replica, &mut log, 1);
+    (replica.flushed, replica.stored) = (replica.last(), replica.last());
+    let last = replica.last();
+    acknowledge(&mut replica, 3, last, 0);
+    assert_eq!(replica.committed, last);
+    acknowledge(&mut replica, 2, sent_last, 0);
+    assert!(caught_up(&replica));
 }
 
 #[test]

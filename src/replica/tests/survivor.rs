@@ -165,8 +165,11 @@ fn only_who_dialled_us_is_dialled_for_evidence_and_once() {
         let mut backup = backup.clone();
         change(&mut backup);
         let mut out = Out::default();
+        let under_way = |backup: &Replica| backup.peer(id(1)).unwrap().dialling.under_way;
+        let before = under_way(&backup);
         backup.seek_evidence(&mut out);
         backup.seek_evidence(&mut out);
+        assert_eq!(under_way(&backup) - before, out.effects.len() as u32);
         out.effects
             .iter()
             .filter(|effect| matches!(effect, Effect::Dial(to) if *to == id(1)))
