@@ -59,10 +59,14 @@ pub(super) enum Kind {
     Wipe,
     /// An old copy is put back.
     RollBack,
+    /// A server is started with a config file that is not that of the others.
+    Misconfigure,
+    /// What a name resolves to is another server's address.
+    Misdial,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 26] = [
+    pub(super) const ALL: [Kind; 28] = [
         Kind::Reset,
         Kind::Cut,
         Kind::OneWay,
@@ -89,11 +93,13 @@ impl Kind {
         Kind::Flip,
         Kind::Wipe,
         Kind::RollBack,
+        Kind::Misconfigure,
+        Kind::Misdial,
     ];
 
     /// It makes a server refuse that lives, or breaks what else `last_survivor = "auto"` trusts.
     fn breaks_trust(self) -> bool {
-        matches!(self, Kind::Refuse | Kind::Pause | Kind::Rate)
+        matches!(self, Kind::Refuse | Kind::Pause | Kind::Rate | Kind::Misdial)
     }
 
     fn is_of_disks(self) -> bool {

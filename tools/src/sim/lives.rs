@@ -27,7 +27,9 @@ impl World {
         if let Some(disk) = server.disk_id {
             self.checks.look(disk, &server.disk);
         }
-        match process::start(&server.disk, id(n), self.settings, &label(self.now), &mut self.rng) {
+        let mut settings = self.settings;
+        settings.silence_ms += u32::from(server.misconfigured);
+        match process::start(&server.disk, id(n), settings, &label(self.now), &mut self.rng) {
             Ok(process) => {
                 if let Some(aside) = &process.set_aside {
                     story::tell(|| format!("{} is set aside: {}", aside.folder, aside.why));

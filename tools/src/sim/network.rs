@@ -40,6 +40,8 @@ pub(super) struct End {
     pub(super) open: bool,
     /// The owner was told of the connection.
     pub(super) known: bool,
+    /// Whom the dialler wanted to reach, if that is not who was reached.
+    pub(super) wanted: Option<u8>,
     /// The dialler has sent its first byte.
     pub(super) begun: bool,
     /// What this end sent, and when it arrives.
@@ -153,6 +155,7 @@ impl Network {
             owner,
             open: true,
             known: false,
+            wanted: None,
             begun: false,
             flight: VecDeque::new(),
             held: VecDeque::new(),

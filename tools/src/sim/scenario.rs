@@ -18,6 +18,7 @@
 //! sync 3 2500           from now on each sync of 3 takes so many ms
 //! login 1               ann logs in at 1: her next sends there need no read
 //! send 1 bob hi -> OK   ann sends at 1: the answer, its code, or `nothing`
+//! once 1 k bob hi -> OK the same, with a key
 //! begin 1 bob hi        the same, not waited for; `answer OK` waits for it
 //! read 1 bob -> hi,ho   what bob's mailbox shows at 1, or the code of the error
 //! within 20 send …      the line that follows is over in so many ms
@@ -174,7 +175,7 @@ impl Play {
         match words[0] {
             "silence" | "copies" | "auto" | "rank" | "blank" => {}
             "primary" | "members" | "state" | "gate" | "rule" => return self.wait(line, &words),
-            "send" => {
+            "send" | "once" => {
                 let (asked, expected) = line.split_once("->").ok_or("-> is missing")?;
                 let session = self.send(asked, of(1)?);
                 return self.expect(session, expected.trim());
@@ -354,11 +355,14 @@ impl Play {
 
     /// `verb server to text`, as ann.
     fn send(&mut self, asked: &str, n: usize) -> SessionId {
-        let words = words(asked);
-        let text = words[3..].join(" ");
-        let line = format!("SEND {} {text}\n", words[2]);
-        let (to, from) = (words[2].to_owned(), "ann".to_owned());
-        let request = Request::Send { to, from, text, key: None };
+        let mut words = words(asked);
+        let key = (words[0] == "once").then(|| words.remove(2).to_owned());
+        let (to, text) = (words[2].to_owned(), words[3..].join(" "));
+        let line = match &key {
+            Some(key) => format!("ONCE {key} {to} {text}\n"),
+            None => format!("SEND {to} {text}\n"),
+        };
+        let request = Request::Send { to, from: "ann".to_owned(), text, key };
         let op = self.world.crowd.history.asked(self.probes as u32, self.world.now, request);
         let life = self.world.servers[n].life;
         let logged_in = self.logged_in[n].filter(|session| self.probe(*session).life == life);

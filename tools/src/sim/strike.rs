@@ -123,6 +123,17 @@ impl World {
                 true
             }
             Kind::Flip | Kind::Wipe | Kind::RollBack => self.destroy(n, fault.kind, &mut rng),
+            Kind::Misconfigure => {
+                self.servers[n].misconfigured = true;
+                let killed = self.kill(n, &mut rng, false);
+                self.start_in(n, 10_000);
+                killed
+            }
+            Kind::Misdial => {
+                let third = 3 - fault.server - fault.other;
+                self.servers[n].misdials = Some((fault.other, third));
+                self.reset(n, other)
+            }
         }
     }
 
@@ -171,6 +182,12 @@ impl World {
             Kind::AllDown => (0..3).for_each(|n| self.power_on(n)),
             Kind::Rate => drop(self.set_rate(n, 1000)),
             Kind::SlowSync => self.servers[n].slow_sync_us = 0,
+            Kind::Misconfigure => {
+                self.servers[n].misconfigured = false;
+                self.kill(n, &mut rng, false);
+                self.start_in(n, 10_000);
+            }
+            Kind::Misdial => self.servers[n].misdials = None,
             Kind::SyncFails => {
                 self.servers[n].disk.fail(|failures| failures.sync_after = None);
             }

@@ -59,6 +59,10 @@ pub(super) struct Server {
     pub(super) refuses: u32,
     pub(super) sync_us: u64,
     pub(super) slow_sync_us: u64,
+    /// Its config file is not that of the others.
+    pub(super) misconfigured: bool,
+    /// Its dials to the first reach the second.
+    pub(super) misdials: Option<(u8, u8)>,
     /// It dies so often more, each time soon after its start.
     pub(super) storm: u32,
     pub(super) copies: Vec<Copied>,
@@ -144,6 +148,8 @@ impl World {
             refuses: 0,
             sync_us,
             slow_sync_us: 0,
+            misconfigured: false,
+            misdials: None,
             storm: 0,
             copies: Vec::new(),
             wake_at: u64::MAX,
@@ -254,11 +260,14 @@ impl World {
     }
 
     fn dialled(&mut self, from: u8, life: u32, to: u8) {
-        let goal = &self.servers[usize::from(to)];
+        let misdials = self.servers.get(usize::from(from)).and_then(|server| server.misdials);
+        let reaches = misdials.filter(|(wanted, _)| *wanted == to).map(|(_, reaches)| reaches);
+        let (wanted, host) = (to, reaches.unwrap_or(to));
+        let goal = &self.servers[usize::from(host)];
         let (powered, up) = (goal.powered, goal.process.is_some() && goal.refuses == 0);
-        let owner = Owner { host: to, life: goal.life };
-        let back = self.net.delay(to, from);
-        if !powered || !self.net.takes_dials(from, to) {
+        let owner = Owner { host, life: goal.life };
+        let back = self.net.delay(host, from);
+        if !powered || !self.net.takes_dials(from, host) {
             let patience = u64::from(self.settings.silence_ms) * 500;
             let what = What::DialFailed { from, life, to, refused: false };
             return self.schedule.add(self.now + patience, what);
@@ -268,6 +277,9 @@ impl World {
             return self.schedule.add(self.now + back, what);
         }
         let place = self.net.open(Owner { host: from, life }, owner);
+        if let Some(end) = self.net.end(place) {
+            end.wanted = reaches.map(|_| wanted);
+        }
         let dialled = Place { side: 1, ..place };
         self.net.send(dialled, Message::Taken, self.now, &mut self.schedule);
     }
@@ -345,7 +357,10 @@ impl World {
         let Some(end) = self.net.end(to) else { return };
         let known = std::mem::replace(&mut end.known, true);
         let incoming = match message {
-            Message::Taken => Incoming::Dialled(link, id(usize::from(goal))),
+            Message::Taken => {
+                let wanted = end.wanted.unwrap_or(goal);
+                Incoming::Dialled(link, id(usize::from(wanted)))
+            }
             Message::Begin => Incoming::Accepted(link),
             Message::Packet(packet, records) => Incoming::Packet(link, packet, records),
             Message::Bytes(bytes) => {
