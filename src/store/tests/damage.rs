@@ -220,6 +220,22 @@ fn a_gap_between_segments_and_falling_terms_are_damage() {
 }
 
 #[test]
+fn a_log_without_an_identity_may_begin_anywhere_and_has_no_gap() {
+    let mut store = formed(3, 2);
+    let firsts = three_segments(&mut store);
+    let newest = store.identity().segment;
+    let misses = |gone: usize, named: Option<Index>| {
+        let disk = store.disk.crash(|| false);
+        disk.remove(&format!("log/{}", segment::file_name(Index(firsts[gone])))).unwrap();
+        let damage = recovery::read(&disk, "log", named, &mut |_| Ok(())).unwrap().damage;
+        damage.iter().filter(|why| why.ends_with("entries before it are missing")).count()
+    };
+    assert_eq!(misses(0, None), 0);
+    assert_eq!(misses(0, Some(newest)), 1);
+    assert_eq!((misses(1, None), misses(1, Some(newest))), (1, 1));
+}
+
+#[test]
 fn the_first_batch_of_a_named_segment_is_never_torn() {
     let mut store = formed(3, 2);
     let text = "x".repeat(8000);
