@@ -12,10 +12,6 @@ fn primary() -> (Moment, Replica, FakeLog) {
     (now, replica, world.running[&1].disk.log.clone())
 }
 
-fn peer(replica: &mut Replica, n: u8) -> &mut Peer {
-    replica.peers.iter_mut().find(|peer| peer.id == id(n)).unwrap()
-}
-
 fn lose(replica: &mut Replica, n: u8, at: Moment) {
     let peer = peer(replica, n);
     (peer.link, peer.refused, peer.lost_at) = (None, true, Some(at));

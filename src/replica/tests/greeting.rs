@@ -25,10 +25,6 @@ fn server(n: u8) -> (World, Replica, Hello) {
     (world, replica, hello)
 }
 
-fn peer(replica: &mut Replica, n: u8) -> &mut Peer {
-    replica.peers.iter_mut().find(|peer| peer.id == id(n)).unwrap()
-}
-
 /// What a server does about the first packet on a link that it dialled to `dialled`, or accepted.
 fn first(world: &World, replica: &mut Replica, dialled: Option<u8>, packet: Packet) -> Vec<Effect> {
     let log = &world.running[&2].disk.log;

@@ -11,10 +11,6 @@ fn primary() -> (World, Replica) {
     (world, replica)
 }
 
-fn peer(replica: &mut Replica, n: u8) -> &mut Peer {
-    replica.peers.iter_mut().find(|peer| peer.id == id(n)).unwrap()
-}
-
 /// Whom a primary tells to stand.
 fn told(replica: &mut Replica, now: Moment) -> Option<u8> {
     let mut out = Out::default();

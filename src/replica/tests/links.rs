@@ -31,10 +31,6 @@ fn at(ms: u64) -> Moment {
     Moment(ms * MS)
 }
 
-fn peer(replica: &mut Replica, n: u8) -> &mut Peer {
-    replica.peers.iter_mut().find(|peer| peer.id == id(n)).unwrap()
-}
-
 fn dials(out: &mut Out, n: u8) -> usize {
     let count =
         out.effects.iter().filter(|e| matches!(e, Effect::Dial(to) if *to == id(n))).count();

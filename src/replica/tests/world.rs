@@ -79,6 +79,11 @@ pub(super) fn id(n: u8) -> ServerId {
     ServerId::new(n).unwrap()
 }
 
+/// What a replica knows of another server.
+pub(super) fn peer(replica: &mut Replica, n: u8) -> &mut Peer {
+    replica.peers.iter_mut().find(|peer| peer.id == id(n)).expect("it is of the group")
+}
+
 impl World {
     pub(super) fn new(seed: u64, servers: u8) -> World {
         println!("seed {seed}");
