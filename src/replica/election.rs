@@ -334,7 +334,7 @@ impl Replica {
 
     /// Before there is any config: server 1 writes the first entry when both others, on links
     /// that are open now, have said that they are blank and have met exactly these disks.
-    fn tick_formation(&mut self, now: Moment, out: &mut Out) {
+    pub(super) fn tick_formation(&mut self, now: Moment, out: &mut Out) {
         let first = ServerId::all(1).next().expect("every group has a server 1");
         let Some(met) = self.met() else { return };
         if self.me.id == first {

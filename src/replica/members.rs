@@ -54,11 +54,6 @@ impl Config {
         self.disks[id.slot()].map(|disk| Member { id, disk })
     }
 
-    /// The same members.
-    pub fn same_members(&self, other: &Config) -> bool {
-        self.disks == other.disks
-    }
-
     /// This config after one change, or restated; a branch is named only once.
     fn changed(&self, change: impl FnOnce(&mut Config)) -> Config {
         let mut next = Config { branch: None, ..*self };

@@ -43,7 +43,9 @@ impl Replica {
             Decision::Withdraw => {
                 let before = self.shape.config_up_to(self.committed).copied();
                 self.rewrite(wall, false, out, |config| {
-                    before.filter(|before| !before.same_members(config)).map(|b| b.restated())
+                    before
+                        .filter(|before| !before.members().eq(config.members()))
+                        .map(|b| b.restated())
                 })
             }
         }

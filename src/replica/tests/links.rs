@@ -380,3 +380,37 @@ fn a_dial_that_is_not_needed_any_more_is_closed_unless_it_seeks_evidence() {
     assert!(greets(&|r| peer(r, 1).link = None));
     assert!(greets(&|r| peer(r, 1).dialling.seeking = true));
 }
+
+#[test]
+fn what_a_blank_server_said_of_the_disks_is_said_anew_on_a_new_link_only() {
+    let mut replica = started();
+    let mut out = Out::default();
+    let link = |other: u8, disk: u128| peer::Link {
+        id: LinkId(u64::from(other)),
+        dialled: true,
+        member: Member { id: id(other), disk: DiskId(disk) },
+        incarnation: Incarnation(1),
+        process: ProcessId(1),
+        serial: 1,
+        has_other: false,
+    };
+    let mut told = |replica: &mut Replica| {
+        out.clear();
+        replica.tick_formation(at(1), &mut out);
+        out.effects.iter().find_map(|effect| match effect {
+            Effect::Send(LinkId(1), Packet::Blank { met }) => Some(Ok(*met)),
+            Effect::Close(LinkId(1), why) => Some(Err(*why)),
+            _ => None,
+        })
+    };
+    replica.establish(at(1), link(1, 11), &mut Out::default());
+    assert_eq!(told(&mut replica), None, "3 was not met");
+    replica.establish(at(1), link(3, 33), &mut Out::default());
+    assert_eq!(told(&mut replica), Some(Ok([DiskId(11), DiskId(2), DiskId(33)])));
+    assert_eq!(told(&mut replica), None, "once");
+    peer(&mut replica, 3).link.as_mut().unwrap().member.disk = DiskId(34);
+    assert_eq!(told(&mut replica), Some(Err(Closing::Restated)), "it can't be taken back");
+    assert!(peer(&mut replica, 1).link.is_none());
+    replica.establish(at(1), link(1, 11), &mut Out::default());
+    assert_eq!(told(&mut replica), Some(Ok([DiskId(11), DiskId(2), DiskId(34)])));
+}
