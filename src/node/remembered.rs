@@ -84,27 +84,31 @@ impl Remembered {
     /// many accounts neither fill a link nor hold up what else is said on it.
     pub(super) fn tell(
         &mut self,
-        links: impl Iterator<Item = LinkId>,
+        links: impl Iterator<Item = LinkId> + Clone,
         packets: &mut Vec<(LinkId, Packet, Vec<u8>)>,
     ) {
-        let mut told = std::mem::take(&mut self.told);
+        self.told.retain(|told| links.clone().any(|link| link == told.link));
         for link in links {
-            let known = told.iter().position(|told| told.link == link);
-            let mut now = known.map_or(Told { link, next: 1, waits: false }, |at| told.remove(at));
-            if !now.waits && now.next <= self.arrived {
-                let mut bytes = Vec::new();
-                let mut last = self.arrived;
-                for (arrival, set) in self.arrivals.range(now.next..).take(PROOFS_PER_PIECE) {
-                    write(&mut bytes, *set, &self.proofs[set].1);
-                    last = *arrival;
-                }
-                now.next = last + 1;
-                now.waits = !bytes.is_empty();
-                if now.waits {
-                    packets.push((link, Packet::Proofs, bytes));
-                }
+            let known = self.told.iter().position(|told| told.link == link);
+            let at = known.unwrap_or_else(|| {
+                self.told.push(Told { link, next: 1, waits: false });
+                self.told.len() - 1
+            });
+            let told = &mut self.told[at];
+            if told.waits || told.next > self.arrived {
+                continue;
             }
-            self.told.push(now);
+            let mut bytes = Vec::new();
+            let mut last = self.arrived;
+            for (arrival, set) in self.arrivals.range(told.next..).take(PROOFS_PER_PIECE) {
+                write(&mut bytes, *set, &self.proofs[set].1);
+                last = *arrival;
+            }
+            told.next = last + 1;
+            told.waits = !bytes.is_empty();
+            if told.waits {
+                packets.push((link, Packet::Proofs, bytes));
+            }
         }
     }
 

@@ -97,7 +97,7 @@ impl Replica {
     }
 
     /// The open links to other servers.
-    pub fn links(&self) -> impl Iterator<Item = LinkId> + '_ {
+    pub fn links(&self) -> impl Iterator<Item = LinkId> + Clone + '_ {
         self.peers.iter().filter_map(|peer| peer.link.as_ref().map(|link| link.id))
     }
 
