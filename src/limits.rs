@@ -39,6 +39,11 @@ pub const SEGMENT_BYTES: u64 = if cfg!(test) { 1024 * 1024 } else { 64 * 1024 * 
 pub const TAIL_BYTES_MAX: usize = 512 * 1024;
 /// What is read from a file at a time, in bytes.
 pub const FILE_PIECE_BYTES: usize = 256 * 1024;
+/// Free space below which a disk counts as full, in bytes: enough for what is under way, votes,
+/// and changes of the members.
+pub const SPACE_RESERVED: u64 = 64 * 1024 * 1024;
+/// How often free space is looked at.
+pub const SPACE_TIME: Duration = Duration::from_secs(1);
 /// Configs of the log whose places are kept in memory.
 pub const CONFIGS_KEPT: usize = 64;
 
@@ -123,6 +128,7 @@ const _: () = {
     assert!(33 + 2 * (2 + 32) + 2 + KEY_BYTES_MAX + 2 + TEXT_BYTES_MAX + 8 <= RECORD_BYTES_MAX);
     assert!(RECORD_BYTES_MAX <= ENTRIES_BYTES_MAX);
     assert!(ENTRIES_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(UNANSWERED_BYTES_MAX as u64 <= SPACE_RESERVED / 2);
     assert!(PROOFS_PER_PIECE * 24 < ENTRIES_BYTES_MAX);
     assert!(FIRST_BYTES_MAX < u16::MAX as usize / 2);
     assert!(ENTRIES_BYTES_MAX <= FILE_PIECE_BYTES);

@@ -53,6 +53,8 @@ pub enum Input<'a> {
     Gone(SessionId),
     /// A password job is done.
     Hashed(SessionId, Hashed),
+    /// The disk is nearly full, or is not any more.
+    Full(bool),
     /// Finish what is taken, then end.
     Stop,
 }
@@ -258,6 +260,7 @@ impl Node {
             }
             Input::Gone(session) => self.remove(session),
             Input::Hashed(session, hashed) => self.on_hashed(world, session, hashed, out),
+            Input::Full(full) => self.replica.note_space(world.now, full),
             Input::Stop => self.stop(world.now),
         }
         assert!(self.applied <= self.replica.answered(), "only answered entries are applied");

@@ -204,6 +204,10 @@ impl Node {
         match why {
             NotTaken::NotPrimary | NotTaken::HandingOver => return self.not_primary(now),
             NotTaken::GateClosed => self.write_gate_closed(out),
+            NotTaken::NoSpace(id) => {
+                let words = format!("the disk of server {id} is nearly full");
+                protocol::error(out, Code::NoSpace, words);
+            }
             NotTaken::TooFewCopies => {
                 let (count, missing) =
                     (self.replica.config().map_or(0, Config::count), self.missing());

@@ -72,7 +72,10 @@ impl Node {
             (Standpoint::Primary, _) if self.replica.has_too_few_copies() => {
                 format!("for more copies; missing: {}", self.missing())
             }
-            (Standpoint::Primary, _) => "-".to_owned(),
+            (Standpoint::Primary, _) => match self.replica.full_member() {
+                Some(id) => format!("for space on the disk of server {id}"),
+                None => "-".to_owned(),
+            },
             _ => format!("for a primary; {}", self.advice(&self.missing())),
         }
     }

@@ -35,6 +35,8 @@ pub enum Code {
     NotPrimary,
     /// Fewer servers are attached than `min_copies` asks for.
     TooFewCopies,
+    /// The disk of a server is nearly full.
+    NoSpace,
     /// A limit of this server is reached.
     Busy,
     /// The change may or may not take effect.
@@ -58,6 +60,7 @@ impl Display for Code {
             Code::NotReady => "not-ready",
             Code::NotPrimary => "not-primary",
             Code::TooFewCopies => "too-few-copies",
+            Code::NoSpace => "no-space",
             Code::Busy => "busy",
             Code::UnknownOutcome => "unknown-outcome",
         })

@@ -210,6 +210,8 @@ impl Replica {
                 // Else it would be withdrawn in the same moment, and added again, for ever.
                 && self.loss(*learner, now).is_none()
                 && !self.is_penalized(learner.id, now)
+                // As a member it would keep everybody from sending.
+                && self.peer(learner.id).is_some_and(|peer| !peer.bearing.full)
         });
         let Some(learner) = learner.filter(|_| self.handover.is_none()) else { return false };
         if !self.is_free_of_promises(now) {

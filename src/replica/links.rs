@@ -159,12 +159,17 @@ impl Replica {
         self.restless = true;
     }
 
-    pub(super) fn ping(&mut self, now: Moment, out: &mut Out) {
-        let bearing = Bearing {
+    fn bearing(&self, now: Moment) -> Bearing {
+        Bearing {
             leads: matches!(self.role, Role::Primary(_)),
             stopping: self.stopping.is_some(),
             slow: self.is_slow(now),
-        };
+            full: self.full,
+        }
+    }
+
+    pub(super) fn ping(&mut self, now: Moment, out: &mut Out) {
+        let bearing = self.bearing(now);
         for peer in &self.peers {
             if let Some(link) = &peer.link {
                 out.send(link.id, Packet::Ping { sent: now, bearing });
@@ -399,6 +404,8 @@ impl Replica {
             return out.push(Effect::Close(new.id, Closing::Spare));
         }
         log::info!("linked with server {}", new.member);
+        // How things are here is known there before anything is acknowledged.
+        out.send(new.id, Packet::Ping { sent: now, bearing: self.bearing(now) });
         let (member, incarnation, process) = (new.member, new.incarnation, new.process);
         let peer = &mut self.peers[at];
         let new_life = peer.link.as_ref().is_some_and(|old| !old.same_life(&new));

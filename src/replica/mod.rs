@@ -119,6 +119,8 @@ pub enum NotTaken {
     GateClosed,
     /// Fewer members than `min_copies`.
     TooFewCopies,
+    /// The disk of this member is nearly full.
+    NoSpace(ServerId),
 }
 
 /// One server's part in the group.
@@ -136,6 +138,8 @@ pub struct Replica {
     /// Since when it is about to end: it writes no config and stands for nothing.
     stopping: Option<Moment>,
     stop_said: bool,
+    /// Its own disk is nearly full.
+    full: bool,
     /// This life has ended: nothing is done any more.
     left: bool,
     decisions: Decisions,
@@ -196,6 +200,7 @@ impl Replica {
             restless: true,
             stopping: None,
             stop_said: false,
+            full: false,
             left: false,
             decisions: Decisions::default(),
             started: now,
@@ -274,9 +279,24 @@ impl Replica {
         if self.has_too_few_copies() {
             return Err(NotTaken::TooFewCopies);
         }
+        if let Some(id) = self.full_member().filter(|_| kind != Kind::DELETE) {
+            return Err(NotTaken::NoSpace(id));
+        }
         // The turn's batch may have been begun.
         self.restless = true;
         Ok(self.append_own(self.vote.term, wall, kind, body, out))
+    }
+
+    /// The disk of this server is nearly full, or is not any more; the others are told at once.
+    pub fn note_space(&mut self, now: Moment, full: bool) {
+        if std::mem::replace(&mut self.full, full) == full {
+            return;
+        }
+        match full {
+            true => log::warn!("the disk is nearly full: nothing more is taken that needs room"),
+            false => log::info!("the disk has room again"),
+        }
+        self.timers.set(Timer::Ping, now);
     }
 
     /// Asks for a round of reads; the number returned is confirmed when

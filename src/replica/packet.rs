@@ -60,6 +60,8 @@ pub struct Bearing {
     pub stopping: bool,
     /// Its own disk is slow: no primary hands over to it for being slow itself.
     pub slow: bool,
+    /// Its own disk is nearly full: while it is a member, nothing is taken that needs room.
+    pub full: bool,
 }
 
 /// What an operator asks of a server over a link of its own. The operator is no server (its hello
@@ -439,13 +441,13 @@ impl Hello {
 
 impl Bearing {
     fn bits(self) -> u8 {
-        u8::from(self.leads) | u8::from(self.stopping) << 1 | u8::from(self.slow) << 2
+        let bits = [self.leads, self.stopping, self.slow, self.full];
+        bits.into_iter().rev().fold(0, |bits, bit| bits << 1 | u8::from(bit))
     }
 
     fn from_bits(bits: u8) -> Result<Bearing, BadPacket> {
-        let bearing =
-            Bearing { leads: bits & 1 != 0, stopping: bits & 2 != 0, slow: bits & 4 != 0 };
-        if bits < 8 { Ok(bearing) } else { Err(BadPacket) }
+        let [leads, stopping, slow, full] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+        if bits < 16 { Ok(Bearing { leads, stopping, slow, full }) } else { Err(BadPacket) }
     }
 }
 
@@ -608,7 +610,7 @@ mod tests {
             Packet::Ping { sent: Moment(1), bearing: Bearing::default() },
             Packet::Ping {
                 sent: Moment(1),
-                bearing: Bearing { leads: true, stopping: true, slow: true },
+                bearing: Bearing { leads: true, stopping: true, slow: true, full: true },
             },
             Packet::Pong { sent: Moment(2), promised: None },
             Packet::Pong { sent: Moment(2), promised: Some(at) },

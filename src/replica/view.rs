@@ -74,6 +74,17 @@ impl Replica {
         self.config().map_or(0, Config::count) < usize::from(self.shared.copies_min)
     }
 
+    /// A member whose disk is nearly full, if there is one.
+    pub fn full_member(&self) -> Option<ServerId> {
+        let is_full = |member: &Member| {
+            if *member == self.me {
+                return self.full;
+            }
+            self.peer(member.id).is_some_and(|peer| peer.is_linked(*member) && peer.bearing.full)
+        };
+        self.config()?.members().find(is_full).map(|member| member.id)
+    }
+
     /// Whether this server, a member, can't go on without one that it has lost: only a person can
     /// know that the others are gone for good.
     pub fn may_be_last(&self) -> bool {

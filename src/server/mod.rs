@@ -8,9 +8,10 @@ mod client;
 mod connection;
 mod hasher;
 mod link;
+mod machine;
 mod reasons;
 
-use crate::limits::{FILE_PIECE_BYTES, SEAL_TIME};
+use crate::limits::{FILE_PIECE_BYTES, SEAL_TIME, SPACE_RESERVED, SPACE_TIME};
 use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
 use crate::names::{GroupId, Index, Secret, ServerId, SessionId, Vote};
@@ -20,6 +21,8 @@ use crate::store::Store;
 use crate::store::disk::RealDisk;
 use connection::{Connection, Kind, key_of};
 use hasher::Hasher;
+pub use machine::boot_time;
+use machine::resident_bytes;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -125,6 +128,8 @@ pub struct Server {
     deadlines: BTreeSet<(Moment, usize)>,
     accept_again: Option<Moment>,
     seal_at: Option<Moment>,
+    /// When to look at the free space again.
+    space_at: Moment,
     reasons: Reasons,
     out: Output,
     must_flush: bool,
@@ -192,6 +197,7 @@ impl Server {
             deadlines: BTreeSet::new(),
             accept_again: None,
             seal_at: None,
+            space_at: Moment(0),
             reasons: Reasons::default(),
             out: Output::default(),
             must_flush: false,
@@ -247,6 +253,7 @@ impl Server {
             self.deadlines.first().map(|(at, _)| *at),
             self.accept_again,
             self.seal_at,
+            Some(self.space_at),
         ];
         let timeout = if self.ready.is_empty() && self.failed_dials.is_empty() {
             deadlines.into_iter().flatten().min().map(|at| at - self.now())
@@ -363,6 +370,13 @@ impl Server {
         if self.seal_at.is_some_and(|at| at <= now) {
             self.seal_at = None;
             self.store.seal().map_err(|error| Fail::Io("the log", error))?;
+        }
+        if self.space_at <= now {
+            self.space_at = now + SPACE_TIME;
+            // What can't be asked is seen when it is written.
+            if let Ok(free) = self.store.disk().free_bytes() {
+                self.tell(Input::Full(free < SPACE_RESERVED))?;
+            }
         }
         Ok(())
     }
@@ -573,18 +587,4 @@ impl Server {
         }
         Ok(())
     }
-}
-
-/// A clock that never goes back, and goes on while the machine is suspended: promises are made by
-/// it.
-pub fn boot_time() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
-}
-
-/// Resident memory of this process.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }

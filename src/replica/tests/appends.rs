@@ -199,6 +199,58 @@ fn a_change_is_refused_for_its_reason() {
 }
 
 #[test]
+fn a_nearly_full_disk_of_a_member_takes_no_change_but_a_delete() {
+    let (world, _, _, _) = backup();
+    let refused = |kind: Kind, change: &dyn Fn(&mut Replica)| {
+        let mut primary = world.running[&1].replica.clone();
+        change(&mut primary);
+        primary.propose(WallTime(0), kind, |_| (), &mut Out::default()).err()
+    };
+    let own = |r: &mut Replica| r.note_space(world.now, true);
+    let other = |r: &mut Replica| peer(r, 3).bearing.full = true;
+    let no_space = |n: u8| Some(NotTaken::NoSpace(id(n)));
+    for kind in [Kind::MESSAGE, Kind::CREATE, Kind::PASSWORD] {
+        assert_eq!(refused(kind, &|_| ()), None);
+        assert_eq!(refused(kind, &own), no_space(1));
+        assert_eq!(refused(kind, &other), no_space(3));
+    }
+    assert_eq!(refused(Kind::DELETE, &own), None);
+    assert_eq!(refused(Kind::DELETE, &other), None);
+    let learner = |r: &mut Replica| {
+        other(r);
+        let without = r.config().unwrap().without(id(3));
+        r.append_config(r.vote.term, WallTime(0), without, &mut Out::default());
+    };
+    assert_eq!(refused(Kind::MESSAGE, &learner), None, "it is no member");
+    let room = |r: &mut Replica| {
+        own(r);
+        r.note_space(world.now, false);
+    };
+    assert_eq!(refused(Kind::MESSAGE, &room), None);
+}
+
+#[test]
+fn the_others_are_told_at_once_that_a_disk_is_full() {
+    let (world, mut replica, _, _) = backup();
+    let told = |replica: &mut Replica| {
+        let mut out = Out::default();
+        replica.tick_links(world.now, &mut out);
+        let pings = out.effects.iter().filter_map(|effect| match effect {
+            Effect::Send(_, Packet::Ping { bearing, .. }) => Some(bearing.full),
+            _ => None,
+        });
+        pings.collect::<Vec<_>>()
+    };
+    told(&mut replica);
+    replica.note_space(world.now, true);
+    assert_eq!(told(&mut replica), [true, true]);
+    replica.note_space(world.now, true);
+    assert_eq!(told(&mut replica), [], "it is no news");
+    replica.note_space(world.now, false);
+    assert_eq!(told(&mut replica), [false, false]);
+}
+
+#[test]
 fn news_in_a_ping_are_looked_at_at_once() {
     let world = formed(8);
     let mut primary = world.running[&1].replica.clone();

@@ -340,6 +340,7 @@ fn a_learner_is_added_when_it_has_caught_up_is_heard_and_not_lost() {
     assert!(!added(&|r| caught_up(r, false)));
     assert!(!added(&|r| peer(r, 3).heard = None));
     assert!(!added(&|r| peer(r, 3).bearing.stopping = true));
+    assert!(!added(&|r| peer(r, 3).bearing.full = true));
     assert!(!added(&|r| drops(r, 3)), "it is penalized");
     assert!(added(&|r| drops(r, 2)));
     assert!(!added(&|r| r.stopping = Some(now)));

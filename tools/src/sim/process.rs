@@ -111,6 +111,8 @@ pub(super) struct Process {
     /// Passwords to hash; taken like `acts`.
     pub(super) jobs: VecDeque<Job>,
     /// The first job is under way.
+    /// Its disk has little room left.
+    full: bool,
     pub(super) hashing: bool,
     pub(super) left: Option<Aside>,
     /// What the start found damaged and put aside.
@@ -159,6 +161,7 @@ pub(super) fn start(
         acts: Vec::new(),
         jobs: VecDeque::new(),
         hashing: false,
+        full: false,
         left: None,
         stopping: false,
         queued: Vec::new(),
@@ -224,9 +227,13 @@ impl Process {
         &mut self,
         now: Moment,
         wall: WallTime,
+        full: bool,
         inbox: &mut Vec<Incoming>,
     ) -> Result<bool, Fail> {
         (self.now, self.wall) = (now, wall);
+        if std::mem::replace(&mut self.full, full) != full {
+            self.tell(Input::Full(full))?;
+        }
         for incoming in inbox.drain(..) {
             self.take(incoming)?;
         }

@@ -15,6 +15,7 @@
 //! cut 1 3, cut 1 > 3    nothing comes through, both ways or one; `heal`; `reset 1 3`
 //! refuse 1, accept 1    its address refuses although it lives
 //! undialled 1 > 2       dials from 1 to 2 are lost, links that are open go on; `heal` ends it
+//! full 2, room 2        its disk has little room left, and has again
 //! sync 3 2500           from now on each sync of 3 takes so many ms
 //! login 1               ann logs in at 1: her next sends there need no read
 //! send 1 bob hi -> OK   ann sends at 1: the answer, its code, or `nothing`
@@ -261,6 +262,8 @@ impl Play {
             "resume" => world.resume(n, world.servers[n].pauses),
             "refuse" => world.servers[n].refuses = 1,
             "accept" => world.servers[n].refuses = 0,
+            "full" => world.servers[n].nearly_full = true,
+            "room" => world.servers[n].nearly_full = false,
             "sync" => world.servers[n].slow_sync_us = number(words.get(2))? * 1000,
             "reset" => drop(world.reset(n, server(words.get(2))?)),
             "undialled" => world.net.way(n, server(words.get(3))?).dials_lost += 1,

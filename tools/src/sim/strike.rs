@@ -119,7 +119,11 @@ impl World {
                 true
             }
             Kind::Full => {
-                self.servers[n].disk.fail(|failures| failures.full = true);
+                // Seen in time, or not.
+                match rng.below(2) == 0 {
+                    true => self.servers[n].nearly_full = true,
+                    false => self.servers[n].disk.fail(|failures| failures.full = true),
+                }
                 true
             }
             Kind::Flip | Kind::Wipe | Kind::RollBack => self.destroy(n, fault.kind, &mut rng),
@@ -192,7 +196,10 @@ impl World {
                 self.servers[n].disk.fail(|failures| failures.sync_after = None);
             }
             Kind::WritesFail => self.servers[n].disk.fail(|failures| failures.writes = false),
-            Kind::Full => self.servers[n].disk.fail(|failures| failures.full = false),
+            Kind::Full => {
+                self.servers[n].nearly_full = false;
+                self.servers[n].disk.fail(|failures| failures.full = false);
+            }
             Kind::Reset | Kind::StopAll | Kind::HandOver | Kind::Pause | Kind::WallJump => {}
         }
     }

@@ -59,6 +59,8 @@ pub(super) struct Server {
     pub(super) refuses: u32,
     pub(super) sync_us: u64,
     pub(super) slow_sync_us: u64,
+    /// Its disk has little room left.
+    pub(super) nearly_full: bool,
     /// Its config file is not that of the others.
     pub(super) misconfigured: bool,
     /// Its dials to the first reach the second.
@@ -148,6 +150,7 @@ impl World {
             refuses: 0,
             sync_us,
             slow_sync_us: 0,
+            nearly_full: false,
             misconfigured: false,
             misdials: None,
             storm: 0,
@@ -403,7 +406,7 @@ impl World {
             let config_before = led_config(process);
             let configs = process.mirror.configs();
             let syncs = server.disk.syncs();
-            let result = process.turn(now, wall, &mut server.inbox);
+            let result = process.turn(now, wall, server.nearly_full, &mut server.inbox);
             let appended = process.mirror.configs() > configs;
             let syncs = server.disk.syncs() - syncs;
             self.carry(n);
