@@ -78,11 +78,17 @@ impl Truth {
     }
 }
 
+/// In which no primary need have an entry.
+const NO_TERM: Term = Term(u64::MAX);
+
 /// What the checks remember of one process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     answered: Index,
     committed: Index,
+    /// Up to here it knew what was committed when a disk was damaged: that was true, and need not
+    /// be any more.
+    doubtful: Index,
     led: Option<Term>,
 }
 
@@ -164,6 +170,7 @@ impl Checks {
         self.committed.truncate(self.answered.len());
         self.committed_in.truncate(self.answered.len());
         for seen in &mut self.seen {
+            seen.doubtful = seen.doubtful.max(seen.committed);
             seen.committed = seen.committed.min(Index(self.committed.len() as u64));
         }
     }
@@ -192,7 +199,7 @@ impl Checks {
         }
         if replica.committed() > seen.committed {
             self.seen[server].committed = replica.committed();
-            self.learn_committed(seen.committed, replica, mirror)?;
+            self.learn_committed(seen, replica, mirror)?;
         }
         if replica.answered() > seen.answered {
             self.seen[server].answered = replica.answered();
@@ -222,13 +229,19 @@ impl Checks {
 
     fn learn_committed(
         &mut self,
-        from: Index,
+        seen: Seen,
         replica: &Replica,
         mirror: &Mirror,
     ) -> Result<(), String> {
-        for at in from.0..replica.committed().0 {
+        for at in seen.committed.0..replica.committed().0 {
             let entry = mirror.entry(Index(at + 1)).ok_or("committed goes beyond the log")?;
+            let term = if at < seen.doubtful.0 { NO_TERM } else { replica.term() };
             match self.committed.get(at as usize) {
+                Some(_) if self.committed_in[at as usize] == NO_TERM => {
+                    // What was committed before the damage may be another one.
+                    self.committed[at as usize] = entry;
+                    self.committed_in[at as usize] = term;
+                }
                 Some(known) if *known != entry => {
                     let me = replica.me();
                     return Err(format!("{me}: committed entry {} is another one now", at + 1));
@@ -236,7 +249,7 @@ impl Checks {
                 Some(_) => {}
                 None => {
                     self.committed.push(entry);
-                    self.committed_in.push(replica.term());
+                    self.committed_in.push(term);
                 }
             }
         }
