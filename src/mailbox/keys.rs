@@ -32,6 +32,13 @@ pub(super) enum Known {
 /// the same.
 type Name = u64;
 
+/// What is kept of a request: its key, and the hash of receiver and text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Print {
+    name: Name,
+    message: u64,
+}
+
 /// The keys of the last [`KEYS_KEPT`] entries.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -48,26 +55,22 @@ impl Keys {
         Keys { mac, known: BTreeMap::new(), order: VecDeque::new() }
     }
 
-    fn name(&self, once: &Once<'_>) -> Name {
-        half(self.mac.hash(&[&once.sender.0.to_le_bytes(), once.key.as_bytes()]))
-    }
-
-    fn message(&self, once: &Once<'_>) -> u64 {
-        half(self.mac.hash(&[once.to.as_str().as_bytes(), once.text.as_bytes()]))
+    pub(super) fn print(&self, once: &Once<'_>) -> Print {
+        let name = self.mac.hash(&[&once.sender.0.to_le_bytes(), once.key.as_bytes()]);
+        let message = self.mac.hash(&[once.to.as_str().as_bytes(), once.text.as_bytes()]);
+        Print { name: half(name), message: half(message) }
     }
 
     /// What is remembered under the key of a request.
-    pub(super) fn find(&self, once: &Once<'_>) -> Option<Known> {
-        let (at, message) = self.known.get(&self.name(once))?;
-        let same = *message == self.message(once);
-        Some(if same { Known::Same(*at) } else { Known::Other })
+    pub(super) fn find(&self, print: Print) -> Option<Known> {
+        let (at, message) = self.known.get(&print.name)?;
+        Some(if *message == print.message { Known::Same(*at) } else { Known::Other })
     }
 
     /// Entry `index` stored the message.
-    pub(super) fn add(&mut self, index: Index, once: &Once<'_>) {
-        let name = self.name(once);
-        self.known.insert(name, (index, self.message(once)));
-        self.order.push_back((index, name));
+    pub(super) fn add(&mut self, index: Index, print: Print) {
+        self.known.insert(print.name, (index, print.message));
+        self.order.push_back((index, print.name));
     }
 
     /// Entry `index` comes: what is too old for it is forgotten.
@@ -108,42 +111,50 @@ mod tests {
         Once { sender: Index(1), key, to: UserName::parse("bob").unwrap(), text: "hi" }
     }
 
+    fn find(keys: &Keys, once: Once<'_>) -> Option<Known> {
+        keys.find(keys.print(&once))
+    }
+
+    fn add(keys: &mut Keys, index: Index, once: Once<'_>) {
+        keys.add(index, keys.print(&once));
+    }
+
     #[test]
     fn a_key_is_of_its_sender_and_of_one_message() {
         let mut keys = Keys::new(&Secret::new([1; 32]));
-        assert_eq!(keys.find(&once("k")), None);
-        keys.add(Index(5), &once("k"));
-        assert_eq!(keys.find(&once("k")), Some(Known::Same(Index(5))));
-        assert_eq!(keys.find(&once("l")), None);
-        assert_eq!(keys.find(&Once { sender: Index(2), ..once("k") }), None);
-        assert_eq!(keys.find(&Once { text: "ho", ..once("k") }), Some(Known::Other));
+        assert_eq!(find(&keys, once("k")), None);
+        add(&mut keys, Index(5), once("k"));
+        assert_eq!(find(&keys, once("k")), Some(Known::Same(Index(5))));
+        assert_eq!(find(&keys, once("l")), None);
+        assert_eq!(find(&keys, Once { sender: Index(2), ..once("k") }), None);
+        assert_eq!(find(&keys, Once { text: "ho", ..once("k") }), Some(Known::Other));
         let cyd = UserName::parse("cyd").unwrap();
-        assert_eq!(keys.find(&Once { to: cyd, ..once("k") }), Some(Known::Other));
+        assert_eq!(find(&keys, Once { to: cyd, ..once("k") }), Some(Known::Other));
     }
 
     #[test]
     fn a_key_lives_for_so_many_entries() {
         let mut keys = Keys::new(&Secret::new([1; 32]));
-        keys.add(Index(5), &once("k"));
+        add(&mut keys, Index(5), once("k"));
         keys.expire(Index(5 + KEYS_KEPT));
-        assert!(keys.find(&once("k")).is_some());
+        assert!(find(&keys, once("k")).is_some());
         keys.expire(Index(6 + KEYS_KEPT));
-        assert!(keys.find(&once("k")).is_none());
+        assert!(find(&keys, once("k")).is_none());
         assert!(keys.order.is_empty() && keys.known.is_empty());
     }
 
     #[test]
     fn a_key_that_died_may_be_used_again() {
         let mut keys = Keys::new(&Secret::new([1; 32]));
-        keys.add(Index(5), &once("k"));
-        keys.add(Index(6), &once("l"));
+        add(&mut keys, Index(5), once("k"));
+        add(&mut keys, Index(6), once("l"));
         keys.forget(Index(5));
         keys.forget(Index(7));
-        assert_eq!(keys.find(&once("k")), None);
-        assert_eq!(keys.find(&once("l")), Some(Known::Same(Index(6))));
-        keys.add(Index(9), &once("k"));
+        assert_eq!(find(&keys, once("k")), None);
+        assert_eq!(find(&keys, once("l")), Some(Known::Same(Index(6))));
+        add(&mut keys, Index(9), once("k"));
         // The first one's time ends, the second one's does not.
         keys.expire(Index(8 + KEYS_KEPT));
-        assert_eq!(keys.find(&once("k")), Some(Known::Same(Index(9))));
+        assert_eq!(find(&keys, once("k")), Some(Known::Same(Index(9))));
     }
 }

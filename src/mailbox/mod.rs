@@ -8,7 +8,7 @@ pub use change::Change;
 pub use keys::Once;
 
 use crate::names::{Index, Secret, UserName};
-use keys::{Keys, Known};
+use keys::{Keys, Known, Print};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -110,27 +110,30 @@ impl Mailboxes {
                 if self.accounts.get(&from).is_none_or(|account| account.created != sender) {
                     return Outcome::NotLoggedIn;
                 }
-                let once = key.map(|key| Once { sender, key, to, text });
-                if let Some(known) = once.and_then(|once| self.known(&once)) {
+                let print = key.map(|key| self.keys.print(&Once { sender, key, to, text }));
+                if let Some(known) = print.and_then(|print| self.outcome(to, print)) {
                     return known;
                 }
                 let Some(account) = self.accounts.get_mut(&to) else { return Outcome::NoSuchUser };
                 account.mailbox.push(index);
                 self.messages += 1;
-                let stored = Outcome::Stored(account.last());
-                if let Some(once) = once {
-                    self.keys.add(index, &once);
+                if let Some(print) = print {
+                    self.keys.add(index, print);
                 }
-                stored
+                Outcome::Stored(account.last())
             }
         }
     }
 
     /// What came of an earlier request with the same key, if that is remembered.
     pub fn known(&self, once: &Once<'_>) -> Option<Outcome> {
-        match self.keys.find(once)? {
+        self.outcome(once.to, self.keys.print(once))
+    }
+
+    fn outcome(&self, to: UserName, print: Print) -> Option<Outcome> {
+        match self.keys.find(print)? {
             Known::Other => Some(Outcome::KeyReused),
-            Known::Same(at) => self.accounts.get(&once.to)?.number(at).map(Outcome::Stored),
+            Known::Same(at) => self.accounts.get(&to)?.number(at).map(Outcome::Stored),
         }
     }
 

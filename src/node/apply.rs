@@ -1,6 +1,6 @@
 //! Answered entries become state, and answers to those who wait for them.
 
-use super::requests::{exists, key_reused, no_such_user, wrong_password};
+use super::requests::{exists, no_such_user, wrong_password};
 use super::session::{Step, Task, write_unknown};
 use super::{Context, Fatal, Node, Pending};
 use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
@@ -131,7 +131,7 @@ impl Node {
     }
 }
 
-fn write_outcome(out: &mut Vec<u8>, change: &Change<'_>, outcome: Outcome) {
+pub(super) fn write_outcome(out: &mut Vec<u8>, change: &Change<'_>, outcome: Outcome) {
     match (outcome, change) {
         (Outcome::Done, Change::Create { user, .. }) => protocol::ok(out, user),
         (Outcome::Done, _) => protocol::ok(out, ""),
@@ -141,7 +141,9 @@ fn write_outcome(out: &mut Vec<u8>, change: &Change<'_>, outcome: Outcome) {
         (Outcome::NotLoggedIn, _) => {
             protocol::error(out, Code::NotLoggedIn, "this account is no more");
         }
-        (Outcome::KeyReused, _) => key_reused(out),
+        (Outcome::KeyReused, _) => {
+            protocol::error(out, Code::KeyReused, "this key has stored another message");
+        }
         (Outcome::WrongPassword | Outcome::Exists | Outcome::NoSuchUser, _) => wrong_password(out),
     }
 }

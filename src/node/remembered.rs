@@ -1,8 +1,8 @@
 //! Passwords that were verified, remembered in memory on all servers: who logs in again, also
 //! after a failover, waits for no Argon2id, and a wrong guess costs next to nothing.
 //!
-//! What is kept is a keyed hash, useless without the group's secret, and
-//! bound to the name and to the entry that set the password. Nothing of it is ever on disk.
+//! What is kept is a keyed hash, useless without the group's secret, and bound to the name and to
+//! the entry that set the password. Nothing of it is ever on disk.
 
 use crate::limits::PROOFS_PER_PIECE;
 use crate::mac::{Hash, MacKey};

@@ -1,9 +1,10 @@
 //! Lines in, answers out.
 
+use super::apply::write_outcome;
 use super::session::{Checked, Login, Slot, Step, Task};
 use super::{Context, Hashed, Job, Node, Output, Pending};
 use crate::limits::{HASHES_MAX, UNANSWERED_BYTES_MAX};
-use crate::mailbox::{Change, Once, Outcome};
+use crate::mailbox::{Change, Once};
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
 use crate::protocol::{self, Code, Command, Right};
@@ -131,13 +132,13 @@ impl Node {
         text: &str,
         out: &mut Output,
     ) {
-        let login = self.sessions.get(&id).and_then(|session| session.login);
-        if let (Some(login), Some(key)) = (login, key)
-            && let Some(outcome) =
-                self.mailboxes.known(&Once { sender: login.created, key, to, text })
-        {
-            // A remembered key is answered before any other refusal.
-            return self.answer(id, |out| write_repeat(out, outcome));
+        let Some(login) = self.sessions.get(&id).and_then(|session| session.login) else { return };
+        let (from, sender) = (login.user, login.created);
+        // A remembered key is answered before any other refusal.
+        let known = key.and_then(|key| self.mailboxes.known(&Once { sender, key, to, text }));
+        if let Some(outcome) = known {
+            let change = Change::Message { to, from, sender, key, text };
+            return self.answer(id, |out| write_outcome(out, &change, outcome));
         }
         if self.mailboxes.account(to).is_none() {
             // Whether there is no such user is a read; what follows waits, to keep its order.
@@ -358,8 +359,13 @@ impl Node {
         let account = self.mailboxes.account(user);
         let set = account.map_or(Index::ZERO, |account| account.password_set);
         let last = account.map_or(0, crate::mailbox::Account::last);
-        if let Some(right) = self.remembered.verify(user, set, task.password()) {
-            return self.on_checked(world, id, Checked { user, task, set, last }, right, out);
+        match self.remembered.verify(user, set, task.password()) {
+            None => {}
+            Some(false) => return self.on_wrong_password(world.now, id, user),
+            Some(true) => {
+                let checked = Checked { user, task, set, last };
+                return self.on_right_password(world, id, checked, out);
+            }
         }
         let against = account.map_or(NOBODY, |account| &account.hash).to_owned();
         let job = Job { session: id, password: task.password().to_owned(), against: Some(against) };
@@ -376,7 +382,7 @@ impl Node {
         true
     }
 
-    /// Goes on with a task whose password was found right or wrong.
+    /// Goes on with a task whose password was hashed and compared.
     fn on_checked(
         &mut self,
         world: &Context<'_>,
@@ -390,17 +396,22 @@ impl Node {
         if self.refuses_attempt(world.now, id, user) {
             return;
         }
+        if !right {
+            return self.on_wrong_password(world.now, id, user);
+        }
         // It may have changed while the password was checked.
-        let account = self.mailboxes.account(user);
-        let same = account.is_some_and(|account| account.password_set == set);
-        if right && same {
-            self.remembered.add(user, set, checked.task.password());
-            return self.on_right_password(world, id, checked, out);
+        if self.mailboxes.account(user).is_none_or(|account| account.password_set != set) {
+            return self.finish(world.now, id, wrong_password);
         }
-        if let Some(session) = self.sessions.get(&id).filter(|_| !right) {
-            self.attempts.note(session.from, user, world.now);
+        self.remembered.add(user, set, checked.task.password());
+        self.on_right_password(world, id, checked, out);
+    }
+
+    fn on_wrong_password(&mut self, now: Moment, id: SessionId, user: UserName) {
+        if let Some(session) = self.sessions.get(&id) {
+            self.attempts.note(session.from, user, now);
         }
-        self.finish(world.now, id, wrong_password);
+        self.finish(now, id, wrong_password);
     }
 
     fn hash(&mut self, now: Moment, job: Job, step: Step, out: &mut Output) {
@@ -532,18 +543,6 @@ fn task(command: Command<'_>) -> Task {
             unreachable!("taken at once, without a task")
         }
     }
-}
-
-/// What a request with a remembered key is told.
-fn write_repeat(out: &mut Vec<u8>, outcome: Outcome) {
-    match outcome {
-        Outcome::Stored(n) => protocol::ok(out, n),
-        _ => key_reused(out),
-    }
-}
-
-pub(super) fn key_reused(out: &mut Vec<u8>) {
-    protocol::error(out, Code::KeyReused, "this key has stored another message");
 }
 
 pub(super) fn exists(out: &mut Vec<u8>, user: UserName) {
