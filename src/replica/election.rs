@@ -15,19 +15,12 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) struct Candidacy {
     /// Votes, not promises of them.
-    real: bool,
+    pub(super) real: bool,
     /// The term to be elected in.
     term: Term,
     began: Moment,
     granted: Vec<Member>,
     refused: Vec<Member>,
-}
-
-#[cfg(test)]
-impl Candidacy {
-    pub(super) fn is_real(&self) -> bool {
-        self.real
-    }
 }
 
 /// What a server remembers between its candidacies.

@@ -3,7 +3,6 @@
 //! a lost message.
 
 use postern_tools::sim::{Outcome, Sabotage, Trial, try_seed};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 fn finding_of(sabotage: Sabotage, seeds: u64) -> String {
     // What is found on purpose need not be printed.
@@ -26,15 +25,11 @@ fn the_same_seed_tells_the_same_story_to_the_byte() {
 #[test]
 fn bad_days_end_well() {
     let seeds = std::env::var("POSTERN_SEEDS").map_or(24, |n| n.parse().expect("a number"));
-    let next = AtomicU64::new(1);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed > seeds {
-                        return;
-                    }
+        for first in 1..=cores as u64 {
+            scope.spawn(move || {
+                for seed in (first..=seeds).step_by(cores) {
                     let finding = try_seed(&Trial::new(seed)).finding;
                     assert_eq!(finding, None, "seed {seed}");
                 }

@@ -201,7 +201,7 @@ fn votes_are_enough_when_members_under_their_disks_are_a_majority_and_ones_own_i
         candidate.count_votes(world.now, WallTime(0), &mut out);
         match &candidate.role {
             Role::Primary(_) => "leads",
-            Role::Candidate(now) if now.is_real() == real => "waits",
+            Role::Candidate(now) if now.real == real => "waits",
             Role::Candidate(_) => "asks for votes",
             Role::Follower(_) => "lost",
         }
@@ -308,7 +308,7 @@ fn only_a_follower_that_could_win_stands() {
         let before = replica.decisions;
         replica.stand(world.now, &mut Out::default());
         assert!(before == replica.decisions || matches!(replica.role, Role::Candidate(_)));
-        matches!(&replica.role, Role::Candidate(candidacy) if !candidacy.is_real())
+        matches!(&replica.role, Role::Candidate(candidacy) if !candidacy.real)
     };
     assert!(stands(&|_| ()));
     assert!(!stands(&|r| r.stopping = Some(world.now)));

@@ -127,18 +127,21 @@ impl World {
                 true
             }
             Kind::Flip | Kind::Wipe | Kind::RollBack => self.destroy(n, fault.kind, &mut rng),
-            Kind::Misconfigure => {
-                self.servers[n].misconfigured = true;
-                let killed = self.kill(n, &mut rng, false);
-                self.start_in(n, 10_000);
-                killed
-            }
+            Kind::Misconfigure => self.configure(n, true, &mut rng),
             Kind::Misdial => {
                 let third = 3 - fault.server - fault.other;
                 self.servers[n].misdials = Some((fault.other, third));
                 self.reset(n, other)
             }
         }
+    }
+
+    /// Starts a server again with a wrong config file, or with the right one.
+    fn configure(&mut self, n: usize, wrong: bool, rng: &mut Rng) -> bool {
+        self.servers[n].misconfigured = wrong;
+        let killed = self.kill(n, rng, false);
+        self.start_in(n, 10_000);
+        killed
     }
 
     fn each_way(&mut self, fault: &Fault, change: impl Fn(&mut Way)) {
@@ -186,11 +189,7 @@ impl World {
             Kind::AllDown => (0..3).for_each(|n| self.power_on(n)),
             Kind::Rate => drop(self.set_rate(n, 1000)),
             Kind::SlowSync => self.servers[n].slow_sync_us = 0,
-            Kind::Misconfigure => {
-                self.servers[n].misconfigured = false;
-                self.kill(n, &mut rng, false);
-                self.start_in(n, 10_000);
-            }
+            Kind::Misconfigure => drop(self.configure(n, false, &mut rng)),
             Kind::Misdial => self.servers[n].misdials = None,
             Kind::SyncFails => {
                 self.servers[n].disk.fail(|failures| failures.sync_after = None);
