@@ -53,8 +53,10 @@ pub const REQUESTS_MAX: usize = 64;
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// Changes that were taken and are not yet answered, of all clients together, in bytes.
 pub const UNANSWERED_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Password hashes that wait or are being computed.
+/// Passwords that wait to be hashed.
 pub const HASHES_MAX: usize = 256;
+/// Passwords that the thread that hashes has; the second, so that it never waits for the loop.
+pub const HASHES_AT_WORK: usize = 2;
 /// Remembered passwords that one server tells another at a time.
 pub const PROOFS_PER_PIECE: usize = 2048;
 /// Wrong passwords are counted for so long.

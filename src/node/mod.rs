@@ -3,11 +3,12 @@
 //!
 //! `requests` takes lines and answers them, `apply` turns answered entries into state and
 //! answers, `deliver` moves messages to readers, `remembered` and `attempts` know which passwords
-//! were right and wrong, `status` says how things are.
+//! were right and wrong, `hashes` which are to be hashed, `status` says how things are.
 
 mod apply;
 mod attempts;
 mod deliver;
+mod hashes;
 mod remembered;
 mod requests;
 mod session;
@@ -21,6 +22,7 @@ use crate::names::{Index, LinkId, Origin, Secret, ServerId, SessionId, Term, Use
 use crate::protocol::{self, Code};
 use crate::replica::{Event, LogReader, Out, Packet, Replica, Standpoint};
 use attempts::Attempts;
+use hashes::Hashes;
 use remembered::Remembered;
 #[cfg(test)]
 pub(crate) use requests::NOBODY;
@@ -174,8 +176,7 @@ pub struct Node {
     touched: Vec<SessionId>,
     /// Sessions with messages to move.
     moving: Vec<SessionId>,
-    /// Password jobs that are not done.
-    jobs: usize,
+    hashes: Hashes,
     remembered: Remembered,
     /// The lineage in which they were: entries of another one are others.
     lineage: u16,
@@ -211,7 +212,7 @@ impl Node {
             deadlines: BTreeSet::new(),
             touched: Vec::new(),
             moving: Vec::new(),
-            jobs: 0,
+            hashes: Hashes::default(),
             stopping: None,
             given_up: false,
             handing_over: false,
@@ -411,8 +412,9 @@ impl Node {
     fn remove(&mut self, id: SessionId) {
         self.set_deadline(id, None);
         self.log_out(id);
-        let gone = self.sessions.remove(&id);
-        if gone.is_some_and(|session| matches!(session.step, Step::Reading(_))) {
+        let Some(gone) = self.sessions.remove(&id) else { return };
+        self.hashes.forget(gone.from, id);
+        if matches!(gone.step, Step::Reading(_)) {
             self.reads.retain(|(_, reader)| *reader != id);
         }
     }

@@ -3,7 +3,7 @@
 use super::apply::write_outcome;
 use super::session::{Checked, Login, Slot, Step, Task};
 use super::{Context, Hashed, Job, Node, Output, Pending};
-use crate::limits::{HASHES_MAX, UNANSWERED_BYTES_MAX};
+use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::mailbox::{Change, Once};
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
@@ -415,16 +415,13 @@ impl Node {
     }
 
     fn hash(&mut self, now: Moment, job: Job, step: Step, out: &mut Output) {
-        let id = job.session;
-        if self.jobs >= HASHES_MAX {
+        let Some(session) = self.sessions.get_mut(&job.session) else { return };
+        session.step = step;
+        if let Some(refused) = self.hashes.push(session.from, job) {
             let words = "too many logins wait; try again";
-            return self.finish(now, id, |out| protocol::error(out, Code::Busy, words));
+            self.finish(now, refused, |out| protocol::error(out, Code::Busy, words));
         }
-        self.jobs += 1;
-        out.jobs.push(job);
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.step = step;
-        }
+        out.jobs.extend(self.hashes.next());
     }
 
     pub(super) fn on_hashed(
@@ -434,7 +431,8 @@ impl Node {
         hashed: Hashed,
         out: &mut Output,
     ) {
-        self.jobs -= 1;
+        self.hashes.on_done();
+        out.jobs.extend(self.hashes.next());
         let Some(session) = self.sessions.get_mut(&id) else { return };
         match (std::mem::take(&mut session.step), hashed) {
             (Step::Checking(checked), Hashed::Checked(right)) => {

@@ -1,6 +1,7 @@
 //! One node, alone, on a log in memory: what clients are told, line by line, without a socket.
 
 use super::*;
+use crate::mailbox::Change;
 use crate::names::{DiskId, GroupId, Incarnation, Member, ProcessId, Vote};
 use crate::record::{self, Record};
 use crate::replica::{self, Effect, Mark, Shape, Shared, Takeover};
@@ -126,7 +127,7 @@ impl World {
     /// Turns until nothing is left to do, passwords hashed in no time.
     fn turn(&mut self) {
         for _ in 0..20 {
-            for job in std::mem::take(&mut self.jobs) {
+            while let Some(job) = self.jobs.pop() {
                 self.hashed += 1;
                 let hashed = match job.against {
                     None => Hashed::Made(format!("hash of {}", job.password)),
@@ -227,7 +228,7 @@ fn a_session_that_ends_while_it_waits_harms_nobody() {
     }
     world.tell(Input::Gone(BOB));
     world.turn();
-    assert_eq!(world.node.jobs, 0);
+    assert!(world.node.hashes.is_empty());
     assert!(world.node.sessions.is_empty() && world.node.online.is_empty());
     assert_eq!(world.node.mailboxes.messages(), 1, "a request that was taken is carried out");
 }
@@ -335,6 +336,62 @@ fn guesses_that_are_under_way_together_are_counted_together() {
     let said: Vec<String> = guessers.iter().map(|session| world.said(*session)).collect();
     let count = |code: &str| said.iter().filter(|said| said.contains(code)).count();
     assert_eq!((count("wrong-password"), count("too-many-attempts")), (5, 25), "{said:?}");
+}
+
+#[test]
+fn one_address_does_not_keep_the_others_from_logging_in() {
+    let mut world = World::new();
+    let there = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    let greedy: Vec<SessionId> = (200..600).map(SessionId).collect();
+    for session in &greedy {
+        world.tell(Input::Opened(*session, there.into()));
+        let line = format!("CREATE user{} correct-horse", session.0);
+        world.tell(Input::Line(*session, line.as_bytes()));
+    }
+    // Their reads are confirmed; two jobs are at work, and those over the bound are refused.
+    world.tell(Input::Replica(Event::Tick));
+    assert_eq!(world.jobs.len(), crate::limits::HASHES_AT_WORK);
+    let refused =
+        |world: &mut World, session: &SessionId| world.said(*session).starts_with("ERR busy ");
+    let count = greedy.iter().filter(|session| refused(&mut world, session)).count();
+    assert_eq!(count, greedy.len() - crate::limits::HASHES_MAX - crate::limits::HASHES_AT_WORK);
+
+    let modest = SessionId(900);
+    world.tell(Input::Opened(modest, HERE.into()));
+    world.tell(Input::Line(modest, b"CREATE modest correct-horse"));
+    world.tell(Input::Replica(Event::Tick));
+    for _ in 0..=crate::limits::HASHES_AT_WORK {
+        let job = world.jobs.remove(0);
+        let made = Hashed::Made(format!("hash of {}", job.password));
+        world.tell(Input::Hashed(job.session, made));
+    }
+    world.turn();
+    assert_eq!(world.said(modest), "OK modest\n");
+}
+
+#[test]
+fn a_long_list_is_shown_in_bounded_pieces() {
+    let mut world = World::new();
+    let accounts = 100_000;
+    for n in 0..accounts {
+        let user = UserName::parse(&format!("user{n}")).unwrap();
+        world.node.mailboxes.apply(world.node.applied, &Change::Create { user, hash: "-" });
+    }
+    world.tell(Input::Line(ANN, b"LIST user*"));
+    assert!(!world.node.wants_line(ANN), "the requests behind it wait");
+    let (mut said, mut turns) = (String::new(), 0);
+    while !said.contains("OK ") {
+        world.tell(Input::Replica(Event::Tick));
+        let held = world.node.output(ANN).unwrap().len();
+        assert!(held < OUTPUT_BYTES_MAX + 64, "{held}");
+        said += &world.said(ANN);
+        turns += 1;
+    }
+    // A socket that took something is one more occasion in each of them.
+    assert!(turns >= accounts / (2 * crate::limits::LISTED_PER_TURN), "{turns} turns");
+    let mut lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.pop(), Some("OK 100000"));
+    assert!(lines.is_sorted() && lines.len() == accounts);
 }
 
 #[test]
