@@ -10,8 +10,10 @@
 //! * [`store`]: the log on disk, the only code that names files;
 //! * [`node`]: joins the pure rooms into one server; [`meter`] counts its latencies;
 //! * [`server`]: sockets, the disk, the clock, the thread that hashes passwords;
+//! * [`client`]: follows the primary, for commands and for other programs;
 //! * [`settings`], [`options`] and [`commands`]: what a person types and writes.
 
+pub mod client;
 pub mod commands;
 pub mod limits;
 pub mod mac;

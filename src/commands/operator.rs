@@ -1,5 +1,6 @@
 //! How commands reach servers as an operator: over a link, by the group's secret.
 
+use crate::client;
 use crate::server::call::Call;
 use crate::settings::Settings;
 use std::io::{self, ErrorKind};
@@ -23,11 +24,7 @@ pub(super) fn call(settings: &Settings, slot: usize) -> io::Result<Call> {
 
 /// Connects to who listens at an address, whoever that is.
 pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    if stream.local_addr()? == stream.peer_addr()? {
-        // A port that is free may be taken by the call itself: nobody listens there.
-        return Err(ErrorKind::ConnectionRefused.into());
-    }
+    let stream = client::dial(address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)

@@ -43,9 +43,29 @@ pub enum Code {
     UnknownOutcome,
 }
 
-impl Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Code {
+    const ALL: [Code; 17] = [
+        Code::BadCommand,
+        Code::BadArgument,
+        Code::BadText,
+        Code::TooLong,
+        Code::NotLoggedIn,
+        Code::AlreadyLoggedIn,
+        Code::Exists,
+        Code::NoSuchUser,
+        Code::WrongPassword,
+        Code::KeyReused,
+        Code::TooManyAttempts,
+        Code::NotReady,
+        Code::NotPrimary,
+        Code::TooFewCopies,
+        Code::NoSpace,
+        Code::Busy,
+        Code::UnknownOutcome,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
             Code::BadCommand => "bad-command",
             Code::BadArgument => "bad-argument",
             Code::BadText => "bad-text",
@@ -63,7 +83,18 @@ impl Display for Code {
             Code::NoSpace => "no-space",
             Code::Busy => "busy",
             Code::UnknownOutcome => "unknown-outcome",
-        })
+        }
+    }
+
+    /// The code of this name, if there is one.
+    pub fn named(name: &str) -> Option<Code> {
+        Code::ALL.into_iter().find(|code| code.name() == name)
+    }
+}
+
+impl Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -104,6 +135,14 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn codes_are_found_by_their_names() {
+        assert!(Code::ALL.into_iter().all(|code| Code::named(&code.to_string()) == Some(code)));
+        let last = Code::ALL[Code::ALL.len() - 1] as usize;
+        assert_eq!(last + 1, Code::ALL.len(), "all of them");
+        assert_eq!(Code::named("no-such-code"), None);
     }
 
     #[test]

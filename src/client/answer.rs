@@ -1,0 +1,87 @@
+//! The lines of a server, read.
+
+use super::Message;
+
+/// What a server refuses, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code: the contract (`no-such-user`, `busy`, …).
+    pub code: String,
+    /// Words for a person.
+    pub words: String,
+}
+
+/// One line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line<'a> {
+    /// The end of a good answer.
+    Ok(&'a str),
+    /// The end of another one.
+    Err(Refusal),
+    /// A message, as part of an answer or unasked.
+    Message(Message),
+    /// The server says something about the connection.
+    Note(&'a str),
+    /// A line of data before the end of an answer.
+    Data(&'a str),
+}
+
+/// Reads a line without its end; `None` when it is none of a server.
+pub(super) fn read(line: &str) -> Option<Line<'_>> {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    match word {
+        "OK" => Some(Line::Ok(rest)),
+        "ERR" => {
+            let (code, words) = rest.split_once(' ').unwrap_or((rest, ""));
+            (!code.is_empty())
+                .then(|| Line::Err(Refusal { code: code.to_owned(), words: words.to_owned() }))
+        }
+        "NOTE" => Some(Line::Note(rest)),
+        "STAT" | "USER" | "HELP" => Some(Line::Data(rest)),
+        "MSG" => {
+            let mut parts = rest.splitn(4, ' ');
+            let mut part = || parts.next().filter(|part| !part.is_empty());
+            let number = part()?.parse().ok().filter(|number| *number > 0)?;
+            let (time, from) = (part()?.to_owned(), part()?.to_owned());
+            let text = part()?.to_owned();
+            Some(Line::Message(Message { number, time, from, text }))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let refusal = |code: &str, words: &str| {
+            Some(Line::Err(Refusal { code: code.to_owned(), words: words.to_owned() }))
+        };
+        let table = [
+            ("OK", Some(Line::Ok(""))),
+            ("OK ann 7", Some(Line::Ok("ann 7"))),
+            ("ERR busy try again", refusal("busy", "try again")),
+            ("ERR busy", refusal("busy", "")),
+            ("ERR", None),
+            ("NOTE stopping bye", Some(Line::Note("stopping bye"))),
+            ("STAT role primary", Some(Line::Data("role primary"))),
+            ("USER ann online", Some(Line::Data("ann online"))),
+            ("MSG 0 2026-11-23T11:58:03.120Z bob hi", None),
+            ("MSG 1 2026-11-23T11:58:03.120Z bob", None),
+            ("MSG x 2026-11-23T11:58:03.120Z bob hi", None),
+            ("HTTP/1.1 400 Bad Request", None),
+            ("", None),
+        ];
+        for (line, expected) in table {
+            assert_eq!(read(line), expected, "{line}");
+        }
+        let Some(Line::Message(message)) = read("MSG 7 2026-11-23T11:58:03.120Z bob  two  spaces ")
+        else {
+            panic!("a message");
+        };
+        assert_eq!((message.number, &message.from[..]), (7, "bob"));
+        assert_eq!(message.text, " two  spaces ");
+    }
+}

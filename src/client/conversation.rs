@@ -1,0 +1,489 @@
+//! What a client says to servers, and what it makes of their lines: pure, so that it can be tested
+//! without sockets.
+//!
+//! A conversation outlives its connections. On each it asks for the `STATUS`, logs in behind the
+//! last message that it has, and repeats what was not answered, with the keys that it had.
+
+use super::answer::{self, Line, Refusal};
+use super::{Account, Error, Event, Message, Ticket};
+use crate::limits::KEYS_KEPT;
+use crate::moment::Moment;
+use crate::protocol::{After, Code};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Messages that are sent and not answered, at most: more than a server takes at a time, so that
+/// it never waits for us.
+pub(super) const UNANSWERED_MAX: usize = 256;
+/// Events that are kept for the caller; messages beyond them are asked for again.
+const EVENTS_MAX: usize = 4096;
+/// Messages asked for at a time when some were not kept.
+const REFILL: usize = 1024;
+/// A key is not trusted longer than this: half of what servers remember, since more entries come
+/// while we look.
+const KEYS_TRUSTED: u64 = KEYS_KEPT / 2;
+/// The index is asked for again before a message when it was heard so long ago.
+const INDEX_TIME: Duration = Duration::from_secs(1);
+
+/// What a server says of itself, by key.
+pub(super) type Status = BTreeMap<String, String>;
+
+/// Why a conversation can't go on here.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// On this connection; who was named as the primary.
+    Here { why: String, named: Option<String> },
+    /// Nowhere.
+    Ever(Error),
+}
+
+/// A request on this connection whose answer is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Status,
+    Create,
+    Login,
+    Message,
+    Log,
+    Question,
+}
+
+/// A message on its way.
+#[derive(Debug)]
+struct Sending {
+    ticket: Ticket,
+    request: Vec<u8>,
+    /// The connection on which it was first sent, and an index of the log from before that.
+    first: Option<(u64, u64)>,
+}
+
+/// A request of the caller that is no message.
+#[derive(Debug)]
+struct Question {
+    request: String,
+    /// It may be asked again when its answer was lost.
+    repeatable: bool,
+    data: Vec<String>,
+    answer: Option<Answer>,
+}
+
+/// What came of a question.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The lines of data.
+    Ok(Vec<String>),
+    Refused(Refusal),
+    /// The connection was lost before the answer came.
+    Unknown,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    account: Account,
+    /// What all keys begin with: the sender's own, and never the same again.
+    prefix: String,
+    tickets: u64,
+    /// The connections so far, and to whom the last one was made.
+    connection: u64,
+    server: String,
+    logged_in: bool,
+    asked: VecDeque<Asked>,
+    unanswered: VecDeque<Sending>,
+    /// How many of them were sent on this connection.
+    sent: usize,
+    question: Option<Question>,
+    /// The number of the last message that was handed on; not known before the first answer when
+    /// the account does not say it.
+    seen: Option<u64>,
+    /// The number of the last message that came.
+    came: u64,
+    /// An index of the log that was reached, and when it was asked for last.
+    index: u64,
+    index_asked: Option<Moment>,
+    status: Status,
+    said: Status,
+    events: VecDeque<Event>,
+    /// What is to be sent on this connection.
+    pub(super) out: Vec<u8>,
+}
+
+impl Conversation {
+    /// Of an account, with keys that begin so.
+    pub(super) fn new(account: Account, prefix: String) -> Conversation {
+        let seen = match account.after {
+            After::Number(n) => Some(n),
+            After::End | After::Last(_) => None,
+        };
+        Conversation {
+            account,
+            prefix,
+            tickets: 0,
+            connection: 0,
+            server: String::new(),
+            logged_in: false,
+            asked: VecDeque::new(),
+            unanswered: VecDeque::new(),
+            sent: 0,
+            question: None,
+            seen,
+            came: seen.unwrap_or(0),
+            index: 0,
+            index_asked: None,
+            status: Status::new(),
+            said: Status::new(),
+            events: VecDeque::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// Begins on a new connection to a server.
+    pub(super) fn begin(&mut self, now: Moment, server: &str) {
+        self.connection += 1;
+        server.clone_into(&mut self.server);
+        self.ask_status(now);
+    }
+
+    /// The connection is lost.
+    pub(super) fn on_lost(&mut self, why: &str) {
+        let asked = self.asked.contains(&Asked::Question);
+        if let Some(question) = self.question.as_mut().filter(|_| asked) {
+            question.data.clear();
+            if !question.repeatable {
+                question.answer = Some(Answer::Unknown);
+            }
+        }
+        if std::mem::take(&mut self.logged_in) {
+            self.tell(Event::Lost { server: self.server.clone(), why: why.to_owned() });
+        }
+        self.asked.clear();
+        self.sent = 0;
+        self.out.clear();
+        self.status.clear();
+    }
+
+    /// Takes a message to send.
+    pub(super) fn submit(&mut self, now: Moment, to: &str, text: &str) -> Result<Ticket, Refusal> {
+        let ticket = Ticket(self.tickets + 1);
+        let request = format!("ONCE {}-{} {to} {text}", self.prefix, ticket.0);
+        check(&[to], &request)?;
+        self.tickets += 1;
+        let request = format!("{request}\n").into_bytes();
+        self.unanswered.push_back(Sending { ticket, request, first: None });
+        self.send_messages(now);
+        Ok(ticket)
+    }
+
+    /// Takes a question; there is one at a time.
+    pub(super) fn ask(
+        &mut self,
+        command: &str,
+        words: &[&str],
+        repeatable: bool,
+    ) -> Result<(), Refusal> {
+        let request = format!("{command} {}", words.join(" "));
+        check(words, &request)?;
+        self.question = Some(Question { request, repeatable, data: Vec::new(), answer: None });
+        self.send_question();
+        Ok(())
+    }
+
+    /// The answer to the question, once.
+    pub(super) fn take_answer(&mut self) -> Option<Answer> {
+        let answer = self.question.as_mut()?.answer.take()?;
+        self.question = None;
+        Some(answer)
+    }
+
+    /// The next event for the caller.
+    pub(super) fn take_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// What became of a message, out of its turn.
+    pub(super) fn take_outcome(&mut self, of: Ticket) -> Option<Event> {
+        let at = self.events.iter().position(|event| event.ticket() == Some(of))?;
+        self.events.remove(at)
+    }
+
+    /// How many messages are sent and not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// Whether an answer is awaited on this connection.
+    pub(super) fn awaits(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Whether a password may have to be hashed before it comes.
+    pub(super) fn awaits_password(&self) -> bool {
+        matches!(self.asked.front(), Some(Asked::Login | Asked::Create | Asked::Question))
+    }
+
+    pub(super) fn is_logged_in(&self) -> bool {
+        self.logged_in
+    }
+
+    /// What the server last said of itself.
+    pub(super) fn said(&self) -> &Status {
+        &self.said
+    }
+
+    /// Asks how the server is.
+    pub(super) fn ask_status(&mut self, now: Moment) {
+        if !self.asked.contains(&Asked::Status) {
+            self.index_asked = Some(now);
+            self.write(Asked::Status, b"STATUS\n");
+        }
+    }
+
+    /// Asks for messages that came and were not kept, when there is room for them.
+    pub(super) fn refill(&mut self) {
+        let behind = self.seen.filter(|seen| *seen < self.came);
+        if let Some(seen) = behind
+            && self.logged_in
+            && self.events.is_empty()
+            && !self.asked.contains(&Asked::Log)
+        {
+            self.write(Asked::Log, format!("LOG {seen} {REFILL}\n").as_bytes());
+        }
+    }
+
+    /// Logs in with another password from now on.
+    pub(super) fn on_password_changed(&mut self, new: &str) {
+        new.clone_into(&mut self.account.password);
+    }
+
+    /// Takes in a line.
+    pub(super) fn on_line(&mut self, now: Moment, line: &str) -> Result<(), Stop> {
+        match answer::read(line) {
+            Some(Line::Message(message)) => self.on_message(message),
+            Some(Line::Data(data)) => self.on_data(data),
+            Some(Line::Ok(words)) => self.on_ok(now, words),
+            Some(Line::Err(why)) => self.on_err(why),
+            // The server closes behind it.
+            Some(Line::Note(why)) => Err(here(why)),
+            None => Err(here("it does not speak as a postern server does")),
+        }
+    }
+
+    fn on_message(&mut self, message: Message) -> Result<(), Stop> {
+        let number = message.number;
+        let next = self.seen.map(|seen| seen + 1);
+        let came = self.came;
+        self.came = came.max(number);
+        if next.is_some_and(|next| number < next) {
+            return Ok(());
+        }
+        if next.is_none_or(|next| number == next) {
+            if self.events.len() < EVENTS_MAX {
+                self.seen = Some(number);
+                self.events.push_back(Event::Message(message));
+            } else if next.is_none() {
+                self.seen = Some(number - 1);
+            }
+            return Ok(());
+        }
+        if number <= came + 1 {
+            return Ok(());
+        }
+        Err(Stop::Ever(Error::Gap { missing: came + 1, came: number }))
+    }
+
+    fn on_data(&mut self, data: &str) -> Result<(), Stop> {
+        match (self.asked.front(), &mut self.question) {
+            (Some(Asked::Status), _) => {
+                let (key, value) = data.split_once(' ').unwrap_or((data, ""));
+                self.status.insert(key.to_owned(), value.to_owned());
+            }
+            (Some(Asked::Question), Some(question)) => question.data.push(data.to_owned()),
+            _ => return Err(here("it sent what nobody asked for")),
+        }
+        Ok(())
+    }
+
+    fn on_ok(&mut self, now: Moment, words: &str) -> Result<(), Stop> {
+        let nonsense = || here("it gave a wrong answer");
+        let number = |words: &str| words.parse::<u64>().map_err(|_| nonsense());
+        match self.asked.pop_front().ok_or_else(nonsense)? {
+            Asked::Status => self.on_status(now),
+            Asked::Create => self.log_in(),
+            Asked::Login => {
+                let last = number(words.split(' ').nth(1).unwrap_or(""))?;
+                self.on_logged_in(now, last);
+            }
+            Asked::Log => {}
+            Asked::Message => {
+                let number = number(words)?;
+                let ticket = self.settle().ok_or_else(nonsense)?;
+                self.events.push_back(Event::Stored { ticket, number });
+            }
+            Asked::Question => {
+                if let Some(question) = &mut self.question {
+                    question.answer = Some(Answer::Ok(std::mem::take(&mut question.data)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_err(&mut self, why: Refusal) -> Result<(), Stop> {
+        let nonsense = || here("it gave a wrong answer");
+        let code = Code::named(&why.code);
+        if let Some(Code::NotPrimary) = code {
+            let named = why.words.split(' ').next().filter(|named| *named != "-");
+            return Err(Stop::Here { why: why.words.clone(), named: named.map(str::to_owned) });
+        }
+        // Of a change: what it was asked with its key is asked again.
+        if let Some(Code::UnknownOutcome | Code::NotReady) = code {
+            return Err(Stop::Here { why: why.words, named: None });
+        }
+        // A connection that is not let in is told so unasked.
+        let was_asked = self.asked.pop_front();
+        match (was_asked, code) {
+            (None | Some(Asked::Status | Asked::Log), _)
+            | (Some(Asked::Login | Asked::Create), Some(Code::Busy)) => Err(here(&why.words)),
+            (Some(Asked::Login), Some(Code::WrongPassword)) if self.account.create => {
+                // Once: after that it is there, or its password is another one.
+                self.account.create = false;
+                let Account { user, password, .. } = &self.account;
+                let request = format!("CREATE {user} {password}\n");
+                self.write(Asked::Create, request.as_bytes());
+                Ok(())
+            }
+            // Somebody guesses at this account from here: that passes.
+            (Some(Asked::Login), Some(Code::TooManyAttempts)) if self.account.was_good => {
+                Err(here(&why.words))
+            }
+            (Some(Asked::Login | Asked::Create), _) => Err(Stop::Ever(Error::Refused(why))),
+            (Some(Asked::Message), _) => {
+                let ticket = self.settle().ok_or_else(nonsense)?;
+                self.events.push_back(Event::Refused { ticket, why });
+                Ok(())
+            }
+            (Some(Asked::Question), _) => {
+                if let Some(question) = &mut self.question {
+                    question.answer = Some(Answer::Refused(why));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the message that was answered from those that are not.
+    fn settle(&mut self) -> Option<Ticket> {
+        self.sent = self.sent.checked_sub(1)?;
+        self.unanswered.pop_front().map(|sending| sending.ticket)
+    }
+
+    fn on_status(&mut self, now: Moment) {
+        self.said = std::mem::take(&mut self.status);
+        let index = self.said.get("last_index").and_then(|index| index.parse().ok());
+        self.index = index.unwrap_or(self.index);
+        // What is unanswered on this connection was sent behind this request.
+        for sending in self.unanswered.iter_mut().take(self.sent) {
+            if let Some((connection, index)) = &mut sending.first
+                && *connection == self.connection
+            {
+                *index = self.index;
+            }
+        }
+        if !self.logged_in && !self.asked.contains(&Asked::Login) {
+            self.give_up_old_keys();
+            self.log_in();
+            self.send_messages(now);
+        }
+    }
+
+    /// Messages whose keys may be forgotten can't be repeated: nobody can say what became of them.
+    fn give_up_old_keys(&mut self) {
+        let index = self.index;
+        self.unanswered.retain(|sending| {
+            let old = sending.first.is_some_and(|(_, at)| index.saturating_sub(at) > KEYS_TRUSTED);
+            if old {
+                self.events.push_back(Event::Unknown { ticket: sending.ticket });
+            }
+            !old
+        });
+    }
+
+    fn log_in(&mut self) {
+        let after = match (self.seen, self.account.after) {
+            (Some(seen), _) => seen.to_string(),
+            (None, After::Last(k)) => format!("-{k}"),
+            (None, _) => "end".to_owned(),
+        };
+        let Account { user, password, .. } = &self.account;
+        let request = format!("LOGIN {user} {password} {after}\n");
+        self.write(Asked::Login, request.as_bytes());
+    }
+
+    fn on_logged_in(&mut self, now: Moment, last: u64) {
+        self.logged_in = true;
+        self.account.was_good = true;
+        self.seen = self.seen.or(Some(last));
+        self.came = self.came.max(last);
+        self.tell(Event::Connected { server: self.server.clone(), last });
+        self.send_messages(now);
+        self.send_question();
+    }
+
+    /// Sends the messages that were not sent on this connection yet.
+    fn send_messages(&mut self, now: Moment) {
+        // Behind a login that may fail they would be refused.
+        let good = self.account.was_good && self.asked.contains(&Asked::Login);
+        if !(self.logged_in || good) || self.sent == self.unanswered.len() {
+            return;
+        }
+        if self.logged_in && self.index_asked.is_none_or(|at| now >= at + INDEX_TIME) {
+            self.ask_status(now);
+        }
+        for sending in self.unanswered.iter_mut().skip(self.sent) {
+            sending.first.get_or_insert((self.connection, self.index));
+            self.out.extend_from_slice(&sending.request);
+            self.asked.push_back(Asked::Message);
+        }
+        self.sent = self.unanswered.len();
+    }
+
+    fn send_question(&mut self) {
+        if let Some(question) = &self.question
+            && self.logged_in
+            && question.answer.is_none()
+            && !self.asked.contains(&Asked::Question)
+        {
+            let request = format!("{}\n", question.request);
+            self.write(Asked::Question, request.as_bytes());
+        }
+    }
+
+    /// Tells the caller of a connection, unless it does not listen.
+    fn tell(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        }
+    }
+
+    fn write(&mut self, asked: Asked, request: &[u8]) {
+        self.asked.push_back(asked);
+        self.out.extend_from_slice(request);
+    }
+}
+
+/// Requests are checked by the rules of servers: what is refused here is never sent. An argument
+/// that is more or less than one word would make another request of it.
+pub(super) fn check(words: &[&str], request: &str) -> Result<(), Refusal> {
+    if let Some(bad) = words.iter().find(|word| word.is_empty() || word.contains(' ')) {
+        let words = format!("{bad:?} is not one word");
+        return Err(Refusal { code: Code::BadArgument.to_string(), words });
+    }
+    match crate::protocol::parse(request.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(refused) => Err(Refusal { code: refused.code.to_string(), words: refused.words }),
+    }
+}
+
+fn here(why: &str) -> Stop {
+    Stop::Here { why: why.to_owned(), named: None }
+}

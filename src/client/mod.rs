@@ -1,0 +1,565 @@
+//! A client for programs: it finds the primary, follows it through failovers, sends each message
+//! once, and hands over each message of the own mailbox once and in order.
+//!
+//! Blocking, in the caller's thread. One that sends needs no more than this:
+//!
+//! ```
+//! use postern::client::{Account, Client};
+//!
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/example.rs"));
+//! # fn main() -> Result<(), postern::client::Error> {
+//! # let servers = vec![example_server()];
+//! // let servers = ["lab1:5001", "lab2:5001", "lab3:5001"].map(str::to_owned).to_vec();
+//! let mut ann = Client::new(servers, Account::new("ann", "correct-horse").created())?;
+//! let number = ann.send("ann", "a note to myself")?;
+//! assert_eq!(number, 1); // on the disks of all attached servers
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One that reads asks for the next event, again and again, and remembers the number of the last
+//! message: with [`Account::after`] it goes on behind it another day.
+//!
+//! ```
+//! use postern::client::{Account, Client, Event};
+//! use std::time::Duration;
+//!
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/example.rs"));
+//! # fn main() -> Result<(), postern::client::Error> {
+//! # let servers = vec![example_server()];
+//! let mut ann = Client::new(servers, Account::new("ann", "correct-horse").created())?;
+//! // Two messages at a time: neither waits for the other's answer.
+//! ann.submit("ann", "one")?;
+//! ann.submit("ann", "two")?;
+//! let mut texts = Vec::new();
+//! while texts.len() < 2 {
+//!     match ann.next(Some(Duration::from_secs(10)))? {
+//!         Some(Event::Message(message)) => texts.push(message.text),
+//!         Some(Event::Refused { why, .. }) => panic!("not stored: {}", why.words),
+//!         Some(_) => {} // connected, lost, stored
+//!         None => panic!("nothing came in ten seconds"),
+//!     }
+//! }
+//! assert_eq!(texts, ["one", "two"]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it promises
+//!
+//! A message for which [`Client::send`] gives a number, or [`Event::Stored`] comes, is stored
+//! exactly once, and messages to one receiver in the order in which they were taken. After a lost
+//! connection what was not answered is sent again, with the key that it had, so that servers know
+//! it. They forget keys after a while ([`limits::KEYS_KEPT`](crate::limits::KEYS_KEPT)): who was
+//! cut off longer learns [`Event::Unknown`]. Messages of the own mailbox come without a gap and
+//! without repetition, also when connections break in the middle of one.
+//!
+//! `conversation` says what is said, without sockets; `servers` whose turn it is to be asked,
+//! `wire` is a connection, `answer` reads lines.
+
+mod answer;
+mod conversation;
+mod servers;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use crate::protocol::After;
+pub use answer::Refusal;
+pub(crate) use wire::dial;
+
+use crate::moment::Moment;
+use conversation::{Answer, Conversation, Stop, UNANSWERED_MAX};
+use mio::{Events, Poll, Token};
+use servers::Servers;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+use wire::Wire;
+
+/// How long a server may take to be reached.
+const DIAL_TIME: Duration = Duration::from_secs(1);
+/// How long it may say nothing when an answer is awaited.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// The same when passwords of others may have to be hashed first.
+const PASSWORD_TIME: Duration = Duration::from_secs(30);
+/// How often one that is idle makes sure that the server is still there.
+const IDLE_TIME: Duration = Duration::from_secs(30);
+
+const WAKER: Token = Token(0);
+/// Tokens of connections begin here: each has its own, so that an old one's events harm nobody.
+const WIRES: usize = 1;
+
+/// Who logs in, and from where on it reads.
+#[derive(Clone)]
+pub struct Account {
+    user: String,
+    password: String,
+    after: After,
+    create: bool,
+    was_good: bool,
+}
+
+impl Account {
+    /// An account whose messages are read from now on.
+    pub fn new(user: &str, password: &str) -> Account {
+        let (user, password) = (user.to_owned(), password.to_owned());
+        Account { user, password, after: After::End, create: false, was_good: false }
+    }
+
+    /// Reads from elsewhere.
+    pub fn after(mut self, after: After) -> Account {
+        self.after = after;
+        self
+    }
+
+    /// Makes the account if it is not there.
+    pub fn created(mut self) -> Account {
+        self.create = true;
+        self
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Account of {}", self.user)
+    }
+}
+
+/// A message of the own mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its place in the mailbox, from 1, without a gap.
+    pub number: u64,
+    /// When the primary took it: RFC 3339, UTC, milliseconds.
+    pub time: String,
+    /// Who sent it.
+    pub from: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// A message that was given to [`Client::submit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// What happens to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A message of the own mailbox, the one behind the last.
+    Message(Message),
+    /// A message is on the disk of every attached server.
+    Stored {
+        /// Which one.
+        ticket: Ticket,
+        /// Its number in the receiver's mailbox.
+        number: u64,
+    },
+    /// A message was not stored, and never will be.
+    Refused {
+        /// Which one.
+        ticket: Ticket,
+        /// Why.
+        why: Refusal,
+    },
+    /// Nobody can say whether a message was stored: the connection was lost for too long.
+    Unknown {
+        /// Which one.
+        ticket: Ticket,
+    },
+    /// Logged in at the primary. The messages that were there have been handed over.
+    Connected {
+        /// The server, as it calls itself: its id and disk.
+        server: String,
+        /// How many messages the mailbox held.
+        last: u64,
+    },
+    /// The connection was lost; another one is being made.
+    Lost {
+        /// `host:port` of the server.
+        server: String,
+        /// What is known of the reason.
+        why: String,
+    },
+}
+
+impl Event {
+    /// The message of which it tells what became of it.
+    pub fn ticket(&self) -> Option<Ticket> {
+        match self {
+            Event::Stored { ticket, .. }
+            | Event::Refused { ticket, .. }
+            | Event::Unknown { ticket } => Some(*ticket),
+            _ => None,
+        }
+    }
+}
+
+/// Why a client can't go on.
+#[derive(Debug)]
+pub enum Error {
+    /// The servers say no: to the login, or to what was asked.
+    Refused(Refusal),
+    /// No primary was found in the time that [`Client::patience`] gives; what each server said.
+    NoPrimary(String),
+    /// It may or may not have happened: the connection was lost before the answer came.
+    Unknown,
+    /// A message is missing in the mailbox. This is a fault of the servers.
+    Gap {
+        /// The first that is missing.
+        missing: u64,
+        /// The one that came.
+        came: u64,
+    },
+    /// This machine can't do it.
+    Io(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Refused(why) => write!(f, "{}: {}", why.code, why.words),
+            Error::NoPrimary(why) => write!(f, "no primary was found: {why}"),
+            Error::Unknown => f.write_str("the connection was lost before the answer came"),
+            Error::Gap { missing, came } => {
+                write!(f, "message {came} came, and message {missing} never did")
+            }
+            Error::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Wakes a client out of [`Client::next`], from any thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<mio::Waker>);
+
+impl Waker {
+    /// Lets the call that waits, or else the next one, return without an event.
+    pub fn wake(&self) {
+        // It fails when the client is gone, which then needs no waking.
+        let _ = self.0.wake();
+    }
+}
+
+/// A client of a group. It connects when something is asked of it.
+#[derive(Debug)]
+pub struct Client {
+    conversation: Conversation,
+    servers: Servers,
+    /// The connection, and to whom.
+    wire: Option<(Wire, String)>,
+    wires: usize,
+    poll: Poll,
+    events: Events,
+    waker: Arc<mio::Waker>,
+    began: Instant,
+    /// When the server was last heard.
+    heard: Moment,
+    /// Who is dialled next, and when.
+    dial: Option<(Moment, String)>,
+    patience: Option<Duration>,
+    /// Since when a primary is looked for.
+    searching: Option<Moment>,
+    /// What servers said since the last login, the newest of each.
+    excuses: Vec<(String, String)>,
+}
+
+impl Client {
+    /// A client that asks these servers, `host:port` each; one is enough to find the others.
+    ///
+    /// # Errors
+    /// A name or a password that no server would take, no server, or no resources.
+    pub fn new(servers: Vec<String>, account: Account) -> Result<Client, Error> {
+        let Account { user, password, .. } = &account;
+        let request = format!("LOGIN {user} {password}");
+        conversation::check(&[user, password], &request).map_err(Error::Refused)?;
+        if servers.is_empty() {
+            return Err(Error::NoPrimary("there is no server to ask".to_owned()));
+        }
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|error| Error::Io(io::Error::other(error)))?;
+        let prefix = format!("{:016x}", u64::from_le_bytes(random));
+        let poll = Poll::new().map_err(Error::Io)?;
+        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(Error::Io)?;
+        Ok(Client {
+            conversation: Conversation::new(account, prefix),
+            servers: Servers::new(servers),
+            wire: None,
+            wires: WIRES,
+            poll,
+            events: Events::with_capacity(4),
+            waker: Arc::new(waker),
+            began: Instant::now(),
+            heard: Moment(0),
+            dial: None,
+            patience: Some(Duration::from_secs(30)),
+            searching: None,
+            excuses: Vec::new(),
+        })
+    }
+
+    /// How long it may take to find a primary; `None`: as long as it takes. Otherwise 30 s.
+    pub fn patience(mut self, patience: Option<Duration>) -> Client {
+        self.patience = patience;
+        self
+    }
+
+    /// Sends a message, and waits until it is stored; its number in the receiver's mailbox.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: it was not stored, and never will be. [`Error::Unknown`]: the connection
+    /// was lost for too long to know. After another one it is still on its way.
+    pub fn send(&mut self, to: &str, text: &str) -> Result<u64, Error> {
+        let ticket = self.submit(to, text)?;
+        loop {
+            match self.conversation.take_outcome(ticket) {
+                None => self.turn(None)?,
+                Some(Event::Stored { number, .. }) => return Ok(number),
+                Some(Event::Refused { why, .. }) => return Err(Error::Refused(why)),
+                Some(_) => return Err(Error::Unknown),
+            };
+        }
+    }
+
+    /// Takes a message to send; what becomes of it is told by [`Client::next`]. Waits only when
+    /// [`Client::has_room`] says no.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: no server would take this name or text; others as in [`Client::next`].
+    pub fn submit(&mut self, to: &str, text: &str) -> Result<Ticket, Error> {
+        while !self.has_room() {
+            self.turn(None)?;
+        }
+        let now = self.now();
+        self.conversation.submit(now, to, text).map_err(Error::Refused)
+    }
+
+    /// Whether a message is taken at once. 256 may be under way.
+    pub fn has_room(&self) -> bool {
+        self.conversation.unanswered() < UNANSWERED_MAX
+    }
+
+    /// How many messages were taken of which nothing is known yet.
+    pub fn unanswered(&self) -> usize {
+        self.conversation.unanswered()
+    }
+
+    /// The next event; `None` when there was none in that time, or a [`Waker`] was used. Without a
+    /// time it waits as long as it takes.
+    ///
+    /// Nothing is read from the server between calls: a caller that takes its time holds up
+    /// nobody, and costs no memory.
+    ///
+    /// # Errors
+    /// After any, the client is of no more use but for one after [`Error::NoPrimary`].
+    pub fn next(&mut self, patience: Option<Duration>) -> Result<Option<Event>, Error> {
+        let until = patience.map(|patience| self.now() + patience);
+        loop {
+            if let Some(event) = self.conversation.take_event() {
+                return Ok(Some(event));
+            }
+            self.conversation.refill();
+            if self.turn(until)? || until.is_some_and(|until| until <= self.now()) {
+                return Ok(self.conversation.take_event());
+            }
+        }
+    }
+
+    /// The names of the accounts that match a pattern with `*` and `?`, and whether they are
+    /// online.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn list(&mut self, pattern: &str) -> Result<Vec<(String, bool)>, Error> {
+        let lines = self.ask("LIST", &[pattern], true)?;
+        let user = |line: String| {
+            let (name, state) = line.split_once(' ')?;
+            Some((name.to_owned(), state == "online"))
+        };
+        Ok(lines.into_iter().filter_map(user).collect())
+    }
+
+    /// Changes the password, and logs in with the new one from now on.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; after [`Error::Unknown`] either of them may be the right one.
+    pub fn change_password(&mut self, old: &str, new: &str) -> Result<(), Error> {
+        self.ask("PASSWD", &[old, new], false)?;
+        self.conversation.on_password_changed(new);
+        Ok(())
+    }
+
+    fn ask(
+        &mut self,
+        command: &str,
+        words: &[&str],
+        repeatable: bool,
+    ) -> Result<Vec<String>, Error> {
+        self.conversation.ask(command, words, repeatable).map_err(Error::Refused)?;
+        loop {
+            match self.conversation.take_answer() {
+                None => self.turn(None)?,
+                Some(Answer::Ok(lines)) => return Ok(lines),
+                Some(Answer::Refused(why)) => return Err(Error::Refused(why)),
+                Some(Answer::Unknown) => return Err(Error::Unknown),
+            };
+        }
+    }
+
+    /// How many servers hold what is stored now, as the primary last said.
+    pub fn copies(&self) -> usize {
+        let members = self.conversation.said().get("members").map_or("-", String::as_str);
+        if members == "-" { 0 } else { members.split(',').count() }
+    }
+
+    /// `host:port` of the server to which there is a connection.
+    pub fn server(&self) -> Option<&str> {
+        self.wire.as_ref().map(|(_, server)| &server[..])
+    }
+
+    /// What wakes it.
+    pub fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.waker))
+    }
+
+    fn now(&self) -> Moment {
+        Moment(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Connects, or sends and reads once. Waits at most until then for the occasion; whether it
+    /// was woken.
+    fn turn(&mut self, until: Option<Moment>) -> Result<bool, Error> {
+        let Some((wire, _)) = &mut self.wire else {
+            return self.connect(until);
+        };
+        let done = wire.send(&mut self.conversation.out);
+        if let Err(error) = done {
+            self.lose(&error.to_string(), None);
+            return Ok(false);
+        }
+        let mut woken = false;
+        if !self.wire.as_ref().is_some_and(|(wire, _)| wire.is_readable()) {
+            let until = until.into_iter().chain([self.deadline()]).min();
+            woken = self.wait(until)?;
+        }
+        self.read()?;
+        Ok(woken)
+    }
+
+    /// When the silence of the server means something.
+    fn deadline(&self) -> Moment {
+        self.heard
+            + match (self.conversation.awaits(), self.conversation.awaits_password()) {
+                (_, true) => PASSWORD_TIME,
+                (true, _) => ANSWER_TIME,
+                _ => IDLE_TIME,
+            }
+    }
+
+    /// Waits for the connection or the waker; whether it was the waker.
+    fn wait(&mut self, until: Option<Moment>) -> Result<bool, Error> {
+        let timeout = until.map(|until| until - self.now());
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                return Err(Error::Io(error));
+            }
+            _ => {}
+        }
+        let mut woken = false;
+        for event in &self.events {
+            match (event.token(), &mut self.wire) {
+                (WAKER, _) => woken = true,
+                (Token(at), Some((wire, _))) if at == self.wires => wire.on_readable(),
+                _ => {}
+            }
+        }
+        Ok(woken)
+    }
+
+    /// Reads once, and takes in the lines that came.
+    fn read(&mut self) -> Result<(), Error> {
+        let now = self.now();
+        let Some((wire, _)) = &mut self.wire else { return Ok(()) };
+        let came = match wire.read() {
+            Ok(came) => came,
+            Err(error) => {
+                self.lose(&error.to_string(), None);
+                return Ok(());
+            }
+        };
+        if came {
+            self.heard = now;
+        } else if now >= self.deadline() {
+            if self.conversation.awaits() {
+                self.lose("it does not answer", None);
+                return Ok(());
+            }
+            self.heard = now;
+            self.conversation.ask_status(now);
+        }
+        while let Some((wire, _)) = &mut self.wire {
+            let said = match wire.line() {
+                Ok(None) => break,
+                Ok(Some(line)) => self.conversation.on_line(now, line),
+                Err(error) => Err(Stop::Here { why: error.to_string(), named: None }),
+            };
+            match said {
+                Ok(()) => {}
+                Err(Stop::Ever(error)) => return Err(error),
+                Err(Stop::Here { why, named }) => self.lose(&why, named.as_deref()),
+            }
+        }
+        if self.conversation.is_logged_in() {
+            self.servers.on_found();
+            self.excuses.clear();
+            self.searching = None;
+        }
+        Ok(())
+    }
+
+    /// Connects to the server whose turn it is, when it is time.
+    fn connect(&mut self, until: Option<Moment>) -> Result<bool, Error> {
+        let now = self.now();
+        let since = *self.searching.get_or_insert(now);
+        if self.patience.is_some_and(|patience| now >= since + patience) {
+            let said = self.excuses.iter().map(|(server, why)| format!("{server}: {why}"));
+            self.searching = None;
+            return Err(Error::NoPrimary(said.collect::<Vec<_>>().join("; ")));
+        }
+        let (at, server) = self.dial.take().unwrap_or_else(|| {
+            let (server, pause) = self.servers.next();
+            (now + pause, server)
+        });
+        if now < at {
+            self.dial = Some((at, server));
+            return self.wait(until.into_iter().chain([at]).min());
+        }
+        self.wires += 1;
+        match Wire::open(&server, DIAL_TIME, self.poll.registry(), Token(self.wires)) {
+            Ok(wire) => {
+                self.heard = self.now();
+                self.conversation.begin(self.heard, &server);
+                self.wire = Some((wire, server));
+            }
+            Err(error) => self.excuse(server, error.to_string()),
+        }
+        Ok(false)
+    }
+
+    /// Gives the connection up.
+    fn lose(&mut self, why: &str, named: Option<&str>) {
+        let Some((_, server)) = self.wire.take() else { return };
+        self.conversation.on_lost(why);
+        if let Some(named) = named {
+            self.servers.on_named(named);
+        }
+        self.excuse(server, why.to_owned());
+    }
+
+    fn excuse(&mut self, server: String, why: String) {
+        self.excuses.retain(|(of, _)| *of != server);
+        self.excuses.push((server, why));
+    }
+}

@@ -1,0 +1,272 @@
+//! A client, line by line, without sockets: what it sends, and what it makes of what comes.
+
+use super::conversation::{Answer, Conversation, Stop};
+use super::{Account, After, Client, Error, Event, Message, Ticket};
+use crate::limits::KEYS_KEPT;
+use crate::moment::Moment;
+use std::time::Duration;
+
+/// A conversation and its clock.
+struct World {
+    now: Moment,
+    client: Conversation,
+}
+
+impl World {
+    fn new(account: Account) -> World {
+        World { now: Moment(0), client: Conversation::new(account, "key".to_owned()) }
+    }
+
+    /// Logged in at a server whose log has so many entries.
+    fn logged_in(index: u64) -> World {
+        let mut world = World::new(Account::new("ann", "correct-horse"));
+        world.begin(index);
+        assert_eq!(world.sent(), "LOGIN ann correct-horse end\n");
+        world.hear("OK ann 0");
+        assert_eq!(world.events(), [connected(0)]);
+        world
+    }
+
+    fn begin(&mut self, index: u64) {
+        self.client.begin(self.now, "lab1:5001");
+        assert_eq!(self.sent(), "STATUS\n");
+        self.hear(&format!("STAT role primary\nSTAT last_index {index}\nOK"));
+    }
+
+    fn lose(&mut self) {
+        self.client.on_lost("gone");
+        assert_eq!(self.events(), [lost()]);
+    }
+
+    fn hear(&mut self, lines: &str) {
+        for line in lines.lines() {
+            self.client.on_line(self.now, line).expect(line);
+        }
+    }
+
+    fn stop(&mut self, line: &str) -> Stop {
+        self.client.on_line(self.now, line).expect_err(line)
+    }
+
+    fn submit(&mut self, text: &str) -> Ticket {
+        self.client.submit(self.now, "bob", text).unwrap()
+    }
+
+    fn sent(&mut self) -> String {
+        String::from_utf8(std::mem::take(&mut self.client.out)).unwrap()
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.client.take_event()).collect()
+    }
+}
+
+fn connected(last: u64) -> Event {
+    Event::Connected { server: "lab1:5001".to_owned(), last }
+}
+
+fn lost() -> Event {
+    Event::Lost { server: "lab1:5001".to_owned(), why: "gone".to_owned() }
+}
+
+fn line(n: u64) -> String {
+    format!("MSG {n} 2026-11-23T11:58:03.120Z bob text {n}")
+}
+
+fn message(number: u64) -> Event {
+    let time = "2026-11-23T11:58:03.120Z".to_owned();
+    let (from, text) = ("bob".to_owned(), format!("text {number}"));
+    Event::Message(Message { number, time, from, text })
+}
+
+#[test]
+fn what_was_not_answered_is_sent_again_with_its_key() {
+    let mut world = World::logged_in(100);
+    let tickets: Vec<Ticket> = ["one", "two", "three"].map(|text| world.submit(text)).to_vec();
+    assert_eq!(world.sent(), "ONCE key-1 bob one\nONCE key-2 bob two\nONCE key-3 bob three\n");
+    world.hear("OK 1");
+    assert_eq!(world.events(), [Event::Stored { ticket: tickets[0], number: 1 }]);
+    // The server lost its role: what it logged may count or not.
+    let stop = world.stop("ERR unknown-outcome this change may or may not take effect");
+    assert!(matches!(stop, Stop::Here { named: None, .. }), "{stop:?}");
+    world.lose();
+    world.begin(101);
+    let again = "LOGIN ann correct-horse 0\nONCE key-2 bob two\nONCE key-3 bob three\n";
+    assert_eq!(world.sent(), again);
+    world.hear("OK ann 0\nOK 2\nERR no-such-user there is no account bob");
+    let events = world.events();
+    assert_eq!(events[..2], [connected(0), Event::Stored { ticket: tickets[1], number: 2 }]);
+    let Event::Refused { ticket, why } = &events[2] else { panic!("{events:?}") };
+    assert_eq!((*ticket, &why.code[..]), (tickets[2], "no-such-user"));
+    assert_eq!((world.client.unanswered(), events.len()), (0, 3));
+}
+
+#[test]
+fn a_key_that_may_be_forgotten_is_not_used_again() {
+    for (passed, known) in [(KEYS_KEPT / 2, true), (KEYS_KEPT / 2 + 1, false)] {
+        let mut world = World::logged_in(100);
+        world.now += Duration::from_secs(60);
+        let old = world.submit("one");
+        assert!(world.sent().starts_with("STATUS\nONCE key-1 "), "how long is the log by now?");
+        // It was sent behind this answer, so that is the index that counts.
+        world.hear("STAT last_index 5000\nOK");
+        let young = world.submit("two");
+        world.lose();
+        world.begin(5000 + passed);
+        let unknown = [Event::Unknown { ticket: old }, Event::Unknown { ticket: young }];
+        assert_eq!(world.events(), if known { &[][..] } else { &unknown[..] }, "{passed}");
+        assert_eq!(world.sent().contains("ONCE key-1 bob one\nONCE key-2 bob two\n"), known);
+    }
+}
+
+#[test]
+fn messages_come_once_and_without_a_gap() {
+    let mut world = World::new(Account::new("ann", "correct-horse").after(After::Number(3)));
+    world.begin(1);
+    assert_eq!(world.sent(), "LOGIN ann correct-horse 3\n");
+    world.hear(&[line(4), line(5)].join("\n"));
+    assert_eq!(world.events(), [message(4), message(5)]);
+    world.client.on_lost("gone");
+    assert_eq!(world.events(), [], "it never was logged in");
+    world.begin(1);
+    assert_eq!(world.sent(), "LOGIN ann correct-horse 5\n");
+    world.hear(&[&line(5), &line(6), "OK ann 6", &line(7)].join("\n"));
+    assert_eq!(world.events(), [message(6), connected(6), message(7)]);
+    let stop = world.stop(&line(9));
+    assert!(matches!(stop, Stop::Ever(Error::Gap { missing: 8, came: 9 })), "{stop:?}");
+}
+
+#[test]
+fn where_to_begin_is_known_from_the_first_answer() {
+    let table = [(After::Last(2), "-2", vec![line(8), line(9)], 9), (After::End, "end", vec![], 7)];
+    for (after, asked, shown, last) in table {
+        let mut world = World::new(Account::new("ann", "correct-horse").after(after));
+        world.begin(1);
+        assert_eq!(world.sent(), format!("LOGIN ann correct-horse {asked}\n"));
+        shown.iter().for_each(|line| world.hear(line));
+        world.hear(&format!("OK ann {last}"));
+        assert_eq!(world.events().pop(), Some(connected(last)));
+        world.lose();
+        world.begin(1);
+        assert_eq!(world.sent(), format!("LOGIN ann correct-horse {last}\n"));
+    }
+}
+
+#[test]
+fn what_the_caller_does_not_take_is_asked_for_again() {
+    let mut world = World::logged_in(1);
+    for n in 1..=10_000 {
+        world.hear(&line(n));
+    }
+    let kept = world.events();
+    assert!(
+        kept.len() < 5000
+            && kept.iter().eq(&(1..).map(message).take(kept.len()).collect::<Vec<_>>())
+    );
+    let mut next = kept.len() as u64 + 1;
+    world.hear(&line(10_001));
+    while next <= 10_001 {
+        world.client.refill();
+        let asked = world.sent();
+        assert_eq!(asked, format!("LOG {} 1024\n", next - 1));
+        let last = (next + 1023).min(10_001);
+        (next..=last).for_each(|n| world.hear(&line(n)));
+        world.hear(&format!("OK {last}"));
+        assert!(world.events().into_iter().eq((next..=last).map(message)));
+        next = last + 1;
+    }
+    world.client.refill();
+    assert_eq!(world.sent(), "");
+    world.hear(&line(10_002));
+    assert_eq!(world.events(), [message(10_002)]);
+}
+
+#[test]
+fn an_account_is_made_once_when_it_is_not_there() {
+    let mut world = World::new(Account::new("ann", "correct-horse").created());
+    world.submit("hi");
+    world.begin(1);
+    assert_eq!(world.sent(), "LOGIN ann correct-horse end\n", "the message waits for the login");
+    world.hear("ERR wrong-password the name or the password is wrong");
+    assert_eq!(world.sent(), "CREATE ann correct-horse\n");
+    world.hear("OK ann");
+    assert_eq!(world.sent(), "LOGIN ann correct-horse end\n");
+    world.hear("OK ann 0");
+    assert_eq!(world.sent(), "ONCE key-1 bob hi\n");
+
+    let mut world = World::new(Account::new("ann", "wrong-horse").created());
+    world.begin(1);
+    world.hear("ERR wrong-password the name or the password is wrong");
+    let stop = world.stop("ERR exists there is an account ann");
+    assert!(matches!(&stop, Stop::Ever(Error::Refused(why)) if why.code == "exists"), "{stop:?}");
+}
+
+#[test]
+fn who_is_no_primary_names_it() {
+    for (said, expected) in [
+        ("ERR not-primary lab2:5001 server 2 is the primary", Some("lab2:5001")),
+        ("ERR not-primary - no primary is known", None),
+        ("ERR not-ready not all servers were attached yet", None),
+        ("ERR busy too many logins wait", None),
+        ("NOTE stopping this server stops", None),
+        ("220 mail.example.com ESMTP", None),
+        ("USER bob online", None),
+    ] {
+        let mut world = World::new(Account::new("ann", "correct-horse"));
+        world.begin(1);
+        let stop = world.stop(said);
+        let Stop::Here { named, .. } = stop else { panic!("{said}: {stop:?}") };
+        assert_eq!(named.as_deref(), expected, "{said}");
+    }
+}
+
+#[test]
+fn a_question_whose_answer_is_lost_is_repeated_only_if_that_is_harmless() {
+    let table: [(&str, &[&str], bool); 2] =
+        [("LIST", &["a*"], true), ("PASSWD", &["correct-horse", "other-horse"], false)];
+    for (command, words, repeatable) in table {
+        let mut world = World::logged_in(1);
+        world.client.ask(command, words, repeatable).unwrap();
+        let request = &format!("{command} {}", words.join(" "));
+        assert_eq!(world.sent(), format!("{request}\n"));
+        if repeatable {
+            world.hear("USER ann online");
+        }
+        world.lose();
+        let answer = world.client.take_answer();
+        assert_eq!(answer, (!repeatable).then_some(Answer::Unknown), "{request}");
+        world.begin(1);
+        world.hear("OK ann 0");
+        let sent = world.sent();
+        assert_eq!(sent.contains(request), repeatable, "{sent}");
+        if repeatable {
+            world.hear("USER ann online\nUSER axel offline\nOK 2");
+            let lines = ["ann online", "axel offline"].map(str::to_owned).to_vec();
+            assert_eq!(world.client.take_answer(), Some(Answer::Ok(lines)));
+        }
+    }
+}
+
+#[test]
+fn what_no_server_would_take_is_never_sent() {
+    let mut world = World::logged_in(1);
+    let long = "x".repeat(3841);
+    for (to, text, code) in [
+        ("bob", "two\nlines", "bad-text"),
+        ("bob", "\u{1b}[2J", "bad-text"),
+        ("bob", "", "bad-argument"),
+        ("bob", &long, "too-long"),
+        ("bob not", "x", "bad-argument"),
+        ("", "bob x", "bad-argument"),
+        (".", "x", "bad-argument"),
+    ] {
+        let refused = world.client.submit(world.now, to, text);
+        assert_eq!(refused.unwrap_err().code, code, "{to}: {text}");
+    }
+    let question = world.client.ask("LIST", &["a b"], true);
+    assert_eq!(question.unwrap_err().code, "bad-argument");
+    let servers = vec!["lab1:5001".to_owned()];
+    assert!(Client::new(servers, Account::new("ann", "correct-horse 7")).is_err());
+    assert!(Client::new(Vec::new(), Account::new("ann", "correct-horse")).is_err());
+    assert_eq!(world.sent(), "");
+}
