@@ -14,11 +14,13 @@ fn main() -> ExitCode {
         Command::Handover(options) => commands::handover::run(options),
         Command::Init(options) => commands::init::run(options),
         Command::Recover(options) => commands::recover::run(options),
+        Command::Send(options) => commands::send::run(options),
         Command::Serve(options) => {
             commands::serve::give_memory_back();
             commands::serve::run(options)
         }
         Command::Status(options) => commands::status::run(options),
+        Command::Tail(options) => commands::tail::run(options),
     };
     match done {
         Ok(code) => code,

@@ -1,5 +1,6 @@
 //! The command line, as one definition.
 
+use crate::client::After;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -35,6 +36,21 @@ pub enum Command {
     /// Runs a server.
     #[command(after_help = "Example:\n  postern serve --config postern.toml --id 1 --data data1")]
     Serve(Serve),
+    /// Sends a message, or each line of standard input as one.
+    #[command(after_help = concat!(
+        "Exit 0 only if every line was acknowledged: stored on the disk of every attached server, ",
+        "once, in order, whatever servers failed meanwhile. Empty lines are passed over. After a ",
+        "line that is refused no more are sent.\n\nExample:\n  ",
+        "postern send --password-file pw ann bob lunch at noon?\n  ",
+        "dmesg | POSTERN_PASSWORD=… postern send ann ops",
+    ))]
+    Send(Send),
+    /// Prints the messages of a mailbox, one a line: number, time, sender, text.
+    #[command(after_help = concat!(
+        "Each message is printed once, in order, whatever servers fail meanwhile.\n\nExample:\n  ",
+        "postern tail --password-file pw bob --after -10 --follow",
+    ))]
+    Tail(Tail),
     /// Shows all servers of a group.
     #[command(after_help = "Example:\n  postern status --servers 127.0.0.1:5001,127.0.0.1:5002")]
     Status(Status),
@@ -98,15 +114,76 @@ pub struct Serve {
     pub stop_with_stdin: bool,
 }
 
+/// Which group a client command speaks to.
+#[derive(Debug, Args)]
+pub struct Group {
+    /// `host:port` of its servers; one is enough, the others are found.
+    #[arg(long, value_delimiter = ',', env = "POSTERN_SERVERS")]
+    pub servers: Option<Vec<String>>,
+    /// A config file with a `servers` line, used without --servers; otherwise ./postern.toml, if
+    /// it is there, or 127.0.0.1:5001.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+}
+
+/// Who logs in.
+#[derive(Debug, Args)]
+pub struct Login {
+    /// The account.
+    pub user: String,
+    /// A file whose first line is the password; otherwise POSTERN_PASSWORD is, or it is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Where.
+    #[command(flatten)]
+    pub group: Group,
+}
+
+/// Options of `postern send`.
+#[derive(Debug, Args)]
+pub struct Send {
+    /// Who sends.
+    #[command(flatten)]
+    pub login: Login,
+    /// Whose mailbox.
+    pub to: String,
+    /// The message; without it, each line of standard input is one.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub text: Vec<String>,
+    /// Prints what became of each line, as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Gives up when no primary is found for so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub wait: u64,
+}
+
+/// Options of `postern tail`.
+#[derive(Debug, Args)]
+pub struct Tail {
+    /// Whose mailbox.
+    #[command(flatten)]
+    pub login: Login,
+    /// Begins behind this message; `end`: behind the last, `-k`: with the last k.
+    #[arg(long, default_value = "0", allow_hyphen_values = true, value_parser = After::parse_word)]
+    pub after: After,
+    /// Goes on with new messages as they come, until Ctrl+C.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Prints each message as a JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Gives up when no primary is found for so many seconds; once let in, a follower never does.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub wait: u64,
+}
+
 /// Options of `postern status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// `host:port` of the servers to ask.
-    #[arg(long, value_delimiter = ',', env = "POSTERN_SERVERS")]
-    pub servers: Option<Vec<String>>,
-    /// The file to take them from otherwise.
-    #[arg(long, default_value = "postern.toml")]
-    pub config: PathBuf,
+    /// Which group.
+    #[command(flatten)]
+    pub group: Group,
 }
 
 /// Options of `postern check`.

@@ -61,6 +61,36 @@ struct File {
     login_timeout_s: Option<Spanned<u64>>,
 }
 
+/// What clients want to know of a file.
+#[derive(Deserialize)]
+struct ServersOnly {
+    servers: Vec<String>,
+}
+
+/// The `servers` line of a file, for clients: they need no more, and not the secret.
+///
+/// # Errors
+/// One line that names the file, and the line in it.
+pub fn servers(path: &Path) -> Result<Vec<String>, String> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
+    let file: Result<ServersOnly, _> = toml::from_str(&text);
+    let file = file.map_err(|error| in_file(path, &text, refusal(&error)))?;
+    Ok(file.servers)
+}
+
+/// What is wrong with a text, and where: a byte of it.
+type Wrong = (usize, String);
+
+fn refusal(error: &toml::de::Error) -> Wrong {
+    (error.span().map_or(0, |span| span.start), error.message().replace('\n', " "))
+}
+
+fn in_file(path: &Path, text: &str, (at, why): Wrong) -> String {
+    let line = text[..at.min(text.len())].matches('\n').count() + 1;
+    format!("{}: line {line}: {why}", path.display())
+}
+
 impl Settings {
     /// Reads and checks a file.
     ///
@@ -77,18 +107,12 @@ impl Settings {
                 mode & 0o777
             ));
         }
-        Settings::parse(&text).map_err(|(at, why)| {
-            let line = text[..at.min(text.len())].matches('\n').count() + 1;
-            format!("{shown}: line {line}: {why}")
-        })
+        Settings::parse(&text).map_err(|wrong| in_file(path, &text, wrong))
     }
 
     /// Reads and checks the text of a file; an error says at which byte.
-    fn parse(text: &str) -> Result<Settings, (usize, String)> {
-        let file: File = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            (at, error.message().replace('\n', " "))
-        })?;
+    fn parse(text: &str) -> Result<Settings, Wrong> {
+        let file: File = toml::from_str(text).map_err(|error| refusal(&error))?;
         let silence_ms = in_range(
             "silence_ms",
             file.silence_ms.as_ref(),
@@ -204,7 +228,7 @@ fn one_of<T: Copy>(
     key: &str,
     word: Option<&Spanned<String>>,
     table: [(&str, T); 2],
-) -> Result<T, (usize, String)> {
+) -> Result<T, Wrong> {
     let Some(word) = word else { return Ok(table[0].1) };
     let found = table.iter().find(|(name, _)| name == word.get_ref());
     let [(first, _), (second, _)] = table;
@@ -217,7 +241,7 @@ fn in_range(
     value: Option<&Spanned<u64>>,
     default: u64,
     range: std::ops::RangeInclusive<u64>,
-) -> Result<u64, (usize, String)> {
+) -> Result<u64, Wrong> {
     let Some(value) = value else { return Ok(default) };
     if range.contains(value.get_ref()) {
         return Ok(*value.get_ref());
@@ -227,7 +251,7 @@ fn in_range(
 
 type Servers = (Vec<String>, Vec<Vec<SocketAddr>>);
 
-fn read_servers(list: &Spanned<Vec<Spanned<String>>>) -> Result<Servers, (usize, String)> {
+fn read_servers(list: &Spanned<Vec<Spanned<String>>>) -> Result<Servers, Wrong> {
     let mut names: Vec<String> = Vec::new();
     let mut addresses: Vec<Vec<SocketAddr>> = Vec::new();
     for server in list.get_ref() {

@@ -211,6 +211,11 @@ impl Conversation {
         self.unanswered.len()
     }
 
+    /// How many of them were sent at all.
+    pub(super) fn in_doubt(&self) -> usize {
+        self.unanswered.iter().filter(|sending| sending.first.is_some()).count()
+    }
+
     /// Whether an answer is awaited on this connection.
     pub(super) fn awaits(&self) -> bool {
         !self.asked.is_empty()
@@ -480,7 +485,9 @@ pub(super) fn check(words: &[&str], request: &str) -> Result<(), Refusal> {
     }
     match crate::protocol::parse(request.as_bytes()) {
         Ok(_) => Ok(()),
-        Err(refused) => Err(Refusal { code: refused.code.to_string(), words: refused.words }),
+        Err(refused) => {
+            Err(Refusal { code: refused.code.to_string(), words: refused.words.to_owned() })
+        }
     }
 }
 

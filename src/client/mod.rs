@@ -200,7 +200,7 @@ impl Event {
 pub enum Error {
     /// The servers say no: to the login, or to what was asked.
     Refused(Refusal),
-    /// No primary was found in the time that [`Client::patience`] gives; what each server said.
+    /// No primary was found in the time that [`Client::set_patience`] gives; what each server said.
     NoPrimary(String),
     /// It may or may not have happened: the connection was lost before the answer came.
     Unknown,
@@ -301,9 +301,8 @@ impl Client {
     }
 
     /// How long it may take to find a primary; `None`: as long as it takes. Otherwise 30 s.
-    pub fn patience(mut self, patience: Option<Duration>) -> Client {
+    pub fn set_patience(&mut self, patience: Option<Duration>) {
         self.patience = patience;
-        self
     }
 
     /// Sends a message, and waits until it is stored; its number in the receiver's mailbox.
@@ -344,6 +343,12 @@ impl Client {
     /// How many messages were taken of which nothing is known yet.
     pub fn unanswered(&self) -> usize {
         self.conversation.unanswered()
+    }
+
+    /// How many messages may be stored, or may not: they were sent, and not answered. The others
+    /// of [`Client::unanswered`] never left.
+    pub fn in_doubt(&self) -> usize {
+        self.conversation.in_doubt()
     }
 
     /// The next event; `None` when there was none in that time, or a [`Waker`] was used. Without a
@@ -559,6 +564,7 @@ impl Client {
     }
 
     fn excuse(&mut self, server: String, why: String) {
+        log::debug!("{server}: {why}");
         self.excuses.retain(|(of, _)| *of != server);
         self.excuses.push((server, why));
     }

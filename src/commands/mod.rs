@@ -5,11 +5,15 @@ pub mod demo;
 pub mod handover;
 pub mod init;
 pub mod recover;
+pub mod send;
 pub mod serve;
 pub mod status;
+pub mod tail;
 
 mod ask;
 mod operator;
+mod person;
+mod terminal;
 
 pub use ask::{Answer, ask_status, is};
 

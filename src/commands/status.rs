@@ -1,10 +1,8 @@
 //! `postern status`: all servers of the group in one table.
 
-use super::{Answer, ask_status, is};
+use super::{Answer, ask_status, is, person};
 use crate::options;
-use crate::settings::Settings;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,22 +25,13 @@ const COLUMNS: [(&str, &str); 8] = [
 /// # Errors
 /// One line that says why there is nothing to ask.
 pub fn run(options: &options::Status) -> Result<ExitCode, String> {
-    let servers = servers(options.servers.as_deref(), &options.config)?;
+    let servers = person::servers(&options.group)?;
     let answers: Vec<Option<Answer>> =
         servers.iter().map(|server| ask_status(server, PATIENCE)).collect();
     let table = table(&servers, &answers);
     let written = std::io::stdout().write_all(table.as_bytes());
     written.map_err(|error| format!("stdout: {error}"))?;
     Ok(if is_whole(&answers) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The servers to ask: from the options, from the config file, or the default.
-fn servers(named: Option<&[String]>, config: &Path) -> Result<Vec<String>, String> {
-    match named {
-        Some(named) => Ok(named.to_vec()),
-        None if config.exists() => Ok(Settings::read(config)?.servers),
-        None => Ok(vec!["127.0.0.1:5001".to_owned()]),
-    }
 }
 
 fn is_whole(answers: &[Option<Answer>]) -> bool {

@@ -33,7 +33,7 @@ impl Node {
             Ok(Some(request)) => request,
             Ok(None) => return self.touch(id),
             Err(refusal) => {
-                return self.answer(id, |out| protocol::error(out, refusal.code, refusal.words));
+                return self.answer(id, |out| protocol::error(out, refusal.code, &refusal));
             }
         };
         if self.refuses(world.now, id, right) {

@@ -3,6 +3,7 @@
 use super::reply::Code;
 use crate::limits::{KEY_BYTES_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
 use crate::names::UserName;
+use std::fmt;
 
 /// Where a reading of a mailbox begins: behind this message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,19 @@ pub enum After {
 }
 
 impl After {
+    /// Reads a word: a number, `end`, or `-k`.
+    ///
+    /// # Errors
+    /// It is none of these; what it should be.
+    pub fn parse_word(word: &str) -> Result<After, &'static str> {
+        let wrong = "is no number of a message, nor `end`, nor -k";
+        match (word, word.strip_prefix('-')) {
+            ("end", _) => Ok(After::End),
+            (_, Some(digits)) => number(digits).map(After::Last).ok_or(wrong),
+            (_, None) => number(word).map(After::Number).ok_or(wrong),
+        }
+    }
+
     /// The number behind which to begin in a mailbox of `last` messages; `None` beyond its end.
     pub fn resolve(self, last: u64) -> Option<u64> {
         match self {
@@ -116,7 +130,16 @@ pub struct Refusal {
     /// The code of the error.
     pub code: Code,
     /// Words for a person.
-    pub words: String,
+    pub words: &'static str,
+    /// How to ask instead, if that is known.
+    pub usage: Option<String>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words)?;
+        self.usage.iter().try_for_each(|usage| write!(f, ": {usage}"))
+    }
 }
 
 struct Spec {
@@ -205,8 +228,10 @@ const COMMANDS: &[Spec] = &[
         right: Right::LoggedIn,
         parse: |words| {
             let after = words.after()?;
-            let limit = words.next().map(number).transpose()?;
-            Ok(Command::Log(after, limit))
+            let limit = words
+                .next()
+                .map(|word| number(word).ok_or(Bad::Argument("the limit is no number")));
+            Ok(Command::Log(after, limit.transpose()?))
         },
     },
     Spec {
@@ -265,7 +290,7 @@ fn usage(spec: &Spec) -> String {
 /// # Errors
 /// What to answer when the line is no request.
 pub fn parse(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
-    let refuse = |code, words: &str| Err(Refusal { code, words: words.to_owned() });
+    let refuse = |code, words| Err(Refusal { code, words, usage: None });
     let Ok(line) = std::str::from_utf8(line) else {
         return refuse(Code::BadText, "the line is not UTF-8");
     };
@@ -283,7 +308,7 @@ pub fn parse(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
             Bad::Text(words) => (Code::BadText, words),
             Bad::Long(words) => (Code::TooLong, words),
         };
-        Refusal { code, words: format!("{words}: {}", usage(spec)) }
+        Refusal { code, words, usage: Some(usage(spec)) }
     })
 }
 
@@ -331,14 +356,8 @@ impl<'a> Words<'a> {
     }
 
     fn after(&mut self) -> Result<After, Bad> {
-        match self.next() {
-            None => Ok(After::Number(0)),
-            Some("end") => Ok(After::End),
-            Some(word) => match word.strip_prefix('-') {
-                Some(digits) => number(digits).map(After::Last),
-                None => number(word).map(After::Number),
-            },
-        }
+        let word = self.next().unwrap_or("0");
+        After::parse_word(word).map_err(Bad::Argument)
     }
 
     /// The text of a message: not empty, and not too long.
@@ -363,10 +382,9 @@ impl<'a> Words<'a> {
     }
 }
 
-fn number(word: &str) -> Result<u64, Bad> {
+fn number(word: &str) -> Option<u64> {
     let digits = word.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.then(|| word.parse().ok()).flatten();
-    number.ok_or(Bad::Argument("that is no number of a message"))
+    digits.then(|| word.parse().ok()).flatten()
 }
 
 /// Nothing that a sender writes can drive the receiver's terminal.

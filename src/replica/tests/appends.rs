@@ -245,7 +245,7 @@ fn the_others_are_told_at_once_that_a_disk_is_full() {
     replica.note_space(world.now, true);
     assert_eq!(told(&mut replica), [true, true]);
     replica.note_space(world.now, true);
-    assert_eq!(told(&mut replica), [], "it is no news");
+    assert!(told(&mut replica).is_empty(), "it is no news");
     replica.note_space(world.now, false);
     assert_eq!(told(&mut replica), [false, false]);
 }

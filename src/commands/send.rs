@@ -1,0 +1,241 @@
+//! `postern send`: one message, or each line of standard input.
+
+use super::{person, terminal};
+use crate::client::{Client, Error, Event, Refusal, Ticket, Waker};
+use crate::limits::LINE_BYTES_MAX;
+use crate::options;
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+/// What is read from standard input at a time, in bytes.
+const READ_BYTES: usize = 64 * 1024;
+/// Such pieces that wait to be sent; the writer at the other end of the pipe waits then, too.
+const PIECES_MAX: usize = 2;
+
+/// Sends, and says what became of it; fails when something was not acknowledged.
+///
+/// # Errors
+/// One line that says what was not stored, and why.
+pub fn run(options: &options::Send) -> Result<ExitCode, String> {
+    terminal::end_on_signals()?;
+    let patience = Duration::from_secs(options.wait);
+    let mut client = person::client(&options.login, |account| account, patience)?;
+    let mut sending = Sending { to: &options.to, json: options.json, ..Sending::default() };
+    let ended = if options.text.is_empty() {
+        let pieces = read_pieces(io::stdin(), client.waker())?;
+        sending.send_all(&mut client, &pieces)
+    } else {
+        sending.send_one(&mut client, &options.text.join(" "))
+    };
+    sending.report(ended, client.in_doubt())
+}
+
+/// What is known of the lines.
+#[derive(Default)]
+struct Sending<'a> {
+    to: &'a str,
+    json: bool,
+    /// The line that was read last, from 1.
+    line: u64,
+    /// Those under way, in the order of their tickets.
+    under_way: VecDeque<(Ticket, u64)>,
+    stored: u64,
+    /// The first line that was not stored, and why.
+    failed: Option<(u64, String)>,
+}
+
+/// What `--json` says of a line.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+impl Sending<'_> {
+    fn send_one(&mut self, client: &mut Client, text: &str) -> Result<(), Error> {
+        self.submit(client, text.as_bytes())?;
+        self.finish(client)
+    }
+
+    /// Sends lines as they come; after the first that fails no more are taken.
+    fn send_all(
+        &mut self,
+        client: &mut Client,
+        pieces: &Receiver<io::Result<Vec<Vec<u8>>>>,
+    ) -> Result<(), Error> {
+        let mut lines = VecDeque::new();
+        while self.failed.is_none() {
+            let Some(line) = lines.pop_front() else {
+                match pieces.try_recv() {
+                    Ok(piece) => lines.extend(piece.map_err(Error::Io)?),
+                    Err(TryRecvError::Empty) => self.wait(client)?,
+                    Err(TryRecvError::Disconnected) => break,
+                }
+                continue;
+            };
+            while !client.has_room() {
+                self.wait(client)?;
+            }
+            self.submit(client, &line)?;
+        }
+        self.finish(client)
+    }
+
+    fn submit(&mut self, client: &mut Client, line: &[u8]) -> Result<(), Error> {
+        self.line += 1;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let Ok(text) = std::str::from_utf8(line) else {
+            self.fail(self.line, "bad-text", "is not UTF-8");
+            return Ok(());
+        };
+        match client.submit(self.to, text) {
+            Ok(ticket) => self.under_way.push_back((ticket, self.line)),
+            Err(Error::Refused(why)) => self.fail(self.line, &why.code, &why.words),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is under way.
+    fn finish(&mut self, client: &mut Client) -> Result<(), Error> {
+        while !self.under_way.is_empty() {
+            self.wait(client)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one event, or until it is woken.
+    fn wait(&mut self, client: &mut Client) -> Result<(), Error> {
+        let Some(event) = client.next(None)? else { return Ok(()) };
+        let of = event.ticket();
+        let under_way = self.under_way.front().filter(|(ticket, _)| Some(*ticket) == of);
+        let Some((_, line)) = under_way.copied() else { return Ok(()) };
+        self.under_way.pop_front();
+        match event {
+            Event::Stored { number, .. } => {
+                self.stored += 1;
+                self.print(&Outcome { line, n: Some(number), error: None });
+            }
+            Event::Refused { why: Refusal { code, words }, .. } => self.fail(line, &code, &words),
+            _ => self.fail(line, "unknown-outcome", "may or may not be stored"),
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, line: u64, code: &str, why: &str) {
+        self.print(&Outcome { line, n: None, error: Some(code) });
+        self.failed.get_or_insert_with(|| (line, format!("{why} ({code})")));
+    }
+
+    fn print(&mut self, outcome: &Outcome<'_>) {
+        if !self.json {
+            return;
+        }
+        let mut text = serde_json::to_string(outcome).expect("numbers and words are JSON");
+        text.push('\n');
+        // Who does not listen any more gets nothing, and the lines are sent all the same.
+        self.json = io::stdout().write_all(text.as_bytes()).is_ok();
+    }
+
+    fn report(self, ended: Result<(), Error>, in_doubt: usize) -> Result<ExitCode, String> {
+        let mut stored = format!("{} of {} lines were stored", self.stored, self.line);
+        if let Some((_, line)) = self.under_way.front().filter(|_| in_doubt > 0) {
+            stored += &format!("; of line {line} and those behind it nobody knows");
+        }
+        match (ended, self.failed) {
+            (Err(error), _) => Err(format!("{}; {stored}", person::said(error))),
+            (Ok(()), Some((line, why))) => Err(format!("line {line}: {why}; {stored}")),
+            (Ok(()), None) => Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// Reads lines on a thread of its own, a bounded piece ahead; the client is woken for each.
+fn read_pieces(
+    input: impl Read + Send + 'static,
+    waker: Waker,
+) -> Result<Receiver<io::Result<Vec<Vec<u8>>>>, String> {
+    let (sender, pieces) = sync_channel(PIECES_MAX);
+    let read = move || {
+        if let Err(error) = read_lines(input, &sender, &waker) {
+            let _ = sender.send(Err(error));
+        }
+        drop(sender);
+        waker.wake();
+    };
+    let thread = thread::Builder::new().name("input".to_owned()).spawn(read);
+    thread.map_err(|error| format!("no thread: {error}"))?;
+    Ok(pieces)
+}
+
+fn read_lines(
+    mut input: impl Read,
+    sender: &SyncSender<io::Result<Vec<Vec<u8>>>>,
+    waker: &Waker,
+) -> io::Result<()> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut rest = Vec::new();
+    loop {
+        let count = match input.read(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let lines = cut(&mut rest, &buffer[..count]);
+        let ended = count == 0 || rest.len() > LINE_BYTES_MAX;
+        // The last line may have no end; one that is too long is refused, and the last one.
+        let last = (ended && !rest.is_empty()).then(|| std::mem::take(&mut rest));
+        let lines: Vec<Vec<u8>> = lines.into_iter().chain(last).collect();
+        if !lines.is_empty() && sender.send(Ok(lines)).is_err() {
+            return Ok(());
+        }
+        waker.wake();
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes the complete lines from what was left and what came, without their ends.
+fn cut(rest: &mut Vec<u8>, came: &[u8]) -> Vec<Vec<u8>> {
+    let mut lines = Vec::new();
+    let mut pieces = came.split(|byte| *byte == b'\n');
+    let last = pieces.next_back().unwrap_or(&[]);
+    for piece in pieces {
+        let mut line = std::mem::take(rest);
+        line.extend_from_slice(piece);
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        lines.push(line);
+    }
+    rest.extend_from_slice(last);
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_wherever_the_input_is() {
+        let text = b"one\r\n\ntwo\nlast";
+        for size in 1..=text.len() {
+            let mut rest = Vec::new();
+            let lines: Vec<Vec<u8>> =
+                text.chunks(size).flat_map(|came| cut(&mut rest, came)).collect();
+            let lines: Vec<&[u8]> = lines.iter().map(|line| &line[..]).collect();
+            assert_eq!(lines, [&b"one"[..], b"", b"two"], "{size}");
+            assert_eq!(rest, b"last");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `postern tail`: the messages of a mailbox, one a line.
+
+use super::{person, terminal};
+use crate::client::{Event, Message};
+use crate::options;
+use serde::Serialize;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// What `--json` says of a message.
+#[derive(Serialize)]
+struct Line<'a> {
+    n: u64,
+    time: &'a str,
+    from: &'a str,
+    text: &'a str,
+}
+
+/// Prints messages, to the end or for ever.
+///
+/// # Errors
+/// One line that says why it can't go on.
+pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
+    terminal::end_on_signals()?;
+    let patience = Duration::from_secs(options.wait);
+    let mut client = person::client(&options.login, |a| a.after(options.after), patience)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    loop {
+        // What is there is printed together, and shown before waiting.
+        let event = match client.next(Some(Duration::ZERO)).map_err(person::said)? {
+            Some(event) => Some(event),
+            None => match out.flush() {
+                Ok(()) => client.next(None).map_err(person::said)?,
+                Err(error) => return ended(&error),
+            },
+        };
+        let printed = match event {
+            Some(Event::Message(message)) => print(&mut out, &message, options.json),
+            Some(Event::Connected { .. }) if !options.follow => {
+                return out.flush().map_or_else(|error| ended(&error), |()| Ok(ExitCode::SUCCESS));
+            }
+            Some(Event::Connected { server, .. }) => {
+                log::debug!("reads from {server}");
+                // It was let in: from now on it waits for servers as long as it takes.
+                client.set_patience(None);
+                Ok(())
+            }
+            Some(Event::Lost { server, why }) => {
+                log::info!("lost {server}: {why}");
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = printed {
+            return ended(&error);
+        }
+    }
+}
+
+fn print(out: &mut impl Write, message: &Message, json: bool) -> io::Result<()> {
+    let Message { number, time, from, text } = message;
+    if json {
+        let line = Line { n: *number, time, from, text };
+        serde_json::to_writer(&mut *out, &line)?;
+        writeln!(out)
+    } else {
+        writeln!(out, "{number} {time} {from} {text}")
+    }
+}
+
+/// Who does not listen any more has seen enough.
+fn ended(error: &io::Error) -> Result<ExitCode, String> {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        _ => Err(format!("stdout: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_a_line() {
+        let (time, from) = ("2026-11-23T11:58:03.120Z".to_owned(), "bob".to_owned());
+        let message = Message { number: 7, time, from, text: "a \"b\"\t\\ ä".to_owned() };
+        let line = |json| {
+            let mut out = Vec::new();
+            print(&mut out, &message, json).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(line(false), "7 2026-11-23T11:58:03.120Z bob a \"b\"\t\\ ä\n");
+        let json = "{\"n\":7,\"time\":\"2026-11-23T11:58:03.120Z\",\"from\":\"bob\",\
+                    \"text\":\"a \\\"b\\\"\\t\\\\ ä\"}\n";
+        assert_eq!(line(true), json);
+    }
+}

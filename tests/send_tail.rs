@@ -1,0 +1,256 @@
+//! `postern send` exits 0 only when every line was acknowledged, and `postern tail` prints every
+//! message: exactly these lines, once, in order, through any number of failovers.
+//!
+//! `POSTERN_FAILOVERS=100 cargo test --release --test send_tail` is the long form: a thousand lines
+//! for each.
+
+mod common;
+
+use common::{DEADLINE, Group, postern, stderr};
+use postern::rng::Rng;
+use rustix::process::{Pid, Signal, kill_process};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const LINES_PER_FAILOVER: u64 = 1000;
+
+/// A command that knows the password of all accounts here.
+fn command(group: &Group, name: &str) -> Command {
+    let mut command = postern();
+    command.arg(name).env("POSTERN_SERVERS", group.servers.join(","));
+    command.env("POSTERN_PASSWORD", "correct-horse").stdin(Stdio::null());
+    command
+}
+
+/// A running command whose lines come over a channel.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+fn start(mut command: Command) -> Running {
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("postern runs");
+    let (sender, lines) = channel();
+    let out = child.stdout.take().expect("it is piped");
+    thread::spawn(move || {
+        let lines = BufReader::new(out).lines();
+        lines.map_while(Result::ok).try_for_each(|line| sender.send(line)).ok();
+    });
+    Running { child, lines }
+}
+
+impl Running {
+    fn line(&self) -> String {
+        self.lines.recv_timeout(DEADLINE).expect("a line")
+    }
+
+    fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
+    }
+
+    /// How it ends, and its last words.
+    fn end(mut self) -> (ExitStatus, String) {
+        drop(self.child.stdin.take());
+        let end = Instant::now() + DEADLINE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                break status;
+            }
+            assert!(Instant::now() < end, "it does not end");
+            thread::sleep(Duration::from_millis(2));
+        };
+        let mut said = String::new();
+        self.child.stderr.take().expect("it is piped").read_to_string(&mut said).unwrap();
+        (status, said)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+#[test]
+fn every_line_arrives_once_and_in_order_through_failovers() {
+    let failovers = std::env::var("POSTERN_FAILOVERS").map_or(5, |n| n.parse().unwrap());
+    let seed = RandomState::new().hash_one("failovers");
+    eprintln!("seed {seed}");
+    let mut rng = Rng::new(seed);
+    let mut group = Group::open();
+    let mut primary = group.wait_members(3);
+    group.client(primary, "ann");
+    group.client(primary, "bob");
+    let mut tail = command(&group, "tail");
+    tail.args(["bob", "--follow"]);
+    let tail = start(tail);
+    let mut send = command(&group, "send");
+    send.args(["ann", "bob", "--json"]).stdin(Stdio::piped());
+    let mut send = start(send);
+    let mut input = send.child.stdin.take().expect("it is piped");
+    let mut stored = 0;
+    for round in 0..failovers {
+        let first = round * LINES_PER_FAILOVER + 1;
+        let lines: String =
+            (first..first + LINES_PER_FAILOVER).map(|n| format!("line {n}\n")).collect();
+        let writer = thread::spawn(move || input.write_all(lines.as_bytes()).map(|()| input));
+        let moment = first + rng.below(LINES_PER_FAILOVER);
+        while stored < moment {
+            stored += 1;
+            assert_eq!(send.line(), format!("{{\"line\":{stored},\"n\":{stored}}}"));
+        }
+        group.kill(primary);
+        group.start(primary);
+        primary = group.wait_members(3);
+        input = writer.join().unwrap().expect("it takes every line");
+    }
+    drop(input);
+    let all = failovers * LINES_PER_FAILOVER;
+    for n in stored + 1..=all {
+        assert_eq!(send.line(), format!("{{\"line\":{n},\"n\":{n}}}"));
+    }
+    let (status, said) = send.end();
+    assert!(status.success(), "{said}");
+    for n in 1..=all {
+        let line = tail.line();
+        let (number, rest) = line.split_once(' ').unwrap();
+        assert_eq!(number, n.to_string(), "{line}");
+        assert!(rest.ends_with(&format!("Z ann line {n}")), "{line}");
+    }
+    assert!(tail.lines.try_recv().is_err(), "and nothing more");
+    tail.interrupt();
+    assert_eq!(tail.end().0.code(), Some(130));
+}
+
+#[test]
+fn a_line_that_is_refused_ends_it_and_is_named() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    group.client(1, "bob");
+    let table: [(&[&str], &[u8], &str); 6] = [
+        (&["ann", "nobody", "hi"], b"", "line 1: there is no account nobody (no-such-user)"),
+        (&["ann", "bob"], b"one\n\ntwo\n\x1b[2J\nthree\n", "line 4: control, line separator"),
+        (&["ann", "bob"], b"one\n\xff\n", "line 2: is not UTF-8 (bad-text); 1 of 2 lines"),
+        (&["ann", "bob"], &[b'x'; 100_000], "line 1: a text has at most 3840 bytes (too-long)"),
+        (&["ann", "no name"], b"one\n", "is not one word (bad-argument); 0 of 1 lines"),
+        (&["carl", "bob"], b"one\n", "wrong (wrong-password); 0 of 1 lines were stored"),
+    ];
+    for (arguments, input, expected) in table {
+        let mut send = command(&group, "send");
+        send.args(arguments).stdin(Stdio::piped());
+        let mut send = start(send);
+        // It may end before it has read all.
+        let _ = send.child.stdin.take().unwrap().write_all(input);
+        let (status, said) = send.end();
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.starts_with("postern: ") && said.contains(expected), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    assert_eq!(group.mailbox(1, "bob"), ["one", "two", "one"]);
+}
+
+#[test]
+fn the_last_line_needs_no_end_and_others_may_end_in_cr_lf() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let mut send = command(&group, "send");
+    send.args(["ann", "ann"]).stdin(Stdio::piped());
+    let mut send = start(send);
+    send.child.stdin.take().unwrap().write_all(b"one\r\n two  spaces \nlast").unwrap();
+    assert!(send.end().0.success());
+    let mut words = command(&group, "send");
+    assert!(
+        words.args(["ann", "ann", "four", "words", "--like", "these"]).status().unwrap().success()
+    );
+    let texts = ["one", " two  spaces ", "last", "four words --like these"];
+    assert_eq!(group.mailbox(1, "ann"), texts);
+}
+
+#[test]
+fn nobody_to_send_to_is_said_in_time_and_memory_is_bounded() {
+    let group = Group::new(3); // none of them runs
+    let mut send = command(&group, "send");
+    send.args(["ann", "bob", "--wait", "1"]).stdin(Stdio::piped());
+    let mut send = start(send);
+    let mut input = send.child.stdin.take().unwrap();
+    let writer = thread::spawn(move || {
+        let piece = "a line of some length that nobody reads\n".repeat(100);
+        let mut taken = 0;
+        while input.write_all(piece.as_bytes()).is_ok() {
+            taken += piece.len();
+        }
+        taken
+    });
+    let (status, said) = send.end();
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("no primary was found: ") && said.contains(&group.servers[2]), "{said}");
+    assert!(said.contains("0 of 256 lines were stored"), "none of them was sent: {said}");
+    assert!(!said.contains("nobody knows"), "{said}");
+    let taken = writer.join().unwrap();
+    assert!(taken < 1024 * 1024, "{taken} bytes were taken");
+}
+
+#[test]
+fn ctrl_c_ends_with_130_and_nothing_is_sent_twice() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let mut send = command(&group, "send");
+    send.args(["ann", "ann", "--json"]).stdin(Stdio::piped());
+    let mut send = start(send);
+    let mut input = send.child.stdin.take().unwrap();
+    input.write_all(b"one\ntwo\n").unwrap();
+    assert_eq!(
+        (send.line(), send.line()),
+        ("{\"line\":1,\"n\":1}".into(), "{\"line\":2,\"n\":2}".into())
+    );
+    send.interrupt();
+    assert_eq!(send.end().0.code(), Some(130));
+    assert_eq!(group.mailbox(1, "ann"), ["one", "two"]);
+    // Also when it has nobody to speak to.
+    let nowhere = Group::new(1);
+    let mut tail = command(&nowhere, "tail");
+    tail.args(["ann", "-f", "-v"]);
+    let mut tail = start(tail);
+    // It listens for signals before it says its first word.
+    let mut word = [0];
+    tail.child.stderr.as_mut().unwrap().read_exact(&mut word).unwrap();
+    tail.interrupt();
+    assert_eq!(tail.end().0.code(), Some(130));
+}
+
+#[test]
+fn tail_shows_what_is_asked_for() {
+    let group = Group::alone();
+    let mut ann = group.client(1, "ann");
+    for n in 1..=5 {
+        assert_eq!(ann.ask(&format!("SEND ann text {n}")), format!("OK {n}"));
+    }
+    for (after, expected) in [("0", 1..6), ("3", 4..6), ("-2", 4..6), ("end", 6..6)] {
+        let mut tail = command(&group, "tail");
+        let output = tail.args(["ann", "--after", after]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let texts: Vec<&str> =
+            said.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap()).collect();
+        assert_eq!(texts, expected.map(|n| format!("text {n}")).collect::<Vec<_>>(), "{after}");
+    }
+    let mut tail = command(&group, "tail");
+    let output = tail.args(["ann", "--after", "6"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("the last message is number 5"), "{}", stderr(&output));
+    // Who has seen enough closes the pipe: that is no failure.
+    let mut tail = command(&group, "tail");
+    tail.args(["ann", "--follow"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = tail.spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    drop(out);
+    assert_eq!(ann.ask("SEND ann more"), "OK 6");
+    assert!(child.wait().unwrap().success());
+}
