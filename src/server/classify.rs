@@ -2,6 +2,7 @@
 
 use super::channel::Channel;
 use super::connection::{Connection, Kind, Reading, Tunnel};
+use super::telnet::Telnet;
 use super::{Server, TOKENS_RESERVED};
 use crate::limits::{OVERFLOW_PLACES, OVERFLOW_TIME, UNPROVEN_LINKS_MAX};
 use crate::protocol::{self, Code};
@@ -113,7 +114,9 @@ impl Server {
             self.close(key);
         } else {
             let session = crate::names::SessionId(id);
-            connection.kind = Kind::Client { session, skipping: false, ended: false };
+            let mut telnet = Telnet::default();
+            telnet.strip(&mut connection.input, 0);
+            connection.kind = Kind::Client { session, skipping: false, ended: false, telnet };
             self.set_deadline(key, None);
             self.client_opened(key, session, from);
         }

@@ -42,7 +42,7 @@ impl Server {
                 return Ok(());
             }
             budget -= 1;
-            match connection.read(&mut self.buffer[..READ_BYTES]) {
+            match read_text(connection, &mut self.buffer[..READ_BYTES]) {
                 Reading::More | Reading::Closed => {}
                 Reading::Drained => return Ok(()),
                 Reading::Broken => {
@@ -56,7 +56,9 @@ impl Server {
     /// Hands in the lines that are here, while the node wants them.
     fn feed(&mut self, key: usize, session: SessionId) -> Result<(), Fail> {
         let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
-        let Kind::Client { mut skipping, mut ended, .. } = connection.kind else { return Ok(()) };
+        let Kind::Client { mut skipping, mut ended, telnet, .. } = connection.kind else {
+            return Ok(());
+        };
         let input = std::mem::take(&mut connection.input);
         let input_closed = connection.input_closed;
         let mut used = 0;
@@ -86,7 +88,7 @@ impl Server {
             }
         }
         if let Some(connection) = self.connections.get_mut(key) {
-            connection.kind = Kind::Client { session, skipping, ended };
+            connection.kind = Kind::Client { session, skipping, ended, telnet };
             connection.input = input;
             connection.consume(used);
         }
@@ -152,6 +154,16 @@ impl Server {
             Reading::Closed | Reading::Broken => self.close(key),
         }
     }
+}
+
+/// Reads once, and keeps what is text of it.
+fn read_text(connection: &mut Connection, buffer: &mut [u8]) -> Reading {
+    let old = connection.input.len();
+    let reading = connection.read(buffer);
+    if let Kind::Client { telnet, .. } = &mut connection.kind {
+        telnet.strip(&mut connection.input, old);
+    }
+    reading
 }
 
 fn front(input: &[u8], skipping: bool) -> Front {
