@@ -4,7 +4,7 @@
 mod common;
 
 use common::{DEADLINE, Group};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -68,6 +68,11 @@ impl Tool {
         std::iter::from_fn(|| self.try_line()).collect()
     }
 
+    /// Passes over what telnet says itself.
+    fn pass_greeting(&self) {
+        while !self.line().starts_with("Escape character is") {}
+    }
+
     /// Waits until it ends by itself.
     fn code(&mut self) -> Option<i32> {
         let end = Instant::now() + DEADLINE;
@@ -112,7 +117,7 @@ fn pipe(group: &Group, n: usize, command: &str, line_end: &str) {
 fn talk(group: &Group, command: &str, ends: Ends) {
     let Some(mut tool) = Tool::start(command, &group.servers[0]) else { return };
     if command == "telnet" {
-        while !tool.line().starts_with("Escape character is") {}
+        tool.pass_greeting();
     }
     tool.write("CREATE ann correct-horse\n");
     assert_eq!(tool.line(), "OK ann", "{command}");
@@ -197,6 +202,33 @@ fn what_a_telnet_client_negotiates_is_ignored() {
     putty.send_bytes(b"SEND ann hi\xff\xfa\x1f\x00\x0a\x00\x0a\xff\xf0 ho\r\0PING a\r\n");
     assert_eq!([putty.answer(), putty.answer()], ["OK 1", "OK a"]);
     assert_eq!(group.mailbox(1, "ann"), ["hi ho"]);
+}
+
+#[test]
+fn telnet_shows_answers_after_an_interrupt() {
+    let group = Group::alone();
+    let Some(mut tool) = Tool::start("telnet", &group.servers[0]) else { return };
+    tool.pass_greeting();
+    tool.write("PING a\n");
+    assert_eq!(tool.line(), "OK a");
+    // As ^C does: it asks for a timing mark, and shows nothing before that is answered.
+    let pid = rustix::process::Pid::from_child(&tool.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    tool.write("PING b\nPING c\nQUIT\n");
+    assert_eq!(tool.rest(), ["OK b", "OK c", "OK bye"]);
+}
+
+#[test]
+fn a_timing_mark_is_refused_before_what_is_said_next() {
+    let group = Group::alone();
+    let mut client = group.connect(1);
+    // Among the first bytes of the connection, and later.
+    for _ in 0..2 {
+        client.send_bytes(b"\xff\xf4\xff\xfd\x06PING a\n");
+        let mut said = [0; 8];
+        client.stream.read_exact(&mut said).unwrap();
+        assert_eq!(said, *b"\xff\xfc\x06OK a\n");
+    }
 }
 
 #[test]

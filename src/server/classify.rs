@@ -114,11 +114,11 @@ impl Server {
             self.close(key);
         } else {
             let session = crate::names::SessionId(id);
-            let mut telnet = Telnet::default();
-            telnet.strip(&mut connection.input, 0);
+            let telnet = Telnet::default();
             connection.kind = Kind::Client { session, skipping: false, ended: false, telnet };
             self.set_deadline(key, None);
             self.client_opened(key, session, from);
+            self.strip_telnet(key, session, 0);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The lines of a text client: cut, bounded, handed to the node one by one as it wants them.
 
 use super::connection::{Connection, Kind, Reading};
-use super::{Fail, Server};
+use super::{Fail, Server, telnet};
 use crate::limits::LINE_BYTES_MAX;
 use crate::names::SessionId;
 use crate::node::Input;
@@ -42,14 +42,30 @@ impl Server {
                 return Ok(());
             }
             budget -= 1;
-            match read_text(connection, &mut self.buffer[..READ_BYTES]) {
-                Reading::More | Reading::Closed => {}
+            let old = connection.input.len();
+            match connection.read(&mut self.buffer[..READ_BYTES]) {
+                Reading::More => self.strip_telnet(key, session, old),
+                Reading::Closed => {}
                 Reading::Drained => return Ok(()),
                 Reading::Broken => {
                     self.close(key);
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Takes telnet's commands out of what a client sent after the first `old` bytes of its input.
+    pub(super) fn strip_telnet(&mut self, key: usize, session: SessionId, old: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Kind::Client { telnet, .. } = &mut connection.kind else { return };
+        // After an interrupt, a telnet client shows nothing before this is answered: it must come
+        // before what is said next, and need not come alone.
+        if telnet.strip(&mut connection.input, old)
+            && let Some(output) = self.node.output(session)
+            && !output.ends_with(&telnet::NO_TIMING_MARK)
+        {
+            output.extend_from_slice(&telnet::NO_TIMING_MARK);
         }
     }
 
@@ -154,16 +170,6 @@ impl Server {
             Reading::Closed | Reading::Broken => self.close(key),
         }
     }
-}
-
-/// Reads once, and keeps what is text of it.
-fn read_text(connection: &mut Connection, buffer: &mut [u8]) -> Reading {
-    let old = connection.input.len();
-    let reading = connection.read(buffer);
-    if let Kind::Client { telnet, .. } = &mut connection.kind {
-        telnet.strip(&mut connection.input, old);
-    }
-    reading
 }
 
 fn front(input: &[u8], skipping: bool) -> Front {

@@ -1,5 +1,5 @@
-//! What a telnet client says beside its lines (RFC 854, 855): commands are taken out and ignored
-//! before lines are cut, for the number of an option may be that of a line feed.
+//! What a telnet client says beside its lines (RFC 854, 855): commands are taken out before lines
+//! are cut, for the number of an option may be that of a line feed, and all are ignored but one.
 
 /// Begins a command.
 const IAC: u8 = 255;
@@ -11,7 +11,14 @@ const SE: u8 = 240;
 const SB: u8 = 250;
 /// The commands that the number of an option follows.
 const WILL: u8 = 251;
+const WONT: u8 = 252;
+const DO: u8 = 253;
 const DONT: u8 = 254;
+/// The option that marks a place in the output (RFC 860).
+const TIMING_MARK: u8 = 6;
+
+/// Answers who asked for a timing mark.
+pub(super) const NO_TIMING_MARK: [u8; 3] = [IAC, WONT, TIMING_MARK];
 
 const CR: u8 = b'\r';
 const NUL: u8 = 0;
@@ -28,6 +35,8 @@ pub(super) enum Telnet {
     Iac,
     /// A command that the number of an option follows.
     Negotiation,
+    /// The one of these that asks for an option.
+    Do,
     /// The begin of a subnegotiation.
     Sub,
     /// The same, with an [`IAC`] as its last byte.
@@ -35,8 +44,9 @@ pub(super) enum Telnet {
 }
 
 impl Telnet {
-    /// Takes telnet's commands out of what came after the first `old` bytes of `input`.
-    pub(super) fn strip(&mut self, input: &mut Vec<u8>, old: usize) {
+    /// Takes telnet's commands out of what came after the first `old` bytes of `input`; whether
+    /// one of them asks for a timing mark.
+    pub(super) fn strip(&mut self, input: &mut Vec<u8>, old: usize) -> bool {
         let new = &input[old..];
         let is_text = matches!(self, Telnet::Text | Telnet::Return);
         // A NUL that follows no return is refused later: it need not be told apart here.
@@ -44,11 +54,14 @@ impl Telnet {
             if let Some(last) = new.last() {
                 *self = Telnet::after(*last);
             }
-            return;
+            return false;
         }
+        let mut asked = false;
         for byte in input.split_off(old) {
+            asked |= *self == Telnet::Do && byte == TIMING_MARK;
             *self = self.take(byte, input);
         }
+        asked
     }
 
     /// Keeps the byte if it is text, and gives what comes before the next one.
@@ -59,8 +72,9 @@ impl Telnet {
             (Telnet::Text | Telnet::Return, _) => Telnet::keep(byte, text),
             (Telnet::Iac, IAC) => Telnet::keep(IAC, text),
             (Telnet::Iac, SB) => Telnet::Sub,
+            (Telnet::Iac, DO) => Telnet::Do,
             (Telnet::Iac, WILL..=DONT) => Telnet::Negotiation,
-            (Telnet::Iac, COMMAND_MIN..) | (Telnet::Negotiation, _) => Telnet::Text,
+            (Telnet::Iac, COMMAND_MIN..) | (Telnet::Negotiation | Telnet::Do, _) => Telnet::Text,
             (Telnet::Iac, _) => {
                 text.push(IAC);
                 Telnet::keep(byte, text)
@@ -119,7 +133,8 @@ mod tests {
             // What is not whole yet.
             (b"PING\r", b"PING\r", Telnet::Return),
             (b"PING\xff", b"PING", Telnet::Iac),
-            (b"PING\xff\xfd", b"PING", Telnet::Negotiation),
+            (b"PING\xff\xfb", b"PING", Telnet::Negotiation),
+            (b"PING\xff\xfd", b"PING", Telnet::Do),
             (b"PING\xff\xfa\x1f\n\n", b"PING", Telnet::Sub),
             (b"PING\xff\xfa\x1f\n\n\xff", b"PING", Telnet::SubIac),
         ];
@@ -156,6 +171,22 @@ mod tests {
             telnet.strip(&mut input, 0);
             assert!(input.is_empty());
             input.resize(1000, b'\n');
+        }
+    }
+
+    #[test]
+    fn a_timing_mark_is_asked_for_by_its_own_command_only() {
+        let table: &[(&[&[u8]], bool)] = &[
+            (&[b"\xff\xfd\x06"], true),
+            (&[b"\xff\xfd", b"\x06"], true),
+            (&[b"\xff\xfd\x06", b"PING\n"], false),
+            (&[b"\xff\xfb\x06\xff\xfc\x06\xff\xfe\x06"], false),
+            (&[b"\xff\xfd\x03\x06\xff\xfa\xff\xfd\x06\xff\xf0"], false),
+        ];
+        for (pieces, expected) in table {
+            let mut telnet = Telnet::default();
+            let asked = pieces.iter().map(|piece| telnet.strip(&mut piece.to_vec(), 0)).last();
+            assert_eq!(asked, Some(*expected), "{pieces:x?}");
         }
     }
 
