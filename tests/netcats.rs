@@ -232,6 +232,18 @@ fn a_timing_mark_is_refused_before_what_is_said_next() {
 }
 
 #[test]
+fn an_urgent_byte_stays_in_its_place() {
+    let group = Group::alone();
+    let mut client = group.connect(1);
+    client.send_bytes(b"PING a\nPING b\xff\xf4\xff");
+    // How telnet sends its data mark, so that it is seen behind input that is not read.
+    let socket = socket2::SockRef::from(&client.stream);
+    assert_eq!(socket.send_out_of_band(b"\xf2").unwrap(), 1);
+    client.send("\nPING c");
+    assert_eq!([client.line(), client.line(), client.line()], ["OK a", "OK b", "OK c"]);
+}
+
+#[test]
 fn a_stray_byte_is_no_telnet() {
     let group = Group::alone();
     let mut client = group.connect(1);

@@ -125,6 +125,8 @@ impl Server {
 
 fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
+    // A telnet client's data mark is urgent, and a command of two bytes with the one before it.
+    SockRef::from(socket).set_out_of_band_inline(true)?;
     let (time, interval, retries) = KEEPALIVE;
     let keepalive =
         TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
