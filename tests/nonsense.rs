@@ -28,7 +28,7 @@ fn long_lines_are_thrown_away_as_they_come() {
 fn nonsense_as_the_first_bytes_is_answered_or_closed() {
     let group = Group::open();
     let primary = group.wait_members(3);
-    let text = [&b"\xff\xfe\n"[..], b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x02\n", b"\x01\n"];
+    let text = [&b"\xff\xfeP\0\n\0"[..], b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x02\n", b"\x01\n"];
     for bytes in text {
         let mut client = group.connect(primary);
         client.send_bytes(bytes);

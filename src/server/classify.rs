@@ -2,6 +2,7 @@
 
 use super::channel::Channel;
 use super::connection::{Connection, Kind, Reading, Tunnel};
+use super::telnet::Telnet;
 use super::{Server, TOKENS_RESERVED};
 use crate::limits::{OVERFLOW_PLACES, OVERFLOW_TIME, UNPROVEN_LINKS_MAX};
 use crate::protocol::{self, Code};
@@ -113,15 +114,19 @@ impl Server {
             self.close(key);
         } else {
             let session = crate::names::SessionId(id);
-            connection.kind = Kind::Client { session, skipping: false, ended: false };
+            let telnet = Telnet::default();
+            connection.kind = Kind::Client { session, skipping: false, ended: false, telnet };
             self.set_deadline(key, None);
             self.client_opened(key, session, from);
+            self.strip_telnet(key, session, 0);
         }
     }
 }
 
 fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
+    // A telnet client's data mark is urgent, and a command of two bytes with the one before it.
+    SockRef::from(socket).set_out_of_band_inline(true)?;
     let (time, interval, retries) = KEEPALIVE;
     let keepalive =
         TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);

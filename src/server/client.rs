@@ -1,7 +1,7 @@
 //! The lines of a text client: cut, bounded, handed to the node one by one as it wants them.
 
 use super::connection::{Connection, Kind, Reading};
-use super::{Fail, Server};
+use super::{Fail, Server, telnet};
 use crate::limits::LINE_BYTES_MAX;
 use crate::names::SessionId;
 use crate::node::Input;
@@ -42,8 +42,10 @@ impl Server {
                 return Ok(());
             }
             budget -= 1;
+            let old = connection.input.len();
             match connection.read(&mut self.buffer[..READ_BYTES]) {
-                Reading::More | Reading::Closed => {}
+                Reading::More => self.strip_telnet(key, session, old),
+                Reading::Closed => {}
                 Reading::Drained => return Ok(()),
                 Reading::Broken => {
                     self.close(key);
@@ -53,10 +55,26 @@ impl Server {
         }
     }
 
+    /// Takes telnet's commands out of what a client sent after the first `old` bytes of its input.
+    pub(super) fn strip_telnet(&mut self, key: usize, session: SessionId, old: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Kind::Client { telnet, .. } = &mut connection.kind else { return };
+        // After an interrupt, a telnet client shows nothing before this is answered: it must come
+        // before what is said next, and need not come alone.
+        if telnet.strip(&mut connection.input, old)
+            && let Some(output) = self.node.output(session)
+            && !output.ends_with(&telnet::NO_TIMING_MARK)
+        {
+            output.extend_from_slice(&telnet::NO_TIMING_MARK);
+        }
+    }
+
     /// Hands in the lines that are here, while the node wants them.
     fn feed(&mut self, key: usize, session: SessionId) -> Result<(), Fail> {
         let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
-        let Kind::Client { mut skipping, mut ended, .. } = connection.kind else { return Ok(()) };
+        let Kind::Client { mut skipping, mut ended, telnet, .. } = connection.kind else {
+            return Ok(());
+        };
         let input = std::mem::take(&mut connection.input);
         let input_closed = connection.input_closed;
         let mut used = 0;
@@ -86,7 +104,7 @@ impl Server {
             }
         }
         if let Some(connection) = self.connections.get_mut(key) {
-            connection.kind = Kind::Client { session, skipping, ended };
+            connection.kind = Kind::Client { session, skipping, ended, telnet };
             connection.input = input;
             connection.consume(used);
         }

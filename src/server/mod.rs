@@ -10,6 +10,7 @@ mod hasher;
 mod link;
 mod machine;
 mod reasons;
+mod telnet;
 
 use crate::limits::{FILE_PIECE_BYTES, SEAL_TIME, SPACE_RESERVED, SPACE_TIME};
 use crate::meter::Meter;

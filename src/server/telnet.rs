@@ -1,0 +1,197 @@
+//! What a telnet client says beside its lines (RFC 854, 855): commands are taken out before lines
+//! are cut, for the number of an option may be that of a line feed, and all are ignored but one.
+
+/// Begins a command.
+const IAC: u8 = 255;
+/// The lowest command; what follows an [`IAC`] and is less is no telnet.
+const COMMAND_MIN: u8 = 240;
+/// Ends a subnegotiation.
+const SE: u8 = 240;
+/// Begins a subnegotiation.
+const SB: u8 = 250;
+/// The commands that the number of an option follows.
+const WILL: u8 = 251;
+const WONT: u8 = 252;
+const DO: u8 = 253;
+const DONT: u8 = 254;
+/// The option that marks a place in the output (RFC 860).
+const TIMING_MARK: u8 = 6;
+
+/// Answers who asked for a timing mark.
+pub(super) const NO_TIMING_MARK: [u8; 3] = [IAC, WONT, TIMING_MARK];
+
+const CR: u8 = b'\r';
+const NUL: u8 = 0;
+
+/// What came before the next byte of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Telnet {
+    /// Text, or nothing.
+    #[default]
+    Text,
+    /// Text that ends with a carriage return.
+    Return,
+    /// An [`IAC`], which is text if no command follows.
+    Iac,
+    /// A command that the number of an option follows.
+    Negotiation,
+    /// The one of these that asks for an option.
+    Do,
+    /// The begin of a subnegotiation.
+    Sub,
+    /// The same, with an [`IAC`] as its last byte.
+    SubIac,
+}
+
+impl Telnet {
+    /// Takes telnet's commands out of what came after the first `old` bytes of `input`; whether
+    /// one of them asks for a timing mark.
+    pub(super) fn strip(&mut self, input: &mut Vec<u8>, old: usize) -> bool {
+        let new = &input[old..];
+        let is_text = matches!(self, Telnet::Text | Telnet::Return);
+        // A NUL that follows no return is refused later: it need not be told apart here.
+        if is_text && !new.contains(&IAC) && !new.contains(&NUL) {
+            if let Some(last) = new.last() {
+                *self = Telnet::after(*last);
+            }
+            return false;
+        }
+        let mut asked = false;
+        for byte in input.split_off(old) {
+            asked |= *self == Telnet::Do && byte == TIMING_MARK;
+            *self = self.take(byte, input);
+        }
+        asked
+    }
+
+    /// Keeps the byte if it is text, and gives what comes before the next one.
+    fn take(self, byte: u8, text: &mut Vec<u8>) -> Telnet {
+        match (self, byte) {
+            (Telnet::Text | Telnet::Return, IAC) => Telnet::Iac,
+            (Telnet::Return, NUL) => Telnet::keep(b'\n', text), // how telnet sends a bare return
+            (Telnet::Text | Telnet::Return, _) => Telnet::keep(byte, text),
+            (Telnet::Iac, IAC) => Telnet::keep(IAC, text),
+            (Telnet::Iac, SB) => Telnet::Sub,
+            (Telnet::Iac, DO) => Telnet::Do,
+            (Telnet::Iac, WILL..=DONT) => Telnet::Negotiation,
+            (Telnet::Iac, COMMAND_MIN..) | (Telnet::Negotiation | Telnet::Do, _) => Telnet::Text,
+            (Telnet::Iac, _) => {
+                text.push(IAC);
+                Telnet::keep(byte, text)
+            }
+            (Telnet::SubIac, SE) => Telnet::Text,
+            (Telnet::Sub, IAC) => Telnet::SubIac,
+            (Telnet::Sub | Telnet::SubIac, _) => Telnet::Sub,
+        }
+    }
+
+    fn keep(byte: u8, text: &mut Vec<u8>) -> Telnet {
+        text.push(byte);
+        Telnet::after(byte)
+    }
+
+    fn after(byte: u8) -> Telnet {
+        if byte == CR { Telnet::Return } else { Telnet::Text }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    /// What is left of pieces that come one after the other, and what comes before the next.
+    fn stripped(pieces: &[&[u8]]) -> (Vec<u8>, Telnet) {
+        let (mut text, mut telnet) = (Vec::new(), Telnet::default());
+        for piece in pieces {
+            let old = text.len();
+            text.extend_from_slice(piece);
+            telnet.strip(&mut text, old);
+        }
+        (text, telnet)
+    }
+
+    #[test]
+    fn commands_are_taken_out_and_text_is_kept() {
+        let table: &[(&[u8], &[u8], Telnet)] = &[
+            (b"", b"", Telnet::Text),
+            (b"PING a\r\n", b"PING a\r\n", Telnet::Text),
+            // The option 10 is no line feed, and 255 no begin of a command.
+            (b"PI\xff\xfb\x0aNG\n", b"PING\n", Telnet::Text),
+            (b"\xff\xfb\x01\xff\xfc\x02\xff\xfd\x03\xff\xfe\xffPING", b"PING", Telnet::Text),
+            (b"\xff\xf0\xff\xf1\xff\xf4\xff\xf9PING", b"PING", Telnet::Text),
+            (b"\xff\xfa\x1f\x00\x50\x00\x0a\xff\xf0PING", b"PING", Telnet::Text),
+            // Within a subnegotiation nothing but IAC SE is its end.
+            (b"\xff\xfa\x1f\xff\xff\xf0\r\0\n\xff\xfa\xff\xf0PING", b"PING", Telnet::Text),
+            (b"\xff\xfa\x1f\xff\xff\xff\xf0PING", b"PING", Telnet::Text),
+            (b"a\xff\xffb\xff\xff\xfb", b"a\xffb\xff\xfb", Telnet::Text),
+            // No telnet.
+            (b"a\xffb\xff\n\xff\xef\xff\r", b"a\xffb\xff\n\xff\xef\xff\r", Telnet::Return),
+            (b"\xff\r\0", b"\xff\r\n", Telnet::Text),
+            (b"PING\r\0PING\r\0", b"PING\r\nPING\r\n", Telnet::Text),
+            (b"\r\r\0\0a\0\n", b"\r\r\n\0a\0\n", Telnet::Text),
+            // What is not whole yet.
+            (b"PING\r", b"PING\r", Telnet::Return),
+            (b"PING\xff", b"PING", Telnet::Iac),
+            (b"PING\xff\xfb", b"PING", Telnet::Negotiation),
+            (b"PING\xff\xfd", b"PING", Telnet::Do),
+            (b"PING\xff\xfa\x1f\n\n", b"PING", Telnet::Sub),
+            (b"PING\xff\xfa\x1f\n\n\xff", b"PING", Telnet::SubIac),
+        ];
+        for (bytes, text, telnet) in table {
+            assert_eq!(stripped(&[bytes]), (text.to_vec(), *telnet), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn cuts_change_nothing() {
+        let seed = 23;
+        println!("seed {seed}");
+        let mut rng = Rng::new(seed);
+        let telling = [IAC, IAC, SE, SB, WILL, DONT, 241, 239, CR, CR, NUL, b'\n', b'a'];
+        for _ in 0..20_000 {
+            let length = 1 + rng.below(24);
+            let bytes: Vec<u8> =
+                (0..length).map(|_| telling[rng.below(telling.len() as u64) as usize]).collect();
+            let mut pieces = Vec::new();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(rng.below(rest.len() as u64 + 1) as usize);
+                pieces.push(piece);
+                rest = after;
+            }
+            assert_eq!(stripped(&pieces), stripped(&[&bytes]), "{pieces:x?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_an_endless_subnegotiation_is_kept() {
+        let (mut input, mut telnet) = (b"\xff\xfa\x1f".to_vec(), Telnet::default());
+        for _ in 0..1000 {
+            telnet.strip(&mut input, 0);
+            assert!(input.is_empty());
+            input.resize(1000, b'\n');
+        }
+    }
+
+    #[test]
+    fn a_timing_mark_is_asked_for_by_its_own_command_only() {
+        let table: &[(&[&[u8]], bool)] = &[
+            (&[b"\xff\xfd\x06"], true),
+            (&[b"\xff\xfd", b"\x06"], true),
+            (&[b"\xff\xfd\x06", b"PING\n"], false),
+            (&[b"\xff\xfb\x06\xff\xfc\x06\xff\xfe\x06"], false),
+            (&[b"\xff\xfd\x03\x06\xff\xfa\xff\xfd\x06\xff\xf0"], false),
+        ];
+        for (pieces, expected) in table {
+            let mut telnet = Telnet::default();
+            let asked = pieces.iter().map(|piece| telnet.strip(&mut piece.to_vec(), 0)).last();
+            assert_eq!(asked, Some(*expected), "{pieces:x?}");
+        }
+    }
+
+    #[test]
+    fn it_is_small() {
+        assert_eq!(size_of::<Telnet>(), 1);
+    }
+}
