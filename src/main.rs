@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     commands::log_to_stderr(options.verbose, options.quiet);
     let done = match &options.command {
+        Command::Chat(options) => commands::chat::run(options),
         Command::Check(options) => commands::check::run(options),
         Command::Demo(options) => commands::demo::run(options),
         Command::Handover(options) => commands::handover::run(options),

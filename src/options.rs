@@ -36,6 +36,13 @@ pub enum Command {
     /// Runs a server.
     #[command(after_help = "Example:\n  postern serve --config postern.toml --id 1 --data data1")]
     Serve(Serve),
+    /// Chats: what others write comes above the line that you type.
+    #[command(after_help = concat!(
+        "It follows the primary, sends what was not answered again, and shows nothing twice. The ",
+        "next prompt means: stored. Type /help there.\n\nExample:\n  ",
+        "postern chat --servers lab1:5001,lab2:5001,lab3:5001 ann",
+    ))]
+    Chat(Chat),
     /// Sends a message, or each line of standard input as one.
     #[command(after_help = concat!(
         "Exit 0 only if every line was acknowledged: stored on the disk of every attached server, ",
@@ -137,6 +144,20 @@ pub struct Login {
     /// Where.
     #[command(flatten)]
     pub group: Group,
+}
+
+/// Options of `postern chat`.
+#[derive(Debug, Args)]
+pub struct Chat {
+    /// Who chats.
+    #[command(flatten)]
+    pub login: Login,
+    /// Makes the account if it is not there.
+    #[arg(long)]
+    pub create: bool,
+    /// Shows so many of the last messages first.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub last: u64,
 }
 
 /// Options of `postern send`.

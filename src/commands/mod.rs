@@ -1,5 +1,6 @@
 //! The commands of the binary, one file each. Results on stdout, logs and progress on stderr.
 
+pub mod chat;
 pub mod check;
 pub mod demo;
 pub mod handover;

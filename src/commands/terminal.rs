@@ -6,7 +6,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
+use std::sync::OnceLock;
 use std::thread;
+
+/// The terminal as it was found, to be put back.
+static FOUND: OnceLock<(File, Termios)> = OnceLock::new();
+
+/// The exit code after Ctrl+C.
+pub(super) const INTERRUPTED: u8 = interrupted(SIGINT) as u8;
 
 /// Ends the process on Ctrl+C and its like with the exit code of a shell, 128 and the signal's
 /// number; the terminal is what it was when this was called.
@@ -16,20 +23,33 @@ use std::thread;
 pub(super) fn end_on_signals() -> Result<(), String> {
     let failed = |error: io::Error| format!("signals: {error}");
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
-    let found = open().ok().and_then(|terminal| Some((tcgetattr(&terminal).ok()?, terminal)));
+    if let Ok(terminal) = open()
+        && let Ok(modes) = tcgetattr(&terminal)
+    {
+        FOUND.get_or_init(|| (terminal, modes));
+    }
     let wait = move || {
         let signal = signals.forever().next().unwrap_or(SIGINT);
-        if let Some((modes, terminal)) = found {
-            // The shell sets a terminal in order that can't be set here.
-            let _ = tcsetattr(&terminal, OptionalActions::Now, &modes);
-        }
+        restore();
         std::process::exit(interrupted(signal));
     };
     thread::Builder::new().name("signals".to_owned()).spawn(wait).map_err(failed)?;
     Ok(())
 }
 
-fn interrupted(signal: i32) -> i32 {
+/// Puts the terminal back as [`end_on_signals`] found it, on a new line.
+pub(super) fn restore() {
+    if let Some((terminal, modes)) = FOUND.get() {
+        let mut is_changed =
+            tcgetattr(terminal).is_ok_and(|now| now.local_modes != modes.local_modes);
+        is_changed &= tcsetattr(terminal, OptionalActions::Now, modes).is_ok();
+        if is_changed {
+            let _ = (&*terminal).write_all(b"\n");
+        }
+    }
+}
+
+const fn interrupted(signal: i32) -> i32 {
     128 + signal
 }
 

@@ -1,0 +1,262 @@
+//! What a person sees: messages with local time, notes, and how things are.
+
+use crate::client::Message;
+use rustyline::ExternalPrinter;
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tz::{DateTime, TimeZone};
+
+/// The port that goes without saying where all servers have it.
+const PORT: &str = ":5001";
+/// Names that are remembered for completion.
+const NAMES_MAX: usize = 1000;
+/// Lines that wait until the prompt is there again, after which no more are taken from servers.
+const LINES_MAX: usize = 256;
+
+/// Shared by the thread that edits and the one that talks.
+pub(super) struct Screen {
+    zone: TimeZone,
+    shown: Mutex<Shown>,
+    with_port: bool,
+    /// Told of the first login, and of the prompt.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Shown {
+    /// Takes lines that are to be shown above the prompt; without one they are just printed.
+    above: Option<SyncSender<String>>,
+    /// The prompt is there: lines that come go above it.
+    prompted: bool,
+    /// No prompt will come any more.
+    ended: bool,
+    /// To whom messages go.
+    peer: Option<String>,
+    /// The server, and how many copies there are; none while it is lost.
+    server: Option<(String, usize)>,
+    /// Messages of which nothing is known yet.
+    under_way: usize,
+    began: bool,
+    names: BTreeSet<String>,
+    /// The day of the last message, once one was shown.
+    day: Option<String>,
+}
+
+impl Screen {
+    /// Of a person who may write to himself, in a group of these servers.
+    pub(super) fn new(user: &str, servers: &[String]) -> Screen {
+        let names = BTreeSet::from([user.to_ascii_lowercase()]);
+        Screen {
+            // Without one, the time is that of the servers, and says so by its date.
+            zone: TimeZone::local().unwrap_or_else(|_| TimeZone::utc()),
+            shown: Mutex::new(Shown { names, ..Shown::default() }),
+            changed: Condvar::new(),
+            with_port: !servers.iter().all(|server| server.ends_with(PORT)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the lines of the servers are shown above the one that is edited: by a thread of
+    /// its own, which waits for the prompt, so that no two ways to the terminal mix their order.
+    pub(super) fn show_above(
+        self: &Arc<Screen>,
+        mut printer: impl ExternalPrinter + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let (above, lines) = sync_channel(LINES_MAX);
+        self.lock().above = Some(above);
+        let screen = Arc::clone(self);
+        thread::Builder::new().name("screen".to_owned()).spawn(move || {
+            for line in lines {
+                screen.await_prompt();
+                // A terminal that is gone ends the thread that edits.
+                let _ = printer.print(line);
+            }
+        })
+    }
+
+    fn await_prompt(&self) {
+        let waits = |shown: &mut Shown| !shown.prompted && !shown.ended;
+        drop(self.changed.wait_while(self.lock(), waits));
+    }
+
+    /// The prompt is there, or is not.
+    pub(super) fn set_prompted(&self, prompted: bool) {
+        self.lock().prompted = prompted;
+        self.changed.notify_all();
+    }
+
+    /// No prompt will come any more: what is left is shown at once.
+    pub(super) fn end(&self) {
+        let mut shown = self.lock();
+        shown.ended = true;
+        shown.above = None;
+        self.changed.notify_all();
+    }
+
+    /// To whom messages go from now on.
+    pub(super) fn set_peer(&self, name: &str) {
+        self.lock().peer = Some(name.to_owned());
+        self.learn(name);
+    }
+
+    /// To whom messages go.
+    pub(super) fn peer(&self) -> Option<String> {
+        self.lock().peer.clone()
+    }
+
+    /// There is somebody of this name.
+    pub(super) fn learn(&self, name: &str) {
+        let names = &mut self.lock().names;
+        if names.len() < NAMES_MAX {
+            names.insert(name.to_owned());
+        }
+    }
+
+    /// The names that begin so.
+    pub(super) fn names(&self, prefix: &str) -> Vec<String> {
+        let names = &self.lock().names;
+        names.iter().filter(|name| name.starts_with(prefix)).cloned().collect()
+    }
+
+    /// The connection there is, and how many copies are made.
+    pub(super) fn set_server(&self, server: Option<(&str, usize)>) {
+        let mut shown = self.lock();
+        shown.server = server.map(|(server, copies)| (self.name(server), copies));
+        if server.is_some() {
+            shown.began = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// A server, as briefly as it can be said.
+    pub(super) fn name(&self, server: &str) -> String {
+        let host = server.strip_suffix(PORT).filter(|_| !self.with_port);
+        host.unwrap_or(server).to_owned()
+    }
+
+    /// How many messages nothing is known of.
+    pub(super) fn set_under_way(&self, count: usize) {
+        self.lock().under_way = count;
+    }
+
+    /// Waits for the first login: what was there is shown before the person types.
+    pub(super) fn await_login(&self) {
+        let shown = self.lock();
+        drop(self.changed.wait_while(shown, |shown| !shown.began));
+    }
+
+    /// How things are, in a few words.
+    pub(super) fn status(&self) -> String {
+        let shown = self.lock();
+        let mut text = match &shown.server {
+            Some((host, 1)) => format!("{host}, 1 copy"),
+            Some((host, copies)) => format!("{host}, {copies} copies"),
+            None => "no server".to_owned(),
+        };
+        if shown.under_way > 0 {
+            text += &format!(", {} under way", shown.under_way);
+        }
+        text
+    }
+
+    /// Shows a message, and its day when that is another one.
+    pub(super) fn message(&self, message: &Message) {
+        self.learn(&message.from);
+        let at = humantime::parse_rfc3339(&message.time).unwrap_or(UNIX_EPOCH);
+        let (day, time) = self.local(at);
+        let is_new = self.lock().day.replace(day.clone()).is_none_or(|before| before != day);
+        let today = self.local(SystemTime::now()).0 == day;
+        let mut text = String::new();
+        if is_new && !(today && message.number == 1) {
+            text += &format!("-- {day}\n");
+        }
+        text += &format!("{time} {}: {}", message.from, message.text);
+        self.print(&text);
+    }
+
+    /// Says something about the chat itself.
+    pub(super) fn note(&self, text: &str) {
+        self.print(&format!("-- {text}"));
+    }
+
+    /// Day and time of this place.
+    fn local(&self, at: SystemTime) -> (String, String) {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        match DateTime::from_timespec(seconds, 0, self.zone.as_ref()) {
+            Ok(at) => (
+                format!("{:04}-{:02}-{:02}", at.year(), at.month(), at.month_day()),
+                format!("{:02}:{:02}", at.hour(), at.minute()),
+            ),
+            Err(_) => ("-".to_owned(), "--:--".to_owned()),
+        }
+    }
+
+    /// Answers the person, while no line is edited.
+    pub(super) fn reply(&self, text: &str) {
+        write(&format!("-- {text}\n"));
+    }
+
+    fn print(&self, text: &str) {
+        let line = format!("{text}\n");
+        let above = self.lock().above.clone();
+        match above {
+            Some(above) => drop(above.send(line)),
+            None => write(&line),
+        }
+    }
+}
+
+fn write(text: &str) {
+    // Who does not listen any more gets nothing.
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn screen(servers: &[&str]) -> Screen {
+        let servers: Vec<String> = servers.iter().map(|server| (*server).to_owned()).collect();
+        Screen::new("Ann", &servers)
+    }
+
+    #[test]
+    fn the_status_is_short() {
+        let lab = screen(&["lab1:5001", "lab2:5001"]);
+        assert_eq!(lab.status(), "no server");
+        lab.set_server(Some(("lab2:5001", 3)));
+        assert_eq!(lab.status(), "lab2, 3 copies");
+        let here = screen(&["[::1]:5001", "[::1]:5002"]);
+        here.set_server(Some(("[::1]:5001", 1)));
+        here.set_under_way(2);
+        assert_eq!(here.status(), "[::1]:5001, 1 copy, 2 under way");
+    }
+
+    #[test]
+    fn times_are_local() {
+        let mut screen = screen(&[]);
+        let at = humantime::parse_rfc3339("2026-11-23T23:58:03.120Z").unwrap();
+        for (zone, day, time) in
+            [("UTC0", "2026-11-23", "23:58"), ("CET-1CEST,M3.5.0,M10.5.0/3", "2026-11-24", "00:58")]
+        {
+            screen.zone = TimeZone::from_posix_tz(zone).unwrap();
+            assert_eq!(screen.local(at), (day.to_owned(), time.to_owned()));
+        }
+    }
+
+    #[test]
+    fn names_are_remembered_within_a_bound() {
+        let screen = screen(&[]);
+        (0..2 * NAMES_MAX).for_each(|n| screen.learn(&format!("bob{n}")));
+        assert_eq!(screen.names("ann"), ["ann"]);
+        assert_eq!(screen.names("bob").len(), NAMES_MAX - 1);
+    }
+}

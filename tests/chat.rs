@@ -1,0 +1,267 @@
+//! Two people chat in terminals: nothing that they type is lost or shown twice while servers fail,
+//! no password is seen, and the terminal is theirs again afterwards. In a pipe it is a command.
+
+mod common;
+#[path = "common/terminal.rs"]
+mod terminal;
+
+use common::{Group, postern};
+use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use terminal::Terminal;
+
+fn chat(servers: &str, user: &str) -> Command {
+    let mut command = postern();
+    command.args(["chat", "--servers", servers, user]);
+    command
+}
+
+fn with_password(servers: &str, user: &str) -> Command {
+    let mut command = chat(servers, user);
+    command.env("POSTERN_PASSWORD", "correct-horse");
+    command
+}
+
+/// Somebody at a prompt.
+fn person(servers: &str, user: &str) -> Terminal {
+    let mut terminal = Terminal::run(&with_password(servers, user));
+    terminal.wait("a prompt", |screen| screen.ends_with('>'));
+    terminal
+}
+
+#[test]
+fn a_failover_while_typing_is_one_notice() {
+    let mut group = Group::open();
+    let primary = group.wait_members(3);
+    group.client(primary, "ann");
+    group.client(primary, "bob");
+    let servers = group.servers.join(",");
+    let mut ann = person(&servers, "ann");
+    let mut bob = person(&servers, "bob");
+    let status = |n: usize, copies: usize| format!("{}, {copies} copies", group.servers[n - 1]);
+    ann.see_last(&format!("{} >", status(primary, 3)));
+    ann.type_in("@bob lunch?\r");
+    ann.see_last(&format!("{} bob>", status(primary, 3)));
+    bob.see(" ann: lunch?");
+    bob.type_in("@ann fine, at th");
+    bob.see("> @ann fine, at th");
+    let old = group.servers[primary - 1].clone();
+    group.kill(primary);
+    let next = group.wait_members(2);
+    let notice = format!("-- {} has taken over from {old}", group.servers[next - 1]);
+    let status = format!("{}, 2 copies", group.servers[next - 1]);
+    for terminal in [&mut ann, &mut bob] {
+        terminal.see(&notice);
+    }
+    bob.see_last(&format!("{status} > @ann fine, at th"));
+    bob.type_in("e gate\r");
+    bob.see_last(&format!("{status} ann>"));
+    ann.see(" bob: fine, at the gate");
+    ann.type_in("\x04");
+    assert_eq!(ann.end().code(), Some(0));
+    for terminal in [&ann, &bob] {
+        let text = terminal.text();
+        let notes = text.lines().filter(|line| line.starts_with("-- ")).count();
+        assert_eq!(notes, 1, "{text}");
+    }
+    assert_eq!(group.mailbox(next, "ann"), ["fine, at the gate"]);
+    assert_eq!(group.mailbox(next, "bob"), ["lunch?"]);
+}
+
+#[test]
+fn passwords_are_not_seen_and_accounts_are_made_if_wanted() {
+    let group = Group::alone();
+    let mut chat = chat(&group.servers[0], "ann");
+    chat.arg("--create").env_remove("POSTERN_PASSWORD");
+    let mut ann = Terminal::run(&chat);
+    ann.see("Password of ann:");
+    ann.type_in("correct-horse\r");
+    ann.see("1 copy >");
+    ann.type_in("/passwd\r");
+    for (asked, answer) in [
+        ("Old password:", "correct-horse"),
+        ("New password:", "other-horse"),
+        ("again:", "other-horse"),
+    ] {
+        ann.see(asked);
+        ann.type_in(&format!("{answer}\r"));
+    }
+    ann.see("-- the password is changed");
+    ann.type_in("/quit\r");
+    assert_eq!(ann.end().code(), Some(0));
+    let shown = String::from_utf8_lossy(&ann.shown).into_owned();
+    assert!(!shown.contains("horse"), "{shown}");
+    assert!(group.connect(1).ask("LOGIN ann other-horse").starts_with("OK"));
+}
+
+#[test]
+fn tab_completes_names_and_commands_and_arrows_bring_lines_back() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    group.client(1, "bobby");
+    let mut ann = person(&group.servers[0], "ann");
+    ann.type_in("/wh\t\r");
+    ann.see("-- online: ann");
+    ann.see("-- offline: bobby");
+    ann.type_in("@bo\thi\r");
+    ann.see("1 copy bobby>");
+    ann.type_in("\x1b[A");
+    ann.see("bobby> @bobby hi");
+    ann.type_in(" again\r");
+    ann.type_in("/nonsense\r");
+    ann.see("-- no command /nonsense");
+    ann.type_in("/help\r");
+    ann.see("Tab completes");
+    ann.type_in("/to nobody\rhello\r");
+    ann.see("-- not sent to nobody, there is no account nobody: hello");
+    assert_eq!(group.mailbox(1, "bobby"), ["hi", "hi again"]);
+    ann.type_in("/quit\r");
+    assert_eq!(ann.end().code(), Some(1), "something was not sent");
+}
+
+#[test]
+fn ctrl_c_leaves_the_terminal_as_it_was() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let server = &group.servers[0];
+    let mut asked = chat(server, "ann");
+    asked.env_remove("POSTERN_PASSWORD");
+    let nobody = Group::new(1);
+    // At the question for the password, at the prompt, in half a line, and before any server.
+    let moments: [(Command, &str, &str); 4] = [
+        (asked, "Password of ann:", "correct-ho"),
+        (with_password(server, "ann"), "1 copy >", ""),
+        (with_password(server, "ann"), "1 copy >", "@ann half a li"),
+        (with_password(&nobody.servers[0], "ann"), "", ""),
+    ];
+    for (command, seen, typed) in &moments {
+        for by_key in [true, false] {
+            let mut terminal = Terminal::run(command);
+            terminal.see(seen);
+            terminal.type_in(typed);
+            if seen.is_empty() {
+                // It shows nothing yet: wait until it listens for signals.
+                terminal.listens_for(Signal::INT);
+            }
+            if by_key {
+                terminal.type_in("\x03");
+            } else {
+                terminal.signal(Signal::INT);
+            }
+            assert_eq!(terminal.end().code(), Some(130), "{seen} {typed} {by_key}");
+            assert!(terminal.is_sane(), "{seen} {typed} {by_key}");
+        }
+    }
+    assert_eq!(group.mailbox(1, "ann"), [""; 0], "half a line is not sent");
+}
+
+#[test]
+fn what_came_while_away_is_marked() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let mut bob = group.client(1, "bob");
+    let relay = Relay::to(&group.servers[0]);
+    let mut ann = person(&relay.address, "ann");
+    assert_eq!(bob.ask("SEND ann one"), "OK 1");
+    ann.see(" bob: one");
+    relay.open(false);
+    ann.see("-- lost ");
+    ann.type_in("@bob are you there?\r");
+    ann.see("no server, 1 under way bob>");
+    assert_eq!(bob.ask("SEND ann two"), "OK 2");
+    assert_eq!(bob.ask("SEND ann three"), "OK 3");
+    relay.open(true);
+    ann.see("-- stored now: are you there?");
+    let text = ann.text();
+    let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what}:\n{text}"));
+    let order = ["bob: one", "-- unread:", "bob: two", "bob: three", " again"].map(place);
+    assert!(order.is_sorted(), "{text}");
+    assert_eq!(text.matches("bob: ").count(), 3, "{text}");
+    assert_eq!(group.mailbox(1, "bob"), ["are you there?"]);
+    // Later, the last messages are shown without a marker.
+    let mut ann = person(&group.servers[0], "ann");
+    ann.see(" bob: three");
+    assert!(!ann.text().contains("unread"), "{}", ann.text());
+}
+
+#[test]
+fn without_a_terminal_it_is_a_command() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    group.client(1, "bob");
+    let mut piped = with_password(&group.servers[0], "ann");
+    piped.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut piped = piped.spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(b"@bob one\ntwo\n@ann to myself\n").unwrap();
+    let output = piped.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(group.mailbox(1, "bob"), ["one", "two"]);
+    // A terminal that can't move its cursor.
+    let mut dumb = with_password(&group.servers[0], "bob");
+    dumb.env("TERM", "dumb");
+    let mut bob = Terminal::run(&dumb);
+    bob.see(" ann: two");
+    bob.type_in("@ann hi\n/who\n");
+    bob.see("-- online: bob");
+    bob.type_in("\x04");
+    assert_eq!(bob.end().code(), Some(0));
+    assert!(!bob.shown.contains(&0x1b), "{:?}", String::from_utf8_lossy(&bob.shown));
+    assert_eq!(group.mailbox(1, "ann"), ["to myself", "hi"]);
+}
+
+/// Stands between a client and a server, and can be closed.
+struct Relay {
+    address: String,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    open: bool,
+    sockets: Vec<TcpStream>,
+}
+
+impl Relay {
+    fn to(server: &str) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let state = Arc::new(Mutex::new(State { open: true, sockets: Vec::new() }));
+        let (shared, server) = (Arc::clone(&state), server.to_owned());
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let mut state = shared.lock().unwrap();
+                if state.open {
+                    let server = TcpStream::connect(&server).expect("the server runs");
+                    copy(&client, &server);
+                    copy(&server, &client);
+                    state.sockets.extend([client, server]);
+                }
+            }
+        });
+        Relay { address, state }
+    }
+
+    fn open(&self, open: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.open = open;
+        for socket in state.sockets.drain(..) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn copy(from: &TcpStream, to: &TcpStream) {
+    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    });
+}

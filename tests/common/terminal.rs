@@ -1,0 +1,156 @@
+//! A terminal of 80 by 24, a command that believes to be used by a person, and what that person
+//! sees.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+
+use crate::common::DEADLINE;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::num::NonZero;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub struct Terminal {
+    /// The person's end.
+    master: File,
+    /// The command's end; held, so that the terminal outlives the command.
+    slave: File,
+    bytes: Receiver<Vec<u8>>,
+    screen: vt100::Parser,
+    /// Everything that was ever shown, as bytes.
+    pub shown: Vec<u8>,
+    child: Child,
+}
+
+impl Terminal {
+    /// Runs a command there, as the leader of a session of its own.
+    pub fn run(command: &Command) -> Terminal {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
+        let master = master.expect("a terminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("it is ours");
+        let name = ptsname(&master, Vec::new()).expect("it has a name");
+        let name = PathBuf::from(std::ffi::OsStr::from_bytes(name.as_bytes()));
+        let no_control = rustix::fs::OFlags::NOCTTY.bits().cast_signed();
+        let slave = File::options().read(true).write(true).custom_flags(no_control).open(name);
+        let slave = slave.expect("its other end");
+        let [rows, columns] = [24, 80].map(|n| NonZero::new(n).expect("it has a size"));
+        let (ws_row, ws_col) = (rows.get(), columns.get());
+        let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&master, size).expect("it takes a size");
+        let mut session = Command::new("setsid");
+        session.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        session.env("TERM", "xterm").env("TZ", "UTC0").env_remove("NO_COLOR");
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => session.env(name, value),
+                None => session.env_remove(name),
+            };
+        }
+        let end = || slave.try_clone().expect("it can be shared");
+        session.stdin(end()).stdout(end()).stderr(end());
+        let child = session.spawn().expect("util-linux is installed");
+        let master = File::from(master);
+        let mut reader = master.try_clone().expect("it can be shared");
+        let (sender, bytes) = channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if sender.send(buffer[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let screen = vt100::Parser::new(rows, columns, 0);
+        Terminal { master, slave, bytes, screen, shown: Vec::new(), child }
+    }
+
+    /// What a person types.
+    pub fn type_in(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).expect("the terminal is there");
+    }
+
+    /// The screen now, without what is empty.
+    pub fn text(&self) -> String {
+        let rows = self.screen.screen().contents();
+        rows.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim_end().to_owned()
+    }
+
+    /// Waits until the screen is as wanted.
+    pub fn wait(&mut self, what: &str, done: impl Fn(&str) -> bool) {
+        let end = Instant::now() + DEADLINE;
+        while !done(&self.text()) {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.bytes.recv_timeout(left.min(Duration::from_millis(50))) {
+                Ok(bytes) => {
+                    self.screen.process(&bytes);
+                    self.shown.extend(bytes);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => panic!("the terminal is gone"),
+            }
+            assert!(!left.is_zero(), "not {what}:\n{}", self.text());
+        }
+    }
+
+    /// Waits until this is seen.
+    pub fn see(&mut self, text: &str) {
+        self.wait(text, |screen| screen.contains(text));
+    }
+
+    /// Waits until the line with the cursor is this.
+    pub fn see_last(&mut self, line: &str) {
+        self.wait(line, |screen| screen.lines().last() == Some(line));
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Waits until the command would not just die of a signal.
+    pub fn listens_for(&self, signal: Signal) {
+        let end = Instant::now() + DEADLINE;
+        let bit = 1u64 << (signal.as_raw() - 1);
+        let path = format!("/proc/{}/status", self.child.id());
+        loop {
+            let status = std::fs::read_to_string(&path).expect("it runs");
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let caught = u64::from_str_radix(caught.unwrap_or("0").trim(), 16).unwrap_or(0);
+            if caught & bit != 0 {
+                return;
+            }
+            assert!(Instant::now() < end, "it does not listen for {signal:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// How the command ends.
+    pub fn end(&mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(Instant::now() < end, "it does not end:\n{}", self.text());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Whether the terminal does what it does for a shell: shows what is typed, line by line.
+    pub fn is_sane(&self) -> bool {
+        let modes = tcgetattr(&self.slave).expect("it is a terminal").local_modes;
+        modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
