@@ -24,3 +24,5 @@ mod errors;
 mod status;
 
 mod connections;
+
+mod servers;
