@@ -187,6 +187,8 @@ fn log_shows_ones_own_mailbox_again() {
         (" 0 2", &[1, 2], 2),
         (" 1 1", &[2], 2),
         (" -2 1", &[2], 2),
+        (" -18446744073709551615 1", &[1], 1),
+        (" 1 18446744073709551615", &[2, 3], 3),
         (" 1 99", &[2, 3], 3),
         (" 3", &[], 3),
         (" 3 5", &[], 3),
@@ -198,7 +200,7 @@ fn log_shows_ones_own_mailbox_again() {
         let shown: String = shown.collect();
         scene.play(&format!("ann > LOG{arguments}\n{shown}\nann < OK {last}"));
     }
-    scene.refused("ann", "bad-argument", &["LOG 4", "LOG 4 1"]);
+    scene.refused("ann", "bad-argument", &["LOG 4", "LOG 4 1", "LOG 18446744073709551615"]);
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn run_id() -> &'static str {
 pub(crate) struct Scene {
     server: Arc<Server>,
     number: u32,
+    people: Vec<String>,
     clients: BTreeMap<String, Client>,
 }
 
@@ -62,7 +63,12 @@ impl Scene {
     pub(crate) fn of(people: &[&str]) -> Scene {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut scene = Scene { server: Server::find(), number, clients: BTreeMap::new() };
+        let mut scene = Scene {
+            server: Server::find(),
+            number,
+            people: people.iter().map(|who| (*who).to_owned()).collect(),
+            clients: BTreeMap::new(),
+        };
         for who in people {
             let name = scene.name(who);
             let client = scene.client(who);
@@ -142,8 +148,12 @@ impl Drop for Scene {
             if std::thread::panicking() {
                 return;
             }
-            client.send(&format!("DELETE {} {PASSWORD}", self.name(&who)));
-            while client.try_line().is_some_and(|line| line.starts_with("MSG ")) {}
+            let name = self.name(&who);
+            if self.people.contains(&who) {
+                client.send(&format!("LOGIN {name} {PASSWORD} end"));
+            }
+            client.send(&format!("DELETE {name} {PASSWORD}\nQUIT"));
+            while client.try_line().is_some() {}
         }
     }
 }

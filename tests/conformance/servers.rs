@@ -5,7 +5,9 @@ use crate::scene::foreign;
 use crate::status;
 use rustix::process::Signal;
 use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A group with these settings beside the usual ones; none of it runs.
@@ -124,6 +126,21 @@ fn a_key_is_remembered_on_all_servers() {
 }
 
 #[test]
+fn a_key_is_remembered_for_the_next_262144_entries() {
+    let Some((group, _)) = running(1, "") else { return };
+    drop(group.client(1, "bob"));
+    let mut ann = group.client(1, "ann");
+    assert_eq!(ann.ask("ONCE k bob hello"), "OK 1");
+    let mut writer = ann.stream.try_clone().expect("a socket");
+    let sender = thread::spawn(move || writer.write_all("SEND bob x\n".repeat(262_144).as_bytes()));
+    (2..=262_145).for_each(|n| assert_eq!(ann.line(), format!("OK {n}")));
+    sender.join().expect("a thread").expect("the server reads");
+    assert_eq!(ann.ask("ONCE k bob hello"), "OK 1", "it is remembered up to here");
+    assert_eq!(ann.ask("SEND bob x"), "OK 262146");
+    assert_eq!(ann.ask("ONCE k bob hello"), "OK 262147", "and no further");
+}
+
+#[test]
 fn with_too_few_copies_changes_are_refused_and_reads_go_on() {
     let Some((mut group, primary)) = running(3, "min_copies = 3") else { return };
     let mut ann = group.client(primary, "ann");
@@ -217,6 +234,18 @@ fn who_does_not_log_in_is_told_and_let_go() {
 }
 
 #[test]
+fn a_login_that_waits_for_its_turn_is_not_let_go() {
+    let Some((group, _)) = running(1, "login_timeout_s = 1") else { return };
+    let mut clients: Vec<Client> = (0..100).map(|_| group.connect(1)).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(&format!("CREATE user{n} correct-horse"));
+    }
+    for (n, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.line(), format!("OK user{n}"));
+    }
+}
+
+#[test]
 fn who_logs_out_has_to_log_in_again_in_time() {
     let Some((group, _)) = running(1, "login_timeout_s = 1") else { return };
     let mut ann = group.client(1, "ann");
@@ -248,7 +277,7 @@ fn an_empty_line_is_no_request_that_keeps_a_connection() {
     eve.stream.set_nonblocking(true).expect("a socket");
     let end = Instant::now() + Duration::from_secs(3);
     let mut first = [0];
-    while std::io::Read::read(&mut eve.stream, &mut first).is_err() {
+    while eve.stream.read(&mut first).is_err() {
         assert!(Instant::now() < end, "empty lines keep it");
         eve.send("");
     }
@@ -296,6 +325,21 @@ fn who_has_sent_nothing_yet_counts_among_the_clients() {
         silent = group.connect(1);
     }
     drop(silent);
+}
+
+#[test]
+fn peers_get_in_however_many_clients_there_are() {
+    let Some((mut group, primary)) = running(3, "max_clients = 1") else { return };
+    let backup = others(primary)[0];
+    group.kill(backup);
+    let mut crowd: Vec<Client> = (0..50).map(|_| group.connect(primary)).collect();
+    group.start(backup);
+    group.wait(backup, "attached again", |status| {
+        status["role"] == "backup" && status["members"].split(',').count() == 3
+    });
+    crowd.iter_mut().for_each(|client| client.send("PING x"));
+    let served = crowd.iter_mut().filter_map(Client::try_line).filter(|line| line == "OK x");
+    assert!(served.count() <= 1);
 }
 
 #[test]

@@ -236,6 +236,31 @@ fn nothing_is_pushed_into_the_answer_to_log() {
     (1..=2000).for_each(|n| assert_eq!(scene.client("bob").line(), format!("OK {n}")));
 }
 
+/// Sends to herself and asks for her mailbox, all at once: what comes behind the last answer to
+/// the sending is the mailbox, and nothing else.
+fn send_and_look(messages: usize) {
+    let mut scene = Scene::of(&["ann"]);
+    let lines = scene.fill(&"SEND @ann hi\n".repeat(messages)) + "LOG\n";
+    let ann = scene.client("ann");
+    ann.send_bytes(lines.as_bytes());
+    (1..=messages).for_each(|n| assert_eq!(ann.answer(), format!("OK {n}")));
+    for n in 1..=messages {
+        assert!(ann.line().starts_with(&format!("MSG {n} ")));
+    }
+    assert_eq!(ann.line(), format!("OK {messages}"));
+}
+
+#[test]
+fn nothing_is_pushed_before_the_answer_to_log() {
+    send_and_look(20);
+}
+
+#[test]
+#[ignore = "a LOG behind 64 other requests is not read yet when messages are pushed"]
+fn nothing_is_pushed_before_the_answer_to_log_however_far_behind_it_is() {
+    send_and_look(64);
+}
+
 #[test]
 fn of_two_that_create_one_name_one_is_refused() {
     let mut scene = Scene::of(&[]);
