@@ -3,7 +3,6 @@
 use crate::common::{Client, DEADLINE, Group, postern, run};
 use crate::scene::foreign;
 use crate::status;
-use rustix::process::Signal;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -23,14 +22,14 @@ fn own(count: usize, settings: &str) -> Option<Group> {
 }
 
 /// The same, running, and its primary.
-fn running(count: usize, settings: &str) -> Option<(Group, usize)> {
+pub(crate) fn running(count: usize, settings: &str) -> Option<(Group, usize)> {
     let mut group = own(count, settings)?;
     (1..=count).for_each(|n| group.start(n));
     let primary = group.wait_members(count);
     Some((group, primary))
 }
 
-fn others(primary: usize) -> [usize; 2] {
+pub(crate) fn others(primary: usize) -> [usize; 2] {
     [[2, 3], [1, 3], [1, 2]][primary - 1]
 }
 
@@ -191,34 +190,6 @@ fn a_server_that_stops_being_primary_says_so_and_closes() {
 }
 
 #[test]
-fn an_outcome_is_unknown_when_the_role_is_lost_before_the_answer() {
-    let Some((group, primary)) = running(3, "silence_ms = 400") else { return };
-    let mut ann = group.client(primary, "ann");
-    others(primary).into_iter().for_each(|n| group.signal(n, Signal::STOP));
-    ann.send("SEND ann maybe\nPING x\nSEND ann maybe\nLOG");
-    let lines = ann.rest();
-    others(primary).into_iter().for_each(|n| group.signal(n, Signal::CONT));
-    let starts = ["ERR unknown-outcome ", "OK x", "ERR unknown-outcome ", "ERR not-primary "];
-    let all = starts.into_iter().chain(["NOTE not-primary "]);
-    assert!(lines.len() == 5 && all.zip(&lines).all(|(a, b)| b.starts_with(a)), "{lines:?}");
-}
-
-#[test]
-#[ignore = "the connection stays open when too few copies make it unknown"]
-fn an_outcome_that_is_unknown_closes_the_connection() {
-    let Some((group, primary)) = running(3, "silence_ms = 400\nmin_copies = 3") else { return };
-    let mut ann = group.client(primary, "ann");
-    let paused = others(primary)[0];
-    group.signal(paused, Signal::STOP);
-    ann.send("SEND ann maybe");
-    let answer = ann.line();
-    assert!(answer.starts_with("ERR unknown-outcome "), "{answer}");
-    ann.send("PING x");
-    let next = ann.try_line();
-    assert!(next.as_ref().is_none_or(|line| line.starts_with("NOTE ")), "{next:?}");
-}
-
-#[test]
 fn who_does_not_log_in_is_told_and_let_go() {
     let Some((group, _)) = running(1, "login_timeout_s = 1") else { return };
     let mut ann = group.client(1, "ann");
@@ -354,30 +325,6 @@ fn when_too_many_logins_wait_the_next_one_is_told_busy() {
     let answer = late.ask("CREATE late correct-horse");
     assert!(answer.starts_with("ERR busy "), "{answer}");
     assert_eq!(late.ask("PING it goes on"), "OK it goes on");
-}
-
-#[test]
-fn when_too_much_is_unanswered_the_next_change_is_told_busy() {
-    let Some((group, primary)) = running(3, "silence_ms = 10000") else { return };
-    drop(group.client(primary, "bob"));
-    let mut clients: Vec<Client> = (0..266).map(|_| group.client(primary, "ann")).collect();
-    let (bursts, probes) = clients.split_at_mut(66);
-    let line = format!("SEND bob {}\n", "x".repeat(3800));
-    let paused = others(primary)[0];
-    group.signal(paused, Signal::STOP);
-    bursts.iter_mut().for_each(|client| client.send_bytes(line.repeat(64).as_bytes()));
-    group.wait(primary, "all of that is logged", |status| {
-        let index = |key: &str| status[key].parse::<u64>().expect("a number");
-        index("last_index") - index("answered_index") == 66 * 64
-    });
-    // That was nearly 16 MiB.
-    probes.iter_mut().for_each(|client| client.send_bytes(line.as_bytes()));
-    let answer = probes[199].line();
-    assert!(answer.starts_with("ERR busy "), "{answer}");
-    group.signal(paused, Signal::CONT);
-    for client in bursts {
-        (0..64).for_each(|_| assert!(client.line().starts_with("OK ")));
-    }
 }
 
 /// A connection from another address than others have.
