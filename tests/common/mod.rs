@@ -1,6 +1,7 @@
 //! Real servers on loopback, real sockets, and waiting for states: never for time.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
@@ -115,11 +116,15 @@ impl Group {
         child.kill().and_then(|()| child.wait()).expect("it was ours to kill");
     }
 
+    pub fn signal(&self, n: usize, signal: Signal) {
+        let child = self.children[n - 1].as_ref().expect("it runs");
+        rustix::process::kill_process(Pid::from_child(child), signal).expect("it runs");
+    }
+
     /// SIGTERM, and the exit code.
     pub fn terminate(&mut self, n: usize) -> Option<i32> {
+        self.signal(n, Signal::TERM);
         let mut child = self.children[n - 1].take().expect("it runs");
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
         let end = Instant::now() + DEADLINE;
         loop {
             if let Some(status) = child.try_wait().expect("it is our child") {
@@ -242,7 +247,10 @@ pub struct Client {
 
 impl Client {
     pub fn try_connect(server: &str) -> Option<Client> {
-        let stream = TcpStream::connect(server).ok()?;
+        Client::over(TcpStream::connect(server).ok()?)
+    }
+
+    pub fn over(stream: TcpStream) -> Option<Client> {
         stream.set_read_timeout(Some(DEADLINE)).ok()?;
         stream.set_write_timeout(Some(DEADLINE)).ok()?;
         stream.set_nodelay(true).ok()?;
