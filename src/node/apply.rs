@@ -1,7 +1,7 @@
 //! Answered entries become state, and answers to those who wait for them.
 
 use super::requests::{exists, no_such_user, wrong_password};
-use super::session::{Step, Task, write_unknown};
+use super::session::{Step, Task};
 use super::{Context, Fatal, Node, Pending};
 use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
 use crate::mailbox::{Change, Outcome};
@@ -76,11 +76,11 @@ impl Node {
         let open = self.sessions.get_mut(&id).filter(|session| !session.closing);
         let Some(session) = open else { return };
         // Taken before a drop left fewer copies than the settings ask for.
-        let few = self.replica.has_too_few_copies();
-        let write = |out: &mut Vec<u8>| match few {
-            true => write_unknown(out),
-            false => write_outcome(out, change, outcome),
-        };
+        if self.replica.has_too_few_copies() {
+            let why = "fewer servers are attached than the settings ask for";
+            return self.close_with(id, "too-few-copies", why);
+        }
+        let write = |out: &mut Vec<u8>| write_outcome(out, change, outcome);
         if let Step::Logged(task) = &session.step {
             let deletes = matches!(task, Task::Delete { .. }) && outcome == Outcome::Done;
             self.finish(now, id, write);

@@ -26,15 +26,17 @@ impl Node {
         let Some(session) = self.sessions.get(&id).filter(|session| !session.closing) else {
             return;
         };
-        if session.login.is_none() {
+        let logged_in = session.login.is_some();
+        let request = protocol::parse(line).transpose();
+        if !logged_in && request.is_some() {
             self.set_deadline(id, Some(world.now + self.setup.login_timeout));
         }
-        let (right, command) = match protocol::parse(line) {
-            Ok(Some(request)) => request,
-            Ok(None) => return self.touch(id),
-            Err(refusal) => {
+        let (right, command) = match request {
+            Some(Ok(request)) => request,
+            Some(Err(refusal)) => {
                 return self.answer(id, |out| protocol::error(out, refusal.code, &refusal));
             }
+            None => return self.touch(id),
         };
         if self.refuses(world.now, id, right) {
             return;
@@ -220,7 +222,11 @@ impl Node {
     }
 
     fn write_gate_closed(&self, out: &mut Vec<u8>) {
-        let words = format!("not all servers were attached yet; missing: {}", self.missing());
+        let words = match &self.missing()[..] {
+            // The primary has not said yet what it knows.
+            "-" => "all servers are attached, since a moment ago; try again".to_owned(),
+            missing => format!("not all servers were attached yet; missing: {missing}"),
+        };
         protocol::error(out, Code::NotReady, words);
     }
 

@@ -104,9 +104,10 @@ fn write(out: &mut Vec<u8>, line: fmt::Arguments<'_>) {
 
 /// `OK`, and what was asked for.
 pub fn ok(out: &mut Vec<u8>, what: impl Display) {
+    let before = out.len();
     write(out, format_args!("OK {what}"));
     // An answer without words is the bare word.
-    if out.last() == Some(&b' ') {
+    if out.len() == before + "OK ".len() {
         out.pop();
     }
     out.push(b'\n');
@@ -149,6 +150,7 @@ mod tests {
     fn lines() {
         assert_eq!(line(|out| ok(out, "")), "OK\n");
         assert_eq!(line(|out| ok(out, "ann 3")), "OK ann 3\n");
+        assert_eq!(line(|out| ok(out, "a ")), "OK a \n");
         let exists = line(|out| error(out, Code::Exists, "ann has an account"));
         assert_eq!(exists, "ERR exists ann has an account\n");
         assert_eq!(line(|out| note(out, "stopping", "bye")), "NOTE stopping bye\n");

@@ -57,6 +57,18 @@ impl Server {
         }
     }
 
+    /// Closes a connection that has sent nothing for too long.
+    pub(super) fn drop_silent(&mut self, key: usize, over: bool) {
+        let socket = &self.connections[key].socket;
+        if over {
+            refuse_busy(socket);
+        } else {
+            let words = "no request came before a login";
+            say(socket, |line| protocol::note(line, "login-timeout", words));
+        }
+        self.close(key);
+    }
+
     /// Whether one more may come to the `taken` of so many places. One half of them is for the
     /// addresses of this group's servers: others can't keep them out.
     fn has_place(&self, taken: usize, places: usize, from: IpAddr) -> bool {
@@ -133,9 +145,14 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
     SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
-fn refuse_busy(mut socket: &TcpStream) {
+fn refuse_busy(socket: &TcpStream) {
+    say(socket, |line| protocol::error(line, Code::Busy, "too many connections; try again"));
+}
+
+/// Says one line to who has not been let in.
+fn say(mut socket: &TcpStream, write: impl FnOnce(&mut Vec<u8>)) {
     let mut line = Vec::new();
-    protocol::error(&mut line, Code::Busy, "too many connections; try again");
+    write(&mut line);
     // Best effort: an empty socket buffer takes one line.
     let _ = socket.write(&line);
 }

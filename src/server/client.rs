@@ -45,7 +45,11 @@ impl Server {
             let old = connection.input.len();
             match connection.read(&mut self.buffer[..READ_BYTES]) {
                 Reading::More => self.strip_telnet(key, session, old),
-                Reading::Closed => {}
+                Reading::Closed => {
+                    if let Kind::Client { telnet, .. } = &mut connection.kind {
+                        telnet.finish(&mut connection.input);
+                    }
+                }
                 Reading::Drained => return Ok(()),
                 Reading::Broken => {
                     self.close(key);

@@ -361,6 +361,7 @@ impl Server {
             match self.connections[key].kind {
                 Kind::Dialling { .. } => self.dial_decided(key, true)?,
                 Kind::Unproven { from } => self.drop_unproven(key, from, "took too long"),
+                Kind::Unknown { over, .. } => self.drop_silent(key, over),
                 _ => self.close(key),
             }
         }

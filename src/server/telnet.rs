@@ -64,6 +64,13 @@ impl Telnet {
         asked
     }
 
+    /// No more comes: what began no command is text.
+    pub(super) fn finish(&mut self, input: &mut Vec<u8>) {
+        if let Telnet::Iac = std::mem::take(self) {
+            input.push(IAC);
+        }
+    }
+
     /// Keeps the byte if it is text, and gives what comes before the next one.
     fn take(self, byte: u8, text: &mut Vec<u8>) -> Telnet {
         match (self, byte) {
@@ -99,6 +106,16 @@ impl Telnet {
 mod tests {
     use super::*;
     use crate::rng::Rng;
+
+    #[test]
+    fn the_end_makes_text_of_what_began_no_command() {
+        for (came, kept) in [(&b"PING\xff"[..], &b"PING\xff"[..]), (b"PING\xff\xfb", b"PING")] {
+            let (mut text, mut telnet) = (came.to_vec(), Telnet::default());
+            telnet.strip(&mut text, 0);
+            telnet.finish(&mut text);
+            assert_eq!((&text[..], telnet), (kept, Telnet::Text));
+        }
+    }
 
     /// What is left of pieces that come one after the other, and what comes before the next.
     fn stripped(pieces: &[&[u8]]) -> (Vec<u8>, Telnet) {

@@ -233,7 +233,6 @@ fn who_sends_nothing_at_all_is_let_go() {
 }
 
 #[test]
-#[ignore = "a connection that has sent nothing is closed without a note"]
 fn who_sends_nothing_at_all_gets_a_note() {
     let Some((group, _)) = running(1, "login_timeout_s = 1") else { return };
     let lines = group.connect(1).rest();
@@ -241,7 +240,6 @@ fn who_sends_nothing_at_all_gets_a_note() {
 }
 
 #[test]
-#[ignore = "an empty line begins the time to log in anew"]
 fn an_empty_line_is_no_request_that_keeps_a_connection() {
     let Some((group, _)) = running(1, "login_timeout_s = 1") else { return };
     let mut eve = group.connect(1);

@@ -133,7 +133,6 @@ fn an_outcome_is_unknown_when_the_role_is_lost_before_the_answer() {
 }
 
 #[test]
-#[ignore = "the connection stays open when too few copies make it unknown"]
 fn an_outcome_that_is_unknown_closes_the_connection() {
     let Some((group, primary)) = running(3, "silence_ms = 400\nmin_copies = 3") else { return };
     let mut ann = group.client(primary, "ann");
