@@ -8,12 +8,28 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let options = Options::parse();
     commands::log_to_stderr(options.verbose, options.quiet);
-    let done = match &options.command {
+    match run(&options.command) {
+        Ok(code) => code,
+        Err(why) => {
+            commands::complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<ExitCode, String> {
+    // Servers end in their own way.
+    if !matches!(command, Command::Demo(_) | Command::Serve(_)) {
+        commands::end_on_signals()?;
+    }
+    match command {
         Command::Chat(options) => commands::chat::run(options),
         Command::Check(options) => commands::check::run(options),
+        Command::Completions(options) => commands::completions::run(options),
         Command::Demo(options) => commands::demo::run(options),
         Command::Handover(options) => commands::handover::run(options),
         Command::Init(options) => commands::init::run(options),
+        Command::Man(options) => commands::man::run(options),
         Command::Recover(options) => commands::recover::run(options),
         Command::Send(options) => commands::send::run(options),
         Command::Serve(options) => {
@@ -22,12 +38,5 @@ fn main() -> ExitCode {
         }
         Command::Status(options) => commands::status::run(options),
         Command::Tail(options) => commands::tail::run(options),
-    };
-    match done {
-        Ok(code) => code,
-        Err(why) => {
-            commands::complain(&why);
-            ExitCode::FAILURE
-        }
     }
 }

@@ -49,7 +49,7 @@ pub enum Command {
         "once, in order, whatever servers failed meanwhile. Empty lines are passed over. After a ",
         "line that is refused no more are sent.\n\nExample:\n  ",
         "postern send --password-file pw ann bob lunch at noon?\n  ",
-        "dmesg | POSTERN_PASSWORD=… postern send ann ops",
+        "dmesg | postern send --password-file pw ann ops",
     ))]
     Send(Send),
     /// Prints the messages of a mailbox, one a line: number, time, sender, text.
@@ -80,6 +80,18 @@ pub enum Command {
         "\n\nExample:\n  postern recover --config postern.toml --data data1",
     ))]
     Recover(Recover),
+    /// Prints a script that lets a shell complete commands and options.
+    #[command(after_help = concat!(
+        "Example:\n  ",
+        "postern completions bash > ~/.local/share/bash-completion/completions/postern",
+    ))]
+    Completions(Completions),
+    /// Prints the manual pages.
+    #[command(after_help = concat!(
+        "Example:\n  postern man | man -l -\n  ",
+        "postern man --dir ~/.local/share/man/man1",
+    ))]
+    Man(Man),
 }
 
 /// Options of `postern demo`.
@@ -241,6 +253,21 @@ pub struct Recover {
     /// Whose directory it is, if that can't be read in it any more.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
     pub id: Option<u8>,
+}
+
+/// Options of `postern completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Which shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `postern man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Writes each page into a file of its own in this folder.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -85,8 +85,11 @@ const DIAL_TIME: Duration = Duration::from_secs(1);
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The same when passwords of others may have to be hashed first.
 const PASSWORD_TIME: Duration = Duration::from_secs(30);
-/// How often one that is idle makes sure that the server is still there.
-const IDLE_TIME: Duration = Duration::from_secs(30);
+/// When a server is asked how it is: soon after the login, for members may be dropped or come back
+/// then, and ever more seldom.
+const LOOK_TIME_MIN: Duration = Duration::from_millis(100);
+/// The longest time between two such questions; they also show that it is still there.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(30);
 
 const WAKER: Token = Token(0);
 /// Tokens of connections begin here: each has its own, so that an old one's events harm nobody.
@@ -154,6 +157,9 @@ pub struct Client {
     began: Instant,
     /// When the server was last heard.
     heard: Moment,
+    /// When it is asked how it is, and how long after that again.
+    look_at: Moment,
+    look_time: Duration,
     /// Who is dialled next, and when.
     dial: Option<(Moment, String)>,
     patience: Option<Duration>,
@@ -190,6 +196,8 @@ impl Client {
             waker: Arc::new(waker),
             began: Instant::now(),
             heard: Moment(0),
+            look_at: Moment(0),
+            look_time: LOOK_TIME_MIN,
             dial: None,
             patience: Some(Duration::from_secs(30)),
             searching: None,
@@ -350,14 +358,13 @@ impl Client {
         Ok(woken)
     }
 
-    /// When the silence of the server means something.
+    /// When the silence of the server means something, or when it is to be asked how it is.
     fn deadline(&self) -> Moment {
-        self.heard
-            + match (self.conversation.awaits(), self.conversation.awaits_password()) {
-                (_, true) => PASSWORD_TIME,
-                (true, _) => ANSWER_TIME,
-                _ => IDLE_TIME,
-            }
+        match (self.conversation.awaits(), self.conversation.awaits_password()) {
+            (_, true) => self.heard + PASSWORD_TIME,
+            (true, _) => self.heard + ANSWER_TIME,
+            _ => self.look_at,
+        }
     }
 
     /// Waits for the connection or the waker; whether it was the waker.
@@ -393,13 +400,9 @@ impl Client {
         };
         if came {
             self.heard = now;
-        } else if now >= self.deadline() {
-            if self.conversation.awaits() {
-                self.lose("it does not answer", None);
-                return Ok(());
-            }
-            self.heard = now;
-            self.conversation.ask_status(now);
+        } else if self.conversation.awaits() && now >= self.deadline() {
+            self.lose("it does not answer", None);
+            return Ok(());
         }
         while let Some((wire, _)) = &mut self.wire {
             let said = match wire.line() {
@@ -414,11 +417,23 @@ impl Client {
             }
         }
         if self.conversation.is_logged_in() {
-            self.servers.on_found();
-            self.excuses.clear();
-            self.searching = None;
+            self.look(now);
         }
         Ok(())
+    }
+
+    /// Looks after the server where it is logged in.
+    fn look(&mut self, now: Moment) {
+        if self.searching.take().is_some() {
+            self.servers.on_found();
+            self.excuses.clear();
+            self.look_time = LOOK_TIME_MIN;
+            self.look_at = now + LOOK_TIME_MIN;
+        } else if now >= self.look_at {
+            self.look_time = (2 * self.look_time).min(LOOK_TIME_MAX);
+            self.look_at = now + self.look_time;
+            self.conversation.ask_status(now);
+        }
     }
 
     /// Connects to the server whose turn it is, when it is time.

@@ -2,9 +2,11 @@
 
 pub mod chat;
 pub mod check;
+pub mod completions;
 pub mod demo;
 pub mod handover;
 pub mod init;
+pub mod man;
 pub mod recover;
 pub mod send;
 pub mod serve;
@@ -17,6 +19,7 @@ mod person;
 mod terminal;
 
 pub use ask::{Answer, ask_status, is};
+pub use terminal::end_on_signals;
 
 use log::{LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;

@@ -1,6 +1,6 @@
 //! `postern send`: one message, or each line of standard input.
 
-use super::{person, terminal};
+use super::person;
 use crate::client::{Client, Error, Event, Refusal, Ticket, Waker};
 use crate::limits::LINE_BYTES_MAX;
 use crate::options;
@@ -22,7 +22,6 @@ const PIECES_MAX: usize = 2;
 /// # Errors
 /// One line that says what was not stored, and why.
 pub fn run(options: &options::Send) -> Result<ExitCode, String> {
-    terminal::end_on_signals()?;
     let patience = Duration::from_secs(options.wait);
     let mut client = person::client(&options.login, |account| account, patience)?;
     let mut sending = Sending { to: &options.to, json: options.json, ..Sending::default() };

@@ -1,6 +1,6 @@
 //! `postern tail`: the messages of a mailbox, one a line.
 
-use super::{person, terminal};
+use super::person;
 use crate::client::{Event, Message};
 use crate::options;
 use serde::Serialize;
@@ -22,7 +22,6 @@ struct Line<'a> {
 /// # Errors
 /// One line that says why it can't go on.
 pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
-    terminal::end_on_signals()?;
     let patience = Duration::from_secs(options.wait);
     let mut client = person::client(&options.login, |a| a.after(options.after), patience)?;
     let mut out = BufWriter::new(io::stdout().lock());

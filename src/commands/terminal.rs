@@ -20,7 +20,7 @@ pub(super) const INTERRUPTED: u8 = interrupted(SIGINT) as u8;
 ///
 /// # Errors
 /// There is no thread to be had.
-pub(super) fn end_on_signals() -> Result<(), String> {
+pub fn end_on_signals() -> Result<(), String> {
     let failed = |error: io::Error| format!("signals: {error}");
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
     if let Ok(terminal) = open()
@@ -58,15 +58,16 @@ const fn interrupted(signal: i32) -> i32 {
 /// # Errors
 /// Nobody sits at a terminal.
 pub(super) fn ask_hidden(question: &str) -> io::Result<String> {
-    let mut terminal = open()?;
+    let terminal = open()?;
     let before = tcgetattr(&terminal)?;
     let mut hidden = before.clone();
     hidden.local_modes.remove(LocalModes::ECHO);
     hidden.local_modes.insert(LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
-    write!(terminal, "{question}")?;
     let line = {
         let _restored = Restored { terminal: &terminal, modes: &before };
+        // Before the question: who types at once is not seen either.
         tcsetattr(&terminal, OptionalActions::Flush, &hidden)?;
+        (&terminal).write_all(question.as_bytes())?;
         let mut line = String::new();
         BufReader::new(&terminal).read_line(&mut line)?;
         line

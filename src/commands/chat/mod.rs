@@ -70,7 +70,6 @@ impl Desk {
 /// # Errors
 /// One line that says why that is not possible.
 pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
-    terminal::end_on_signals()?;
     let login = &options.login;
     let open = |account: crate::client::Account| {
         let account = account.after(After::Last(options.last));

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// A takeover that takes no longer is told in one line, when it is over.
 const NOTICE_TIME: Duration = Duration::from_millis(500);
+/// That line waits until the new primary knows how many copies it makes.
+const COPIES_TIME: Duration = Duration::from_millis(250);
 /// How often the number of copies is looked at.
 const LOOK_TIME: Duration = Duration::from_secs(1);
 /// A message that took longer is confirmed.
@@ -35,6 +37,8 @@ pub(super) struct Talk {
     lost: Option<(String, Instant, bool)>,
     server: Option<String>,
     copies: usize,
+    /// What is to be said of the last takeover, and when.
+    notice: Option<(Instant, String)>,
     /// Messages were missed: they are marked when they come.
     away: bool,
     leaving: bool,
@@ -58,6 +62,7 @@ impl Talk {
             lost: None,
             server: None,
             copies: 0,
+            notice: None,
             away: false,
             leaving: false,
             all_stored: true,
@@ -84,14 +89,18 @@ impl Talk {
             if self.leaving && self.under_way.is_empty() {
                 return Ok(());
             }
-            let patience = self.lost.as_ref().filter(|lost| !lost.2).map_or(LOOK_TIME, |lost| {
-                (lost.1 + NOTICE_TIME).saturating_duration_since(Instant::now())
-            });
-            if let Some(event) = self.client.next(Some(patience))? {
+            if let Some(event) = self.client.next(Some(self.patience()))? {
                 self.on_event(event);
             }
             self.look();
         }
+    }
+
+    /// How long nothing has to be said unless something happens.
+    fn patience(&self) -> Duration {
+        let lost = self.lost.as_ref().filter(|lost| !lost.2).map(|lost| lost.1 + NOTICE_TIME);
+        let due = lost.into_iter().chain(self.notice.as_ref().map(|notice| notice.0)).min();
+        due.map_or(LOOK_TIME, |due| due.saturating_duration_since(Instant::now()))
     }
 
     fn take_orders(&mut self) -> Result<(), Error> {
@@ -193,17 +202,15 @@ impl Talk {
         self.away = false;
         self.copies = self.client.copies();
         self.screen.set_server(Some((&server, self.copies)));
-        match self.lost.take() {
-            Some((before, ..)) if before == server => {
-                self.screen.note(&format!("connected to {} again", name(&server)));
-            }
-            Some((before, ..)) => {
-                let note = format!("{} has taken over from {}", name(&server), name(&before));
-                self.screen.note(&note);
-            }
-            // Once let in, it goes on for as long as it takes.
-            None => self.client.set_patience(None),
-        }
+        // Once let in, it goes on for as long as it takes.
+        self.client.set_patience(None);
+        self.notice = self.lost.take().map(|(before, _, said)| {
+            let note = match before == server {
+                true => format!("connected to {} again", name(&server)),
+                false => format!("{} has taken over from {}", name(&server), name(&before)),
+            };
+            (Instant::now() + if said { Duration::ZERO } else { COPIES_TIME }, note)
+        });
         self.server = Some(server);
     }
 
@@ -248,15 +255,17 @@ impl Talk {
             }
             return;
         }
-        let copies = self.client.copies();
-        if let Some(server) = &self.server
-            && copies != self.copies
-        {
-            self.copies = copies;
-            self.screen.set_server(Some((server, copies)));
-            if self.watched {
-                self.screen.note(&self.screen.status());
+        let (Some(server), copies) = (&self.server, self.client.copies()) else { return };
+        let changed = std::mem::replace(&mut self.copies, copies) != copies;
+        self.screen.set_server(Some((server, copies)));
+        match &self.notice {
+            Some((at, _)) if Instant::now() < *at => {}
+            Some((_, note)) => {
+                self.screen.note(note);
+                self.notice = None;
             }
+            None if changed && self.watched => self.screen.note(&self.screen.status()),
+            None => {}
         }
     }
 }

@@ -1,0 +1,18 @@
+//! `postern completions`: what a shell needs to complete options and commands.
+
+use crate::options::{self, Options};
+use clap::CommandFactory;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Prints the script for one shell.
+///
+/// # Errors
+/// One line that says why it can't be printed.
+pub fn run(options: &options::Completions) -> Result<ExitCode, String> {
+    let mut script = Vec::new();
+    clap_complete::generate(options.shell, &mut Options::command(), "postern", &mut script);
+    let written = std::io::stdout().write_all(&script);
+    written.map_err(|error| format!("stdout: {error}"))?;
+    Ok(ExitCode::SUCCESS)
+}
