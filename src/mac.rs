@@ -1,11 +1,13 @@
-//! Keyed hashes (BLAKE2s, RFC 7693) under keys that are derived from the group's secret: the same
-//! on all servers, and of no use to anybody else.
+//! Keyed hashes (BLAKE2s, RFC 7693; for tables SipHash-2-4, Aumasson, Bernstein 2012) under keys
+//! that are derived from the secret of the group: the same on all servers, and of no use elsewhere.
 
 use crate::names::Secret;
 use blake2::Blake2sMac;
 use blake2::digest::Mac;
 use blake2::digest::consts::{U16, U32};
+use siphasher::sip::SipHasher24;
 use std::fmt;
+use std::hash::Hasher;
 
 /// A keyed hash.
 pub type Hash = [u8; 16];
@@ -44,6 +46,34 @@ impl MacKey {
     /// Whether this is the hash of these parts. Takes as long for every wrong one.
     pub fn verify(&self, parts: &[&[u8]], hash: &Hash) -> bool {
         self.mac(parts).verify_slice(hash).is_ok()
+    }
+}
+
+/// The key of one purpose, for short hashes that are quickly made: nobody outside of the group can
+/// choose two texts that have the same one.
+#[derive(Clone)]
+pub struct ShortKey([u8; 16]);
+
+impl ShortKey {
+    /// The key of a purpose.
+    pub fn derive(secret: &Secret, purpose: &[u8; 8]) -> ShortKey {
+        ShortKey(MacKey::derive(secret, purpose).hash(&[]))
+    }
+
+    /// The hash of these parts, in this order.
+    pub fn hash(&self, parts: &[&[u8]]) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        for part in parts {
+            hasher.write(&(part.len() as u64).to_le_bytes());
+            hasher.write(part);
+        }
+        hasher.finish()
+    }
+}
+
+impl fmt::Debug for ShortKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShortKey")
     }
 }
 

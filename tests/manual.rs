@@ -35,11 +35,12 @@ fn bash_completes_commands_and_options() {
         ("postern tail --fo", "--follow"),
         ("postern completions z", "zsh"),
     ] {
+        let words = typed.split(' ').count();
         let complete = format!(
-            "source '{}'; COMP_WORDS=({typed}); COMP_CWORD=$(({} - 1)); \
-             _postern postern \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo ${{COMPREPLY[@]}}",
+            "source '{}'; COMP_WORDS=({typed}); COMP_CWORD=$(({words} - 1)); \
+             _postern postern \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; \
+             echo ${{COMPREPLY[@]}}",
             script.display(),
-            typed.split(' ').count(),
         );
         let output = Command::new("bash").args(["-c", &complete]).output().unwrap();
         let words = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -61,9 +61,12 @@ fn pure_rooms_have_no_clock_no_files_no_sockets_and_no_chance() {
         for (path, text) in sources(room) {
             for word in banned {
                 let code = shipped(&path, &text);
-                let code: Vec<&str> =
-                    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-                assert!(!code.join("\n").contains(word), "{}: {word}", path.display());
+                // A table may be hashed by what is the same in every run.
+                let fixed = |line: &str| line.contains("BuildHasherDefault<");
+                let named = |line: &str| line.starts_with("use ") && word == "HashMap";
+                let mut lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+                let found = lines.find(|l| l.contains(word) && !fixed(l) && !named(l));
+                assert_eq!(found, None, "{}: {word}", path.display());
             }
         }
     }

@@ -24,8 +24,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-/// Connections that the kernel may hold for us between two turns.
-const BACKLOG: i32 = 1024;
+/// Connections that the kernel may hold for us between two turns: all clients of a primary may come
+/// at once when it dies, and who finds no place tries again a second later. The kernel has its own
+/// bound, too (`net.core.somaxconn`).
+const BACKLOG: i32 = 8192;
 
 /// What keeps glibc's allocator from keeping the 19 MiB of a password hash: what is larger than
 /// this is mapped by itself and unmapped when it is freed; and one arena serves both threads.

@@ -2,9 +2,11 @@
 //! of the state it follows from the log alone.
 
 use crate::limits::KEYS_KEPT;
-use crate::mac::MacKey;
+use crate::mac::ShortKey;
 use crate::names::{Index, Secret, UserName};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// What a sender asks to be stored once.
 #[derive(Clone, Copy, Debug)]
@@ -42,35 +44,40 @@ pub(super) struct Print {
 /// The keys of the last [`KEYS_KEPT`] entries.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
-    mac: MacKey,
+    mac: ShortKey,
     /// The entry that stored a message, and the hash of receiver and text.
-    known: BTreeMap<Name, (Index, u64)>,
+    known: ByName<(Index, u64)>,
     /// In the order of the log.
     order: VecDeque<(Index, Name)>,
 }
 
 impl Keys {
     pub(super) fn new(secret: &Secret) -> Keys {
-        let mac = MacKey::derive(secret, b"once-key");
-        Keys { mac, known: BTreeMap::new(), order: VecDeque::new() }
+        let mac = ShortKey::derive(secret, b"once-key");
+        Keys { mac, known: ByName::default(), order: VecDeque::new() }
     }
 
     pub(super) fn print(&self, once: &Once<'_>) -> Print {
         let name = self.mac.hash(&[&once.sender.0.to_le_bytes(), once.key.as_bytes()]);
         let message = self.mac.hash(&[once.to.as_str().as_bytes(), once.text.as_bytes()]);
-        Print { name: half(name), message: half(message) }
+        Print { name, message }
     }
 
     /// What is remembered under the key of a request.
     pub(super) fn find(&self, print: Print) -> Option<Known> {
-        let (at, message) = self.known.get(&print.name)?;
-        Some(if *message == print.message { Known::Same(*at) } else { Known::Other })
+        self.known.get(&print.name).map(|known| compare(*known, print))
     }
 
-    /// Entry `index` stored the message.
-    pub(super) fn add(&mut self, index: Index, print: Print) {
-        self.known.insert(print.name, (index, print.message));
-        self.order.push_back((index, print.name));
+    /// The same; what was not remembered is from now on, as stored by entry `index`.
+    pub(super) fn find_or_add(&mut self, index: Index, print: Print) -> Option<Known> {
+        match self.known.entry(print.name) {
+            Entry::Occupied(known) => Some(compare(*known.get(), print)),
+            Entry::Vacant(place) => {
+                place.insert((index, print.message));
+                self.order.push_back((index, print.name));
+                None
+            }
+        }
     }
 
     /// Entry `index` comes: what is too old for it is forgotten.
@@ -92,15 +99,37 @@ impl Keys {
     }
 
     fn remove(&mut self, at: Index, name: Name) {
-        if self.known.get(&name).is_some_and(|(known, _)| *known == at) {
-            self.known.remove(&name);
+        if let Entry::Occupied(known) = self.known.entry(name)
+            && known.get().0 == at
+        {
+            known.remove();
         }
     }
 }
 
-fn half(hash: crate::mac::Hash) -> u64 {
-    let (half, _) = hash.split_first_chunk().expect("a hash has sixteen bytes");
-    u64::from_le_bytes(*half)
+fn compare((at, message): (Index, u64), print: Print) -> Known {
+    if message == print.message { Known::Same(at) } else { Known::Other }
+}
+
+/// A table by names, which are hashes already, and not to be guessed.
+type ByName<T> = HashMap<Name, T, BuildHasherDefault<Verbatim>>;
+
+/// Takes a number for its own hash.
+#[derive(Clone, Default)]
+struct Verbatim(u64);
+
+impl Hasher for Verbatim {
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("names are numbers");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[cfg(test)]
@@ -116,7 +145,7 @@ mod tests {
     }
 
     fn add(keys: &mut Keys, index: Index, once: Once<'_>) {
-        keys.add(index, keys.print(&once));
+        assert_eq!(keys.find_or_add(index, keys.print(&once)), None);
     }
 
     #[test]

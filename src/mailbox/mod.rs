@@ -8,7 +8,7 @@ pub use change::Change;
 pub use keys::Once;
 
 use crate::names::{Index, Secret, UserName};
-use keys::{Keys, Known, Print};
+use keys::{Keys, Known};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -111,30 +111,36 @@ impl Mailboxes {
                     return Outcome::NotLoggedIn;
                 }
                 let print = key.map(|key| self.keys.print(&Once { sender, key, to, text }));
-                if let Some(known) = print.and_then(|print| self.outcome(to, print)) {
-                    return known;
+                let receiver = self.accounts.get_mut(&to);
+                let known = print.and_then(|print| match receiver {
+                    Some(_) => self.keys.find_or_add(index, print),
+                    None => self.keys.find(print),
+                });
+                match (known, receiver) {
+                    (Some(known), _) => self.outcome(to, known),
+                    (None, None) => Outcome::NoSuchUser,
+                    (None, Some(account)) => {
+                        account.mailbox.push(index);
+                        self.messages += 1;
+                        Outcome::Stored(account.last())
+                    }
                 }
-                let Some(account) = self.accounts.get_mut(&to) else { return Outcome::NoSuchUser };
-                account.mailbox.push(index);
-                self.messages += 1;
-                if let Some(print) = print {
-                    self.keys.add(index, print);
-                }
-                Outcome::Stored(account.last())
             }
         }
     }
 
     /// What came of an earlier request with the same key, if that is remembered.
     pub fn known(&self, once: &Once<'_>) -> Option<Outcome> {
-        self.outcome(once.to, self.keys.print(once))
+        self.keys.find(self.keys.print(once)).map(|known| self.outcome(once.to, known))
     }
 
-    fn outcome(&self, to: UserName, print: Print) -> Option<Outcome> {
-        match self.keys.find(print)? {
-            Known::Other => Some(Outcome::KeyReused),
-            Known::Same(at) => self.accounts.get(&to)?.number(at).map(Outcome::Stored),
-        }
+    fn outcome(&self, to: UserName, known: Known) -> Outcome {
+        let stored = match known {
+            Known::Other => None,
+            // Keys die with the receiver's account.
+            Known::Same(at) => self.accounts.get(&to).and_then(|account| account.number(at)),
+        };
+        stored.map_or(Outcome::KeyReused, Outcome::Stored)
     }
 
     /// The account of that name.

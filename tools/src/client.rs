@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Who sends in all measurements.
-const SENDER: &str = "ann";
+pub(crate) const SENDER: &str = "ann";
 /// Who is sent to, and never logged in: nobody has to be shown what is measured.
-const RECEIVER: &str = "box";
-const PASSWORD: &str = "correct-horse";
+pub(crate) const RECEIVER: &str = "box";
+/// The password of both.
+pub(crate) const PASSWORD: &str = "correct-horse";
 /// After this time without an answer a measurement has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -1,7 +1,7 @@
 //! `figures`: the parts in their order, each with a group of its own.
 
 use crate::group::Group;
-use crate::{changes, footprint, link, load, process, takeover};
+use crate::{changes, crowd, footprint, link, load, process, stream, takeover};
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,10 @@ enum Part {
     Latency,
     /// Many clients at once.
     Batching,
+    /// Lines from a file, one connection.
+    Stream,
+    /// Thousands of clients that come back when the primary dies.
+    Crowd,
     /// Resident memory, idle and with idle clients.
     Memory,
     /// What servers do when nobody asks for anything.
@@ -42,7 +46,7 @@ impl Part {
         let text = self.measure_group(&mut group);
         let mut text = text.map_err(|why| format!("{why}\n{}", group.last_words()))?;
         // Who kills servers is told that they are gone.
-        let kills = matches!(self, Part::Takeover | Part::Changes);
+        let kills = matches!(self, Part::Takeover | Part::Changes | Part::Crowd);
         let expected = |line: &String| kills && !line.contains("panicked");
         for line in group.warnings().iter().filter(|line| !expected(line)) {
             text += &format!("  a server said: {line}\n");
@@ -56,6 +60,8 @@ impl Part {
             Part::Changes => changes::measure(group),
             Part::Latency => load::latency(group),
             Part::Batching => load::batching(group),
+            Part::Stream => stream::measure(group),
+            Part::Crowd => crowd::measure(group),
             Part::Memory => footprint::memory(group),
             Part::Idle => footprint::idle(group),
             Part::Link => link::measure(),

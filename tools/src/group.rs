@@ -114,6 +114,11 @@ impl Group {
         ask_status(&self.servers[at].to_string(), PATIENCE)
     }
 
+    /// The `postern` binary.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.postern
+    }
+
     /// A folder beside the data, on the same disk.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

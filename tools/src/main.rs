@@ -3,6 +3,7 @@
 mod baseline;
 mod changes;
 mod client;
+mod crowd;
 mod figures;
 mod footprint;
 mod group;
@@ -10,6 +11,7 @@ mod link;
 mod load;
 mod process;
 mod stats;
+mod stream;
 mod takeover;
 
 use clap::{Parser, Subcommand};
