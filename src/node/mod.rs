@@ -3,12 +3,14 @@
 //!
 //! `requests` takes lines and answers them, `apply` turns answered entries into state and
 //! answers, `deliver` moves messages to readers, `remembered` and `attempts` know which passwords
-//! were right and wrong, `hashes` which are to be hashed, `status` says how things are.
+//! were right and wrong, `hashes` which are to be hashed, `refusals` and `status` say how
+//! things are.
 
 mod apply;
 mod attempts;
 mod deliver;
 mod hashes;
+mod refusals;
 mod remembered;
 mod requests;
 mod session;

@@ -8,7 +8,7 @@ use crate::mailbox::{Change, Once};
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
 use crate::protocol::{self, Code, Command, Right};
-use crate::replica::{Config, NotTaken, Standpoint};
+use crate::replica::Standpoint;
 
 /// What a password is checked against when there is no such account, so that both take as long:
 /// the hash of a password that nobody knows, of the cost that all hashes have.
@@ -84,47 +84,6 @@ impl Node {
         true
     }
 
-    /// The line that says where the primary is, or who is waited for.
-    pub(super) fn not_primary(&self, now: Moment) -> Vec<u8> {
-        let mut line = Vec::new();
-        let out = &mut line;
-        match self.replica.primary(now).filter(|primary| *primary != self.replica.me()) {
-            Some(primary) => {
-                let address = self.address(primary.id);
-                let words = format!("{address} server {} is the primary", primary.id);
-                protocol::error(out, Code::NotPrimary, words);
-            }
-            None => {
-                let waited: Vec<String> = self
-                    .replica
-                    .config()
-                    .into_iter()
-                    .flat_map(Config::members)
-                    .filter(|member| *member != self.replica.me())
-                    .filter(|member| self.replica.linked().all(|linked| linked != *member))
-                    .map(|member| format!("server {} ({})", member.id, self.address(member.id)))
-                    .collect();
-                let words = if waited.is_empty() {
-                    "- no primary is known yet; one is being elected".to_owned()
-                } else {
-                    format!("- no primary is known; {}", self.advice(&waited.join(" or ")))
-                };
-                protocol::error(out, Code::NotPrimary, words);
-            }
-        }
-        line
-    }
-
-    /// What a person may do who knows more than this server can.
-    pub(super) fn advice(&self, waited: &str) -> String {
-        let wait = format!("waiting for {waited}");
-        if !self.replica.may_be_last() {
-            return wait;
-        }
-        let command = &self.setup.recovery;
-        format!("{wait}; if lost for good, stop this server and go on alone with: {command}")
-    }
-
     fn on_send(
         &mut self,
         world: &Context<'_>,
@@ -198,36 +157,6 @@ impl Node {
         self.unanswered_bytes += bytes;
         self.pending.push_back(Pending { index, session: id, bytes, taken: world.now });
         Some(index)
-    }
-
-    /// The line that says why a change is not taken.
-    fn not_taken(&self, now: Moment, why: NotTaken) -> Vec<u8> {
-        let mut line = Vec::new();
-        let out = &mut line;
-        match why {
-            NotTaken::NotPrimary | NotTaken::HandingOver => return self.not_primary(now),
-            NotTaken::GateClosed => self.write_gate_closed(out),
-            NotTaken::NoSpace(id) => {
-                let words = format!("the disk of server {id} is nearly full");
-                protocol::error(out, Code::NoSpace, words);
-            }
-            NotTaken::TooFewCopies => {
-                let (count, missing) =
-                    (self.replica.config().map_or(0, Config::count), self.missing());
-                let words = format!("{count} servers are attached; missing: {missing}");
-                protocol::error(out, Code::TooFewCopies, words);
-            }
-        }
-        line
-    }
-
-    fn write_gate_closed(&self, out: &mut Vec<u8>) {
-        let words = match &self.missing()[..] {
-            // The primary has not said yet what it knows.
-            "-" => "all servers are attached, since a moment ago; try again".to_owned(),
-            missing => format!("not all servers were attached yet; missing: {missing}"),
-        };
-        protocol::error(out, Code::NotReady, words);
     }
 
     /// Runs a task when the answers before it are given.
@@ -508,22 +437,6 @@ impl Node {
         } else {
             self.settle(world.now, id);
         }
-    }
-
-    /// The servers that are not attached, for a person.
-    pub(super) fn missing(&self) -> String {
-        let config = self.replica.config();
-        let missing: Vec<String> = (1..=self.setup.addresses.len() as u8)
-            .filter_map(crate::names::ServerId::new)
-            .filter(|id| {
-                let member = config.and_then(|config| config.member(*id));
-                let linked = self.replica.linked().any(|linked| linked.id == *id);
-                let attached = linked && (config.is_none() || member.is_some());
-                *id != self.replica.me().id && !attached
-            })
-            .map(|id| format!("server {id} ({})", self.address(id)))
-            .collect();
-        if missing.is_empty() { "-".to_owned() } else { missing.join(", ") }
     }
 }
 
