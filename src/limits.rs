@@ -76,6 +76,9 @@ pub const APPLIED_PER_TURN: usize = 4096;
 /// Accounts looked at for a `LIST` in one turn.
 pub const LISTED_PER_TURN: usize = 1024;
 
+/// Accounts that an operator is told of at a time.
+pub const USERS_PER_ANSWER: usize = 1000;
+
 /// Connections over `max_clients` that may still send their first byte.
 pub const OVERFLOW_PLACES: usize = 16;
 /// How long such a connection may take for its first byte.
@@ -132,6 +135,7 @@ const _: () = {
     assert!(ENTRIES_BYTES_MAX < FRAME_BYTES_MAX);
     assert!(UNANSWERED_BYTES_MAX as u64 <= SPACE_RESERVED / 2);
     assert!(PROOFS_PER_PIECE * 24 < ENTRIES_BYTES_MAX);
+    assert!(USERS_PER_ANSWER * ("USER ".len() + 32 + " offline\n".len()) < OUTPUT_BYTES_MAX);
     assert!(FIRST_BYTES_MAX < u16::MAX as usize / 2);
     assert!(ENTRIES_BYTES_MAX <= FILE_PIECE_BYTES);
     // All answers of one connection beside a full buffer stay small.

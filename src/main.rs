@@ -38,5 +38,6 @@ fn run(command: &Command) -> Result<ExitCode, String> {
         }
         Command::Status(options) => commands::status::run(options),
         Command::Tail(options) => commands::tail::run(options),
+        Command::User(options) => commands::user::run(options),
     }
 }

@@ -59,6 +59,11 @@ impl fmt::Display for GroupId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin(u128);
 
+impl Origin {
+    /// The operators, wherever they are: they know the group's secret.
+    pub const OPERATOR: Origin = Origin(u128::MAX);
+}
+
 impl From<IpAddr> for Origin {
     fn from(address: IpAddr) -> Origin {
         match address.to_canonical() {

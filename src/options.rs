@@ -80,6 +80,12 @@ pub enum Command {
         "\n\nExample:\n  postern recover --config postern.toml --data data1",
     ))]
     Recover(Recover),
+    /// Lists, makes and deletes accounts, and sets their passwords, as the group's operator.
+    #[command(after_help = concat!(
+        "The secret in the config file lets the operator in.\n\nExample:\n  ",
+        "postern user add ann\n  postern user list",
+    ))]
+    User(User),
     /// Prints a script that lets a shell complete commands and options.
     #[command(after_help = concat!(
         "Example:\n  ",
@@ -253,6 +259,43 @@ pub struct Recover {
     /// Whose directory it is, if that can't be read in it any more.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
     pub id: Option<u8>,
+}
+
+/// Options of `postern user`.
+#[derive(Debug, Args)]
+pub struct User {
+    /// What to do.
+    #[command(subcommand)]
+    pub what: UserCommand,
+    /// The config file of the group.
+    #[arg(long, default_value = "postern.toml", global = true)]
+    pub config: PathBuf,
+}
+
+/// What `postern user` does.
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Prints all accounts, and who is online.
+    List,
+    /// Makes an account.
+    Add(NewPassword),
+    /// Sets a password, and closes the account's sessions.
+    Passwd(NewPassword),
+    /// Deletes an account with its messages.
+    Delete {
+        /// The account.
+        name: String,
+    },
+}
+
+/// An account and its new password.
+#[derive(Debug, Args)]
+pub struct NewPassword {
+    /// The account.
+    pub name: String,
+    /// A file whose first line is the password; otherwise POSTERN_PASSWORD is, or it is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// Options of `postern completions`.

@@ -43,6 +43,8 @@ pub struct Settings {
     pub max_clients: u32,
     /// How long a client may stay without logging in.
     pub login_timeout: Duration,
+    /// Whether everybody may make an account, or only an operator.
+    pub accounts_open: bool,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +61,7 @@ struct File {
     last_survivor: Option<Spanned<String>>,
     max_clients: Option<Spanned<u64>>,
     login_timeout_s: Option<Spanned<u64>>,
+    accounts: Option<Spanned<String>>,
 }
 
 /// What clients want to know of a file.
@@ -129,6 +132,8 @@ impl Settings {
         )?;
         let survivor_auto =
             one_of("last_survivor", file.last_survivor.as_ref(), [("ask", false), ("auto", true)])?;
+        let accounts_open =
+            one_of("accounts", file.accounts.as_ref(), [("open", true), ("operator", false)])?;
         let group = u128::from_str_radix(file.group.get_ref(), 16).ok();
         let group = group.filter(|_| file.group.get_ref().len() == 32).map(GroupId);
         let group = group.ok_or((
@@ -163,6 +168,7 @@ impl Settings {
             survivor_auto,
             max_clients: max_clients as u32,
             login_timeout: Duration::from_secs(login_timeout),
+            accounts_open,
         })
     }
 
@@ -214,7 +220,8 @@ fn template(servers: &[String], random: &[u8]) -> String {
          #                        # wrong behind a firewall that rejects, a proxy that answers\n\
          #                        # for it, or with a machine that is paused and resumed\n\
          # max_clients = 0        # 0: from the file limit\n\
-         # login_timeout_s = 60   # 1 to 86400\n",
+         # login_timeout_s = 60   # 1 to 86400\n\
+         # accounts = \"open\"      # or \"operator\": only `postern user` makes them\n",
         list.join(", ")
     )
 }
@@ -338,6 +345,7 @@ mod tests {
             ("# last_survivor = \"ask\" ", "last_survivor = \"me\" #", "last_survivor: is"),
             ("# max_clients = 0 ", "max_client = 0 #", "unknown field"),
             ("# login_timeout_s = 60 ", "login_timeout_s = \"x\" #", "invalid type"),
+            ("# accounts = \"open\" ", "accounts = \"all\" #", "accounts: is \"open\""),
             ("\"127.0.0.1:5002\"", "\"127.0.0.1:5001\"", "stands twice"),
             ("\"127.0.0.1:5002\"", "\"127.0.0.1\"", "is no host:port"),
             (", \"127.0.0.1:5002\"", "", "a group has 1 or 3, not 2"),

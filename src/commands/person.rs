@@ -52,16 +52,37 @@ pub(super) fn said(error: Error) -> String {
 }
 
 fn password(login: &options::Login) -> Result<String, String> {
-    let user = &login.user;
-    if let Some(path) = &login.password_file {
+    match given_password(login.password_file.as_deref())? {
+        Some(password) => Ok(password),
+        None => ask(&format!("Password of {}: ", login.user)),
+    }
+}
+
+/// A new password: asked for twice, if it has to be.
+///
+/// # Errors
+/// One line that says what is missing.
+pub(super) fn new_password(user: &str, file: Option<&Path>) -> Result<String, String> {
+    if let Some(password) = given_password(file)? {
+        return Ok(password);
+    }
+    let first = ask(&format!("New password of {user}: "))?;
+    if ask("Once more: ")? == first { Ok(first) } else { Err("the passwords differ".to_owned()) }
+}
+
+/// The password that a file or the environment holds.
+fn given_password(file: Option<&Path>) -> Result<Option<String>, String> {
+    if let Some(path) = file {
         let shown = path.display();
         let text = fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
-        return Ok(text.lines().next().unwrap_or("").to_owned());
+        return Ok(Some(text.lines().next().unwrap_or("").to_owned()));
     }
-    if let Some(password) = std::env::var_os("POSTERN_PASSWORD") {
-        return password.into_string().map_err(|_| "POSTERN_PASSWORD: is not UTF-8".to_owned());
-    }
-    ask_hidden(&format!("Password of {user}: ")).map_err(|_| {
+    let given = std::env::var_os("POSTERN_PASSWORD").map(std::ffi::OsString::into_string);
+    given.transpose().map_err(|_| "POSTERN_PASSWORD: is not UTF-8".to_owned())
+}
+
+fn ask(question: &str) -> Result<String, String> {
+    ask_hidden(question).map_err(|_| {
         "no password: set POSTERN_PASSWORD, or name a file with --password-file".to_owned()
     })
 }

@@ -200,7 +200,9 @@ impl Shell {
         };
         let about = node::Setup {
             addresses: settings.servers.clone(),
+            group: settings.group,
             login_timeout: settings.login_timeout,
+            accounts_open: settings.accounts_open,
             secret: settings.secret.clone(),
             version: env!("CARGO_PKG_VERSION"),
             recovery: self.recovery.clone(),

@@ -4,12 +4,13 @@
 //! `requests` takes lines and answers them, `apply` turns answered entries into state and
 //! answers, `deliver` moves messages to readers, `remembered` and `attempts` know which passwords
 //! were right and wrong, `hashes` which are to be hashed, `refusals` and `status` say how
-//! things are.
+//! things are, `operator` serves who knows the group's secret.
 
 mod apply;
 mod attempts;
 mod deliver;
 mod hashes;
+mod operator;
 mod refusals;
 mod remembered;
 mod requests;
@@ -20,7 +21,7 @@ use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
 use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
-use crate::names::{Index, LinkId, Origin, Secret, ServerId, SessionId, Term, UserName};
+use crate::names::{GroupId, Index, LinkId, Origin, Secret, ServerId, SessionId, Term, UserName};
 use crate::protocol::{self, Code};
 use crate::replica::{Event, LogReader, Out, Packet, Replica, Standpoint};
 use attempts::Attempts;
@@ -136,8 +137,12 @@ pub struct Fatal(pub String);
 pub struct Setup {
     /// `host:port` of each server, by id.
     pub addresses: Vec<String>,
+    /// The group.
+    pub group: GroupId,
     /// How long a client may stay without logging in.
     pub login_timeout: Duration,
+    /// Whether everybody may make an account, or only an operator.
+    pub accounts_open: bool,
     /// What the servers of the group share.
     pub secret: Secret,
     /// This build.
@@ -167,6 +172,8 @@ pub struct Node {
     /// The term in which this server was primary when it last looked.
     led: Option<Term>,
     sessions: BTreeMap<SessionId, Session>,
+    /// Those of them that came over a link.
+    operators: Vec<SessionId>,
     online: BTreeMap<UserName, Vec<SessionId>>,
     /// In the order of the log.
     pending: VecDeque<Pending>,
@@ -207,6 +214,7 @@ impl Node {
             applied: Index::ZERO,
             led: None,
             sessions: BTreeMap::new(),
+            operators: Vec::new(),
             online: BTreeMap::new(),
             pending: VecDeque::new(),
             unanswered_bytes: 0,
@@ -235,9 +243,16 @@ impl Node {
         out: &mut Output,
     ) -> Result<(), Fatal> {
         match input {
+            Input::Replica(Event::Received {
+                link,
+                packet: Packet::Request { group },
+                records,
+            }) => self.on_operator(world, link, group, records, out),
             Input::Replica(event) => {
-                if let Event::Tick = event {
-                    self.keep_deadlines(world.now);
+                match event {
+                    Event::Tick => self.keep_deadlines(world.now),
+                    Event::Ended { link } => self.remove(SessionId(link.0)),
+                    _ => {}
                 }
                 self.replica.handle(world.now, world.wall, event, world.log, &mut out.replica);
                 self.exchange_proofs(&event, out);
@@ -266,6 +281,7 @@ impl Node {
             Input::Full(full) => self.replica.note_space(world.now, full),
             Input::Stop => self.stop(world.now),
         }
+        self.answer_operators(out);
         assert!(self.applied <= self.replica.answered(), "only answered entries are applied");
         Ok(())
     }

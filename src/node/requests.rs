@@ -7,7 +7,7 @@ use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::mailbox::{Change, Once};
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
-use crate::protocol::{self, Code, Command, Right};
+use crate::protocol::{self, Code, Command, Refusal, Right};
 use crate::replica::Standpoint;
 
 /// What a password is checked against when there is no such account, so that both take as long:
@@ -23,11 +23,22 @@ impl Node {
         line: &[u8],
         out: &mut Output,
     ) {
+        self.take_line(world, id, protocol::parse(line), out);
+    }
+
+    /// Does or answers what a line asks for.
+    pub(super) fn take_line(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        request: Result<Option<(Right, Command<'_>)>, Refusal>,
+        out: &mut Output,
+    ) {
         let Some(session) = self.sessions.get(&id).filter(|session| !session.closing) else {
             return;
         };
         let logged_in = session.login.is_some();
-        let request = protocol::parse(line).transpose();
+        let request = request.transpose();
         if !logged_in && request.is_some() {
             self.set_deadline(id, Some(world.now + self.setup.login_timeout));
         }
@@ -54,6 +65,10 @@ impl Node {
             }
             Command::Send(to, text) => self.on_send(world, id, to, None, text, out),
             Command::Once(key, to, text) => self.on_send(world, id, to, Some(key), text, out),
+            Command::Create(..) if !self.setup.accounts_open && !self.operators.contains(&id) => {
+                let words = "here the operator makes accounts";
+                self.answer(id, |out| protocol::error(out, Code::NotAllowed, words));
+            }
             command => self.queue(world.now, id, task(command)),
         }
     }
@@ -267,8 +282,27 @@ impl Node {
                 }
                 self.start_moving(id);
             }
+            Task::Users { after } => self.list_users(now, id, after),
+            Task::Reset { user, ref password } => {
+                let Some(set) = self.password_set(now, id, user) else { return };
+                let job = Job { session: id, password: password.clone(), against: None };
+                self.hash(now, job, Step::Hashing { task, set }, out);
+            }
+            Task::Remove { user } => {
+                let Some(checked) = self.password_set(now, id, user) else { return };
+                self.log_task(world, id, task, &Change::Delete { user, checked }, out);
+            }
             Task::Logout | Task::Quit => unreachable!("these read nothing"),
         }
+    }
+
+    /// The entry that set a user's password; without such a user that is answered.
+    fn password_set(&mut self, now: Moment, id: SessionId, user: UserName) -> Option<Index> {
+        let set = self.mailboxes.account(user).map(|account| account.password_set);
+        if set.is_none() {
+            self.finish(now, id, |out| no_such_user(out, user));
+        }
+        set
     }
 
     fn show(&mut self, id: SessionId, after: u64, last: u64, login: Option<Login>) {
@@ -375,7 +409,7 @@ impl Node {
             }
             (Step::Hashing { task, set }, Hashed::Made(hash)) => {
                 let user = match &task {
-                    Task::Create { user, .. } => Some(*user),
+                    Task::Create { user, .. } | Task::Reset { user, .. } => Some(*user),
                     _ => session.login.map(|login| login.user),
                 };
                 let Some(user) = user else { return };
@@ -450,6 +484,9 @@ fn task(command: Command<'_>) -> Task {
         Command::List(pattern) => Task::List { pattern },
         Command::Passwd(old, new) => Task::Passwd { old: old.to_owned(), new: new.to_owned() },
         Command::Delete(user, password) => Task::Delete { user, password: password.to_owned() },
+        Command::Users(after) => Task::Users { after },
+        Command::Reset(user, password) => Task::Reset { user, password: password.to_owned() },
+        Command::Remove(user) => Task::Remove { user },
         Command::Logout => Task::Logout,
         Command::Quit => Task::Quit,
         Command::Help(_)

@@ -38,6 +38,9 @@ pub(super) enum Task {
     Delete { user: UserName, password: String },
     Logout,
     Quit,
+    Users { after: Option<UserName> },
+    Reset { user: UserName, password: String },
+    Remove { user: UserName },
 }
 
 impl Task {

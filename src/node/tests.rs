@@ -30,6 +30,7 @@ struct World {
     flush: bool,
     stored: Index,
     jobs: Vec<Job>,
+    packets: Vec<(LinkId, Packet, Vec<u8>)>,
     /// Passwords hashed, and visitors that came.
     hashed: usize,
     visitors: u64,
@@ -62,7 +63,9 @@ impl World {
         };
         let about = Setup {
             addresses: vec!["127.0.0.1:5001".to_owned()],
+            group: GroupId(1),
             login_timeout: Duration::from_secs(60),
+            accounts_open: true,
             secret: Secret::new([7; Secret::BYTES]),
             version: "0",
             recovery: "postern recover".to_owned(),
@@ -78,6 +81,7 @@ impl World {
             flush: false,
             stored,
             jobs: Vec::new(),
+            packets: Vec::new(),
             hashed: 0,
             visitors: 100,
         };
@@ -111,6 +115,19 @@ impl World {
             }
         }
         self.jobs.extend(out.jobs);
+        self.packets.extend(out.packets);
+    }
+
+    /// What an operator is told.
+    fn operate(&mut self, group: GroupId, line: &str) -> Option<String> {
+        self.visitors += 1;
+        let (link, packet) = (LinkId(self.visitors), Packet::Request { group });
+        let records = line.as_bytes();
+        self.tell(Input::Replica(Event::Received { link, packet, records }));
+        self.turn();
+        let (to, packet, lines) = self.packets.pop()?;
+        assert_eq!((to, packet, self.packets.len()), (link, Packet::Answer, 0));
+        Some(String::from_utf8(lines).unwrap())
     }
 
     /// A new client, and what it is told.
@@ -392,6 +409,58 @@ fn a_long_list_is_shown_in_bounded_pieces() {
     let mut lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.pop(), Some("OK 100000"));
     assert!(lines.is_sorted() && lines.len() == accounts);
+}
+
+#[test]
+fn an_operator_is_answered_once_and_forgotten() {
+    let mut world = World::new();
+    let group = GroupId(1);
+    assert_eq!(world.operate(GroupId(2), "USERS"), None, "of another group");
+    for (line, answer) in [
+        ("USERS", "USER ann online\nUSER bob online\nOK 2\n"),
+        ("USERS ann", "USER bob online\nOK 1\n"),
+        ("USERS zed", "OK 0\n"),
+        ("CREATE cyd correct-horse", "OK cyd\n"),
+        ("CREATE cyd correct-horse", "ERR exists there is an account cyd\n"),
+        ("RESET cyd other-horse", "OK\n"),
+        ("RESET dan other-horse", "ERR no-such-user there is no account dan\n"),
+        ("REMOVE ann", "OK\n"),
+        ("SEND bob hi", "ERR not-logged-in LOGIN first\n"),
+        ("NONSENSE", "ERR bad-command unknown command; HELP lists all\n"),
+    ] {
+        assert_eq!(world.operate(group, line).as_deref(), Some(answer), "{line}");
+    }
+    assert!(world.said(ANN).ends_with("NOTE deleted this account was deleted\n"));
+    assert_eq!(world.visit(HERE, &["LOGIN cyd other-horse"]), "OK cyd 0\n");
+    assert!(world.node.operators.is_empty());
+    // One whose link ends before the answer.
+    let (link, packet) = (LinkId(99), Packet::Request { group });
+    let records = b"CREATE eve correct-horse";
+    world.tell(Input::Replica(Event::Received { link, packet, records }));
+    world.tell(Input::Replica(Event::Ended { link }));
+    world.turn();
+    assert!(world.node.operators.is_empty() && world.packets.is_empty());
+}
+
+#[test]
+fn an_operator_is_told_of_many_accounts_in_bounded_answers() {
+    let mut world = World::new();
+    let count = 3 * crate::limits::USERS_PER_ANSWER;
+    for n in 0..count {
+        let user = UserName::parse(&format!("user{n:05}")).unwrap();
+        world.node.mailboxes.apply(world.node.applied, &Change::Create { user, hash: "-" });
+    }
+    let (mut after, mut names) = ("bob".to_owned(), Vec::new());
+    loop {
+        let answer = world.operate(GroupId(1), &format!("USERS {after}")).unwrap();
+        assert!(answer.len() < OUTPUT_BYTES_MAX);
+        let users: Vec<&str> = answer.lines().filter_map(|l| l.strip_prefix("USER ")).collect();
+        let Some(last) = users.last() else { break };
+        after = last.split(' ').next().unwrap().to_owned();
+        names.extend(users.iter().map(|user| (*user).to_owned()));
+    }
+    assert_eq!(names.len(), count);
+    assert!(names.is_sorted());
 }
 
 #[test]

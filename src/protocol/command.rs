@@ -109,6 +109,12 @@ pub enum Command<'a> {
     Delete(UserName, &'a str),
     /// `LOGOUT`
     Logout,
+    /// `USERS [after]`
+    Users(Option<UserName>),
+    /// `RESET user password`
+    Reset(UserName, &'a str),
+    /// `REMOVE user`
+    Remove(UserName),
 }
 
 /// Who may ask.
@@ -122,6 +128,8 @@ pub enum Right {
     LoggedOut,
     /// Who is logged in.
     LoggedIn,
+    /// An operator, over a link to a primary with an open gate; to others there is no such command.
+    Operator,
 }
 
 /// Why a line is no request.
@@ -166,8 +174,8 @@ const COMMANDS: &[Spec] = &[
         right: Right::Always,
         parse: |words| {
             let Some(word) = words.next() else { return Ok(Command::Help(None)) };
-            let known = COMMANDS.iter().position(|spec| spec.name.eq_ignore_ascii_case(word));
-            known.map(|at| Command::Help(Some(at))).ok_or(Bad::Argument("no such command"))
+            let known = known(word).map(|(at, _)| Command::Help(Some(at)));
+            known.ok_or(Bad::Argument("no such command"))
         },
     },
     Spec {
@@ -265,7 +273,34 @@ const COMMANDS: &[Spec] = &[
         right: Right::LoggedIn,
         parse: |_| Ok(Command::Logout),
     },
+    Spec {
+        name: "USERS",
+        arguments: "[after]",
+        what: "lists the next users behind a name, and who is online",
+        right: Right::Operator,
+        parse: |words| words.optional_name().map(Command::Users),
+    },
+    Spec {
+        name: "RESET",
+        arguments: "user password",
+        what: "changes a password and closes the user's sessions",
+        right: Right::Operator,
+        parse: |words| Ok(Command::Reset(words.name()?, words.new_password()?)),
+    },
+    Spec {
+        name: "REMOVE",
+        arguments: "user",
+        what: "deletes an account with its messages",
+        right: Right::Operator,
+        parse: |words| words.name().map(Command::Remove),
+    },
 ];
+
+/// The commands that are there for everybody.
+fn known(name: &str) -> Option<(usize, &'static Spec)> {
+    let mut all = COMMANDS.iter().enumerate().filter(|(_, spec)| spec.right != Right::Operator);
+    all.find(|(_, spec)| spec.name.eq_ignore_ascii_case(name))
+}
 
 /// Writes the lines of `HELP`: of one command, or of all.
 pub fn help(out: &mut Vec<u8>, which: Option<usize>) {
@@ -273,7 +308,7 @@ pub fn help(out: &mut Vec<u8>, which: Option<usize>) {
         Some(at) => &COMMANDS[at..=at],
         None => COMMANDS,
     };
-    for spec in all {
+    for spec in all.iter().filter(|spec| spec.right != Right::Operator) {
         let line = format!("HELP {}: {}\n", usage(spec), spec.what);
         out.extend_from_slice(line.as_bytes());
     }
@@ -290,13 +325,28 @@ fn usage(spec: &Spec) -> String {
 /// # Errors
 /// What to answer when the line is no request.
 pub fn parse(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
+    parse_as(line, |name| known(name).map(|(_, spec)| spec))
+}
+
+/// The same for an operator, who has some commands that others have not.
+///
+/// # Errors
+/// See [`parse`].
+pub fn parse_operator(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
+    parse_as(line, |name| COMMANDS.iter().find(|spec| spec.name.eq_ignore_ascii_case(name)))
+}
+
+fn parse_as(
+    line: &[u8],
+    find: impl Fn(&str) -> Option<&'static Spec>,
+) -> Result<Option<(Right, Command<'_>)>, Refusal> {
     let refuse = |code, words| Err(Refusal { code, words, usage: None });
     let Ok(line) = std::str::from_utf8(line) else {
         return refuse(Code::BadText, "the line is not UTF-8");
     };
     let mut words = Words { rest: line };
     let Some(first) = words.next() else { return Ok(None) };
-    let Some(spec) = COMMANDS.iter().find(|spec| spec.name.eq_ignore_ascii_case(first)) else {
+    let Some(spec) = find(first) else {
         return refuse(Code::BadCommand, "unknown command; HELP lists all");
     };
     let command = (spec.parse)(&mut words)
@@ -327,10 +377,15 @@ impl<'a> Words<'a> {
     }
 
     fn name(&mut self) -> Result<UserName, Bad> {
-        let word = self.next().ok_or(Bad::Usage)?;
-        UserName::parse(word).ok_or(Bad::Argument(
+        self.optional_name()?.ok_or(Bad::Usage)
+    }
+
+    fn optional_name(&mut self) -> Result<Option<UserName>, Bad> {
+        let Some(word) = self.next() else { return Ok(None) };
+        let name = UserName::parse(word).ok_or(Bad::Argument(
             "a name has 1 to 32 of a-z 0-9 _ . - and starts with a letter or digit",
-        ))
+        ))?;
+        Ok(Some(name))
     }
 
     fn password(&mut self) -> Result<&'a str, Bad> {
@@ -439,6 +494,27 @@ mod tests {
     }
 
     #[test]
+    fn operators_have_commands_that_others_have_not() {
+        let table: &[(&str, Command<'_>)] = &[
+            ("USERS", Command::Users(None)),
+            ("USERS ann", Command::Users(Some(name("ann")))),
+            ("RESET ann other-horse", Command::Reset(name("ann"), "other-horse")),
+            ("remove Ann", Command::Remove(name("ann"))),
+        ];
+        let mut all = Vec::new();
+        help(&mut all, None);
+        let all = String::from_utf8(all).unwrap();
+        for (line, command) in table {
+            let read = parse_operator(line.as_bytes()).unwrap();
+            assert_eq!(read, Some((Right::Operator, command.clone())), "{line}");
+            assert_eq!(code(line.as_bytes()), Code::BadCommand);
+            let word = line.split(' ').next().unwrap();
+            assert_eq!(code(format!("HELP {word}").as_bytes()), Code::BadArgument);
+            assert!(!all.contains(&word.to_ascii_uppercase()), "{all}");
+        }
+    }
+
+    #[test]
     fn refusals() {
         let long = format!("SEND bob {}", "x".repeat(TEXT_BYTES_MAX + 1));
         let table: &[(&[u8], Code)] = &[
@@ -475,8 +551,11 @@ mod tests {
             let given = spec.arguments.split(' ').filter(|a| !a.is_empty() && !a.starts_with('['));
             let words: Vec<&str> = given.map(|_| "ann-ann-ann").collect();
             let line = format!("{} {}", spec.name.to_lowercase(), words.join(" "));
-            let (right, _) = parse(line.as_bytes()).unwrap().unwrap();
+            let (right, _) = parse_operator(line.as_bytes()).unwrap().unwrap();
             assert_eq!(right, spec.right, "{line}");
+            if right == Right::Operator {
+                continue;
+            }
             let line = format!("HELP {}", spec.name);
             let asked = parse(line.as_bytes()).unwrap().unwrap();
             assert_eq!(asked, (Right::Always, Command::Help(Some(at))));

@@ -3,5 +3,5 @@
 mod command;
 mod reply;
 
-pub use command::{After, Command, Pattern, Refusal, Right, help, parse};
+pub use command::{After, Command, Pattern, Refusal, Right, help, parse, parse_operator};
 pub use reply::{Code, error, message, note, ok};

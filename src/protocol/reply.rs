@@ -19,6 +19,8 @@ pub enum Code {
     NotLoggedIn,
     /// The connection is logged in.
     AlreadyLoggedIn,
+    /// Only an operator may.
+    NotAllowed,
     /// There is an account of that name.
     Exists,
     /// There is no account of that name.
@@ -44,13 +46,14 @@ pub enum Code {
 }
 
 impl Code {
-    const ALL: [Code; 17] = [
+    const ALL: [Code; 18] = [
         Code::BadCommand,
         Code::BadArgument,
         Code::BadText,
         Code::TooLong,
         Code::NotLoggedIn,
         Code::AlreadyLoggedIn,
+        Code::NotAllowed,
         Code::Exists,
         Code::NoSuchUser,
         Code::WrongPassword,
@@ -72,6 +75,7 @@ impl Code {
             Code::TooLong => "too-long",
             Code::NotLoggedIn => "not-logged-in",
             Code::AlreadyLoggedIn => "already-logged-in",
+            Code::NotAllowed => "not-allowed",
             Code::Exists => "exists",
             Code::NoSuchUser => "no-such-user",
             Code::WrongPassword => "wrong-password",

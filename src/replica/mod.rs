@@ -448,7 +448,9 @@ impl Replica {
             | Packet::Foreign { .. }
             | Packet::Refused(_)
             | Packet::Order { .. }
-            | Packet::Verdict(_) => {
+            | Packet::Verdict(_)
+            | Packet::Request { .. }
+            | Packet::Answer => {
                 self.lose_link(now, at, Some(Closing::Nonsense), out);
             }
         }

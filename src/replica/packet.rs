@@ -231,6 +231,13 @@ pub enum Packet {
     Proofs,
     /// The answer to [`Packet::Proofs`]: more may come.
     ProofsTaken,
+    /// An operator's hello and a request about accounts, whose line follows; the node's business.
+    Request {
+        /// The group it is meant for.
+        group: GroupId,
+    },
+    /// The answer to it; its lines follow.
+    Answer,
 }
 
 /// A packet that can't be read.
@@ -244,7 +251,8 @@ impl From<io::Error> for BadPacket {
 }
 
 impl Packet {
-    /// Writes the packet behind `out`. What follows an append or proofs comes behind it.
+    /// Writes the packet behind `out`. What follows an append, proofs, a request
+    /// or its answer comes behind it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         self.write(out).expect("a vector takes every byte");
     }
@@ -323,10 +331,17 @@ impl Packet {
             Packet::Verdict(verdict) => out.write_u8(17).and_then(|()| out.write_u8(verdict as u8)),
             Packet::Proofs => out.write_u8(18),
             Packet::ProofsTaken => out.write_u8(19),
+            Packet::Request { group } => {
+                out.write_u8(20)?;
+                out.write_u16::<LE>(VERSION)?;
+                out.write_u128::<LE>(group.0)
+            }
+            Packet::Answer => out.write_u8(21),
         }
     }
 
-    /// Reads a packet, and gives what lies behind it: the records of an append, proofs, or nothing.
+    /// Reads a packet, and gives what lies behind it: the records of an append,
+    /// proofs, lines, or nothing.
     pub fn decode(mut from: &[u8]) -> Result<(Packet, &[u8]), BadPacket> {
         let rest = &mut from;
         let packet = match rest.read_u8()? {
@@ -391,6 +406,14 @@ impl Packet {
             17 => Packet::Verdict(Verdict::from_number(rest.read_u8()?)?),
             18 => return Ok((Packet::Proofs, rest)),
             19 => Packet::ProofsTaken,
+            20 => match rest.read_u16::<LE>()? {
+                VERSION => {
+                    let group = GroupId(rest.read_u128::<LE>()?);
+                    return Ok((Packet::Request { group }, rest));
+                }
+                version => return Ok((Packet::Foreign { version }, &[])),
+            },
+            21 => return Ok((Packet::Answer, rest)),
             _ => return Err(BadPacket),
         };
         if rest.is_empty() { Ok((packet, &[])) } else { Err(BadPacket) }
@@ -626,6 +649,7 @@ mod tests {
             Packet::SteppedDown { term: Term(1) },
             Packet::StandNow { term: Term(1) },
             Packet::Order { group: GroupId(1), order: Order::HandOver },
+            Packet::Request { group: GroupId(1) },
         ];
         all.extend(Verdict::ALL.map(Packet::Verdict));
         all.extend(Refusal::ALL.map(Packet::Refused));
@@ -644,7 +668,9 @@ mod tests {
             bytes.push(7);
             match packet {
                 Packet::Foreign { .. } => assert_eq!(Packet::decode(&bytes), Ok((packet, &[][..]))),
-                Packet::Append(_) => assert_eq!(Packet::decode(&bytes), Ok((packet, &[7][..]))),
+                Packet::Append(_) | Packet::Request { .. } => {
+                    assert_eq!(Packet::decode(&bytes), Ok((packet, &[7][..])));
+                }
                 _ => assert_eq!(Packet::decode(&bytes), Err(BadPacket), "{packet:?}"),
             }
         }

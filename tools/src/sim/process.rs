@@ -205,7 +205,9 @@ fn build(
     };
     let about = node::Setup {
         addresses: (1..=3).map(|n| format!("s{n}:5001")).collect(),
+        group: GROUP,
         login_timeout: Duration::from_secs(60),
+        accounts_open: true,
         secret: secret(),
         version: "simulated",
         recovery: "postern recover".to_owned(),

@@ -1,0 +1,156 @@
+//! `postern user`: the operator's hand on accounts, by the group's secret.
+
+use super::operator::{PATIENCE, call, is_silence};
+use super::person;
+use crate::limits::USERS_PER_ANSWER;
+use crate::options;
+use crate::replica::Packet;
+use crate::settings::Settings;
+use std::io::Write;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two rounds through the servers.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Does what is asked about accounts.
+///
+/// # Errors
+/// One line that says why not.
+pub fn run(options: &options::User) -> Result<ExitCode, String> {
+    let settings = Settings::read(&options.config)?;
+    match &options.what {
+        options::UserCommand::List => list(&settings)?,
+        options::UserCommand::Add(account) => {
+            let password = person::new_password(&account.name, account.password_file.as_deref())?;
+            request(&settings, &["CREATE", &account.name, &password])?;
+        }
+        options::UserCommand::Passwd(account) => {
+            let password = person::new_password(&account.name, account.password_file.as_deref())?;
+            request(&settings, &["RESET", &account.name, &password])?;
+        }
+        options::UserCommand::Delete { name } => {
+            request(&settings, &["REMOVE", name])?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints all accounts, a bounded number at a time.
+fn list(settings: &Settings) -> Result<(), String> {
+    let mut after = String::new();
+    loop {
+        let words = ["USERS", &after];
+        let users = request(settings, if after.is_empty() { &words[..1] } else { &words })?;
+        let mut text = String::new();
+        for user in users.iter().filter_map(|line| line.strip_prefix("USER ")) {
+            text += user;
+            text.push('\n');
+            after = user.split(' ').next().unwrap_or_default().to_owned();
+        }
+        let written = std::io::stdout().write_all(text.as_bytes());
+        written.map_err(|error| format!("stdout: {error}"))?;
+        if users.len() < USERS_PER_ANSWER {
+            return Ok(());
+        }
+    }
+}
+
+/// Goes through the servers until the primary answers; the lines before its `OK`.
+fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
+    if let Some(word) = words.iter().find(|word| word.is_empty() || word.contains([' ', '\n'])) {
+        return Err(format!("{word:?} is not one word"));
+    }
+    let line = words.join(" ");
+    let silence = Duration::from_millis(settings.silence_ms.into());
+    let deadline = Instant::now() + 2 * silence + PATIENCE;
+    loop {
+        let (mut excuses, mut heard) = (Vec::new(), false);
+        for (slot, server) in settings.servers.iter().enumerate() {
+            let why = match ask(settings, slot, &line) {
+                Ok(answer) => match judge(&answer) {
+                    Judgement::Done(lines) => return Ok(lines),
+                    Judgement::Refused(why) => return Err(why),
+                    Judgement::Elsewhere(why) => {
+                        heard = true;
+                        why
+                    }
+                },
+                Err(why) => why,
+            };
+            excuses.push(format!("server {} at {server}: {why}", slot + 1));
+        }
+        // Between two primaries, there is one in a moment.
+        if !heard || Instant::now() >= deadline {
+            return Err(excuses.join("; "));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn ask(settings: &Settings, slot: usize, line: &str) -> Result<String, String> {
+    let asked = (|| {
+        let mut call = call(settings, slot)?;
+        let mut frame = Vec::new();
+        Packet::Request { group: settings.group }.encode(&mut frame);
+        frame.extend_from_slice(line.as_bytes());
+        call.send(&frame)?;
+        call.receive()
+    })();
+    let frame = asked.map_err(|error| match error {
+        silence if is_silence(&silence) => "no answer".to_owned(),
+        error => error.to_string(),
+    })?;
+    match Packet::decode(&frame) {
+        Ok((Packet::Answer, lines)) => Ok(String::from_utf8_lossy(lines).into_owned()),
+        _ => Err("its answer is none".to_owned()),
+    }
+}
+
+/// What an answer means.
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    Done(Vec<String>),
+    Refused(String),
+    /// Another server may do it.
+    Elsewhere(String),
+}
+
+fn judge(answer: &str) -> Judgement {
+    let mut lines = answer.lines().filter(|line| !line.starts_with("NOTE "));
+    let last = lines.next_back().unwrap_or_default();
+    let Some(error) = last.strip_prefix("ERR ") else {
+        return Judgement::Done(lines.map(str::to_owned).collect());
+    };
+    let (code, words) = error.split_once(' ').unwrap_or((error, ""));
+    match code {
+        "not-primary" | "not-ready" | "busy" => Judgement::Elsewhere(words.to_owned()),
+        _ => Judgement::Refused(format!("{words} ({code})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_judged_by_their_last_line() {
+        let done =
+            |lines: &[&str]| Judgement::Done(lines.iter().map(|l| (*l).to_owned()).collect());
+        for (answer, expected) in [
+            ("OK ann\n", done(&[])),
+            (
+                "USER ann online\nUSER bob offline\nOK 2\n",
+                done(&["USER ann online", "USER bob offline"]),
+            ),
+            ("ERR exists there is one\n", Judgement::Refused("there is one (exists)".to_owned())),
+            (
+                "ERR not-primary - nobody\nNOTE not-primary another one\n",
+                Judgement::Elsewhere("- nobody".to_owned()),
+            ),
+        ] {
+            assert_eq!(judge(answer), expected, "{answer}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Operators: who knows the group's secret may ask for accounts, one request over a link of its
+//! own.
+
+use super::session::Session;
+use super::{Context, Node, Output};
+use crate::limits::USERS_PER_ANSWER;
+use crate::moment::Moment;
+use crate::names::{GroupId, LinkId, Origin, SessionId, UserName};
+use crate::protocol;
+use crate::replica::Packet;
+
+impl Node {
+    /// Takes a request that came over a link which has said nothing else. The one who asked is a
+    /// session as clients are, of the link's number.
+    pub(super) fn on_operator(
+        &mut self,
+        world: &Context<'_>,
+        link: LinkId,
+        group: GroupId,
+        line: &[u8],
+        out: &mut Output,
+    ) {
+        let id = SessionId(link.0);
+        if group != self.setup.group || self.sessions.contains_key(&id) {
+            return;
+        }
+        self.sessions.insert(id, Session::new(Origin::OPERATOR));
+        self.operators.push(id);
+        self.take_line(world, id, protocol::parse_operator(line), out);
+    }
+
+    /// Sends the answers that are whole, and forgets who asked.
+    pub(super) fn answer_operators(&mut self, out: &mut Output) {
+        for at in (0..self.operators.len()).rev() {
+            let id = self.operators[at];
+            let asked = self.sessions.get_mut(&id);
+            let answered = asked.filter(|session| session.is_idle() && !session.out.is_empty());
+            if let Some(session) = answered {
+                let lines = std::mem::take(&mut session.out);
+                out.packets.push((LinkId(id.0), Packet::Answer, lines));
+                self.remove(id);
+            }
+            if !self.sessions.contains_key(&id) {
+                self.operators.swap_remove(at);
+            }
+        }
+    }
+
+    /// The next accounts behind a name; an empty answer is the end.
+    pub(super) fn list_users(&mut self, now: Moment, id: SessionId, after: Option<UserName>) {
+        let mut lines = Vec::new();
+        let mut count = 0;
+        for name in self.mailboxes.names_after(after).take(USERS_PER_ANSWER) {
+            super::deliver::write_name(&mut lines, name, self.online.contains_key(&name));
+            count += 1;
+        }
+        self.finish(now, id, |out| {
+            out.extend_from_slice(&lines);
+            protocol::ok(out, count);
+        });
+    }
+}
