@@ -6,7 +6,6 @@ mod common;
 mod terminal;
 
 use common::{Group, postern};
-use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -121,42 +120,6 @@ fn tab_completes_names_and_commands_and_arrows_bring_lines_back() {
     assert_eq!(group.mailbox(1, "bobby"), ["hi", "hi again"]);
     ann.type_in("/quit\r");
     assert_eq!(ann.end().code(), Some(1), "something was not sent");
-}
-
-#[test]
-fn ctrl_c_leaves_the_terminal_as_it_was() {
-    let group = Group::alone();
-    group.client(1, "ann");
-    let server = &group.servers[0];
-    let mut asked = chat(server, "ann");
-    asked.env_remove("POSTERN_PASSWORD");
-    let nobody = Group::new(1);
-    // At the question for the password, at the prompt, in half a line, and before any server.
-    let moments: [(Command, &str, &str); 4] = [
-        (asked, "Password of ann:", "correct-ho"),
-        (with_password(server, "ann"), "1 copy >", ""),
-        (with_password(server, "ann"), "1 copy >", "@ann half a li"),
-        (with_password(&nobody.servers[0], "ann"), "", ""),
-    ];
-    for (command, seen, typed) in &moments {
-        for by_key in [true, false] {
-            let mut terminal = Terminal::run(command);
-            terminal.see(seen);
-            terminal.type_in(typed);
-            if seen.is_empty() {
-                // It shows nothing yet: wait until it listens for signals.
-                terminal.listens_for(Signal::INT);
-            }
-            if by_key {
-                terminal.type_in("\x03");
-            } else {
-                terminal.signal(Signal::INT);
-            }
-            assert_eq!(terminal.end().code(), Some(130), "{seen} {typed} {by_key}");
-            assert!(terminal.is_sane(), "{seen} {typed} {by_key}");
-        }
-    }
-    assert_eq!(group.mailbox(1, "ann"), [""; 0], "half a line is not sent");
 }
 
 #[test]

@@ -377,3 +377,12 @@ fn after_twenty_wrong_passwords_an_address_waits_with_every_name() {
     assert!(client.ask("LOGIN eve correct-horse").starts_with("ERR too-many-attempts "));
     assert_eq!(connect_from(&group, "127.7.7.8").ask("LOGIN eve correct-horse"), "OK eve 0");
 }
+
+#[test]
+fn where_the_operator_makes_accounts_clients_do_not() {
+    let Some((group, _)) = running(1, "accounts = \"operator\"") else { return };
+    let mut ann = group.connect(1);
+    let answer = ann.ask("CREATE ann correct-horse");
+    assert!(answer.starts_with("ERR not-allowed "), "{answer}");
+    assert!(ann.ask("LOGIN ann correct-horse").starts_with("ERR wrong-password "));
+}

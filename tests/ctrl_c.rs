@@ -1,0 +1,84 @@
+//! Ctrl+C ends every client command at once, at every moment, with exit code 130; the terminal is as
+//! it was, and what was not finished is not sent.
+
+mod common;
+#[path = "common/terminal.rs"]
+mod terminal;
+
+use common::{Group, postern};
+use rustix::process::Signal;
+use std::net::TcpListener;
+use std::process::Command;
+use terminal::Terminal;
+
+/// Where a command is interrupted.
+enum Moment {
+    /// When this is seen, and then this was typed.
+    Seen(&'static str, &'static str),
+    /// As soon as it listens for signals: it has nothing to show.
+    Begun,
+}
+
+fn command(arguments: &[&str], server: &str, password: bool) -> Command {
+    let mut command = postern();
+    command.args(arguments).env("POSTERN_SERVERS", server);
+    match password {
+        true => command.env("POSTERN_PASSWORD", "correct-horse"),
+        false => command.env_remove("POSTERN_PASSWORD"),
+    };
+    command
+}
+
+#[test]
+fn every_client_command_ends_with_130_and_leaves_the_terminal_as_it_was() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let here = &group.servers[0][..];
+    // Takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere = &silent.local_addr().unwrap().to_string()[..];
+    let config = group.config().display().to_string();
+    let moments: [(Command, Moment); 13] = [
+        (command(&["chat", "ann"], here, false), Moment::Seen("Password of ann:", "correct-ho")),
+        (command(&["chat", "ann"], here, true), Moment::Seen("1 copy >", "")),
+        (command(&["chat", "ann"], here, true), Moment::Seen("1 copy >", "@ann half a li")),
+        (command(&["chat", "ann"], nowhere, true), Moment::Begun),
+        (command(&["send", "ann", "ann"], here, false), Moment::Seen("Password of ann:", "")),
+        (command(&["send", "ann", "ann"], here, true), Moment::Begun),
+        (command(&["send", "ann", "ann", "hi"], nowhere, true), Moment::Begun),
+        (command(&["tail", "ann", "-f"], here, false), Moment::Seen("Password of ann:", "c")),
+        (command(&["tail", "ann", "-f"], here, true), Moment::Begun),
+        (command(&["tail", "ann"], nowhere, true), Moment::Begun),
+        (command(&["status"], nowhere, true), Moment::Begun),
+        (
+            command(&["user", "add", "eve", "--config", &config], here, false),
+            Moment::Seen("New password of eve:", "correct-ho"),
+        ),
+        (
+            command(&["user", "passwd", "ann", "--config", &config], here, false),
+            Moment::Seen("New password of ann:", ""),
+        ),
+    ];
+    for (command, moment) in &moments {
+        for by_key in [true, false] {
+            let mut terminal = Terminal::run(command);
+            match moment {
+                Moment::Begun => terminal.listens_for(Signal::INT),
+                Moment::Seen(text, typed) => {
+                    terminal.see(text);
+                    terminal.type_in(typed);
+                }
+            }
+            if by_key {
+                terminal.type_in("\x03");
+            } else {
+                terminal.signal(Signal::INT);
+            }
+            assert_eq!(terminal.end().code(), Some(130), "{command:?} {by_key}");
+            assert!(terminal.is_sane(), "{command:?} {by_key}");
+        }
+    }
+    assert_eq!(group.mailbox(1, "ann").len(), 0, "nothing is sent");
+    let mut client = group.connect(1);
+    assert!(client.ask("LOGIN eve correct-ho").starts_with("ERR wrong-password "));
+}
