@@ -63,7 +63,8 @@ fn every_client_command_ends_with_130_and_leaves_the_terminal_as_it_was() {
         for by_key in [true, false] {
             let mut terminal = Terminal::run(command);
             match moment {
-                Moment::Begun => terminal.listens_for(Signal::INT),
+                // The last of those for which it listens.
+                Moment::Begun => terminal.listens_for(Signal::HUP),
                 Moment::Seen(text, typed) => {
                     terminal.see(text);
                     terminal.type_in(typed);
