@@ -135,6 +135,8 @@ const _: () = {
     assert!(ENTRIES_BYTES_MAX < FRAME_BYTES_MAX);
     assert!(UNANSWERED_BYTES_MAX as u64 <= SPACE_RESERVED / 2);
     assert!(PROOFS_PER_PIECE * 24 < ENTRIES_BYTES_MAX);
+    assert!(LINE_BYTES_MAX + OUTPUT_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(0 < HASHES_AT_WORK && HASHES_AT_WORK < HASHES_MAX);
     assert!(USERS_PER_ANSWER * ("USER ".len() + 32 + " offline\n".len()) < OUTPUT_BYTES_MAX);
     assert!(FIRST_BYTES_MAX < u16::MAX as usize / 2);
     assert!(ENTRIES_BYTES_MAX <= FILE_PIECE_BYTES);

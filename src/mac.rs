@@ -100,4 +100,16 @@ mod tests {
         assert!(!derive(2, b"purpose1").verify(&[b"ab", b"c"], &hash));
         assert!(!derive(1, b"purpose2").verify(&[b"ab", b"c"], &hash));
     }
+
+    #[test]
+    fn short_hashes_are_the_same_on_all_servers_of_all_versions() {
+        let pinned = 10_600_767_355_860_270_890;
+        let key = ShortKey::derive(&Secret::new([1; 32]), b"purpose1");
+        assert_eq!(key.hash(&[b"ab", b"c"]), pinned);
+        assert_ne!(key.hash(&[b"a", b"bc"]), pinned);
+        assert_ne!(
+            ShortKey::derive(&Secret::new([2; 32]), b"purpose1").hash(&[b"ab", b"c"]),
+            pinned
+        );
+    }
 }

@@ -69,3 +69,17 @@ fn who_does_not_know_the_secret_is_no_operator() {
         assert!(client.ask(line).starts_with("ERR bad-command "), "{line}");
     }
 }
+
+#[test]
+fn what_waits_for_a_silent_member_is_told_as_it_is() {
+    let mut group = Group::open();
+    let primary = group.wait_members(3);
+    group.client(primary, "ann");
+    let backup = primary % 3 + 1;
+    group.signal(backup, rustix::process::Signal::STOP);
+    // Each waits until the member is given up; the second one finds it gone.
+    done(&group, &["delete", "ann"], "");
+    done(&group, &["add", "carl"], "correct-horse");
+    assert_eq!(done(&group, &["list"], ""), "carl offline\n");
+    group.kill(backup);
+}

@@ -1,6 +1,6 @@
 //! `postern handover`: the primary gives its role to a backup.
 
-use super::operator::{PATIENCE, call, is_silence};
+use super::operator::{NoAnswer, PATIENCE, ask};
 use super::{Answer, ask_status, is};
 use crate::options;
 use crate::replica::{Order, Packet, Verdict};
@@ -67,20 +67,11 @@ fn order(settings: &Settings, deadline: Instant) -> Result<usize, String> {
 }
 
 fn hand_over(settings: &Settings, slot: usize) -> Result<Verdict, String> {
-    let asked = (|| {
-        let mut call = call(settings, slot)?;
-        let mut frame = Vec::new();
-        Packet::Order { group: settings.group, order: Order::HandOver }.encode(&mut frame);
-        call.send(&frame)?;
-        call.receive()
-    })();
-    let frame = asked.map_err(|error| match error {
-        silence if is_silence(&silence) => "no answer".to_owned(),
-        error => error.to_string(),
-    })?;
-    match Packet::decode(&frame) {
+    let order = Packet::Order { group: settings.group, order: Order::HandOver };
+    match ask(settings, slot, (order, &[]), PATIENCE) {
         Ok((Packet::Verdict(verdict), _)) => Ok(verdict),
-        _ => Err("its answer is no verdict".to_owned()),
+        Ok(_) => Err("its answer is no verdict".to_owned()),
+        Err(NoAnswer::Unasked(why) | NoAnswer::Lost(why)) => Err(why),
     }
 }
 

@@ -200,7 +200,6 @@ impl Shell {
         };
         let about = node::Setup {
             addresses: settings.servers.clone(),
-            group: settings.group,
             login_timeout: settings.login_timeout,
             accounts_open: settings.accounts_open,
             secret: settings.secret.clone(),

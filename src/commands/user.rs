@@ -1,6 +1,6 @@
 //! `postern user`: the operator's hand on accounts, by the group's secret.
 
-use super::operator::{PATIENCE, call, is_silence};
+use super::operator::{NoAnswer, PATIENCE, ask};
 use super::person;
 use crate::limits::USERS_PER_ANSWER;
 use crate::options;
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Between two rounds through the servers.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long a password may wait for its turn to be hashed.
+const HASHES_TIME: Duration = Duration::from_secs(20);
 
 /// Does what is asked about accounts.
 ///
@@ -63,13 +65,16 @@ fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
         return Err(format!("{word:?} is not one word"));
     }
     let line = words.join(" ");
+    let request = Packet::Request { group: settings.group };
+    // A change waits for a member that says nothing for `T`, a password for its turn.
     let silence = Duration::from_millis(settings.silence_ms.into());
+    let patience = 3 * silence + HASHES_TIME;
     let deadline = Instant::now() + 2 * silence + PATIENCE;
     loop {
         let (mut excuses, mut heard) = (Vec::new(), false);
         for (slot, server) in settings.servers.iter().enumerate() {
-            let why = match ask(settings, slot, &line) {
-                Ok(answer) => match judge(&answer) {
+            let why = match ask(settings, slot, (request, line.as_bytes()), patience) {
+                Ok((Packet::Answer, lines)) => match judge(&String::from_utf8_lossy(&lines)) {
                     Judgement::Done(lines) => return Ok(lines),
                     Judgement::Refused(why) => return Err(why),
                     Judgement::Elsewhere(why) => {
@@ -77,7 +82,14 @@ fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
                         why
                     }
                 },
-                Err(why) => why,
+                Ok(_) => "its answer is none".to_owned(),
+                Err(NoAnswer::Unasked(why)) => why,
+                Err(NoAnswer::Lost(why)) => {
+                    return Err(format!(
+                        "server {} at {server}: {why}; it may be done: see postern user list",
+                        slot + 1
+                    ));
+                }
             };
             excuses.push(format!("server {} at {server}: {why}", slot + 1));
         }
@@ -86,25 +98,6 @@ fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
             return Err(excuses.join("; "));
         }
         thread::sleep(PAUSE);
-    }
-}
-
-fn ask(settings: &Settings, slot: usize, line: &str) -> Result<String, String> {
-    let asked = (|| {
-        let mut call = call(settings, slot)?;
-        let mut frame = Vec::new();
-        Packet::Request { group: settings.group }.encode(&mut frame);
-        frame.extend_from_slice(line.as_bytes());
-        call.send(&frame)?;
-        call.receive()
-    })();
-    let frame = asked.map_err(|error| match error {
-        silence if is_silence(&silence) => "no answer".to_owned(),
-        error => error.to_string(),
-    })?;
-    match Packet::decode(&frame) {
-        Ok((Packet::Answer, lines)) => Ok(String::from_utf8_lossy(lines).into_owned()),
-        _ => Err("its answer is none".to_owned()),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
 use crate::mailbox::{Change, Outcome};
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
-use crate::protocol::{self, Code};
+use crate::protocol::{self, Code, Note};
 use crate::record::{self, Kind, Record};
 
 impl Node {
@@ -77,10 +77,15 @@ impl Node {
         let Some(session) = open else { return };
         // Taken before a drop left fewer copies than the settings ask for.
         if self.replica.has_too_few_copies() {
-            let why = "fewer servers are attached than the settings ask for";
-            return self.close_with(id, "too-few-copies", why);
+            return self.close_with(id, Note::TooFewCopies);
         }
-        let write = |out: &mut Vec<u8>| write_outcome(out, change, outcome);
+        let operates = self.operators.contains(&id);
+        let write = |out: &mut Vec<u8>| match outcome {
+            Outcome::WrongPassword if operates => {
+                protocol::error(out, Code::Busy, "the account was changed meanwhile; try again");
+            }
+            _ => write_outcome(out, change, outcome),
+        };
         if let Step::Logged(task) = &session.step {
             let deletes = matches!(task, Task::Delete { .. }) && outcome == Outcome::Done;
             self.finish(now, id, write);
@@ -113,20 +118,19 @@ impl Node {
                 }
             }
             (Change::Delete { user, .. }, Outcome::Done) => {
-                self.close_sessions(*user, None, "deleted", "this account was deleted");
+                self.close_sessions(*user, None, Note::Deleted);
             }
             (Change::Password { user, .. }, Outcome::Done) => {
-                let why = "the password was changed; log in again";
-                self.close_sessions(*user, by, "password-changed", why);
+                self.close_sessions(*user, by, Note::PasswordChanged);
             }
             _ => {}
         }
     }
 
-    fn close_sessions(&mut self, user: UserName, but: Option<SessionId>, code: &str, why: &str) {
+    fn close_sessions(&mut self, user: UserName, but: Option<SessionId>, note: Note) {
         let sessions = self.online.get(&user).cloned().unwrap_or_default();
         for id in sessions.into_iter().filter(|id| Some(*id) != but) {
-            self.close_with(id, code, why);
+            self.close_with(id, note);
         }
     }
 }

@@ -5,17 +5,16 @@ use super::Job;
 use crate::limits::{HASHES_AT_WORK, HASHES_MAX};
 use crate::names::{Origin, SessionId};
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 
 /// The jobs of each address, served in turns.
 #[derive(Debug, Default)]
 pub(super) struct Hashes {
     /// No queue is empty.
     waiting: BTreeMap<Origin, VecDeque<Job>>,
+    /// Who has jobs, each once: who comes new, and who was served, goes to the end.
+    turns: VecDeque<Origin>,
     /// Of all queues together.
     count: usize,
-    /// Whose turn was last.
-    served: Option<Origin>,
     /// Jobs that the thread has.
     at_work: usize,
 }
@@ -24,12 +23,18 @@ impl Hashes {
     /// Lets a job wait. Who has no place any more, this one or the newest of the address with the
     /// most, is given back.
     pub(super) fn push(&mut self, from: Origin, job: Job) -> Option<SessionId> {
-        self.waiting.entry(from).or_default().push_back(job);
+        let jobs = self.waiting.entry(from).or_default();
+        if jobs.is_empty() {
+            self.turns.push_back(from);
+        }
+        jobs.push_back(job);
         self.count += 1;
         if self.count <= HASHES_MAX {
             return None;
         }
-        let longest = self.waiting.iter().max_by_key(|(_, jobs)| jobs.len());
+        // Operators know the secret; among equals, who comes last finds no place.
+        let others = self.waiting.iter().filter(|(origin, _)| **origin != Origin::OPERATOR);
+        let longest = others.max_by_key(|(origin, jobs)| (jobs.len(), **origin == from));
         let greediest = longest.map_or(from, |(origin, _)| *origin);
         self.take(greediest, VecDeque::pop_back).map(|job| job.session)
     }
@@ -39,11 +44,11 @@ impl Hashes {
         if self.at_work >= HASHES_AT_WORK {
             return None;
         }
-        let behind = self.served.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut others = self.waiting.range((behind, Bound::Unbounded));
-        let turn = others.next().or_else(|| self.waiting.first_key_value()).map(|(from, _)| *from);
-        let job = turn.and_then(|from| self.take(from, VecDeque::pop_front))?;
-        self.served = turn;
+        let turn = *self.turns.front()?;
+        let job = self.take(turn, VecDeque::pop_front)?;
+        if self.waiting.contains_key(&turn) {
+            self.turns.rotate_left(1);
+        }
         self.at_work += 1;
         Some(job)
     }
@@ -70,6 +75,7 @@ impl Hashes {
         let job = which(jobs)?;
         if jobs.is_empty() {
             self.waiting.remove(&from);
+            self.turns.retain(|origin| *origin != from);
         }
         self.count -= 1;
         Some(job)
@@ -114,6 +120,31 @@ mod tests {
         hashes.forget(origin(9), SessionId(12));
         assert_eq!(served(&mut hashes), [10, 20, 30, 12, 31]);
         assert!(hashes.is_empty());
+    }
+
+    #[test]
+    fn who_waits_is_not_overtaken_by_those_who_come_later() {
+        let mut hashes = Hashes::default();
+        assert_eq!(hashes.push(origin(9), job(9)), None);
+        let mut turns = 0;
+        while hashes.next().is_some_and(|job| job.session != SessionId(9)) {
+            hashes.on_done();
+            hashes.push(origin(turns % 8), job(100));
+            turns += 1;
+            assert!(turns < 10, "it starves");
+        }
+    }
+
+    #[test]
+    fn among_equals_the_last_one_finds_no_place() {
+        let mut hashes = Hashes::default();
+        assert_eq!(hashes.push(Origin::OPERATOR, job(1000)), None);
+        for n in 1..HASHES_MAX {
+            assert_eq!(hashes.push(origin(n as u8), job(n as u64)), None);
+        }
+        assert_eq!(hashes.push(origin(0), job(2000)), Some(SessionId(2000)));
+        let operators = hashes.push(Origin::OPERATOR, job(1001));
+        assert!(operators.is_some_and(|session| session.0 < 1000), "{operators:?}");
     }
 
     #[test]

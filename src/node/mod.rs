@@ -21,8 +21,8 @@ use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
 use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
-use crate::names::{GroupId, Index, LinkId, Origin, Secret, ServerId, SessionId, Term, UserName};
-use crate::protocol::{self, Code};
+use crate::names::{Index, LinkId, Origin, Secret, ServerId, SessionId, Term, UserName};
+use crate::protocol::{self, Code, Note};
 use crate::replica::{Event, LogReader, Out, Packet, Replica, Standpoint};
 use attempts::Attempts;
 use hashes::Hashes;
@@ -93,6 +93,8 @@ pub struct Output {
     pub jobs: Vec<Job>,
     /// What the node itself says to other servers, and what follows each packet.
     pub packets: Vec<(LinkId, Packet, Vec<u8>)>,
+    /// Links on which all is said behind that.
+    pub said: Vec<LinkId>,
 }
 
 /// What the shell measures, for `STATUS`.
@@ -137,8 +139,6 @@ pub struct Fatal(pub String);
 pub struct Setup {
     /// `host:port` of each server, by id.
     pub addresses: Vec<String>,
-    /// The group.
-    pub group: GroupId,
     /// How long a client may stay without logging in.
     pub login_timeout: Duration,
     /// Whether everybody may make an account, or only an operator.
@@ -243,12 +243,8 @@ impl Node {
         out: &mut Output,
     ) -> Result<(), Fatal> {
         match input {
-            Input::Replica(Event::Received {
-                link,
-                packet: Packet::Request { group },
-                records,
-            }) => self.on_operator(world, link, group, records, out),
             Input::Replica(event) => {
+                let operator = self.replica.takes_request(&event);
                 match event {
                     Event::Tick => self.keep_deadlines(world.now),
                     Event::Ended { link } => self.remove(SessionId(link.0)),
@@ -256,6 +252,9 @@ impl Node {
                 }
                 self.replica.handle(world.now, world.wall, event, world.log, &mut out.replica);
                 self.exchange_proofs(&event, out);
+                if let Some((link, line)) = operator {
+                    self.on_operator(world, link, line, out);
+                }
                 if let Event::Tick | Event::Stored(_) = event {
                     self.follow_role(world.now);
                     self.follow_handover();
@@ -266,9 +265,12 @@ impl Node {
             }
             Input::Opened(session, from) => self.open(world.now, session, from),
             Input::Line(session, line) => self.on_line(world, session, line, out),
-            Input::LongLine(session) => self.answer(session, |out| {
-                protocol::error(out, Code::TooLong, "a line has at most 4096 bytes");
-            }),
+            Input::LongLine(session) => {
+                self.extend_login(world.now, session);
+                self.answer(session, |out| {
+                    protocol::error(out, Code::TooLong, "a line has at most 4096 bytes");
+                });
+            }
             Input::InputEnded { session, unfinished } => {
                 self.on_input_ended(world.now, session, unfinished);
             }
@@ -384,46 +386,11 @@ impl Node {
         }
     }
 
-    /// Passwords that one server has verified are known to all: the primary tells the others.
-    fn exchange_proofs(&mut self, event: &Event<'_>, out: &mut Output) {
-        match *event {
-            Event::Received { link, packet: Packet::Proofs, records } => {
-                if self.replica.follows_on(link) {
-                    self.remembered.take(records);
-                }
-                if self.replica.links().any(|open| open == link) {
-                    out.packets.push((link, Packet::ProofsTaken, Vec::new()));
-                }
-            }
-            Event::Received { link, packet: Packet::ProofsTaken, .. } => {
-                self.remembered.on_taken(link);
-            }
-            Event::Tick => {
-                let lineage = self.replica.term().lineage();
-                let other = std::mem::replace(&mut self.lineage, lineage) != lineage;
-                // Who begins a lineage keeps its entries.
-                let began = matches!(
-                    self.replica.standpoint(),
-                    Standpoint::Candidate | Standpoint::Primary
-                );
-                if other && !began {
-                    self.remembered.clear();
-                }
-                if self.replica.standpoint() == Standpoint::Primary {
-                    self.remembered.tell(self.replica.links(), &mut out.packets);
-                } else {
-                    self.remembered.tell_nobody();
-                }
-            }
-            _ => {}
-        }
-    }
-
     fn open(&mut self, now: Moment, id: SessionId, from: Origin) {
         self.sessions.insert(id, Session::new(from));
         self.set_deadline(id, Some(now + self.setup.login_timeout));
         if self.stopping.is_some() {
-            self.close_with(id, "stopping", "this server stops; connect to another one");
+            self.close_with(id, Note::Stopping);
         }
     }
 
@@ -451,17 +418,18 @@ impl Node {
     }
 
     /// Answers what is owed, says why, and closes when that is sent.
-    fn close_with(&mut self, id: SessionId, code: &str, why: &str) {
+    fn close_with(&mut self, id: SessionId, note: Note) {
         self.log_out(id);
         self.set_deadline(id, None);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if !session.closing {
+            self.hashes.forget(session.from, id);
             if session.answer_unknown() {
                 // It waited, and did nothing.
-                protocol::error(&mut session.out, Code::NotReady, why);
+                protocol::error(&mut session.out, note.refusal(), note);
             }
             session.closing = true;
-            protocol::note(&mut session.out, code, why);
+            protocol::note(&mut session.out, note);
         }
         self.touch(id);
     }
@@ -482,7 +450,7 @@ impl Node {
         let timeout = session.login.is_none().then_some(now + self.setup.login_timeout);
         self.set_deadline(id, timeout);
         if self.stopping.is_some() {
-            self.close_with(id, "stopping", "this server stops; connect to another one");
+            self.close_with(id, Note::Stopping);
         }
     }
 
@@ -508,7 +476,7 @@ impl Node {
         if !self.given_up && self.stopping.is_some_and(|end| end <= now) {
             self.given_up = true;
             for id in self.sessions.keys().copied().collect::<Vec<_>>() {
-                self.close_with(id, "stopping", "this server stops; connect to another one");
+                self.close_with(id, Note::Stopping);
             }
         }
         while let Some((at, id)) = self.deadlines.first().copied()
@@ -523,7 +491,7 @@ impl Node {
                     self.reads.retain(|(_, reader)| *reader != id);
                 }
                 Step::Idle if session.login.is_none() && session.slots.is_empty() => {
-                    self.close_with(id, "login-timeout", "no request came before a login");
+                    self.close_with(id, Note::LoginTimeout);
                 }
                 _ => {}
             }
@@ -532,7 +500,8 @@ impl Node {
 
     /// Ends the task of a session with this answer.
     fn finish(&mut self, now: Moment, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let open = self.sessions.get_mut(&id).filter(|session| !session.closing);
+        let Some(session) = open else { return };
         session.step = Step::Idle;
         write(&mut session.out);
         self.touch(id);
@@ -572,7 +541,7 @@ impl Node {
             if session.answer_unknown() {
                 session.out.extend_from_slice(&refusal);
             }
-            self.close_with(id, "not-primary", "another server takes over; connect again");
+            self.close_with(id, Note::NotPrimary);
         }
     }
 

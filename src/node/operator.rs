@@ -3,30 +3,29 @@
 
 use super::session::Session;
 use super::{Context, Node, Output};
-use crate::limits::USERS_PER_ANSWER;
+use crate::limits::{LINE_BYTES_MAX, USERS_PER_ANSWER};
 use crate::moment::Moment;
-use crate::names::{GroupId, LinkId, Origin, SessionId, UserName};
-use crate::protocol;
+use crate::names::{LinkId, Origin, SessionId, UserName};
+use crate::protocol::{self, Code};
 use crate::replica::Packet;
 
 impl Node {
-    /// Takes a request that came over a link which has said nothing else. The one who asked is a
-    /// session as clients are, of the link's number.
+    /// Takes the request of a link; it has no other. The one who asked is a session as clients
+    /// are, of the link's number.
     pub(super) fn on_operator(
         &mut self,
         world: &Context<'_>,
         link: LinkId,
-        group: GroupId,
         line: &[u8],
         out: &mut Output,
     ) {
         let id = SessionId(link.0);
-        if group != self.setup.group || self.sessions.contains_key(&id) {
-            return;
-        }
         self.sessions.insert(id, Session::new(Origin::OPERATOR));
         self.operators.push(id);
-        self.take_line(world, id, protocol::parse_operator(line), out);
+        match line.len() {
+            ..LINE_BYTES_MAX => self.take_line(world, id, protocol::parse_operator(line), out),
+            _ => self.answer(id, |out| protocol::error(out, Code::TooLong, "a line is too long")),
+        }
     }
 
     /// Sends the answers that are whole, and forgets who asked.
@@ -38,6 +37,7 @@ impl Node {
             if let Some(session) = answered {
                 let lines = std::mem::take(&mut session.out);
                 out.packets.push((LinkId(id.0), Packet::Answer, lines));
+                out.said.push(LinkId(id.0));
                 self.remove(id);
             }
             if !self.sessions.contains_key(&id) {

@@ -4,10 +4,11 @@
 //! What is kept is a keyed hash, useless without the group's secret, and bound to the name and to
 //! the entry that set the password. Nothing of it is ever on disk.
 
+use super::{Node, Output};
 use crate::limits::PROOFS_PER_PIECE;
 use crate::mac::{Hash, MacKey};
 use crate::names::{Index, LinkId, Secret, UserName};
-use crate::replica::Packet;
+use crate::replica::{Event, Packet, Standpoint};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::collections::BTreeMap;
 use std::io;
@@ -146,6 +147,43 @@ fn read(bytes: &mut &[u8]) -> io::Result<(Index, Proof)> {
     let mut proof = Proof::default();
     io::Read::read_exact(bytes, &mut proof)?;
     Ok((set, proof))
+}
+
+impl Node {
+    /// Passwords that one server has verified are known to all: the primary tells the others.
+    pub(super) fn exchange_proofs(&mut self, event: &Event<'_>, out: &mut Output) {
+        match *event {
+            Event::Received { link, packet: Packet::Proofs, records } => {
+                if self.replica.follows_on(link) {
+                    self.remembered.take(records);
+                }
+                if self.replica.links().any(|open| open == link) {
+                    out.packets.push((link, Packet::ProofsTaken, Vec::new()));
+                }
+            }
+            Event::Received { link, packet: Packet::ProofsTaken, .. } => {
+                self.remembered.on_taken(link);
+            }
+            Event::Tick => {
+                let lineage = self.replica.term().lineage();
+                let other = std::mem::replace(&mut self.lineage, lineage) != lineage;
+                // Who begins a lineage keeps its entries.
+                let began = matches!(
+                    self.replica.standpoint(),
+                    Standpoint::Candidate | Standpoint::Primary
+                );
+                if other && !began {
+                    self.remembered.clear();
+                }
+                if self.replica.standpoint() == Standpoint::Primary {
+                    self.remembered.tell(self.replica.links(), &mut out.packets);
+                } else {
+                    self.remembered.tell_nobody();
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]

@@ -34,13 +34,12 @@ impl Node {
         request: Result<Option<(Right, Command<'_>)>, Refusal>,
         out: &mut Output,
     ) {
-        let Some(session) = self.sessions.get(&id).filter(|session| !session.closing) else {
+        if self.sessions.get(&id).is_none_or(|session| session.closing) {
             return;
-        };
-        let logged_in = session.login.is_some();
+        }
         let request = request.transpose();
-        if !logged_in && request.is_some() {
-            self.set_deadline(id, Some(world.now + self.setup.login_timeout));
+        if request.is_some() {
+            self.extend_login(world.now, id);
         }
         let (right, command) = match request {
             Some(Ok(request)) => request,
@@ -70,6 +69,13 @@ impl Node {
                 self.answer(id, |out| protocol::error(out, Code::NotAllowed, words));
             }
             command => self.queue(world.now, id, task(command)),
+        }
+    }
+
+    /// A request came: who is not logged in has time for the next one.
+    pub(super) fn extend_login(&mut self, now: Moment, id: SessionId) {
+        if self.sessions.get(&id).is_some_and(|session| session.login.is_none()) {
+            self.set_deadline(id, Some(now + self.setup.login_timeout));
         }
     }
 

@@ -31,6 +31,7 @@ struct World {
     stored: Index,
     jobs: Vec<Job>,
     packets: Vec<(LinkId, Packet, Vec<u8>)>,
+    closed: Vec<LinkId>,
     /// Passwords hashed, and visitors that came.
     hashed: usize,
     visitors: u64,
@@ -63,7 +64,6 @@ impl World {
         };
         let about = Setup {
             addresses: vec!["127.0.0.1:5001".to_owned()],
-            group: GroupId(1),
             login_timeout: Duration::from_secs(60),
             accounts_open: true,
             secret: Secret::new([7; Secret::BYTES]),
@@ -82,6 +82,7 @@ impl World {
             stored,
             jobs: Vec::new(),
             packets: Vec::new(),
+            closed: Vec::new(),
             hashed: 0,
             visitors: 100,
         };
@@ -111,6 +112,7 @@ impl World {
                 }
                 Effect::Persist(vote) => self.vote = vote,
                 Effect::Flush => self.flush = true,
+                Effect::Close(link, _) => self.closed.push(link),
                 other => panic!("a server alone does not {other:?}"),
             }
         }
@@ -123,6 +125,7 @@ impl World {
         self.visitors += 1;
         let (link, packet) = (LinkId(self.visitors), Packet::Request { group });
         let records = line.as_bytes();
+        self.tell(Input::Replica(Event::Accepted { link }));
         self.tell(Input::Replica(Event::Received { link, packet, records }));
         self.turn();
         let (to, packet, lines) = self.packets.pop()?;
@@ -425,7 +428,9 @@ fn an_operator_is_answered_once_and_forgotten() {
         ("RESET cyd other-horse", "OK\n"),
         ("RESET dan other-horse", "ERR no-such-user there is no account dan\n"),
         ("REMOVE ann", "OK\n"),
-        ("SEND bob hi", "ERR not-logged-in LOGIN first\n"),
+        ("SEND bob hi", "ERR bad-command unknown command; HELP lists all\n"),
+        ("LOGIN bob correct-horse", "ERR bad-command unknown command; HELP lists all\n"),
+        ("", "ERR bad-command unknown command; HELP lists all\n"),
         ("NONSENSE", "ERR bad-command unknown command; HELP lists all\n"),
     ] {
         assert_eq!(world.operate(group, line).as_deref(), Some(answer), "{line}");
@@ -436,7 +441,12 @@ fn an_operator_is_answered_once_and_forgotten() {
     // One whose link ends before the answer.
     let (link, packet) = (LinkId(99), Packet::Request { group });
     let records = b"CREATE eve correct-horse";
+    world.tell(Input::Replica(Event::Accepted { link }));
     world.tell(Input::Replica(Event::Received { link, packet, records }));
+    assert_eq!(world.node.operators.len(), 1);
+    // Another request on the same link is none.
+    world.tell(Input::Replica(Event::Received { link, packet, records: b"USERS" }));
+    assert_eq!(world.node.operators.len(), 1);
     world.tell(Input::Replica(Event::Ended { link }));
     world.turn();
     assert!(world.node.operators.is_empty() && world.packets.is_empty());
@@ -461,6 +471,43 @@ fn an_operator_is_told_of_many_accounts_in_bounded_answers() {
     }
     assert_eq!(names.len(), count);
     assert!(names.is_sorted());
+}
+
+#[test]
+fn an_operator_waits_as_long_as_a_change_may_take() {
+    let mut world = World::new();
+    let (link, packet) = (LinkId(99), Packet::Request { group: GroupId(1) });
+    world.tell(Input::Replica(Event::Accepted { link }));
+    world.tell(Input::Replica(Event::Received { link, packet, records: b"REMOVE ann" }));
+    // A member that says nothing is waited for; nothing is stored meanwhile.
+    for _ in 0..20 {
+        world.now += Duration::from_millis(90);
+        world.tell(Input::Replica(Event::Tick));
+    }
+    assert_eq!(world.closed, []);
+    world.turn();
+    let (to, _, lines) = world.packets.pop().expect("an answer");
+    assert_eq!((to, &lines[..]), (link, &b"OK\n"[..]));
+}
+
+#[test]
+fn nothing_is_said_behind_the_note_that_closes() {
+    let mut world = World::new();
+    let visit = |world: &mut World, n: u64, from: IpAddr| {
+        let session = SessionId(1000 + n);
+        world.tell(Input::Opened(session, from.into()));
+        world.tell(Input::Line(session, format!("CREATE user{n} correct-horse").as_bytes()));
+    };
+    let others = crate::limits::HASHES_AT_WORK + crate::limits::HASHES_MAX - 1;
+    (0..others as u64).for_each(|n| visit(&mut world, n, HERE));
+    world.tell(Input::Line(ANN, b"PASSWD correct-horse other-horse"));
+    world.tell(Input::Replica(Event::Tick));
+    assert!(matches!(world.node.sessions[&ANN].step, Step::Hashing { .. }), "hers is the last one");
+    world.node.close_with(ANN, Note::Deleted);
+    // One from elsewhere would take the place of the last one from here.
+    visit(&mut world, 999, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
+    world.tell(Input::Replica(Event::Tick));
+    assert!(world.said(ANN).ends_with("NOTE deleted this account was deleted\n"));
 }
 
 #[test]

@@ -328,27 +328,35 @@ pub fn parse(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
     parse_as(line, |name| known(name).map(|(_, spec)| spec))
 }
 
-/// The same for an operator, who has some commands that others have not.
+/// The same for an operator, who makes accounts and has commands that others have not.
 ///
 /// # Errors
-/// See [`parse`].
+/// See [`parse`]; also when the line is empty.
 pub fn parse_operator(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
-    parse_as(line, |name| COMMANDS.iter().find(|spec| spec.name.eq_ignore_ascii_case(name)))
+    let mut all =
+        COMMANDS.iter().filter(|spec| spec.right == Right::Operator || spec.name == "CREATE");
+    match parse_as(line, |name| all.find(|spec| spec.name.eq_ignore_ascii_case(name)))? {
+        None => Err(unknown()),
+        request => Ok(request),
+    }
+}
+
+fn unknown() -> Refusal {
+    let words = "unknown command; HELP lists all";
+    Refusal { code: Code::BadCommand, words, usage: None }
 }
 
 fn parse_as(
     line: &[u8],
-    find: impl Fn(&str) -> Option<&'static Spec>,
+    find: impl FnOnce(&str) -> Option<&'static Spec>,
 ) -> Result<Option<(Right, Command<'_>)>, Refusal> {
-    let refuse = |code, words| Err(Refusal { code, words, usage: None });
     let Ok(line) = std::str::from_utf8(line) else {
-        return refuse(Code::BadText, "the line is not UTF-8");
+        let words = "the line is not UTF-8";
+        return Err(Refusal { code: Code::BadText, words, usage: None });
     };
     let mut words = Words { rest: line };
     let Some(first) = words.next() else { return Ok(None) };
-    let Some(spec) = find(first) else {
-        return refuse(Code::BadCommand, "unknown command; HELP lists all");
-    };
+    let Some(spec) = find(first) else { return Err(unknown()) };
     let command = (spec.parse)(&mut words)
         .and_then(|command| if words.next().is_some() { Err(Bad::Usage) } else { Ok(command) });
     command.map(|command| Some((spec.right, command))).map_err(|bad| {
@@ -551,11 +559,12 @@ mod tests {
             let given = spec.arguments.split(' ').filter(|a| !a.is_empty() && !a.starts_with('['));
             let words: Vec<&str> = given.map(|_| "ann-ann-ann").collect();
             let line = format!("{} {}", spec.name.to_lowercase(), words.join(" "));
-            let (right, _) = parse_operator(line.as_bytes()).unwrap().unwrap();
-            assert_eq!(right, spec.right, "{line}");
-            if right == Right::Operator {
+            if spec.right == Right::Operator {
+                assert!(parse_operator(line.as_bytes()).unwrap().is_some(), "{line}");
                 continue;
             }
+            let (right, _) = parse(line.as_bytes()).unwrap().unwrap();
+            assert_eq!(right, spec.right, "{line}");
             let line = format!("HELP {}", spec.name);
             let asked = parse(line.as_bytes()).unwrap().unwrap();
             assert_eq!(asked, (Right::Always, Command::Help(Some(at))));

@@ -4,4 +4,4 @@ mod command;
 mod reply;
 
 pub use command::{After, Command, Pattern, Refusal, Right, help, parse, parse_operator};
-pub use reply::{Code, error, message, note, ok};
+pub use reply::{Code, Note, error, message, note, ok};

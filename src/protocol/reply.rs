@@ -1,5 +1,6 @@
 //! What a server says to a text client.
 
+use crate::limits::LINE_BYTES_MAX;
 use crate::moment::WallTime;
 use std::fmt::{self, Display};
 use std::io::Write;
@@ -117,14 +118,74 @@ pub fn ok(out: &mut Vec<u8>, what: impl Display) {
     out.push(b'\n');
 }
 
-/// `ERR`, the code, and words for a person.
+/// `ERR`, the code, and words for a person: as many as a line holds.
 pub fn error(out: &mut Vec<u8>, code: Code, words: impl Display) {
-    write(out, format_args!("ERR {code} {words}\n"));
+    let mut line = format!("ERR {code} {words}");
+    let fits = (0..=line.len().min(LINE_BYTES_MAX - 1)).rev().find(|at| line.is_char_boundary(*at));
+    line.truncate(fits.unwrap_or(0));
+    write(out, format_args!("{line}\n"));
+}
+
+/// Why a server closes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The server ends.
+    Stopping,
+    /// It is primary no more.
+    NotPrimary,
+    /// The account is gone.
+    Deleted,
+    /// The password is another one.
+    PasswordChanged,
+    /// No request came in time.
+    LoginTimeout,
+    /// A change lost the copies that it was to have.
+    TooFewCopies,
+}
+
+impl Note {
+    fn code(self) -> &'static str {
+        match self {
+            Note::Stopping => "stopping",
+            Note::NotPrimary => "not-primary",
+            Note::Deleted => "deleted",
+            Note::PasswordChanged => "password-changed",
+            Note::LoginTimeout => "login-timeout",
+            Note::TooFewCopies => "too-few-copies",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Note::Stopping => "this server stops; connect to another one",
+            Note::NotPrimary => "another server takes over; connect again",
+            Note::Deleted => "this account was deleted",
+            Note::PasswordChanged => "the password was changed; log in again",
+            Note::LoginTimeout => "no request came before a login",
+            Note::TooFewCopies => "fewer servers are attached than the settings ask for",
+        }
+    }
+
+    /// What a request gets that was still waiting, and stored nothing.
+    pub fn refusal(self) -> Code {
+        match self {
+            Note::Stopping | Note::LoginTimeout => Code::NotReady,
+            Note::NotPrimary => Code::NotPrimary,
+            Note::Deleted | Note::PasswordChanged => Code::NotLoggedIn,
+            Note::TooFewCopies => Code::TooFewCopies,
+        }
+    }
+}
+
+impl Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
 }
 
 /// `NOTE`, the code, and words for a person.
-pub fn note(out: &mut Vec<u8>, code: &str, words: impl Display) {
-    write(out, format_args!("NOTE {code} {words}\n"));
+pub fn note(out: &mut Vec<u8>, note: Note) {
+    write(out, format_args!("NOTE {} {note}\n", note.code()));
 }
 
 /// A message of a mailbox.
@@ -157,7 +218,11 @@ mod tests {
         assert_eq!(line(|out| ok(out, "a ")), "OK a \n");
         let exists = line(|out| error(out, Code::Exists, "ann has an account"));
         assert_eq!(exists, "ERR exists ann has an account\n");
-        assert_eq!(line(|out| note(out, "stopping", "bye")), "NOTE stopping bye\n");
+        let stopping = line(|out| note(out, Note::Stopping));
+        assert_eq!(stopping, "NOTE stopping this server stops; connect to another one\n");
+        let long = line(|out| error(out, Code::NotPrimary, "ü".repeat(LINE_BYTES_MAX)));
+        assert!(long.starts_with("ERR not-primary ü") && long.ends_with("ü\n"));
+        assert!((LINE_BYTES_MAX - 1..=LINE_BYTES_MAX).contains(&long.len()), "{}", long.len());
         assert_eq!(
             line(|out| message(out, 7, WallTime(0), "bob", "a  b")),
             "MSG 7 1970-01-01T00:00:00.000Z bob a  b\n"

@@ -1,6 +1,6 @@
 //! Links: dialling, the hello, and which of two links to one server stays.
 
-use super::event::{Aside, Closing, Effect, Out};
+use super::event::{Aside, Closing, Effect, Event, Out};
 use super::packet::{Bearing, Hello, Packet, Refusal};
 use super::peer::Link;
 use super::rules::Rule;
@@ -240,6 +240,8 @@ impl Replica {
                 out.send(link, Packet::Verdict(verdict));
                 return out.push(Effect::Close(link, Closing::Spare));
             }
+            // The node answers it, in its own time.
+            Packet::Request { group } if dialled.is_none() && group == self.shared.group => return,
             _ => {
                 out.push(Effect::Close(link, Closing::Nonsense));
                 return self.on_dial_ended(now, dialled, false, out);
@@ -264,6 +266,17 @@ impl Replica {
         }
         self.establish(now, Link::new(link, dialled.is_some(), &hello), out);
         self.adopt_hello(now, &hello, link, out);
+    }
+
+    /// An operator's request about accounts, if an event is one: on a link that has said nothing
+    /// before.
+    pub fn takes_request<'a>(&self, event: &Event<'a>) -> Option<(LinkId, &'a [u8])> {
+        let Event::Received { link, packet: Packet::Request { group }, records } = *event else {
+            return None;
+        };
+        let new = |pending: &Pending| pending.link == link && pending.dialled.is_none();
+        let taken = group == self.shared.group && self.pending.iter().any(new);
+        taken.then_some((link, records))
     }
 
     /// No other server listens at the address that was dialled.

@@ -444,15 +444,8 @@ impl Replica {
             Packet::SteppedDown { .. } => self.leave_primary(from),
             // The node has looked at them.
             Packet::Proofs | Packet::ProofsTaken => {}
-            Packet::Hello(_)
-            | Packet::Foreign { .. }
-            | Packet::Refused(_)
-            | Packet::Order { .. }
-            | Packet::Verdict(_)
-            | Packet::Request { .. }
-            | Packet::Answer => {
-                self.lose_link(now, at, Some(Closing::Nonsense), out);
-            }
+            // What begins a link, and what operators are told.
+            _ => self.lose_link(now, at, Some(Closing::Nonsense), out),
         }
     }
 

@@ -650,6 +650,9 @@ mod tests {
             Packet::StandNow { term: Term(1) },
             Packet::Order { group: GroupId(1), order: Order::HandOver },
             Packet::Request { group: GroupId(1) },
+            Packet::Answer,
+            Packet::Proofs,
+            Packet::ProofsTaken,
         ];
         all.extend(Verdict::ALL.map(Packet::Verdict));
         all.extend(Refusal::ALL.map(Packet::Refused));
@@ -668,7 +671,7 @@ mod tests {
             bytes.push(7);
             match packet {
                 Packet::Foreign { .. } => assert_eq!(Packet::decode(&bytes), Ok((packet, &[][..]))),
-                Packet::Append(_) | Packet::Request { .. } => {
+                Packet::Append(_) | Packet::Request { .. } | Packet::Answer | Packet::Proofs => {
                     assert_eq!(Packet::decode(&bytes), Ok((packet, &[7][..])));
                 }
                 _ => assert_eq!(Packet::decode(&bytes), Err(BadPacket), "{packet:?}"),

@@ -7,6 +7,7 @@ use crate::limits::FIRST_BYTES_MAX;
 use crate::names::{GroupId, Secret};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 /// An open, encrypted link to a server that has proved to know the secret.
 #[derive(Debug)]
@@ -32,6 +33,14 @@ impl Call {
             call.read()?;
         }
         Ok(call)
+    }
+
+    /// How long each step may take from now on.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(patience))
     }
 
     /// Sends one frame.

@@ -5,7 +5,7 @@ use super::connection::{Connection, Kind, Reading, Tunnel};
 use super::telnet::Telnet;
 use super::{Server, TOKENS_RESERVED};
 use crate::limits::{OVERFLOW_PLACES, OVERFLOW_TIME, UNPROVEN_LINKS_MAX};
-use crate::protocol::{self, Code};
+use crate::protocol::{self, Code, Note};
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
@@ -63,8 +63,7 @@ impl Server {
         if over {
             refuse_busy(socket);
         } else {
-            let words = "no request came before a login";
-            say(socket, |line| protocol::note(line, "login-timeout", words));
+            say_note(socket, Note::LoginTimeout);
         }
         self.close(key);
     }
@@ -147,6 +146,11 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
 
 fn refuse_busy(socket: &TcpStream) {
     say(socket, |line| protocol::error(line, Code::Busy, "too many connections; try again"));
+}
+
+/// Says why to who has sent nothing.
+pub(super) fn say_note(socket: &TcpStream, note: Note) {
+    say(socket, |line| protocol::note(line, note));
 }
 
 /// Says one line to who has not been let in.

@@ -17,7 +17,8 @@ use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
 use crate::names::{GroupId, Index, Secret, ServerId, SessionId, Vote};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Output};
-use crate::replica::{Aside, Effect, Event, LogReader, Mark};
+use crate::protocol::Note;
+use crate::replica::{Aside, Closing, Effect, Event, LogReader, Mark};
 use crate::store::Store;
 use crate::store::disk::RealDisk;
 use connection::{Connection, Kind, key_of};
@@ -411,6 +412,9 @@ impl Server {
         for (link, packet, rest) in out.packets.drain(..) {
             self.send_packet(link, packet, &rest);
         }
+        for link in out.said.drain(..) {
+            self.close_link(link, Closing::Spare);
+        }
         for job in out.jobs.drain(..) {
             self.hasher.push(job);
         }
@@ -573,7 +577,10 @@ impl Server {
             .map(|(key, _)| key)
             .collect();
         for key in links {
-            self.connections.remove(key);
+            let connection = self.connections.remove(key);
+            if let Kind::Unknown { over: false, .. } = connection.kind {
+                classify::say_note(&connection.socket, Note::Stopping);
+            }
         }
         let end = self.now() + FAREWELL_TIME;
         while !self.connections.is_empty() && self.now() < end {

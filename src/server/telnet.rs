@@ -7,6 +7,8 @@ const IAC: u8 = 255;
 const COMMAND_MIN: u8 = 240;
 /// Ends a subnegotiation.
 const SE: u8 = 240;
+/// Interrupts: the first command of a client that negotiates nothing, as one types Ctrl+C.
+const IP: u8 = 244;
 /// Begins a subnegotiation.
 const SB: u8 = 250;
 /// The commands that the number of an option follows.
@@ -16,6 +18,8 @@ const DO: u8 = 253;
 const DONT: u8 = 254;
 /// The option that marks a place in the output (RFC 860).
 const TIMING_MARK: u8 = 6;
+/// Bytes of a subnegotiation; a longer one is none, and its rest is text.
+const SUB_BYTES_MAX: u8 = 250;
 
 /// Answers who asked for a timing mark.
 pub(super) const NO_TIMING_MARK: [u8; 3] = [IAC, WONT, TIMING_MARK];
@@ -23,9 +27,19 @@ pub(super) const NO_TIMING_MARK: [u8; 3] = [IAC, WONT, TIMING_MARK];
 const CR: u8 = b'\r';
 const NUL: u8 = 0;
 
-/// What came before the next byte of a connection.
+/// What is known of a connection's telnet. Before the first negotiation or interrupt it is taken
+/// for a connection without: all other bytes are what they are there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Telnet {
+pub(super) struct Telnet {
+    last: Last,
+    spoken: bool,
+    /// Bytes of the subnegotiation.
+    sub: u8,
+}
+
+/// What came before the next byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Last {
     /// Text, or nothing.
     #[default]
     Text,
@@ -48,58 +62,73 @@ impl Telnet {
     /// one of them asks for a timing mark.
     pub(super) fn strip(&mut self, input: &mut Vec<u8>, old: usize) -> bool {
         let new = &input[old..];
-        let is_text = matches!(self, Telnet::Text | Telnet::Return);
+        let is_text = matches!(self.last, Last::Text | Last::Return);
         // A NUL that follows no return is refused later: it need not be told apart here.
-        if is_text && !new.contains(&IAC) && !new.contains(&NUL) {
+        if is_text && !new.contains(&IAC) && !(self.spoken && new.contains(&NUL)) {
             if let Some(last) = new.last() {
-                *self = Telnet::after(*last);
+                self.last = after(*last);
             }
             return false;
         }
         let mut asked = false;
         for byte in input.split_off(old) {
-            asked |= *self == Telnet::Do && byte == TIMING_MARK;
-            *self = self.take(byte, input);
+            asked |= self.last == Last::Do && byte == TIMING_MARK;
+            self.last = self.take(byte, input);
         }
         asked
     }
 
+    /// Keeps the byte if it is text, and gives what comes before the next one.
+    fn take(&mut self, byte: u8, text: &mut Vec<u8>) -> Last {
+        match (self.last, byte) {
+            (Last::Text | Last::Return, IAC) => Last::Iac,
+            // How telnet sends a bare return.
+            (Last::Return, NUL) if self.spoken => keep(b'\n', text),
+            (Last::Text | Last::Return, _) => keep(byte, text),
+            (Last::Iac, IAC) => keep(IAC, text),
+            (Last::Iac, WILL..=DONT | IP) => {
+                self.spoken = true;
+                match byte {
+                    IP => Last::Text,
+                    DO => Last::Do,
+                    _ => Last::Negotiation,
+                }
+            }
+            (Last::Iac, SB) if self.spoken => {
+                self.sub = 0;
+                Last::Sub
+            }
+            (Last::Iac, COMMAND_MIN..) if self.spoken => Last::Text,
+            (Last::Iac, _) => {
+                text.push(IAC);
+                keep(byte, text)
+            }
+            (Last::Negotiation | Last::Do, _) => Last::Text,
+            (Last::SubIac, SE) => Last::Text,
+            (Last::Sub | Last::SubIac, _) if self.sub == SUB_BYTES_MAX => keep(byte, text),
+            (Last::Sub | Last::SubIac, _) => {
+                self.sub += 1;
+                if self.last == Last::Sub && byte == IAC { Last::SubIac } else { Last::Sub }
+            }
+        }
+    }
+
     /// No more comes: what began no command is text.
     pub(super) fn finish(&mut self, input: &mut Vec<u8>) {
-        if let Telnet::Iac = std::mem::take(self) {
+        if self.last == Last::Iac {
             input.push(IAC);
+            self.last = Last::Text;
         }
     }
+}
 
-    /// Keeps the byte if it is text, and gives what comes before the next one.
-    fn take(self, byte: u8, text: &mut Vec<u8>) -> Telnet {
-        match (self, byte) {
-            (Telnet::Text | Telnet::Return, IAC) => Telnet::Iac,
-            (Telnet::Return, NUL) => Telnet::keep(b'\n', text), // how telnet sends a bare return
-            (Telnet::Text | Telnet::Return, _) => Telnet::keep(byte, text),
-            (Telnet::Iac, IAC) => Telnet::keep(IAC, text),
-            (Telnet::Iac, SB) => Telnet::Sub,
-            (Telnet::Iac, DO) => Telnet::Do,
-            (Telnet::Iac, WILL..=DONT) => Telnet::Negotiation,
-            (Telnet::Iac, COMMAND_MIN..) | (Telnet::Negotiation | Telnet::Do, _) => Telnet::Text,
-            (Telnet::Iac, _) => {
-                text.push(IAC);
-                Telnet::keep(byte, text)
-            }
-            (Telnet::SubIac, SE) => Telnet::Text,
-            (Telnet::Sub, IAC) => Telnet::SubIac,
-            (Telnet::Sub | Telnet::SubIac, _) => Telnet::Sub,
-        }
-    }
+fn keep(byte: u8, text: &mut Vec<u8>) -> Last {
+    text.push(byte);
+    after(byte)
+}
 
-    fn keep(byte: u8, text: &mut Vec<u8>) -> Telnet {
-        text.push(byte);
-        Telnet::after(byte)
-    }
-
-    fn after(byte: u8) -> Telnet {
-        if byte == CR { Telnet::Return } else { Telnet::Text }
-    }
+fn after(byte: u8) -> Last {
+    if byte == CR { Last::Return } else { Last::Text }
 }
 
 #[cfg(test)]
@@ -113,7 +142,7 @@ mod tests {
             let (mut text, mut telnet) = (came.to_vec(), Telnet::default());
             telnet.strip(&mut text, 0);
             telnet.finish(&mut text);
-            assert_eq!((&text[..], telnet), (kept, Telnet::Text));
+            assert_eq!(&text[..], kept);
         }
     }
 
@@ -130,34 +159,45 @@ mod tests {
 
     #[test]
     fn commands_are_taken_out_and_text_is_kept() {
-        let table: &[(&[u8], &[u8], Telnet)] = &[
-            (b"", b"", Telnet::Text),
-            (b"PING a\r\n", b"PING a\r\n", Telnet::Text),
+        // Each is told of a terminal type first, as clients do that negotiate.
+        let table: &[(&[u8], &[u8], Last)] = &[
+            (b"", b"", Last::Text),
+            (b"PING a\r\n", b"PING a\r\n", Last::Text),
             // The option 10 is no line feed, and 255 no begin of a command.
-            (b"PI\xff\xfb\x0aNG\n", b"PING\n", Telnet::Text),
-            (b"\xff\xfb\x01\xff\xfc\x02\xff\xfd\x03\xff\xfe\xffPING", b"PING", Telnet::Text),
-            (b"\xff\xf0\xff\xf1\xff\xf4\xff\xf9PING", b"PING", Telnet::Text),
-            (b"\xff\xfa\x1f\x00\x50\x00\x0a\xff\xf0PING", b"PING", Telnet::Text),
+            (b"PI\xff\xfb\x0aNG\n", b"PING\n", Last::Text),
+            (b"\xff\xfb\x01\xff\xfc\x02\xff\xfd\x03\xff\xfe\xffPING", b"PING", Last::Text),
+            (b"\xff\xf0\xff\xf1\xff\xf4\xff\xf9PING", b"PING", Last::Text),
+            (b"\xff\xfa\x1f\x00\x50\x00\x0a\xff\xf0PING", b"PING", Last::Text),
             // Within a subnegotiation nothing but IAC SE is its end.
-            (b"\xff\xfa\x1f\xff\xff\xf0\r\0\n\xff\xfa\xff\xf0PING", b"PING", Telnet::Text),
-            (b"\xff\xfa\x1f\xff\xff\xff\xf0PING", b"PING", Telnet::Text),
-            (b"a\xff\xffb\xff\xff\xfb", b"a\xffb\xff\xfb", Telnet::Text),
+            (b"\xff\xfa\x1f\xff\xff\xf0\r\0\n\xff\xfa\xff\xf0PING", b"PING", Last::Text),
+            (b"\xff\xfa\x1f\xff\xff\xff\xf0PING", b"PING", Last::Text),
+            (b"a\xff\xffb\xff\xff\xfb", b"a\xffb\xff\xfb", Last::Text),
             // No telnet.
-            (b"a\xffb\xff\n\xff\xef\xff\r", b"a\xffb\xff\n\xff\xef\xff\r", Telnet::Return),
-            (b"\xff\r\0", b"\xff\r\n", Telnet::Text),
-            (b"PING\r\0PING\r\0", b"PING\r\nPING\r\n", Telnet::Text),
-            (b"\r\r\0\0a\0\n", b"\r\r\n\0a\0\n", Telnet::Text),
+            (b"a\xffb\xff\n\xff\xef\xff\r", b"a\xffb\xff\n\xff\xef\xff\r", Last::Return),
+            (b"\xff\r\0", b"\xff\r\n", Last::Text),
+            (b"PING\r\0PING\r\0", b"PING\r\nPING\r\n", Last::Text),
+            (b"\r\r\0\0a\0\n", b"\r\r\n\0a\0\n", Last::Text),
             // What is not whole yet.
-            (b"PING\r", b"PING\r", Telnet::Return),
-            (b"PING\xff", b"PING", Telnet::Iac),
-            (b"PING\xff\xfb", b"PING", Telnet::Negotiation),
-            (b"PING\xff\xfd", b"PING", Telnet::Do),
-            (b"PING\xff\xfa\x1f\n\n", b"PING", Telnet::Sub),
-            (b"PING\xff\xfa\x1f\n\n\xff", b"PING", Telnet::SubIac),
+            (b"PING\r", b"PING\r", Last::Return),
+            (b"PING\xff", b"PING", Last::Iac),
+            (b"PING\xff\xfb", b"PING", Last::Negotiation),
+            (b"PING\xff\xfd", b"PING", Last::Do),
+            (b"PING\xff\xfa\x1f\n\n", b"PING", Last::Sub),
+            (b"PING\xff\xfa\x1f\n\n\xff", b"PING", Last::SubIac),
         ];
-        for (bytes, text, telnet) in table {
-            assert_eq!(stripped(&[bytes]), (text.to_vec(), *telnet), "{bytes:x?}");
+        for (bytes, text, last) in table {
+            let (kept, telnet) = stripped(&[b"\xff\xfb\x18", bytes]);
+            assert_eq!((&kept[..], telnet.last), (*text, *last), "{bytes:x?}");
         }
+    }
+
+    #[test]
+    fn who_negotiates_nothing_speaks_no_telnet() {
+        for text in [&b"a\xff\xf9b"[..], b"\xff\xfaa\nb\n", b"a\r\0b\n", b"\xff\xf1", b"\xff\xf0\n"]
+        {
+            assert_eq!(stripped(&[text]).0, text, "{text:x?}");
+        }
+        assert_eq!(stripped(&[b"\xff\xf4\xff\xf2PING\r\0"]).0, b"PING\r\n", "an interrupt");
     }
 
     #[test]
@@ -182,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_an_endless_subnegotiation_is_kept() {
-        let (mut input, mut telnet) = (b"\xff\xfa\x1f".to_vec(), Telnet::default());
-        for _ in 0..1000 {
-            telnet.strip(&mut input, 0);
-            assert!(input.is_empty());
-            input.resize(1000, b'\n');
-        }
+    fn an_endless_subnegotiation_is_none() {
+        let (mut input, mut telnet) = (b"\xff\xfb\x1f\xff\xfa\x1f".to_vec(), Telnet::default());
+        telnet.strip(&mut input, 0);
+        assert!(input.is_empty());
+        input.resize(1000, b'\n');
+        telnet.strip(&mut input, 0);
+        assert_eq!(input.len(), 1000 - usize::from(SUB_BYTES_MAX) + 1);
     }
 
     #[test]
@@ -209,6 +249,6 @@ mod tests {
 
     #[test]
     fn it_is_small() {
-        assert_eq!(size_of::<Telnet>(), 1);
+        assert!(size_of::<Telnet>() <= 4);
     }
 }

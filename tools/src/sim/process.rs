@@ -111,9 +111,9 @@ pub(super) struct Process {
     /// Passwords to hash; taken like `acts`.
     pub(super) jobs: VecDeque<Job>,
     /// The first job is under way.
+    pub(super) hashing: bool,
     /// Its disk has little room left.
     full: bool,
-    pub(super) hashing: bool,
     pub(super) left: Option<Aside>,
     /// What the start found damaged and put aside.
     pub(super) set_aside: Option<SetAside>,
@@ -205,7 +205,6 @@ fn build(
     };
     let about = node::Setup {
         addresses: (1..=3).map(|n| format!("s{n}:5001")).collect(),
-        group: GROUP,
         login_timeout: Duration::from_secs(60),
         accounts_open: true,
         secret: secret(),
@@ -404,6 +403,9 @@ impl Process {
         out.replica.clear();
         let packets = out.packets.drain(..);
         self.queued.extend(packets.map(|(link, packet, rest)| Act::Send(link, packet, rest)));
+        for link in out.said.drain(..) {
+            self.close_link(link, Closing::Spare);
+        }
         self.jobs.extend(out.jobs.drain(..));
         self.out = out;
         Ok(())
