@@ -1,6 +1,7 @@
 //! The command line, as one definition.
 
 use crate::client::After;
+use crate::settings::parse_server;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -59,7 +60,10 @@ pub enum Command {
     ))]
     Tail(Tail),
     /// Shows all servers of a group.
-    #[command(after_help = "Example:\n  postern status --servers 127.0.0.1:5001,127.0.0.1:5002")]
+    #[command(after_help = concat!(
+        "Exit 0 if there is a primary and every configured server is attached, else 1.\n\n",
+        "Example:\n  postern status --servers 127.0.0.1:5001",
+    ))]
     Status(Status),
     /// Reads all files of a stopped server, says what they hold and what is damaged.
     #[command(after_help = concat!(
@@ -104,7 +108,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Demo {
     /// Keeps the data here, for the next time; otherwise it goes to a new temporary folder.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// The first of three ports.
     #[arg(long, default_value_t = 5001, value_parser = clap::value_parser!(u16).range(1..=65533))]
@@ -115,7 +119,13 @@ pub struct Demo {
 #[derive(Debug, Args)]
 pub struct Init {
     /// `host:port` of the servers 1, 2 and 3, or of one that runs alone.
-    #[arg(long, value_delimiter = ',', required = true)]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "SERVERS",
+        required = true,
+        value_parser = parse_server,
+    )]
     pub servers: Vec<String>,
     /// The file to write.
     #[arg(long, default_value = "postern.toml")]
@@ -142,12 +152,12 @@ pub struct Serve {
 /// Which group a client command speaks to.
 #[derive(Debug, Args)]
 pub struct Group {
-    /// `host:port` of its servers; one is enough, the others are found.
-    #[arg(long, value_delimiter = ',', env = "POSTERN_SERVERS")]
+    /// Its servers, HOST:PORT each; of one that runs the others are learned. Otherwise those of
+    /// --config, of POSTERN_SERVERS, of ./postern.toml, or 127.0.0.1:5001.
+    #[arg(long, value_delimiter = ',', value_name = "SERVERS", value_parser = parse_server)]
     pub servers: Option<Vec<String>>,
-    /// A config file with a `servers` line, used without --servers; otherwise ./postern.toml, if
-    /// it is there, or 127.0.0.1:5001.
-    #[arg(long)]
+    /// A file with a `servers` line; nothing else in it is looked at.
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
@@ -162,6 +172,11 @@ pub struct Login {
     /// Where.
     #[command(flatten)]
     pub group: Group,
+}
+
+/// How long commands may wait, in seconds: up to a day.
+fn wait() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=86_400)
 }
 
 /// Options of `postern chat`.
@@ -186,14 +201,14 @@ pub struct Send {
     pub login: Login,
     /// Whose mailbox.
     pub to: String,
-    /// The message; without it, each line of standard input is one.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    /// The message, behind `--` if it begins with one; without it, each line of standard input is
+    /// one.
     pub text: Vec<String>,
     /// Prints what became of each line, as JSON.
     #[arg(long)]
     pub json: bool,
     /// Gives up when no primary is found for so many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = wait())]
     pub wait: u64,
 }
 
@@ -203,9 +218,18 @@ pub struct Tail {
     /// Whose mailbox.
     #[command(flatten)]
     pub login: Login,
-    /// Begins behind this message; `end`: behind the last, `-k`: with the last k.
-    #[arg(long, default_value = "0", allow_hyphen_values = true, value_parser = After::parse_word)]
+    /// Starts behind message N; `end`: behind the last, `-5`: with the last 5.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "0",
+        allow_hyphen_values = true,
+        value_parser = After::parse_word,
+    )]
     pub after: After,
+    /// Starts with the last COUNT messages.
+    #[arg(short = 'n', long, value_name = "COUNT", conflicts_with = "after")]
+    pub last: Option<u64>,
     /// Goes on with new messages as they come, until Ctrl+C.
     #[arg(short, long)]
     pub follow: bool,
@@ -213,7 +237,7 @@ pub struct Tail {
     #[arg(long)]
     pub json: bool,
     /// Gives up when no primary is found for so many seconds; once let in, a follower never does.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = wait())]
     pub wait: u64,
 }
 
@@ -229,7 +253,7 @@ pub struct Status {
 #[derive(Debug, Args)]
 pub struct Check {
     /// The data directory, or a folder below its `set-aside`.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
 }
 
@@ -309,7 +333,7 @@ pub struct Completions {
 #[derive(Debug, Args)]
 pub struct Man {
     /// Writes each page into a file of its own in this folder.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 

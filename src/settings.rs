@@ -76,7 +76,10 @@ struct ServersOnly {
 /// One line that names the file, and the line in it.
 pub fn servers(path: &Path) -> Result<Vec<String>, String> {
     let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => format!("{shown}: {error}; name the servers instead"),
+        _ => format!("{shown}: {error}"),
+    })?;
     let file: Result<ServersOnly, _> = toml::from_str(&text);
     let file = file.map_err(|error| in_file(path, &text, refusal(&error)))?;
     Ok(file.servers)
@@ -184,7 +187,11 @@ impl Settings {
         if survivor_auto {
             text = text.replace("# last_survivor = \"ask\" ", "last_survivor = \"auto\" ");
         }
-        Settings::parse(&text).map_err(|(_, why)| why)?;
+        // What names resolve to is seen where servers run: this may be another machine.
+        count_servers(servers.len())?;
+        if let Some(twice) = (1..servers.len()).find(|at| servers[..*at].contains(&servers[*at])) {
+            return Err(format!("servers: {} stands twice", servers[twice]));
+        }
         let shown = path.display();
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
@@ -270,17 +277,34 @@ fn read_servers(list: &Spanned<Vec<Spanned<String>>>) -> Result<Servers, Wrong> 
         names.push(name.clone());
         addresses.push(found);
     }
-    if names.len() != 1 && names.len() != 3 {
-        return Err((at(list), format!("servers: a group has 1 or 3, not {}", names.len())));
-    }
+    count_servers(names.len()).map_err(|why| (at(list), why))?;
     Ok((names, addresses))
+}
+
+fn count_servers(count: usize) -> Result<(), String> {
+    match count {
+        1 | 3 => Ok(()),
+        other => Err(format!("servers: a group has 1 or 3, not {other}")),
+    }
+}
+
+/// Reads `host:port`; whether the host has an address is another question.
+///
+/// # Errors
+/// It is none.
+pub fn parse_server(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    let port = parts.and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port > 0);
+    port.map(|_| text.to_owned()).ok_or_else(|| format!("{text}: is no host:port"))
 }
 
 /// The addresses of `host:port`.
 fn resolve(server: &str) -> Result<Vec<SocketAddr>, String> {
+    parse_server(server)?;
     let found: Vec<SocketAddr> = server
         .to_socket_addrs()
-        .map_err(|error| format!("{server}: is no host:port ({error})"))?
+        .map_err(|error| format!("{server}: has no address ({error})"))?
         .collect();
     if found.is_empty() || found.iter().any(|address| address.port() == 0) {
         return Err(format!("{server}: is no host:port"));

@@ -5,7 +5,7 @@ mod common;
 #[path = "common/terminal.rs"]
 mod terminal;
 
-use common::{Group, postern};
+use common::{Client, Group, postern};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -77,8 +77,10 @@ fn passwords_are_not_seen_and_accounts_are_made_if_wanted() {
     let mut chat = chat(&group.servers[0], "ann");
     chat.arg("--create").env_remove("POSTERN_PASSWORD");
     let mut ann = Terminal::run(&chat);
-    ann.see("Password of ann:");
-    ann.type_in("correct-horse\r");
+    for question in ["Password of ann:", "Once more:"] {
+        ann.see(question);
+        ann.type_in("correct-horse\r");
+    }
     ann.see("1 copy >");
     ann.type_in("/passwd\r");
     for (asked, answer) in [
@@ -104,15 +106,15 @@ fn tab_completes_names_and_commands_and_arrows_bring_lines_back() {
     group.client(1, "bobby");
     let mut ann = person(&group.servers[0], "ann");
     ann.type_in("/wh\t\r");
-    ann.see("-- online: ann");
-    ann.see("-- offline: bobby");
+    ann.see("-- 1 online: ann");
+    ann.see("-- 1 offline: bobby");
     ann.type_in("@bo\thi\r");
     ann.see("1 copy bobby>");
     ann.type_in("\x1b[A");
     ann.see("bobby> @bobby hi");
     ann.type_in(" again\r");
     ann.type_in("/nonsense\r");
-    ann.see("-- no command /nonsense");
+    ann.see("-- there is no command /nonsense");
     ann.type_in("/help\r");
     ann.see("Tab completes");
     ann.type_in("/to nobody\rhello\r");
@@ -152,6 +154,100 @@ fn what_came_while_away_is_marked() {
 }
 
 #[test]
+fn a_flood_of_messages_blocks_nobody() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let mut bob = group.client(1, "bob");
+    let flood = |bob: &mut Client, count: usize| {
+        for at in (0..count).step_by(50) {
+            let batch: String = (at..at + 50).map(|n| format!("SEND ann text {n}\n")).collect();
+            bob.send_bytes(batch.as_bytes());
+            (0..50).for_each(|_| assert!(bob.answer().starts_with("OK")));
+        }
+    };
+    flood(&mut bob, 1000);
+    // More than are kept for a prompt, before there is one.
+    let mut command = with_password(&group.servers[0], "ann");
+    command.args(["--last", "900"]);
+    let mut ann = Terminal::run(&command);
+    ann.wait("all and a prompt", |screen| screen.contains("text 999") && screen.ends_with('>'));
+    // More than that while somebody leaves.
+    ann.type_in("@bob one\r@bob two\r");
+    ann.see("bob> @bob two");
+    flood(&mut bob, 2000);
+    ann.type_in("\x04");
+    assert_eq!(ann.end().code(), Some(0));
+    assert_eq!(group.mailbox(1, "bob"), ["one", "two"]);
+}
+
+#[test]
+fn a_paste_is_as_many_messages_as_lines() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let mut ann = person(&group.servers[0], "ann");
+    ann.type_in("@ann first\r");
+    ann.see(" ann: first");
+    // A terminal marks what is pasted.
+    ann.type_in("\x1b[200~one\rtwo\rthree\x1b[201~\r");
+    ann.see(" ann: three");
+    assert_eq!(group.mailbox(1, "ann"), ["first", "one", "two", "three"]);
+}
+
+#[test]
+fn passwords_that_are_typed_ahead_are_no_messages() {
+    let group = Group::alone();
+    group.client(1, "bob");
+    group.client(1, "ann");
+    let mut ann = person(&group.servers[0], "ann");
+    ann.type_in("@bob hi\r");
+    ann.see("1 copy bob>");
+    ann.type_in("/passwd\rcorrect-horse\rother-horse\rother-horse\r");
+    ann.see("-- the password is changed");
+    assert!(!ann.text().contains("horse"), "{}", ann.text());
+    assert_eq!(group.mailbox(1, "bob"), ["hi"]);
+    ann.type_in("/passwd\r");
+    ann.see_last("Old password:");
+    ann.type_in("\x03");
+    ann.see("-- nothing was changed");
+    ann.type_in("@bob still here\r\x04");
+    assert_eq!(ann.end().code(), Some(0));
+    assert_eq!(group.mailbox(1, "bob"), ["hi", "still here"]);
+}
+
+#[test]
+fn what_is_given_up_is_told() {
+    let mut group = Group::alone();
+    group.client(1, "ann");
+    let mut ann = person(&group.servers[0], "ann");
+    group.kill(1);
+    ann.see("-- lost ");
+    ann.type_in("@ann one\r@ann two\r");
+    ann.see("2 under way");
+    ann.type_in("\x03");
+    assert_eq!(ann.end().code(), Some(130));
+    ann.see("-- not stored, as far as is known, to ann: one");
+    ann.see("-- not stored, as far as is known, to ann: two");
+}
+
+#[test]
+fn a_pipe_of_which_something_was_not_sent_ends_with_1() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let long = format!("@ann {}\n", "x".repeat(10_000));
+    let inputs: [&[u8]; 5] =
+        [b"hello\n", b"@.x hi\n", b"/nonsense\n", b"@ann caf\xe9\n", long.as_bytes()];
+    for input in inputs {
+        let mut piped = with_password(&group.servers[0], "ann");
+        piped.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut piped = piped.spawn().unwrap();
+        piped.stdin.take().unwrap().write_all(&[input, b"@ann behind it\n"].concat()).unwrap();
+        let output = piped.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+    }
+    assert_eq!(group.mailbox(1, "ann"), ["behind it"; 5]);
+}
+
+#[test]
 fn without_a_terminal_it_is_a_command() {
     let group = Group::alone();
     group.client(1, "ann");
@@ -169,14 +265,14 @@ fn without_a_terminal_it_is_a_command() {
     let mut bob = Terminal::run(&dumb);
     bob.see(" ann: two");
     bob.type_in("@ann hi\n/who\n");
-    bob.see("-- online: bob");
+    bob.see("-- 1 online: bob");
     bob.type_in("\x04");
     assert_eq!(bob.end().code(), Some(0));
     assert!(!bob.shown.contains(&0x1b), "{:?}", String::from_utf8_lossy(&bob.shown));
     assert_eq!(group.mailbox(1, "ann"), ["to myself", "hi"]);
 }
 
-/// Stands between a client and a server, and can be closed.
+/// Stands between a client and a server, as if it were that, and can be closed.
 struct Relay {
     address: String,
     state: Arc<Mutex<State>>,
@@ -192,15 +288,19 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let state = Arc::new(Mutex::new(State { open: true, sockets: Vec::new() }));
-        let (shared, server) = (Arc::clone(&state), server.to_owned());
+        let (shared, server, own) = (Arc::clone(&state), server.to_owned(), address.clone());
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let mut state = shared.lock().unwrap();
                 if state.open {
-                    let server = TcpStream::connect(&server).expect("the server runs");
-                    copy(&client, &server);
-                    copy(&server, &client);
-                    state.sockets.extend([client, server]);
+                    let stream = TcpStream::connect(&server).expect("the server runs");
+                    copy(&client, &stream, <[u8]>::to_vec);
+                    let (name, own) = (server.clone(), own.clone());
+                    let renamed = move |bytes: &[u8]| {
+                        String::from_utf8_lossy(bytes).replace(&name, &own).into()
+                    };
+                    copy(&stream, &client, renamed);
+                    state.sockets.extend([client, stream]);
                 }
             }
         });
@@ -216,12 +316,12 @@ impl Relay {
     }
 }
 
-fn copy(from: &TcpStream, to: &TcpStream) {
+fn copy(from: &TcpStream, to: &TcpStream, change: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if to.write_all(&buffer[..count]).is_err() {
+            if to.write_all(&change(&buffer[..count])).is_err() {
                 break;
             }
         }

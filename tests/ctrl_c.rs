@@ -1,5 +1,5 @@
-//! Ctrl+C ends every client command at once, at every moment, with exit code 130; the terminal is as
-//! it was, and what was not finished is not sent.
+//! Ctrl+C ends every client command at once, at every moment, with exit code 130; the terminal is
+//! as it was, and what was not finished is not sent.
 
 mod common;
 #[path = "common/terminal.rs"]
@@ -52,11 +52,11 @@ fn every_client_command_ends_with_130_and_leaves_the_terminal_as_it_was() {
         (command(&["status"], nowhere, true), Moment::Begun),
         (
             command(&["user", "add", "eve", "--config", &config], here, false),
-            Moment::Seen("New password of eve:", "correct-ho"),
+            Moment::Seen("Password of eve:", "correct-ho"),
         ),
         (
             command(&["user", "passwd", "ann", "--config", &config], here, false),
-            Moment::Seen("New password of ann:", ""),
+            Moment::Seen("Password of ann:", ""),
         ),
     ];
     for (command, moment) in &moments {
@@ -82,4 +82,30 @@ fn every_client_command_ends_with_130_and_leaves_the_terminal_as_it_was() {
     assert_eq!(group.mailbox(1, "ann").len(), 0, "nothing is sent");
     let mut client = group.connect(1);
     assert!(client.ask("LOGIN eve correct-ho").starts_with("ERR wrong-password "));
+}
+
+#[test]
+fn who_runs_in_the_background_or_under_nohup_is_left_alone() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let tail =
+        format!("{} tail ann -f --servers {}", postern().get_program().display(), group.servers[0]);
+    // SIGTERM in the background: it ends, and touches no terminal that it has not changed.
+    // SIGHUP under nohup: it goes on.
+    let script = format!(
+        "set -m; {tail} >/dev/null & \
+         while ! grep -q 'SigCgt:.*[1-9a-f]' /proc/$!/status; do :; done; \
+         until [ \"$(postern_waits $!)\" ]; do :; done; \
+         kill -TERM $!; wait $!; echo first $?; \
+         (trap '' HUP; exec {tail} >/dev/null) & \
+         until [ \"$(postern_waits $!)\" ]; do :; done; \
+         kill -HUP $!; kill -0 $! && kill -TERM $!; wait $!; echo second $?"
+    );
+    // It waits when it has connected: a socket beside its standard streams.
+    let waits = "postern_waits() { ls -l /proc/$1/fd 2>/dev/null | grep socket | head -1; }; ";
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &(waits.to_owned() + &script)]).env("POSTERN_PASSWORD", "correct-horse");
+    let mut terminal = Terminal::run(&bash);
+    terminal.see("first 143");
+    terminal.see("second 143");
 }

@@ -137,7 +137,7 @@ fn a_line_that_is_refused_ends_it_and_is_named() {
         (&["ann", "bob"], b"one\n\ntwo\n\x1b[2J\nthree\n", "line 4: control, line separator"),
         (&["ann", "bob"], b"one\n\xff\n", "line 2: is not UTF-8 (bad-text); 1 of 2 lines"),
         (&["ann", "bob"], &[b'x'; 100_000], "line 1: a text has at most 3840 bytes (too-long)"),
-        (&["ann", "no name"], b"one\n", "is not one word (bad-argument); 0 of 1 lines"),
+        (&["ann", "no name"], b"one\n", "is one word, without spaces (bad-argument); 0 of 1 lines"),
         (&["carl", "bob"], b"one\n", "wrong (wrong-password); 0 of 1 lines were stored"),
     ];
     for (arguments, input, expected) in table {
@@ -165,7 +165,11 @@ fn the_last_line_needs_no_end_and_others_may_end_in_cr_lf() {
     assert!(send.end().0.success());
     let mut words = command(&group, "send");
     assert!(
-        words.args(["ann", "ann", "four", "words", "--like", "these"]).status().unwrap().success()
+        words
+            .args(["ann", "ann", "--", "four", "words", "--like", "these"])
+            .status()
+            .unwrap()
+            .success()
     );
     let texts = ["one", " two  spaces ", "last", "four words --like these"];
     assert_eq!(group.mailbox(1, "ann"), texts);

@@ -26,8 +26,12 @@ pub(super) enum Line<'a> {
     Data(&'a str),
 }
 
-/// Reads a line without its end; `None` when it is none of a server.
+/// Reads a line without its end; `None` when it is none of a server: nothing of it may drive a
+/// terminal, and nothing is counted up to the end of numbers.
 pub(super) fn read(line: &str) -> Option<Line<'_>> {
+    if line.chars().any(|c| c.is_control() && c != '\t') {
+        return None;
+    }
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match word {
         "OK" => Some(Line::Ok(rest)),
@@ -41,7 +45,8 @@ pub(super) fn read(line: &str) -> Option<Line<'_>> {
         "MSG" => {
             let mut parts = rest.splitn(4, ' ');
             let mut part = || parts.next().filter(|part| !part.is_empty());
-            let number = part()?.parse().ok().filter(|number| *number > 0)?;
+            let number =
+                part()?.parse().ok().filter(|number| (1..=u64::MAX / 2).contains(number))?;
             let (time, from) = (part()?.to_owned(), part()?.to_owned());
             let text = part()?.to_owned();
             Some(Line::Message(Message { number, time, from, text }))
@@ -72,6 +77,8 @@ mod tests {
             ("MSG 1 2026-11-23T11:58:03.120Z bob", None),
             ("MSG x 2026-11-23T11:58:03.120Z bob hi", None),
             ("HTTP/1.1 400 Bad Request", None),
+            ("MSG 18446744073709551615 2026-11-23T11:58:03.120Z bob hi", None),
+            ("ERR busy \u{1b}]0;owned\u{7}", None),
             ("", None),
         ];
         for (line, expected) in table {

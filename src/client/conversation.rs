@@ -5,6 +5,7 @@
 //! last message that it has, and repeats what was not answered, with the keys that it had.
 
 use super::answer::{self, Line, Refusal};
+use super::watch::Awaited;
 use super::{Account, Error, Event, Message, Ticket};
 use crate::limits::KEYS_KEPT;
 use crate::moment::Moment;
@@ -12,11 +13,15 @@ use crate::protocol::{After, Code};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// Messages that are sent and not answered, at most: more than a server takes at a time, so that
+/// Messages that are taken and not answered, at most: more than a server takes at a time, so that
 /// it never waits for us.
 pub(super) const UNANSWERED_MAX: usize = 256;
 /// Events that are kept for the caller; messages beyond them are asked for again.
 const EVENTS_MAX: usize = 4096;
+/// Lines of data of one answer: more accounts than a group of cheap boxes has.
+const DATA_MAX: usize = 1 << 20;
+/// What a server says of itself in lines of one `STATUS`.
+const STATUS_MAX: usize = 256;
 /// Messages asked for at a time when some were not kept.
 const REFILL: usize = 1024;
 /// A key is not trusted longer than this: half of what servers remember, since more entries come
@@ -98,6 +103,8 @@ pub(super) struct Conversation {
     seen: Option<u64>,
     /// The number of the last message that came.
     came: u64,
+    /// No message came yet in the answer to a login.
+    begins: bool,
     /// An index of the log that was reached, and when it was asked for last.
     index: u64,
     index_asked: Option<Moment>,
@@ -128,6 +135,7 @@ impl Conversation {
             question: None,
             seen,
             came: seen.unwrap_or(0),
+            begins: false,
             index: 0,
             index_asked: None,
             status: Status::new(),
@@ -154,7 +162,7 @@ impl Conversation {
             }
         }
         if std::mem::take(&mut self.logged_in) {
-            self.tell(Event::Lost { server: self.server.clone(), why: why.to_owned() });
+            self.events.push_back(Event::Lost { server: self.server.clone(), why: why.to_owned() });
         }
         self.asked.clear();
         self.sent = 0;
@@ -216,14 +224,17 @@ impl Conversation {
         self.unanswered.iter().filter(|sending| sending.first.is_some()).count()
     }
 
-    /// Whether an answer is awaited on this connection.
-    pub(super) fn awaits(&self) -> bool {
-        !self.asked.is_empty()
-    }
-
-    /// Whether a password may have to be hashed before it comes.
-    pub(super) fn awaits_password(&self) -> bool {
-        matches!(self.asked.front(), Some(Asked::Login | Asked::Create | Asked::Question))
+    /// What is awaited on this connection.
+    pub(super) fn awaited(&self) -> Awaited {
+        match self.asked.front() {
+            None => Awaited::Nothing,
+            Some(Asked::Login | Asked::Create) => Awaited::Password,
+            Some(Asked::Question) if self.question.as_ref().is_some_and(|q| !q.repeatable) => {
+                Awaited::Password
+            }
+            Some(_) if !self.logged_in => Awaited::Greeting,
+            Some(_) => Awaited::Answer,
+        }
     }
 
     pub(super) fn is_logged_in(&self) -> bool {
@@ -267,6 +278,8 @@ impl Conversation {
             Some(Line::Data(data)) => self.on_data(data),
             Some(Line::Ok(words)) => self.on_ok(now, words),
             Some(Line::Err(why)) => self.on_err(why),
+            // Older messages are no longer kept; those that came were the next ones.
+            Some(Line::Note(note)) if note.starts_with("kept-from ") => Ok(()),
             // The server closes behind it.
             Some(Line::Note(why)) => Err(here(why)),
             None => Err(here("it does not speak as a postern server does")),
@@ -281,7 +294,10 @@ impl Conversation {
         if next.is_some_and(|next| number < next) {
             return Ok(());
         }
-        if next.is_none_or(|next| number == next) {
+        // An answer begins with the first message that is kept.
+        let begins = self.begins && number > came;
+        if next.is_none_or(|next| number == next || begins) {
+            self.begins = false;
             if self.events.len() < EVENTS_MAX {
                 self.seen = Some(number);
                 self.events.push_back(Event::Message(message));
@@ -298,11 +314,13 @@ impl Conversation {
 
     fn on_data(&mut self, data: &str) -> Result<(), Stop> {
         match (self.asked.front(), &mut self.question) {
-            (Some(Asked::Status), _) => {
+            (Some(Asked::Status), _) if self.status.len() < STATUS_MAX => {
                 let (key, value) = data.split_once(' ').unwrap_or((data, ""));
                 self.status.insert(key.to_owned(), value.to_owned());
             }
-            (Some(Asked::Question), Some(question)) => question.data.push(data.to_owned()),
+            (Some(Asked::Question), Some(question)) if question.data.len() < DATA_MAX => {
+                question.data.push(data.to_owned());
+            }
             _ => return Err(here("it sent what nobody asked for")),
         }
         Ok(())
@@ -313,7 +331,10 @@ impl Conversation {
         let number = |words: &str| words.parse::<u64>().map_err(|_| nonsense());
         match self.asked.pop_front().ok_or_else(nonsense)? {
             Asked::Status => self.on_status(now),
-            Asked::Create => self.log_in(),
+            Asked::Create => {
+                self.account.create = false;
+                self.log_in();
+            }
             Asked::Login => {
                 let last = number(words.split(' ').nth(1).unwrap_or(""))?;
                 self.on_logged_in(now, last);
@@ -337,11 +358,18 @@ impl Conversation {
         let nonsense = || here("it gave a wrong answer");
         let code = Code::named(&why.code);
         if let Some(Code::NotPrimary) = code {
-            let named = why.words.split(' ').next().filter(|named| *named != "-");
-            return Err(Stop::Here { why: why.words.clone(), named: named.map(str::to_owned) });
+            let (named, words) = why.words.split_once(' ').unwrap_or((&why.words, ""));
+            let named = (named != "-").then(|| named.to_owned());
+            let named = named.filter(|named| !named.is_empty());
+            self.ask_again();
+            return Err(Stop::Here { why: words.to_owned(), named });
         }
-        // Of a change: what it was asked with its key is asked again.
-        if let Some(Code::UnknownOutcome | Code::NotReady) = code {
+        if let Some(Code::NotReady) = code {
+            self.ask_again();
+            return Err(Stop::Here { why: why.words, named: None });
+        }
+        // Of a message: it is sent again with its key.
+        if let Some(Code::UnknownOutcome) = code {
             return Err(Stop::Here { why: why.words, named: None });
         }
         // A connection that is not let in is told so unasked.
@@ -350,8 +378,6 @@ impl Conversation {
             (None | Some(Asked::Status | Asked::Log), _)
             | (Some(Asked::Login | Asked::Create), Some(Code::Busy)) => Err(here(&why.words)),
             (Some(Asked::Login), Some(Code::WrongPassword)) if self.account.create => {
-                // Once: after that it is there, or its password is another one.
-                self.account.create = false;
                 let Account { user, password, .. } = &self.account;
                 let request = format!("CREATE {user} {password}\n");
                 self.write(Asked::Create, request.as_bytes());
@@ -361,7 +387,7 @@ impl Conversation {
             (Some(Asked::Login), Some(Code::TooManyAttempts)) if self.account.was_good => {
                 Err(here(&why.words))
             }
-            (Some(Asked::Login | Asked::Create), _) => Err(Stop::Ever(Error::Refused(why))),
+            (Some(Asked::Login | Asked::Create), _) => Err(Stop::Ever(Error::NotLetIn(why))),
             (Some(Asked::Message), _) => {
                 let ticket = self.settle().ok_or_else(nonsense)?;
                 self.events.push_back(Event::Refused { ticket, why });
@@ -376,6 +402,13 @@ impl Conversation {
         }
     }
 
+    /// The question has been refused here, and may be asked elsewhere.
+    fn ask_again(&mut self) {
+        if self.asked.front() == Some(&Asked::Question) {
+            self.asked.pop_front();
+        }
+    }
+
     /// Takes the message that was answered from those that are not.
     fn settle(&mut self) -> Option<Ticket> {
         self.sent = self.sent.checked_sub(1)?;
@@ -385,7 +418,8 @@ impl Conversation {
     fn on_status(&mut self, now: Moment) {
         self.said = std::mem::take(&mut self.status);
         let index = self.said.get("last_index").and_then(|index| index.parse().ok());
-        self.index = index.unwrap_or(self.index);
+        // Of a server that lags behind it may be less.
+        self.index = self.index.max(index.unwrap_or(0));
         // What is unanswered on this connection was sent behind this request.
         for sending in self.unanswered.iter_mut().take(self.sent) {
             if let Some((connection, index)) = &mut sending.first
@@ -421,15 +455,17 @@ impl Conversation {
         };
         let Account { user, password, .. } = &self.account;
         let request = format!("LOGIN {user} {password} {after}\n");
+        self.begins = true;
         self.write(Asked::Login, request.as_bytes());
     }
 
     fn on_logged_in(&mut self, now: Moment, last: u64) {
         self.logged_in = true;
-        self.account.was_good = true;
+        self.begins = false;
+        (self.account.was_good, self.account.create) = (true, false);
         self.seen = self.seen.or(Some(last));
         self.came = self.came.max(last);
-        self.tell(Event::Connected { server: self.server.clone(), last });
+        self.events.push_back(Event::Connected { server: self.server.clone(), last });
         self.send_messages(now);
         self.send_question();
     }
@@ -463,13 +499,6 @@ impl Conversation {
         }
     }
 
-    /// Tells the caller of a connection, unless it does not listen.
-    fn tell(&mut self, event: Event) {
-        if self.events.len() < EVENTS_MAX {
-            self.events.push_back(event);
-        }
-    }
-
     fn write(&mut self, asked: Asked, request: &[u8]) {
         self.asked.push_back(asked);
         self.out.extend_from_slice(request);
@@ -479,8 +508,9 @@ impl Conversation {
 /// Requests are checked by the rules of servers: what is refused here is never sent. An argument
 /// that is more or less than one word would make another request of it.
 pub(super) fn check(words: &[&str], request: &str) -> Result<(), Refusal> {
-    if let Some(bad) = words.iter().find(|word| word.is_empty() || word.contains(' ')) {
-        let words = format!("{bad:?} is not one word");
+    if words.iter().any(|word| word.is_empty() || word.contains(' ')) {
+        // It may be a password: it is not shown.
+        let words = "a name or a password is one word, without spaces".to_owned();
         return Err(Refusal { code: Code::BadArgument.to_string(), words });
     }
     match crate::protocol::parse(request.as_bytes()) {

@@ -44,9 +44,10 @@ pub enum Event {
         /// Which one.
         ticket: Ticket,
     },
-    /// Logged in at the primary. The messages that were there have been handed over.
+    /// Logged in at the primary. The messages that were there have been handed over, unless the
+    /// caller was too slow: then they follow.
     Connected {
-        /// The server, as it calls itself: its id and disk.
+        /// `host:port` of the server.
         server: String,
         /// How many messages the mailbox held.
         last: u64,
@@ -75,8 +76,10 @@ impl Event {
 /// Why a client can't go on.
 #[derive(Debug)]
 pub enum Error {
-    /// The servers say no: to the login, or to what was asked.
+    /// The servers say no to what was asked, or would.
     Refused(Refusal),
+    /// The servers say no to the login: nothing more can be asked.
+    NotLetIn(Refusal),
     /// No primary was found in the time that
     /// [`Client::set_patience`](super::Client::set_patience) gives; what each server said.
     NoPrimary(String),
@@ -96,7 +99,7 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Refused(why) => write!(f, "{}: {}", why.code, why.words),
+            Error::Refused(why) | Error::NotLetIn(why) => write!(f, "{}: {}", why.code, why.words),
             Error::NoPrimary(why) => write!(f, "no primary was found: {why}"),
             Error::Unknown => f.write_str("the connection was lost before the answer came"),
             Error::Gap { missing, came } => {

@@ -48,11 +48,12 @@
 //! # What it promises
 //!
 //! A message for which [`Client::send`] gives a number, or [`Event::Stored`] comes, is stored
-//! exactly once, and messages to one receiver in the order in which they were taken. After a lost
-//! connection what was not answered is sent again, with the key that it had, so that servers know
-//! it. They forget keys after a while ([`limits::KEYS_KEPT`](crate::limits::KEYS_KEPT)): who was
-//! cut off longer learns [`Event::Unknown`]. Messages of the own mailbox come without a gap and
-//! without repetition, also when connections break in the middle of one.
+//! exactly once, and messages to one receiver in the order in which they were taken, as long as no
+//! server refuses one of them. After a lost connection what was not answered is sent again, with
+//! the key that it had, so that servers know it. They forget keys after a while
+//! ([`limits::KEYS_KEPT`](crate::limits::KEYS_KEPT)): who was cut off longer learns
+//! [`Event::Unknown`]. Messages of the own mailbox come without a gap and without repetition, also
+//! when connections break in the middle of one.
 //!
 //! `conversation` says what is said, without sockets; `servers` whose turn it is to be asked,
 //! `wire` is a connection, `answer` reads lines, `event` is what a caller learns.
@@ -63,6 +64,7 @@ mod event;
 mod servers;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod wire;
 
 pub use crate::protocol::After;
@@ -77,20 +79,11 @@ use servers::Servers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
+use watch::Watch;
 use wire::Wire;
 
 /// How long a server may take to be reached.
 const DIAL_TIME: Duration = Duration::from_secs(1);
-/// How long it may say nothing when an answer is awaited.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// The same when passwords of others may have to be hashed first.
-const PASSWORD_TIME: Duration = Duration::from_secs(30);
-/// When a server is asked how it is: soon after the login, for members may be dropped or come back
-/// then, and ever more seldom.
-const LOOK_TIME_MIN: Duration = Duration::from_millis(100);
-/// The longest time between two such questions; they also show that it is still there.
-const LOOK_TIME_MAX: Duration = Duration::from_secs(30);
-
 const WAKER: Token = Token(0);
 /// Tokens of connections begin here: each has its own, so that an old one's events harm nobody.
 const WIRES: usize = 1;
@@ -155,13 +148,11 @@ pub struct Client {
     events: Events,
     waker: Arc<mio::Waker>,
     began: Instant,
-    /// When the server was last heard.
-    heard: Moment,
-    /// When it is asked how it is, and how long after that again.
-    look_at: Moment,
-    look_time: Duration,
+    watch: Watch,
     /// Who is dialled next, and when.
     dial: Option<(Moment, String)>,
+    /// A [`Waker`] was used since the last call of [`Client::next`] that told so.
+    woken: bool,
     patience: Option<Duration>,
     /// Since when a primary is looked for.
     searching: Option<Moment>,
@@ -176,7 +167,8 @@ impl Client {
     /// A name or a password that no server would take, no server, or no resources.
     pub fn new(servers: Vec<String>, account: Account) -> Result<Client, Error> {
         let Account { user, password, .. } = &account;
-        let request = format!("LOGIN {user} {password}");
+        let command = if account.create { "CREATE" } else { "LOGIN" };
+        let request = format!("{command} {user} {password}");
         conversation::check(&[user, password], &request).map_err(Error::Refused)?;
         if servers.is_empty() {
             return Err(Error::NoPrimary("there is no server to ask".to_owned()));
@@ -195,10 +187,9 @@ impl Client {
             events: Events::with_capacity(4),
             waker: Arc::new(waker),
             began: Instant::now(),
-            heard: Moment(0),
-            look_at: Moment(0),
-            look_time: LOOK_TIME_MIN,
+            watch: Watch::new(),
             dial: None,
+            woken: false,
             patience: Some(Duration::from_secs(30)),
             searching: None,
             excuses: Vec::new(),
@@ -223,12 +214,12 @@ impl Client {
                 Some(Event::Stored { number, .. }) => return Ok(number),
                 Some(Event::Refused { why, .. }) => return Err(Error::Refused(why)),
                 Some(_) => return Err(Error::Unknown),
-            };
+            }
         }
     }
 
-    /// Takes a message to send; what becomes of it is told by [`Client::next`]. Waits only when
-    /// [`Client::has_room`] says no.
+    /// Takes a message to send; what becomes of it is told by [`Client::next`], and kept until that
+    /// is called. Waits only when [`Client::has_room`] says no.
     ///
     /// # Errors
     /// [`Error::Refused`]: no server would take this name or text; others as in [`Client::next`].
@@ -271,7 +262,9 @@ impl Client {
                 return Ok(Some(event));
             }
             self.conversation.refill();
-            if self.turn(until)? || until.is_some_and(|until| until <= self.now()) {
+            self.turn(until)?;
+            let woken = std::mem::take(&mut self.woken);
+            if woken || until.is_some_and(|until| until <= self.now()) {
                 return Ok(self.conversation.take_event());
             }
         }
@@ -314,7 +307,7 @@ impl Client {
                 Some(Answer::Ok(lines)) => return Ok(lines),
                 Some(Answer::Refused(why)) => return Err(Error::Refused(why)),
                 Some(Answer::Unknown) => return Err(Error::Unknown),
-            };
+            }
         }
     }
 
@@ -329,6 +322,12 @@ impl Client {
         self.wire.as_ref().map(|(_, server)| &server[..])
     }
 
+    /// Why there is no connection: what each server last said.
+    pub fn excuses(&self) -> String {
+        let said = self.excuses.iter().map(|(server, why)| format!("{server}: {why}"));
+        said.collect::<Vec<_>>().join("; ")
+    }
+
     /// What wakes it.
     pub fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.waker))
@@ -338,37 +337,35 @@ impl Client {
         Moment(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// Connects, or sends and reads once. Waits at most until then for the occasion; whether it
-    /// was woken.
-    fn turn(&mut self, until: Option<Moment>) -> Result<bool, Error> {
+    /// Connects, or sends and reads once. Waits at most until then for the occasion.
+    fn turn(&mut self, until: Option<Moment>) -> Result<(), Error> {
         let Some((wire, _)) = &mut self.wire else {
             return self.connect(until);
         };
-        let done = wire.send(&mut self.conversation.out);
-        if let Err(error) = done {
+        if let Err(error) = wire.send(&mut self.conversation.out) {
+            // What the server said before it closed may say why.
+            while self.read()? {}
             self.lose(&error.to_string(), None);
-            return Ok(false);
+            return Ok(());
         }
-        let mut woken = false;
-        if !self.wire.as_ref().is_some_and(|(wire, _)| wire.is_readable()) {
-            let until = until.into_iter().chain([self.deadline()]).min();
-            woken = self.wait(until)?;
+        if !wire.is_readable() {
+            let deadline = self.watch.deadline(self.now(), self.conversation.awaited());
+            self.wait(until.into_iter().chain([deadline]).chain(self.given_up()).min())?;
         }
         self.read()?;
-        Ok(woken)
-    }
-
-    /// When the silence of the server means something, or when it is to be asked how it is.
-    fn deadline(&self) -> Moment {
-        match (self.conversation.awaits(), self.conversation.awaits_password()) {
-            (_, true) => self.heard + PASSWORD_TIME,
-            (true, _) => self.heard + ANSWER_TIME,
-            _ => self.look_at,
+        if self.given_up().is_some_and(|at| at <= self.now()) {
+            self.lose("it takes too long", None);
         }
+        Ok(())
     }
 
-    /// Waits for the connection or the waker; whether it was the waker.
-    fn wait(&mut self, until: Option<Moment>) -> Result<bool, Error> {
+    /// When the search for a primary is over.
+    fn given_up(&self) -> Option<Moment> {
+        Some(self.searching? + self.patience?)
+    }
+
+    /// Waits for the connection or the waker.
+    fn wait(&mut self, until: Option<Moment>) -> Result<(), Error> {
         let timeout = until.map(|until| until - self.now());
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -376,33 +373,32 @@ impl Client {
             }
             _ => {}
         }
-        let mut woken = false;
         for event in &self.events {
             match (event.token(), &mut self.wire) {
-                (WAKER, _) => woken = true,
+                (WAKER, _) => self.woken = true,
                 (Token(at), Some((wire, _))) if at == self.wires => wire.on_readable(),
                 _ => {}
             }
         }
-        Ok(woken)
+        Ok(())
     }
 
-    /// Reads once, and takes in the lines that came.
-    fn read(&mut self) -> Result<(), Error> {
+    /// Reads once, and takes in the lines that came, if any did.
+    fn read(&mut self) -> Result<bool, Error> {
         let now = self.now();
-        let Some((wire, _)) = &mut self.wire else { return Ok(()) };
+        let Some((wire, _)) = &mut self.wire else { return Ok(false) };
         let came = match wire.read() {
             Ok(came) => came,
             Err(error) => {
                 self.lose(&error.to_string(), None);
-                return Ok(());
+                return Ok(false);
             }
         };
         if came {
-            self.heard = now;
-        } else if self.conversation.awaits() && now >= self.deadline() {
+            self.watch.on_heard();
+        } else if self.watch.is_late(now, self.conversation.awaited()) {
             self.lose("it does not answer", None);
-            return Ok(());
+            return Ok(false);
         }
         while let Some((wire, _)) = &mut self.wire {
             let said = match wire.line() {
@@ -412,38 +408,41 @@ impl Client {
             };
             match said {
                 Ok(()) => {}
-                Err(Stop::Ever(error)) => return Err(error),
+                Err(Stop::Ever(error)) => {
+                    self.lose(&error.to_string(), None);
+                    return Err(error);
+                }
                 Err(Stop::Here { why, named }) => self.lose(&why, named.as_deref()),
             }
         }
         if self.conversation.is_logged_in() {
             self.look(now);
         }
-        Ok(())
+        Ok(came)
     }
 
     /// Looks after the server where it is logged in.
     fn look(&mut self, now: Moment) {
         if self.searching.take().is_some() {
-            self.servers.on_found();
             self.excuses.clear();
-            self.look_time = LOOK_TIME_MIN;
-            self.look_at = now + LOOK_TIME_MIN;
-        } else if now >= self.look_at {
-            self.look_time = (2 * self.look_time).min(LOOK_TIME_MAX);
-            self.look_at = now + self.look_time;
+            self.watch.on_login(now);
+        } else if self.watch.looks(now) {
+            // It has lasted: one that ends at once is not begun anew without a pause.
+            self.servers.on_found();
             self.conversation.ask_status(now);
+        }
+        if let Some(servers) = self.conversation.said().get("servers") {
+            self.servers.learn(servers.split(','));
         }
     }
 
     /// Connects to the server whose turn it is, when it is time.
-    fn connect(&mut self, until: Option<Moment>) -> Result<bool, Error> {
+    fn connect(&mut self, until: Option<Moment>) -> Result<(), Error> {
         let now = self.now();
-        let since = *self.searching.get_or_insert(now);
-        if self.patience.is_some_and(|patience| now >= since + patience) {
-            let said = self.excuses.iter().map(|(server, why)| format!("{server}: {why}"));
+        self.searching.get_or_insert(now);
+        if self.given_up().is_some_and(|at| at <= now) {
             self.searching = None;
-            return Err(Error::NoPrimary(said.collect::<Vec<_>>().join("; ")));
+            return Err(Error::NoPrimary(self.excuses()));
         }
         let (at, server) = self.dial.take().unwrap_or_else(|| {
             let (server, pause) = self.servers.next();
@@ -451,18 +450,19 @@ impl Client {
         });
         if now < at {
             self.dial = Some((at, server));
-            return self.wait(until.into_iter().chain([at]).min());
+            return self.wait(until.into_iter().chain([at]).chain(self.given_up()).min());
         }
         self.wires += 1;
         match Wire::open(&server, DIAL_TIME, self.poll.registry(), Token(self.wires)) {
             Ok(wire) => {
-                self.heard = self.now();
-                self.conversation.begin(self.heard, &server);
+                self.watch.on_heard();
+                let now = self.now();
+                self.conversation.begin(now, &server);
                 self.wire = Some((wire, server));
             }
             Err(error) => self.excuse(server, error.to_string()),
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Gives the connection up.

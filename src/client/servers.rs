@@ -48,11 +48,17 @@ impl Servers {
 
     /// Another server says that this one is the primary.
     pub(super) fn on_named(&mut self, server: &str) {
-        let known = self.known.iter().any(|known| known == server);
-        if !known && self.known.len() < LEARNED_MAX {
-            self.known.push(server.to_owned());
-        }
+        self.learn([server].into_iter());
         self.named = Some(server.to_owned());
+    }
+
+    /// A server says that these are the group.
+    pub(super) fn learn<'a>(&mut self, servers: impl Iterator<Item = &'a str>) {
+        for server in servers {
+            if self.known.len() < LEARNED_MAX && !self.known.iter().any(|known| known == server) {
+                self.known.push(server.to_owned());
+            }
+        }
     }
 
     /// The one that was asked is the primary.

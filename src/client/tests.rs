@@ -198,7 +198,7 @@ fn an_account_is_made_once_when_it_is_not_there() {
     world.begin(1);
     world.hear("ERR wrong-password the name or the password is wrong");
     let stop = world.stop("ERR exists there is an account ann");
-    assert!(matches!(&stop, Stop::Ever(Error::Refused(why)) if why.code == "exists"), "{stop:?}");
+    assert!(matches!(&stop, Stop::Ever(Error::NotLetIn(why)) if why.code == "exists"), "{stop:?}");
 }
 
 #[test]
@@ -269,4 +269,58 @@ fn what_no_server_would_take_is_never_sent() {
     assert!(Client::new(servers, Account::new("ann", "correct-horse 7")).is_err());
     assert!(Client::new(Vec::new(), Account::new("ann", "correct-horse")).is_err());
     assert_eq!(world.sent(), "");
+}
+
+#[test]
+fn what_is_no_longer_kept_is_no_gap() {
+    let mut world = World::new(Account::new("ann", "correct-horse").after(After::Number(3)));
+    world.begin(1);
+    world
+        .hear(&[&line(8), &line(9), "OK ann 9", "NOTE kept-from 8 older ones are gone"].join("\n"));
+    assert_eq!(world.events(), [message(8), message(9), connected(9)]);
+    let stop = world.stop(&line(11));
+    assert!(matches!(stop, Stop::Ever(Error::Gap { missing: 10, came: 11 })), "{stop:?}");
+}
+
+#[test]
+fn an_account_that_was_there_is_not_made_anew() {
+    let mut world = World::new(Account::new("ann", "correct-horse").created());
+    world.begin(1);
+    world.hear("OK ann 0");
+    world.client.on_lost("gone");
+    world.begin(1);
+    let stop = world.stop("ERR wrong-password the name or the password is wrong");
+    assert!(matches!(stop, Stop::Ever(Error::NotLetIn(_))), "{stop:?}");
+    // One whose making was refused for now is made by the next server.
+    let mut world = World::new(Account::new("ann", "correct-horse").created());
+    for _ in 0..2 {
+        world.begin(1);
+        world.hear("ERR wrong-password the name or the password is wrong");
+        assert!(world.sent().ends_with("CREATE ann correct-horse\n"));
+        assert!(matches!(world.stop("ERR busy too many logins wait"), Stop::Here { .. }));
+        world.client.on_lost("busy");
+    }
+}
+
+#[test]
+fn a_question_that_was_refused_for_now_is_asked_elsewhere() {
+    for refusal in ["ERR not-primary lab2:5001 there", "ERR not-ready in a moment"] {
+        let mut world = World::logged_in(1);
+        world.client.ask("PASSWD", &["correct-horse", "other-horse"], false).unwrap();
+        assert!(matches!(world.stop(refusal), Stop::Here { .. }));
+        world.lose();
+        assert_eq!(world.client.take_answer(), None, "{refusal}");
+        world.begin(1);
+        world.hear("OK ann 0");
+        assert!(world.sent().ends_with("PASSWD correct-horse other-horse\n"));
+    }
+}
+
+#[test]
+fn a_server_that_says_too_much_is_left() {
+    let mut world = World::new(Account::new("ann", "correct-horse"));
+    world.client.begin(world.now, "lab1:5001");
+    let stop = (0..1000)
+        .find_map(|n| world.client.on_line(world.now, &format!("STAT key{n} value")).err());
+    assert!(matches!(stop, Some(Stop::Here { .. })), "{stop:?}");
 }

@@ -16,6 +16,9 @@ pub fn run(options: &options::Check) -> Result<ExitCode, String> {
     let data = &options.data;
     let shown = data.display();
     let disk = RealDisk::read_only(data).map_err(|error| format!("{shown}: {error}"))?;
+    if ["identity", "vote", "log"].iter().all(|part| !data.join(part).exists()) {
+        return Err(format!("{shown}: holds nothing of a server"));
+    }
     let _lock = super::hold_unchanged(data)?;
     let findings = check(&disk).map_err(|error| format!("{shown}: {error}"))?;
     let written = std::io::stdout().write_all(report(&findings).as_bytes());

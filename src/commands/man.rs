@@ -19,6 +19,7 @@ pub fn run(options: &options::Man) -> Result<ExitCode, String> {
         written.map_err(|error| format!("stdout: {error}"))?;
         return Ok(ExitCode::SUCCESS);
     };
+    fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     for (name, page) in pages {
         let path = dir.join(format!("{name}.1"));
         fs::write(&path, page).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -16,27 +16,44 @@ const SERVER: &str = "127.0.0.1:5001";
 /// The servers of the group: from the options, the environment, the config file, or the default.
 ///
 /// # Errors
-/// One line that says what is wrong with the file.
+/// One line that says what is wrong with the file, or the environment.
 pub(super) fn servers(group: &options::Group) -> Result<Vec<String>, String> {
-    match (&group.servers, &group.config) {
-        (Some(servers), _) => Ok(servers.clone()),
-        (None, Some(config)) => settings::servers(config),
-        (None, None) if Path::new(CONFIG).exists() => settings::servers(Path::new(CONFIG)),
-        (None, None) => Ok(vec![SERVER.to_owned()]),
+    if let Some(servers) = &group.servers {
+        return Ok(servers.clone());
+    }
+    if let Some(config) = &group.config {
+        return settings::servers(config);
+    }
+    match std::env::var("POSTERN_SERVERS") {
+        Ok(servers) if !servers.trim().is_empty() => servers
+            .split(',')
+            .map(|server| {
+                settings::parse_server(server).map_err(|why| format!("POSTERN_SERVERS: {why}"))
+            })
+            .collect(),
+        _ if Path::new(CONFIG).exists() => settings::servers(Path::new(CONFIG)),
+        _ => Ok(vec![SERVER.to_owned()]),
     }
 }
 
-/// A client of the group, for the account that the options name.
+/// A client of the group, for the account that the options name; a password that is asked for and
+/// may be a new one is asked for twice.
 ///
 /// # Errors
 /// One line that says what is missing.
 pub(super) fn client(
     login: &options::Login,
+    may_be_new: bool,
     open: impl FnOnce(Account) -> Account,
     patience: Duration,
 ) -> Result<Client, String> {
     let servers = servers(&login.group)?;
-    let password = password(login)?;
+    let file = login.password_file.as_deref();
+    let password = match given_password(file)? {
+        Some(password) => password,
+        None if may_be_new => new_password(&login.user, file)?,
+        None => ask(&format!("Password of {}: ", login.user))?,
+    };
     let account = open(Account::new(&login.user, &password));
     let mut client = Client::new(servers, account).map_err(said)?;
     client.set_patience(Some(patience));
@@ -46,15 +63,8 @@ pub(super) fn client(
 /// Why a command can't go on, for a person.
 pub(super) fn said(error: Error) -> String {
     match error {
-        Error::Refused(why) => format!("{} ({})", why.words, why.code),
+        Error::Refused(why) | Error::NotLetIn(why) => format!("{} ({})", why.words, why.code),
         other => other.to_string(),
-    }
-}
-
-fn password(login: &options::Login) -> Result<String, String> {
-    match given_password(login.password_file.as_deref())? {
-        Some(password) => Ok(password),
-        None => ask(&format!("Password of {}: ", login.user)),
     }
 }
 
@@ -66,7 +76,7 @@ pub(super) fn new_password(user: &str, file: Option<&Path>) -> Result<String, St
     if let Some(password) = given_password(file)? {
         return Ok(password);
     }
-    let first = ask(&format!("New password of {user}: "))?;
+    let first = ask(&format!("Password of {user}: "))?;
     if ask("Once more: ")? == first { Ok(first) } else { Err("the passwords differ".to_owned()) }
 }
 

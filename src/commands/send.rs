@@ -1,6 +1,6 @@
 //! `postern send`: one message, or each line of standard input.
 
-use super::person;
+use super::{person, terminal};
 use crate::client::{Client, Error, Event, Refusal, Ticket, Waker};
 use crate::limits::LINE_BYTES_MAX;
 use crate::options;
@@ -8,6 +8,7 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -23,7 +24,8 @@ const PIECES_MAX: usize = 2;
 /// One line that says what was not stored, and why.
 pub fn run(options: &options::Send) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
-    let mut client = person::client(&options.login, |account| account, patience)?;
+    let mut client = person::client(&options.login, false, |account| account, patience)?;
+    terminal::set_last_words(last_words);
     let mut sending = Sending { to: &options.to, json: options.json, ..Sending::default() };
     let ended = if options.text.is_empty() {
         let pieces = read_pieces(io::stdin(), client.waker())?;
@@ -48,6 +50,15 @@ struct Sending<'a> {
     failed: Option<(u64, String)>,
 }
 
+/// Lines that were read, and those that were stored: told when a signal ends the command.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+static STORED: AtomicU64 = AtomicU64::new(0);
+
+fn last_words() -> String {
+    let (taken, stored) = (TAKEN.load(Ordering::Relaxed), STORED.load(Ordering::Relaxed));
+    format!("interrupted: {stored} of {taken} lines are known to be stored")
+}
+
 /// What `--json` says of a line.
 #[derive(Serialize)]
 struct Outcome<'a> {
@@ -56,10 +67,17 @@ struct Outcome<'a> {
     n: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<&'a str>,
 }
 
 impl Sending<'_> {
     fn send_one(&mut self, client: &mut Client, text: &str) -> Result<(), Error> {
+        if text.is_empty() {
+            self.line = 1;
+            self.fail(1, "bad-argument", "is empty");
+            return Ok(());
+        }
         self.submit(client, text.as_bytes())?;
         self.finish(client)
     }
@@ -88,20 +106,26 @@ impl Sending<'_> {
         self.finish(client)
     }
 
-    fn submit(&mut self, client: &mut Client, line: &[u8]) -> Result<(), Error> {
+    fn submit(&mut self, client: &mut Client, line_bytes: &[u8]) -> Result<(), Error> {
         self.line += 1;
-        if line.is_empty() {
+        if line_bytes.is_empty() {
             return Ok(());
         }
-        let Ok(text) = std::str::from_utf8(line) else {
-            self.fail(self.line, "bad-text", "is not UTF-8");
-            return Ok(());
+        TAKEN.store(self.line, Ordering::Relaxed);
+        let line = self.line;
+        let refused = match std::str::from_utf8(line_bytes).map(|text| client.submit(self.to, text))
+        {
+            Ok(Ok(ticket)) => {
+                self.under_way.push_back((ticket, line));
+                return Ok(());
+            }
+            Ok(Err(Error::Refused(why))) => why,
+            Ok(Err(error)) => return Err(error),
+            Err(_) => Refusal { code: "bad-text".to_owned(), words: "is not UTF-8".to_owned() },
         };
-        match client.submit(self.to, text) {
-            Ok(ticket) => self.under_way.push_back((ticket, self.line)),
-            Err(Error::Refused(why)) => self.fail(self.line, &why.code, &why.words),
-            Err(error) => return Err(error),
-        }
+        // Those before it are told first.
+        self.finish(client)?;
+        self.fail(line, &refused.code, &refused.words);
         Ok(())
     }
 
@@ -123,7 +147,8 @@ impl Sending<'_> {
         match event {
             Event::Stored { number, .. } => {
                 self.stored += 1;
-                self.print(&Outcome { line, n: Some(number), error: None });
+                STORED.store(self.stored, Ordering::Relaxed);
+                self.print(&Outcome { line, n: Some(number), error: None, words: None });
             }
             Event::Refused { why: Refusal { code, words }, .. } => self.fail(line, &code, &words),
             _ => self.fail(line, "unknown-outcome", "may or may not be stored"),
@@ -132,7 +157,7 @@ impl Sending<'_> {
     }
 
     fn fail(&mut self, line: u64, code: &str, why: &str) {
-        self.print(&Outcome { line, n: None, error: Some(code) });
+        self.print(&Outcome { line, n: None, error: Some(code), words: Some(why) });
         self.failed.get_or_insert_with(|| (line, format!("{why} ({code})")));
     }
 
@@ -192,7 +217,10 @@ fn read_lines(
         let lines = cut(&mut rest, &buffer[..count]);
         let ended = count == 0 || rest.len() > LINE_BYTES_MAX;
         // The last line may have no end; one that is too long is refused, and the last one.
-        let last = (ended && !rest.is_empty()).then(|| std::mem::take(&mut rest));
+        let last = (ended && !rest.is_empty()).then(|| {
+            rest.pop_if(|byte| *byte == b'\r');
+            std::mem::take(&mut rest)
+        });
         let lines: Vec<Vec<u8>> = lines.into_iter().chain(last).collect();
         if !lines.is_empty() && sender.send(Ok(lines)).is_err() {
             return Ok(());

@@ -25,13 +25,39 @@ const COLUMNS: [(&str, &str); 8] = [
 /// # Errors
 /// One line that says why there is nothing to ask.
 pub fn run(options: &options::Status) -> Result<ExitCode, String> {
-    let servers = person::servers(&options.group)?;
-    let answers: Vec<Option<Answer>> =
+    let mut servers = person::servers(&options.group)?;
+    let mut answers: Vec<Option<Answer>> =
         servers.iter().map(|server| ask_status(server, PATIENCE)).collect();
-    let table = table(&servers, &answers);
+    // Of one that answers the others are learned.
+    let known = answers.iter().flatten().find_map(|answer| answer.get("servers"));
+    let known: Vec<String> =
+        known.into_iter().flat_map(|all| all.split(',')).map(str::to_owned).collect();
+    for server in known {
+        if !servers.contains(&server) {
+            answers.push(ask_status(&server, PATIENCE));
+            servers.push(server);
+        }
+    }
+    let table = table(&servers, &answers) + &reasons(&servers, &answers);
     let written = std::io::stdout().write_all(table.as_bytes());
     written.map_err(|error| format!("stdout: {error}"))?;
     Ok(if is_whole(&answers) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Why changes are not taken, as each server says.
+fn reasons(servers: &[String], answers: &[Option<Answer>]) -> String {
+    let taken = answers
+        .iter()
+        .flatten()
+        .any(|answer| is(answer, "role", "primary") && is(answer, "waiting", "-"));
+    if taken {
+        return String::new();
+    }
+    let why = |(server, answer): (&String, &Option<Answer>)| {
+        let waiting = answer.as_ref()?.get("waiting").filter(|waiting| *waiting != "-")?;
+        Some(format!("{server}: {waiting}\n"))
+    };
+    servers.iter().zip(answers).filter_map(why).collect()
 }
 
 fn is_whole(answers: &[Option<Answer>]) -> bool {

@@ -1,7 +1,7 @@
 //! `postern tail`: the messages of a mailbox, one a line.
 
 use super::person;
-use crate::client::{Event, Message};
+use crate::client::{After, Event, Message};
 use crate::options;
 use serde::Serialize;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -23,7 +23,8 @@ struct Line<'a> {
 /// One line that says why it can't go on.
 pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
-    let mut client = person::client(&options.login, |a| a.after(options.after), patience)?;
+    let after = options.last.map_or(options.after, After::Last);
+    let mut client = person::client(&options.login, false, |a| a.after(after), patience)?;
     let mut out = BufWriter::new(io::stdout().lock());
     loop {
         // What is there is printed together, and shown before waiting.

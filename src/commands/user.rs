@@ -4,6 +4,7 @@ use super::operator::{NoAnswer, PATIENCE, ask};
 use super::person;
 use crate::limits::USERS_PER_ANSWER;
 use crate::options;
+use crate::protocol;
 use crate::replica::Packet;
 use crate::settings::Settings;
 use std::io::Write;
@@ -51,8 +52,10 @@ fn list(settings: &Settings) -> Result<(), String> {
             text.push('\n');
             after = user.split(' ').next().unwrap_or_default().to_owned();
         }
-        let written = std::io::stdout().write_all(text.as_bytes());
-        written.map_err(|error| format!("stdout: {error}"))?;
+        match std::io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(|error| format!("stdout: {error}"))?,
+        }
         if users.len() < USERS_PER_ANSWER {
             return Ok(());
         }
@@ -61,10 +64,12 @@ fn list(settings: &Settings) -> Result<(), String> {
 
 /// Goes through the servers until the primary answers; the lines before its `OK`.
 fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
-    if let Some(word) = words.iter().find(|word| word.is_empty() || word.contains([' ', '\n'])) {
-        return Err(format!("{word:?} is not one word"));
+    if words.iter().any(|word| word.is_empty() || word.contains(' ')) {
+        return Err("a name or a password is one word, without spaces".to_owned());
     }
     let line = words.join(" ");
+    // What no server would take is not sent.
+    protocol::parse_operator(line.as_bytes()).map_err(|refusal| refusal.words.to_owned())?;
     let request = Packet::Request { group: settings.group };
     // A change waits for a member that says nothing for `T`, a password for its turn.
     let silence = Duration::from_millis(settings.silence_ms.into());
@@ -113,12 +118,17 @@ enum Judgement {
 fn judge(answer: &str) -> Judgement {
     let mut lines = answer.lines().filter(|line| !line.starts_with("NOTE "));
     let last = lines.next_back().unwrap_or_default();
-    let Some(error) = last.strip_prefix("ERR ") else {
+    if last == "OK" || last.starts_with("OK ") {
         return Judgement::Done(lines.map(str::to_owned).collect());
+    }
+    let Some(error) = last.strip_prefix("ERR ") else {
+        return Judgement::Refused("the server gave no answer".to_owned());
     };
     let (code, words) = error.split_once(' ').unwrap_or((error, ""));
     match code {
-        "not-primary" | "not-ready" | "busy" => Judgement::Elsewhere(words.to_owned()),
+        // The first of its words is where the primary is.
+        "not-primary" => Judgement::Elsewhere(words.split_once(' ').map_or("", |w| w.1).to_owned()),
+        "not-ready" | "busy" => Judgement::Elsewhere(words.to_owned()),
         _ => Judgement::Refused(format!("{words} ({code})")),
     }
 }
@@ -140,7 +150,7 @@ mod tests {
             ("ERR exists there is one\n", Judgement::Refused("there is one (exists)".to_owned())),
             (
                 "ERR not-primary - nobody\nNOTE not-primary another one\n",
-                Judgement::Elsewhere("- nobody".to_owned()),
+                Judgement::Elsewhere("nobody".to_owned()),
             ),
         ] {
             assert_eq!(judge(answer), expected, "{answer}");

@@ -40,6 +40,7 @@ impl Node {
         stat("server", replica.me().to_string());
         stat("role", role.to_owned());
         stat("primary", or_dash(primary.map(|at| format!("{} {}", at.id, self.address(at.id)))));
+        stat("servers", self.setup.addresses.join(","));
         stat("term", replica.term().to_string());
         stat("members", or_dash(replica.config()));
         stat("missing", or_dash(missing));

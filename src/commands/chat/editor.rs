@@ -1,16 +1,18 @@
 //! The line that a person edits; in a pipe or a terminal without cursor movements, just lines.
 
 use super::screen::Screen;
-use super::{Desk, Order, typed};
+use super::{Desk, Order, terminal, typed};
+use crate::limits::LINE_BYTES_MAX;
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
+use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{ColorMode, CompletionType, Config, Context, Editor, Helper};
 use std::borrow::Cow;
-use std::io::{self, BufRead, IsTerminal};
+use std::cell::Cell;
+use std::io::{self, BufRead, IsTerminal, Read as _};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
@@ -38,8 +40,10 @@ pub(super) enum Input {
 
 /// What came.
 pub(super) enum Read {
-    /// A line without its end.
+    /// A line without its end; a paste may have more than one.
     Line(String),
+    /// One that can't be read, and why.
+    Bad(String),
     /// There will be no more.
     End,
     /// Ctrl+C.
@@ -50,14 +54,12 @@ impl Input {
     /// Edits lines if this is a terminal that can do it.
     pub(super) fn open(screen: &Arc<Screen>, desk: &Desk) -> Result<Input, String> {
         let failed = |error: ReadlineError| format!("the terminal: {error}");
-        let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-        if dumb || !terminal {
+        if !Input::is_terminal() {
             return Ok(Input::Plain);
         }
         let config = Config::builder()
             .completion_type(CompletionType::List)
-            .auto_add_history(true)
+            .auto_add_history(false)
             .max_history_size(HISTORY_MAX)
             .map_err(failed)?
             // Asks for the prompt each time it is shown, not for colours: those are ours.
@@ -65,52 +67,81 @@ impl Input {
             .build();
         let history = MemHistory::with_config(&config);
         let mut editor = Editor::with_history(config, history).map_err(failed)?;
+        terminal::begin_editing();
         let printer = editor.create_external_printer().map_err(failed)?;
         let above = screen.show_above(printer).map_err(|error| format!("no thread: {error}"))?;
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let (screen, desk) = (Arc::clone(screen), desk.clone());
-        editor.set_helper(Some(Assistant {
-            screen,
-            desk,
-            dim: if plain { ("", "") } else { DIM },
-        }));
+        let dim = if plain { ("", "") } else { DIM };
+        editor.set_helper(Some(Assistant { screen, desk, dim, hides: Cell::new(false) }));
         Ok(Input::Edited { editor: Box::new(editor), screen: above })
     }
 
-    /// Shows what is left.
+    /// Gives the terminal up, and shows what is left.
     pub(super) fn close(self, screen: &Screen) {
         screen.end();
-        if let Input::Edited { screen, .. } = self {
+        if let Input::Edited { editor, screen } = self {
+            // With it ends what a line above the prompt may still wait for.
+            drop(editor);
             let _ = screen.join();
         }
     }
 
-    /// Whether a person sees a prompt.
-    pub(super) fn is_edited(&self) -> bool {
-        matches!(self, Input::Edited { .. })
+    /// Whether lines can be edited here.
+    pub(super) fn is_terminal() -> bool {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        !dumb && io::stdin().is_terminal() && io::stdout().is_terminal()
     }
 
     /// Waits for a line.
     pub(super) fn read(&mut self, screen: &Screen) -> Read {
-        match self {
-            Input::Edited { editor, .. } => {
-                let line = editor.readline(&prompt(screen));
-                screen.set_prompted(false);
-                match line {
-                    Ok(line) => Read::Line(line),
-                    Err(ReadlineError::Interrupted) => Read::Interrupted,
-                    Err(_) => Read::End,
-                }
+        let Input::Edited { editor, .. } = self else { return read_plain(io::stdin().lock()) };
+        let line = editor.readline(&prompt(screen));
+        screen.set_prompted(false);
+        match line {
+            Ok(line) => {
+                // A history that is full forgets its oldest line.
+                let _ = editor.add_history_entry(&line);
+                Read::Line(line)
             }
-            Input::Plain => {
-                let mut line = String::new();
-                match io::stdin().lock().read_line(&mut line) {
-                    Ok(1..) => Read::Line(line.trim_end_matches(['\r', '\n']).to_owned()),
-                    _ => Read::End,
-                }
-            }
+            Err(ReadlineError::Interrupted) => Read::Interrupted,
+            Err(ReadlineError::Eof | ReadlineError::Io(_) | ReadlineError::Errno(_)) => Read::End,
+            Err(error) => Read::Bad(error.to_string()),
         }
     }
+
+    /// Asks for a password: where lines are edited in the same way, so that nothing that was typed
+    /// ahead is taken for something else. `None`: not answered.
+    pub(super) fn ask_hidden(&mut self, screen: &Screen, question: &str) -> Option<String> {
+        let Input::Edited { editor, .. } = self else { return terminal::ask_hidden(question).ok() };
+        if let Some(assistant) = editor.helper() {
+            assistant.hides.set(true);
+        }
+        let line = editor.readline(question);
+        screen.set_prompted(false);
+        if let Some(assistant) = editor.helper() {
+            assistant.hides.set(false);
+        }
+        line.ok()
+    }
+}
+
+/// A line of a pipe, within bounds.
+fn read_plain(mut input: impl BufRead) -> Read {
+    let mut line = Vec::new();
+    let bound = LINE_BYTES_MAX as u64 + 1;
+    match (&mut input).take(bound).read_until(b'\n', &mut line) {
+        Ok(1..) => {}
+        _ => return Read::End,
+    }
+    if line.pop_if(|byte| *byte == b'\n').is_none() && line.len() > LINE_BYTES_MAX {
+        return match input.skip_until(b'\n') {
+            Ok(_) => Read::Bad("a line is too long".to_owned()),
+            Err(_) => Read::End,
+        };
+    }
+    line.pop_if(|byte| *byte == b'\r');
+    String::from_utf8(line).map_or_else(|_| Read::Bad("a line is not UTF-8".to_owned()), Read::Line)
 }
 
 /// How things are, and to whom messages go.
@@ -123,11 +154,17 @@ pub(super) struct Assistant {
     screen: Arc<Screen>,
     desk: Desk,
     dim: (&'static str, &'static str),
+    /// A password is being typed.
+    hides: Cell<bool>,
 }
 
 impl Assistant {
     /// The names that begin so: those that were seen, and those that the servers know.
     fn names(&self, prefix: &str) -> Vec<String> {
+        if prefix.is_empty() {
+            // All that there are would be too many.
+            return self.screen.names(prefix);
+        }
         let (sender, names) = channel();
         self.desk.give(Order::Complete { prefix: prefix.to_owned(), names: sender });
         let known = names.recv_timeout(COMPLETION_TIME).unwrap_or_default();
@@ -147,6 +184,9 @@ impl Completer for Assistant {
         at: usize,
         _: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        if self.hides.get() {
+            return Ok((at, Vec::new()));
+        }
         let line = &line[..at];
         let pair = |word: &str| Pair { display: word.to_owned(), replacement: format!("{word} ") };
         let begin = ["@", "/to "].into_iter().find(|begin| line.starts_with(begin));
@@ -163,9 +203,24 @@ impl Completer for Assistant {
 }
 
 impl Highlighter for Assistant {
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        if self.hides.get() {
+            Cow::Owned("*".repeat(line.chars().count()))
+        } else {
+            Cow::Borrowed(line)
+        }
+    }
+
+    fn highlight_char(&self, _: &str, _: usize, _: CmdKind) -> bool {
+        self.hides.get()
+    }
+
     /// Each time the prompt is shown: with how things are by now, in the room that there was.
     fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
         self.screen.set_prompted(true);
+        if self.hides.get() {
+            return Cow::Borrowed(prompt);
+        }
         let (begin, end) = self.dim;
         match prompt.trim_end().rsplit_once(' ') {
             Some((status, peer)) => {
@@ -186,3 +241,24 @@ impl Hinter for Assistant {
 }
 impl Validator for Assistant {}
 impl Helper for Assistant {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_pipe_are_bounded() {
+        let long = "x".repeat(LINE_BYTES_MAX + 1);
+        let text = [b"one\r\n", long.as_bytes(), b"\ncaf\xe9\n\nlast"].concat();
+        let mut input = &text[..];
+        let mut said = Vec::new();
+        loop {
+            match read_plain(&mut input) {
+                Read::Line(line) => said.push(line),
+                Read::Bad(why) => said.push(why),
+                Read::End | Read::Interrupted => break,
+            }
+        }
+        assert_eq!(said, ["one", "a line is too long", "a line is not UTF-8", "", "last"]);
+    }
+}

@@ -1,4 +1,5 @@
-//! `postern chat`: a person's client. One thread edits the line, one talks to the servers.
+//! `postern chat`: a person's client. One thread edits the line, one talks to the servers, one
+//! shows lines above the one that is edited; none of them waits for another without an end.
 //!
 //! `typed` reads what the person types, `editor` lets it be edited and completed, `screen` shows
 //! lines above it, `talk` follows the primary.
@@ -47,21 +48,28 @@ enum Order {
 struct Desk {
     orders: SyncSender<Order>,
     waker: Waker,
+    /// A person waits: nothing may take long.
+    edited: bool,
 }
 
 impl Desk {
-    /// Hands an order over, unless that thread has ended: it says why itself.
-    fn give(&self, order: Order) {
-        if self.orders.send(order).is_ok() {
-            self.waker.wake();
-        }
+    /// Hands an order over; whether there was room. A pipe waits for it.
+    fn give(&self, order: Order) -> bool {
+        let given = if self.edited {
+            self.orders.try_send(order).is_ok()
+        } else {
+            self.orders.send(order).is_ok()
+        };
+        self.waker.wake();
+        given
     }
 
     /// The same, and waits a moment until it is done.
-    fn await_done(&self, order: impl FnOnce(Sender<()>) -> Order) {
+    fn await_done(&self, order: impl FnOnce(Sender<()>) -> Order) -> bool {
         let (done, is_done) = channel();
-        self.give(order(done));
+        let given = self.give(order(done));
         let _ = is_done.recv_timeout(ANSWER_TIME);
+        given
     }
 }
 
@@ -75,67 +83,113 @@ pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
         let account = account.after(After::Last(options.last));
         if options.create { account.created() } else { account }
     };
-    let client = person::client(login, open, PATIENCE)?;
+    let client = person::client(login, options.create, open, PATIENCE)?;
     let (orders, todo) = sync_channel(ORDERS_MAX);
-    let desk = Desk { orders, waker: client.waker() };
+    let edited = Input::is_terminal();
+    let desk = Desk { orders, waker: client.waker(), edited };
     let screen = Arc::new(Screen::new(&login.user, &person::servers(&login.group)?));
-    let mut input = Input::open(&screen, &desk)?;
-    let talk = Talk::new(client, todo, Arc::clone(&screen), input.is_edited());
+    let input = Input::open(&screen, &desk)?;
+    let talk = Talk::new(client, todo, Arc::clone(&screen), edited);
     let talk = thread::Builder::new().name("talk".to_owned()).spawn(move || talk.run());
     let talk = talk.map_err(|error| format!("no thread: {error}"))?;
     screen.await_login();
-    loop {
-        match input.read(&screen) {
-            Read::Line(line) => {
-                if !obey(&line, &screen, &desk) {
-                    break;
-                }
-            }
-            Read::End => break,
-            Read::Interrupted => return Ok(terminal::INTERRUPTED.into()),
-        }
-    }
-    desk.give(Order::Leave);
-    let all_stored = talk.join().map_err(|_| "the thread that talks panicked".to_owned())?;
+    let mut chat = Chat { input, screen, desk, all_sent: true };
+    let interrupted = chat.run();
+    let Chat { input, screen, desk, all_sent } = chat;
     input.close(&screen);
-    Ok(if all_stored { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Does what a line asks for; whether the chat goes on.
-fn obey(line: &str, screen: &Screen, desk: &Desk) -> bool {
-    match typed::read(line) {
-        Typed::Nothing => {}
-        Typed::Say { to, text } => {
-            if let Some(to) = &to {
-                screen.set_peer(to);
-            }
-            match screen.peer() {
-                Some(to) => desk.await_done(|done| Order::Say { to, text: text.to_owned(), done }),
-                None => screen.reply("to whom? Begin with @name, or choose one: /to name"),
-            }
-        }
-        Typed::To(name) => screen.set_peer(&name),
-        Typed::Who(pattern) => {
-            desk.await_done(|done| Order::Who { pattern: pattern.to_owned(), done });
-        }
-        Typed::Passwd => change_password(screen, desk),
-        Typed::Help => typed::help().lines().for_each(|line| screen.reply(line)),
-        Typed::Quit => return false,
-        Typed::Wrong(why) => screen.reply(&why),
+    terminal::restore();
+    if interrupted {
+        screen.give_up();
+        return Ok(terminal::INTERRUPTED.into());
     }
-    true
+    let under_way = screen.under_way();
+    if under_way > 0 {
+        screen.reply(&format!("not stored yet: {under_way}; waiting, Ctrl+C gives up"));
+    }
+    // There is no room only as long as that thread takes orders.
+    while !desk.give(Order::Leave) && !talk.is_finished() {
+        thread::sleep(ANSWER_TIME);
+    }
+    let all_stored = talk.join().map_err(|_| "the thread that talks panicked".to_owned())?;
+    let done = all_stored && (all_sent || edited);
+    Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn change_password(screen: &Screen, desk: &Desk) {
-    let ask = || -> std::io::Result<Option<(String, String)>> {
-        let old = terminal::ask_hidden("Old password: ")?;
-        let new = terminal::ask_hidden("New password: ")?;
-        let again = terminal::ask_hidden("The new one again: ")?;
-        Ok((new == again).then_some((old, new)))
-    };
-    match ask() {
-        Ok(Some((old, new))) => desk.await_done(|done| Order::Passwd { old, new, done }),
-        Ok(None) => screen.reply("the new passwords differ; nothing was changed"),
-        Err(error) => screen.reply(&format!("nobody can be asked: {error}")),
+/// The thread that edits.
+struct Chat {
+    input: Input,
+    screen: Arc<Screen>,
+    desk: Desk,
+    /// Every line was one that could be sent, or a command.
+    all_sent: bool,
+}
+
+impl Chat {
+    /// Takes lines until the person leaves; whether by Ctrl+C.
+    fn run(&mut self) -> bool {
+        loop {
+            match self.input.read(&self.screen) {
+                // A paste may have several.
+                Read::Line(lines) => {
+                    if !lines.lines().all(|line| self.obey(line)) {
+                        return false;
+                    }
+                }
+                Read::Bad(why) => self.refuse(&why),
+                Read::End => return false,
+                Read::Interrupted => return true,
+            }
+        }
+    }
+
+    /// Does what a line asks for; whether the chat goes on.
+    fn obey(&mut self, line: &str) -> bool {
+        match typed::read(line) {
+            Typed::Nothing => {}
+            Typed::Say { to, text } => {
+                if let Some(to) = &to {
+                    self.screen.set_peer(to);
+                }
+                self.say(text);
+            }
+            Typed::To(name) => self.screen.set_peer(&name),
+            Typed::Who(pattern) => {
+                self.desk.await_done(|done| Order::Who { pattern: pattern.to_owned(), done });
+            }
+            Typed::Passwd => self.change_password(),
+            Typed::Help => typed::help().lines().for_each(|line| self.screen.reply(line)),
+            Typed::Quit => return false,
+            Typed::Wrong(why) => self.refuse(&why),
+        }
+        true
+    }
+
+    fn say(&mut self, text: &str) {
+        let Some(to) = self.screen.peer() else {
+            return self.refuse("to whom? Begin with @name, or choose one: /to name");
+        };
+        if !self.desk.await_done(|done| Order::Say { to, text: text.to_owned(), done }) {
+            self.refuse(&format!("not sent, too much waits already: {}", screen::brief(text)));
+        }
+    }
+
+    fn refuse(&mut self, why: &str) {
+        self.all_sent = false;
+        self.screen.reply(why);
+    }
+
+    fn change_password(&mut self) {
+        let mut ask = |question| self.input.ask_hidden(&self.screen, question);
+        let asked = ask("Old password: ").and_then(|old| {
+            let new = ask("New password: ")?;
+            Some((old, new.clone(), ask("The new one again: ")? == new))
+        });
+        match asked {
+            Some((old, new, true)) => {
+                self.desk.await_done(|done| Order::Passwd { old, new, done });
+            }
+            Some(_) => self.screen.reply("the new passwords differ; nothing was changed"),
+            None => self.screen.reply("nothing was changed"),
+        }
     }
 }

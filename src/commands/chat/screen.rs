@@ -2,12 +2,11 @@
 
 use crate::client::Message;
 use rustyline::ExternalPrinter;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Write};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tz::{DateTime, TimeZone};
 
 /// The port that goes without saying where all servers have it.
@@ -16,8 +15,12 @@ const PORT: &str = ":5001";
 const NAMES_MAX: usize = 1000;
 /// Lines that wait until the prompt is there again, after which no more are taken from servers.
 const LINES_MAX: usize = 256;
+/// Characters of a text by which its writer knows it.
+const BRIEF_CHARS: usize = 60;
+/// Messages under way that are shown when they are given up.
+const GIVEN_UP_MAX: usize = 10;
 
-/// Shared by the thread that edits and the one that talks.
+/// Shared by the thread that edits, the one that talks, and the one that shows lines.
 pub(super) struct Screen {
     zone: TimeZone,
     shown: Mutex<Shown>,
@@ -28,18 +31,21 @@ pub(super) struct Screen {
 
 #[derive(Default)]
 struct Shown {
-    /// Takes lines that are to be shown above the prompt; without one they are just printed.
-    above: Option<SyncSender<String>>,
-    /// The prompt is there: lines that come go above it.
+    /// A prompt was there, and another one will be: lines are shown above it. Before and after
+    /// that they are just printed.
+    above: bool,
+    /// It is there now.
     prompted: bool,
     /// No prompt will come any more.
     ended: bool,
+    /// What is to be shown above the prompt.
+    lines: VecDeque<String>,
     /// To whom messages go.
     peer: Option<String>,
     /// The server, and how many copies there are; none while it is lost.
     server: Option<(String, usize)>,
     /// Messages of which nothing is known yet.
-    under_way: usize,
+    under_way: VecDeque<String>,
     began: bool,
     names: BTreeSet<String>,
     /// The day of the last message, once one was shown.
@@ -63,41 +69,52 @@ impl Screen {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the lines of the servers are shown above the one that is edited: by a thread of
-    /// its own, which waits for the prompt, so that no two ways to the terminal mix their order.
+    /// From the first prompt on, the lines of the servers are shown above the one that is edited:
+    /// by a thread of its own, which waits for the prompt, so that no two ways to the terminal mix
+    /// their order.
     pub(super) fn show_above(
         self: &Arc<Screen>,
         mut printer: impl ExternalPrinter + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
-        let (above, lines) = sync_channel(LINES_MAX);
-        self.lock().above = Some(above);
         let screen = Arc::clone(self);
         thread::Builder::new().name("screen".to_owned()).spawn(move || {
-            for line in lines {
-                screen.await_prompt();
+            while let Some(line) = screen.next_line() {
                 // A terminal that is gone ends the thread that edits.
                 let _ = printer.print(line);
             }
         })
     }
 
-    fn await_prompt(&self) {
-        let waits = |shown: &mut Shown| !shown.prompted && !shown.ended;
-        drop(self.changed.wait_while(self.lock(), waits));
+    /// Waits for a line that is to be shown above a prompt that is there; `None` at the end.
+    fn next_line(&self) -> Option<String> {
+        let waits = |shown: &mut Shown| !shown.ended && (!shown.prompted || shown.lines.is_empty());
+        let shown = self.changed.wait_while(self.lock(), waits);
+        let mut shown = shown.unwrap_or_else(PoisonError::into_inner);
+        let line = if shown.ended { None } else { shown.lines.pop_front() };
+        self.changed.notify_all();
+        line
     }
 
     /// The prompt is there, or is not.
     pub(super) fn set_prompted(&self, prompted: bool) {
-        self.lock().prompted = prompted;
+        let mut shown = self.lock();
+        (shown.prompted, shown.above) = (prompted, !shown.ended);
         self.changed.notify_all();
     }
 
-    /// No prompt will come any more: what is left is shown at once.
+    /// No prompt will come any more: what is left is printed, and what comes.
     pub(super) fn end(&self) {
         let mut shown = self.lock();
-        shown.ended = true;
-        shown.above = None;
+        (shown.ended, shown.above) = (true, false);
+        shown.lines.drain(..).for_each(|line| write(&line));
         self.changed.notify_all();
+    }
+
+    /// Waits a moment for room, if there is none for more lines; whether there is.
+    pub(super) fn has_room(&self, patience: Duration) -> bool {
+        let full = |shown: &mut Shown| shown.lines.len() >= LINES_MAX;
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, full);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// To whom messages go from now on.
@@ -141,9 +158,30 @@ impl Screen {
         host.unwrap_or(server).to_owned()
     }
 
-    /// How many messages nothing is known of.
-    pub(super) fn set_under_way(&self, count: usize) {
-        self.lock().under_way = count;
+    /// A message is under way.
+    pub(super) fn begin_message(&self, to: &str, text: &str) {
+        self.lock().under_way.push_back(format!("{to}: {text}"));
+    }
+
+    /// The oldest one is so no more.
+    pub(super) fn end_message(&self) {
+        self.lock().under_way.pop_front();
+    }
+
+    /// How many are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.lock().under_way.len()
+    }
+
+    /// Tells which messages are given up.
+    pub(super) fn give_up(&self) {
+        let under_way = self.lock().under_way.clone();
+        for text in under_way.iter().take(GIVEN_UP_MAX) {
+            self.reply(&format!("not stored, as far as is known, to {}", brief(text)));
+        }
+        if let Some(more @ 1..) = under_way.len().checked_sub(GIVEN_UP_MAX) {
+            self.reply(&format!("nor {more} more"));
+        }
     }
 
     /// Waits for the first login: what was there is shown before the person types.
@@ -160,8 +198,8 @@ impl Screen {
             Some((host, copies)) => format!("{host}, {copies} copies"),
             None => "no server".to_owned(),
         };
-        if shown.under_way > 0 {
-            text += &format!(", {} under way", shown.under_way);
+        if !shown.under_way.is_empty() {
+            text += &format!(", {} under way", shown.under_way.len());
         }
         text
     }
@@ -206,12 +244,23 @@ impl Screen {
 
     fn print(&self, text: &str) {
         let line = format!("{text}\n");
-        let above = self.lock().above.clone();
-        match above {
-            Some(above) => drop(above.send(line)),
-            None => write(&line),
+        let mut shown = self.lock();
+        if shown.above {
+            shown.lines.push_back(line);
+            self.changed.notify_all();
+        } else {
+            write(&line);
         }
     }
+}
+
+/// The begin of a text that need not be shown again.
+pub(super) fn brief(text: &str) -> String {
+    let mut begin: String = text.chars().take(BRIEF_CHARS).collect();
+    if begin.len() < text.len() {
+        begin.push('…');
+    }
+    begin
 }
 
 fn write(text: &str) {
@@ -236,8 +285,25 @@ mod tests {
         assert_eq!(lab.status(), "lab2, 3 copies");
         let here = screen(&["[::1]:5001", "[::1]:5002"]);
         here.set_server(Some(("[::1]:5001", 1)));
-        here.set_under_way(2);
+        here.begin_message("bob", "one");
+        here.begin_message("bob", "two");
         assert_eq!(here.status(), "[::1]:5001, 1 copy, 2 under way");
+    }
+
+    #[test]
+    fn lines_wait_for_the_prompt_and_nobody_waits_for_ever() {
+        let lab = screen(&[]);
+        lab.set_prompted(true);
+        lab.set_prompted(false);
+        (0..LINES_MAX).for_each(|_| lab.note("x"));
+        assert!(!lab.has_room(Duration::from_millis(1)));
+        lab.set_prompted(true);
+        assert_eq!(lab.next_line().as_deref(), Some("-- x\n"));
+        assert!(lab.has_room(Duration::from_millis(1)));
+        lab.end();
+        assert_eq!(lab.next_line(), None);
+        lab.note("printed at once");
+        assert!(lab.lock().lines.is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Talks to the servers, and says what a person has to know of that.
 
-use super::screen::Screen;
+use super::screen::{Screen, brief};
 use super::{Order, terminal};
 use crate::client::{Client, Error, Event, Ticket};
 use crate::commands::{complain, person};
@@ -15,6 +15,12 @@ const NOTICE_TIME: Duration = Duration::from_millis(500);
 const COPIES_TIME: Duration = Duration::from_millis(250);
 /// How often the number of copies is looked at.
 const LOOK_TIME: Duration = Duration::from_secs(1);
+/// How long one waits for the screen to take more lines, at a time.
+const SCREEN_TIME: Duration = Duration::from_millis(20);
+/// When somebody is told that no server has answered yet.
+const FIRST_TIME: Duration = Duration::from_secs(1);
+/// How wide lists of names are.
+const LIST_WIDTH: usize = 76;
 /// A message that took longer is confirmed.
 const CONFIRM_TIME: Duration = Duration::from_millis(300);
 
@@ -43,6 +49,8 @@ pub(super) struct Talk {
     away: bool,
     leaving: bool,
     all_stored: bool,
+    /// Since when the first server is awaited, until that was said.
+    awaits_first: Option<Instant>,
     /// Somebody looks at it: things that change are told.
     watched: bool,
 }
@@ -66,6 +74,7 @@ impl Talk {
             away: false,
             leaving: false,
             all_stored: true,
+            awaits_first: Some(Instant::now()),
             watched,
         }
     }
@@ -73,14 +82,22 @@ impl Talk {
     /// Talks until the person leaves; whether all messages were stored. Ends the process when it
     /// can't go on.
     pub(super) fn run(mut self) -> bool {
-        match self.turn_around() {
-            Ok(()) => self.all_stored,
-            Err(error) => {
-                terminal::restore();
-                complain(&person::said(error));
-                std::process::exit(1);
+        let _guard = Guard;
+        let why = match self.turn_around() {
+            Ok(()) => return self.all_stored,
+            Err(Error::NotLetIn(_)) if self.server.is_some() => {
+                "your password was changed, or your account deleted; log in again".to_owned()
             }
-        }
+            Err(Error::NotLetIn(why)) if why.code == "wrong-password" => {
+                format!("{}; --create makes an account that is not there", why.words)
+            }
+            Err(error) => person::said(error),
+        };
+        self.screen.end();
+        terminal::restore();
+        complain(&why);
+        self.screen.give_up();
+        std::process::exit(1);
     }
 
     fn turn_around(&mut self) -> Result<(), Error> {
@@ -88,6 +105,10 @@ impl Talk {
             self.take_orders()?;
             if self.leaving && self.under_way.is_empty() {
                 return Ok(());
+            }
+            if !self.screen.has_room(SCREEN_TIME) {
+                // What comes waits at the server.
+                continue;
             }
             if let Some(event) = self.client.next(Some(self.patience()))? {
                 self.on_event(event);
@@ -119,21 +140,23 @@ impl Talk {
             Order::Say { to, text, done } => match self.client.submit(&to, &text) {
                 Ok(ticket) => {
                     let since = Instant::now();
+                    self.screen.begin_message(&to, &text);
                     self.under_way.push_back(UnderWay { ticket, to, text, since, done });
-                    self.screen.set_under_way(self.under_way.len());
                 }
                 Err(Error::Refused(why)) => self.not_stored(&to, &text, &why.words),
                 Err(error) => return Err(error),
             },
             Order::Who { pattern, done } => {
-                if let Some(users) = self.list(&pattern)? {
+                if !self.is_connected() {
+                    self.screen.note("there is no server to ask; try again later");
+                } else if let Some(users) = self.list(&pattern)? {
                     self.show_users(&users);
                 }
                 let _ = done.send(());
             }
             Order::Complete { prefix, names } => {
                 // Nobody waits for names while there is no server.
-                let asked = self.server.is_some() && self.lost.is_none();
+                let asked = self.is_connected();
                 let users = if asked { self.list(&format!("{prefix}*"))? } else { None };
                 let users = users.unwrap_or_default().into_iter().map(|(name, _)| name);
                 let _ = names.send(users.collect());
@@ -154,6 +177,10 @@ impl Talk {
         Ok(())
     }
 
+    fn is_connected(&self) -> bool {
+        self.server.is_some() && self.lost.is_none()
+    }
+
     /// The users that fit; `None` when that was refused, which is said.
     fn list(&mut self, pattern: &str) -> Result<Option<Vec<(String, bool)>>, Error> {
         match self.client.list(pattern) {
@@ -167,13 +194,20 @@ impl Talk {
     }
 
     fn show_users(&self, users: &[(String, bool)]) {
-        let named = |online: bool| {
-            let names = users.iter().filter(|user| user.1 == online).map(|user| &user.0[..]);
+        for (state, is_online) in [("online", true), ("offline", false)] {
+            let names = users.iter().filter(|user| user.1 == is_online).map(|user| &user.0[..]);
             let names: Vec<&str> = names.collect();
-            if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
-        };
-        self.screen.note(&format!("online: {}", named(true)));
-        self.screen.note(&format!("offline: {}", named(false)));
+            let mut line = format!("{} {state}", names.len());
+            for (at, name) in names.into_iter().enumerate() {
+                line += if at == 0 { ": " } else { ", " };
+                if line.len() + name.len() > LIST_WIDTH {
+                    self.screen.note(line.trim_end());
+                    line = "    ".to_owned();
+                }
+                line += name;
+            }
+            self.screen.note(&line);
+        }
     }
 
     fn on_event(&mut self, event: Event) {
@@ -216,24 +250,22 @@ impl Talk {
 
     fn settle(&mut self, event: &Event) {
         let front = self.under_way.front().map(|under_way| under_way.ticket);
-        if front.is_none() || front != event.ticket() {
-            return;
-        }
+        assert_eq!(front, event.ticket(), "messages are answered in their order");
         let Some(UnderWay { to, text, since, done, .. }) = self.under_way.pop_front() else {
             return;
         };
-        self.screen.set_under_way(self.under_way.len());
+        self.screen.end_message();
         match event {
             Event::Stored { .. } => {
                 self.screen.learn(&to);
                 if self.watched && since.elapsed() > CONFIRM_TIME {
-                    self.screen.note(&format!("stored now: {text}"));
+                    self.screen.note(&format!("stored now: {}", brief(&text)));
                 }
             }
             Event::Refused { why, .. } => self.not_stored(&to, &text, &why.words),
             _ => {
                 self.all_stored = false;
-                self.screen.note(&format!("nobody knows whether {to} has got: {text}"));
+                self.screen.note(&format!("nobody knows whether {to} has got: {}", brief(&text)));
             }
         }
         let _ = done.send(());
@@ -241,11 +273,19 @@ impl Talk {
 
     fn not_stored(&mut self, to: &str, text: &str, why: &str) {
         self.all_stored = false;
-        self.screen.note(&format!("not sent to {to}, {why}: {text}"));
+        self.screen.note(&format!("not sent to {to}, {why}: {}", brief(text)));
     }
 
     /// Says what has changed, or lasts too long.
     fn look(&mut self) {
+        let late = |since: &Instant| since.elapsed() >= FIRST_TIME;
+        if self.server.is_some() {
+            self.awaits_first = None;
+        } else if self.awaits_first.as_ref().is_some_and(late) {
+            self.awaits_first = None;
+            let why = self.client.excuses();
+            self.screen.note(&format!("no server has let you in yet, trying on: {why}"));
+        }
         if let Some((server, since, said)) = &mut self.lost {
             if !*said && since.elapsed() >= NOTICE_TIME {
                 *said = true;
@@ -266,6 +306,18 @@ impl Talk {
             }
             None if changed && self.watched => self.screen.note(&self.screen.status()),
             None => {}
+        }
+    }
+}
+
+/// Ends the process when the thread that talks panics: nobody else would notice.
+struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            terminal::restore();
+            std::process::exit(101);
         }
     }
 }

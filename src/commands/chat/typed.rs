@@ -65,14 +65,17 @@ pub(super) fn read(line: &str) -> Typed<'_> {
 
 fn read_command(command: &str) -> Typed<'_> {
     let (name, argument) = command.split_once(' ').unwrap_or((command, ""));
-    match (name, argument.trim()) {
+    match (&name.to_ascii_lowercase()[..], argument.trim()) {
         ("to", name) => named(name).map_or_else(Typed::Wrong, Typed::To),
         ("who", "") => Typed::Who("*"),
         ("who", pattern) if !pattern.contains(' ') => Typed::Who(pattern),
         ("passwd", "") => Typed::Passwd,
         ("help", "") => Typed::Help,
-        ("quit", "") => Typed::Quit,
-        _ => Typed::Wrong(format!("no command /{command}; /help shows all, //… sends /…")),
+        ("quit" | "exit", "") => Typed::Quit,
+        _ => {
+            let words = "try /help; a text that begins with / is typed with two";
+            Typed::Wrong(format!("there is no command /{command}: {words}"))
+        }
     }
 }
 
@@ -101,6 +104,7 @@ mod tests {
             ("/passwd", Typed::Passwd),
             ("/help", Typed::Help),
             ("/quit", Typed::Quit),
+            ("/EXIT", Typed::Quit),
         ] {
             assert_eq!(read(line), expected, "{line}");
         }

@@ -1,0 +1,124 @@
+//! When a server's silence means something, and when it is asked how it is.
+
+use crate::moment::Moment;
+use std::time::Duration;
+
+/// How long a server may say nothing when an answer is awaited. Members that say nothing are given
+/// up after two seconds, by default, and answers come then.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// The same when passwords of others may have to be hashed first.
+const PASSWORD_TIME: Duration = Duration::from_secs(30);
+/// The first answer of a server: it has nothing to wait for.
+const GREETING_TIME: Duration = Duration::from_secs(2);
+/// When a server is asked how it is: soon after the login, for members may be dropped or come back
+/// then, and ever more seldom.
+const LOOK_TIME_MIN: Duration = Duration::from_millis(100);
+/// The longest time between two such questions; they also show that it is still there.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// Nothing.
+    Nothing,
+    /// The first answer of a server.
+    Greeting,
+    /// An answer.
+    Answer,
+    /// One before which passwords may have to be hashed.
+    Password,
+}
+
+/// Watches a connection.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// Since when an answer is awaited without a word.
+    silent: Option<Moment>,
+    look_at: Moment,
+    look_time: Duration,
+}
+
+impl Watch {
+    pub(super) fn new() -> Watch {
+        Watch { silent: None, look_at: Moment(0), look_time: LOOK_TIME_MIN }
+    }
+
+    /// A login was answered.
+    pub(super) fn on_login(&mut self, now: Moment) {
+        self.look_time = LOOK_TIME_MIN;
+        self.look_at = now + LOOK_TIME_MIN;
+    }
+
+    /// Something came from the server, or a connection was made.
+    pub(super) fn on_heard(&mut self) {
+        self.silent = None;
+    }
+
+    /// When it is late, or to be asked how it is.
+    pub(super) fn deadline(&mut self, now: Moment, awaited: Awaited) -> Moment {
+        let patience = match awaited {
+            Awaited::Nothing => {
+                self.silent = None;
+                return self.look_at;
+            }
+            Awaited::Greeting => GREETING_TIME,
+            Awaited::Answer => ANSWER_TIME,
+            Awaited::Password => PASSWORD_TIME,
+        };
+        *self.silent.get_or_insert(now) + patience
+    }
+
+    /// Whether the server has said nothing for too long.
+    pub(super) fn is_late(&mut self, now: Moment, awaited: Awaited) -> bool {
+        awaited != Awaited::Nothing && now >= self.deadline(now, awaited)
+    }
+
+    /// Whether it is to be asked how it is, now.
+    pub(super) fn looks(&mut self, now: Moment) -> bool {
+        if now < self.look_at {
+            return false;
+        }
+        self.look_time = (2 * self.look_time).min(LOOK_TIME_MAX);
+        self.look_at = now + self.look_time;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_server_that_answers_is_never_late() {
+        let mut watch = Watch::new();
+        let mut now = Moment(0);
+        watch.on_login(now);
+        let mut looks = 0;
+        while now < Moment(600_000_000) {
+            now = watch.deadline(now, Awaited::Nothing);
+            assert!(watch.looks(now), "it wakes for that only");
+            looks += 1;
+            // It is asked, and answers a second later.
+            let deadline = watch.deadline(now, Awaited::Answer);
+            assert_eq!(deadline, now + ANSWER_TIME);
+            now += Duration::from_secs(1);
+            assert!(!watch.is_late(now, Awaited::Answer));
+            watch.on_heard();
+        }
+        assert!((50..80).contains(&looks), "{looks} times in ten minutes");
+    }
+
+    #[test]
+    fn silence_counts_from_the_question() {
+        let mut watch = Watch::new();
+        watch.on_login(Moment(0));
+        let asked = Moment(20_000_000);
+        assert!(!watch.is_late(asked, Awaited::Answer));
+        let before = Moment(asked.0 + 4_999_999);
+        assert!(!watch.is_late(before, Awaited::Answer));
+        assert!(watch.is_late(asked + ANSWER_TIME, Awaited::Answer));
+        assert!(!watch.is_late(asked + ANSWER_TIME, Awaited::Password));
+        watch.on_heard();
+        assert!(!watch.is_late(asked + ANSWER_TIME, Awaited::Answer), "it counts anew");
+    }
+}
