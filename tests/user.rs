@@ -42,7 +42,7 @@ fn where_the_operator_makes_accounts_nobody_else_does() {
     assert_eq!(done(&group, &["list"], ""), "ann online\nbob offline\n");
     refused(&group, &["add", "ann"], "correct-horse", "there is an account ann (exists)");
     refused(&group, &["add", "carl"], "short", "a password has 8 to 128 bytes");
-    refused(&group, &["add", "carl"], "two words here", "is not one word");
+    refused(&group, &["add", "carl"], "two words here", "is one word, without spaces");
     refused(&group, &["passwd", "carl"], "correct-horse", "no account carl (no-such-user)");
 
     // Another primary does it as well.
