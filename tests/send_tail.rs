@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{DEADLINE, Group, postern, stderr};
+use common::{DEADLINE, Group, postern, stderr, with_signals};
 use postern::rng::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use std::hash::{BuildHasher, RandomState};
@@ -32,9 +32,10 @@ struct Running {
     lines: Receiver<String>,
 }
 
-fn start(mut command: Command) -> Running {
-    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().expect("postern runs");
+fn start(command: &Command) -> Running {
+    let mut command = with_signals(command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("postern runs");
     let (sender, lines) = channel();
     let out = child.stdout.take().expect("it is piped");
     thread::spawn(move || {
@@ -88,10 +89,10 @@ fn every_line_arrives_once_and_in_order_through_failovers() {
     group.client(primary, "bob");
     let mut tail = command(&group, "tail");
     tail.args(["bob", "--follow"]);
-    let tail = start(tail);
+    let tail = start(&tail);
     let mut send = command(&group, "send");
-    send.args(["ann", "bob", "--json"]).stdin(Stdio::piped());
-    let mut send = start(send);
+    send.args(["ann", "bob", "--json"]);
+    let mut send = start(&send);
     let mut input = send.child.stdin.take().expect("it is piped");
     let mut stored = 0;
     for round in 0..failovers {
@@ -142,8 +143,8 @@ fn a_line_that_is_refused_ends_it_and_is_named() {
     ];
     for (arguments, input, expected) in table {
         let mut send = command(&group, "send");
-        send.args(arguments).stdin(Stdio::piped());
-        let mut send = start(send);
+        send.args(arguments);
+        let mut send = start(&send);
         // It may end before it has read all.
         let _ = send.child.stdin.take().unwrap().write_all(input);
         let (status, said) = send.end();
@@ -159,8 +160,8 @@ fn the_last_line_needs_no_end_and_others_may_end_in_cr_lf() {
     let group = Group::alone();
     group.client(1, "ann");
     let mut send = command(&group, "send");
-    send.args(["ann", "ann"]).stdin(Stdio::piped());
-    let mut send = start(send);
+    send.args(["ann", "ann"]);
+    let mut send = start(&send);
     send.child.stdin.take().unwrap().write_all(b"one\r\n two  spaces \nlast").unwrap();
     assert!(send.end().0.success());
     let mut words = command(&group, "send");
@@ -179,8 +180,8 @@ fn the_last_line_needs_no_end_and_others_may_end_in_cr_lf() {
 fn nobody_to_send_to_is_said_in_time_and_memory_is_bounded() {
     let group = Group::new(3); // none of them runs
     let mut send = command(&group, "send");
-    send.args(["ann", "bob", "--wait", "1"]).stdin(Stdio::piped());
-    let mut send = start(send);
+    send.args(["ann", "bob", "--wait", "1"]);
+    let mut send = start(&send);
     let mut input = send.child.stdin.take().unwrap();
     let writer = thread::spawn(move || {
         let piece = "a line of some length that nobody reads\n".repeat(100);
@@ -204,8 +205,8 @@ fn ctrl_c_ends_with_130_and_nothing_is_sent_twice() {
     let group = Group::alone();
     group.client(1, "ann");
     let mut send = command(&group, "send");
-    send.args(["ann", "ann", "--json"]).stdin(Stdio::piped());
-    let mut send = start(send);
+    send.args(["ann", "ann", "--json"]);
+    let mut send = start(&send);
     let mut input = send.child.stdin.take().unwrap();
     input.write_all(b"one\ntwo\n").unwrap();
     assert_eq!(

@@ -307,6 +307,20 @@ impl Client {
     }
 }
 
+/// The same command with signals as a shell hands them over: whoever runs these tests may have some
+/// of them ignored.
+pub fn with_signals(command: &Command) -> Command {
+    let mut env = Command::new("env");
+    env.arg("--default-signal").arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => env.env(name, value),
+            None => env.env_remove(name),
+        };
+    }
+    env
+}
+
 /// Runs a command that must end by itself.
 pub fn run(mut command: Command) -> Output {
     command.stdin(Stdio::null()).output().expect("postern runs")
