@@ -188,9 +188,14 @@ fn a_paste_is_as_many_messages_as_lines() {
     ann.type_in("@ann first\r");
     ann.see(" ann: first");
     // A terminal marks what is pasted.
-    ann.type_in("\x1b[200~one\rtwo\rthree\x1b[201~\r");
+    ann.type_in("\x1b[200~one\r/quit\r@bob x\rthree\x1b[201~\r");
     ann.see(" ann: three");
-    assert_eq!(group.mailbox(1, "ann"), ["first", "one", "two", "three"]);
+    assert_eq!(group.mailbox(1, "ann"), ["first", "one", "/quit", "@bob x", "three"]);
+    // A long one comes back as quickly.
+    let lines: String = (0..1000).map(|n| format!("line {n}\r")).collect();
+    ann.type_in(&format!("\x1b[200~{lines}\x1b[201~\r"));
+    ann.wait("all of it", |screen| screen.contains(" ann: line 999"));
+    assert_eq!(group.mailbox(1, "ann").len(), 1005);
 }
 
 #[test]
@@ -225,8 +230,67 @@ fn what_is_given_up_is_told() {
     ann.see("2 under way");
     ann.type_in("\x03");
     assert_eq!(ann.end().code(), Some(130));
-    ann.see("-- not stored, as far as is known, to ann: one");
-    ann.see("-- not stored, as far as is known, to ann: two");
+    ann.see("not known to be stored:\n  ann: one\n  ann: two");
+    // Also while it waits to leave.
+    let mut ann = person_at(&mut group, "ann");
+    group.kill(1);
+    ann.see("-- lost ");
+    ann.type_in("@ann three\r");
+    ann.see("1 under way");
+    ann.type_in("/quit\r");
+    ann.see("waiting, Ctrl+C gives up");
+    ann.type_in("\x03");
+    assert_eq!(ann.end().code(), Some(130));
+    ann.see("not known to be stored:\n  ann: three");
+}
+
+/// Somebody at a prompt, of a server that is started first.
+fn person_at(group: &mut Group, user: &str) -> Terminal {
+    group.start(1);
+    group.wait_members(1);
+    person(&group.servers[0], user)
+}
+
+#[test]
+fn a_hidden_password_leaves_no_trace() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let mut command = with_password(&group.servers[0], "ann");
+    command.arg("-vv");
+    let mut ann = Terminal::run(&command);
+    ann.wait("a prompt", |screen| screen.ends_with('>'));
+    ann.type_in("/passwd\r");
+    ann.see_last("Old password:");
+    // Killed, searched for, and called back at the next prompt.
+    ann.type_in("geheim-1\x15\x12geheim");
+    ann.see("Old password: *");
+    ann.type_in("\x03");
+    ann.see("-- nothing was changed");
+    ann.wait("a prompt", |screen| screen.ends_with('>'));
+    ann.type_in("\x19@ann hi\r");
+    ann.see(" ann: hi");
+    let shown = String::from_utf8_lossy(&ann.shown).into_owned();
+    assert!(!shown.contains("geheim"), "{shown}");
+    assert_eq!(group.mailbox(1, "ann"), ["hi"]);
+}
+
+#[test]
+fn without_a_server_nothing_hangs() {
+    let mut group = Group::alone();
+    group.client(1, "ann");
+    let mut ann = person(&group.servers[0], "ann");
+    group.kill(1);
+    ann.see("-- lost ");
+    ann.type_in("/who\r");
+    ann.see("-- there is no server to ask");
+    ann.type_in("/passwd\rcorrect-horse\rother-horse\rother-horse\r");
+    ann.wait("two refusals", |screen| screen.matches("-- there is no server to ask").count() == 2);
+    ann.type_in("@ann important\r");
+    ann.see("1 under way ann>");
+    group.start(1);
+    ann.see(" ann: important");
+    ann.type_in("\x04");
+    assert_eq!(ann.end().code(), Some(0));
 }
 
 #[test]

@@ -136,10 +136,14 @@ fn a_line_that_is_refused_ends_it_and_is_named() {
     let table: [(&[&str], &[u8], &str); 6] = [
         (&["ann", "nobody", "hi"], b"", "line 1: there is no account nobody (no-such-user)"),
         (&["ann", "bob"], b"one\n\ntwo\n\x1b[2J\nthree\n", "line 4: control, line separator"),
-        (&["ann", "bob"], b"one\n\xff\n", "line 2: is not UTF-8 (bad-text); 1 of 2 lines"),
+        (&["ann", "bob"], b"one\n\xff\n", "line 2: is not UTF-8 (bad-text); 1 of 2 messages"),
         (&["ann", "bob"], &[b'x'; 100_000], "line 1: a text has at most 3840 bytes (too-long)"),
-        (&["ann", "no name"], b"one\n", "is one word, without spaces (bad-argument); 0 of 1 lines"),
-        (&["carl", "bob"], b"one\n", "wrong (wrong-password); 0 of 1 lines were stored"),
+        (
+            &["ann", "no name"],
+            b"one\n",
+            "is one word, without spaces (bad-argument); 0 of 1 messages",
+        ),
+        (&["carl", "bob"], b"one\n", "wrong (wrong-password); 0 of 1 messages were stored"),
     ];
     for (arguments, input, expected) in table {
         let mut send = command(&group, "send");
@@ -194,7 +198,7 @@ fn nobody_to_send_to_is_said_in_time_and_memory_is_bounded() {
     let (status, said) = send.end();
     assert_eq!(status.code(), Some(1));
     assert!(said.contains("no primary was found: ") && said.contains(&group.servers[2]), "{said}");
-    assert!(said.contains("0 of 256 lines were stored"), "none of them was sent: {said}");
+    assert!(said.contains("0 of 256 messages were stored"), "none of them was sent: {said}");
     assert!(!said.contains("nobody knows"), "{said}");
     let taken = writer.join().unwrap();
     assert!(taken < 1024 * 1024, "{taken} bytes were taken");
@@ -238,6 +242,23 @@ fn tail_shows_what_is_asked_for() {
     let output = tail.args(["ann", "--after", "6"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("the last message is number 5"), "{}", stderr(&output));
+    // Who reads slowly gets all of it, however short the search for a primary may be.
+    let text = "x".repeat(3000);
+    (0..600).for_each(|_| assert!(ann.ask(&format!("SEND ann {text}")).starts_with("OK")));
+    let mut tail = command(&group, "tail");
+    tail.args(["ann", "--wait", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = tail.spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let pause = Instant::now() + Duration::from_millis(1500);
+    let mut lines = 0;
+    for line in (&mut out).lines() {
+        line.unwrap();
+        lines += 1;
+        // The reader's own time, not that of a state to come.
+        thread::sleep(if lines == 1 { pause - Instant::now() } else { Duration::ZERO });
+    }
+    assert_eq!(lines, 605);
+    assert!(child.wait().unwrap().success());
     // Who has seen enough closes the pipe: that is no failure.
     let mut tail = command(&group, "tail");
     tail.args(["ann", "--follow"]).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -246,6 +267,6 @@ fn tail_shows_what_is_asked_for() {
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
     drop(out);
-    assert_eq!(ann.ask("SEND ann more"), "OK 6");
+    assert_eq!(ann.ask("SEND ann more"), "OK 606");
     assert!(child.wait().unwrap().success());
 }

@@ -103,8 +103,6 @@ pub(super) struct Conversation {
     seen: Option<u64>,
     /// The number of the last message that came.
     came: u64,
-    /// No message came yet in the answer to a login.
-    begins: bool,
     /// An index of the log that was reached, and when it was asked for last.
     index: u64,
     index_asked: Option<Moment>,
@@ -135,7 +133,6 @@ impl Conversation {
             question: None,
             seen,
             came: seen.unwrap_or(0),
-            begins: false,
             index: 0,
             index_asked: None,
             status: Status::new(),
@@ -194,6 +191,17 @@ impl Conversation {
         self.question = Some(Question { request, repeatable, data: Vec::new(), answer: None });
         self.send_question();
         Ok(())
+    }
+
+    /// Gives the question up; whether it was asked, and may be answered.
+    pub(super) fn give_up_question(&mut self) -> bool {
+        self.question = None;
+        self.asked.contains(&Asked::Question)
+    }
+
+    /// How far the mailbox was read.
+    pub(super) fn seen(&self) -> Option<u64> {
+        self.seen
     }
 
     /// The answer to the question, once.
@@ -278,7 +286,7 @@ impl Conversation {
             Some(Line::Data(data)) => self.on_data(data),
             Some(Line::Ok(words)) => self.on_ok(now, words),
             Some(Line::Err(why)) => self.on_err(why),
-            // Older messages are no longer kept; those that came were the next ones.
+            // Said behind an answer; nothing is closed.
             Some(Line::Note(note)) if note.starts_with("kept-from ") => Ok(()),
             // The server closes behind it.
             Some(Line::Note(why)) => Err(here(why)),
@@ -294,10 +302,7 @@ impl Conversation {
         if next.is_some_and(|next| number < next) {
             return Ok(());
         }
-        // An answer begins with the first message that is kept.
-        let begins = self.begins && number > came;
-        if next.is_none_or(|next| number == next || begins) {
-            self.begins = false;
+        if next.is_none_or(|next| number == next) {
             if self.events.len() < EVENTS_MAX {
                 self.seen = Some(number);
                 self.events.push_back(Event::Message(message));
@@ -321,6 +326,8 @@ impl Conversation {
             (Some(Asked::Question), Some(question)) if question.data.len() < DATA_MAX => {
                 question.data.push(data.to_owned());
             }
+            // The caller has given it up.
+            (Some(Asked::Question), None) => {}
             _ => return Err(here("it sent what nobody asked for")),
         }
         Ok(())
@@ -455,19 +462,28 @@ impl Conversation {
         };
         let Account { user, password, .. } = &self.account;
         let request = format!("LOGIN {user} {password} {after}\n");
-        self.begins = true;
         self.write(Asked::Login, request.as_bytes());
     }
 
     fn on_logged_in(&mut self, now: Moment, last: u64) {
+        // One server may be reached by several names; the group has one for it.
+        if let Some(name) = self.own_name() {
+            self.server = name;
+        }
         self.logged_in = true;
-        self.begins = false;
         (self.account.was_good, self.account.create) = (true, false);
         self.seen = self.seen.or(Some(last));
         self.came = self.came.max(last);
         self.events.push_back(Event::Connected { server: self.server.clone(), last });
         self.send_messages(now);
         self.send_question();
+    }
+
+    /// What the group calls the server that was asked.
+    fn own_name(&self) -> Option<String> {
+        let id = self.said.get("server")?.split('/').next()?.parse::<usize>().ok()?;
+        let name = self.said.get("servers")?.split(',').nth(id.checked_sub(1)?)?;
+        Some(name.to_owned())
     }
 
     /// Sends the messages that were not sent on this connection yet.

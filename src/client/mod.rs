@@ -124,6 +124,14 @@ impl fmt::Debug for Account {
     }
 }
 
+/// Whether any server would take this message.
+///
+/// # Errors
+/// Why none would.
+pub fn check_message(to: &str, text: &str) -> Result<(), Refusal> {
+    conversation::check(&[to], &format!("SEND {to} {text}"))
+}
+
 /// Wakes a client out of [`Client::next`], from any thread.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<mio::Waker>);
@@ -154,6 +162,7 @@ pub struct Client {
     /// A [`Waker`] was used since the last call of [`Client::next`] that told so.
     woken: bool,
     patience: Option<Duration>,
+    answer_patience: Option<Duration>,
     /// Since when a primary is looked for.
     searching: Option<Moment>,
     /// What servers said since the last login, the newest of each.
@@ -191,6 +200,7 @@ impl Client {
             dial: None,
             woken: false,
             patience: Some(Duration::from_secs(30)),
+            answer_patience: None,
             searching: None,
             excuses: Vec::new(),
         })
@@ -234,6 +244,12 @@ impl Client {
     /// Whether a message is taken at once. 256 may be under way.
     pub fn has_room(&self) -> bool {
         self.conversation.unanswered() < UNANSWERED_MAX
+    }
+
+    /// How long [`Client::list`] and [`Client::change_password`] may take; `None`, as at first: as
+    /// long as it takes.
+    pub fn set_answer_patience(&mut self, patience: Option<Duration>) {
+        self.answer_patience = patience;
     }
 
     /// How many messages were taken of which nothing is known yet.
@@ -301,9 +317,15 @@ impl Client {
         repeatable: bool,
     ) -> Result<Vec<String>, Error> {
         self.conversation.ask(command, words, repeatable).map_err(Error::Refused)?;
+        let until = self.answer_patience.map(|patience| self.now() + patience);
         loop {
             match self.conversation.take_answer() {
-                None => self.turn(None)?,
+                None if until.is_some_and(|until| until <= self.now()) => {
+                    let asked = self.conversation.give_up_question();
+                    let why = || Error::NoPrimary(self.excuses());
+                    return Err(if asked && !repeatable { Error::Unknown } else { why() });
+                }
+                None => self.turn(until)?,
                 Some(Answer::Ok(lines)) => return Ok(lines),
                 Some(Answer::Refused(why)) => return Err(Error::Refused(why)),
                 Some(Answer::Unknown) => return Err(Error::Unknown),
@@ -400,6 +422,7 @@ impl Client {
             self.lose("it does not answer", None);
             return Ok(false);
         }
+        let seen = self.conversation.seen();
         while let Some((wire, _)) = &mut self.wire {
             let said = match wire.line() {
                 Ok(None) => break,
@@ -414,6 +437,10 @@ impl Client {
                 }
                 Err(Stop::Here { why, named }) => self.lose(&why, named.as_deref()),
             }
+        }
+        if self.conversation.seen() > seen && self.searching.is_some() {
+            // A long mailbox comes before the login is answered.
+            self.searching = Some(now);
         }
         if self.conversation.is_logged_in() {
             self.look(now);
@@ -460,7 +487,12 @@ impl Client {
                 self.conversation.begin(now, &server);
                 self.wire = Some((wire, server));
             }
-            Err(error) => self.excuse(server, error.to_string()),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::AddrNotAvailable {
+                    self.servers.on_nameless(&server);
+                }
+                self.excuse(server, error.to_string());
+            }
         }
         Ok(())
     }

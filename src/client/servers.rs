@@ -14,6 +14,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 pub(super) struct Servers {
     /// `host:port` of each.
     known: Vec<String>,
+    /// Those that others know by names which are none here.
+    nameless: Vec<String>,
+    /// How many of them the caller gave.
+    given: usize,
     /// Who is asked next, when nobody was named.
     next: usize,
     /// Who was named as the primary.
@@ -26,7 +30,15 @@ pub(super) struct Servers {
 impl Servers {
     /// These, which are some.
     pub(super) fn new(known: Vec<String>) -> Servers {
-        Servers { known, next: 0, named: None, tried: 0, pause: PAUSE_MIN }
+        Servers {
+            given: known.len(),
+            known,
+            nameless: Vec::new(),
+            next: 0,
+            named: None,
+            tried: 0,
+            pause: PAUSE_MIN,
+        }
     }
 
     /// Who is to be asked, and how long to wait before that.
@@ -55,9 +67,22 @@ impl Servers {
     /// A server says that these are the group.
     pub(super) fn learn<'a>(&mut self, servers: impl Iterator<Item = &'a str>) {
         for server in servers {
-            if self.known.len() < LEARNED_MAX && !self.known.iter().any(|known| known == server) {
+            let known = self.known.iter().chain(&self.nameless).any(|known| known == server);
+            if !known && self.known.len() < LEARNED_MAX {
                 self.known.push(server.to_owned());
             }
+        }
+    }
+
+    /// The name has no address here: looking it up again would take its time each time.
+    pub(super) fn on_nameless(&mut self, server: &str) {
+        // Of those that the caller gave there is always one.
+        if let Some(at) = self.known.iter().rposition(|known| known == server)
+            && at >= self.given
+        {
+            self.known.remove(at);
+            self.nameless.push(server.to_owned());
+            self.next = 0;
         }
     }
 
@@ -99,6 +124,17 @@ mod tests {
         assert_eq!(servers.next().0, "c", "and it is one of them now");
         (0..100).for_each(|n| servers.on_named(&format!("x{n}")));
         assert!(servers.known.len() <= LEARNED_MAX);
+    }
+
+    #[test]
+    fn a_learned_name_without_an_address_is_forgotten() {
+        let mut servers = Servers::new(vec!["a".to_owned()]);
+        servers.learn(["a", "lab2", "lab3"].into_iter());
+        servers.on_nameless("lab2");
+        servers.on_nameless("a");
+        servers.learn(["lab2", "lab3"].into_iter());
+        let asked: Vec<String> = (0..4).map(|_| servers.next().0).collect();
+        assert_eq!(asked, ["a", "lab3", "a", "lab3"]);
     }
 
     #[test]

@@ -272,17 +272,6 @@ fn what_no_server_would_take_is_never_sent() {
 }
 
 #[test]
-fn what_is_no_longer_kept_is_no_gap() {
-    let mut world = World::new(Account::new("ann", "correct-horse").after(After::Number(3)));
-    world.begin(1);
-    world
-        .hear(&[&line(8), &line(9), "OK ann 9", "NOTE kept-from 8 older ones are gone"].join("\n"));
-    assert_eq!(world.events(), [message(8), message(9), connected(9)]);
-    let stop = world.stop(&line(11));
-    assert!(matches!(stop, Stop::Ever(Error::Gap { missing: 10, came: 11 })), "{stop:?}");
-}
-
-#[test]
 fn an_account_that_was_there_is_not_made_anew() {
     let mut world = World::new(Account::new("ann", "correct-horse").created());
     world.begin(1);
@@ -323,4 +312,16 @@ fn a_server_that_says_too_much_is_left() {
     let stop = (0..1000)
         .find_map(|n| world.client.on_line(world.now, &format!("STAT key{n} value")).err());
     assert!(matches!(stop, Some(Stop::Here { .. })), "{stop:?}");
+}
+
+#[test]
+fn a_server_has_the_name_that_the_group_gives_it() {
+    let mut world = World::new(Account::new("ann", "correct-horse"));
+    world.client.begin(world.now, "127.0.0.1:5002");
+    world.hear("STAT server 2/91c0ffee\nSTAT servers lab1:5001,lab2:5001,lab3:5001\nOK");
+    world.hear("OK ann 0");
+    world.client.on_lost("gone");
+    let server = "lab2:5001".to_owned();
+    let lost = Event::Lost { server: server.clone(), why: "gone".to_owned() };
+    assert_eq!(world.events(), [Event::Connected { server, last: 0 }, lost]);
 }

@@ -42,8 +42,9 @@ impl Wire {
         registry: &Registry,
         token: Token,
     ) -> io::Result<Wire> {
-        let mut last = io::Error::new(ErrorKind::AddrNotAvailable, "the name has no address");
-        for address in server.to_socket_addrs()? {
+        let nameless = |why: &str| io::Error::new(ErrorKind::AddrNotAvailable, why);
+        let mut last = nameless("the name has no address");
+        for address in server.to_socket_addrs().map_err(|why| nameless(&why.to_string()))? {
             match dial(address, patience) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;

@@ -45,18 +45,21 @@ struct Sending<'a> {
     line: u64,
     /// Those under way, in the order of their tickets.
     under_way: VecDeque<(Ticket, u64)>,
+    /// How many lines were messages, and how many of them are stored.
+    taken: u64,
     stored: u64,
     /// The first line that was not stored, and why.
     failed: Option<(u64, String)>,
 }
 
-/// Lines that were read, and those that were stored: told when a signal ends the command.
+/// Messages that were read, and those that were stored: told when a signal ends the command.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 static STORED: AtomicU64 = AtomicU64::new(0);
 
-fn last_words() -> String {
+fn last_words() -> Option<String> {
     let (taken, stored) = (TAKEN.load(Ordering::Relaxed), STORED.load(Ordering::Relaxed));
-    format!("interrupted: {stored} of {taken} lines are known to be stored")
+    let words = format!("interrupted: {stored} of {taken} messages are known to be stored");
+    (taken > 0).then_some(words)
 }
 
 /// What `--json` says of a line.
@@ -74,7 +77,7 @@ struct Outcome<'a> {
 impl Sending<'_> {
     fn send_one(&mut self, client: &mut Client, text: &str) -> Result<(), Error> {
         if text.is_empty() {
-            self.line = 1;
+            (self.line, self.taken) = (1, 1);
             self.fail(1, "bad-argument", "is empty");
             return Ok(());
         }
@@ -111,7 +114,8 @@ impl Sending<'_> {
         if line_bytes.is_empty() {
             return Ok(());
         }
-        TAKEN.store(self.line, Ordering::Relaxed);
+        self.taken += 1;
+        TAKEN.store(self.taken, Ordering::Relaxed);
         let line = self.line;
         let refused = match std::str::from_utf8(line_bytes).map(|text| client.submit(self.to, text))
         {
@@ -172,7 +176,7 @@ impl Sending<'_> {
     }
 
     fn report(self, ended: Result<(), Error>, in_doubt: usize) -> Result<ExitCode, String> {
-        let mut stored = format!("{} of {} lines were stored", self.stored, self.line);
+        let mut stored = format!("{} of {} messages were stored", self.stored, self.taken);
         if let Some((_, line)) = self.under_way.front().filter(|_| in_doubt > 0) {
             stored += &format!("; of line {line} and those behind it nobody knows");
         }

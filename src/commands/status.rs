@@ -28,12 +28,14 @@ pub fn run(options: &options::Status) -> Result<ExitCode, String> {
     let mut servers = person::servers(&options.group)?;
     let mut answers: Vec<Option<Answer>> =
         servers.iter().map(|server| ask_status(server, PATIENCE)).collect();
-    // Of one that answers the others are learned.
+    // Of one that answers the others are learned; each has one id, and may have several names.
     let known = answers.iter().flatten().find_map(|answer| answer.get("servers"));
     let known: Vec<String> =
         known.into_iter().flat_map(|all| all.split(',')).map(str::to_owned).collect();
-    for server in known {
-        if !servers.contains(&server) {
+    for (at, server) in known.into_iter().enumerate() {
+        let id = format!("{}/", at + 1);
+        let answered = |answer: &Answer| answer.get("server").is_some_and(|s| s.starts_with(&id));
+        if !servers.contains(&server) && !answers.iter().flatten().any(answered) {
             answers.push(ask_status(&server, PATIENCE));
             servers.push(server);
         }

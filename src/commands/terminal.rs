@@ -18,7 +18,7 @@ static FOUND: Mutex<Option<(File, Termios)>> = Mutex::new(None);
 /// A line editor has changed more of it than its modes.
 static EDITED: AtomicBool = AtomicBool::new(false);
 /// What to say when a signal ends the command.
-static LAST_WORDS: OnceLock<fn() -> String> = OnceLock::new();
+static LAST_WORDS: OnceLock<Box<dyn Fn() -> Option<String> + Send + Sync>> = OnceLock::new();
 
 /// Pastes are marked no more, and the cursor is seen.
 const UNEDITED: &[u8] = b"\x1b[?2004l\x1b[?25h";
@@ -40,8 +40,8 @@ pub fn end_on_signals() -> Result<(), String> {
         // None: all are ignored.
         let Some(signal) = signals.forever().next() else { return };
         restore();
-        if let Some(words) = LAST_WORDS.get() {
-            super::complain(&words());
+        if let Some(words) = LAST_WORDS.get().and_then(|words| words()) {
+            super::complain(&words);
         }
         std::process::exit(interrupted(signal));
     };
@@ -50,8 +50,8 @@ pub fn end_on_signals() -> Result<(), String> {
 }
 
 /// What is said when a signal ends the command.
-pub(super) fn set_last_words(words: fn() -> String) {
-    LAST_WORDS.get_or_init(|| words);
+pub(super) fn set_last_words(words: impl Fn() -> Option<String> + Send + Sync + 'static) {
+    LAST_WORDS.get_or_init(|| Box::new(words));
 }
 
 /// The signals that the parent wants ignored, a bit each from the lowest.

@@ -9,11 +9,14 @@ use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
-use rustyline::{ColorMode, CompletionType, Config, Context, Editor, Helper};
+use rustyline::{
+    Cmd, ColorMode, CompletionType, ConditionalEventHandler, Config, Context, Editor, Event,
+    EventContext, EventHandler, Helper, KeyCode, KeyEvent, Modifiers,
+};
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::io::{self, BufRead, IsTerminal, Read as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -73,7 +76,10 @@ impl Input {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let (screen, desk) = (Arc::clone(screen), desk.clone());
         let dim = if plain { ("", "") } else { DIM };
-        editor.set_helper(Some(Assistant { screen, desk, dim, hides: Cell::new(false) }));
+        let hides = Arc::new(AtomicBool::new(false));
+        let gate = EventHandler::Conditional(Box::new(Gate { hides: Arc::clone(&hides) }));
+        editor.bind_sequence(Event::Any, gate);
+        editor.set_helper(Some(Assistant { screen, desk, dim, hides }));
         Ok(Input::Edited { editor: Box::new(editor), screen: above })
     }
 
@@ -115,14 +121,15 @@ impl Input {
     pub(super) fn ask_hidden(&mut self, screen: &Screen, question: &str) -> Option<String> {
         let Input::Edited { editor, .. } = self else { return terminal::ask_hidden(question).ok() };
         if let Some(assistant) = editor.helper() {
-            assistant.hides.set(true);
+            assistant.hides.store(true, Ordering::Relaxed);
         }
         let line = editor.readline(question);
         screen.set_prompted(false);
         if let Some(assistant) = editor.helper() {
-            assistant.hides.set(false);
+            assistant.hides.store(false, Ordering::Relaxed);
         }
-        line.ok()
+        // A paste may end with its line.
+        line.ok().map(|line| line.trim_end_matches(['\r', '\n']).to_owned())
     }
 }
 
@@ -155,7 +162,36 @@ pub(super) struct Assistant {
     desk: Desk,
     dim: (&'static str, &'static str),
     /// A password is being typed.
-    hides: Cell<bool>,
+    hides: Arc<AtomicBool>,
+}
+
+impl Assistant {
+    fn hides(&self) -> bool {
+        self.hides.load(Ordering::Relaxed)
+    }
+}
+
+/// Lets only plain typing through while a password is typed: other keys would keep it for later,
+/// or show it.
+struct Gate {
+    hides: Arc<AtomicBool>,
+}
+
+impl ConditionalEventHandler for Gate {
+    fn handle(&self, event: &Event, _: u16, _: bool, _: &EventContext<'_>) -> Option<Cmd> {
+        let plain = match event.get(0) {
+            Some(KeyEvent(KeyCode::Char(_), modifiers)) => {
+                modifiers.difference(Modifiers::SHIFT).is_empty()
+                    || ['C', 'D', 'H', 'J', 'M'].map(KeyEvent::ctrl).contains(event.get(0)?)
+            }
+            Some(KeyEvent(
+                KeyCode::Backspace | KeyCode::Enter | KeyCode::BracketedPasteStart,
+                _,
+            )) => true,
+            _ => false,
+        };
+        (self.hides.load(Ordering::Relaxed) && !plain).then_some(Cmd::Noop)
+    }
 }
 
 impl Assistant {
@@ -184,7 +220,7 @@ impl Completer for Assistant {
         at: usize,
         _: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<Pair>)> {
-        if self.hides.get() {
+        if self.hides() {
             return Ok((at, Vec::new()));
         }
         let line = &line[..at];
@@ -204,7 +240,7 @@ impl Completer for Assistant {
 
 impl Highlighter for Assistant {
     fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
-        if self.hides.get() {
+        if self.hides() {
             Cow::Owned("*".repeat(line.chars().count()))
         } else {
             Cow::Borrowed(line)
@@ -212,13 +248,13 @@ impl Highlighter for Assistant {
     }
 
     fn highlight_char(&self, _: &str, _: usize, _: CmdKind) -> bool {
-        self.hides.get()
+        self.hides()
     }
 
     /// Each time the prompt is shown: with how things are by now, in the room that there was.
     fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
         self.screen.set_prompted(true);
-        if self.hides.get() {
+        if self.hides() {
             return Cow::Borrowed(prompt);
         }
         let (begin, end) = self.dim;

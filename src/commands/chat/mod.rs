@@ -10,13 +10,13 @@ mod talk;
 mod typed;
 
 use super::{person, terminal};
-use crate::client::{After, Waker};
+use crate::client::{After, Waker, check_message};
 use crate::options;
 use editor::{Input, Read};
 use screen::Screen;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 use talk::Talk;
@@ -26,6 +26,8 @@ use typed::Typed;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the next prompt waits for the answer to a message: usually it means "stored".
 const ANSWER_TIME: Duration = Duration::from_millis(300);
+/// How long somebody who wants room there waits at a time.
+const ROOM_TIME: Duration = Duration::from_millis(2);
 /// Lines that wait for the servers, after which the next one is not read.
 const ORDERS_MAX: usize = 64;
 
@@ -48,18 +50,12 @@ enum Order {
 struct Desk {
     orders: SyncSender<Order>,
     waker: Waker,
-    /// A person waits: nothing may take long.
-    edited: bool,
 }
 
 impl Desk {
-    /// Hands an order over; whether there was room. A pipe waits for it.
+    /// Hands an order over; whether there was room.
     fn give(&self, order: Order) -> bool {
-        let given = if self.edited {
-            self.orders.try_send(order).is_ok()
-        } else {
-            self.orders.send(order).is_ok()
-        };
+        let given = self.orders.try_send(order).is_ok();
         self.waker.wake();
         given
     }
@@ -70,6 +66,19 @@ impl Desk {
         let given = self.give(order(done));
         let _ = is_done.recv_timeout(ANSWER_TIME);
         given
+    }
+
+    /// Waits for room, as the lines of a pipe and of a paste do.
+    fn give_in_turn(&self, mut order: Order, screen: &Screen) {
+        loop {
+            match self.orders.try_send(order) {
+                Err(TrySendError::Full(back)) => order = back,
+                _ => return self.waker.wake(),
+            }
+            // What comes meanwhile must not wait for a prompt.
+            screen.flush();
+            thread::sleep(ROOM_TIME);
+        }
     }
 }
 
@@ -86,20 +95,22 @@ pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     let client = person::client(login, options.create, open, PATIENCE)?;
     let (orders, todo) = sync_channel(ORDERS_MAX);
     let edited = Input::is_terminal();
-    let desk = Desk { orders, waker: client.waker(), edited };
+    let desk = Desk { orders, waker: client.waker() };
     let screen = Arc::new(Screen::new(&login.user, &person::servers(&login.group)?));
     let input = Input::open(&screen, &desk)?;
+    let last = Arc::clone(&screen);
+    terminal::set_last_words(move || last.given_up());
     let talk = Talk::new(client, todo, Arc::clone(&screen), edited);
     let talk = thread::Builder::new().name("talk".to_owned()).spawn(move || talk.run());
     let talk = talk.map_err(|error| format!("no thread: {error}"))?;
     screen.await_login();
-    let mut chat = Chat { input, screen, desk, all_sent: true };
+    let mut chat = Chat { input, screen, desk, edited, all_sent: true };
     let interrupted = chat.run();
-    let Chat { input, screen, desk, all_sent } = chat;
+    let Chat { input, screen, desk, all_sent, .. } = chat;
     input.close(&screen);
     terminal::restore();
     if interrupted {
-        screen.give_up();
+        screen.given_up().iter().for_each(|words| super::complain(words));
         return Ok(terminal::INTERRUPTED.into());
     }
     let under_way = screen.under_way();
@@ -120,6 +131,8 @@ struct Chat {
     input: Input,
     screen: Arc<Screen>,
     desk: Desk,
+    /// A person types.
+    edited: bool,
     /// Every line was one that could be sent, or a command.
     all_sent: bool,
 }
@@ -129,9 +142,9 @@ impl Chat {
     fn run(&mut self) -> bool {
         loop {
             match self.input.read(&self.screen) {
-                // A paste may have several.
-                Read::Line(lines) => {
-                    if !lines.lines().all(|line| self.obey(line)) {
+                Read::Line(pasted) if pasted.contains(['\n', '\r']) => self.paste(&pasted),
+                Read::Line(line) => {
+                    if !self.obey(typed::read(&line)) {
                         return false;
                     }
                 }
@@ -142,15 +155,28 @@ impl Chat {
         }
     }
 
+    /// Sends each line of a paste, and waits a moment for the last one.
+    fn paste(&mut self, pasted: &str) {
+        let lines: Vec<&str> = pasted.split(['\n', '\r']).filter(|line| !line.is_empty()).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let Typed::Say { to, text } = typed::read_pasted(line, at == 0) else { continue };
+            if let Some(to) = &to {
+                self.screen.set_peer(to);
+            }
+            self.say(text, at + 1 == lines.len());
+            self.screen.flush();
+        }
+    }
+
     /// Does what a line asks for; whether the chat goes on.
-    fn obey(&mut self, line: &str) -> bool {
-        match typed::read(line) {
+    fn obey(&mut self, typed: Typed<'_>) -> bool {
+        match typed {
             Typed::Nothing => {}
             Typed::Say { to, text } => {
                 if let Some(to) = &to {
                     self.screen.set_peer(to);
                 }
-                self.say(text);
+                self.say(text, true);
             }
             Typed::To(name) => self.screen.set_peer(&name),
             Typed::Who(pattern) => {
@@ -164,11 +190,23 @@ impl Chat {
         true
     }
 
-    fn say(&mut self, text: &str) {
+    /// Sends a message, and waits a moment for what becomes of it if that is to be seen.
+    fn say(&mut self, text: &str, awaited: bool) {
         let Some(to) = self.screen.peer() else {
             return self.refuse("to whom? Begin with @name, or choose one: /to name");
         };
-        if !self.desk.await_done(|done| Order::Say { to, text: text.to_owned(), done }) {
+        if let Err(why) = check_message(&to, text) {
+            let text = screen::brief(text);
+            return self.refuse(&format!("not sent to {to}, {}: {text}", why.words));
+        }
+        self.screen.begin_message(&to, text);
+        let order = |done| Order::Say { to, text: text.to_owned(), done };
+        if !self.edited || !awaited {
+            let (done, _) = channel();
+            return self.desk.give_in_turn(order(done), &self.screen);
+        }
+        if !self.desk.await_done(order) {
+            self.screen.take_message_back();
             self.refuse(&format!("not sent, too much waits already: {}", screen::brief(text)));
         }
     }

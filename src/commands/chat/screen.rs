@@ -110,6 +110,13 @@ impl Screen {
         self.changed.notify_all();
     }
 
+    /// Prints what waits for a prompt, while none is there.
+    pub(super) fn flush(&self) {
+        let mut shown = self.lock();
+        shown.lines.drain(..).for_each(|line| write(&line));
+        self.changed.notify_all();
+    }
+
     /// Waits a moment for room, if there is none for more lines; whether there is.
     pub(super) fn has_room(&self, patience: Duration) -> bool {
         let full = |shown: &mut Shown| shown.lines.len() >= LINES_MAX;
@@ -168,20 +175,28 @@ impl Screen {
         self.lock().under_way.pop_front();
     }
 
+    /// The newest one was never taken.
+    pub(super) fn take_message_back(&self) {
+        self.lock().under_way.pop_back();
+    }
+
     /// How many are under way.
     pub(super) fn under_way(&self) -> usize {
         self.lock().under_way.len()
     }
 
-    /// Tells which messages are given up.
-    pub(super) fn give_up(&self) {
-        let under_way = self.lock().under_way.clone();
-        for text in under_way.iter().take(GIVEN_UP_MAX) {
-            self.reply(&format!("not stored, as far as is known, to {}", brief(text)));
+    /// Which messages are given up, if any. Asked when the process ends, whatever another thread is
+    /// doing.
+    pub(super) fn given_up(&self) -> Option<String> {
+        let shown = self.shown.try_lock().ok()?;
+        let texts = shown.under_way.iter().take(GIVEN_UP_MAX).map(|text| brief(text));
+        let mut texts: Vec<String> = texts.collect();
+        let more = shown.under_way.len() - texts.len();
+        if more > 0 {
+            texts.push(format!("and {more} more"));
         }
-        if let Some(more @ 1..) = under_way.len().checked_sub(GIVEN_UP_MAX) {
-            self.reply(&format!("nor {more} more"));
-        }
+        let texts = texts.join("\n  ");
+        (!texts.is_empty()).then(|| format!("not known to be stored:\n  {texts}"))
     }
 
     /// Waits for the first login: what was there is shown before the person types.

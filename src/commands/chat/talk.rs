@@ -15,6 +15,8 @@ const NOTICE_TIME: Duration = Duration::from_millis(500);
 const COPIES_TIME: Duration = Duration::from_millis(250);
 /// How often the number of copies is looked at.
 const LOOK_TIME: Duration = Duration::from_secs(1);
+/// How long a question may hold up everything else.
+const QUESTION_TIME: Duration = Duration::from_secs(3);
 /// How long one waits for the screen to take more lines, at a time.
 const SCREEN_TIME: Duration = Duration::from_millis(20);
 /// When somebody is told that no server has answered yet.
@@ -96,7 +98,7 @@ impl Talk {
         self.screen.end();
         terminal::restore();
         complain(&why);
-        self.screen.give_up();
+        self.screen.given_up().iter().for_each(|words| complain(words));
         std::process::exit(1);
     }
 
@@ -140,11 +142,13 @@ impl Talk {
             Order::Say { to, text, done } => match self.client.submit(&to, &text) {
                 Ok(ticket) => {
                     let since = Instant::now();
-                    self.screen.begin_message(&to, &text);
                     self.under_way.push_back(UnderWay { ticket, to, text, since, done });
                 }
-                Err(Error::Refused(why)) => self.not_stored(&to, &text, &why.words),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // It was checked before it came here.
+                    self.screen.end_message();
+                    return Err(error);
+                }
             },
             Order::Who { pattern, done } => {
                 if !self.is_connected() {
@@ -161,12 +165,19 @@ impl Talk {
                 let users = users.unwrap_or_default().into_iter().map(|(name, _)| name);
                 let _ = names.send(users.collect());
             }
+            Order::Passwd { done, .. } if !self.is_connected() => {
+                self.screen.note("there is no server to ask; try again later");
+                let _ = done.send(());
+            }
             Order::Passwd { old, new, done } => {
                 match self.client.change_password(&old, &new) {
                     Ok(()) => self.screen.note("the password is changed"),
                     Err(Error::Refused(why)) => self.screen.note(&why.words),
                     Err(Error::Unknown) => {
                         self.screen.note("the password may be changed, or not: try both");
+                    }
+                    Err(Error::NoPrimary(_)) => {
+                        self.screen.note("no server answers; nothing was changed");
                     }
                     Err(error) => return Err(error),
                 }
@@ -187,6 +198,10 @@ impl Talk {
             Ok(users) => Ok(Some(users)),
             Err(Error::Refused(why)) => {
                 self.screen.note(&why.words);
+                Ok(None)
+            }
+            Err(Error::NoPrimary(_)) => {
+                self.screen.note("no server answers; try again later");
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -236,8 +251,9 @@ impl Talk {
         self.away = false;
         self.copies = self.client.copies();
         self.screen.set_server(Some((&server, self.copies)));
-        // Once let in, it goes on for as long as it takes.
+        // Once let in, it goes on for as long as it takes; a question does not.
         self.client.set_patience(None);
+        self.client.set_answer_patience(Some(QUESTION_TIME));
         self.notice = self.lost.take().map(|(before, _, said)| {
             let note = match before == server {
                 true => format!("connected to {} again", name(&server)),

@@ -63,6 +63,16 @@ pub(super) fn read(line: &str) -> Typed<'_> {
     }
 }
 
+/// Reads one of the lines of a paste: nothing in it is a command, and only the first may say to
+/// whom it goes.
+pub(super) fn read_pasted(line: &str, is_first: bool) -> Typed<'_> {
+    match line {
+        line if line.trim().is_empty() => Typed::Nothing,
+        line if is_first && line.starts_with('@') && line.contains(' ') => read(line),
+        text => Typed::Say { to: None, text },
+    }
+}
+
 fn read_command(command: &str) -> Typed<'_> {
     let (name, argument) = command.split_once(' ').unwrap_or((command, ""));
     match (&name.to_ascii_lowercase()[..], argument.trim()) {
@@ -110,6 +120,21 @@ mod tests {
         }
         for line in ["/to", "/to .x", "@", "@ä hi", "/who a b", "/tmp/x", "/quit now"] {
             assert!(matches!(read(line), Typed::Wrong(_)), "{line}: {:?}", read(line));
+        }
+    }
+
+    #[test]
+    fn a_paste_is_text() {
+        let say = |to: Option<&str>, text| Typed::Say { to: to.map(str::to_owned), text };
+        for (line, is_first, expected) in [
+            ("@bob hi", true, say(Some("bob"), "hi")),
+            ("@bob hi", false, say(None, "@bob hi")),
+            ("@ann", true, say(None, "@ann")),
+            ("/quit", true, say(None, "/quit")),
+            ("/etc/passwd", false, say(None, "/etc/passwd")),
+            (" ", false, Typed::Nothing),
+        ] {
+            assert_eq!(read_pasted(line, is_first), expected, "{line}");
         }
     }
 
