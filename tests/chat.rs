@@ -214,7 +214,11 @@ fn passwords_that_are_typed_ahead_are_no_messages() {
     ann.see_last("Old password:");
     ann.type_in("\x03");
     ann.see("-- nothing was changed");
-    ann.type_in("@bob still here\r\x04");
+    // Between prompts Ctrl+D would be the terminal's own.
+    ann.wait("a prompt", |screen| screen.ends_with("bob>"));
+    ann.type_in("@bob still here\r");
+    ann.wait("the next one", |screen| screen.contains("still here\n") && screen.ends_with("bob>"));
+    ann.type_in("\x04");
     assert_eq!(ann.end().code(), Some(0));
     assert_eq!(group.mailbox(1, "bob"), ["hi", "still here"]);
 }
