@@ -93,6 +93,8 @@ pub(super) struct Conversation {
     connection: u64,
     server: String,
     logged_in: bool,
+    /// A message was answered on this connection.
+    answered: bool,
     asked: VecDeque<Asked>,
     unanswered: VecDeque<Sending>,
     /// How many of them were sent on this connection.
@@ -127,6 +129,7 @@ impl Conversation {
             connection: 0,
             server: String::new(),
             logged_in: false,
+            answered: false,
             asked: VecDeque::new(),
             unanswered: VecDeque::new(),
             sent: 0,
@@ -145,6 +148,7 @@ impl Conversation {
     /// Begins on a new connection to a server.
     pub(super) fn begin(&mut self, now: Moment, server: &str) {
         self.connection += 1;
+        self.answered = false;
         server.clone_into(&mut self.server);
         self.ask_status(now);
     }
@@ -243,6 +247,11 @@ impl Conversation {
             Some(_) if !self.logged_in => Awaited::Greeting,
             Some(_) => Awaited::Answer,
         }
+    }
+
+    /// Whether this connection was good for something.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered
     }
 
     pub(super) fn is_logged_in(&self) -> bool {
@@ -419,6 +428,7 @@ impl Conversation {
     /// Takes the message that was answered from those that are not.
     fn settle(&mut self) -> Option<Ticket> {
         self.sent = self.sent.checked_sub(1)?;
+        self.answered = true;
         self.unanswered.pop_front().map(|sending| sending.ticket)
     }
 

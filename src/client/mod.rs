@@ -454,9 +454,12 @@ impl Client {
             self.excuses.clear();
             self.watch.on_login(now);
         } else if self.watch.looks(now) {
-            // It has lasted: one that ends at once is not begun anew without a pause.
             self.servers.on_found();
             self.conversation.ask_status(now);
+        }
+        // Another connection that ends at once, and did nothing, is not begun without a pause.
+        if self.conversation.has_answered() {
+            self.servers.on_found();
         }
         if let Some(servers) = self.conversation.said().get("servers") {
             self.servers.learn(servers.split(','));
