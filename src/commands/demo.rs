@@ -272,8 +272,9 @@ impl Seen {
                 text += "  then type:  CREATE ann correct-horse\n";
                 text += "              LOGIN ann correct-horse\n";
                 text += "              SEND ann a note to myself\n";
-                let servers = group.servers.join(",");
-                text += &format!("  or chat:    postern chat --create --servers {servers} bob\n");
+                // It learns the others from one.
+                let server = &group.servers[at];
+                text += &format!("  or chat:    postern chat --create --servers {server} bob\n");
                 text += HELP;
                 self.greeted = true;
             }
