@@ -86,6 +86,8 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) struct Conversation {
     account: Account,
+    /// Its password was right.
+    was_good: bool,
     /// What all keys begin with: the sender's own, and never the same again.
     prefix: String,
     tickets: u64,
@@ -124,6 +126,7 @@ impl Conversation {
         };
         Conversation {
             account,
+            was_good: false,
             prefix,
             tickets: 0,
             connection: 0,
@@ -373,20 +376,20 @@ impl Conversation {
     fn on_err(&mut self, why: Refusal) -> Result<(), Stop> {
         let nonsense = || here("it gave a wrong answer");
         let code = Code::named(&why.code);
-        if let Some(Code::NotPrimary) = code {
-            let (named, words) = why.words.split_once(' ').unwrap_or((&why.words, ""));
-            let named = (named != "-").then(|| named.to_owned());
-            let named = named.filter(|named| !named.is_empty());
-            self.ask_again();
-            return Err(Stop::Here { why: words.to_owned(), named });
-        }
-        if let Some(Code::NotReady) = code {
-            self.ask_again();
-            return Err(Stop::Here { why: why.words, named: None });
-        }
-        // Of a message: it is sent again with its key.
-        if let Some(Code::UnknownOutcome) = code {
-            return Err(Stop::Here { why: why.words, named: None });
+        match code {
+            Some(Code::NotPrimary) => {
+                self.ask_again();
+                let (named, words) = why.words.split_once(' ').unwrap_or((&why.words, ""));
+                let named = (!["-", ""].contains(&named)).then(|| named.to_owned());
+                return Err(Stop::Here { why: words.to_owned(), named });
+            }
+            Some(Code::NotReady) => {
+                self.ask_again();
+                return Err(here(&why.words));
+            }
+            // Of a message: it is sent again with its key.
+            Some(Code::UnknownOutcome) => return Err(here(&why.words)),
+            _ => {}
         }
         // A connection that is not let in is told so unasked.
         let was_asked = self.asked.pop_front();
@@ -400,7 +403,7 @@ impl Conversation {
                 Ok(())
             }
             // Somebody guesses at this account from here: that passes.
-            (Some(Asked::Login), Some(Code::TooManyAttempts)) if self.account.was_good => {
+            (Some(Asked::Login), Some(Code::TooManyAttempts)) if self.was_good => {
                 Err(here(&why.words))
             }
             (Some(Asked::Login | Asked::Create), _) => Err(Stop::Ever(Error::NotLetIn(why))),
@@ -481,7 +484,7 @@ impl Conversation {
             self.server = name;
         }
         self.logged_in = true;
-        (self.account.was_good, self.account.create) = (true, false);
+        (self.was_good, self.account.create) = (true, false);
         self.seen = self.seen.or(Some(last));
         self.came = self.came.max(last);
         self.events.push_back(Event::Connected { server: self.server.clone(), last });
@@ -499,7 +502,7 @@ impl Conversation {
     /// Sends the messages that were not sent on this connection yet.
     fn send_messages(&mut self, now: Moment) {
         // Behind a login that may fail they would be refused.
-        let good = self.account.was_good && self.asked.contains(&Asked::Login);
+        let good = self.was_good && self.asked.contains(&Asked::Login);
         if !(self.logged_in || good) || self.sent == self.unanswered.len() {
             return;
         }

@@ -95,14 +95,13 @@ pub struct Account {
     password: String,
     after: After,
     create: bool,
-    was_good: bool,
 }
 
 impl Account {
     /// An account whose messages are read from now on.
     pub fn new(user: &str, password: &str) -> Account {
         let (user, password) = (user.to_owned(), password.to_owned());
-        Account { user, password, after: After::End, create: false, was_good: false }
+        Account { user, password, after: After::End, create: false }
     }
 
     /// Reads from elsewhere.
@@ -453,14 +452,20 @@ impl Client {
         if self.searching.take().is_some() {
             self.excuses.clear();
             self.watch.on_login(now);
+            self.learn();
         } else if self.watch.looks(now) {
             self.servers.on_found();
+            self.learn();
             self.conversation.ask_status(now);
         }
         // Another connection that ends at once, and did nothing, is not begun without a pause.
         if self.conversation.has_answered() {
             self.servers.on_found();
         }
+    }
+
+    /// Takes in the servers that the primary last named.
+    fn learn(&mut self) {
         if let Some(servers) = self.conversation.said().get("servers") {
             self.servers.learn(servers.split(','));
         }

@@ -1,8 +1,9 @@
 //! Asking a server for its `STATUS`, as a text client does.
 
+use crate::client::dial;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 /// What a server says of itself, by key.
@@ -16,7 +17,7 @@ pub fn is(answer: &Answer, key: &str, value: &str) -> bool {
 /// Asks one server; `None` when it can't be reached in `patience` or answers nonsense.
 pub fn ask_status(server: &str, patience: Duration) -> Option<Answer> {
     let address = server.to_socket_addrs().ok()?.next()?;
-    let stream = TcpStream::connect_timeout(&address, patience).ok()?;
+    let stream = dial(address, patience).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
     stream.set_write_timeout(Some(patience)).ok()?;
     (&stream).write_all(b"STATUS\nQUIT\n").ok()?;

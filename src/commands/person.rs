@@ -48,11 +48,10 @@ pub(super) fn client(
     patience: Duration,
 ) -> Result<Client, String> {
     let servers = servers(&login.group)?;
-    let file = login.password_file.as_deref();
-    let password = match given_password(file)? {
+    let password = match given_password(login.password_file.as_deref())? {
         Some(password) => password,
-        None if may_be_new => new_password(&login.user, file)?,
-        None => ask(&format!("Password of {}: ", login.user))?,
+        None if may_be_new => ask_twice(&login.user)?,
+        None => ask_for(&login.user)?,
     };
     let account = open(Account::new(&login.user, &password));
     let mut client = Client::new(servers, account).map_err(said)?;
@@ -73,11 +72,16 @@ pub(super) fn said(error: Error) -> String {
 /// # Errors
 /// One line that says what is missing.
 pub(super) fn new_password(user: &str, file: Option<&Path>) -> Result<String, String> {
-    if let Some(password) = given_password(file)? {
-        return Ok(password);
-    }
-    let first = ask(&format!("Password of {user}: "))?;
+    given_password(file)?.map_or_else(|| ask_twice(user), Ok)
+}
+
+fn ask_twice(user: &str) -> Result<String, String> {
+    let first = ask_for(user)?;
     if ask("Once more: ")? == first { Ok(first) } else { Err("the passwords differ".to_owned()) }
+}
+
+fn ask_for(user: &str) -> Result<String, String> {
+    ask(&format!("Password of {user}: "))
 }
 
 /// The password that a file or the environment holds.

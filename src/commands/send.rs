@@ -8,10 +8,11 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread;
 use std::time::Duration;
+use std::{fmt, thread};
 
 /// What is read from standard input at a time, in bytes.
 const READ_BYTES: usize = 64 * 1024;
@@ -25,8 +26,12 @@ const PIECES_MAX: usize = 2;
 pub fn run(options: &options::Send) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
     let mut client = person::client(&options.login, false, |account| account, patience)?;
-    terminal::set_last_words(last_words);
     let mut sending = Sending { to: &options.to, json: options.json, ..Sending::default() };
+    let counts = Arc::clone(&sending.counts);
+    terminal::set_last_words(move || {
+        let began = counts.taken.load(Ordering::Relaxed) > 0;
+        began.then(|| format!("interrupted: {counts} are known to be stored"))
+    });
     let ended = if options.text.is_empty() {
         let pieces = read_pieces(io::stdin(), client.waker())?;
         sending.send_all(&mut client, &pieces)
@@ -45,21 +50,24 @@ struct Sending<'a> {
     line: u64,
     /// Those under way, in the order of their tickets.
     under_way: VecDeque<(Ticket, u64)>,
-    /// How many lines were messages, and how many of them are stored.
-    taken: u64,
-    stored: u64,
+    counts: Arc<Counts>,
     /// The first line that was not stored, and why.
     failed: Option<(u64, String)>,
 }
 
-/// Messages that were read, and those that were stored: told when a signal ends the command.
-static TAKEN: AtomicU64 = AtomicU64::new(0);
-static STORED: AtomicU64 = AtomicU64::new(0);
+/// How many lines were messages, and how many of them are stored: told also when a signal ends the
+/// command.
+#[derive(Default)]
+struct Counts {
+    taken: AtomicU64,
+    stored: AtomicU64,
+}
 
-fn last_words() -> Option<String> {
-    let (taken, stored) = (TAKEN.load(Ordering::Relaxed), STORED.load(Ordering::Relaxed));
-    let words = format!("interrupted: {stored} of {taken} messages are known to be stored");
-    (taken > 0).then_some(words)
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [taken, stored] = [&self.taken, &self.stored].map(|n| n.load(Ordering::Relaxed));
+        write!(f, "{stored} of {taken} messages")
+    }
 }
 
 /// What `--json` says of a line.
@@ -77,7 +85,8 @@ struct Outcome<'a> {
 impl Sending<'_> {
     fn send_one(&mut self, client: &mut Client, text: &str) -> Result<(), Error> {
         if text.is_empty() {
-            (self.line, self.taken) = (1, 1);
+            self.line = 1;
+            self.counts.taken.store(1, Ordering::Relaxed);
             self.fail(1, "bad-argument", "is empty");
             return Ok(());
         }
@@ -114,8 +123,7 @@ impl Sending<'_> {
         if line_bytes.is_empty() {
             return Ok(());
         }
-        self.taken += 1;
-        TAKEN.store(self.taken, Ordering::Relaxed);
+        self.counts.taken.fetch_add(1, Ordering::Relaxed);
         let line = self.line;
         let refused = match std::str::from_utf8(line_bytes).map(|text| client.submit(self.to, text))
         {
@@ -150,8 +158,7 @@ impl Sending<'_> {
         self.under_way.pop_front();
         match event {
             Event::Stored { number, .. } => {
-                self.stored += 1;
-                STORED.store(self.stored, Ordering::Relaxed);
+                self.counts.stored.fetch_add(1, Ordering::Relaxed);
                 self.print(&Outcome { line, n: Some(number), error: None, words: None });
             }
             Event::Refused { why: Refusal { code, words }, .. } => self.fail(line, &code, &words),
@@ -176,7 +183,7 @@ impl Sending<'_> {
     }
 
     fn report(self, ended: Result<(), Error>, in_doubt: usize) -> Result<ExitCode, String> {
-        let mut stored = format!("{} of {} messages were stored", self.stored, self.taken);
+        let mut stored = format!("{} were stored", self.counts);
         if let Some((_, line)) = self.under_way.front().filter(|_| in_doubt > 0) {
             stored += &format!("; of line {line} and those behind it nobody knows");
         }
@@ -244,9 +251,7 @@ fn cut(rest: &mut Vec<u8>, came: &[u8]) -> Vec<Vec<u8>> {
     for piece in pieces {
         let mut line = std::mem::take(rest);
         line.extend_from_slice(piece);
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
+        line.pop_if(|byte| *byte == b'\r');
         lines.push(line);
     }
     rest.extend_from_slice(last);

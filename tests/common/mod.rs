@@ -307,18 +307,24 @@ impl Client {
     }
 }
 
+/// The command, run by another one that hands it on; what it sets for itself counts.
+pub fn run_by(mut outer: Command, command: &Command) -> Command {
+    outer.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
 /// The same command with signals as a shell hands them over: whoever runs these tests may have some
 /// of them ignored.
 pub fn with_signals(command: &Command) -> Command {
     let mut env = Command::new("env");
-    env.arg("--default-signal").arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => env.env(name, value),
-            None => env.env_remove(name),
-        };
-    }
-    env
+    env.arg("--default-signal");
+    run_by(env, command)
 }
 
 /// Runs a command that must end by itself.

@@ -2,7 +2,7 @@
 //! sees.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
-use crate::common::{DEADLINE, with_signals};
+use crate::common::{DEADLINE, run_by, with_signals};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
@@ -45,15 +45,8 @@ impl Terminal {
         let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size).expect("it takes a size");
         let mut session = Command::new("setsid");
-        let command = &with_signals(command);
-        session.arg("--ctty").arg(command.get_program()).args(command.get_args());
-        session.env("TERM", "xterm").env("TZ", "UTC0").env_remove("NO_COLOR");
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => session.env(name, value),
-                None => session.env_remove(name),
-            };
-        }
+        session.arg("--ctty").env("TERM", "xterm").env("TZ", "UTC0").env_remove("NO_COLOR");
+        let mut session = run_by(session, &with_signals(command));
         let end = || slave.try_clone().expect("it can be shared");
         session.stdin(end()).stdout(end()).stderr(end());
         let child = session.spawn().expect("util-linux is installed");

@@ -160,10 +160,7 @@ impl Chat {
         let lines: Vec<&str> = pasted.split(['\n', '\r']).filter(|line| !line.is_empty()).collect();
         for (at, line) in lines.iter().enumerate() {
             let Typed::Say { to, text } = typed::read_pasted(line, at == 0) else { continue };
-            if let Some(to) = &to {
-                self.screen.set_peer(to);
-            }
-            self.say(text, at + 1 == lines.len());
+            self.say(to.as_deref(), text, at + 1 == lines.len());
             self.screen.flush();
         }
     }
@@ -172,12 +169,7 @@ impl Chat {
     fn obey(&mut self, typed: Typed<'_>) -> bool {
         match typed {
             Typed::Nothing => {}
-            Typed::Say { to, text } => {
-                if let Some(to) = &to {
-                    self.screen.set_peer(to);
-                }
-                self.say(text, true);
-            }
+            Typed::Say { to, text } => self.say(to.as_deref(), text, true),
             Typed::To(name) => self.screen.set_peer(&name),
             Typed::Who(pattern) => {
                 self.desk.await_done(|done| Order::Who { pattern: pattern.to_owned(), done });
@@ -190,8 +182,12 @@ impl Chat {
         true
     }
 
-    /// Sends a message, and waits a moment for what becomes of it if that is to be seen.
-    fn say(&mut self, text: &str, awaited: bool) {
+    /// Sends a message, to somebody else than before if it says so, and waits a moment for what
+    /// becomes of it if that is to be seen.
+    fn say(&mut self, to: Option<&str>, text: &str, awaited: bool) {
+        if let Some(to) = to {
+            self.screen.set_peer(to);
+        }
         let Some(to) = self.screen.peer() else {
             return self.refuse("to whom? Begin with @name, or choose one: /to name");
         };

@@ -106,13 +106,15 @@ impl Screen {
     pub(super) fn end(&self) {
         let mut shown = self.lock();
         (shown.ended, shown.above) = (true, false);
-        shown.lines.drain(..).for_each(|line| write(&line));
-        self.changed.notify_all();
+        self.print_waiting(&mut shown);
     }
 
     /// Prints what waits for a prompt, while none is there.
     pub(super) fn flush(&self) {
-        let mut shown = self.lock();
+        self.print_waiting(&mut self.lock());
+    }
+
+    fn print_waiting(&self, shown: &mut Shown) {
         shown.lines.drain(..).for_each(|line| write(&line));
         self.changed.notify_all();
     }
