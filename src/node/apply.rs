@@ -8,27 +8,24 @@ use crate::mailbox::{Change, Outcome};
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
 use crate::protocol::{self, Code, Note};
-use crate::record::{self, Kind, Record};
+use crate::record::{Kind, Record};
+use std::io;
 
 impl Node {
     pub(super) fn apply_answered(&mut self, world: &Context<'_>) -> Result<(), Fatal> {
         let answered = self.replica.answered();
         let until = answered.min(Index(self.applied.0 + APPLIED_PER_TURN as u64));
-        let mut records = std::mem::take(&mut self.scratch);
         while self.applied < until {
             let from = self.applied.next();
             let through = world.log.fit(from, until, ENTRIES_BYTES_MAX);
-            records.clear();
-            let read = world.log.copy(from, through, &mut records);
-            read.map_err(|error| Fatal(format!("the log can't be read: {error}")))?;
-            for record in record::each(&records) {
-                let record = record.map_err(|why| Fatal(format!("entry {from}: {why}")))?;
-                self.apply(world.now, &record)?;
-            }
+            let mut done = Ok(());
+            let read = world.log.visit(from, through, &mut |record| {
+                if done.is_ok() {
+                    done = self.apply(world.now, record);
+                }
+            });
+            read.map_err(unreadable).and(done)?;
         }
-        records.clear();
-        records.shrink_to(4096);
-        self.scratch = records;
         Ok(())
     }
 
@@ -133,6 +130,10 @@ impl Node {
             self.close_with(id, note);
         }
     }
+}
+
+pub(super) fn unreadable(error: io::Error) -> Fatal {
+    Fatal(format!("the log can't be read: {error}"))
 }
 
 pub(super) fn write_outcome(out: &mut Vec<u8>, change: &Change<'_>, outcome: Outcome) {

@@ -1,13 +1,43 @@
 //! Messages and names move from the state to those who read, as far as their buffers have room.
 //! Whether a session replays a year or follows live, it is a position in its mailbox that moves.
 
+use super::apply::unreadable;
 use super::session::{Login, Step};
 use super::{Context, Fatal, Node};
 use crate::limits::{LISTED_PER_TURN, OUTPUT_BYTES_MAX};
 use crate::mailbox::{Account, Change};
 use crate::names::{Index, SessionId, UserName};
 use crate::protocol;
-use crate::record::Record;
+
+/// The lines that were written last. Whoever stands at the same place of the same mailbox gets a
+/// copy of them: a message for a hundred sessions is read and written once.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// The entry that created the account.
+    account: Index,
+    first: u64,
+    next: u64,
+    bytes: Vec<u8>,
+}
+
+impl Lines {
+    /// Copies the lines behind `out` if they are those of `account` from `next` on, go no further
+    /// than `last` and have room; the number of the next message then.
+    fn copy(&self, account: Index, next: u64, last: u64, out: &mut Vec<u8>) -> Option<u64> {
+        let fits = self.account == account && self.first == next && self.next <= last + 1;
+        let room = out.len() + self.bytes.len() <= OUTPUT_BYTES_MAX;
+        (fits && room && self.next > next).then(|| {
+            out.extend_from_slice(&self.bytes);
+            self.next
+        })
+    }
+
+    fn keep(&mut self, account: Index, first: u64, next: u64, bytes: &[u8]) {
+        (self.account, self.first, self.next) = (account, first, next);
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+    }
+}
 
 impl Node {
     /// Puts a session on the list of those with something to move.
@@ -90,13 +120,20 @@ impl Node {
     ) -> Result<u64, Fatal> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(next) };
         let Some(account) = self.mailboxes.account(reader.user) else { return Ok(next) };
-        let before = session.out.len();
+        let (first, before) = (next, session.out.len());
+        if let Some(after) = self.lines.copy(account.created, next, last, &mut session.out) {
+            next = after;
+        }
+        let copied = next > first;
         while next <= last && session.out.len() < OUTPUT_BYTES_MAX {
             let Some(at) = account.message(next) else { break };
-            write_message(world, at, next, &mut self.scratch, &mut session.out)?;
+            write_message(world, at, next, &mut session.out)?;
             next += 1;
         }
         if session.out.len() > before {
+            if !copied && self.online.get(&reader.user).is_some_and(|online| online.len() > 1) {
+                self.lines.keep(account.created, first, next, &session.out[before..]);
+            }
             self.touch(id);
         }
         Ok(next)
@@ -137,22 +174,17 @@ pub(super) fn write_name(out: &mut Vec<u8>, name: UserName, online: bool) {
     out.extend_from_slice(if online { b" online\n" } else { b" offline\n" });
 }
 
-fn write_message(
-    world: &Context<'_>,
-    at: Index,
-    n: u64,
-    scratch: &mut Vec<u8>,
-    out: &mut Vec<u8>,
-) -> Result<(), Fatal> {
-    scratch.clear();
-    let read = world.log.copy(at, at, scratch);
-    read.map_err(|error| Fatal(format!("the log can't be read: {error}")))?;
-    let record = Record::trust(scratch);
-    match Change::decode(record.kind, record.body) {
-        Some(Change::Message { from, text, .. }) => {
+fn write_message(world: &Context<'_>, at: Index, n: u64, out: &mut Vec<u8>) -> Result<(), Fatal> {
+    let mut written = false;
+    let read = world.log.visit(at, at, &mut |record| {
+        if let Some(Change::Message { from, text, .. }) = Change::decode(record.kind, record.body) {
             protocol::message(out, n, record.time, from.as_str(), text);
-            Ok(())
+            written = true;
         }
-        _ => Err(Fatal(format!("entry {at} was a message and is none"))),
+    });
+    read.map_err(unreadable)?;
+    match written {
+        true => Ok(()),
+        false => Err(Fatal(format!("entry {at} was a message and is none"))),
     }
 }

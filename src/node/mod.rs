@@ -25,6 +25,7 @@ use crate::names::{Index, LinkId, Origin, Secret, ServerId, SessionId, Term, Use
 use crate::protocol::{self, Code, Note};
 use crate::replica::{Event, LogReader, Out, Packet, Replica, Standpoint};
 use attempts::Attempts;
+use deliver::Lines;
 use hashes::Hashes;
 use remembered::Remembered;
 #[cfg(test)]
@@ -197,7 +198,7 @@ pub struct Node {
     handing_over: bool,
     commits: Meter,
     flushes: Meter,
-    scratch: Vec<u8>,
+    lines: Lines,
 }
 
 impl Node {
@@ -228,7 +229,7 @@ impl Node {
             handing_over: false,
             commits: Meter::default(),
             flushes: Meter::default(),
-            scratch: Vec::new(),
+            lines: Lines::default(),
         }
     }
 

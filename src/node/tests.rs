@@ -15,8 +15,13 @@ impl LogReader for FakeLog {
     fn fit(&self, _: Index, through: Index, _: usize) -> Index {
         through
     }
-    fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()> {
-        (from.0..=through.0).for_each(|at| out.extend_from_slice(&self.0[at as usize - 1]));
+    fn visit(
+        &self,
+        from: Index,
+        through: Index,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> io::Result<()> {
+        (from.0..=through.0).for_each(|at| visit(&Record::trust(&self.0[at as usize - 1])));
         Ok(())
     }
 }

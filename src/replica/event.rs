@@ -2,6 +2,7 @@
 
 use super::packet::{Append, Packet, Refusal};
 use crate::names::{DiskId, Incarnation, Index, LinkId, ServerId, Vote};
+use crate::record::Record;
 use std::io;
 use std::ops::Range;
 
@@ -146,9 +147,15 @@ pub trait LogReader {
     /// The last entry up to `through` that can be read together with `from` in `bytes_max`
     /// bytes; at least `from`.
     fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index;
-    /// Copies the records `from` to `through` behind `out`.
+    /// Hands the records `from` to `through` to `visit`, one by one, without copying what is in
+    /// memory.
     ///
     /// # Errors
     /// When the log can't be read; the server must stop then.
-    fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()>;
+    fn visit(
+        &self,
+        from: Index,
+        through: Index,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> io::Result<()>;
 }

@@ -81,7 +81,7 @@ impl Server {
         let entry = self.connections.vacant_entry();
         let key = entry.key();
         let token = Token(key + TOKENS_RESERVED);
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         if let Err(error) = self.poll.registry().register(&mut socket, token, interest) {
             log::warn!("can't watch a connection: {error}");
             return None;

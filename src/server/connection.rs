@@ -42,6 +42,9 @@ pub(super) struct Connection {
     pub(super) tunnel: Option<Box<Tunnel>>,
     /// The socket may have more to read; edge-triggered readiness says so only once.
     pub(super) readable: bool,
+    /// A read that takes less than it might does not say that the socket is empty: the end of the
+    /// stream follows, or it stopped at urgent data.
+    pub(super) drain: bool,
     /// It is on the list of connections to look at in this turn.
     pub(super) listed: bool,
     /// The other side will send no more.
@@ -96,6 +99,7 @@ impl Connection {
             output: Vec::new(),
             tunnel: None,
             readable: true,
+            drain: false,
             listed: false,
             input_closed: false,
             blocked: false,
@@ -119,6 +123,8 @@ impl Connection {
                     return Reading::Closed;
                 }
                 Ok(count) => {
+                    // What comes after a short read is a new edge (epoll(7)).
+                    self.readable = count == buffer.len() || self.drain;
                     self.input.extend_from_slice(&buffer[..count]);
                     return Reading::More;
                 }

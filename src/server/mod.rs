@@ -18,6 +18,7 @@ use crate::moment::{Moment, WallTime};
 use crate::names::{GroupId, Index, Secret, ServerId, SessionId, Vote};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Output};
 use crate::protocol::Note;
+use crate::record::Record;
 use crate::replica::{Aside, Closing, Effect, Event, LogReader, Mark};
 use crate::store::Store;
 use crate::store::disk::RealDisk;
@@ -151,8 +152,13 @@ impl LogReader for Store<RealDisk> {
     fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
         Store::fit(self, from, through, bytes_max)
     }
-    fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()> {
-        Store::copy(self, from, through, out)
+    fn visit(
+        &self,
+        from: Index,
+        through: Index,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> io::Result<()> {
+        Store::visit(self, from, through, visit)
     }
 }
 
@@ -287,6 +293,7 @@ impl Server {
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             connection.readable = true;
+            connection.drain |= event.is_read_closed() || event.is_error() || event.is_priority();
             self.list(key);
         }
         if event.is_writable() {

@@ -316,16 +316,17 @@ impl<F> Log<F> {
         Index(low)
     }
 
-    /// Copies the records `from` to `through` behind `out`.
+    /// Hands the records `from` to `through` to `visit`: of the tail as they lie in memory, others
+    /// as they are read from a file.
     ///
     /// # Errors
     /// When a file can't be read, or what it holds is not what was written.
-    pub(super) fn copy<D: Disk<File = F>>(
+    pub(super) fn visit<D: Disk<File = F>>(
         &self,
         disk: &D,
         from: Index,
         through: Index,
-        out: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&Record<'_>),
     ) -> io::Result<()> {
         let mut next = from;
         while next <= through {
@@ -340,18 +341,32 @@ impl<F> Log<F> {
                 for at in next.0..=last.0 {
                     let bytes =
                         &self.tail[(segment.offset(Index(at)) - self.tail_start) as usize..];
-                    out.extend_from_slice(&bytes[..LE::read_u32(bytes) as usize]);
+                    visit(&Record::trust(&bytes[..LE::read_u32(bytes) as usize]));
                 }
             } else {
                 if is_active {
                     // The file need not have what is still in memory.
                     last = last.min(self.last_begun_before(self.tail_start));
                 }
-                copy_from_file(disk, segment, next, last, out)?;
+                visit_file(disk, segment, next, last, visit)?;
             }
             next = last.next();
         }
         Ok(())
+    }
+
+    /// Copies the records `from` to `through` behind `out`.
+    ///
+    /// # Errors
+    /// See [`Log::visit`].
+    pub(super) fn copy<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        from: Index,
+        through: Index,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        self.visit(disk, from, through, &mut |record| out.extend_from_slice(record.bytes))
     }
 }
 
@@ -362,12 +377,12 @@ fn open_segment<D: Disk>(disk: &D, folder: &str, first: Index) -> io::Result<Seg
     Ok(Segment { first, file, offsets: Vec::new(), end: 0 })
 }
 
-fn copy_from_file<D: Disk>(
+fn visit_file<D: Disk>(
     disk: &D,
     segment: &Segment<D::File>,
     from: Index,
     through: Index,
-    out: &mut Vec<u8>,
+    visit: &mut dyn FnMut(&Record<'_>),
 ) -> io::Result<()> {
     let damaged = |at: Index, why: &str| io::Error::other(format!("entry {at} in the log: {why}"));
     let start = segment.offset(from);
@@ -384,7 +399,7 @@ fn copy_from_file<D: Disk>(
         if record.index != next {
             return Err(damaged(next, "another entry stands there"));
         }
-        out.extend_from_slice(record.bytes);
+        visit(&record);
         rest = &rest[record.bytes.len()..];
         next = next.next();
     }

@@ -325,10 +325,23 @@ impl<D: Disk> Store<D> {
         self.log.fit(from, through, bytes_max)
     }
 
-    /// Copies the records `from` to `through` behind `out`.
+    /// Hands the records `from` to `through` to `visit`, one by one.
     ///
     /// # Errors
     /// When a file can't be read, or does not hold what was written to it.
+    pub fn visit(
+        &self,
+        from: Index,
+        through: Index,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> io::Result<()> {
+        self.log.visit(&self.disk, from, through, visit)
+    }
+
+    /// Copies the records `from` to `through` behind `out`.
+    ///
+    /// # Errors
+    /// See [`Store::visit`].
     pub fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()> {
         self.log.copy(&self.disk, from, through, out)
     }

@@ -17,9 +17,14 @@ impl LogReader for FakeLog {
         // Small pieces, so that windows and probes are exercised.
         Index(from.0 + 2).min(through)
     }
-    fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()> {
+    fn visit(
+        &self,
+        from: Index,
+        through: Index,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> io::Result<()> {
         for at in from.0..=through.0 {
-            out.extend_from_slice(&self.records[at as usize - 1]);
+            visit(&Record::trust(&self.records[at as usize - 1]));
         }
         Ok(())
     }
@@ -419,7 +424,11 @@ pub(super) fn perform(
             Effect::Send(link, packet) => acts.push(Act::Send(link, packet, Vec::new())),
             Effect::SendEntries { link, append, first, last } => {
                 let mut records = Vec::new();
-                server.disk.log.copy(first, last, &mut records).unwrap();
+                server
+                    .disk
+                    .log
+                    .visit(first, last, &mut |record| records.extend_from_slice(record.bytes))
+                    .unwrap();
                 acts.push(Act::Send(link, Packet::Append(append), records));
             }
             Effect::Dial(to) => acts.push(Act::Dial(to)),

@@ -36,9 +36,14 @@ impl LogReader for Disk {
     fn fit(&self, _: Index, through: Index, _: usize) -> Index {
         through
     }
-    fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()> {
+    fn visit(
+        &self,
+        from: Index,
+        through: Index,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> io::Result<()> {
         for record in &self.records[from.0 as usize - 1..through.0 as usize] {
-            out.extend_from_slice(record);
+            visit(&Record::trust(record));
         }
         Ok(())
     }
@@ -362,7 +367,10 @@ impl World {
                 Effect::Send(to, packet) => (to, packet, Vec::new()),
                 Effect::SendEntries { link, append, first, last } => {
                     let mut records = Vec::new();
-                    server.disk.copy(first, last, &mut records).expect("they are there");
+                    server
+                        .disk
+                        .visit(first, last, &mut |record| records.extend_from_slice(record.bytes))
+                        .expect("they are there");
                     (link, Packet::Append(append), records)
                 }
                 Effect::Leave(aside) => panic!("server {n} puts aside {aside:?}"),

@@ -8,6 +8,7 @@ use postern::names::{
     DiskId, GroupId, Index, LinkId, Member, ProcessId, Secret, ServerId, SessionId, Vote,
 };
 use postern::node::{self, Context, Fatal, Gauges, Hashed, Input, Job, Node, Output};
+use postern::record::Record;
 use postern::replica::{
     Aside, Closing, Effect, Event, LogReader, Mark, Packet, Replica, Setup, Shape, Shared, Takeover,
 };
@@ -96,8 +97,13 @@ impl LogReader for Log<'_> {
     fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
         self.0.fit(from, through, bytes_max)
     }
-    fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()> {
-        self.0.copy(from, through, out)
+    fn visit(
+        &self,
+        from: Index,
+        through: Index,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> io::Result<()> {
+        self.0.visit(from, through, visit)
     }
 }
 
