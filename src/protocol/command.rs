@@ -437,7 +437,7 @@ impl<'a> Words<'a> {
     fn text(&mut self) -> Result<&'a str, Bad> {
         let text = std::mem::take(&mut self.rest);
         let text = text.strip_prefix(' ').unwrap_or(text);
-        if text.chars().all(is_allowed) {
+        if is_plain(text.as_bytes()) || text.chars().all(is_allowed) {
             Ok(text)
         } else {
             Err(Bad::Text("control, line separator and direction characters are not allowed"))
@@ -448,6 +448,12 @@ impl<'a> Words<'a> {
 fn number(word: &str) -> Option<u64> {
     let digits = word.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| word.parse().ok()).flatten()
+}
+
+/// Whether these are visible ASCII characters and spaces: nearly every text is. Looks at all bytes,
+/// so that the compiler may take many at a time.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'))
 }
 
 /// Nothing that a sender writes can drive the receiver's terminal.

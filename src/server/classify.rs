@@ -32,7 +32,7 @@ impl Server {
                     Err(error) => {
                         // Out of descriptors: what waits goes on waiting; spinning helps nobody.
                         log::warn!("can't accept a connection: {error}");
-                        self.accept_again = Some(self.now() + Duration::from_millis(100));
+                        self.accept_again = Some(self.now + Duration::from_millis(100));
                         break;
                     }
                 }
@@ -52,7 +52,7 @@ impl Server {
         if let Some(key) = self.insert(socket, Kind::Unknown { over, from }) {
             self.strangers += 1;
             let time = if over { OVERFLOW_TIME } else { self.node.login_timeout() };
-            self.set_deadline(key, Some(self.now() + time));
+            self.set_deadline(key, Some(self.now + time));
             self.list(key);
         }
     }
@@ -104,7 +104,7 @@ impl Server {
         connection.consume(1);
         connection.kind = Kind::Unproven { from };
         connection.tunnel = Some(Tunnel::new(channel));
-        self.set_deadline(key, Some(self.now() + self.node.replica().silence() / 4));
+        self.set_deadline(key, Some(self.now + self.node.replica().silence() / 4));
         self.list(key);
     }
 

@@ -131,7 +131,7 @@ impl Server {
             let last_words = self.node.is_closing(session) || connection.input_closed;
             // Who takes nothing of our last words for so long does not hold its place.
             if last_words && left && (sent || connection.deadline.is_none()) {
-                self.set_deadline(key, Some(self.now() + crate::limits::SLOW_TIME));
+                self.set_deadline(key, Some(self.now + crate::limits::SLOW_TIME));
             } else if !left {
                 self.set_deadline(key, None);
             }
@@ -151,7 +151,7 @@ impl Server {
         if let Kind::Client { session, .. } = connection.kind {
             self.tell_or_fail(Input::Gone(session));
         }
-        let deadline = self.now() + super::LINGER_TIME;
+        let deadline = self.now + super::LINGER_TIME;
         let Some(connection) = self.connections.get_mut(key) else { return };
         let shut = connection.socket.shutdown(std::net::Shutdown::Write);
         connection.kind = Kind::Lingering;
@@ -177,7 +177,7 @@ impl Server {
 }
 
 fn front(input: &[u8], skipping: bool) -> Front {
-    match input.iter().position(|byte| *byte == b'\n') {
+    match memchr::memchr(b'\n', input) {
         Some(end) if skipping || end + 1 > LINE_BYTES_MAX => Front::TooLong(end + 1, true),
         Some(end) => {
             let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]).len();

@@ -31,7 +31,7 @@ impl Server {
                     let kind = Kind::Dialling { to, rest: rest.clone(), all_refused };
                     if let Some(key) = self.insert(socket, kind) {
                         self.connections[key].readable = false;
-                        let deadline = self.now() + self.node.replica().silence() / 2;
+                        let deadline = self.now + self.node.replica().silence() / 2;
                         return self.set_deadline(key, Some(deadline));
                     }
                     all_refused = false;
@@ -133,7 +133,9 @@ impl Server {
                 return Ok(());
             }
             budget -= 1;
-            match connection.read(&mut self.buffer) {
+            let reading = connection.read(&mut self.buffer);
+            self.look_at_clock();
+            match reading {
                 Reading::More => {}
                 Reading::Drained => return Ok(()),
                 Reading::Closed | Reading::Broken => {
@@ -258,7 +260,7 @@ impl Server {
     /// Closes a link when what is queued on it was sent, and says why.
     pub(super) fn close_link(&mut self, link: LinkId, why: Closing) {
         self.explain(why);
-        let deadline = self.now() + self.node.replica().silence() / 4;
+        let deadline = self.now + self.node.replica().silence() / 4;
         if let Some((key, connection)) = self.link(link) {
             connection.closing = true;
             if matches!(why, Closing::Silent) {
@@ -306,7 +308,7 @@ impl Server {
     }
 
     pub(super) fn warn(&mut self, words: &str) {
-        self.reasons.warn(self.now(), words);
+        self.reasons.warn(self.now, words);
     }
 }
 

@@ -112,6 +112,9 @@ pub struct Server {
     store: Store<RealDisk>,
     node: Node,
     began: Duration,
+    /// The time, as it was when the clock was last looked at.
+    now: Moment,
+    wall: WallTime,
     addresses: Vec<Vec<SocketAddr>>,
     names: Vec<String>,
     group: GroupId,
@@ -190,6 +193,8 @@ impl Server {
             store: parts.store,
             node,
             began: parts.began,
+            now: Moment(0),
+            wall: WallTime::from_system(SystemTime::now()),
             addresses: parts.addresses,
             names: parts.names,
             group: parts.group,
@@ -226,7 +231,7 @@ impl Server {
     /// When it can't go on; nothing that was not durable was acknowledged.
     pub fn run(mut self) -> Result<Ending, Fail> {
         let mut events = Events::with_capacity(1024);
-        while !(self.stopping && self.node.is_stopped(self.now())) {
+        while !(self.stopping && self.node.is_stopped(self.now)) {
             self.turn(&mut events)?;
             if let Some(aside) = self.left {
                 return Ok(Ending::Left(aside));
@@ -242,6 +247,7 @@ impl Server {
         self.wait(events)?;
         self.read_ready()?;
         self.expire()?;
+        self.look_at_clock();
         self.tell(Input::Replica(Event::Tick))?;
         self.flush_links(); // before the sync: three disks work at once
         self.store_all()?;
@@ -250,12 +256,17 @@ impl Server {
         self.failed.take().map_or(Ok(()), Err)
     }
 
-    fn now(&self) -> Moment {
+    /// Looks at the clocks: not for every line, but before a tick and after each read from another
+    /// server. Promises are counted from there: what was received must not seem to have come
+    /// earlier than it was sent, and none may seem to hold that has run out.
+    fn look_at_clock(&mut self) {
         let elapsed = boot_time().saturating_sub(self.began);
-        Moment(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
+        self.now = Moment(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        self.wall = WallTime::from_system(SystemTime::now());
     }
 
     fn wait(&mut self, events: &mut Events) -> Result<(), Fail> {
+        self.look_at_clock();
         let deadlines = [
             self.node.next_deadline(),
             self.deadlines.first().map(|(at, _)| *at),
@@ -264,7 +275,7 @@ impl Server {
             Some(self.space_at),
         ];
         let timeout = if self.ready.is_empty() && self.failed_dials.is_empty() {
-            deadlines.into_iter().flatten().min().map(|at| at - self.now())
+            deadlines.into_iter().flatten().min().map(|at| at - self.now)
         } else {
             Some(Duration::ZERO)
         };
@@ -274,6 +285,7 @@ impl Server {
             }
             _ => {}
         }
+        self.look_at_clock();
         for event in &*events {
             match event.token() {
                 SIGNALS => self.on_signals()?,
@@ -358,7 +370,7 @@ impl Server {
     }
 
     fn expire(&mut self) -> Result<(), Fail> {
-        let now = self.now();
+        let now = self.now;
         for (to, refused) in mem::take(&mut self.failed_dials) {
             self.tell(Input::Replica(Event::DialFailed { to, refused }))?;
         }
@@ -405,12 +417,7 @@ impl Server {
             memory_bytes: resident_bytes(),
             syncs: syncs.clone(),
         };
-        let world = Context {
-            now: self.now(),
-            wall: WallTime::from_system(SystemTime::now()),
-            log: store,
-            gauges: &gauges,
-        };
+        let world = Context { now: self.now, wall: self.wall, log: store, gauges: &gauges };
         self.node.handle(&world, input, &mut out).map_err(Fail::Fatal)?;
         for effect in out.replica.effects.drain(..) {
             self.perform(effect, &out.replica.bytes)?;
@@ -481,9 +488,11 @@ impl Server {
             self.vote = vote;
         }
         if flush {
-            let before = self.now();
+            self.look_at_clock();
+            let before = self.now;
             self.store.flush().map_err(|error| Fail::Io("the log", error))?;
-            let now = self.now();
+            self.look_at_clock();
+            let now = self.now;
             self.syncs.note(now, now - before);
             self.node.note_flush(now);
             self.seal_soon();
@@ -495,7 +504,7 @@ impl Server {
     fn seal_soon(&mut self) {
         // What was seen of others is saved in time, whatever goes on.
         let due = self.seal_at.filter(|_| self.store.has_unsaved());
-        let at = due.unwrap_or(self.now() + SEAL_TIME);
+        let at = due.unwrap_or(self.now + SEAL_TIME);
         self.seal_at = self.store.has_unsealed().then_some(at);
     }
 
@@ -589,13 +598,14 @@ impl Server {
                 classify::say_note(&connection.socket, Note::Stopping);
             }
         }
-        let end = self.now() + FAREWELL_TIME;
-        while !self.connections.is_empty() && self.now() < end {
-            let left = end - self.now();
+        let end = self.now + FAREWELL_TIME;
+        while !self.connections.is_empty() && self.now < end {
+            let left = end - self.now;
             match self.poll.poll(events, Some(left)) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 polled => polled.map_err(|error| Fail::Io("waiting", error))?,
             }
+            self.look_at_clock();
             let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
             for key in keys {
                 self.read_lingering(key);
