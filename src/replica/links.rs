@@ -177,6 +177,13 @@ impl Replica {
         }
     }
 
+    /// Whoever is about to ping does it with others: servers that wake up together sleep longer.
+    pub(super) fn ping_together(&mut self, now: Moment) {
+        if self.timers.expired(Timer::Ping, now + self.silence() / 16) {
+            self.timers.set(Timer::Ping, now);
+        }
+    }
+
     pub(super) fn on_pong(&mut self, at: usize, sent: Moment, now: Moment) {
         let peer = &mut self.peers[at];
         // Only what was sent counts: a pong from the future is nonsense, and tells nothing.

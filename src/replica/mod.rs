@@ -414,6 +414,7 @@ impl Replica {
             Packet::Ping { sent, bearing } => {
                 let promised = self.promise(from, now);
                 out.send(link, Packet::Pong { sent, promised });
+                self.ping_together(now);
                 self.restless |= bearing != self.peers[at].bearing;
                 self.peers[at].bearing = bearing;
                 if !bearing.leads {

@@ -134,7 +134,7 @@ pub struct Server {
     deadlines: BTreeSet<(Moment, usize)>,
     accept_again: Option<Moment>,
     seal_at: Option<Moment>,
-    /// When to look at the free space again.
+    /// When to look at the free space again, as soon as anything else wakes the loop.
     space_at: Moment,
     reasons: Reasons,
     out: Output,
@@ -272,7 +272,6 @@ impl Server {
             self.deadlines.first().map(|(at, _)| *at),
             self.accept_again,
             self.seal_at,
-            Some(self.space_at),
         ];
         let timeout = if self.ready.is_empty() && self.failed_dials.is_empty() {
             deadlines.into_iter().flatten().min().map(|at| at - self.now)
