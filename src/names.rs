@@ -233,7 +233,7 @@ pub struct Vote {
 pub struct LinkId(pub u64);
 
 /// One text client, never reused within a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
 /// An account's name: 1 to 32 of `a-z 0-9 _ . -`, starting with a letter or digit.

@@ -84,7 +84,7 @@ impl Node {
             _ => write_outcome(out, change, outcome),
         };
         if let Step::Logged(task) = &session.step {
-            let deletes = matches!(task, Task::Delete { .. }) && outcome == Outcome::Done;
+            let deletes = matches!(**task, Task::Delete { .. }) && outcome == Outcome::Done;
             self.finish(now, id, write);
             if deletes {
                 self.log_out(id);
@@ -99,7 +99,7 @@ impl Node {
             && let Step::Queued(_) = session.step
             && let Step::Queued(task) = std::mem::take(&mut session.step)
         {
-            self.begin(now, id, task);
+            self.begin(now, id, *task);
         }
         self.touch(id);
         self.settle(now, id);

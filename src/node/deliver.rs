@@ -58,7 +58,7 @@ impl Node {
             }
             match session.step {
                 Step::Showing { .. } => self.show_messages(world, id)?,
-                Step::Listing { .. } => self.list_names(world, id),
+                Step::Listing(_) => self.list_names(world, id),
                 _ => self.push_messages(world, id)?,
             }
         }
@@ -68,8 +68,9 @@ impl Node {
     /// One step of the answer to a LOG or LOGIN.
     fn show_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Fatal> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let Step::Showing { next, last, login } = session.step else { return Ok(()) };
-        let Some(reader) = login.or(session.login) else { return Ok(()) };
+        let Step::Showing { next, last, ref login } = session.step else { return Ok(()) };
+        let login = login.as_deref().copied();
+        let Some(reader) = login.or(session.login()) else { return Ok(()) };
         // A LOGIN under way is on no list of sessions that a changed account closes.
         let account = self.mailboxes.account(reader.user);
         let same = account.is_some_and(|account| {
@@ -83,14 +84,16 @@ impl Node {
         let reached = self.write_messages(world, id, reader, next, last)?;
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         if reached <= last {
-            session.step = Step::Showing { next: reached, last, login };
+            if let Step::Showing { next, .. } = &mut session.step {
+                *next = reached;
+            }
             return Ok(());
         }
         let Some(login) = login else {
             self.finish(world.now, id, |out| protocol::ok(out, last));
             return Ok(());
         };
-        session.login = Some(login);
+        session.login = Some(Box::new(login));
         self.online.entry(login.user).or_default().push(id);
         let user = login.user;
         self.finish(world.now, id, |out| protocol::ok(out, format_args!("{user} {last}")));
@@ -100,7 +103,7 @@ impl Node {
     /// New messages, to one who is logged in.
     fn push_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Fatal> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let Some(login) = session.login.filter(|_| session.may_push()) else { return Ok(()) };
+        let Some(login) = session.login().filter(|_| session.may_push()) else { return Ok(()) };
         let last = self.mailboxes.account(login.user).map_or(0, Account::last);
         let next = self.write_messages(world, id, login, login.next, last)?;
         if let Some(login) = self.sessions.get_mut(&id).and_then(|session| session.login.as_mut()) {
@@ -141,26 +144,24 @@ impl Node {
 
     fn list_names(&mut self, world: &Context<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Step::Listing { after, pattern, count } = std::mem::take(&mut session.step) else {
-            return;
-        };
-        let (mut at, mut found, mut ended) = (after, count, true);
-        for (seen, name) in self.mailboxes.names_after(after).enumerate() {
+        let Step::Listing(listing) = &mut session.step else { return };
+        let mut ended = true;
+        for (seen, name) in self.mailboxes.names_after(listing.after).enumerate() {
             if seen == LISTED_PER_TURN || session.out.len() >= OUTPUT_BYTES_MAX {
                 ended = false;
                 break;
             }
-            at = Some(name);
-            if pattern.matches(name.as_str()) {
-                found += 1;
+            listing.after = Some(name);
+            if listing.pattern.matches(name.as_str()) {
+                listing.count += 1;
                 write_name(&mut session.out, name, self.online.contains_key(&name));
             }
         }
         if ended {
+            let found = listing.count;
             return self.finish(world.now, id, |out| protocol::ok(out, found));
         }
         let full = session.out.len() >= OUTPUT_BYTES_MAX;
-        session.step = Step::Listing { after: at, pattern, count: found };
         self.touch(id);
         if !full {
             self.start_moving(id);

@@ -30,7 +30,7 @@ use hashes::Hashes;
 use remembered::Remembered;
 #[cfg(test)]
 pub(crate) use requests::NOBODY;
-use session::{Session, Step};
+use session::{Session, Sessions, Step};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
@@ -172,7 +172,7 @@ pub struct Node {
     applied: Index,
     /// The term in which this server was primary when it last looked.
     led: Option<Term>,
-    sessions: BTreeMap<SessionId, Session>,
+    sessions: Sessions,
     /// Those of them that came over a link.
     operators: Vec<SessionId>,
     online: BTreeMap<UserName, Vec<SessionId>>,
@@ -214,7 +214,7 @@ impl Node {
             replica,
             applied: Index::ZERO,
             led: None,
-            sessions: BTreeMap::new(),
+            sessions: Sessions::default(),
             operators: Vec::new(),
             online: BTreeMap::new(),
             pending: VecDeque::new(),
@@ -388,7 +388,7 @@ impl Node {
     }
 
     fn open(&mut self, now: Moment, id: SessionId, from: Origin) {
-        self.sessions.insert(id, Session::new(from));
+        self.sessions.insert(id, Box::new(Session::new(from)));
         self.set_deadline(id, Some(now + self.setup.login_timeout));
         if self.stopping.is_some() {
             self.close_with(id, Note::Stopping);

@@ -20,7 +20,7 @@ impl Node {
         out: &mut Output,
     ) {
         let id = SessionId(link.0);
-        self.sessions.insert(id, Session::new(Origin::OPERATOR));
+        self.sessions.insert(id, Box::new(Session::new(Origin::OPERATOR)));
         self.operators.push(id);
         match line.len() {
             ..LINE_BYTES_MAX => self.take_line(world, id, protocol::parse_operator(line), out),

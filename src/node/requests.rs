@@ -1,7 +1,7 @@
 //! Lines in, answers out.
 
 use super::apply::write_outcome;
-use super::session::{Checked, Login, Slot, Step, Task};
+use super::session::{Checked, Listing, Login, Slot, Step, Task};
 use super::{Context, Hashed, Job, Node, Output, Pending};
 use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::mailbox::{Change, Once};
@@ -114,7 +114,9 @@ impl Node {
         text: &str,
         out: &mut Output,
     ) {
-        let Some(login) = self.sessions.get(&id).and_then(|session| session.login) else { return };
+        let Some(login) = self.sessions.get(&id).and_then(|session| session.login()) else {
+            return;
+        };
         let (from, sender) = (login.user, login.created);
         // A remembered key is answered before any other refusal.
         let known = key.and_then(|key| self.mailboxes.known(&Once { sender, key, to, text }));
@@ -139,7 +141,9 @@ impl Node {
         text: &str,
         out: &mut Output,
     ) {
-        let Some(login) = self.sessions.get(&id).and_then(|session| session.login) else { return };
+        let Some(login) = self.sessions.get(&id).and_then(|session| session.login()) else {
+            return;
+        };
         let (from, sender) = (login.user, login.created);
         let change = Change::Message { to, from, sender, key, text };
         if let Some(index) = self.propose(world, id, &change, out)
@@ -186,7 +190,7 @@ impl Node {
         if session.slots.is_empty() {
             self.begin(now, id, task);
         } else {
-            session.step = Step::Queued(task);
+            session.step = Step::Queued(Box::new(task));
         }
     }
 
@@ -213,7 +217,7 @@ impl Node {
                 self.reads.push_back((round, id));
                 self.set_deadline(id, Some(now + self.replica.silence()));
                 if let Some(session) = self.sessions.get_mut(&id) {
-                    session.step = Step::Reading(task);
+                    session.step = Step::Reading(Box::new(task));
                 }
             }
         }
@@ -234,7 +238,7 @@ impl Node {
             match std::mem::take(&mut session.step) {
                 Step::Reading(task) => {
                     self.set_deadline(id, None);
-                    self.resume(world, id, task, out);
+                    self.resume(world, id, *task, out);
                 }
                 step => session.step = step,
             }
@@ -243,14 +247,14 @@ impl Node {
 
     fn resume(&mut self, world: &Context<'_>, id: SessionId, task: Task, out: &mut Output) {
         let now = world.now;
-        let login = self.sessions.get(&id).and_then(|session| session.login);
+        let login = self.sessions.get(&id).and_then(|session| session.login());
         match task {
             Task::Create { user, ref password } => {
                 if self.mailboxes.account(user).is_some() {
                     return self.finish(now, id, |out| exists(out, user));
                 }
                 let job = Job { session: id, password: password.clone(), against: None };
-                self.hash(now, job, Step::Hashing { task, set: Index::ZERO }, out);
+                self.hash(now, job, Step::Hashing { task: Box::new(task), set: Index::ZERO }, out);
             }
             Task::Login { user, .. } | Task::Delete { user, .. } => {
                 let deletes_other = matches!(task, Task::Delete { .. })
@@ -284,7 +288,8 @@ impl Node {
             }
             Task::List { pattern } => {
                 if let Some(session) = self.sessions.get_mut(&id) {
-                    session.step = Step::Listing { after: None, pattern, count: 0 };
+                    let listing = Listing { after: None, pattern, count: 0 };
+                    session.step = Step::Listing(Box::new(listing));
                 }
                 self.start_moving(id);
             }
@@ -292,7 +297,7 @@ impl Node {
             Task::Reset { user, ref password } => {
                 let Some(set) = self.password_set(now, id, user) else { return };
                 let job = Job { session: id, password: password.clone(), against: None };
-                self.hash(now, job, Step::Hashing { task, set }, out);
+                self.hash(now, job, Step::Hashing { task: Box::new(task), set }, out);
             }
             Task::Remove { user } => {
                 let Some(checked) = self.password_set(now, id, user) else { return };
@@ -313,7 +318,7 @@ impl Node {
 
     fn show(&mut self, id: SessionId, after: u64, last: u64, login: Option<Login>) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.step = Step::Showing { next: after + 1, last, login };
+            session.step = Step::Showing { next: after + 1, last, login: login.map(Box::new) };
         }
         self.start_moving(id);
     }
@@ -344,7 +349,8 @@ impl Node {
         }
         let against = account.map_or(NOBODY, |account| &account.hash).to_owned();
         let job = Job { session: id, password: task.password().to_owned(), against: Some(against) };
-        self.hash(world.now, job, Step::Checking(Checked { user, task, set, last }), out);
+        let checked = Checked { user, task, set, last };
+        self.hash(world.now, job, Step::Checking(Box::new(checked)), out);
     }
 
     /// Answers that someone who guesses has to wait, if so.
@@ -411,20 +417,20 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         match (std::mem::take(&mut session.step), hashed) {
             (Step::Checking(checked), Hashed::Checked(right)) => {
-                self.on_checked(world, id, checked, right, out);
+                self.on_checked(world, id, *checked, right, out);
             }
             (Step::Hashing { task, set }, Hashed::Made(hash)) => {
-                let user = match &task {
+                let user = match &*task {
                     Task::Create { user, .. } | Task::Reset { user, .. } => Some(*user),
-                    _ => session.login.map(|login| login.user),
+                    _ => session.login().map(|login| login.user),
                 };
                 let Some(user) = user else { return };
                 let hash = hash.as_str();
-                let change = match task {
+                let change = match *task {
                     Task::Create { .. } => Change::Create { user, hash },
                     _ => Change::Password { user, checked: set, hash },
                 };
-                self.log_task(world, id, task, &change, out);
+                self.log_task(world, id, *task, &change, out);
             }
             (step, _) => session.step = step,
         }
@@ -452,7 +458,7 @@ impl Node {
             }
             Task::Passwd { ref new, .. } => {
                 let job = Job { session: id, password: new.clone(), against: None };
-                self.hash(world.now, job, Step::Hashing { task, set }, out);
+                self.hash(world.now, job, Step::Hashing { task: Box::new(task), set }, out);
             }
             task => {
                 let change = Change::Delete { user, checked: set };
@@ -473,7 +479,7 @@ impl Node {
         if let Some(session) = self.sessions.get_mut(&id)
             && logged
         {
-            session.step = Step::Logged(task);
+            session.step = Step::Logged(Box::new(task));
         } else {
             self.settle(world.now, id);
         }

@@ -1,9 +1,10 @@
 //! A client's standing: who it is, where it reads in its mailbox, what it waits for.
 
 use crate::moment::Moment;
-use crate::names::{Index, Origin, UserName};
+use crate::names::{Index, Origin, SessionId, UserName};
 use crate::protocol::{self, After, Code, Pattern};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Who is logged in on a session.
 #[derive(Clone, Copy, Debug)]
@@ -66,26 +67,59 @@ pub(super) struct Checked {
     pub(super) last: u64,
 }
 
-/// How far such a request is.
+/// How far such a request is. Small, for most sessions are idle.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Step {
     /// There is none.
     #[default]
     Idle,
     /// Answers before it are missing.
-    Queued(Task),
+    Queued(Box<Task>),
     /// It waits until this server has proved to be primary.
-    Reading(Task),
+    Reading(Box<Task>),
     /// Its password is being checked.
-    Checking(Checked),
+    Checking(Box<Checked>),
     /// A new password is being hashed; see [`Checked::set`].
-    Hashing { task: Task, set: Index },
+    Hashing { task: Box<Task>, set: Index },
     /// It is logged, and not answered.
-    Logged(Task),
+    Logged(Box<Task>),
     /// Messages `next` to `last` are being shown; `login` begins with the answer.
-    Showing { next: u64, last: u64, login: Option<Login> },
-    /// Names behind `after` are being shown.
-    Listing { after: Option<UserName>, pattern: Pattern, count: u64 },
+    Showing { next: u64, last: u64, login: Option<Box<Login>> },
+    /// Names are being shown.
+    Listing(Box<Listing>),
+}
+
+/// How far a LIST is.
+#[derive(Clone, Debug)]
+pub(super) struct Listing {
+    /// Names behind this one are to come.
+    pub(super) after: Option<UserName>,
+    pub(super) pattern: Pattern,
+    /// How many were shown.
+    pub(super) count: u64,
+}
+
+/// All clients, by their ids. Shells number them as they come: nobody can choose ids whose hashes
+/// meet.
+pub(super) type Sessions = HashMap<SessionId, Box<Session>, BuildHasherDefault<IdHasher>>;
+
+/// Spreads ids over a table: Knuth's multiplicative hashing, with the golden ratio.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("an id is one number");
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // A table takes its place from the low bits, and a tag from the high ones.
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// One text client.
@@ -95,7 +129,7 @@ pub(super) struct Session {
     pub(super) from: Origin,
     /// What is to be sent, and not yet taken by the socket.
     pub(super) out: Vec<u8>,
-    pub(super) login: Option<Login>,
+    pub(super) login: Option<Box<Login>>,
     /// Answers in the order of the requests; empty while a task runs.
     pub(super) slots: VecDeque<Slot>,
     pub(super) step: Step,
@@ -127,6 +161,11 @@ impl Session {
         }
     }
 
+    /// Who is logged in.
+    pub(super) fn login(&self) -> Option<Login> {
+        self.login.as_deref().copied()
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.step, Step::Idle) && self.slots.is_empty()
     }
@@ -135,7 +174,7 @@ impl Session {
     pub(super) fn may_push(&self) -> bool {
         let reads = match &self.step {
             Step::Queued(task) | Step::Reading(task) => {
-                matches!(task, Task::Log { .. } | Task::Login { .. } | Task::Logout | Task::Quit)
+                matches!(**task, Task::Log { .. } | Task::Login { .. } | Task::Logout | Task::Quit)
             }
             Step::Showing { .. } => true,
             _ => false,
