@@ -3,7 +3,7 @@
 
 use crate::client::{self, Client};
 use crate::group::Group;
-use crate::load::send_for;
+use crate::latency::send_for;
 use crate::stats::{median, ms, p99, us, verdict, worst};
 use crate::takeover::{others, take_over};
 use std::thread;

@@ -1,7 +1,7 @@
 //! `figures`: the parts in their order, each with a group of its own.
 
 use crate::group::Group;
-use crate::{changes, crowd, footprint, link, load, process, stream, takeover};
+use crate::{changes, crowd, footprint, latency, link, process, stream, takeover};
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -58,8 +58,8 @@ impl Part {
         match self {
             Part::Takeover => takeover::measure(group),
             Part::Changes => changes::measure(group),
-            Part::Latency => load::latency(group),
-            Part::Batching => load::batching(group),
+            Part::Latency => latency::latency(group),
+            Part::Batching => latency::batching(group),
             Part::Stream => stream::measure(group),
             Part::Crowd => crowd::measure(group),
             Part::Memory => footprint::memory(group),
