@@ -93,7 +93,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-fn beside_this() -> Result<PathBuf, String> {
+/// The `postern` binary that was built with this program.
+pub(crate) fn beside_this() -> Result<PathBuf, String> {
     let this = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
     let postern = this.with_file_name("postern");
     if postern.exists() {
@@ -103,7 +104,8 @@ fn beside_this() -> Result<PathBuf, String> {
     Err(format!("{shown}: is not there; build it with `cargo build --release`, or name another"))
 }
 
-fn say(text: &str) -> Result<(), String> {
+/// Prints what was asked for.
+pub(crate) fn say(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout();
     let said = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     said.map_err(|error| format!("stdout: {error}"))

@@ -9,6 +9,7 @@ mod footprint;
 mod group;
 mod latency;
 mod link;
+mod load;
 mod process;
 mod stats;
 mod stream;
@@ -31,6 +32,8 @@ struct Options {
 enum Command {
     /// Starts groups of three servers and prints their figures, with baselines of the same run.
     Figures(figures::Options),
+    /// Makes load for a group, and checks everything that it answers.
+    Load(load::Options),
     /// Drives the replicas through every order of events, to small bounds.
     Search(search::command::Options),
     /// Runs groups of three in virtual time, with everything that can go wrong.
@@ -40,6 +43,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Options::parse().command {
         Command::Figures(options) => figures::run(&options),
+        Command::Load(options) => load::run(&options),
         Command::Search(options) => search::command::run(&options),
         Command::Simulate(options) => sim::run(&options),
     };

@@ -1,0 +1,199 @@
+//! `load`: many connections that send, read and come back, from one thread, and that check all
+//! that they are told.
+
+mod accounts;
+mod check;
+mod connection;
+mod cost;
+pub(crate) mod dialect;
+mod driver;
+mod ledger;
+mod parts;
+mod plan;
+mod postern;
+mod receiver;
+mod report;
+mod schedule;
+mod sender;
+mod text;
+mod timer;
+mod turn;
+mod wire;
+
+use crate::figures::{beside_this, say};
+use crate::group::{Group, SERVERS};
+use crate::process;
+use clap::Args;
+use cost::{Cost, Meter, Server};
+use parts::{Live, Observer};
+use plan::Clients;
+use report::Report;
+use std::io::{IsTerminal, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// Options of `postern-tools load`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Servers of a group that runs; by default three are started, in a folder that is gone
+    /// afterwards.
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    servers: Vec<String>,
+    /// The `postern` binary that is started; by default the one beside this program.
+    #[arg(long, value_name = "PATH", conflicts_with = "servers")]
+    postern: Option<PathBuf>,
+    /// How long to measure.
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10.0)]
+    seconds: f64,
+    /// How long to let it run before.
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 2.0)]
+    warm_up: f64,
+    /// A connection without an answer for so long counts as lost.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    patience: f64,
+    /// Several kinds of clients at once, from a file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["connections", "outstanding", "bytes"])]
+    mix: Option<PathBuf>,
+    #[command(flatten)]
+    clients: Clients,
+    /// Prints the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the load and prints what came of it.
+///
+/// # Errors
+/// It can't run, or what the servers did is wrong; then the result is printed all the same.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let clients = options.all_clients()?;
+    let spans = options.spans()?;
+    process::raise_file_limit();
+    let group = match options.servers.is_empty() {
+        true => Some(Group::start(&options.binary()?, false)?),
+        false => None,
+    };
+    let (servers, local) = match &group {
+        Some(group) => of_group(group)?,
+        None => (resolve(&options.servers)?, Vec::new()),
+    };
+    let outcome = run_against(&servers, local, &clients, spans);
+    let (report, finding) = match outcome {
+        Ok(both) => both,
+        Err(why) => return Err(with_last_words(&why, group.as_ref())),
+    };
+    let json = || serde_json::to_string(&report).map_err(|error| error.to_string());
+    say(&if options.json { json()? + "\n" } else { report.text() })?;
+    match finding {
+        None => Ok(()),
+        Some(why) => Err(with_last_words(&format!("wrong: {why}"), group.as_ref())),
+    }
+}
+
+impl Options {
+    fn all_clients(&self) -> Result<Vec<Clients>, String> {
+        let Some(path) = &self.mix else {
+            return Ok(vec![self.clients.clone().complete()?]);
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        let mix = text.and_then(|text| plan::read_mix(&text));
+        mix.map_err(|why| format!("{}: {why}", path.display()))
+    }
+
+    fn binary(&self) -> Result<PathBuf, String> {
+        self.postern.clone().map_or_else(beside_this, Ok)
+    }
+
+    fn spans(&self) -> Result<[Duration; 3], String> {
+        let of = |name: &str, seconds: f64, least: f64| {
+            let good = (least..=1e6).contains(&seconds);
+            let span = || Duration::from_secs_f64(seconds);
+            good.then(span).ok_or_else(|| format!("{name}: {least} to 1000000 seconds"))
+        };
+        Ok([
+            of("warm-up", self.warm_up, 0.0)?,
+            of("seconds", self.seconds, 0.1)?,
+            of("patience", self.patience, 0.1)?,
+        ])
+    }
+}
+
+fn run_against(
+    servers: &[SocketAddr],
+    local: Vec<Server>,
+    clients: &[Clients],
+    spans: [Duration; 3],
+) -> Result<(Report, Option<String>), String> {
+    let primary = accounts::find_primary(servers)?;
+    let run = format!("{:x}", std::process::id());
+    let accounts = accounts::accounts(&run, clients);
+    accounts::for_each(primary, "CREATE", &accounts)?;
+    let load = accounts::load(clients, &accounts, spans);
+    let mut watch = Watch {
+        meter: Meter::new(local),
+        costs: Vec::new(),
+        is_live: std::io::stderr().is_terminal(),
+    };
+    let outcome = driver::drive(load, servers, &AtomicBool::new(false), &mut watch)?;
+    if watch.is_live {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+    Ok((Report::new(clients.to_vec(), &outcome, watch.costs), outcome.finding))
+}
+
+/// Shows the live line, and reads the meters in time.
+struct Watch {
+    meter: Meter,
+    costs: Vec<Cost>,
+    is_live: bool,
+}
+
+impl Observer for Watch {
+    fn begin(&mut self) {
+        self.meter.begin();
+    }
+
+    fn end(&mut self) {
+        self.costs = self.meter.end();
+    }
+
+    fn second(&mut self, live: &Live) {
+        if !self.is_live {
+            return;
+        }
+        let primary = live.primary.map_or("nobody".to_owned(), |primary| primary.to_string());
+        let delivered = match live.delivered {
+            0.0 => String::new(),
+            delivered => format!("{delivered:.0} delivered/s, "),
+        };
+        // Somebody who does not look any more is no reason to stop.
+        let _ = write!(
+            std::io::stderr(),
+            "\r\x1b[K{:.0} s: {:.0} acks/s, {delivered}p99 {:.2} ms, {} errors, primary {primary}",
+            live.elapsed.as_secs_f64(),
+            live.acked,
+            live.p99.as_secs_f64() * 1e3,
+            live.errors,
+        );
+    }
+}
+
+fn of_group(group: &Group) -> Result<(Vec<SocketAddr>, Vec<Server>), String> {
+    let servers = (0..SERVERS).map(|at| group.address(at)).collect();
+    let local = (0..SERVERS).map(|at| Ok(Server { id: at + 1, pid: group.pid(at)? }));
+    Ok((servers, local.collect::<Result<_, String>>()?))
+}
+
+fn resolve(servers: &[String]) -> Result<Vec<SocketAddr>, String> {
+    let one = |server: &String| {
+        let mut found = server.to_socket_addrs().map_err(|error| format!("{server}: {error}"))?;
+        found.next().ok_or_else(|| format!("{server}: has no address"))
+    };
+    servers.iter().map(one).collect()
+}
+
+fn with_last_words(why: &str, group: Option<&Group>) -> String {
+    group.map_or(why.to_owned(), |group| format!("{why}\n{}", group.last_words()))
+}

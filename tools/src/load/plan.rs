@@ -1,0 +1,162 @@
+//! What a person asks for: options of the command line, or a mix file with the same names.
+
+use super::check::SENDERS_MAX;
+use super::text::Sizes;
+use clap::Args;
+use postern::limits::REQUESTS_MAX;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Mailboxes where the person names no number: making an account costs the server 30 ms.
+const MAILBOXES: usize = 16;
+/// More are refused before they cost an hour of hashing passwords.
+const MAILBOXES_MAX: usize = 10_000;
+/// More than one address can have.
+const CONNECTIONS_MAX: usize = 50_000;
+const _: () = assert!(CONNECTIONS_MAX <= SENDERS_MAX);
+
+/// Connections with the same settings; in a mix file one table of `clients`.
+#[derive(Clone, Debug, PartialEq, Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Clients {
+    /// Connections that send; 0: none.
+    #[arg(short, long, visible_alias = "senders", value_name = "N", default_value_t = 64)]
+    #[serde(alias = "senders")]
+    pub(crate) connections: usize,
+    /// Requests that each has outstanding; with --rate, at most.
+    #[arg(short = 'd', long, value_name = "N", default_value_t = 16)]
+    pub(crate) outstanding: usize,
+    /// Length of texts, or a range; at least what names sender and message.
+    #[arg(short, long, value_name = "N|N..M", default_value = "100")]
+    pub(crate) bytes: Sizes,
+    /// Messages a second, whatever the server does (open loop): latencies count from when a message
+    /// was due. 0: each connection asks as soon as it is answered.
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    pub(crate) rate: u64,
+    /// Mailboxes that are written to; 1 is fan-in. 0: one for each connection, but at most 16.
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    pub(crate) mailboxes: usize,
+    /// Connections that read these mailboxes live, in turns.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) receivers: usize,
+    /// Connections that read them slowly.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) slow: usize,
+    /// Bytes a second that each of those reads; 0: none at all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) slow_bytes: u64,
+    /// Connections that log in and do nothing.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) idle: usize,
+    /// All these connections close and come back every so many seconds; 0: never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    pub(crate) storm: f64,
+    /// Sends with keys, and repeats what was not answered when a connection is lost. Without it
+    /// that counts as unknown.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// A mix file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mix {
+    clients: Vec<Clients>,
+}
+
+impl Default for Clients {
+    /// The defaults of the options.
+    fn default() -> Clients {
+        Clients {
+            connections: 64,
+            outstanding: 16,
+            bytes: Sizes::fixed(100),
+            rate: 0,
+            mailboxes: 0,
+            receivers: 0,
+            slow: 0,
+            slow_bytes: 0,
+            idle: 0,
+            storm: 0.0,
+            once: false,
+        }
+    }
+}
+
+impl Clients {
+    /// The same with what was left open filled in.
+    ///
+    /// # Errors
+    /// What can't be.
+    pub(crate) fn complete(mut self) -> Result<Clients, String> {
+        if self.mailboxes == 0 {
+            let readers = self.receivers + self.slow;
+            self.mailboxes = self.connections.clamp(usize::from(readers > 0), MAILBOXES);
+        }
+        if self.mailboxes > MAILBOXES_MAX {
+            return Err(format!("mailboxes: at most {MAILBOXES_MAX}"));
+        }
+        let all = self.all();
+        if all == 0 || all > CONNECTIONS_MAX {
+            return Err(format!("{all} connections: 1 to {CONNECTIONS_MAX} can be had"));
+        }
+        if self.connections > 0 && !(1..=REQUESTS_MAX).contains(&self.outstanding) {
+            return Err(format!("outstanding: 1 to {REQUESTS_MAX}, which is what a server takes"));
+        }
+        if self.storm != 0.0 && !(0.1..=1e6).contains(&self.storm) {
+            return Err("storm: at least every 0.1 s".to_owned());
+        }
+        Ok(self)
+    }
+
+    /// How many connections there are.
+    pub(crate) fn all(&self) -> usize {
+        [self.connections, self.receivers, self.slow, self.idle]
+            .into_iter()
+            .fold(0, usize::saturating_add)
+    }
+
+    /// How often all close.
+    pub(crate) fn storm_time(&self) -> Option<Duration> {
+        (self.storm > 0.0).then(|| Duration::from_secs_f64(self.storm))
+    }
+}
+
+impl std::fmt::Display for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kinds = [
+            (self.receivers, "receivers".to_owned()),
+            (self.slow, format!("slow readers ({} bytes/s)", self.slow_bytes)),
+            (self.idle, "idle".to_owned()),
+        ];
+        if self.connections > 0 {
+            let (command, bytes) = (if self.once { "ONCE" } else { "SEND" }, self.bytes);
+            let (senders, depth) = (self.connections, self.outstanding);
+            write!(f, "{senders} connections x {depth}, {command} of {bytes} bytes")?;
+            if self.rate > 0 {
+                write!(f, ", {} a second", self.rate)?;
+            }
+            write!(f, "; ")?;
+        }
+        write!(f, "{} mailboxes", self.mailboxes)?;
+        for (count, what) in kinds.iter().filter(|(count, _)| *count > 0) {
+            write!(f, "; {count} {what}")?;
+        }
+        if self.storm > 0.0 {
+            write!(f, "; all come back every {} s", self.storm)?;
+        }
+        Ok(())
+    }
+}
+
+/// The clients of a mix file.
+///
+/// # Errors
+/// What is wrong in it.
+pub(crate) fn read_mix(text: &str) -> Result<Vec<Clients>, String> {
+    let mix: Mix = toml::from_str(text).map_err(|error| error.to_string())?;
+    if mix.clients.is_empty() {
+        return Err("there are no clients in it".to_owned());
+    }
+    mix.clients.into_iter().map(Clients::complete).collect()
+}

@@ -1,0 +1,69 @@
+//! The open loop: when each message should be sent, whatever the server does.
+
+use super::ledger::Nanos;
+
+const SECOND: u128 = 1_000_000_000;
+
+/// So many messages a second, the senders in turns, each at its own time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    /// When the first one is due.
+    pub(crate) begin: Nanos,
+    /// Messages a second, of all senders together; not zero.
+    pub(crate) rate: u64,
+    /// How many senders there are.
+    pub(crate) senders: usize,
+}
+
+impl Schedule {
+    /// When a sender's message is due. It is counted from here how long it took: what waits
+    /// because the server or an earlier message is slow would else not be seen (*coordinated
+    /// omission*).
+    pub(crate) fn due(&self, sender: usize, serial: u64) -> Nanos {
+        let turn = u128::from(serial) * self.senders as u128 + sender as u128;
+        let after = turn * SECOND / u128::from(self.rate);
+        self.begin.saturating_add(u64::try_from(after).unwrap_or(u64::MAX))
+    }
+
+    /// How many turns, of all senders, are due.
+    pub(crate) fn turns(&self, now: Nanos) -> u64 {
+        let Some(passed) = now.checked_sub(self.begin) else { return 0 };
+        // The last one that is due at `now` or before, and those before it.
+        let last = (u128::from(passed) + 1) * u128::from(self.rate);
+        u64::try_from(last.div_ceil(SECOND)).unwrap_or(u64::MAX)
+    }
+
+    /// When a turn is due.
+    pub(crate) fn due_turn(&self, turn: u64) -> Nanos {
+        let senders = self.senders as u64;
+        self.due((turn % senders) as usize, turn / senders)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn senders_take_turns_evenly() {
+        let schedule = Schedule { begin: 1000, rate: 4, senders: 2 };
+        let quarter = 250_000_000;
+        let table = [((0, 0), 0), ((1, 0), 1), ((0, 1), 2), ((1, 1), 3), ((1, 7), 15)];
+        for ((sender, serial), turn) in table {
+            assert_eq!(schedule.due(sender, serial), 1000 + turn * quarter, "{sender} {serial}");
+            assert_eq!(schedule.due_turn(turn), schedule.due(sender, serial));
+        }
+    }
+
+    #[test]
+    fn as_many_are_due_as_have_their_time() {
+        for rate in [1, 3, 7, 1000, 333_333, 2_000_000_000] {
+            let schedule = Schedule { begin: 10, rate, senders: 3 };
+            for now in [0, 9, 10, 11, 1000, 999_999_999, 1_000_000_010, 1_000_000_011] {
+                let turns = schedule.turns(now);
+                assert!(turns == 0 || schedule.due_turn(turns - 1) <= now, "{rate} {now}");
+                assert!(schedule.due_turn(turns) > now, "{rate} {now}: {turns}");
+            }
+        }
+    }
+}
