@@ -55,31 +55,52 @@ pub(crate) fn find_primary(servers: &[SocketAddr]) -> Result<SocketAddr, String>
     }
 }
 
-/// Asks the primary for something for each account: `CREATE` or `DELETE`.
-pub(crate) fn for_each(
-    primary: SocketAddr,
-    command: &str,
-    accounts: &[Rc<Accounts>],
-) -> Result<(), String> {
+/// Makes all these accounts.
+pub(crate) fn create(primary: SocketAddr, accounts: &[Rc<Accounts>]) -> Result<(), String> {
+    let mut reader = connect(primary)?;
+    let names: Vec<&String> = names(accounts).collect();
+    for piece in names.chunks(PIECE) {
+        let lines: Vec<String> =
+            piece.iter().map(|name| format!("CREATE {name} {PASSWORD}\n")).collect();
+        ask(&mut reader, &lines).map_err(|why| format!("{primary}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// Deletes all these accounts, and what their mailboxes hold.
+pub(crate) fn delete(primary: SocketAddr, accounts: &[Rc<Accounts>]) -> Result<(), String> {
+    for name in names(accounts) {
+        // Who deletes himself is disconnected.
+        let mut reader = connect(primary)?;
+        let lines = ["LOGIN", "DELETE"].map(|command| {
+            let end = if command == "LOGIN" { " end" } else { "" };
+            format!("{command} {name} {PASSWORD}{end}\n")
+        });
+        ask(&mut reader, &lines).map_err(|why| format!("{primary}: {why}"))?;
+    }
+    Ok(())
+}
+
+fn names(accounts: &[Rc<Accounts>]) -> impl Iterator<Item = &String> {
+    accounts.iter().flat_map(|one| one.mailboxes.iter().chain([&one.sender]))
+}
+
+fn connect(primary: SocketAddr) -> Result<BufReader<TcpStream>, String> {
     let lost = |error: std::io::Error| format!("{primary}: {error}");
     let stream = TcpStream::connect_timeout(&primary, PATIENCE).map_err(lost)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
-    let mut reader = BufReader::new(stream);
-    let names = accounts.iter().flat_map(|one| one.mailboxes.iter().chain([&one.sender]));
-    let names: Vec<&String> = names.collect();
-    for piece in names.chunks(PIECE) {
-        let lines = piece.iter().map(|name| match command {
-            "DELETE" => format!("LOGIN {name} {PASSWORD} end\nDELETE {name} {PASSWORD}\n"),
-            command => format!("{command} {name} {PASSWORD}\n"),
-        });
-        let lines: String = lines.collect();
-        reader.get_mut().write_all(lines.as_bytes()).map_err(lost)?;
-        for _ in lines.lines() {
-            let mut answer = String::new();
-            reader.read_line(&mut answer).map_err(lost)?;
-            if !answer.starts_with("OK") {
-                return Err(format!("{primary}: {command}: {}", answer.trim_end()));
-            }
+    Ok(BufReader::new(stream))
+}
+
+/// Asks for what must be granted, all at once.
+fn ask(reader: &mut BufReader<TcpStream>, lines: &[String]) -> Result<(), String> {
+    let lost = |error: std::io::Error| error.to_string();
+    reader.get_mut().write_all(lines.concat().as_bytes()).map_err(lost)?;
+    for line in lines {
+        let mut answer = String::new();
+        reader.read_line(&mut answer).map_err(lost)?;
+        if !answer.starts_with("OK") {
+            return Err(format!("{}: {}", line.trim_end(), answer.trim_end()));
         }
     }
     Ok(())

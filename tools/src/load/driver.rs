@@ -100,8 +100,9 @@ pub(crate) fn drive(
         Role::Receiver(_) => 0,
     });
     let unsent = unsent.sum();
+    let primary = driver.leader.map(|at| servers[at]);
     let Shared { ledger, finding, .. } = driver.shared;
-    Ok(Outcome { ledger, finding, mailboxes_read, unsent })
+    Ok(Outcome { ledger, finding, mailboxes_read, unsent, primary })
 }
 
 impl<'a> Driver<'a> {

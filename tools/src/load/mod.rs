@@ -2,12 +2,14 @@
 //! that they are told.
 
 mod accounts;
+mod calls;
 mod check;
 mod connection;
 mod cost;
 pub(crate) mod dialect;
 mod driver;
 mod ledger;
+mod local;
 mod parts;
 mod plan;
 mod postern;
@@ -24,7 +26,7 @@ use crate::figures::{beside_this, say};
 use crate::group::{Group, SERVERS};
 use crate::process;
 use clap::Args;
-use cost::{Cost, Meter, Server};
+use cost::{Meter, Server};
 use parts::{Live, Observer};
 use plan::Clients;
 use report::Report;
@@ -58,6 +60,9 @@ pub(crate) struct Options {
     mix: Option<PathBuf>,
     #[command(flatten)]
     clients: Clients,
+    /// Counts the servers' system calls, which makes them a little slower.
+    #[arg(long)]
+    syscalls: bool,
     /// Prints the result as one JSON object.
     #[arg(long)]
     json: bool,
@@ -75,11 +80,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         true => Some(Group::start(&options.binary()?, false)?),
         false => None,
     };
-    let (servers, local) = match &group {
+    let local = match &group {
         Some(group) => of_group(group)?,
-        None => (resolve(&options.servers)?, Vec::new()),
+        None => resolve(&options.servers)?,
     };
-    let outcome = run_against(&servers, local, &clients, spans);
+    let outcome = options.run_against(&local, &clients, spans);
     let (report, finding) = match outcome {
         Ok(both) => both,
         Err(why) => return Err(with_last_words(&why, group.as_ref())),
@@ -118,36 +123,52 @@ impl Options {
             of("patience", self.patience, 0.1)?,
         ])
     }
-}
 
-fn run_against(
-    servers: &[SocketAddr],
-    local: Vec<Server>,
-    clients: &[Clients],
-    spans: [Duration; 3],
-) -> Result<(Report, Option<String>), String> {
-    let primary = accounts::find_primary(servers)?;
-    let run = format!("{:x}", std::process::id());
-    let accounts = accounts::accounts(&run, clients);
-    accounts::for_each(primary, "CREATE", &accounts)?;
-    let load = accounts::load(clients, &accounts, spans);
-    let mut watch = Watch {
-        meter: Meter::new(local),
-        costs: Vec::new(),
-        is_live: std::io::stderr().is_terminal(),
-    };
-    let outcome = driver::drive(load, servers, &AtomicBool::new(false), &mut watch)?;
-    if watch.is_live {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    fn run_against(
+        &self,
+        servers: &[(SocketAddr, Option<u32>)],
+        clients: &[Clients],
+        spans: [Duration; 3],
+    ) -> Result<(Report, Option<String>), String> {
+        let local = servers.iter().filter_map(|(address, pid)| {
+            let address = *address;
+            pid.map(|pid| Server { address, pid })
+        });
+        let local: Vec<Server> = local.collect();
+        let servers: Vec<SocketAddr> = servers.iter().map(|(address, _)| *address).collect();
+        let primary = accounts::find_primary(&servers)?;
+        let run = format!("{:x}", std::process::id());
+        let accounts = accounts::accounts(&run, clients);
+        accounts::create(primary, &accounts)?;
+        let load = accounts::load(clients, &accounts, spans);
+        let mut watch = Watch {
+            meter: Meter::new(&local, self.syscalls),
+            is_live: std::io::stderr().is_terminal(),
+        };
+        let outcome = driver::drive(load, &servers, &AtomicBool::new(false), &mut watch)?;
+        watch.clear();
+        if let Some(primary) = outcome.primary.filter(|_| !self.servers.is_empty()) {
+            // What it has shown stands, even if its traces stay.
+            let _ = accounts::delete(primary, &accounts);
+        }
+        let costs = watch.meter.costs(outcome.primary);
+        Ok((Report::new(clients.to_vec(), &outcome, costs), outcome.finding))
     }
-    Ok((Report::new(clients.to_vec(), &outcome, watch.costs), outcome.finding))
 }
 
 /// Shows the live line, and reads the meters in time.
 struct Watch {
     meter: Meter,
-    costs: Vec<Cost>,
     is_live: bool,
+}
+
+impl Watch {
+    /// Takes the live line away.
+    fn clear(&self) {
+        if self.is_live {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
 }
 
 impl Observer for Watch {
@@ -156,7 +177,7 @@ impl Observer for Watch {
     }
 
     fn end(&mut self) {
-        self.costs = self.meter.end();
+        self.meter.end();
     }
 
     fn second(&mut self, live: &Live) {
@@ -180,16 +201,16 @@ impl Observer for Watch {
     }
 }
 
-fn of_group(group: &Group) -> Result<(Vec<SocketAddr>, Vec<Server>), String> {
-    let servers = (0..SERVERS).map(|at| group.address(at)).collect();
-    let local = (0..SERVERS).map(|at| Ok(Server { id: at + 1, pid: group.pid(at)? }));
-    Ok((servers, local.collect::<Result<_, String>>()?))
+/// Addresses and processes.
+fn of_group(group: &Group) -> Result<Vec<(SocketAddr, Option<u32>)>, String> {
+    (0..SERVERS).map(|at| Ok((group.address(at), Some(group.pid(at)?)))).collect()
 }
 
-fn resolve(servers: &[String]) -> Result<Vec<SocketAddr>, String> {
+fn resolve(servers: &[String]) -> Result<Vec<(SocketAddr, Option<u32>)>, String> {
     let one = |server: &String| {
         let mut found = server.to_socket_addrs().map_err(|error| format!("{server}: {error}"))?;
-        found.next().ok_or_else(|| format!("{server}: has no address"))
+        let address = found.next().ok_or_else(|| format!("{server}: has no address"))?;
+        Ok((address, local::listener(address)))
     };
     servers.iter().map(one).collect()
 }

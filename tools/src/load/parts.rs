@@ -84,4 +84,6 @@ pub(crate) struct Outcome {
     pub(crate) mailboxes_read: usize,
     /// Messages of the open loop that were due and never sent.
     pub(crate) unsent: u64,
+    /// Who took requests last.
+    pub(crate) primary: Option<SocketAddr>,
 }

@@ -158,21 +158,44 @@ impl Report {
     }
 
     fn describe_servers(&self, text: &mut String) {
-        let per = |seconds: f64| seconds / (self.acked.max(1) as f64 / 1e5);
-        let each = self.servers.iter().map(|one| {
-            let resident = one.resident_kib as f64 / 1024.0;
-            format!("server {}: {:.3} s, {resident:.1} MiB", one.server, per(one.cpu_seconds))
-        });
-        let each: Vec<String> = each.collect();
-        if !each.is_empty() {
-            let all: f64 = self.servers.iter().map(|one| one.cpu_seconds).sum();
+        if self.servers.is_empty() {
+            return;
+        }
+        let per_100k = |seconds: f64| seconds / (self.acked.max(1) as f64 / 1e5);
+        let all: f64 = self.servers.iter().map(|one| one.cpu_seconds).sum();
+        let _ = writeln!(
+            text,
+            "  the servers' processor time per 100,000 acknowledged: {:.3} s together",
+            per_100k(all)
+        );
+        for one in &self.servers {
+            let role = if one.is_primary { " (primary)" } else { "" };
             let _ = writeln!(
                 text,
-                "  processor time per 100,000 acknowledged {:.3} s, resident memory; {}",
-                per(all),
-                each.join("; ")
+                "    {}{role}: {:.3} s; resident {:.1} MiB",
+                one.server,
+                per_100k(one.cpu_seconds),
+                one.resident_kib as f64 / 1024.0
             );
         }
+        self.describe_calls(text);
+    }
+
+    fn describe_calls(&self, text: &mut String) {
+        let counted = self.servers.iter().filter_map(|one| one.system_calls_are).next();
+        let Some(what) = counted else { return };
+        let per = |calls: u64| calls as f64 / self.acked.max(1) as f64;
+        let all: Option<u64> = self.servers.iter().map(|one| one.system_calls).sum();
+        let primary = self.servers.iter().find(|one| one.is_primary);
+        let shown = |calls: Option<u64>| {
+            calls.map_or("not counted".to_owned(), |calls| format!("{:.3}", per(calls)))
+        };
+        let _ = writeln!(
+            text,
+            "  system calls per acknowledged ({what}): primary {}, all servers {}",
+            shown(primary.and_then(|one| one.system_calls)),
+            shown(all)
+        );
     }
 
     fn describe_trouble(&self, text: &mut String) {
