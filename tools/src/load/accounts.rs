@@ -17,7 +17,7 @@ const PASSWORD: &str = "correct-horse";
 /// Making an account takes the server 30 ms; it may have much else to do.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Requests in one go; the server takes 64.
-const PIECE: usize = 32;
+const PIECE: usize = 16;
 /// A server that does not say who it is in this time is not asked on.
 const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 /// Between two looks at all of them.
@@ -55,14 +55,24 @@ pub(crate) fn find_primary(servers: &[SocketAddr]) -> Result<SocketAddr, String>
     }
 }
 
-/// Makes all these accounts.
-pub(crate) fn create(primary: SocketAddr, accounts: &[Rc<Accounts>]) -> Result<(), String> {
+/// Makes all these accounts, and logs in once as each of those that many will log in as at once:
+/// only the first time a server hashes a password.
+pub(crate) fn create(
+    primary: SocketAddr,
+    clients: &[Clients],
+    accounts: &[Rc<Accounts>],
+) -> Result<(), String> {
+    let create = |name: &String| format!("CREATE {name} {PASSWORD}\n");
+    let log_in = |name: &String| format!("LOGIN {name} {PASSWORD} end\nLOGOUT\n");
+    let mut lines: Vec<String> = names(accounts).map(create).collect();
+    for (clients, accounts) in clients.iter().zip(accounts) {
+        let readers = clients.receivers + clients.slow;
+        let read = accounts.mailboxes.iter().take(readers);
+        lines.extend(read.chain([&accounts.sender]).map(log_in));
+    }
     let mut reader = connect(primary)?;
-    let names: Vec<&String> = names(accounts).collect();
-    for piece in names.chunks(PIECE) {
-        let lines: Vec<String> =
-            piece.iter().map(|name| format!("CREATE {name} {PASSWORD}\n")).collect();
-        ask(&mut reader, &lines).map_err(|why| format!("{primary}: {why}"))?;
+    for piece in lines.chunks(PIECE) {
+        ask(&mut reader, piece).map_err(|why| format!("{primary}: {why}"))?;
     }
     Ok(())
 }
@@ -95,12 +105,13 @@ fn connect(primary: SocketAddr) -> Result<BufReader<TcpStream>, String> {
 /// Asks for what must be granted, all at once.
 fn ask(reader: &mut BufReader<TcpStream>, lines: &[String]) -> Result<(), String> {
     let lost = |error: std::io::Error| error.to_string();
-    reader.get_mut().write_all(lines.concat().as_bytes()).map_err(lost)?;
-    for line in lines {
+    let lines = lines.concat();
+    reader.get_mut().write_all(lines.as_bytes()).map_err(lost)?;
+    for line in lines.lines() {
         let mut answer = String::new();
         reader.read_line(&mut answer).map_err(lost)?;
         if !answer.starts_with("OK") {
-            return Err(format!("{}: {}", line.trim_end(), answer.trim_end()));
+            return Err(format!("{}: {}", line, answer.trim_end()));
         }
     }
     Ok(())

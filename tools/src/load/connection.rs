@@ -118,6 +118,11 @@ impl Connection {
         wire.flush()
     }
 
+    /// Nothing is owed to it from this time on.
+    pub(crate) fn rest(&mut self, now: Nanos) {
+        self.lively = now;
+    }
+
     /// Closes what there is.
     pub(crate) fn close(&mut self, shared: &mut Shared) {
         (self.wire, self.is_ready) = (None, false);

@@ -29,6 +29,8 @@ const INTERVAL_MIN: Duration = Duration::from_millis(100);
 const INTERVALS: u32 = 240;
 /// Slow readers read so often.
 pub(super) const SLOW_TIME: Duration = Duration::from_millis(50);
+/// Until all clients are let in, before anything is asked.
+const GATHER_TIME: Duration = Duration::from_secs(60);
 /// Until all answers are there, when nothing is asked any more.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
 /// Until all mailboxes are read back.
@@ -79,11 +81,12 @@ pub(super) struct Driver<'a> {
     pub(super) leader_lost: Option<Nanos>,
 }
 
-/// Drives the load until its time is over or `stop` is set, waits for the last answers, and reads
-/// all mailboxes back.
+/// Waits until all clients are let in, drives the load until its time is over or `stop` is set,
+/// waits for the last answers, and reads all mailboxes back.
 ///
 /// # Errors
-/// It can't be driven at all. What servers do wrong is in the outcome.
+/// It can't be driven at all, or its clients are not let in. What servers do wrong is in the
+/// outcome.
 pub(crate) fn drive(
     load: Load,
     servers: &[SocketAddr],
@@ -91,6 +94,7 @@ pub(crate) fn drive(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, String> {
     let mut driver = Driver::new(load, servers)?;
+    driver.gather()?;
     driver.measure(stop, observer)?;
     driver.drain()?;
     let mailboxes_read = driver.read_back()?;
@@ -132,9 +136,6 @@ impl<'a> Driver<'a> {
         for part in load.parts {
             driver.add(part);
         }
-        for at in 0..driver.connections.len() {
-            driver.wake_at(0, Alarm::Dial(at));
-        }
         Ok(driver)
     }
 
@@ -152,6 +153,7 @@ impl<'a> Driver<'a> {
             depth: part.depth,
             sizes: part.sizes,
             routes,
+            first_mailbox,
             schedule,
             repeats: part.repeats,
         };
@@ -160,20 +162,14 @@ impl<'a> Driver<'a> {
         };
         for at in 0..part.senders + part.idle {
             // Who may have nothing outstanding says nothing.
-            let habits = if at < part.senders { habits } else { Habits { depth: 0, ..habits } };
+            let silent = Habits { depth: 0, schedule: None, ..habits };
+            let habits = if at < part.senders { habits } else { silent };
             let sender = Sender::new((first_sender + at) as u32, at, habits);
             add(&mut self.connections, Role::Sender(sender, part.dialect.clone()));
         }
         for mut receiver in part.receivers {
             receiver.mailbox += first_mailbox;
-            if let Pace::Slow(1..) = receiver.pace {
-                let at = self.connections.len();
-                self.wake_at(nanos(SLOW_TIME), Alarm::ReadSlowly(at));
-            }
             add(&mut self.connections, Role::Receiver(receiver));
-        }
-        if let Some(storm) = part.storm {
-            self.wake_at(self.shared.ledger.window.0 + nanos(storm), Alarm::Storm(number));
         }
         self.read_back.push(part.read_back);
         self.places.push(Place {
@@ -189,6 +185,47 @@ impl<'a> Driver<'a> {
 
     pub(super) fn wake_at(&mut self, at: Nanos, alarm: Alarm) {
         self.alarms.push(Reverse((at, alarm)));
+    }
+
+    /// Lets all clients in, and sets the clock to zero.
+    fn gather(&mut self) -> Result<(), String> {
+        for at in 0..self.connections.len() {
+            self.wake_at(0, Alarm::Dial(at));
+        }
+        self.shared.is_over = true;
+        let end = nanos(GATHER_TIME);
+        loop {
+            let away = self.connections.iter().filter(|one| !one.is_ready).count();
+            if away == 0 {
+                break;
+            }
+            if self.shared.now > end {
+                let errors = &self.shared.ledger.errors;
+                return Err(format!("{away} clients were not let in: {errors:?}"));
+            }
+            self.turn(self.shared.now + self.interval)?;
+        }
+        self.shared.is_over = false;
+        self.began = Instant::now();
+        self.shared.now = 0;
+        self.alarms.clear();
+        for at in 0..self.connections.len() {
+            self.connections[at].rest(0);
+            if let Role::Receiver(Receiver { pace: Pace::Slow(1..), .. }) =
+                self.connections[at].role
+            {
+                self.wake_at(nanos(SLOW_TIME), Alarm::ReadSlowly(at));
+            }
+        }
+        for part in 0..self.places.len() {
+            if let Some(storm) = self.places[part].storm {
+                self.wake_at(self.shared.ledger.window.0 + nanos(storm), Alarm::Storm(part));
+            }
+        }
+        for at in 0..self.connections.len() {
+            self.ask(at);
+        }
+        Ok(())
     }
 
     fn measure(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<(), String> {
@@ -247,7 +284,7 @@ impl<'a> Driver<'a> {
     fn drain(&mut self) -> Result<(), String> {
         self.shared.is_over = true;
         for place in &mut self.places {
-            (place.schedule, place.storm) = (None, None);
+            place.storm = None;
         }
         let end = self.shared.now + nanos(DRAIN_TIME);
         while self.shared.finding.is_none()
@@ -294,9 +331,11 @@ impl<'a> Driver<'a> {
                 self.shared.judge(Err(format!("{open} readers were not shown all")));
             }
         }
-        for (mailbox, _) in &readers {
-            let result = self.shared.checker.finish(*mailbox);
-            self.shared.judge(result);
+        for (mailbox, at) in &readers {
+            if let Role::Receiver(Receiver { read_to, .. }) = &self.connections[*at].role {
+                let result = self.shared.checker.finish(*mailbox, *read_to);
+                self.shared.judge(result);
+            }
         }
         Ok(readers.len())
     }

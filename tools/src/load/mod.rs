@@ -12,6 +12,7 @@ mod ledger;
 mod local;
 mod parts;
 mod plan;
+mod plot;
 mod postern;
 mod receiver;
 mod report;
@@ -66,6 +67,9 @@ pub(crate) struct Options {
     /// Prints the result as one JSON object.
     #[arg(long)]
     json: bool,
+    /// Draws latency and rate over time, as SVG, with takeovers and storms.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// Runs the load and prints what came of it.
@@ -139,7 +143,7 @@ impl Options {
         let primary = accounts::find_primary(&servers)?;
         let run = format!("{:x}", std::process::id());
         let accounts = accounts::accounts(&run, clients);
-        accounts::create(primary, &accounts)?;
+        accounts::create(primary, clients, &accounts)?;
         let load = accounts::load(clients, &accounts, spans);
         let mut watch = Watch {
             meter: Meter::new(&local, self.syscalls),
@@ -152,7 +156,12 @@ impl Options {
             let _ = accounts::delete(primary, &accounts);
         }
         let costs = watch.meter.costs(outcome.primary);
-        Ok((Report::new(clients.to_vec(), &outcome, costs), outcome.finding))
+        let report = Report::new(clients.to_vec(), &outcome, costs);
+        if let Some(path) = &self.plot {
+            let svg = plot::draw(&outcome.ledger, &report.title(), &report.subtitle())?;
+            std::fs::write(path, svg).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok((report, outcome.finding))
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) struct Habits {
     pub(crate) sizes: Sizes,
     /// Which mailboxes they go to.
     pub(crate) routes: Routes,
+    /// The first of those, of all mailboxes of the run.
+    pub(crate) first_mailbox: usize,
     /// The open loop; none is the closed one.
     pub(crate) schedule: Option<Schedule>,
     /// Whether what was not answered is sent again.
@@ -79,6 +81,8 @@ pub(crate) struct Habits {
 struct Sent {
     at: Nanos,
     serial: u64,
+    /// The greatest number of its mailbox that was known when it was first asked.
+    floor: u64,
 }
 
 /// One sender; it outlives its connections.
@@ -154,7 +158,7 @@ impl Sender {
                 let Some((sent, message)) = self.answered(shared) else { return };
                 shared.ledger.note_acked(shared.now.saturating_sub(sent.at));
                 if let Some(number) = number {
-                    let result = shared.checker.acked(message, number);
+                    let result = shared.checker.acked(message, number, sent.floor);
                     shared.judge(result);
                 }
             }
@@ -200,8 +204,11 @@ impl Sender {
                 if shared.is_over || at > shared.now {
                     break;
                 }
+                let serial = self.next;
                 self.next += 1;
-                Sent { at, serial: self.next - 1 }
+                let mailbox = self.habits.routes.mailbox(self.place, serial);
+                let floor = shared.checker.floor(self.habits.first_mailbox + mailbox);
+                Sent { at, serial, floor }
             };
             let message = Message { sender: self.number, serial: sent.serial };
             shared.text.clear();

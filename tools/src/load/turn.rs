@@ -216,6 +216,9 @@ impl Driver<'_> {
 
     /// Lets senders of open loops ask what is due.
     fn tell_due(&mut self) {
+        if self.shared.is_over {
+            return;
+        }
         for part in 0..self.places.len() {
             let place = &self.places[part];
             let Some(schedule) = place.schedule else { continue };
@@ -229,7 +232,8 @@ impl Driver<'_> {
         }
     }
 
-    fn ask(&mut self, at: usize) {
+    /// Lets a client ask what it may.
+    pub(super) fn ask(&mut self, at: usize) {
         if let Err(why) = self.connections[at].ask(&mut self.shared) {
             self.lose(at, &why, None);
         }
