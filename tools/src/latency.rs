@@ -2,11 +2,12 @@
 
 use crate::baseline::{self, Baseline};
 use crate::client::{self, Client};
-use crate::group::Group;
+use crate::group::{Group, SERVERS};
+use crate::load::{self, parts::Observer, plan::Clients};
 use crate::stats::{median, us, verdict, worst};
+use postern::commands::Answer;
 use std::net::SocketAddr;
-use std::sync::Barrier;
-use std::thread;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 const TEXT_BYTES: usize = 100;
@@ -16,7 +17,10 @@ const WARM_UP: usize = 50;
 /// A message may take as long as this many times what its syncs and round trips take.
 const TARGET: f64 = 2.0;
 const CLIENTS: usize = 64;
+const WARM_UP_TIME: Duration = Duration::from_millis(500);
 const LOAD_TIME: Duration = Duration::from_secs(3);
+/// After this time without an answer a client of many counts its connection as lost.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One client, one request at a time.
 pub(crate) fn latency(group: &mut Group) -> Result<String, String> {
@@ -60,24 +64,29 @@ fn time_sends(client: &mut Client, count: usize) -> Result<Vec<Duration>, String
 /// Many clients with one outstanding request each.
 pub(crate) fn batching(group: &mut Group) -> Result<String, String> {
     let primary = group.settle()?;
-    let server = group.address(primary);
-    client::create_accounts(server)?;
+    let servers: Vec<SocketAddr> = (0..SERVERS).map(|at| group.address(at)).collect();
+    let clients = Clients { connections: CLIENTS, outstanding: 1, mailboxes: 1, ..<_>::default() };
     let before = median(&baseline::time_syncs(group.folder())?);
-    let (sends, took) = load(server)?;
-    // At once: the meters of the server forget.
-    let status = group.status(primary).ok_or("the primary does not answer")?;
+    let (spans, stop) = ([WARM_UP_TIME, LOAD_TIME, PATIENCE], AtomicBool::new(false));
+    let mut status = AtEnd { group: &*group, primary, status: None };
+    let (outcome, _) = load::drive_clients(&servers, &[clients], spans, &stop, &mut status)?;
+    if let Some(why) = outcome.finding {
+        return Err(why);
+    }
+    let status = status.status.ok_or("the primary does not answer")?;
     let after = median(&baseline::time_syncs(group.folder())?);
     let of = |key: &str| status.get(key).map_or("?", String::as_str);
     let sync = (before + after) / 2;
+    let (seconds, latencies) = (outcome.ledger.measured as f64 / 1e9, &outcome.ledger.latencies);
     Ok(format!(
-        "  {CLIENTS} clients, {:.1} s: {:.0} acknowledged per second; SEND: median {}, worst {}\n  \
+        "  {CLIENTS} clients, {seconds:.1} s: {:.0} acknowledged per second; SEND: median {}, worst \
+         {}\n  \
          baseline: fdatasync, 3 writers at once: median {}, which is {:.0} per second\n  \
          the primary says: commits_per_sync {}, commit p50 {} us, p99 {} us; \
          sync p50 {} us, p99 {} us, worst {} us\n",
-        took.as_secs_f64(),
-        sends.len() as f64 / took.as_secs_f64(),
-        us(median(&sends)),
-        us(worst(&sends)),
+        outcome.ledger.acked as f64 / seconds,
+        us(Duration::from_nanos(latencies.value_at_quantile(0.5))),
+        us(Duration::from_nanos(latencies.max())),
         us(sync),
         1.0 / sync.as_secs_f64(),
         of("commits_per_sync"),
@@ -89,28 +98,17 @@ pub(crate) fn batching(group: &mut Group) -> Result<String, String> {
     ))
 }
 
-/// The latencies of all messages, and the time in which they were sent.
-fn load(server: SocketAddr) -> Result<(Vec<Duration>, Duration), String> {
-    let clients = (0..CLIENTS).map(|_| Client::log_in(server));
-    let clients = clients.collect::<Result<Vec<_>, String>>()?;
-    let start = Barrier::new(CLIENTS + 1);
-    thread::scope(|scope| {
-        let start = &start;
-        let send = |mut client| {
-            scope.spawn(move || {
-                start.wait();
-                send_for(&mut client, LOAD_TIME)
-            })
-        };
-        let senders: Vec<_> = clients.into_iter().map(send).collect();
-        start.wait();
-        let began = Instant::now();
-        let mut all = Vec::new();
-        for sender in senders {
-            all.extend(sender.join().map_err(|_| "a client panicked".to_owned())??);
-        }
-        Ok((all, began.elapsed()))
-    })
+/// Asks the primary as soon as the load is over: the meters of the server forget.
+struct AtEnd<'a> {
+    group: &'a Group,
+    primary: usize,
+    status: Option<Answer>,
+}
+
+impl Observer for AtEnd<'_> {
+    fn end(&mut self) {
+        self.status = self.group.status(self.primary);
+    }
 }
 
 /// The latencies of messages that are sent one after the other for so long.

@@ -1,41 +1,52 @@
 //! `load`: many connections that send, read and come back, from one thread, and that check all
 //! that they are told.
+//!
+//! * [`plan`]: what a person asks for; [`accounts`] makes of it what [`driver`] can drive, as
+//!   [`parts`] describe it. Other systems are driven by the same loop with their own [`dialect`].
+//! * [`driver`] begins and ends a run, [`turn`] is one turn of its loop: over each
+//!   [`connection`], with its [`wire`], which is a [`sender`] with its [`schedule`] and [`text`]s,
+//!   or a [`receiver`].
+//! * [`check`] judges all numbers and texts; [`ledger`] counts and times.
+//! * [`cost`], [`calls`], [`local`]: what the servers take of the machine; [`report`], [`plot`]:
+//!   the result.
 
 mod accounts;
 mod calls;
 mod check;
-mod connection;
+pub(crate) mod connection;
 mod cost;
 pub(crate) mod dialect;
-mod driver;
-mod ledger;
+pub(crate) mod driver;
+pub(crate) mod ledger;
 mod local;
-mod parts;
-mod plan;
+pub(crate) mod parts;
+pub(crate) mod plan;
 mod plot;
 mod postern;
 mod receiver;
 mod report;
 mod schedule;
 mod sender;
-mod text;
+pub(crate) mod text;
 mod timer;
 mod turn;
 mod wire;
 
+use self::postern::Accounts;
 use crate::figures::{beside_this, say};
 use crate::group::{Group, SERVERS};
 use crate::process;
 use clap::Args;
 use cost::{Meter, Server};
-use parts::{Live, Observer};
+use parts::{Live, Observer, Outcome};
 use plan::Clients;
 use report::Report;
 use std::io::{IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Options of `postern-tools load`.
 #[derive(Debug, Args)]
@@ -57,7 +68,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     patience: f64,
     /// Several kinds of clients at once, from a file.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["connections", "outstanding", "bytes"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "Clients")]
     mix: Option<PathBuf>,
     #[command(flatten)]
     clients: Clients,
@@ -140,16 +151,12 @@ impl Options {
         });
         let local: Vec<Server> = local.collect();
         let servers: Vec<SocketAddr> = servers.iter().map(|(address, _)| *address).collect();
-        let primary = accounts::find_primary(&servers)?;
-        let run = format!("{:x}", std::process::id());
-        let accounts = accounts::accounts(&run, clients);
-        accounts::create(primary, clients, &accounts)?;
-        let load = accounts::load(clients, &accounts, spans);
         let mut watch = Watch {
             meter: Meter::new(&local, self.syscalls),
             is_live: std::io::stderr().is_terminal(),
         };
-        let outcome = driver::drive(load, &servers, &AtomicBool::new(false), &mut watch)?;
+        let stop = AtomicBool::new(false);
+        let (outcome, accounts) = drive_clients(&servers, clients, spans, &stop, &mut watch)?;
         watch.clear();
         if let Some(primary) = outcome.primary.filter(|_| !self.servers.is_empty()) {
             // What it has shown stands, even if its traces stay.
@@ -163,6 +170,28 @@ impl Options {
         }
         Ok((report, outcome.finding))
     }
+}
+
+/// Makes new accounts in a group, and drives these clients until their time is over or `stop` is
+/// set: warm-up, measured time, and patience. What came of it, and the accounts, which stay.
+///
+/// # Errors
+/// The group has no primary, or does not let the clients in. All else is in the outcome.
+pub(crate) fn drive_clients(
+    servers: &[SocketAddr],
+    clients: &[Clients],
+    spans: [Duration; 3],
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<(Outcome, Vec<Rc<Accounts>>), String> {
+    let primary = accounts::find_primary(servers)?;
+    // Names that a group which runs on has not seen yet, or only in another run that is over.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let run = format!("{:x}", since.as_millis());
+    let accounts = accounts::accounts(&run, clients);
+    accounts::create(primary, clients, &accounts)?;
+    let load = accounts::load(clients, &accounts, spans);
+    Ok((driver::drive(load, servers, stop, observer)?, accounts))
 }
 
 /// Shows the live line, and reads the meters in time.
@@ -227,3 +256,9 @@ fn resolve(servers: &[String]) -> Result<Vec<(SocketAddr, Option<u32>)>, String>
 fn with_last_words(why: &str, group: Option<&Group>) -> String {
     group.map_or(why.to_owned(), |group| format!("{why}\n{}", group.last_words()))
 }
+
+#[cfg(test)]
+#[path = "../../tests/built/mod.rs"]
+mod built;
+#[cfg(test)]
+mod tests;

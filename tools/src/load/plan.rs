@@ -160,3 +160,59 @@ pub(crate) fn read_mix(text: &str) -> Result<Vec<Clients>, String> {
     }
     mix.clients.into_iter().map(Clients::complete).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clients(lines: &str) -> Result<Clients, String> {
+        read_mix(&format!("[[clients]]\n{lines}")).map(|mut all| all.remove(0))
+    }
+
+    #[test]
+    fn a_mix_file_has_the_defaults_of_the_options() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            clients: Clients,
+        }
+        let line = <Line as clap::Parser>::parse_from(["load"]).clients;
+        assert_eq!(line, Clients::default());
+        assert_eq!(clients(""), line.complete());
+    }
+
+    #[test]
+    fn mailboxes_follow_connections_and_readers() {
+        let table = [
+            ("", 16),
+            ("connections = 3", 3),
+            ("connections = 3\nmailboxes = 70", 70),
+            ("connections = 0\nidle = 5", 0),
+            ("connections = 0\nreceivers = 5", 1),
+            ("senders = 1\nreceivers = 100", 1),
+        ];
+        for (lines, mailboxes) in table {
+            assert_eq!(clients(lines).map(|one| one.mailboxes), Ok(mailboxes), "{lines}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused() {
+        let table = [
+            ("connections = 0", "0 connections"),
+            ("outstanding = 65", "outstanding"),
+            ("outstanding = 0", "outstanding"),
+            ("bytes = '5000'", "3840"),
+            ("storm = -1.0", "storm"),
+            ("storm = nan", "storm"),
+            ("idle = 60000", "connections"),
+            ("mailboxes = 20000", "mailboxes"),
+            ("speed = 1", "unknown field"),
+        ];
+        for (lines, words) in table {
+            let why = clients(lines).expect_err(lines);
+            assert!(why.contains(words), "{lines}: {why}");
+        }
+        assert!(read_mix("clients = []").is_err());
+    }
+}
