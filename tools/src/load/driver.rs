@@ -33,8 +33,8 @@ pub(super) const SLOW_TIME: Duration = Duration::from_millis(50);
 const GATHER_TIME: Duration = Duration::from_secs(60);
 /// Until all answers are there, when nothing is asked any more.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
-/// Until all mailboxes are read back.
-const READ_BACK_TIME: Duration = Duration::from_secs(180);
+/// While mailboxes are read back, until the next message of any of them.
+const READ_BACK_TIME: Duration = Duration::from_secs(30);
 
 /// What is to be done at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -319,16 +319,18 @@ impl<'a> Driver<'a> {
                 readers.push((mailbox, self.join(connection)));
             }
         }
-        let end = self.shared.now + nanos(READ_BACK_TIME);
-        let mut open = self.unread();
-        while open > 0 && self.shared.finding.is_none() {
+        let (mut progress, mut since) = (self.unread(), self.shared.now);
+        while progress.0 > 0 && self.shared.finding.is_none() {
             self.turn(self.interval_end)?;
-            if self.shared.now >= self.interval_end {
-                self.end_interval();
-                open = self.unread();
+            if self.shared.now < self.interval_end {
+                continue;
             }
-            if self.shared.now > end {
-                self.shared.judge(Err(format!("{open} readers were not shown all")));
+            self.end_interval();
+            let last = std::mem::replace(&mut progress, self.unread());
+            if progress != last {
+                since = self.shared.now;
+            } else if self.shared.now - since > nanos(READ_BACK_TIME) {
+                self.shared.judge(Err(format!("{} readers were not shown all", progress.0)));
             }
         }
         for (mailbox, at) in &readers {
@@ -340,15 +342,19 @@ impl<'a> Driver<'a> {
         Ok(readers.len())
     }
 
-    /// How many readers were not yet shown everything that was acknowledged.
-    fn unread(&self) -> usize {
-        let lacks = |connection: &&Connection| match &connection.role {
-            Role::Receiver(Receiver { pace: Pace::Slow(_), .. }) | Role::Sender(..) => false,
-            Role::Receiver(Receiver { pace: Pace::Once, is_ready, .. }) => !is_ready,
-            Role::Receiver(Receiver { mailbox, read_to, .. }) => {
-                *read_to < self.shared.checker.acked_to(*mailbox)
-            }
-        };
-        self.connections.iter().filter(lacks).count()
+    /// How many readers were not yet shown everything that was acknowledged, and what all were
+    /// shown.
+    fn unread(&self) -> (usize, u64) {
+        let readers = self.connections.iter().filter_map(|connection| match &connection.role {
+            Role::Receiver(Receiver { pace: Pace::Slow(_), .. }) | Role::Sender(..) => None,
+            Role::Receiver(receiver) => Some(receiver),
+        });
+        readers.fold((0, 0), |(count, shown), Receiver { mailbox, pace, is_ready, read_to, .. }| {
+            let lacks = match pace {
+                Pace::Once => !is_ready,
+                _ => *read_to < self.shared.checker.acked_to(*mailbox),
+            };
+            (count + usize::from(lacks), shown + read_to)
+        })
     }
 }
