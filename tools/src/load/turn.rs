@@ -45,7 +45,8 @@ impl Driver<'_> {
             .places
             .iter()
             .filter_map(|place| place.schedule.map(|schedule| schedule.due_turn(place.told)));
-        let due = dues.min().unwrap_or(Nanos::MAX);
+        let is_asking = !self.shared.is_over;
+        let due = dues.min().filter(|_| is_asking).unwrap_or(Nanos::MAX);
         if due <= now {
             return Ok(Duration::ZERO);
         }
