@@ -1,13 +1,13 @@
 //! What changes of the members cost: the second death in a row, a planned handover, a backup that
 //! is dropped and comes back.
 
-use crate::client::{self, Client};
+use crate::client::{self, Client, is_ok};
 use crate::group::Group;
 use crate::latency::send_for;
 use crate::stats::{median, ms, p99, us, verdict, worst};
 use crate::takeover::{others, take_over};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 5;
 const SECOND_TARGET: Duration = Duration::from_millis(50);
@@ -18,6 +18,11 @@ const SEND_TIME: Duration = Duration::from_secs(4);
 /// When, within that time, a backup dies, and when it is started again.
 const DEATH: Duration = Duration::from_secs(1);
 const RETURN: Duration = Duration::from_secs(2);
+/// Clients that send while the primary stops, and for how long before.
+const SENDERS: usize = 4;
+const BUSY_TIME: Duration = Duration::from_millis(200);
+const TEXT_BYTES: usize = 100;
+const PATIENCE: Duration = Duration::from_secs(30);
 /// A promise runs so long after a takeover: an eighth of `T`, and what a ping takes.
 const PROMISE_TIME: Duration = Duration::from_millis(600);
 
@@ -60,16 +65,63 @@ fn second_death(group: &mut Group) -> Result<String, String> {
     Ok(row("the second kill -9 in a row", &times, SECOND_TARGET))
 }
 
+/// Clients send all the time while the role goes to another server.
 fn handover(group: &mut Group) -> Result<String, String> {
-    let mut times = Vec::new();
+    let (mut times, mut known, mut unknown) = (Vec::new(), 0, 0);
     for _ in 0..ROUNDS {
         let primary = group.settle()?;
-        group.terminate(primary)?;
-        times.push(take_over(group, &others(&[primary]))?);
+        let server = group.address(primary);
+        let clients = (0..SENDERS).map(|_| Client::log_in(server));
+        let clients = clients.collect::<Result<Vec<_>, _>>()?;
+        thread::scope(|scope| {
+            let send = |client| scope.spawn(move || send_until_closed(client));
+            let senders: Vec<_> = clients.into_iter().map(send).collect();
+            thread::sleep(BUSY_TIME);
+            group.terminate(primary)?;
+            times.push(take_over(group, &others(&[primary]))?);
+            for sender in senders {
+                let sent = sender.join().map_err(|_| "a client panicked".to_owned())??;
+                known += sent.known;
+                unknown += u32::from(sent.unknown);
+            }
+            Ok::<_, String>(())
+        })?;
         group.reap(primary)?;
         group.start_server(primary)?;
     }
-    Ok(row("SIGTERM of the primary", &times, HANDOVER_TARGET))
+    Ok(row("SIGTERM of the primary", &times, HANDOVER_TARGET)
+        + &format!(
+            "  of {} requests under way then, by {SENDERS} clients {ROUNDS} times, {unknown} had \
+             an unknown outcome ({}), after {known} answers; target: none\n",
+            SENDERS * ROUNDS,
+            verdict(unknown == 0),
+        ))
+}
+
+/// What one client was told before its server closed the connection.
+struct Sent {
+    /// Answers that say what became of a request.
+    known: u32,
+    /// The last request may have been stored.
+    unknown: bool,
+}
+
+fn send_until_closed(mut client: Client) -> Result<Sent, String> {
+    let request = client::send(TEXT_BYTES);
+    let end = Instant::now() + PATIENCE;
+    let mut known = 0;
+    while Instant::now() < end {
+        match client.ask(&request) {
+            Ok(answer) if answer.starts_with("ERR unknown-outcome") => {
+                return Ok(Sent { known, unknown: true });
+            }
+            Ok(answer) if is_ok(answer) => known += 1,
+            // A refusal stores nothing; nor does what comes behind it.
+            Ok(_) => return Ok(Sent { known: known + 1, unknown: false }),
+            Err(_) => return Ok(Sent { known, unknown: !client.was_told() }),
+        }
+    }
+    Err("the server that was to stop goes on".to_owned())
 }
 
 /// One client's messages while nothing happens, and while a backup dies and comes back.

@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Client {
     reader: BufReader<TcpStream>,
     line: String,
+    /// The server said why it closes the connection.
+    noted: bool,
 }
 
 impl Client {
@@ -27,7 +29,11 @@ impl Client {
         stream.set_nodelay(true).map_err(lost)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
         // A request is short, and so is every answer but a mailbox, which nobody asks for here.
-        Ok(Client { reader: BufReader::with_capacity(512, stream), line: String::new() })
+        Ok(Client {
+            reader: BufReader::with_capacity(512, stream),
+            line: String::new(),
+            noted: false,
+        })
     }
 
     /// The last line of the answer to a request: `OK` or `ERR` and what follows.
@@ -45,10 +51,16 @@ impl Client {
             if read.map_err(|error| format!("no answer: {error}"))? == 0 {
                 return Err("closed by the server".to_owned());
             }
+            self.noted |= self.line.starts_with("NOTE ");
             if self.line.starts_with("OK") || self.line.starts_with("ERR ") {
                 return Ok(self.line.trim_end());
             }
         }
+    }
+
+    /// Whether the server said goodbye: it has taken nothing behind that.
+    pub(crate) fn was_told(&self) -> bool {
+        self.noted
     }
 
     /// Asks for what must be granted.

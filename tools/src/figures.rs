@@ -1,7 +1,7 @@
 //! `figures`: the parts in their order, each with a group of its own.
 
 use crate::group::Group;
-use crate::{changes, crowd, footprint, latency, link, process, stream, takeover};
+use crate::{changes, crowd, footprint, latency, link, process, size, stream, takeover};
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,10 @@ pub(crate) struct Options {
     /// Measures only this.
     #[arg(long, value_name = "NAME")]
     only: Option<Part>,
+    /// How many primaries `takeover` kills.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    times: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,13 +41,15 @@ enum Part {
     Idle,
     /// What the encryption of a link costs, without sockets.
     Link,
+    /// Of the binary.
+    Size,
 }
 
 impl Part {
     /// Measures with a fresh group, so that no part finds what another left in logs and meters.
-    fn measure(self, postern: &Path) -> Result<String, String> {
+    fn measure(self, postern: &Path, times: u32) -> Result<String, String> {
         let mut group = Group::start(postern, self == Part::Changes)?;
-        let text = self.measure_group(&mut group);
+        let text = self.measure_group(&mut group, times);
         let mut text = text.map_err(|why| format!("{why}\n{}", group.last_words()))?;
         // Who kills servers is told that they are gone.
         let kills = matches!(self, Part::Takeover | Part::Changes | Part::Crowd);
@@ -54,9 +60,9 @@ impl Part {
         Ok(text)
     }
 
-    fn measure_group(self, group: &mut Group) -> Result<String, String> {
+    fn measure_group(self, group: &mut Group, times: u32) -> Result<String, String> {
         match self {
-            Part::Takeover => takeover::measure(group),
+            Part::Takeover => takeover::measure(group, times),
             Part::Changes => changes::measure(group),
             Part::Latency => latency::latency(group),
             Part::Batching => latency::batching(group),
@@ -65,6 +71,7 @@ impl Part {
             Part::Memory => footprint::memory(group),
             Part::Idle => footprint::idle(group),
             Part::Link => link::measure(),
+            Part::Size => size::measure(group.binary()),
         }
     }
 }
@@ -87,7 +94,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             continue;
         }
         let name = format!("{part:?}").to_lowercase();
-        let text = part.measure(&postern).map_err(|why| format!("{name}: {why}"))?;
+        let text = part.measure(&postern, options.times).map_err(|why| format!("{name}: {why}"))?;
         say(&format!("{name}\n{text}"))?;
     }
     Ok(())
@@ -104,7 +111,7 @@ pub(crate) fn beside_this() -> Result<PathBuf, String> {
     Err(format!("{shown}: is not there; build it with `cargo build --release`, or name another"))
 }
 
-/// Prints what was asked for.
+/// Prints, and says why it can't.
 pub(crate) fn say(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout();
     let said = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -35,8 +35,16 @@ impl Group {
     /// Makes a new group, whose last survivor goes on by itself or not, starts its servers and
     /// waits until all are members.
     pub(crate) fn start(postern: &Path, survivor_auto: bool) -> Result<Group, String> {
+        Group::start_in(folder()?, postern, survivor_auto)
+    }
+
+    /// The same with its data in this folder, which is gone when the group is.
+    pub(crate) fn start_in(
+        folder: TempDir,
+        postern: &Path,
+        survivor_auto: bool,
+    ) -> Result<Group, String> {
         let servers = draw_addresses()?;
-        let folder = folder()?;
         let list = servers.map(|server| server.to_string()).join(",");
         let made = Command::new(postern)
             .args(["init", "--servers", &list, "--out"])
@@ -281,10 +289,19 @@ fn draw_addresses() -> Result<[SocketAddr; SERVERS], String> {
     Ok(found)
 }
 
-/// Where builds go rather than where temporary files go, which may be memory and not a disk.
-fn folder() -> Result<TempDir, String> {
+/// A folder where builds go rather than where temporary files go, which may be memory and not a
+/// disk.
+pub(crate) fn folder() -> Result<TempDir, String> {
     let target = Path::new("target");
-    let base = if target.is_dir() { target } else { Path::new(".") };
+    folder_in(if target.is_dir() { target } else { Path::new(".") })
+}
+
+/// A folder in memory, where a sync costs nothing.
+pub(crate) fn memory_folder() -> Result<TempDir, String> {
+    folder_in(Path::new("/dev/shm"))
+}
+
+fn folder_in(base: &Path) -> Result<TempDir, String> {
     let made = base
         .canonicalize()
         .and_then(|base| tempfile::Builder::new().prefix("postern-figures-").tempdir_in(base));

@@ -1,6 +1,5 @@
 //! `postern-tools`: measures postern beside what the machine can do, and tries to break it.
 
-mod baseline;
 mod changes;
 mod client;
 mod crowd;
@@ -8,9 +7,11 @@ mod figures;
 mod footprint;
 mod group;
 mod latency;
+mod limits;
 mod link;
 mod load;
 mod process;
+mod size;
 mod stats;
 mod stream;
 mod takeover;
@@ -30,8 +31,10 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Starts groups of three servers and prints their figures, with baselines of the same run.
+    /// Starts groups of three servers and prints their figures, with limits of the same run.
     Figures(figures::Options),
+    /// Measures what this machine can do without postern.
+    Limits(limits::Options),
     /// Makes load for a group, and checks everything that it answers.
     Load(load::Options),
     /// Drives the replicas through every order of events, to small bounds.
@@ -43,6 +46,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Options::parse().command {
         Command::Figures(options) => figures::run(&options),
+        Command::Limits(options) => limits::run(&options),
         Command::Load(options) => load::run(&options),
         Command::Search(options) => search::command::run(&options),
         Command::Simulate(options) => sim::run(&options),
