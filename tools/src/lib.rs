@@ -4,3 +4,4 @@
 pub mod checker;
 pub mod search;
 pub mod sim;
+pub mod trio;

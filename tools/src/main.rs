@@ -2,6 +2,7 @@
 
 mod changes;
 mod client;
+mod count;
 mod crowd;
 mod figures;
 mod footprint;
@@ -31,6 +32,8 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Counts the instructions and allocations of one SEND, and fails over their budget.
+    Count(count::Options),
     /// Starts groups of three servers and prints their figures, with limits of the same run.
     Figures(figures::Options),
     /// Measures what this machine can do without postern.
@@ -45,6 +48,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Options::parse().command {
+        Command::Count(options) => count::run(&options),
         Command::Figures(options) => figures::run(&options),
         Command::Limits(options) => limits::run(&options),
         Command::Load(options) => load::run(&options),

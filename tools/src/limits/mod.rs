@@ -243,8 +243,9 @@ impl Limits {
                     (format!("{rate:.0}/s"), format!("{:.0}/s", measured.per_second()))
                 }
             };
-            let (share, words) = (share * 100.0, limit.words());
-            let _ = writeln!(text, "  {what}, {shown}: {share:.0} % of {words}, {bound}");
+            let (percent, words) = (share * 100.0, limit.words());
+            let digits = usize::from(percent < 10.0);
+            let _ = writeln!(text, "  {what}, {shown}: {percent:.digits$} % of {words}, {bound}");
         }
         text
     }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 /// The group of every simulated world.
-pub(super) const GROUP: GroupId = GroupId(7);
+pub(crate) const GROUP: GroupId = GroupId(7);
 
 /// What the servers share.
 pub(super) fn secret() -> Secret {
@@ -73,11 +73,11 @@ impl fmt::Display for Fail {
 
 /// The settings of a simulated group.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    pub(super) silence_ms: u32,
-    pub(super) takeover: Takeover,
-    pub(super) copies_min: u8,
-    pub(super) survivor_auto: bool,
+pub(crate) struct Settings {
+    pub(crate) silence_ms: u32,
+    pub(crate) takeover: Takeover,
+    pub(crate) copies_min: u8,
+    pub(crate) survivor_auto: bool,
 }
 
 /// A text client's end at the server.
@@ -91,7 +91,7 @@ struct Client {
 }
 
 /// The store, as the node may see it.
-struct Log<'a>(&'a Store<MemoryDisk>);
+pub(crate) struct Log<'a>(pub(crate) &'a Store<MemoryDisk>);
 
 impl LogReader for Log<'_> {
     fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
@@ -184,7 +184,7 @@ pub(super) fn start(
 }
 
 /// The only place that knows what a replica and a node are made of.
-fn build(
+pub(crate) fn build(
     opened: &Opened<MemoryDisk>,
     shape: Shape,
     settings: Settings,
@@ -515,7 +515,7 @@ impl Process {
 }
 
 /// What the fake hasher makes of a job.
-pub(super) fn hash(job: &Job) -> Hashed {
+pub(crate) fn hash(job: &Job) -> Hashed {
     let made = format!("h:{}", job.password);
     match &job.against {
         None => Hashed::Made(made),
