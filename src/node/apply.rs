@@ -24,7 +24,7 @@ impl Node {
                     done = self.apply(world.now, record);
                 }
             });
-            read.map_err(unreadable).and(done)?;
+            read.map_err(|error| unreadable(&error)).and(done)?;
         }
         Ok(())
     }
@@ -132,7 +132,7 @@ impl Node {
     }
 }
 
-pub(super) fn unreadable(error: io::Error) -> Fatal {
+pub(super) fn unreadable(error: &io::Error) -> Fatal {
     Fatal(format!("the log can't be read: {error}"))
 }
 

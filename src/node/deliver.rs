@@ -183,7 +183,7 @@ fn write_message(world: &Context<'_>, at: Index, n: u64, out: &mut Vec<u8>) -> R
             written = true;
         }
     });
-    read.map_err(unreadable)?;
+    read.map_err(|error| unreadable(&error))?;
     match written {
         true => Ok(()),
         false => Err(Fatal(format!("entry {at} was a message and is none"))),
