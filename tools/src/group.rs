@@ -276,8 +276,8 @@ fn shown(states: &[Option<Answer>]) -> String {
 }
 
 /// Addresses of 127.0.0.0/8, so that runs beside each other do not meet.
-fn draw_addresses() -> Result<[SocketAddr; SERVERS], String> {
-    let mut found = [SocketAddr::from(([0, 0, 0, 0], 0)); SERVERS];
+pub(crate) fn draw_addresses<const COUNT: usize>() -> Result<[SocketAddr; COUNT], String> {
+    let mut found = [SocketAddr::from(([0, 0, 0, 0], 0)); COUNT];
     for (at, address) in found.iter_mut().enumerate() {
         // The keys of a hasher are the randomness that the standard library has.
         let [x, y, z, _, low, high, ..] = RandomState::new().hash_one(at).to_le_bytes();

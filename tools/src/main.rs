@@ -2,6 +2,7 @@
 
 mod changes;
 mod client;
+mod compare;
 mod count;
 mod crowd;
 mod figures;
@@ -32,6 +33,8 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The same load on what people would use instead.
+    Compare(compare::Options),
     /// Counts the instructions and allocations of one SEND, and fails over their budget.
     Count(count::Options),
     /// Starts groups of three servers and prints their figures, with limits of the same run.
@@ -48,6 +51,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Options::parse().command {
+        Command::Compare(options) => compare::run(&options),
         Command::Count(options) => count::run(&options),
         Command::Figures(options) => figures::run(&options),
         Command::Limits(options) => limits::run(&options),

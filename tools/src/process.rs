@@ -1,5 +1,6 @@
 //! What the kernel knows of a process.
 
+use rustix::param::clock_ticks_per_second;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::fs;
 use std::time::Duration;
@@ -48,6 +49,22 @@ pub(crate) fn work(pid: u32) -> Result<Work, String> {
     Ok(all)
 }
 
+/// Time on a processor of a process until now, with that of its children that have ended.
+pub(crate) fn cpu(pid: u32) -> Result<Duration, String> {
+    let path = format!("/proc/{pid}/stat");
+    let children = children_ticks(&read(&path)?).ok_or_else(|| format!("{path}: no times"))?;
+    let seconds = children as f64 / clock_ticks_per_second() as f64;
+    Ok(work(pid)?.cpu + Duration::from_secs_f64(seconds))
+}
+
+/// Ticks of children that were waited for, in user and in system mode.
+fn children_ticks(stat: &str) -> Option<u64> {
+    // The name of the program, in brackets, may have spaces and brackets in it.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(13);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
 /// Lets this process, and the servers that it starts, have as many connections as allowed.
 pub(crate) fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
@@ -76,5 +93,12 @@ mod tests {
         assert_eq!(field(text, "VmRSS:"), Some(1234));
         assert_eq!(field(text, "voluntary_ctxt_switches:"), Some(5));
         assert_eq!(field(text, "RssAnon:"), None);
+    }
+
+    #[test]
+    fn children_are_found_behind_any_name() {
+        let stat = "12 (a b) 1) S 1 2 3 0 -1 4194560 8 9 10 11 70 71 30 4 20 0 7 0 99";
+        assert_eq!(children_ticks(stat), Some(34));
+        assert_eq!(children_ticks("12 (a) S 1"), None);
     }
 }

@@ -127,7 +127,8 @@ pub(crate) fn load(
     Load { warm_up, measured, patience, parts: parts.collect() }
 }
 
-fn part(clients: &Clients, accounts: &Rc<Accounts>) -> Part {
+/// The part of it that these clients make.
+pub(crate) fn part(clients: &Clients, accounts: &Rc<Accounts>) -> Part {
     let own = accounts.clone();
     let dialect: MakeDialect = Rc::new(move || Box::new(Postern::new(own.clone())));
     let slow = (0..clients.slow).map(|_| Pace::Slow(clients.slow_bytes));

@@ -10,7 +10,7 @@
 //! * [`cost`], [`calls`], [`local`]: what the servers take of the machine; [`report`], [`plot`]:
 //!   the result.
 
-mod accounts;
+pub(crate) mod accounts;
 mod calls;
 mod check;
 pub(crate) mod connection;
