@@ -15,6 +15,7 @@ mod servers;
 mod table;
 
 use crate::figures::{beside_this, say};
+use crate::limits::{Limit, Limits};
 use crate::{group, process};
 use clap::{Args, ValueEnum};
 use measure::SETTINGS;
@@ -26,6 +27,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 use table::{Report, Row};
+
+/// Of each half of the measurement of each limit.
+const LIMIT_TIME: Duration = Duration::from_millis(500);
 
 /// Options of `postern-tools compare`.
 #[derive(Debug, Args)]
@@ -98,10 +102,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         command: command(std::env::args().skip(1)),
         machine: machine(),
         seconds: options.seconds,
-        rows: vec![own::measure(&binary, options).map_err(|why| format!("postern: {why}"))?],
-        missing: Vec::new(),
-        failures: Vec::new(),
+        ..Report::default()
     };
+    measure_limits(&mut report.limits)?;
+    let own = own::measure(&binary, options);
+    report.rows.push(own.map_err(|why| format!("postern: {why}"))?);
     for system in System::value_variants() {
         let is_wanted = options.only.is_empty() || options.only.contains(system);
         let Some(peer) = system.peer().filter(|_| is_wanted) else { continue };
@@ -115,11 +120,22 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         }
     }
     report.missing.dedup();
+    measure_limits(&mut report.limits)?;
     say(&if options.json { format!("{}\n", report.json()) } else { report.markdown() })?;
     match &report.failures[..] {
         [] => Ok(()),
         failures => Err(format!("could not measure all: {}", failures.join("; "))),
     }
+}
+
+/// Half of what is known of the machine: it is looked at before the systems and after them.
+fn measure_limits(limits: &mut Limits) -> Result<(), String> {
+    note("limits of the machine");
+    let folder = group::folder()?;
+    for limit in Limit::ALL {
+        limits.add(limit, folder.path(), LIMIT_TIME)?;
+    }
+    Ok(())
 }
 
 fn measure_peer(

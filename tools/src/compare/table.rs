@@ -1,6 +1,7 @@
 //! The table, for people and for programs.
 
 use super::measure::{Figures, SETTINGS, TEXT_BYTES};
+use crate::limits::{Figure, Limit, Limits};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,6 +11,10 @@ const TAKEOVERS: &str = "\nEach time of a fresh group, whose other servers are a
                          them acknowledges (redis: `WAIT 1`, only one replica is left):\n\n\
                          | system | kill -9 of the leader → next acknowledgement, ms |\n\
                          | --- | ---: |\n";
+
+/// What stands above the machine's limits.
+const LIMITS: &str = "\n| the machine in the same run | p50 µs | p99 µs | per second |\n\
+                      | --- | ---: | ---: | ---: |\n";
 
 /// All that is known of one system.
 #[derive(Clone, Debug)]
@@ -31,7 +36,7 @@ pub(crate) struct Row {
 }
 
 /// What the whole run was.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
     /// RFC 3339.
     pub(crate) date: String,
@@ -41,6 +46,8 @@ pub(crate) struct Report {
     pub(crate) machine: String,
     /// How long each measurement was.
     pub(crate) seconds: u64,
+    /// What the machine could do in the same run.
+    pub(crate) limits: Limits,
     /// postern comes first.
     pub(crate) rows: Vec<Row>,
     /// What is not installed.
@@ -107,6 +114,7 @@ impl Report {
                 let _ = writeln!(text, "| {} | {} |", row.title, times.join(" "));
             }
         }
+        self.write_limits(&mut text);
         text.push_str("\nWhat an acknowledgement means:\n\n");
         for row in &self.rows {
             let _ = writeln!(text, "* {}: {}.", row.title, row.meaning);
@@ -148,6 +156,35 @@ impl Report {
         }
     }
 
+    /// The machine itself, and what postern makes of it.
+    fn write_limits(&self, text: &mut String) {
+        let measured = Limit::ALL.map(|limit| (limit, self.limits.of(limit)));
+        // A rate that is no number is one of nothing.
+        let measured = measured.iter().filter(|(_, measured)| measured.per_second().is_finite());
+        for (at, (limit, measured)) in measured.enumerate() {
+            if at == 0 {
+                text.push_str(LIMITS);
+            }
+            let us = |time: Duration| grouped(time.as_secs_f64() * 1e6, 0);
+            let (p50, p99) = (us(measured.median()), us(measured.p99()));
+            let rate = grouped(measured.per_second(), 0);
+            let _ = writeln!(text, "| {} | {p50} | {p99} | {rate} |", limit.words());
+        }
+        let Some(own) = self.rows.first() else { return };
+        let (Some(one), Some(many)) = (own.figures.first(), own.figures.last()) else { return };
+        let title = |at: usize, what: &str| {
+            let (connections, depth) = SETTINGS[at];
+            format!("postern's {what} at {connections}×{depth}")
+        };
+        let figures = [
+            Figure::latency(&title(0, "p50"), one.p50, Limit::SyncThree),
+            Figure::rate(&title(2, "acks/s"), many.acks_per_second, Limit::Echo),
+        ];
+        for line in self.limits.shares(&figures).lines() {
+            let _ = writeln!(text, "\n{}.", line.trim_start());
+        }
+    }
+
     /// As one object.
     pub(crate) fn json(&self) -> Value {
         let figures = |(figures, (connections, depth)): (&Figures, (usize, usize))| {
@@ -178,6 +215,7 @@ impl Report {
             "machine": self.machine,
             "seconds": self.seconds,
             "text_bytes": TEXT_BYTES,
+            "limits": self.limits.json(),
             "systems": self.rows.iter().map(row).collect::<Vec<_>>(),
             "not_installed": self.missing,
             "failures": self.failures,
@@ -271,7 +309,7 @@ mod tests {
             seconds: 5,
             rows,
             missing: vec!["etcd".to_owned()],
-            failures: Vec::new(),
+            ..Report::default()
         }
     }
 

@@ -82,7 +82,7 @@ impl Limit {
     ];
 
     /// What a person reads.
-    fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Limit::SyncOne => "fdatasync of 200 B",
             Limit::SyncOneFilled => "fdatasync of 200 B, preallocated",
