@@ -9,7 +9,7 @@ use crate::replica::{self, Aside, Replica, Shape, Shared};
 use crate::server::{Ending, Parts, Server, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
-use crate::store::{Identity, OpenError, Opened, SetAside, Store};
+use crate::store::{Identity, OpenError, Opened, ServerDisk, SetAside, Store};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -142,10 +142,10 @@ impl Shell {
         server.run().map_err(|fail| format!("{shown}: {fail}"))
     }
 
-    fn open(&self) -> Result<(Opened<RealDisk>, Shape), String> {
+    fn open(&self) -> Result<(Opened<ServerDisk>, Shape), String> {
         let settings = &self.settings;
         let shown = self.data.display();
-        let disk = RealDisk::open(&self.data).map_err(|error| format!("{shown}: {error}"))?;
+        let disk = ServerDisk::open(&self.data).map_err(|error| format!("{shown}: {error}"))?;
         let new = DiskId(random()?);
         let expected = Identity::new(settings.group, settings.servers.len() as u8, self.id, new);
         let mut shape = Shape::default();
@@ -178,7 +178,7 @@ impl Shell {
         Ok((opened, shape))
     }
 
-    fn node(&self, opened: &Opened<RealDisk>, shape: Shape) -> Result<Node, String> {
+    fn node(&self, opened: &Opened<ServerDisk>, shape: Shape) -> Result<Node, String> {
         let settings = &self.settings;
         let identity = opened.store.identity();
         let setup = replica::Setup {
@@ -211,7 +211,7 @@ impl Shell {
 
     /// Puts the whole directory aside.
     fn set_aside(&self) -> io::Result<()> {
-        let folder = Store::set_aside(&RealDisk::open(&self.data)?, "old-copy", &label())?;
+        let folder = Store::set_aside(&ServerDisk::open(&self.data)?, "old-copy", &label())?;
         let shown = self.data.display();
         log::warn!(
             "{shown}: it is an old copy, or of another history: all of it is in {folder} now, \
@@ -221,7 +221,7 @@ impl Shell {
     }
 
     /// Puts the entries behind `last` aside.
-    fn set_tail_aside(&self, opened: &mut Opened<RealDisk>, last: Index) -> io::Result<()> {
+    fn set_tail_aside(&self, opened: &mut Opened<ServerDisk>, last: Index) -> io::Result<()> {
         if let Some(folder) = opened.store.set_tail_aside(last, &label())? {
             let shown = self.data.display();
             log::warn!(
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(shell.live(aside).unwrap(), Ending::Stopped);
     }
 
-    fn opened(shell: &Shell) -> Store<RealDisk> {
+    fn opened(shell: &Shell) -> Store<ServerDisk> {
         shell.open().unwrap().0.store
     }
 

@@ -20,8 +20,7 @@ use crate::node::{Context, Fatal, Gauges, Input, Node, Output};
 use crate::protocol::Note;
 use crate::record::Record;
 use crate::replica::{Aside, Closing, Effect, Event, LogReader, Mark};
-use crate::store::Store;
-use crate::store::disk::RealDisk;
+use crate::store::{ServerDisk, Store};
 use connection::{Connection, Kind, key_of};
 use hasher::Hasher;
 pub use machine::boot_time;
@@ -94,7 +93,7 @@ pub struct Parts {
     /// See [`Parts::group`].
     pub secret: Secret,
     /// Its data directory.
-    pub store: Store<RealDisk>,
+    pub store: Store<ServerDisk>,
     /// Most text clients.
     pub max_clients: usize,
     /// It ends when its standard input does.
@@ -109,7 +108,7 @@ pub struct Server {
     signals: Signals,
     listeners: Vec<TcpListener>,
     hasher: Hasher,
-    store: Store<RealDisk>,
+    store: Store<ServerDisk>,
     node: Node,
     began: Duration,
     /// The time, as it was when the clock was last looked at.
@@ -151,7 +150,7 @@ pub struct Server {
     frame: Vec<u8>,
 }
 
-impl LogReader for Store<RealDisk> {
+impl LogReader for Store<ServerDisk> {
     fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
         Store::fit(self, from, through, bytes_max)
     }

@@ -19,6 +19,8 @@ mod aside;
 pub mod check;
 mod configs;
 pub mod disk;
+#[cfg(debug_assertions)]
+mod faulty;
 mod identity;
 mod log;
 #[cfg(any(test, feature = "simulate"))]
@@ -40,6 +42,13 @@ use log::Log;
 use recovery::Reading;
 use std::{fmt, io};
 use vote::VoteFile;
+
+/// The disk of a server. That of a debug build does wrong what it is told to, for tests.
+#[cfg(debug_assertions)]
+pub type ServerDisk = faulty::FaultyDisk;
+/// The disk of a server.
+#[cfg(not(debug_assertions))]
+pub type ServerDisk = disk::RealDisk;
 
 /// The folder of the log's segments.
 const LOG: &str = "log";

@@ -34,6 +34,8 @@ pub struct Group {
     pub servers: Vec<String>,
     /// The network namespace of each server, if they have their own.
     pub namespaces: Vec<String>,
+    /// Servers look for orders in their files [`Group::faults`].
+    pub is_faulty: bool,
     children: Vec<Option<Child>>,
 }
 
@@ -54,7 +56,7 @@ impl Group {
         init.args(["init", "--servers", &servers.join(",")]).arg("--out").arg(config);
         assert!(run(init).status.success());
         let children = servers.iter().map(|_| None).collect();
-        Group { dir, servers, namespaces: Vec::new(), children }
+        Group { dir, servers, namespaces: Vec::new(), is_faulty: false, children }
     }
 
     /// A group of one, running.
@@ -81,6 +83,11 @@ impl Group {
         self.dir.path().join(format!("data{n}"))
     }
 
+    /// What the disk of a server does wrong, in debug builds.
+    pub fn faults(&self, n: usize) -> PathBuf {
+        self.dir.path().join(format!("faults{n}"))
+    }
+
     pub fn serve(&self, n: usize) -> Command {
         let mut command = match self.namespaces.get(n - 1) {
             None => postern(),
@@ -92,6 +99,9 @@ impl Group {
         };
         command.args(["serve", "--id", &n.to_string(), "--config"]).arg(self.config());
         command.arg("--data").arg(self.data(n)).stdin(Stdio::null());
+        if self.is_faulty {
+            command.env("POSTERN_DISK_FAULTS", self.faults(n));
+        }
         command
     }
 
@@ -124,13 +134,18 @@ impl Group {
     /// SIGTERM, and the exit code.
     pub fn terminate(&mut self, n: usize) -> Option<i32> {
         self.signal(n, Signal::TERM);
+        self.wait_end(n)
+    }
+
+    /// Waits until a server is gone; its exit code.
+    pub fn wait_end(&mut self, n: usize) -> Option<i32> {
         let mut child = self.children[n - 1].take().expect("it runs");
         let end = Instant::now() + DEADLINE;
         loop {
             if let Some(status) = child.try_wait().expect("it is our child") {
                 return status.code();
             }
-            assert!(Instant::now() < end, "server {n} does not stop: {}", self.log(n));
+            assert!(Instant::now() < end, "server {n} does not end: {}", self.log(n));
             std::thread::sleep(Duration::from_millis(2));
         }
     }
