@@ -4,78 +4,13 @@
 mod common;
 
 use common::{Client, DEADLINE, Group};
+use postern_tools::network::Network;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Tells this program that it is to be the client in a namespace.
 const CLIENT: &str = "POSTERN_TEST_CLIENT_OF";
-
-/// Three namespaces, each with a cable to one bridge; gone when this is dropped.
-struct Network {
-    number: u32,
-}
-
-impl Network {
-    fn new() -> Result<Network, String> {
-        let network = Network { number: std::process::id() };
-        let bridge = network.bridge();
-        ip(&["link", "add", &bridge, "type", "bridge"])?;
-        ip(&["address", "add", &format!("{}/24", network.address(100)), "dev", &bridge])?;
-        ip(&["link", "set", &bridge, "up"])?;
-        for n in 1..=3 {
-            let (name, cable) = (network.namespace(n), network.cable(n));
-            let inner = network.cable(n) + "i";
-            ip(&["netns", "add", &name])?;
-            ip(&["link", "add", &cable, "type", "veth", "peer", "name", &inner, "netns", &name])?;
-            ip(&["link", "set", &cable, "master", &bridge, "up"])?;
-            let address = format!("{}/24", network.address(n));
-            ip(&["-n", &name, "address", "add", &address, "dev", &inner])?;
-            ip(&["-n", &name, "link", "set", &inner, "up"])?;
-            ip(&["-n", &name, "link", "set", "lo", "up"])?;
-            ip(&["netns", "exec", &name, "true"])?;
-        }
-        Ok(network)
-    }
-
-    fn bridge(&self) -> String {
-        format!("pst{}b", self.number)
-    }
-
-    fn namespace(&self, n: usize) -> String {
-        format!("postern-{}-{n}", self.number)
-    }
-
-    fn cable(&self, n: usize) -> String {
-        format!("pst{}c{n}", self.number)
-    }
-
-    fn address(&self, n: usize) -> String {
-        let [a, b, ..] = self.number.wrapping_mul(2_654_435_761).to_be_bytes();
-        format!("10.{a}.{b}.{n}")
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        // As far as it came about.
-        for n in 1..=3 {
-            let _ = ip(&["link", "delete", &self.cable(n)]);
-            let _ = ip(&["netns", "delete", &self.namespace(n)]);
-        }
-        let _ = ip(&["link", "delete", &self.bridge()]);
-    }
-}
-
-fn ip(arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("ip: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let why = String::from_utf8_lossy(&output.stderr);
-    Err(format!("ip {}: {}", arguments.join(" "), why.trim()))
-}
 
 #[test]
 fn a_cut_primary_is_replaced_and_acknowledges_nothing() {
@@ -92,14 +27,14 @@ fn a_cut_primary_is_replaced_and_acknowledges_nothing() {
     let mut cut = client_inside(&network, primary, &group.servers[primary - 1]);
     let mut answers = BufReader::new(cut.stdout.take().expect("it is piped"));
     wait_line(&mut answers, "logged in");
-    ip(&["link", "set", &network.cable(primary), "down"]).unwrap();
+    network.plug(primary, false).unwrap();
     drop(cut.stdin.take());
     let next = wait_primary(&group, primary);
     assert_eq!(group.client(next, "ann").ask("SEND ann after"), "OK 2");
     wait_line(&mut answers, "answer: ERR unknown-outcome");
     cut.wait().unwrap();
 
-    ip(&["link", "set", &network.cable(primary), "up"]).unwrap();
+    network.plug(primary, true).unwrap();
     let last = group.wait_members(3);
     assert_eq!(group.mailbox(last, "ann"), ["before", "after"]);
 }

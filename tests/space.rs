@@ -4,36 +4,14 @@
 mod common;
 
 use common::Group;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-/// A file system of its own in memory, gone with it.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path, mebibytes: u32) -> Option<Small> {
-        std::fs::create_dir_all(at).expect("a folder");
-        let size = format!("size={mebibytes}m,mode=0700");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "postern-test"])
-            .arg(at)
-            .output()
-            .is_ok_and(|done| done.status.success());
-        mounted.then(|| Small(at.to_owned()))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
+use postern_tools::volume::Volume;
 
 #[test]
 fn what_needs_room_is_refused_before_there_is_none() {
     let mut group = Group::new(3);
-    let Some(small) = Small::mount(&group.data(2), 80) else {
-        return eprintln!("skipped: a small file system needs root");
+    let small = match Volume::in_memory(&group.data(2), 80) {
+        Ok(small) => small,
+        Err(why) => return eprintln!("skipped: no small file system here: {why}"),
     };
     (1..=3).for_each(|n| group.start(n));
     let primary = group.wait_members(3);
@@ -41,8 +19,7 @@ fn what_needs_room_is_refused_before_there_is_none() {
     assert_eq!(ann.ask("SEND ann one"), "OK 1");
     assert_eq!(ann.ask("CREATE bob correct-horse"), "OK bob");
 
-    let ballast = small.0.join("ballast");
-    std::fs::write(&ballast, vec![1; 20 << 20]).unwrap();
+    small.fill(60 << 20).unwrap();
     let status = group.wait(primary, "it waits for space", |s| s["waiting"].contains("space"));
     assert_eq!(status["waiting"], "for space on the disk of server 2");
     let refused = "ERR no-space the disk of server 2 is nearly full";
@@ -53,7 +30,7 @@ fn what_needs_room_is_refused_before_there_is_none() {
     assert_eq!(bob.ask("LOGIN bob correct-horse"), "OK bob 0");
     assert_eq!(bob.ask("DELETE bob correct-horse"), "OK");
 
-    std::fs::remove_file(&ballast).unwrap();
+    small.clear().unwrap();
     group.wait(primary, "there is room", |status| status["waiting"] == "-");
     assert_eq!(ann.ask("SEND ann two"), "OK 2");
 }

@@ -1,7 +1,9 @@
 //! Runs whole groups of postern, in virtual time and in real processes, and judges what they
-//! answered.
+//! answered; and makes what real ones run in, links that go down and disks that are full.
 
 pub mod checker;
+pub mod network;
 pub mod search;
 pub mod sim;
 pub mod trio;
+pub mod volume;
