@@ -1,11 +1,15 @@
 //! Three servers as child processes, on addresses and in folders that nobody else uses.
 
 use postern::commands::{Answer, ask_status, is};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -23,19 +27,33 @@ const SETTLE_TIME: Duration = Duration::from_secs(60);
 /// Lines of each log that are shown when a part fails.
 const LAST_WORDS: usize = 12;
 
+/// Where a server is, and on what.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// The network namespace it is in, if it has its own.
+    pub(crate) namespace: Option<String>,
+    /// Its data directory.
+    pub(crate) data: PathBuf,
+    /// What its disk does wrong, in a binary that can be told so.
+    pub(crate) disk_faults: Option<PathBuf>,
+}
+
 /// The group; what it started ends with it.
 pub(crate) struct Group {
     postern: PathBuf,
-    servers: [SocketAddr; SERVERS],
+    sites: [Site; SERVERS],
     children: [Option<Child>; SERVERS],
-    folder: TempDir,
+    /// Shared with what lies in it and must be gone before.
+    folder: Arc<TempDir>,
 }
 
 impl Group {
     /// Makes a new group, whose last survivor goes on by itself or not, starts its servers and
     /// waits until all are members.
     pub(crate) fn start(postern: &Path, survivor_auto: bool) -> Result<Group, String> {
-        Group::start_in(folder()?, postern, survivor_auto)
+        Group::start_in(folder("figures")?, postern, survivor_auto)
     }
 
     /// The same with its data in this folder, which is gone when the group is.
@@ -44,46 +62,70 @@ impl Group {
         postern: &Path,
         survivor_auto: bool,
     ) -> Result<Group, String> {
-        let servers = draw_addresses()?;
-        let list = servers.map(|server| server.to_string()).join(",");
+        let folder = Arc::new(folder);
+        let sites = draw_sites(folder.path())?;
+        let survivor = if survivor_auto { "auto" } else { "ask" };
+        let settings = format!("last_survivor = \"{survivor}\"\n");
+        let mut group = Group::found(postern, folder, sites, &settings)?;
+        group.start_all()?;
+        Ok(group)
+    }
+
+    /// Makes a new group of which no server runs, with these lines behind its settings.
+    pub(crate) fn found(
+        postern: &Path,
+        folder: Arc<TempDir>,
+        sites: [Site; SERVERS],
+        settings: &str,
+    ) -> Result<Group, String> {
+        let list = sites.each_ref().map(|site| site.address.to_string()).join(",");
+        let config = folder.path().join("postern.toml");
         let made = Command::new(postern)
             .args(["init", "--servers", &list, "--out"])
-            .arg(folder.path().join("postern.toml"))
+            .arg(&config)
             .output()
             .map_err(|error| format!("{}: {error}", postern.display()))?;
         if !made.status.success() {
             return Err(String::from_utf8_lossy(&made.stderr).trim_end().to_owned());
         }
-        if survivor_auto {
-            let settings = folder.path().join("postern.toml");
-            let text = fs::read_to_string(&settings).map_err(|error| error.to_string())?;
-            let text = text.replace("# last_survivor = \"ask\" ", "last_survivor = \"auto\" ");
-            fs::write(&settings, text).map_err(|error| error.to_string())?;
-        }
+        let added = File::options().append(true).open(&config);
+        let added = added.and_then(|mut file| file.write_all(settings.as_bytes()));
+        added.map_err(|error| format!("{}: {error}", config.display()))?;
         let children = [const { None }; SERVERS];
-        let mut group = Group { postern: postern.to_owned(), servers, children, folder };
+        Ok(Group { postern: postern.to_owned(), sites, children, folder })
+    }
+
+    /// Starts all servers and waits until all are members.
+    pub(crate) fn start_all(&mut self) -> Result<(), String> {
         for at in 0..SERVERS {
-            group.start_server(at)?;
+            self.start_server(at)?;
         }
-        group.settle().map_err(|why| format!("{why}\n{}", group.last_words()))?;
-        Ok(group)
+        self.settle().map_err(|why| format!("{why}\n{}", self.last_words()))?;
+        Ok(())
     }
 
     /// Starts a server that does not run.
     pub(crate) fn start_server(&mut self, at: usize) -> Result<(), String> {
         let failed = |error| format!("server {}: {error}", at + 1);
         let log = File::options().create(true).append(true).open(self.log(at)).map_err(failed)?;
-        let child = Command::new(&self.postern)
-            .args(["serve", "--stop-with-stdin", "--config"])
-            .arg(self.folder.path().join("postern.toml"))
-            .args(["--id", &(at + 1).to_string(), "--data"])
-            .arg(self.folder.path().join(format!("data{}", at + 1)))
-            // The pipe ends with this process, however that ends.
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        self.children[at] = Some(child.map_err(failed)?);
+        let site = &self.sites[at];
+        let mut command = match &site.namespace {
+            None => Command::new(&self.postern),
+            Some(name) => {
+                // It becomes what it runs: the child is the server.
+                let mut ip = Command::new("ip");
+                ip.args(["netns", "exec", name]).arg(&self.postern);
+                ip
+            }
+        };
+        if let Some(rules) = &site.disk_faults {
+            command.env("POSTERN_DISK_FAULTS", rules);
+        }
+        command.args(["serve", "--stop-with-stdin", "--config"]).arg(self.config());
+        command.args(["--id", &(at + 1).to_string(), "--data"]).arg(&site.data);
+        // The pipe ends with this process, however that ends; Ctrl+C is for this process alone.
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).process_group(0);
+        self.children[at] = Some(command.spawn().map_err(failed)?);
         Ok(())
     }
 
@@ -94,11 +136,30 @@ impl Group {
     }
 
     /// Asks a server to stop, as `kill` does.
-    pub(crate) fn terminate(&mut self, at: usize) -> Result<(), String> {
+    pub(crate) fn terminate(&self, at: usize) -> Result<(), String> {
+        self.signal(at, Signal::TERM)
+    }
+
+    /// Sends a signal to a server.
+    pub(crate) fn signal(&self, at: usize, signal: Signal) -> Result<(), String> {
         let pid = i32::try_from(self.pid(at)?).map_err(|error| error.to_string())?;
-        let pid = rustix::process::Pid::from_raw(pid).ok_or("no process has the id 0")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .map_err(|error| format!("kill: {error}"))
+        let pid = Pid::from_raw(pid).ok_or("no process has the id 0")?;
+        kill_process(pid, signal).map_err(|error| format!("kill: {error}"))
+    }
+
+    /// Whether a server was started and not seen to end.
+    pub(crate) fn is_running(&self, at: usize) -> bool {
+        self.children[at].is_some()
+    }
+
+    /// How a server has ended, once it has.
+    pub(crate) fn ended(&mut self, at: usize) -> Result<Option<ExitStatus>, String> {
+        let Some(child) = &mut self.children[at] else { return Ok(None) };
+        let ended = child.try_wait().map_err(|error| format!("wait: {error}"))?;
+        if ended.is_some() {
+            self.children[at] = None;
+        }
+        Ok(ended)
     }
 
     /// Waits until a killed server is gone.
@@ -114,17 +175,27 @@ impl Group {
 
     /// Where a server listens.
     pub(crate) fn address(&self, at: usize) -> SocketAddr {
-        self.servers[at]
+        self.sites[at].address
     }
 
     /// What a server says of itself.
     pub(crate) fn status(&self, at: usize) -> Option<Answer> {
-        ask_status(&self.servers[at].to_string(), PATIENCE)
+        ask_status(&self.sites[at].address.to_string(), PATIENCE)
     }
 
     /// The `postern` binary.
     pub(crate) fn binary(&self) -> &Path {
         &self.postern
+    }
+
+    /// The data directory of a server.
+    pub(crate) fn data(&self, at: usize) -> &Path {
+        &self.sites[at].data
+    }
+
+    /// The settings of all servers.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("postern.toml")
     }
 
     /// A folder beside the data, on the same disk.
@@ -193,10 +264,8 @@ impl Group {
     }
 
     fn check_all_run(&mut self) -> Result<(), String> {
-        for (at, child) in self.children.iter_mut().enumerate() {
-            let Some(child) = child else { continue };
-            let ended = child.try_wait().map_err(|error| format!("wait: {error}"))?;
-            if let Some(status) = ended {
+        for at in 0..SERVERS {
+            if let Some(status) = self.ended(at)? {
                 return Err(format!("server {} ended by itself: {status}", at + 1));
             }
         }
@@ -207,7 +276,8 @@ impl Group {
         self.folder.path().join(format!("server{}.log", at + 1))
     }
 
-    fn log_lines(&self, at: usize) -> Vec<String> {
+    /// What a server has said until now.
+    pub(crate) fn log_lines(&self, at: usize) -> Vec<String> {
         let text = fs::read_to_string(self.log(at)).unwrap_or_default();
         text.lines().map(|line| format!("server {}: {line}", at + 1)).collect()
     }
@@ -243,7 +313,7 @@ fn not_running(at: usize) -> String {
 }
 
 /// The primary, when every server answers and knows all three members.
-fn settled(states: &[Option<Answer>]) -> Option<usize> {
+pub(crate) fn settled(states: &[Option<Answer>]) -> Option<usize> {
     let mut primary = None;
     for (at, state) in states.iter().enumerate() {
         let state = state.as_ref()?;
@@ -261,11 +331,12 @@ fn settled(states: &[Option<Answer>]) -> Option<usize> {
 }
 
 /// A primary that waits for nobody.
-fn leads(state: &Answer) -> bool {
+pub(crate) fn leads(state: &Answer) -> bool {
     is(state, "role", "primary") && is(state, "waiting", "-")
 }
 
-fn shown(states: &[Option<Answer>]) -> String {
+/// States, for a person.
+pub(crate) fn shown(states: &[Option<Answer>]) -> String {
     let of = |state: &Option<Answer>| match state {
         None => "does not answer".to_owned(),
         Some(state) => ["role", "members", "gate", "waiting"]
@@ -289,21 +360,32 @@ pub(crate) fn draw_addresses<const COUNT: usize>() -> Result<[SocketAddr; COUNT]
     Ok(found)
 }
 
+/// Loopback addresses, and folders below this one.
+pub(crate) fn draw_sites(folder: &Path) -> Result<[Site; SERVERS], String> {
+    let mut number = 0;
+    Ok(draw_addresses()?.map(|address| {
+        number += 1;
+        let data = folder.join(format!("data{number}"));
+        Site { address, namespace: None, data, disk_faults: None }
+    }))
+}
+
 /// A folder where builds go rather than where temporary files go, which may be memory and not a
 /// disk.
-pub(crate) fn folder() -> Result<TempDir, String> {
+pub(crate) fn folder(purpose: &str) -> Result<TempDir, String> {
     let target = Path::new("target");
-    folder_in(if target.is_dir() { target } else { Path::new(".") })
+    folder_in(if target.is_dir() { target } else { Path::new(".") }, purpose)
 }
 
 /// A folder in memory, where a sync costs nothing.
-pub(crate) fn memory_folder() -> Result<TempDir, String> {
-    folder_in(Path::new("/dev/shm"))
+pub(crate) fn memory_folder(purpose: &str) -> Result<TempDir, String> {
+    folder_in(Path::new("/dev/shm"), purpose)
 }
 
-fn folder_in(base: &Path) -> Result<TempDir, String> {
+fn folder_in(base: &Path, purpose: &str) -> Result<TempDir, String> {
+    let prefix = format!("postern-{purpose}-");
     let made = base
         .canonicalize()
-        .and_then(|base| tempfile::Builder::new().prefix("postern-figures-").tempdir_in(base));
+        .and_then(|base| tempfile::Builder::new().prefix(&prefix).tempdir_in(base));
     made.map_err(|error| format!("{}: {error}", base.display()))
 }

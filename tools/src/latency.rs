@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// One client, one request at a time. The way of a message without its sync is that through a
 /// group whose data lies in memory.
 pub(crate) fn latency(group: &mut Group) -> Result<String, String> {
-    let mut in_memory = Group::start_in(group::memory_folder()?, group.binary(), false)?;
+    let mut in_memory = Group::start_in(group::memory_folder("figures")?, group.binary(), false)?;
     let mut client = new_client(group)?;
     let mut unsynced = new_client(&mut in_memory)?;
     let (mut sends, mut ways, mut limits) = (Vec::new(), Vec::new(), Limits::default());

@@ -1,6 +1,7 @@
 //! `postern-tools`: measures postern beside what the machine can do, and tries to break it.
 
 mod changes;
+mod chaos;
 mod client;
 mod compare;
 mod count;
@@ -33,6 +34,8 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs three servers among faults of processes, disks and networks.
+    Chaos(chaos::Options),
     /// The same load on what people would use instead.
     Compare(compare::Options),
     /// Counts the instructions and allocations of one SEND, and fails over their budget.
@@ -51,6 +54,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Options::parse().command {
+        Command::Chaos(options) => chaos::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Count(options) => count::run(&options),
         Command::Figures(options) => figures::run(&options),

@@ -37,7 +37,7 @@ fn static_beside(postern: &Path) -> Option<PathBuf> {
 
 /// The size that `strip` leaves.
 fn stripped(path: &Path) -> Result<u64, String> {
-    let folder = group::folder()?;
+    let folder = group::folder("figures")?;
     let out = folder.path().join("stripped");
     let done = Command::new("strip").arg("-o").arg(&out).arg(path).output();
     let done = done.map_err(|error| format!("strip: {error}"))?;

@@ -131,7 +131,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
 /// Half of what is known of the machine: it is looked at before the systems and after them.
 fn measure_limits(limits: &mut Limits) -> Result<(), String> {
     note("limits of the machine");
-    let folder = group::folder()?;
+    let folder = group::folder("compare")?;
     for limit in Limit::ALL {
         limits.add(limit, folder.path(), LIMIT_TIME)?;
     }
@@ -155,7 +155,7 @@ fn measure_peer(
         resident: Vec::new(),
         takeovers: Vec::new(),
     };
-    let mut servers = (peer.start)(program, group::folder()?)?;
+    let mut servers = (peer.start)(program, group::folder("compare")?)?;
     let connections = Rc::new(Cell::new(0));
     for setting in SETTINGS {
         note(&format!("{title}, {}×{}", setting.0, setting.1));
@@ -173,7 +173,7 @@ fn measure_peer(
     let Some(survivor) = peer.survivor else { return Ok(row) };
     for _ in 0..options.kills {
         note(&format!("{title}, kill -9 of the leader"));
-        let mut servers = (peer.start)(program, group::folder()?)?;
+        let mut servers = (peer.start)(program, group::folder("compare")?)?;
         let taken_over = failover::take_over(&mut servers, peer.dialect, survivor);
         let last_words = |why| format!("{why}{}", servers.last_words());
         row.takeovers.push(taken_over.map_err(last_words)?);
@@ -215,7 +215,7 @@ mod tests {
             return;
         };
         peer::version(&program, peer.version).expect("a version");
-        let servers = (peer.start)(&program, group::folder().expect("a folder"));
+        let servers = (peer.start)(&program, group::folder("compare").expect("a folder"));
         let servers = servers.unwrap_or_else(|why| panic!("{}: {why}", peer.name));
         let asker = Asker::connect(servers.address(), (peer.dialect)(7), PATIENCE);
         let mut asker = asker.unwrap_or_else(|why| panic!("{why}{}", servers.last_words()));

@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let folder = match &options.folder {
         Some(folder) => folder,
         None => {
-            made = group::folder()?;
+            made = group::folder("limits")?;
             made.path()
         }
     };
