@@ -79,6 +79,9 @@ pub(super) struct Driver<'a> {
     /// The server that let somebody in last, and when it was lost since.
     pub(super) leader: Option<usize>,
     pub(super) leader_lost: Option<Nanos>,
+    /// A server that was silent too long, and the one client that waits whether it goes on: the
+    /// others try elsewhere, even where it is still taken for the primary.
+    pub(super) silent: Option<(usize, Option<usize>)>,
 }
 
 /// Waits until all clients are let in, drives the load until its time is over or `stop` is set,
@@ -132,6 +135,7 @@ impl<'a> Driver<'a> {
             interval_end: nanos(interval),
             leader: None,
             leader_lost: None,
+            silent: None,
         };
         for part in load.parts {
             driver.add(part);

@@ -6,8 +6,13 @@ use super::ledger::{Ledger, Nanos};
 use super::postern::moves_on;
 use super::schedule::Schedule;
 use super::text::{Message, Sizes};
+use postern::limits::KEYS_KEPT;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+
+/// Messages after which a key is taken to be forgotten: half of what the server remembers, for
+/// what others store meanwhile.
+const REPEATABLE: u64 = KEYS_KEPT / 2;
 
 /// What all connections write to while they are visited.
 pub(crate) struct Shared {
@@ -83,6 +88,8 @@ struct Sent {
     serial: u64,
     /// The greatest number of its mailbox that was known when it was first asked.
     floor: u64,
+    /// How many messages had been acknowledged by then: the server forgets keys by that count.
+    acked_before: u64,
 }
 
 /// One sender; it outlives its connections.
@@ -196,6 +203,10 @@ impl Sender {
         let mut is_burst = false;
         while self.outstanding.len() < self.habits.depth {
             let sent = if let Some(sent) = self.again.pop_front() {
+                if shared.ledger.acked_ever - sent.acked_before > REPEATABLE {
+                    give_up(self.number, sent, shared);
+                    continue;
+                }
                 shared.ledger.repeated += 1;
                 sent
             } else {
@@ -208,7 +219,7 @@ impl Sender {
                 self.next += 1;
                 let mailbox = self.habits.routes.mailbox(self.place, serial);
                 let floor = shared.checker.floor(self.habits.first_mailbox + mailbox);
-                Sent { at, serial, floor }
+                Sent { at, serial, floor, acked_before: shared.ledger.acked_ever }
             };
             let message = Message { sender: self.number, serial: sent.serial };
             shared.text.clear();
@@ -236,8 +247,7 @@ impl Sender {
     /// What has no answer will get none.
     pub(crate) fn give_up(&mut self, shared: &mut Shared) {
         for sent in self.again.drain(..).chain(self.outstanding.drain(..)) {
-            shared.ledger.unknown += 1;
-            shared.checker.unknown(Message { sender: self.number, serial: sent.serial });
+            give_up(self.number, sent, shared);
         }
     }
 
@@ -247,4 +257,9 @@ impl Sender {
         let turns = schedule.turns(end.saturating_sub(1)).saturating_sub(self.place as u64);
         turns.div_ceil(schedule.senders as u64).saturating_sub(self.next)
     }
+}
+
+fn give_up(number: u32, sent: Sent, shared: &mut Shared) {
+    shared.ledger.unknown += 1;
+    shared.checker.unknown(Message { sender: number, serial: sent.serial });
 }

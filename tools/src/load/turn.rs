@@ -94,6 +94,7 @@ impl Driver<'_> {
         if std::mem::take(&mut connection.in_storm) {
             self.end_storm(part);
         }
+        self.silent = None;
         if self.leader == Some(server) {
             self.leader_lost = None;
             return;
@@ -147,10 +148,30 @@ impl Driver<'_> {
         let hinted = hint.and_then(|hint| self.servers.iter().position(|server| *server == hint));
         let found = self.leader.filter(|_| self.leader_lost.is_none());
         let next = hinted.or(found).filter(|next| *next != left);
-        connection.server = next.unwrap_or((left + 1) % self.servers.len());
+        let next = next.unwrap_or_else(|| self.after(left));
+        self.connections[at].server = self.unless_silent(at, next);
+        let connection = &self.connections[at];
         let tried_all = connection.attempts >= self.servers.len();
         let wait = if tried_all { RETRY_TIME } else { Duration::ZERO };
         self.wake_at(self.shared.now + nanos(wait), Alarm::Dial(at));
+    }
+
+    fn after(&self, server: usize) -> usize {
+        (server + 1) % self.servers.len()
+    }
+
+    /// The server, or the one after it when it is the silent one and somebody waits for it.
+    fn unless_silent(&mut self, at: usize, server: usize) -> usize {
+        match &mut self.silent {
+            Some((silent, probe)) if *silent == server => {
+                if probe.is_none_or(|probe| probe == at) {
+                    *probe = Some(at);
+                    return server;
+                }
+                self.after(server)
+            }
+            _ => server,
+        }
     }
 
     /// Does what is due.
@@ -245,6 +266,7 @@ impl Driver<'_> {
         let since = self.shared.now.saturating_sub(self.patience);
         for at in 0..self.connections.len() {
             if self.connections[at].is_overdue(since) {
+                self.silent = Some((self.connections[at].server, None));
                 self.lose(at, "timeout", None);
             }
         }
