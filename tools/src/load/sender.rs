@@ -263,3 +263,109 @@ fn give_up(number: u32, sent: Sent, shared: &mut Shared) {
     shared.ledger.unknown += 1;
     shared.checker.unknown(Message { sender: number, serial: sent.serial });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::postern::{Accounts, Postern};
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    const MS: Nanos = 1_000_000;
+
+    struct Scene {
+        sender: Sender,
+        shared: Shared,
+    }
+
+    impl Scene {
+        fn new(depth: usize, schedule: Option<Schedule>, repeats: bool) -> Scene {
+            let second = Duration::from_secs(1);
+            let mut shared = Shared::new(Ledger::new(Duration::ZERO, second));
+            let (routes, sizes) = (Routes { senders: 1, mailboxes: 1 }, Sizes::fixed(1));
+            shared.checker.add(routes, sizes);
+            let habits = Habits { depth, sizes, routes, first_mailbox: 0, schedule, repeats };
+            Scene { sender: Sender::new(0, 0, habits), shared }
+        }
+
+        fn connect(&mut self) {
+            let (sender, password) = ("ann".to_owned(), "correct-horse".to_owned());
+            let mailboxes = vec!["box".to_owned()];
+            let accounts = Rc::new(Accounts { sender, mailboxes, password, once: false });
+            self.sender.greet(Box::new(Postern::new(accounts)), &mut Vec::new());
+            self.hear("OK ann 0\n");
+        }
+
+        fn hear(&mut self, lines: &str) {
+            let taken = self.sender.take(lines.as_bytes(), &mut Vec::new(), &mut self.shared);
+            assert_eq!(taken, Ok(lines.len()));
+        }
+
+        /// The serials that are asked at this time.
+        fn ask(&mut self, now: Nanos) -> Vec<u64> {
+            let mut out = Vec::new();
+            self.shared.now = now;
+            self.sender.ask(&mut out, &mut self.shared);
+            let lines = String::from_utf8(out).unwrap();
+            let serial = |line: &str| line.strip_prefix("SEND box 0.")?.parse().ok();
+            lines.lines().map(|line| serial(line).expect("a request")).collect()
+        }
+    }
+
+    #[test]
+    fn a_closed_loop_keeps_so_many_outstanding() {
+        let mut scene = Scene::new(3, None, false);
+        assert_eq!(scene.ask(0), [0; 0], "there is no connection");
+        scene.connect();
+        assert_eq!(scene.ask(0), [0, 1, 2]);
+        scene.hear("OK 1\nERR busy x\n");
+        assert_eq!((scene.ask(MS), scene.ask(MS)), (vec![3, 4], vec![]));
+        assert_eq!(scene.shared.ledger.errors.get("busy"), Some(&1));
+        scene.hear("OK 4\n");
+        assert!(scene.shared.finding.is_some(), "2 was free");
+    }
+
+    #[test]
+    fn an_open_loop_counts_from_when_a_message_was_due() {
+        let schedule = Schedule { begin: 0, rate: 100, senders: 1 };
+        let mut scene = Scene::new(2, Some(schedule), false);
+        scene.connect();
+        assert_eq!(scene.ask(0), [0]);
+        // Two more were due at 10 and 20 ms, and only one may be outstanding beside the first.
+        assert_eq!(scene.ask(25 * MS), [1]);
+        scene.shared.now = 60 * MS;
+        scene.hear("OK 1\nOK 2\n");
+        let ended = scene.shared.ledger.end_interval(60 * MS);
+        assert!(ended.longest.unwrap().abs_diff(60 * MS) < MS, "{ended:?}");
+        assert!(ended.p50.unwrap().abs_diff(50 * MS) < MS, "{ended:?}");
+        assert_eq!(scene.ask(60 * MS), [2, 3]);
+        assert_eq!(scene.sender.unsent(61 * MS), 3, "of those at 40, 50 and 60 ms");
+    }
+
+    #[test]
+    fn what_was_not_answered_is_repeated_in_its_order_or_unknown() {
+        for repeats in [true, false] {
+            let mut scene = Scene::new(3, None, repeats);
+            scene.connect();
+            assert_eq!(scene.ask(0), [0, 1, 2]);
+            scene.hear("ERR not-primary - x\n");
+            assert_eq!(scene.ask(0), [0; 0], "nothing is asked here any more");
+            scene.sender.lose(&mut scene.shared);
+            scene.connect();
+            let (asked, unknown) = if repeats { ([0, 1, 2], 0) } else { ([3, 4, 5], 2) };
+            assert_eq!(scene.ask(0), asked);
+            assert_eq!(scene.shared.ledger.unknown, unknown);
+        }
+    }
+
+    #[test]
+    fn what_is_too_old_is_not_repeated() {
+        let mut scene = Scene::new(1, None, true);
+        scene.connect();
+        assert_eq!(scene.ask(0), [0]);
+        scene.sender.lose(&mut scene.shared);
+        scene.shared.ledger.acked_ever += REPEATABLE + 1;
+        scene.connect();
+        assert_eq!((scene.ask(0), scene.shared.ledger.unknown), (vec![1], 1));
+    }
+}
