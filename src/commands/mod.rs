@@ -22,13 +22,12 @@ mod terminal;
 pub use ask::{Answer, ask_status, is};
 pub use terminal::end_on_signals;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 use std::fs::{File, TryLockError};
 use std::io::{self, IsTerminal, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 /// Sends the log to stderr, at the level of `-v`, `-q` or `POSTERN_LOG`.
 pub fn log_to_stderr(verbose: u8, quiet: bool) {
@@ -40,11 +39,10 @@ pub fn log_to_stderr(verbose: u8, quiet: bool) {
         _ => LevelFilter::Trace,
     };
     let colors = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let inner = SimpleLogger::new().with_level(level).with_utc_timestamps().with_colors(colors);
+    let levels = SimpleLogger::new().with_level(level);
     log::set_max_level(level);
-    let lasting = Lasting { inner, broken: AtomicBool::new(false) };
     // A second logger is never set: this is called once, before anything else.
-    let _ = log::set_boxed_logger(Box::new(lasting));
+    let _ = log::set_boxed_logger(Box::new(Stderr { levels, colors }));
 }
 
 /// Says one line on stderr, if somebody listens.
@@ -71,27 +69,41 @@ fn hold_unchanged(data: &Path) -> Result<Option<File>, String> {
     lock.exists().then(|| hold(data, File::open(&lock))).transpose()
 }
 
-/// A logger that outlives its stderr: `SimpleLogger` panics when that is closed.
-struct Lasting {
-    inner: SimpleLogger,
-    broken: AtomicBool,
+/// Writes what `levels` lets through; `SimpleLogger` itself panics when stderr is closed.
+struct Stderr {
+    levels: SimpleLogger,
+    colors: bool,
 }
 
-impl Log for Lasting {
+impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.inner.enabled(metadata)
+        // It tells every key, also those of passwords.
+        !metadata.target().starts_with("rustyline") && self.levels.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        // It tells every key, also those of passwords.
-        let tells_keys = record.target().starts_with("rustyline");
-        if tells_keys || self.broken.load(Ordering::Relaxed) {
+        if !self.enabled(record.metadata()) {
             return;
         }
-        if catch_unwind(AssertUnwindSafe(|| self.inner.log(record))).is_err() {
-            self.broken.store(true, Ordering::Relaxed);
-        }
+        let now = humantime::format_rfc3339_millis(SystemTime::now());
+        let (level, target) = (record.level(), record.target());
+        let (on, off) = if self.colors { (color(level), "\x1b[0m") } else { ("", "") };
+        // In one write, so that lines of processes that share a stderr stay whole.
+        let line = format!("{now} {on}{level:<5}{off} [{target}] {}\n", record.args());
+        // Nobody listens: there is no one to tell.
+        let _ = io::stderr().write_all(line.as_bytes());
     }
 
     fn flush(&self) {}
+}
+
+/// The color of a level on a terminal (ECMA-48, SGR).
+fn color(level: Level) -> &'static str {
+    match level {
+        Level::Error => "\x1b[31m",
+        Level::Warn => "\x1b[33m",
+        Level::Info => "\x1b[36m",
+        Level::Debug => "\x1b[35m",
+        Level::Trace => "",
+    }
 }

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread;
+use std::{panic, thread};
 
 /// The terminal as it was before it was changed, to be put back; who has not changed it leaves it
 /// alone, for it may be another one's.
@@ -46,7 +46,19 @@ pub fn end_on_signals() -> Result<(), String> {
         std::process::exit(interrupted(signal));
     };
     thread::Builder::new().name("signals".to_owned()).spawn(wait).map_err(failed)?;
+    restore_on_panic();
     Ok(())
+}
+
+/// A panic ends the process where it stands: nothing is dropped, and nothing put back by that.
+fn restore_on_panic() {
+    let say = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if let Ok(mut found) = FOUND.try_lock() {
+            put_back(found.take());
+        }
+        say(info);
+    }));
 }
 
 /// What is said when a signal ends the command.
@@ -81,7 +93,11 @@ pub(super) fn begin_editing() {
 
 /// Puts the terminal back, on a new line, if it was changed.
 pub(super) fn restore() {
-    if let Some((mut terminal, modes)) = found().take() {
+    put_back(found().take());
+}
+
+fn put_back(found: Option<(File, Termios)>) {
+    if let Some((mut terminal, modes)) = found {
         let edited = EDITED.load(Ordering::Relaxed);
         // The shell sets a terminal in order that can't be set here.
         let _ = tcsetattr(&terminal, OptionalActions::Now, &modes);
