@@ -7,6 +7,7 @@ mod loopback;
 use crate::stats::{median, p99, us};
 use crate::{figures, group};
 use clap::Args;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -185,6 +186,15 @@ impl Figure {
     }
 }
 
+/// How much of a limit a figure reaches, for programs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Share {
+    what: String,
+    limit: &'static str,
+    /// 1 is all that the machine can do.
+    share: f64,
+}
+
 /// The limits that were measured.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limits([Measured; Limit::ALL.len()]);
@@ -250,6 +260,15 @@ impl Limits {
         text
     }
 
+    /// The same for programs.
+    pub(crate) fn share_list(&self, figures: &[Figure]) -> Vec<Share> {
+        let one = |Figure { what, value, limit }: &Figure| {
+            let share = self.share(*limit, *value)?;
+            Some(Share { what: what.clone(), limit: limit.key(), share })
+        };
+        figures.iter().filter_map(one).collect()
+    }
+
     fn table(&self) -> String {
         let mut text = format!("{:<44} {:>10} {:>10} {:>11}\n", "", "median", "p99", "per second");
         for (limit, measured) in Limit::ALL.iter().zip(&self.0) {
@@ -273,6 +292,12 @@ impl Limits {
             (limit.key().to_owned(), value)
         };
         Value::Object(measured.map(one).collect::<Map<_, _>>())
+    }
+}
+
+impl Serialize for Limits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json().serialize(serializer)
     }
 }
 
@@ -306,6 +331,9 @@ mod tests {
         let text = limits.shares(&[of(Limit::SyncThree), of(Limit::Echo)]);
         assert_eq!(text, "  SEND, 2500/s: 50 % of fdatasync of 200 B, 3 writers, 5000/s\n");
         assert_eq!(limits.json().as_object().map(Map::len), Some(1));
+        let list = limits.share_list(&[of(Limit::SyncThree), of(Limit::Echo)]);
+        let what = "SEND".to_owned();
+        assert_eq!(list, [Share { what, limit: "sync_200_b_3_writers", share: 0.5 }]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) mod plan;
 mod plot;
 mod postern;
 mod receiver;
-mod report;
+pub(crate) mod report;
 mod schedule;
 mod sender;
 pub(crate) mod text;
@@ -35,6 +35,7 @@ mod wire;
 use self::postern::Accounts;
 use crate::figures::{beside_this, say};
 use crate::group::{Group, SERVERS};
+use crate::limits::{Limit, Limits};
 use crate::process;
 use clap::Args;
 use cost::{Meter, Server};
@@ -47,6 +48,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Of each half of the measurement of each limit.
+const LIMIT_TIME: Duration = Duration::from_millis(300);
 
 /// Options of `postern-tools load`.
 #[derive(Debug, Args)]
@@ -75,6 +79,9 @@ pub(crate) struct Options {
     /// Counts the servers' system calls, which makes them a little slower.
     #[arg(long)]
     syscalls: bool,
+    /// Does not measure what the machine can do, before and after.
+    #[arg(long)]
+    no_limits: bool,
     /// Prints the result as one JSON object.
     #[arg(long)]
     json: bool,
@@ -99,11 +106,21 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         Some(group) => of_group(group)?,
         None => resolve(&options.servers)?,
     };
+    // A machine without servers says nothing of theirs.
+    let has_limits = !options.no_limits && local.iter().all(|(_, pid)| pid.is_some());
+    let mut limits = Limits::default();
+    if has_limits {
+        measure_limits(&mut limits, group.as_ref())?;
+    }
     let outcome = options.run_against(&local, &clients, spans);
-    let (report, finding) = match outcome {
+    let (mut report, finding) = match outcome {
         Ok(both) => both,
         Err(why) => return Err(with_last_words(&why, group.as_ref())),
     };
+    if has_limits {
+        measure_limits(&mut limits, group.as_ref())?;
+        report.compare(limits);
+    }
     let json = || serde_json::to_string(&report).map_err(|error| error.to_string());
     say(&if options.json { json()? + "\n" } else { report.text() })?;
     match finding {
@@ -145,31 +162,48 @@ impl Options {
         clients: &[Clients],
         spans: [Duration; 3],
     ) -> Result<(Report, Option<String>), String> {
-        let local = servers.iter().filter_map(|(address, pid)| {
-            let address = *address;
-            pid.map(|pid| Server { address, pid })
-        });
-        let local: Vec<Server> = local.collect();
-        let servers: Vec<SocketAddr> = servers.iter().map(|(address, _)| *address).collect();
-        let mut watch = Watch {
-            meter: Meter::new(&local, self.syscalls),
-            is_live: std::io::stderr().is_terminal(),
-        };
-        let stop = AtomicBool::new(false);
-        let (outcome, accounts) = drive_clients(&servers, clients, spans, &stop, &mut watch)?;
-        watch.clear();
+        let (report, outcome, accounts) = watch_clients(servers, clients, spans, self.syscalls)?;
         if let Some(primary) = outcome.primary.filter(|_| !self.servers.is_empty()) {
             // What it has shown stands, even if its traces stay.
             let _ = accounts::delete(primary, &accounts);
         }
-        let costs = watch.meter.costs(outcome.primary);
-        let report = Report::new(clients.to_vec(), &outcome, costs);
         if let Some(path) = &self.plot {
             let svg = plot::draw(&outcome.ledger, &report.title(), &report.subtitle())?;
             std::fs::write(path, svg).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok((report, outcome.finding))
     }
+}
+
+/// Measures the limits that figures of a load are shares of, in addition to what was measured
+/// before: the disk's where these servers have their data; where others have it is not known.
+pub(crate) fn measure_limits(limits: &mut Limits, group: Option<&Group>) -> Result<(), String> {
+    if let Some(group) = group {
+        limits.add(Limit::SyncThree, group.folder(), LIMIT_TIME)?;
+    }
+    limits.add(Limit::Echo, &std::env::temp_dir(), LIMIT_TIME)
+}
+
+/// Drives clients on servers, of which those with a process run here, and looks at these.
+fn watch_clients(
+    servers: &[(SocketAddr, Option<u32>)],
+    clients: &[Clients],
+    spans: [Duration; 3],
+    counts_calls: bool,
+) -> Result<(Report, Outcome, Vec<Rc<Accounts>>), String> {
+    let local = servers.iter().filter_map(|(address, pid)| {
+        let address = *address;
+        pid.map(|pid| Server { address, pid })
+    });
+    let local: Vec<Server> = local.collect();
+    let servers: Vec<SocketAddr> = servers.iter().map(|(address, _)| *address).collect();
+    let mut watch =
+        Watch { meter: Meter::new(&local, counts_calls), is_live: std::io::stderr().is_terminal() };
+    let stop = AtomicBool::new(false);
+    let (outcome, accounts) = drive_clients(&servers, clients, spans, &stop, &mut watch)?;
+    watch.clear();
+    let costs = watch.meter.costs(outcome.primary);
+    Ok((Report::new(clients.to_vec(), &outcome, costs), outcome, accounts))
 }
 
 /// Makes new accounts in a group, and drives these clients until their time is over or `stop` is

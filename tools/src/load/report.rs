@@ -4,9 +4,11 @@ use super::cost::Cost;
 use super::ledger::{Ledger, Nanos};
 use super::parts::Outcome;
 use super::plan::Clients;
+use crate::limits::{Figure, Limit, Limits, Share};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// All that is known at the end; `--json` prints it as it is.
 #[derive(Debug, Serialize)]
@@ -47,6 +49,10 @@ pub(crate) struct Report {
     pub(crate) storms: Vec<Comeback>,
     /// What the servers took, where they run on this machine.
     pub(crate) servers: Vec<Cost>,
+    /// What the machine can do without them; nothing where it was not measured.
+    pub(crate) limits: Limits,
+    /// How much of it that is which is above.
+    pub(crate) shares: Vec<Share>,
 }
 
 /// Microseconds.
@@ -121,7 +127,43 @@ impl Report {
             takeovers: ledger.takeovers.iter().map(takeover).collect(),
             storms: ledger.storms.iter().map(storm).collect(),
             servers,
+            limits: Limits::default(),
+            shares: Vec::new(),
         }
+    }
+
+    /// Puts the figures beside what the machine can do.
+    pub(crate) fn compare(&mut self, limits: Limits) {
+        self.shares = limits.share_list(&self.figures());
+        self.limits = limits;
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let (acked, delivered) = (self.acked_per_second, self.delivered_per_second);
+        let mut figures = Vec::new();
+        if self.acked > 0 {
+            figures.push(Figure::rate("acknowledged", acked, Limit::SyncThree));
+            figures.push(Figure::rate("acknowledged", acked, Limit::Echo));
+        }
+        if self.delivered > 0 {
+            figures.push(Figure::rate("delivered", delivered, Limit::Echo));
+        }
+        if let Some(Latency { p50, .. }) = self.latency_us {
+            let p50 = Duration::from_secs_f64(p50 / 1e6);
+            figures.push(Figure::latency("p50", p50, Limit::SyncThree));
+        }
+        figures
+    }
+
+    /// Processor time of all servers for 100,000 acknowledged messages, in seconds; none where
+    /// they do not run on this machine.
+    pub(crate) fn cpu_per_100k(&self) -> Option<f64> {
+        let all: f64 = self.servers.iter().map(|one| one.cpu_seconds).sum();
+        (!self.servers.is_empty()).then(|| self.per_100k(all))
+    }
+
+    fn per_100k(&self, seconds: f64) -> f64 {
+        seconds / (self.acked.max(1) as f64 / 1e5)
     }
 
     /// In lines that a person reads.
@@ -147,6 +189,7 @@ impl Report {
                 "  latency, ms: p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p999}, max {max}"
             );
         }
+        self.describe_shares(&mut text);
         self.describe_servers(&mut text);
         self.describe_trouble(&mut text);
         let _ = writeln!(
@@ -177,16 +220,16 @@ impl Report {
         text + if self.verdict == "ok" { "; all answers were right" } else { "; NOT ALL RIGHT" }
     }
 
+    /// Lines for rates and latencies: how much of what the machine can do they are.
+    pub(crate) fn describe_shares(&self, text: &mut String) {
+        text.push_str(&self.limits.shares(&self.figures()));
+    }
+
     fn describe_servers(&self, text: &mut String) {
-        if self.servers.is_empty() {
-            return;
-        }
-        let per_100k = |seconds: f64| seconds / (self.acked.max(1) as f64 / 1e5);
-        let all: f64 = self.servers.iter().map(|one| one.cpu_seconds).sum();
+        let Some(all) = self.cpu_per_100k() else { return };
         let _ = writeln!(
             text,
-            "  the servers' processor time per 100,000 acknowledged: {:.3} s together",
-            per_100k(all)
+            "  the servers' processor time per 100,000 acknowledged: {all:.3} s together"
         );
         for one in &self.servers {
             let role = if one.is_primary { " (primary)" } else { "" };
@@ -194,14 +237,15 @@ impl Report {
                 text,
                 "    {}{role}: {:.3} s; resident {:.1} MiB",
                 one.server,
-                per_100k(one.cpu_seconds),
+                self.per_100k(one.cpu_seconds),
                 one.resident_kib as f64 / 1024.0
             );
         }
         self.describe_calls(text);
     }
 
-    fn describe_calls(&self, text: &mut String) {
+    /// A line for system calls, where they were counted.
+    pub(crate) fn describe_calls(&self, text: &mut String) {
         let counted = self.servers.iter().filter_map(|one| one.system_calls_are).next();
         let Some(what) = counted else { return };
         let per = |calls: u64| calls as f64 / self.acked.max(1) as f64;
