@@ -1,7 +1,7 @@
 //! `figures`: the parts in their order, each with a group of its own.
 
 use crate::group::Group;
-use crate::{changes, crowd, footprint, latency, link, process, size, stream, takeover};
+use crate::{changes, crowd, flood, footprint, latency, link, process, size, stream, takeover};
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,10 @@ enum Part {
     Latency,
     /// Many clients at once.
     Batching,
+    /// Many clients with many requests each.
+    Flood,
+    /// One sender, many receivers.
+    Fanout,
     /// Lines from a file, one connection.
     Stream,
     /// Thousands of clients that come back when the primary dies.
@@ -66,6 +70,8 @@ impl Part {
             Part::Changes => changes::measure(group),
             Part::Latency => latency::latency(group),
             Part::Batching => latency::batching(group),
+            Part::Flood => flood::flood(group),
+            Part::Fanout => flood::fanout(group),
             Part::Stream => stream::measure(group),
             Part::Crowd => crowd::measure(group),
             Part::Memory => footprint::memory(group),

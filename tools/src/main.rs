@@ -7,6 +7,7 @@ mod compare;
 mod count;
 mod crowd;
 mod figures;
+mod flood;
 mod footprint;
 mod group;
 mod latency;

@@ -184,6 +184,21 @@ pub(crate) fn measure_limits(limits: &mut Limits, group: Option<&Group>) -> Resu
     limits.add(Limit::Echo, &std::env::temp_dir(), LIMIT_TIME)
 }
 
+/// Drives these clients on a group that was started here, and says what came of it.
+///
+/// # Errors
+/// They can't be driven, or what the servers did is wrong.
+pub(crate) fn drive_group(
+    group: &Group,
+    clients: &Clients,
+    spans: [Duration; 3],
+    counts_calls: bool,
+) -> Result<Report, String> {
+    let clients = [clients.clone().complete()?];
+    let (report, outcome, _) = watch_clients(&of_group(group)?, &clients, spans, counts_calls)?;
+    outcome.finding.map_or(Ok(report), Err)
+}
+
 /// Drives clients on servers, of which those with a process run here, and looks at these.
 fn watch_clients(
     servers: &[(SocketAddr, Option<u32>)],
