@@ -26,7 +26,8 @@ const LOOK_TIME: Duration = Duration::from_millis(20);
 /// How much it sends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pressure {
-    /// Messages a second, whatever the group does: what was not taken comes at once when it is well.
+    /// Messages a second, whatever the group does: what was not taken comes at once when it is
+    /// well.
     pub(super) rate: u64,
     /// The lengths of texts.
     pub(super) bytes: Sizes,
