@@ -8,6 +8,8 @@ use std::process::Command;
 
 const TARGET: u64 = 2 * 1024 * 1024;
 const STATIC: &str = "x86_64-unknown-linux-musl";
+/// The profile of the binary that the target is of.
+const PROFILE: &str = "small";
 
 /// The binary that is measured, and the static one if it was built, both stripped.
 pub(crate) fn measure(postern: &Path) -> Result<String, String> {
@@ -21,8 +23,8 @@ pub(crate) fn measure(postern: &Path) -> Result<String, String> {
         }
         None => {
             text += &format!(
-                "  {STATIC}: not built; `rustup target add {STATIC}` and `cargo build --release \
-                 --target {STATIC}`\n"
+                "  {STATIC}: not built; `rustup target add {STATIC}` and `cargo build --profile \
+                 {PROFILE} --target {STATIC}`\n"
             );
         }
     }
@@ -32,7 +34,7 @@ pub(crate) fn measure(postern: &Path) -> Result<String, String> {
 /// Where a static build is, if this one is in a target folder.
 fn static_beside(postern: &Path) -> Option<PathBuf> {
     let target = postern.parent()?.parent()?;
-    Some(target.join(STATIC).join("release").join(postern.file_name()?))
+    Some(target.join(STATIC).join(PROFILE).join(postern.file_name()?))
 }
 
 /// The size that `strip` leaves.
