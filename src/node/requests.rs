@@ -413,7 +413,38 @@ impl Node {
         out: &mut Output,
     ) {
         self.hashes.on_done();
-        out.jobs.extend(self.hashes.next());
+        self.take_hashed(world, id, hashed, out);
+        self.next_hashes(world, out);
+    }
+
+    /// Gives the thread what it can use. Many sessions of one account come at once, after a
+    /// restart: what was checked for one of them needs no hash for the others.
+    fn next_hashes(&mut self, world: &Context<'_>, out: &mut Output) {
+        while let Some(job) = self.hashes.next() {
+            let session = self.sessions.get(&job.session);
+            let known = session.and_then(|session| match &session.step {
+                Step::Checking(checked) => {
+                    self.remembered.verify(checked.user, checked.set, checked.task.password())
+                }
+                _ => None,
+            });
+            match known {
+                None => out.jobs.push(job),
+                Some(right) => {
+                    self.hashes.on_done();
+                    self.take_hashed(world, job.session, Hashed::Checked(right), out);
+                }
+            }
+        }
+    }
+
+    fn take_hashed(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        hashed: Hashed,
+        out: &mut Output,
+    ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         match (std::mem::take(&mut session.step), hashed) {
             (Step::Checking(checked), Hashed::Checked(right)) => {

@@ -209,6 +209,28 @@ fn answers_come_in_the_order_of_the_requests() {
 }
 
 #[test]
+fn one_hash_serves_all_who_wait_with_the_same_password() {
+    let mut world = World::new();
+    world.line(ANN, "PASSWD correct-horse other-horse");
+    let ids: Vec<SessionId> = (500..510).map(SessionId).collect();
+    for id in &ids {
+        world.tell(Input::Opened(*id, HERE.into()));
+        world.tell(Input::Line(*id, b"LOGIN ann other-horse"));
+    }
+    let wrong = SessionId(510);
+    world.tell(Input::Opened(wrong, HERE.into()));
+    world.tell(Input::Line(wrong, b"LOGIN ann wrong-horse"));
+    let before = world.hashed;
+    world.turn();
+    for id in &ids {
+        assert_eq!(world.said(*id), "OK ann 0\n");
+    }
+    assert!(world.said(wrong).starts_with("ERR wrong-password "));
+    assert_eq!(world.hashed - before, 2, "as many as the thread had when the first was known");
+    assert!(world.node.hashes.is_empty());
+}
+
+#[test]
 fn no_more_than_64_requests_wait() {
     let mut world = World::new();
     for _ in 0..REQUESTS_MAX {
