@@ -29,8 +29,12 @@ pub const FIRST_BYTES_MAX: usize = 512;
 /// Messages on an encrypted link in one direction, after which its key is changed; few in unit
 /// tests.
 pub const REKEY_MESSAGES: u64 = if cfg!(test) { 32 } else { 1 << 16 };
-/// What an empty buffer of a link keeps of its memory, in bytes.
-pub const KEPT_BYTES_MAX: usize = 64 * 1024;
+/// What an empty buffer of a busy link keeps of its memory, in bytes: that of a long frame.
+pub const LINK_KEPT_BYTES_MAX: usize = 512 * 1024;
+/// What an empty buffer of a busy client keeps of its memory, in bytes.
+pub const CLIENT_KEPT_BYTES_MAX: usize = 4 * 1024;
+/// Busy connections whose empty buffers keep their memory.
+pub const WARM_CONNECTIONS_MAX: usize = 256;
 /// Frames with entries that a peer has not acknowledged, after which no more are sent.
 pub const PIECES_IN_FLIGHT_MAX: usize = 4;
 /// Size from which a segment of the log is followed by a new one, in bytes; small in unit tests.
@@ -42,7 +46,7 @@ pub const FILE_PIECE_BYTES: usize = 256 * 1024;
 /// Free space below which a disk counts as full, in bytes: enough for what is under way, votes,
 /// and changes of the members.
 pub const SPACE_RESERVED: u64 = 64 * 1024 * 1024;
-/// How often free space is looked at.
+/// How often free space is looked at, and memory given back that connections do not use.
 pub const SPACE_TIME: Duration = Duration::from_secs(1);
 /// Configs of the log whose places are kept in memory.
 pub const CONFIGS_KEPT: usize = 64;
@@ -133,6 +137,7 @@ const _: () = {
     assert!(33 + 2 * (2 + 32) + 2 + KEY_BYTES_MAX + 2 + TEXT_BYTES_MAX + 8 <= RECORD_BYTES_MAX);
     assert!(RECORD_BYTES_MAX <= ENTRIES_BYTES_MAX);
     assert!(ENTRIES_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(FRAME_BYTES_MAX < LINK_KEPT_BYTES_MAX);
     assert!(UNANSWERED_BYTES_MAX as u64 <= SPACE_RESERVED / 2);
     assert!(PROOFS_PER_PIECE * 24 < ENTRIES_BYTES_MAX);
     assert!(LINE_BYTES_MAX + OUTPUT_BYTES_MAX < FRAME_BYTES_MAX);

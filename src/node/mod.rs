@@ -322,6 +322,13 @@ impl Node {
         self.sessions.get_mut(&session).map(|session| &mut session.out)
     }
 
+    /// Gives back the memory of what a client's session holds empty.
+    pub fn cool(&mut self, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.cool();
+        }
+    }
+
     /// Whether a client's connection is to be closed.
     pub fn is_finished(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_none_or(|session| session.closing && session.out.is_empty())

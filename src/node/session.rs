@@ -161,6 +161,16 @@ impl Session {
         }
     }
 
+    /// Gives back the memory of what is empty.
+    pub(super) fn cool(&mut self) {
+        if self.out.is_empty() {
+            self.out = Vec::new();
+        }
+        if self.slots.is_empty() {
+            self.slots = VecDeque::new();
+        }
+    }
+
     /// Who is logged in.
     pub(super) fn login(&self) -> Option<Login> {
         self.login.as_deref().copied()

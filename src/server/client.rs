@@ -1,6 +1,6 @@
 //! The lines of a text client: cut, bounded, handed to the node one by one as it wants them.
 
-use super::connection::{Connection, Kind, Reading};
+use super::connection::{Kind, Reading};
 use super::{Fail, Server, telnet};
 use crate::limits::LINE_BYTES_MAX;
 use crate::names::SessionId;
@@ -30,6 +30,7 @@ impl Server {
 
     /// Reads from a client and hands its lines to the node, as far as both go in this turn.
     pub(super) fn read_client(&mut self, key: usize, session: SessionId) -> Result<(), Fail> {
+        self.keep_warm(key);
         let mut budget = crate::limits::READ_BYTES_PER_TURN / READ_BYTES;
         loop {
             self.feed(key, session)?;
@@ -143,36 +144,6 @@ impl Server {
             self.linger(key);
         }
         Ok(())
-    }
-
-    /// Ends a client's connection so that it gets to read our last words.
-    fn linger(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if let Kind::Client { session, .. } = connection.kind {
-            self.tell_or_fail(Input::Gone(session));
-        }
-        let deadline = self.now + super::LINGER_TIME;
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let shut = connection.socket.shutdown(std::net::Shutdown::Write);
-        connection.kind = Kind::Lingering;
-        connection.input = Vec::new();
-        if shut.is_err() || connection.input_closed {
-            return self.close(key);
-        }
-        self.set_deadline(key, Some(deadline));
-        self.list(key);
-    }
-
-    /// Throws away what still comes after our last words.
-    pub(super) fn read_lingering(&mut self, key: usize) {
-        let connection: &mut Connection = &mut self.connections[key];
-        let reading = connection.read(&mut self.buffer);
-        connection.input = Vec::new();
-        match reading {
-            Reading::More => self.list(key),
-            Reading::Drained => {}
-            Reading::Closed | Reading::Broken => self.close(key),
-        }
     }
 }
 

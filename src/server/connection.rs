@@ -2,7 +2,7 @@
 
 use super::channel::{Broken, Channel};
 use super::telnet::Telnet;
-use crate::limits::KEPT_BYTES_MAX;
+use crate::limits::{CLIENT_KEPT_BYTES_MAX, LINK_KEPT_BYTES_MAX};
 use crate::moment::Moment;
 use crate::names::{LinkId, ServerId, SessionId};
 use mio::net::TcpStream;
@@ -51,6 +51,8 @@ pub(super) struct Connection {
     pub(super) input_closed: bool,
     /// The socket took less than it was given.
     pub(super) blocked: bool,
+    /// Empty buffers keep their memory.
+    pub(super) warm: bool,
     /// Close when `output` is sent.
     pub(super) closing: bool,
     /// When something must have happened.
@@ -103,6 +105,7 @@ impl Connection {
             listed: false,
             input_closed: false,
             blocked: false,
+            warm: false,
             closing: false,
             deadline: None,
         }
@@ -143,10 +146,17 @@ impl Connection {
 
     /// Forgets the first `count` bytes of the input.
     pub(super) fn consume(&mut self, count: usize) {
-        if count == self.input.len() {
-            self.input = Vec::new();
-        } else {
-            self.input.drain(..count);
+        let kept = if self.warm { CLIENT_KEPT_BYTES_MAX } else { 0 };
+        forget_front(&mut self.input, count, kept);
+    }
+
+    /// Gives back the memory of what is empty.
+    pub(super) fn cool(&mut self) {
+        self.warm = false;
+        let opened = self.tunnel.as_mut().map(|tunnel| &mut tunnel.opened);
+        let buffers = [&mut self.input, &mut self.output].into_iter().chain(opened);
+        for buffer in buffers.filter(|buffer| buffer.is_empty()) {
+            *buffer = Vec::new();
         }
     }
 
@@ -174,7 +184,7 @@ impl Connection {
         let mut output = std::mem::take(&mut self.output);
         let sent = self.write(&output);
         if let Ok(count) = sent {
-            forget_front(&mut output, count);
+            forget_front(&mut output, count, LINK_KEPT_BYTES_MAX);
         }
         self.output = output;
         sent.map(|_| ())
@@ -183,11 +193,7 @@ impl Connection {
     /// Sends from the front of `output` what the socket takes.
     pub(super) fn send(&mut self, output: &mut Vec<u8>) -> io::Result<()> {
         let done = self.write(output)?;
-        if done == output.len() {
-            *output = Vec::new();
-        } else {
-            output.drain(..done);
-        }
+        forget_front(output, done, if self.warm { CLIENT_KEPT_BYTES_MAX } else { 0 });
         Ok(())
     }
 
@@ -211,12 +217,12 @@ impl Connection {
     }
 }
 
-/// Forgets the first `count` bytes of a link's buffer, and keeps its memory for the next ones
-/// unless it is much.
-pub(super) fn forget_front(buffer: &mut Vec<u8>, count: usize) {
+/// Forgets the first `count` bytes of a buffer. When it is empty then, it keeps up to `kept` bytes
+/// of memory for the next ones.
+pub(super) fn forget_front(buffer: &mut Vec<u8>, count: usize, kept: usize) {
     if count < buffer.len() {
         buffer.drain(..count);
-    } else if buffer.capacity() > KEPT_BYTES_MAX {
+    } else if buffer.capacity() > kept {
         *buffer = Vec::new();
     } else {
         buffer.clear();

@@ -6,7 +6,9 @@
 use super::channel::{Broken, Channel};
 use super::connection::{Connection, Kind, Reading, Tunnel, forget_front, key_of};
 use super::{Fail, Server};
-use crate::limits::{FIRST_BYTES_MAX, FRAME_BYTES_MAX, PEER_READ_BYTES_PER_TURN};
+use crate::limits::{
+    FIRST_BYTES_MAX, FRAME_BYTES_MAX, LINK_KEPT_BYTES_MAX, PEER_READ_BYTES_PER_TURN,
+};
 use crate::names::{Index, LinkId, ServerId};
 use crate::node::Input;
 use crate::replica::{Append, Closing, Event, Packet};
@@ -121,6 +123,7 @@ impl Server {
 
     /// Reads frames from a link and hands them to the replica.
     pub(super) fn read_link(&mut self, key: usize, link: LinkId) -> Result<(), Fail> {
+        self.keep_warm(key);
         let mut budget = PEER_READ_BYTES_PER_TURN / self.buffer.len();
         loop {
             self.take_frames(key, link)?;
@@ -170,7 +173,7 @@ impl Server {
             }
         }
         if let Some((_, connection)) = self.link(link) {
-            forget_front(&mut connection.input, used);
+            forget_front(&mut connection.input, used, LINK_KEPT_BYTES_MAX);
         }
         Ok(())
     }
@@ -212,7 +215,7 @@ impl Server {
         let tunnel = self.link(link).and_then(|(_, connection)| connection.tunnel.as_mut());
         if let Some(tunnel) = tunnel {
             tunnel.opened = opened;
-            forget_front(&mut tunnel.opened, used);
+            forget_front(&mut tunnel.opened, used, LINK_KEPT_BYTES_MAX);
         }
         Ok(())
     }
@@ -234,7 +237,7 @@ impl Server {
             self.dirty.push(key);
         }
         let length = frame.len();
-        forget_front(&mut frame, length);
+        forget_front(&mut frame, length, LINK_KEPT_BYTES_MAX);
         self.frame = frame;
     }
 

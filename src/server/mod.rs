@@ -6,18 +6,19 @@ pub mod channel;
 mod classify;
 mod client;
 mod connection;
+mod farewell;
 mod hasher;
 mod link;
 mod machine;
 mod reasons;
 mod telnet;
+mod warm;
 
 use crate::limits::{FILE_PIECE_BYTES, SEAL_TIME, SPACE_RESERVED, SPACE_TIME};
 use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
 use crate::names::{GroupId, Index, Secret, ServerId, SessionId, Vote};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Output};
-use crate::protocol::Note;
 use crate::record::Record;
 use crate::replica::{Aside, Closing, Effect, Event, LogReader, Mark};
 use crate::store::{ServerDisk, Store};
@@ -32,7 +33,7 @@ use reasons::Reasons;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -47,11 +48,6 @@ const LISTENER: Token = Token(3);
 /// Connections' tokens begin here; a name may resolve to a few addresses to listen on.
 const TOKENS_RESERVED: usize = 3 + LISTENERS_MAX;
 const LISTENERS_MAX: usize = 8;
-/// How long a client may still send after our last words.
-const LINGER_TIME: Duration = Duration::from_secs(1);
-/// How long that may hold up the end of the server.
-const FAREWELL_TIME: Duration = Duration::from_millis(200);
-
 /// Why a server ends that was not asked to.
 #[derive(Debug)]
 pub enum Fail {
@@ -127,6 +123,10 @@ pub struct Server {
     unproven: usize,
     /// Connections to look at in this turn.
     ready: Vec<usize>,
+    /// Clients to say something to; empty between turns.
+    touched: Vec<SessionId>,
+    /// Connections whose empty buffers keep their memory.
+    warm: VecDeque<usize>,
     /// Links with something to send.
     dirty: Vec<usize>,
     failed_dials: Vec<(ServerId, bool)>,
@@ -204,6 +204,8 @@ impl Server {
             max_clients: parts.max_clients,
             unproven: 0,
             ready: Vec::new(),
+            touched: Vec::new(),
+            warm: VecDeque::new(),
             dirty: Vec::new(),
             failed_dials: Vec::new(),
             deadlines: BTreeSet::new(),
@@ -393,6 +395,7 @@ impl Server {
         }
         if self.space_at <= now {
             self.space_at = now + SPACE_TIME;
+            self.cool_all();
             // What can't be asked is seen when it is written.
             if let Ok(free) = self.store.disk().free_bytes() {
                 self.tell(Input::Full(free < SPACE_RESERVED))?;
@@ -513,9 +516,9 @@ impl Server {
     }
 
     fn flush_clients(&mut self) -> Result<(), Fail> {
-        let mut touched = Vec::new();
+        let mut touched = mem::take(&mut self.touched);
         self.node.take_touched(&mut touched);
-        for session in touched {
+        for session in touched.drain(..) {
             let key = key_of(session.0);
             if self.client(key, session) {
                 self.flush_client(key, session)?;
@@ -524,6 +527,7 @@ impl Server {
                 }
             }
         }
+        self.touched = touched;
         Ok(())
     }
 
@@ -579,36 +583,5 @@ impl Server {
         if let Err(fail) = self.tell(input) {
             self.failed.get_or_insert(fail);
         }
-    }
-
-    /// Lets the others act, and clients read our last words.
-    fn say_farewell(&mut self, events: &mut Events) -> Result<(), Fail> {
-        self.listeners.clear();
-        let links: Vec<usize> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| !matches!(connection.kind, Kind::Lingering))
-            .map(|(key, _)| key)
-            .collect();
-        for key in links {
-            let connection = self.connections.remove(key);
-            if let Kind::Unknown { over: false, .. } = connection.kind {
-                classify::say_note(&connection.socket, Note::Stopping);
-            }
-        }
-        let end = self.now + FAREWELL_TIME;
-        while !self.connections.is_empty() && self.now < end {
-            let left = end - self.now;
-            match self.poll.poll(events, Some(left)) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                polled => polled.map_err(|error| Fail::Io("waiting", error))?,
-            }
-            self.look_at_clock();
-            let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
-            for key in keys {
-                self.read_lingering(key);
-            }
-        }
-        Ok(())
     }
 }
