@@ -245,7 +245,7 @@ fn explain(trial: &Trial, finding: &str) -> String {
         text += &format!("  {line}\n");
     }
     text += &format!(
-        "\nfound: {}\nagain: cargo run --release -p postern-tools -- simulate --seed {} \
+        "\nfound: {}\nagain: cargo run --profile sim -p postern-tools -- simulate --seed {} \
          --seconds {}{} --trace\n",
         told.finding.unwrap_or_default(),
         trial.seed,
