@@ -10,7 +10,7 @@ use crate::server::{Ending, Parts, Server, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
 use crate::store::{Identity, OpenError, Opened, ServerDisk, SetAside, Store};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::fs::File;
@@ -54,6 +54,7 @@ pub fn give_memory_back() {
 /// # Errors
 /// One line that says why it can't start or go on.
 pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
+    forbid_core_files();
     let settings = Settings::read(&options.config)?;
     let servers = settings.servers.len() as u8;
     let id = ServerId::new(options.id).filter(|id| id.number() <= servers);
@@ -262,6 +263,13 @@ pub(super) fn random() -> Result<u128, String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| format!("no randomness: {error}"))?;
     Ok(u128::from_le_bytes(bytes))
+}
+
+/// No core file of a crash may hold the secret, or what clients typed.
+fn forbid_core_files() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // Lowering a limit is refused to nobody.
+    let _ = setrlimit(Resource::Core, none);
 }
 
 /// Raises the file limit as far as allowed, and keeps a reserve of it for peers and files.

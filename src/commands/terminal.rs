@@ -23,6 +23,8 @@ static LAST_WORDS: OnceLock<Box<dyn Fn() -> Option<String> + Send + Sync>> = Onc
 /// Pastes are marked no more, and the cursor is seen.
 const UNEDITED: &[u8] = b"\x1b[?2004l\x1b[?25h";
 
+/// The exit code after a panic, Rust's own.
+const PANICKED: i32 = 101;
 /// The exit code after Ctrl+C.
 pub(super) const INTERRUPTED: u8 = interrupted(SIGINT) as u8;
 
@@ -50,7 +52,8 @@ pub fn end_on_signals() -> Result<(), String> {
     Ok(())
 }
 
-/// A panic ends the process where it stands: nothing is dropped, and nothing put back by that.
+/// A panic of any thread ends the process where it stands: nothing is dropped, and nothing put back
+/// by that.
 fn restore_on_panic() {
     let say = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -58,6 +61,7 @@ fn restore_on_panic() {
             put_back(found.take());
         }
         say(info);
+        std::process::exit(PANICKED);
     }));
 }
 

@@ -47,6 +47,7 @@ impl Server {
     /// Lets the others act, and clients read our last words.
     pub(super) fn say_farewell(&mut self, events: &mut Events) -> Result<(), Fail> {
         self.listeners.clear();
+        self.look_at_clock(); // the last sync may have taken longer than the farewell may
         let links: Vec<usize> = self
             .connections
             .iter()

@@ -246,6 +246,7 @@ impl Server {
     /// One turn: everything that is ready, one sync for all of it, and what follows from that.
     fn turn(&mut self, events: &mut Events) -> Result<(), Fail> {
         self.wait(events)?;
+        self.keep_house()?;
         self.read_ready()?;
         self.expire()?;
         self.look_at_clock();
@@ -300,12 +301,13 @@ impl Server {
 
     fn on_ready(&mut self, key: usize, event: &mio::event::Event) -> Result<(), Fail> {
         let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
+        let ended = event.is_read_closed() || event.is_error();
+        connection.drain |= ended || event.is_priority();
         if let Kind::Dialling { .. } = connection.kind {
             return self.dial_decided(key, false);
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
+        if event.is_readable() || ended {
             connection.readable = true;
-            connection.drain |= event.is_read_closed() || event.is_error() || event.is_priority();
             self.list(key);
         }
         if event.is_writable() {
@@ -393,15 +395,21 @@ impl Server {
             self.seal_at = None;
             self.store.seal().map_err(|error| Fail::Io("the log", error))?;
         }
-        if self.space_at <= now {
-            self.space_at = now + SPACE_TIME;
-            self.cool_all();
-            // What can't be asked is seen when it is written.
-            if let Ok(free) = self.store.disk().free_bytes() {
-                self.tell(Input::Full(free < SPACE_RESERVED))?;
-            }
-        }
         Ok(())
+    }
+
+    /// Looks at the free space, before anything is taken that needs it, and at idle buffers.
+    fn keep_house(&mut self) -> Result<(), Fail> {
+        if self.space_at > self.now {
+            return Ok(());
+        }
+        self.space_at = self.now + SPACE_TIME;
+        self.cool_all();
+        // What can't be asked is seen when it is written.
+        match self.store.disk().free_bytes() {
+            Ok(free) => self.tell(Input::Full(free < SPACE_RESERVED)),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Hands an input to the node and does what it wants done.
@@ -498,6 +506,7 @@ impl Server {
             self.node.note_flush(now);
             self.seal_soon();
         }
+        self.look_at_clock();
         let last = self.store.stored();
         self.tell(Input::Replica(Event::Stored(Mark { last, vote: self.vote })))
     }

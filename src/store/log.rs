@@ -341,6 +341,7 @@ impl<F> Log<F> {
                 for at in next.0..=last.0 {
                     let bytes =
                         &self.tail[(segment.offset(Index(at)) - self.tail_start) as usize..];
+                    // It was checked when it came: what rots in memory is found on disk.
                     visit(&Record::trust(&bytes[..LE::read_u32(bytes) as usize]));
                 }
             } else {

@@ -23,8 +23,8 @@ pub(crate) fn measure(postern: &Path) -> Result<String, String> {
         }
         None => {
             text += &format!(
-                "  {STATIC}: not built; `rustup target add {STATIC}` and `cargo build --profile \
-                 {PROFILE} --target {STATIC}`\n"
+                "  {STATIC}: not built; `rustup target add {STATIC}` and `cargo build --config \
+                 .cargo/small.toml --profile {PROFILE} --target {STATIC}`\n"
             );
         }
     }

@@ -84,7 +84,6 @@ impl Talk {
     /// Talks until the person leaves; whether all messages were stored. Ends the process when it
     /// can't go on.
     pub(super) fn run(mut self) -> bool {
-        let _guard = Guard;
         let why = match self.turn_around() {
             Ok(()) => return self.all_stored,
             Err(Error::NotLetIn(_)) if self.server.is_some() => {
@@ -322,18 +321,6 @@ impl Talk {
             }
             None if changed && self.watched => self.screen.note(&self.screen.status()),
             None => {}
-        }
-    }
-}
-
-/// Ends the process when the thread that talks panics: nobody else would notice.
-struct Guard;
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            terminal::restore();
-            std::process::exit(101);
         }
     }
 }
