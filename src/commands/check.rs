@@ -12,6 +12,7 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// One line that says why it can't be read.
+#[cold]
 pub fn run(options: &options::Check) -> Result<ExitCode, String> {
     let data = &options.data;
     let shown = data.display();

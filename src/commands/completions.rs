@@ -9,6 +9,7 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// One line that says why it can't be printed.
+#[cold]
 pub fn run(options: &options::Completions) -> Result<ExitCode, String> {
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut Options::command(), "postern", &mut script);

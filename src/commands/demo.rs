@@ -32,6 +32,7 @@ Type here:  kill 1    kill -9 of server 1 (or 2, 3)
 ///
 /// # Errors
 /// One line that says why the servers can't be started.
+#[cold]
 pub fn run(options: &options::Demo) -> Result<ExitCode, String> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

@@ -17,6 +17,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// One line that says why the role is where it was.
+#[cold]
 pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
     let settings = Settings::read(&options.config)?;
     // The primary gives it up after `T`; an election takes as long at most, if all goes well.

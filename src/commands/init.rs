@@ -9,6 +9,7 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// One line that says why not; nothing was overwritten.
+#[cold]
 pub fn run(options: &options::Init) -> Result<ExitCode, String> {
     Settings::init(&options.out, &options.servers, false)?;
     let file = options.out.display();

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// One line that says where they can't be written.
+#[cold]
 pub fn run(options: &options::Man) -> Result<ExitCode, String> {
     let pages = pages().map_err(|error| error.to_string())?;
     let Some(dir) = &options.dir else {

@@ -1,4 +1,7 @@
 //! The commands of the binary, one file each. Results on stdout, logs and progress on stderr.
+//!
+//! All but `serve` are cold: the compiler makes them small, and puts them apart from what lies in
+//! a server's memory.
 
 pub mod chat;
 pub mod check;

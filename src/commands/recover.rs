@@ -25,6 +25,7 @@ use std::time::SystemTime;
 ///
 /// # Errors
 /// One line that says why nothing was changed.
+#[cold]
 pub fn run(options: &options::Recover) -> Result<ExitCode, String> {
     let settings = Settings::read(&options.config)?;
     let absent = find_absent(&settings)?;

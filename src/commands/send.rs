@@ -23,6 +23,7 @@ const PIECES_MAX: usize = 2;
 ///
 /// # Errors
 /// One line that says what was not stored, and why.
+#[cold]
 pub fn run(options: &options::Send) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
     let mut client = person::client(&options.login, false, |account| account, patience)?;

@@ -24,6 +24,7 @@ const COLUMNS: [(&str, &str); 8] = [
 ///
 /// # Errors
 /// One line that says why there is nothing to ask.
+#[cold]
 pub fn run(options: &options::Status) -> Result<ExitCode, String> {
     let mut servers = person::servers(&options.group)?;
     let mut answers: Vec<Option<Answer>> =

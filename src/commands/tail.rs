@@ -21,6 +21,7 @@ struct Line<'a> {
 ///
 /// # Errors
 /// One line that says why it can't go on.
+#[cold]
 pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
     let after = options.last.map_or(options.after, After::Last);

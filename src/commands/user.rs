@@ -21,6 +21,7 @@ const HASHES_TIME: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// One line that says why not.
+#[cold]
 pub fn run(options: &options::User) -> Result<ExitCode, String> {
     let settings = Settings::read(&options.config)?;
     match &options.what {

@@ -103,7 +103,7 @@ impl Server {
         let connection = &mut self.connections[key];
         connection.consume(1);
         connection.kind = Kind::Unproven { from };
-        connection.tunnel = Some(Tunnel::new(channel));
+        connection.tunnel = Some(Tunnel::new(channel, Vec::new()));
         self.set_deadline(key, Some(self.now + self.node.replica().silence() / 4));
         self.list(key);
     }

@@ -36,8 +36,6 @@ pub(super) struct Connection {
     pub(super) serial: u32,
     /// What came in and was not taken yet; no memory is held when it is empty.
     pub(super) input: Vec<u8>,
-    /// What a link has to send, sealed. A client's output is kept by its session.
-    pub(super) output: Vec<u8>,
     /// What a link has and others have not; apart, for there may be many of those.
     pub(super) tunnel: Option<Box<Tunnel>>,
     /// The socket may have more to read; edge-triggered readiness says so only once.
@@ -65,11 +63,14 @@ pub(super) struct Tunnel {
     channel: Channel,
     /// What the channel has opened and was not taken yet.
     pub(super) opened: Vec<u8>,
+    /// What is to be sent, sealed. A client's output is kept by its session.
+    output: Vec<u8>,
 }
 
 impl Tunnel {
-    pub(super) fn new(channel: Channel) -> Box<Tunnel> {
-        Box::new(Tunnel { channel, opened: Vec::new() })
+    /// `output`: what the channel has begun with.
+    pub(super) fn new(channel: Channel, output: Vec<u8>) -> Box<Tunnel> {
+        Box::new(Tunnel { channel, opened: Vec::new(), output })
     }
 }
 
@@ -98,7 +99,6 @@ impl Connection {
             kind,
             serial,
             input: Vec::new(),
-            output: Vec::new(),
             tunnel: None,
             readable: true,
             drain: false,
@@ -153,8 +153,8 @@ impl Connection {
     /// Gives back the memory of what is empty.
     pub(super) fn cool(&mut self) {
         self.warm = false;
-        let opened = self.tunnel.as_mut().map(|tunnel| &mut tunnel.opened);
-        let buffers = [&mut self.input, &mut self.output].into_iter().chain(opened);
+        let of_link = self.tunnel.as_mut().map(|tunnel| [&mut tunnel.opened, &mut tunnel.output]);
+        let buffers = of_link.into_iter().flatten().chain([&mut self.input]);
         for buffer in buffers.filter(|buffer| buffer.is_empty()) {
             *buffer = Vec::new();
         }
@@ -164,13 +164,13 @@ impl Connection {
     /// length, or 0 when not all of it is here.
     pub(super) fn open(&mut self, used: usize) -> Result<usize, Broken> {
         let Some(tunnel) = &mut self.tunnel else { return Ok(0) };
-        tunnel.channel.open(&self.input[used..], &mut tunnel.opened, &mut self.output)
+        tunnel.channel.open(&self.input[used..], &mut tunnel.opened, &mut tunnel.output)
     }
 
     /// Queues a frame of a link.
     pub(super) fn seal(&mut self, frame: &[u8]) {
         if let Some(tunnel) = &mut self.tunnel {
-            tunnel.channel.seal(frame, &mut self.output);
+            tunnel.channel.seal(frame, &mut tunnel.output);
         }
     }
 
@@ -179,14 +179,26 @@ impl Connection {
         self.tunnel.as_ref().is_some_and(|tunnel| tunnel.channel.is_proven())
     }
 
+    /// Whether a link has something to send.
+    pub(super) fn has_output(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|tunnel| !tunnel.output.is_empty())
+    }
+
+    /// Forgets what a link had to send.
+    pub(super) fn drop_output(&mut self) {
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.output = Vec::new();
+        }
+    }
+
     /// Sends what a link has to send.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        let mut output = std::mem::take(&mut self.output);
-        let sent = self.write(&output);
+        let Some(mut tunnel) = self.tunnel.take() else { return Ok(()) };
+        let sent = self.write(&tunnel.output);
         if let Ok(count) = sent {
-            forget_front(&mut output, count, LINK_KEPT_BYTES_MAX);
+            forget_front(&mut tunnel.output, count, LINK_KEPT_BYTES_MAX);
         }
-        self.output = output;
+        self.tunnel = Some(tunnel);
         sent.map(|_| ())
     }
 

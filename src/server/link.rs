@@ -55,10 +55,9 @@ impl Server {
                 let link = LinkId(connection.number(key));
                 connection.kind = Kind::Link { link, dialled: Some(to) };
                 connection.readable = true;
-                connection.output.push(super::classify::LINK_BYTE);
-                let out = &mut connection.output;
-                let channel = Channel::initiator(&self.secret, self.group, out);
-                connection.tunnel = Some(Tunnel::new(channel));
+                let mut output = vec![super::classify::LINK_BYTE];
+                let channel = Channel::initiator(&self.secret, self.group, &mut output);
+                connection.tunnel = Some(Tunnel::new(channel, output));
                 // An error here shows as the link's end.
                 let _ = connection.socket.set_nodelay(true);
                 self.set_deadline(key, None);
@@ -161,7 +160,7 @@ impl Server {
                 Ok(0) => break,
                 Ok(taken) => {
                     used += taken;
-                    if !connection.output.is_empty() {
+                    if connection.has_output() {
                         // What was held back until the other side was known.
                         self.dirty.push(key);
                     }
@@ -188,7 +187,7 @@ impl Server {
             return self.close_link(link, Closing::Nonsense);
         }
         connection.closing = true;
-        connection.output = Vec::new();
+        connection.drop_output();
         self.dirty.push(key);
         let address = &self.names[to.slot()];
         self.warn(&format!("who answers for server {to} at {address} {broken}: closed"));
@@ -268,7 +267,7 @@ impl Server {
             connection.closing = true;
             if matches!(why, Closing::Silent) {
                 // What is still queued would come too late, if ever.
-                connection.output = Vec::new();
+                connection.drop_output();
             }
             self.dirty.push(key);
             self.set_deadline(key, Some(deadline));
@@ -284,7 +283,7 @@ impl Server {
     pub(super) fn flush_link(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let failed = connection.flush().is_err();
-        if failed || (connection.closing && connection.output.is_empty()) {
+        if failed || (connection.closing && !connection.has_output()) {
             self.close(key);
         }
     }

@@ -8,8 +8,8 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 const LOGINS: usize = 100;
-const LOGGED_OUT: usize = 1000;
-const LOGGED_IN: usize = 200;
+const LOGGED_OUT: usize = 2000;
+const LOGGED_IN: usize = 2000;
 /// Of a server without clients, in KiB.
 const RESIDENT_TARGET: i64 = 4 * 1024;
 /// Of a client that does nothing, in bytes; of the server's own memory, which is no file.

@@ -86,6 +86,7 @@ impl Desk {
 ///
 /// # Errors
 /// One line that says why that is not possible.
+#[cold]
 pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     let login = &options.login;
     let open = |account: crate::client::Account| {
