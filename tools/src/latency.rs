@@ -38,6 +38,7 @@ pub(crate) fn latency(group: &mut Group) -> Result<String, String> {
     for _ in 0..ROUNDS {
         sends.extend(time_sends(&mut client, SENDS_PER_ROUND)?);
         limits.add(Limit::SyncThree, group.folder(), LIMIT_TIME)?;
+        limits.add(Limit::SyncSlowest, group.folder(), LIMIT_TIME)?;
         ways.extend(time_sends(&mut unsynced, SENDS_PER_ROUND)?);
         limits.add(Limit::RoundTrip, group.folder(), LIMIT_TIME)?;
     }
@@ -58,6 +59,7 @@ pub(crate) fn latency(group: &mut Group) -> Result<String, String> {
     );
     text += &limits.shares(&[
         Figure::latency("SEND", median(&sends), Limit::SyncThree),
+        Figure::latency("SEND", median(&sends), Limit::SyncSlowest),
         Figure::latency("SEND to servers on /dev/shm", way, Limit::RoundTrip),
     ]);
     Ok(text)

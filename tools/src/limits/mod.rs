@@ -59,6 +59,9 @@ pub(crate) enum Limit {
     SyncThree,
     /// The same on files that were filled before.
     SyncThreeFilled,
+    /// Of as many appends as there are servers, begun together, the slowest: who waits for all
+    /// servers waits for this.
+    SyncSlowest,
     /// An append of a small batch and its fdatasync, by one writer.
     Sync16KiB,
     /// The same with a large batch.
@@ -71,11 +74,12 @@ pub(crate) enum Limit {
 
 impl Limit {
     /// All of them, in the order of their places in a table.
-    pub(crate) const ALL: [Limit; 8] = [
+    pub(crate) const ALL: [Limit; 9] = [
         Limit::SyncOne,
         Limit::SyncOneFilled,
         Limit::SyncThree,
         Limit::SyncThreeFilled,
+        Limit::SyncSlowest,
         Limit::Sync16KiB,
         Limit::Sync64KiB,
         Limit::RoundTrip,
@@ -89,6 +93,7 @@ impl Limit {
             Limit::SyncOneFilled => "fdatasync of 200 B, preallocated",
             Limit::SyncThree => "fdatasync of 200 B, 3 writers",
             Limit::SyncThreeFilled => "fdatasync of 200 B, 3 writers, preallocated",
+            Limit::SyncSlowest => "fdatasync of 200 B, slowest of 3 at once",
             Limit::Sync16KiB => "fdatasync of 16 KiB",
             Limit::Sync64KiB => "fdatasync of 64 KiB",
             Limit::RoundTrip => "loopback round trip of 100 B",
@@ -103,6 +108,7 @@ impl Limit {
             Limit::SyncOneFilled => "sync_200_b_filled",
             Limit::SyncThree => "sync_200_b_3_writers",
             Limit::SyncThreeFilled => "sync_200_b_3_writers_filled",
+            Limit::SyncSlowest => "sync_200_b_slowest_of_3",
             Limit::Sync16KiB => "sync_16_kib",
             Limit::Sync64KiB => "sync_64_kib",
             Limit::RoundTrip => "round_trip_100_b",
@@ -116,6 +122,7 @@ impl Limit {
             Limit::SyncOneFilled => disk::time_syncs(folder, time, 1, disk::Way::Filled(200)),
             Limit::SyncThree => disk::time_syncs(folder, time, 3, disk::Way::Append(200)),
             Limit::SyncThreeFilled => disk::time_syncs(folder, time, 3, disk::Way::Filled(200)),
+            Limit::SyncSlowest => disk::time_slowest(folder, time, 3, 200),
             Limit::Sync16KiB => disk::time_syncs(folder, time, 1, disk::Way::Append(16 << 10)),
             Limit::Sync64KiB => disk::time_syncs(folder, time, 1, disk::Way::Append(64 << 10)),
             Limit::RoundTrip => loopback::time_round_trips(time),
