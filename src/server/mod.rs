@@ -17,10 +17,9 @@ mod warm;
 use crate::limits::{FILE_PIECE_BYTES, SEAL_TIME, SPACE_RESERVED, SPACE_TIME};
 use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
-use crate::names::{GroupId, Index, Secret, ServerId, SessionId, Vote};
+use crate::names::{GroupId, Secret, ServerId, SessionId, Vote};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Output};
-use crate::record::Record;
-use crate::replica::{Aside, Closing, Effect, Event, LogReader, Mark};
+use crate::replica::{Aside, Closing, Effect, Event, Mark};
 use crate::store::{ServerDisk, Store};
 use connection::{Connection, Kind, key_of};
 use hasher::Hasher;
@@ -148,20 +147,6 @@ pub struct Server {
     buffer: Vec<u8>,
     /// Where a frame is put together before it is sealed.
     frame: Vec<u8>,
-}
-
-impl LogReader for Store<ServerDisk> {
-    fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
-        Store::fit(self, from, through, bytes_max)
-    }
-    fn visit(
-        &self,
-        from: Index,
-        through: Index,
-        visit: &mut dyn FnMut(&Record<'_>),
-    ) -> io::Result<()> {
-        Store::visit(self, from, through, visit)
-    }
 }
 
 impl Server {
@@ -496,8 +481,8 @@ impl Server {
             self.store.persist(vote).map_err(|error| Fail::Io("the vote", error))?;
             self.vote = vote;
         }
+        self.look_at_clock();
         if flush {
-            self.look_at_clock();
             let before = self.now;
             self.store.flush().map_err(|error| Fail::Io("the log", error))?;
             self.look_at_clock();
@@ -506,7 +491,6 @@ impl Server {
             self.node.note_flush(now);
             self.seal_soon();
         }
-        self.look_at_clock();
         let last = self.store.stored();
         self.tell(Input::Replica(Event::Stored(Mark { last, vote: self.vote })))
     }

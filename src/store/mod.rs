@@ -36,6 +36,7 @@ pub use segment::HEADER_BYTES;
 
 use crate::names::{DiskId, Incarnation, Index, Vote};
 use crate::record::Record;
+use crate::replica::LogReader;
 use disk::Disk;
 use identity::Found;
 use log::Log;
@@ -328,29 +329,10 @@ impl<D: Disk> Store<D> {
         self.log.seal(&self.disk)
     }
 
-    /// The last entry up to `through` that can be read together with `from` in `bytes_max`
-    /// bytes; at least `from`.
-    pub fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
-        self.log.fit(from, through, bytes_max)
-    }
-
-    /// Hands the records `from` to `through` to `visit`, one by one.
-    ///
-    /// # Errors
-    /// When a file can't be read, or does not hold what was written to it.
-    pub fn visit(
-        &self,
-        from: Index,
-        through: Index,
-        visit: &mut dyn FnMut(&Record<'_>),
-    ) -> io::Result<()> {
-        self.log.visit(&self.disk, from, through, visit)
-    }
-
     /// Copies the records `from` to `through` behind `out`.
     ///
     /// # Errors
-    /// See [`Store::visit`].
+    /// When a file can't be read, or does not hold what was written to it.
     pub fn copy(&self, from: Index, through: Index, out: &mut Vec<u8>) -> io::Result<()> {
         self.log.copy(&self.disk, from, through, out)
     }
@@ -358,6 +340,21 @@ impl<D: Disk> Store<D> {
     fn save_identity(&mut self) -> io::Result<()> {
         self.unsaved = false;
         self.identity.write(&self.disk)
+    }
+}
+
+impl<D: Disk> LogReader for Store<D> {
+    fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
+        self.log.fit(from, through, bytes_max)
+    }
+
+    fn visit(
+        &self,
+        from: Index,
+        through: Index,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> io::Result<()> {
+        self.log.visit(&self.disk, from, through, visit)
     }
 }
 

@@ -22,7 +22,7 @@ mod strike;
 mod trial;
 mod world;
 
-pub(crate) use process::{GROUP, Log, Settings, build, hash};
+pub(crate) use process::{GROUP, Settings, build, hash};
 pub use run::{Mode, Options, run};
 pub use scenario::play;
 pub use trial::{Outcome, Sabotage, Trial, try_seed};

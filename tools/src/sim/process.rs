@@ -5,12 +5,11 @@ use super::mirror::Mirror;
 use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, SEAL_TIME};
 use postern::moment::{Moment, WallTime};
 use postern::names::{
-    DiskId, GroupId, Index, LinkId, Member, ProcessId, Secret, ServerId, SessionId, Vote,
+    DiskId, GroupId, LinkId, Member, ProcessId, Secret, ServerId, SessionId, Vote,
 };
 use postern::node::{self, Context, Fatal, Gauges, Hashed, Input, Job, Node, Output};
-use postern::record::Record;
 use postern::replica::{
-    Aside, Closing, Effect, Event, LogReader, Mark, Packet, Replica, Setup, Shape, Shared, Takeover,
+    Aside, Closing, Effect, Event, Mark, Packet, Replica, Setup, Shape, Shared, Takeover,
 };
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
@@ -88,23 +87,6 @@ struct Client {
     input_closed: bool,
     skipping: bool,
     ended: bool,
-}
-
-/// The store, as the node may see it.
-pub(crate) struct Log<'a>(pub(crate) &'a Store<MemoryDisk>);
-
-impl LogReader for Log<'_> {
-    fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
-        self.0.fit(from, through, bytes_max)
-    }
-    fn visit(
-        &self,
-        from: Index,
-        through: Index,
-        visit: &mut dyn FnMut(&Record<'_>),
-    ) -> io::Result<()> {
-        self.0.visit(from, through, visit)
-    }
 }
 
 /// A running server.
@@ -398,9 +380,8 @@ impl Process {
             return Ok(());
         }
         let mut out = std::mem::take(&mut self.out);
-        let log = Log(&self.store);
         let gauges = Gauges::default;
-        let world = Context { now: self.now, wall: self.wall, log: &log, gauges: &gauges };
+        let world = Context { now: self.now, wall: self.wall, log: &self.store, gauges: &gauges };
         let handled = self.node.handle(&world, input, &mut out);
         handled.map_err(|Fatal(why)| Fail::Fatal(why))?;
         for effect in out.replica.effects.drain(..) {

@@ -1,7 +1,7 @@
 //! One of the three: a node and a store, and their turn.
 
 use super::wires::{Arrival, Inbox, Wires};
-use crate::sim::{GROUP, Log, Settings, build, hash};
+use crate::sim::{GROUP, Settings, build, hash};
 use postern::moment::{Moment, WallTime};
 use postern::names::{DiskId, ProcessId, ServerId, SessionId, Vote};
 use postern::node::{Context, Fatal, Gauges, Input, Job, Node, Output};
@@ -82,8 +82,8 @@ impl Server {
         for session in &self.touched {
             let Some(output) = self.node.output(*session) else { continue };
             answers.extend_from_slice(output);
-            // As a connection does when its socket has taken all.
-            *output = Vec::new();
+            // As a busy connection does when its socket has taken all.
+            output.clear();
         }
         Ok(())
     }
@@ -116,8 +116,8 @@ impl Server {
         input: Input<'_>,
     ) -> Result<(), String> {
         let mut out = mem::take(&mut self.out);
-        let (log, wall) = (Log(&self.store), WallTime(now.0 / 1000));
-        let world = Context { now, wall, log: &log, gauges: &Gauges::default };
+        let wall = WallTime(now.0 / 1000);
+        let world = Context { now, wall, log: &self.store, gauges: &Gauges::default };
         self.node.handle(&world, input, &mut out).map_err(|Fatal(why)| why)?;
         for effect in out.replica.effects.drain(..) {
             let done = self.perform(wires, effect, &out.replica.bytes);
