@@ -1,6 +1,6 @@
 //! beanstalkd: one server that syncs its log at every message.
 
-use super::lines::{split_line, strange, text};
+use super::lines::{split_line, strange, take_each, text};
 use super::peer::Peer;
 use super::servers::{Servers, fetch};
 use crate::group::draw_addresses;
@@ -87,12 +87,14 @@ impl Dialect for Beanstalkd {
         _out: &mut Vec<u8>,
         heard: &mut Vec<Heard>,
     ) -> Result<usize, String> {
-        let mut rest = input;
-        while let Some((line, after)) = split_line(rest) {
-            heard.push(self.hear(text(line)?)?);
-            rest = after;
-        }
-        Ok(input.len() - rest.len())
+        take_each(
+            input,
+            |rest| Ok(split_line(rest)),
+            |line| {
+                heard.push(self.hear(text(line)?)?);
+                Ok(())
+            },
+        )
     }
 }
 

@@ -9,6 +9,20 @@ pub(crate) fn split_line(input: &[u8]) -> Option<(&[u8], &[u8])> {
 /// What stands at the front of some bytes, and what follows it; none when it is not whole.
 pub(crate) type Split<'a, T> = Result<Option<(T, &'a [u8])>, String>;
 
+/// Takes what is whole at the front of some bytes, one after the other: how many bytes it was.
+pub(crate) fn take_each<'a, T>(
+    input: &'a [u8],
+    split: impl Fn(&'a [u8]) -> Split<'a, T>,
+    mut take: impl FnMut(T) -> Result<(), String>,
+) -> Result<usize, String> {
+    let mut rest = input;
+    while let Some((one, after)) = split(rest)? {
+        take(one)?;
+        rest = after;
+    }
+    Ok(input.len() - rest.len())
+}
+
 /// A line as text that can be shown and parsed.
 pub(crate) fn text(line: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(line).map_err(|_| strange(line))

@@ -1,6 +1,6 @@
 //! NATS: a cluster of three servers, and a JetStream stream with three replicas.
 
-use super::lines::{Split, split_body, split_line, strange, text};
+use super::lines::{Split, split_body, split_line, strange, take_each, text};
 use super::peer::Peer;
 use super::servers::{Servers, fetch};
 use crate::group::{SERVERS, draw_addresses};
@@ -177,8 +177,7 @@ impl Dialect for Nats {
         out: &mut Vec<u8>,
         heard: &mut Vec<Heard>,
     ) -> Result<usize, String> {
-        let mut rest = input;
-        while let Some((said, after)) = said(rest)? {
+        take_each(input, said, |said| {
             match said {
                 Said::Message(body) => self.hear_ack(body, heard)?,
                 Said::Nobody => heard.push(Heard::Refused("no-responders".to_owned())),
@@ -190,9 +189,8 @@ impl Dialect for Nats {
                 Said::Error(why) => return Err(why.to_owned()),
                 Said::Pong | Said::Other => {}
             }
-            rest = after;
-        }
-        Ok(input.len() - rest.len())
+            Ok(())
+        })
     }
 }
 

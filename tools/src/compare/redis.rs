@@ -1,6 +1,6 @@
 //! Redis: a master and two replicas that sync their append-only files, with three sentinels.
 
-use super::lines::{Split, split_body, split_line, strange, text};
+use super::lines::{Split, split_body, split_line, strange, take_each, text};
 use super::peer::Peer;
 use super::servers::{Servers, fetch};
 use crate::group::{SERVERS, draw_addresses};
@@ -217,12 +217,7 @@ impl Dialect for Redis {
         _out: &mut Vec<u8>,
         heard: &mut Vec<Heard>,
     ) -> Result<usize, String> {
-        let mut rest = input;
-        while let Some((one, after)) = reply(rest)? {
-            self.hear(&one, heard)?;
-            rest = after;
-        }
-        Ok(input.len() - rest.len())
+        take_each(input, reply, |one| self.hear(&one, heard))
     }
 }
 
