@@ -2,6 +2,7 @@
 
 use super::Measured;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Barrier;
@@ -28,21 +29,10 @@ pub(super) fn time_syncs(
     writers: usize,
     way: Way,
 ) -> Result<Measured, String> {
-    let failed = |error| format!("{}: {error}", folder.display());
-    let folder = tempfile::Builder::new().prefix("limits-").tempdir_in(folder).map_err(failed)?;
-    let files = (0..writers).map(|at| prepare(&folder.path().join(at.to_string()), way));
-    let files = files.collect::<Result<Vec<File>, String>>()?;
-    let began = Instant::now();
-    let samples = thread::scope(|scope| {
-        let write = |file| scope.spawn(move || time_writer(&file, time, way));
-        let writers: Vec<_> = files.into_iter().map(write).collect();
-        let mut all = Vec::new();
-        for writer in writers {
-            all.extend(writer.join().map_err(|_| "a writer panicked".to_owned())??);
-        }
-        Ok::<_, String>(all)
-    })?;
-    Ok(Measured { count: samples.len() as u64, samples, time: began.elapsed() })
+    let write = |file: &File, began| time_writer(file, began, time, way);
+    let (each, time) = run_writers(folder, writers, way, write)?;
+    let samples = each.concat();
+    Ok(Measured { count: samples.len() as u64, samples, time })
 }
 
 /// Appends and syncs by so many writers, all begun together, again and again: of each time the
@@ -53,14 +43,8 @@ pub(super) fn time_slowest(
     writers: usize,
     bytes: usize,
 ) -> Result<Measured, String> {
-    let failed = |error| format!("{}: {error}", folder.display());
-    let folder = tempfile::Builder::new().prefix("limits-").tempdir_in(folder).map_err(failed)?;
-    let way = Way::Append(bytes);
-    let files = (0..writers).map(|at| prepare(&folder.path().join(at.to_string()), way));
-    let files = files.collect::<Result<Vec<File>, String>>()?;
     let (start, rounds) = (Barrier::new(writers), AtomicUsize::new(usize::MAX));
-    let began = Instant::now();
-    let write = |file: &File| {
+    let write = |file: &File, began: Instant| {
         let text = vec![b'x'; bytes];
         let (mut samples, mut outcome) = (Vec::new(), Ok(()));
         for round in 0.. {
@@ -69,30 +53,52 @@ pub(super) fn time_slowest(
             if round >= rounds.load(Ordering::Relaxed) {
                 break;
             }
-            let start = Instant::now();
-            let at = (round * bytes) as u64;
-            let synced = file.write_all_at(&text, at).and_then(|()| file.sync_data());
-            samples.push(start.elapsed());
+            let synced = sync(file, &text, (round * bytes) as u64);
             if synced.is_err() || began.elapsed() >= time {
                 rounds.fetch_min(round + 1, Ordering::Relaxed);
             }
-            outcome = outcome.and(synced);
+            // A writer that has failed waits for the others' last round all the same.
+            outcome = outcome.and(synced.map(|took| samples.push(took)));
         }
         outcome.map(|()| samples)
     };
-    let each = thread::scope(|scope| {
-        let write = &write;
-        let writers: Vec<_> = files.iter().map(|file| scope.spawn(move || write(file))).collect();
-        let ended = writers.into_iter().map(thread::ScopedJoinHandle::join);
-        ended.map(|ended| ended.map_err(|_| "a writer panicked".to_owned())).collect::<Vec<_>>()
-    });
-    let mut samples: Vec<Duration> = Vec::new();
+    let (each, time) = run_writers(folder, writers, Way::Append(bytes), write)?;
+    let mut samples = Vec::new();
     for one in each {
-        let one = one?.map_err(failed)?;
         samples.resize(one.len(), Duration::ZERO);
         samples.iter_mut().zip(one).for_each(|(slowest, took)| *slowest = took.max(*slowest));
     }
-    Ok(Measured { count: samples.len() as u64, samples, time: began.elapsed() })
+    Ok(Measured { count: samples.len() as u64, samples, time })
+}
+
+/// What so many writers in threads make of files of their own, from when all of them are there,
+/// and how long that takes.
+fn run_writers(
+    folder: &Path,
+    writers: usize,
+    way: Way,
+    write: impl Fn(&File, Instant) -> io::Result<Vec<Duration>> + Sync,
+) -> Result<(Vec<Vec<Duration>>, Duration), String> {
+    let failed = |error| format!("{}: {error}", folder.display());
+    let made = tempfile::Builder::new().prefix("limits-").tempdir_in(folder).map_err(failed)?;
+    let files = (0..writers).map(|at| prepare(&made.path().join(at.to_string()), way));
+    let files = files.collect::<Result<Vec<File>, String>>()?;
+    let began = Instant::now();
+    let each: Result<_, String> = thread::scope(|scope| {
+        let write = &write;
+        let writers = files.iter().map(|file| scope.spawn(move || write(file, began)));
+        let ended = writers.collect::<Vec<_>>().into_iter().map(thread::ScopedJoinHandle::join);
+        ended.map(|one| one.map_err(|_| "a writer panicked".to_owned())?.map_err(failed)).collect()
+    });
+    Ok((each?, began.elapsed()))
+}
+
+/// How long a write and its sync take.
+fn sync(file: &File, bytes: &[u8], at: u64) -> io::Result<Duration> {
+    let start = Instant::now();
+    file.write_all_at(bytes, at)?;
+    file.sync_data()?;
+    Ok(start.elapsed())
 }
 
 fn prepare(path: &Path, way: Way) -> Result<File, String> {
@@ -107,19 +113,16 @@ fn prepare(path: &Path, way: Way) -> Result<File, String> {
     Ok(file)
 }
 
-fn time_writer(file: &File, time: Duration, way: Way) -> Result<Vec<Duration>, String> {
+fn time_writer(file: &File, began: Instant, time: Duration, way: Way) -> io::Result<Vec<Duration>> {
     let (bytes, end) = match way {
         Way::Append(bytes) => (bytes, u64::MAX),
         Way::Filled(bytes) => (bytes, FILLED_BYTES - bytes as u64),
     };
     let bytes = vec![b'x'; bytes];
-    let (began, mut at) = (Instant::now(), 0);
+    let mut at = 0;
     let mut samples = Vec::new();
     while began.elapsed() < time {
-        let start = Instant::now();
-        let synced = file.write_all_at(&bytes, at).and_then(|()| file.sync_data());
-        synced.map_err(|error| error.to_string())?;
-        samples.push(start.elapsed());
+        samples.push(sync(file, &bytes, at)?);
         at += bytes.len() as u64;
         if at > end {
             at = 0;
