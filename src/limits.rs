@@ -39,6 +39,8 @@ pub const WARM_CONNECTIONS_MAX: usize = 256;
 pub const PIECES_IN_FLIGHT_MAX: usize = 4;
 /// Size from which a segment of the log is followed by a new one, in bytes; small in unit tests.
 pub const SEGMENT_BYTES: u64 = if cfg!(test) { 1024 * 1024 } else { 64 * 1024 * 1024 };
+/// Earlier segments of the log whose files are open at a time.
+pub const SEGMENTS_OPEN_MAX: usize = 8;
 /// The newest part of the log that is served from memory, in bytes.
 pub const TAIL_BYTES_MAX: usize = 512 * 1024;
 /// What is read from a file at a time, in bytes.
@@ -148,4 +150,5 @@ const _: () = {
     // All answers of one connection beside a full buffer stay small.
     assert!(REQUESTS_MAX * LINE_BYTES_MAX <= 4 * OUTPUT_BYTES_MAX);
     assert!(SEGMENT_BYTES < u32::MAX as u64 / 2);
+    assert!((SEGMENTS_OPEN_MAX as u64) < DESCRIPTORS_RESERVED / 4);
 };

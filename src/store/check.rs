@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::identity::{Found, Identity};
 use super::recovery::{self, Torn};
-use super::segment::first_index;
+use super::segment::{first_index, path};
 use super::vote::VoteFile;
 use super::{LOG, OpenError};
 use crate::moment::WallTime;
@@ -90,7 +90,7 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     let unread_config = reading.unread_config();
     damage.extend(reading.damage);
     let segments = reading.segments.into_iter().map(|found| SegmentFindings {
-        file: recovery::path(folder, found.good.first),
+        file: path(folder, found.good.first),
         first: found.good.first,
         last: found.last,
         entries: found.records,

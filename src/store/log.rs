@@ -2,11 +2,14 @@
 
 use super::configs::Configs;
 use super::disk::Disk;
-use super::segment::{HEADER_BYTES, Header, file_name, is_header};
-use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX, SEGMENT_BYTES, TAIL_BYTES_MAX};
+use super::segment::{HEADER_BYTES, Header, is_header, path};
+use crate::limits::{
+    FILE_PIECE_BYTES, RECORD_BYTES_MAX, SEGMENT_BYTES, SEGMENTS_OPEN_MAX, TAIL_BYTES_MAX,
+};
 use crate::names::Index;
 use crate::record::{self, Kind, Record};
 use byteorder::{ByteOrder, LE};
+use std::cell::RefCell;
 use std::io;
 
 /// Entries that are looked through at a time when a config is searched for.
@@ -14,15 +17,18 @@ const CONFIG_SEARCH_STEP: u64 = (FILE_PIECE_BYTES / RECORD_BYTES_MAX) as u64;
 
 /// A segment: where each of its records begins.
 #[derive(Debug)]
-pub(super) struct Segment<F> {
+pub(super) struct Segment {
     pub(super) first: Index,
-    pub(super) file: F,
     pub(super) offsets: Vec<u32>,
     /// Where the file's items end. Of the last segment this counts what is not written yet.
     pub(super) end: u64,
 }
 
-impl<F> Segment<F> {
+impl Segment {
+    fn empty(first: Index) -> Segment {
+        Segment { first, offsets: Vec::new(), end: 0 }
+    }
+
     /// The place after its last entry.
     pub(super) fn next(&self) -> Index {
         Index(self.first.0 + self.offsets.len() as u64)
@@ -41,7 +47,12 @@ pub(super) struct Log<F> {
     /// Where its files are.
     folder: String,
     /// Never empty; each begins where the one before ends.
-    segments: Vec<Segment<F>>,
+    segments: Vec<Segment>,
+    /// The file of the active segment.
+    file: F,
+    /// The earlier segments that were read last, by their first index; the latest is last. A log
+    /// may have more segments than a process may have open files.
+    opened: RefCell<Vec<(Index, F)>>,
     configs: Configs,
     /// The active segment's bytes from `tail_start` to its end.
     tail: Vec<u8>,
@@ -55,11 +66,12 @@ pub(super) struct Log<F> {
 }
 
 impl<F> Log<F> {
-    /// A log of segments that were read and are durable, with the configs at these places;
-    /// `sealed` is of the last segment.
+    /// A log of segments that were read and are durable, with the configs at these places; `file`
+    /// and `sealed` are of the last segment.
     pub(super) fn new(
         folder: &str,
-        segments: Vec<Segment<F>>,
+        segments: Vec<Segment>,
+        file: F,
         configs: Configs,
         sealed: u64,
     ) -> Log<F> {
@@ -67,6 +79,8 @@ impl<F> Log<F> {
         Log {
             folder: folder.to_owned(),
             segments,
+            file,
+            opened: RefCell::default(),
             configs,
             tail: Vec::new(),
             tail_start: written,
@@ -84,7 +98,9 @@ impl<F> Log<F> {
     ) -> io::Result<Log<F>> {
         let mut log = Log {
             folder: folder.to_owned(),
-            segments: vec![open_segment(disk, folder, first)?],
+            segments: vec![Segment::empty(first)],
+            file: create_file(disk, folder, first)?,
+            opened: RefCell::default(),
             configs: Configs::default(),
             tail: Vec::new(),
             tail_start: 0,
@@ -96,11 +112,11 @@ impl<F> Log<F> {
         Ok(log)
     }
 
-    fn active(&self) -> &Segment<F> {
+    fn active(&self) -> &Segment {
         self.segments.last().expect("a log has a segment")
     }
 
-    fn active_mut(&mut self) -> &mut Segment<F> {
+    fn active_mut(&mut self) -> &mut Segment {
         self.segments.last_mut().expect("a log has a segment")
     }
 
@@ -178,7 +194,8 @@ impl<F> Log<F> {
     fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
         let first = self.active().next();
         self.active_mut().offsets.shrink_to_fit();
-        self.segments.push(open_segment(disk, &self.folder, first)?);
+        self.file = create_file(disk, &self.folder, first)?;
+        self.segments.push(Segment::empty(first));
         (self.tail_start, self.written, self.sealed, self.unnamed) = (0, 0, 0, true);
         self.tail.clear();
         Ok(())
@@ -189,8 +206,8 @@ impl<F> Log<F> {
     pub(super) fn flush<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<Option<Index>> {
         let batch = &self.tail[(self.written - self.tail_start) as usize..];
         let active = self.segments.last().expect("a log has a segment");
-        disk.write_at(&active.file, batch, self.written)?;
-        disk.sync(&active.file)?;
+        disk.write_at(&self.file, batch, self.written)?;
+        disk.sync(&self.file)?;
         self.written = active.end;
         let named = self.unnamed.then_some(active.first);
         if self.unnamed {
@@ -249,10 +266,12 @@ impl<F> Log<F> {
         if let Some(first) = self.cut_reaches(last) {
             while self.active().first > first {
                 let gone = self.segments.pop().expect("an earlier segment stays");
-                disk.remove(&format!("{}/{}", self.folder, file_name(gone.first)))?;
+                disk.remove(&path(&self.folder, gone.first))?;
                 // Each by itself: a crash must not leave a gap.
                 disk.sync_folder(&self.folder)?;
             }
+            self.opened.get_mut().clear();
+            self.file = disk.open(&path(&self.folder, first), false)?;
             self.unnamed = false;
             self.written = self.active().end;
             self.tail.clear();
@@ -270,9 +289,8 @@ impl<F> Log<F> {
         self.tail.truncate(end.saturating_sub(self.tail_start) as usize);
         self.tail_start = self.tail_start.min(end);
         if end < self.written {
-            let file = &self.segments.last().expect("a log has a segment").file;
-            disk.truncate(file, end)?;
-            disk.sync(file)?;
+            disk.truncate(&self.file, end)?;
+            disk.sync(&self.file)?;
             self.written = end;
         }
         self.write_header_alone(disk)
@@ -349,11 +367,44 @@ impl<F> Log<F> {
                     // The file need not have what is still in memory.
                     last = last.min(self.last_begun_before(self.tail_start));
                 }
-                visit_file(disk, segment, next, last, visit)?;
+                let piece = self.read(disk, segment, next, last)?;
+                visit_piece(&piece, next, last, visit)?;
             }
             next = last.next();
         }
         Ok(())
+    }
+
+    /// The bytes of the records `from` to `through` as the segment's file holds them, with the
+    /// batch headers between them.
+    fn read<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        segment: &Segment,
+        from: Index,
+        through: Index,
+    ) -> io::Result<Vec<u8>> {
+        let start = segment.offset(from);
+        let mut piece = vec![0; (segment.offset(through.next()) - start) as usize];
+        let read = if segment.first == self.active().first {
+            disk.read_at(&self.file, &mut piece, start)?
+        } else {
+            let mut opened = self.opened.borrow_mut();
+            match opened.iter().position(|(first, _)| *first == segment.first) {
+                Some(at) => opened[at..].rotate_left(1),
+                None => {
+                    if opened.len() == SEGMENTS_OPEN_MAX {
+                        opened.remove(0);
+                    }
+                    let file = disk.open(&path(&self.folder, segment.first), false)?;
+                    opened.push((segment.first, file));
+                }
+            }
+            let (_, file) = opened.last().expect("it was opened");
+            disk.read_at(file, &mut piece, start)?
+        };
+        piece.truncate(read);
+        Ok(piece)
     }
 
     /// Copies the records `from` to `through` behind `out`.
@@ -371,25 +422,22 @@ impl<F> Log<F> {
     }
 }
 
-fn open_segment<D: Disk>(disk: &D, folder: &str, first: Index) -> io::Result<Segment<D::File>> {
-    let file = disk.open(&format!("{folder}/{}", file_name(first)), true)?;
+fn create_file<D: Disk>(disk: &D, folder: &str, first: Index) -> io::Result<D::File> {
+    let file = disk.open(&path(folder, first), true)?;
     // A crash may have left a file of this name that nothing was acknowledged from.
     disk.truncate(&file, 0)?;
-    Ok(Segment { first, file, offsets: Vec::new(), end: 0 })
+    Ok(file)
 }
 
-fn visit_file<D: Disk>(
-    disk: &D,
-    segment: &Segment<D::File>,
+/// Hands the records `from` to `through`, which `piece` holds, to `visit`.
+fn visit_piece(
+    piece: &[u8],
     from: Index,
     through: Index,
     visit: &mut dyn FnMut(&Record<'_>),
 ) -> io::Result<()> {
     let damaged = |at: Index, why: &str| io::Error::other(format!("entry {at} in the log: {why}"));
-    let start = segment.offset(from);
-    let mut piece = vec![0; (segment.offset(through.next()) - start) as usize];
-    let read = disk.read_at(&segment.file, &mut piece, start)?;
-    let mut rest = &piece[..read];
+    let mut rest = piece;
     let mut next = from;
     while next <= through {
         if is_header(rest) && rest.len() >= HEADER_BYTES {

@@ -195,7 +195,7 @@ impl<D: Disk> Store<D> {
         disk: D,
         mut identity: Identity,
         (mut vote_file, vote): (VoteFile<D::File>, Vote),
-        reading: Reading<D::File>,
+        reading: Reading,
     ) -> Result<Opened<D>, OpenError> {
         // After a crash, or a failed sync, the page cache shows what need not be on the disk.
         vote_file.write(&disk, vote)?;

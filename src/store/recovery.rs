@@ -4,7 +4,7 @@
 use super::configs::Configs;
 use super::disk::Disk;
 use super::log::{Log, Segment};
-use super::segment::{self, HEADER_BYTES, Hole, Place, Walk, file_name, first_index};
+use super::segment::{self, HEADER_BYTES, Hole, Place, Walk, first_index, path};
 use crate::limits::FILE_PIECE_BYTES;
 use crate::names::{Index, Position};
 use crate::record::{Kind, Record};
@@ -26,8 +26,8 @@ pub struct Torn {
 
 /// A log as it was found, not touched.
 #[derive(Debug)]
-pub(super) struct Reading<F> {
-    pub(super) segments: Vec<Found<F>>,
+pub(super) struct Reading {
+    pub(super) segments: Vec<Found>,
     /// What was durable and is not there as it was written, in order: where and why.
     pub(super) damage: Vec<String>,
     pub(super) torn: Option<Torn>,
@@ -41,9 +41,9 @@ pub(super) struct Reading<F> {
 
 /// A segment as it was found.
 #[derive(Debug)]
-pub(super) struct Found<F> {
+pub(super) struct Found {
     /// What of it stands before the first hole.
-    pub(super) good: Segment<F>,
+    pub(super) good: Segment,
     pub(super) size: u64,
     pub(super) synced: u64,
     /// How many records were found, also behind damage, and the last of them.
@@ -51,11 +51,10 @@ pub(super) struct Found<F> {
     pub(super) last: Index,
 }
 
-impl<F> Reading<F> {
+impl Reading {
     /// Whether there is more than the creation of a directory makes.
     pub(super) fn holds_records(&self) -> bool {
-        let new =
-            |found: &Found<F>| found.good.first == Index(1) && found.size <= HEADER_BYTES as u64;
+        let new = |found: &Found| found.good.first == Index(1) && found.size <= HEADER_BYTES as u64;
         !self.segments.iter().all(new)
     }
 
@@ -79,7 +78,7 @@ pub(super) fn read<D: Disk>(
     folder: &str,
     named: Option<Index>,
     visit: &mut dyn FnMut(&Record<'_>) -> Result<(), &'static str>,
-) -> io::Result<Reading<D::File>> {
+) -> io::Result<Reading> {
     let mut names: Vec<Index> =
         disk.list(folder)?.iter().filter_map(|name| first_index(name)).collect();
     names.sort_unstable();
@@ -126,9 +125,9 @@ fn read_segment<D: Disk>(
     path: &str,
     first: Index,
     place: &mut Place,
-    reading: &mut Reading<D::File>,
+    reading: &mut Reading,
     visit: &mut dyn FnMut(&Record<'_>) -> Result<(), &'static str>,
-) -> io::Result<(Found<D::File>, Walk)> {
+) -> io::Result<(Found, Walk)> {
     let file = disk.open(path, false)?;
     let undamaged = reading.damage.is_empty();
     let (newest, configs) = (&mut reading.config, &mut reading.configs);
@@ -162,7 +161,7 @@ fn read_segment<D: Disk>(
         walk.holes.push(Hole { at: walk.size, bytes: 0, why });
     }
     let end = walk.holes.first().map_or(walk.size, |hole| hole.at);
-    let good = Segment { first, file, offsets, end };
+    let good = Segment { first, offsets, end };
     Ok((Found { good, size: walk.size, synced: walk.synced, records, last: last_found }, walk))
 }
 
@@ -172,15 +171,11 @@ fn least(first: Index) -> u64 {
     if first > Index(1) { HEADER_BYTES as u64 } else { 0 }
 }
 
-pub(super) fn path(folder: &str, first: Index) -> String {
-    if folder == "." { file_name(first) } else { format!("{folder}/{}", file_name(first)) }
-}
-
 /// Makes an undamaged log whole: cuts its torn tail and makes the rest durable.
 pub(super) fn settle<D: Disk>(
     disk: &D,
     folder: &str,
-    reading: Reading<D::File>,
+    reading: Reading,
 ) -> io::Result<Log<D::File>> {
     assert!(reading.damage.is_empty(), "damage is not made whole");
     let mut segments = reading.segments;
@@ -191,31 +186,32 @@ pub(super) fn settle<D: Disk>(
             disk.remove(&path(folder, last.first))?;
             segments.pop();
         } else {
-            disk.truncate(&last.file, torn.at)?;
+            disk.truncate(&disk.open(&path(folder, last.first), false)?, torn.at)?;
         }
     }
     let last = segments.last().expect("the segment that the identity names is there");
-    store_again(disk, &last.good, last.synced)?;
+    let file = disk.open(&path(folder, last.good.first), false)?;
+    store_again(disk, &file, last.synced, last.good.end)?;
     // A name that is seen need not be durable; nor need one that was removed be gone.
     disk.sync_folder(folder)?;
     let synced = last.synced;
     let segments = segments.into_iter().map(|found| found.good).collect();
-    Ok(Log::new(folder, segments, reading.configs, synced))
+    Ok(Log::new(folder, segments, file, reading.configs, synced))
 }
 
 /// Writes again in place what no header says was synced: after a crash, or a failed sync, the
 /// page cache may show what the disk does not have, and a sync alone would not write it.
-fn store_again<D: Disk>(disk: &D, segment: &Segment<D::File>, synced: u64) -> io::Result<()> {
+fn store_again<D: Disk>(disk: &D, file: &D::File, synced: u64, end: u64) -> io::Result<()> {
     let mut at = synced;
     let mut piece = vec![0; FILE_PIECE_BYTES];
-    while at < segment.end {
-        let bytes = piece.len().min((segment.end - at) as usize);
-        let read = disk.read_at(&segment.file, &mut piece[..bytes], at)?;
+    while at < end {
+        let bytes = piece.len().min((end - at) as usize);
+        let read = disk.read_at(file, &mut piece[..bytes], at)?;
         if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        disk.write_at(&segment.file, &piece[..read], at)?;
+        disk.write_at(file, &piece[..read], at)?;
         at += read as u64;
     }
-    disk.sync(&segment.file)
+    disk.sync(file)
 }

@@ -5,7 +5,7 @@ use super::aside;
 use super::disk::Disk;
 use super::identity::{Found, Identity};
 use super::recovery::{self, Reading};
-use super::segment::file_name;
+use super::segment::{file_name, path};
 use super::vote::VoteFile;
 use super::{LOG, OpenError, Store, refuse_foreign};
 use crate::limits::FILE_PIECE_BYTES;
@@ -77,12 +77,12 @@ impl<D: Disk> Store<D> {
     }
 }
 
-fn read<D: Disk>(disk: &D, named: Option<Index>) -> io::Result<Reading<D::File>> {
+fn read<D: Disk>(disk: &D, named: Option<Index>) -> io::Result<Reading> {
     recovery::read(disk, LOG, named, &mut |_| Ok(()))
 }
 
 /// How many segments hold entries that follow each other from the first one on.
-fn sound_segments<F>(reading: &Reading<F>) -> usize {
+fn sound_segments(reading: &Reading) -> usize {
     let mut next = Index(1);
     let mut count = 0;
     for found in &reading.segments {
@@ -100,7 +100,7 @@ fn sound_segments<F>(reading: &Reading<F>) -> usize {
 }
 
 /// The last entry that can be read, with all before it.
-fn last_sound<F>(reading: &Reading<F>) -> Index {
+fn last_sound(reading: &Reading) -> Index {
     let last = sound_segments(reading).checked_sub(1).map(|at| reading.segments[at].good.next());
     last.map_or(Index::ZERO, Index::before)
 }
@@ -110,9 +110,9 @@ fn last_sound<F>(reading: &Reading<F>) -> Index {
 fn cut_damage<D: Disk>(
     disk: &D,
     known: Option<&Identity>,
-    reading: &Reading<D::File>,
+    reading: &Reading,
     folder: &str,
-) -> Result<Reading<D::File>, OpenError> {
+) -> Result<Reading, OpenError> {
     let sound = sound_segments(reading);
     let last = &reading.segments[sound - 1];
     let newest = last.good.first;
@@ -134,8 +134,9 @@ fn cut_damage<D: Disk>(
         let name = file_name(newest);
         copy(disk, &format!("{LOG}/{name}"), &format!("{folder}/{name}"))?;
         disk.sync_folder(&folder)?;
-        disk.truncate(&last.good.file, last.good.end)?;
-        disk.sync(&last.good.file)?;
+        let file = disk.open(&path(LOG, newest), false)?;
+        disk.truncate(&file, last.good.end)?;
+        disk.sync(&file)?;
     }
     let mut reading = read(disk, Some(newest))?;
     match reading.damage.pop() {

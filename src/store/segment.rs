@@ -28,6 +28,11 @@ pub(super) fn file_name(first: Index) -> String {
     format!("{:020}.log", first.0)
 }
 
+/// The file of the segment whose first entry is `first`.
+pub(super) fn path(folder: &str, first: Index) -> String {
+    if folder == "." { file_name(first) } else { format!("{folder}/{}", file_name(first)) }
+}
+
 /// The first entry of the segment with this name.
 pub(super) fn first_index(name: &str) -> Option<Index> {
     let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 20)?;

@@ -7,6 +7,7 @@ mod salvage;
 
 use super::memory::MemoryDisk;
 use super::*;
+use crate::limits;
 use crate::moment::WallTime;
 use crate::names::{GroupId, Member, Position, ServerId, Term};
 use crate::record::{self, Kind};
@@ -271,6 +272,43 @@ fn segments_follow_each_other_and_are_cut_across() {
     opened.store.flush().unwrap();
     let records = open(opened.store.disk.crash(|| false)).unwrap().1;
     assert_eq!(records.len() as u64, cut.0 + 1);
+}
+
+/// A log of years has more segments than a process may have open files.
+#[test]
+fn few_segments_are_open_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let open_files = || {
+        let files = std::fs::read_dir("/proc/self/fd").unwrap();
+        let targets = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+        targets.filter(|target| target.starts_with(folder.path())).count()
+    };
+    // The active segment and the vote.
+    let always = 2;
+    let disk = || disk::RealDisk::open(folder.path()).unwrap();
+    let mut store = open(disk()).unwrap().0.store;
+    let text = "x".repeat(8000);
+    let last = 12 * limits::SEGMENT_BYTES / 8000;
+    for index in 1..=last {
+        store.append(&entry(index, 1, &text)).unwrap();
+        if index % 100 == 0 {
+            store.flush().unwrap();
+        }
+    }
+    store.flush().unwrap();
+    assert!(store.log.newest() > Index(last / 12 * 10), "there are many segments");
+    assert_eq!(open_files(), always);
+    for index in (1..=last).step_by(50).chain([1]) {
+        let mut records = Vec::new();
+        store.copy(Index(index), Index(index), &mut records).unwrap();
+        assert_eq!(records, entry(index, 1, &text));
+        assert!(open_files() <= always + limits::SEGMENTS_OPEN_MAX);
+    }
+    drop(store);
+    assert_eq!(open_files(), 0);
+    let (opened, records) = open(disk()).unwrap();
+    assert_eq!((records.len() as u64, open_files()), (last, always));
+    drop(opened);
 }
 
 #[test]
