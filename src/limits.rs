@@ -25,7 +25,11 @@ pub const ENTRIES_BYTES_MAX: usize = 256 * 1024;
 pub const FRAME_BYTES_MAX: usize = ENTRIES_BYTES_MAX + 1024;
 /// The most that the first message on an encrypted link carries, in bytes: its sender is not known
 /// before it is read. A hello is shorter.
-pub const FIRST_BYTES_MAX: usize = 512;
+pub const FIRST_BYTES_MAX: usize = 1024;
+/// Starts of a disk that its hello lists: a copy of a directory is recognized by them.
+pub const RUNS_KEPT: usize = 16;
+/// Lineages that a hello lists, the newest ones that its sender's log holds.
+pub const ANCESTRY_MAX: usize = 16;
 /// Messages on an encrypted link in one direction, after which its key is changed; few in unit
 /// tests.
 pub const REKEY_MESSAGES: u64 = if cfg!(test) { 32 } else { 1 << 16 };
@@ -50,6 +54,8 @@ pub const FILE_PIECE_BYTES: usize = 256 * 1024;
 pub const SPACE_RESERVED: u64 = 64 * 1024 * 1024;
 /// How often free space is looked at, and memory given back that connections do not use.
 pub const SPACE_TIME: Duration = Duration::from_secs(1);
+/// Directories that were set aside and are remembered.
+pub const FORMER_KEPT: usize = 16;
 /// Configs of the log whose places are kept in memory.
 pub const CONFIGS_KEPT: usize = 64;
 
@@ -116,7 +122,7 @@ pub const QUICK_DIALS_MAX: u32 = 64;
 pub const COIN_TIME: Duration = Duration::from_millis(10);
 /// The wait of the higher id with `takeover = "rank"`.
 pub const RANK_TIME: Duration = Duration::from_millis(20);
-/// Drops for silence within `PENALTY_WINDOW` after which a server waits.
+/// Drops within `PENALTY_WINDOW`, but for announced stops, after which a server waits.
 pub const PENALTY_DROPS: usize = 3;
 /// See [`PENALTY_DROPS`].
 pub const PENALTY_WINDOW: Duration = Duration::from_secs(60);

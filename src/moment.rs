@@ -55,6 +55,11 @@ impl WallTime {
             UNIX_EPOCH + Duration::from_millis(self.0.min(LAST_WRITABLE_MS)),
         )
     }
+
+    /// The time as names of files have it: without colons.
+    pub fn label(self) -> String {
+        self.rfc3339().to_string().replace(':', "-")
+    }
 }
 
 #[cfg(test)]

@@ -121,6 +121,21 @@ pub struct Incarnation(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessId(pub u64);
 
+impl ProcessId {
+    /// Of a run whose number was not written down.
+    pub const UNKNOWN: ProcessId = ProcessId(0);
+}
+
+/// One start of a server on a disk. Of two directories that were one before, each has runs that
+/// the other does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The disk's count of starts, this one included.
+    pub incarnation: Incarnation,
+    /// The number that this start has drawn.
+    pub process: ProcessId,
+}
+
 /// An entry's place in the log. The first entry has index 1; 0 is the place before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Index(pub u64);
@@ -152,6 +167,14 @@ pub struct Term(pub u64);
 
 /// The bits of a term below those of its lineage.
 const LINEAGE_SHIFT: u32 = 48;
+/// The last term of a lineage, without the bits of the lineage.
+const COUNT_MAX: u64 = (1 << LINEAGE_SHIFT) - 1;
+/// See [`Term::is_credible`].
+const COUNT_CREDIBLE: u64 = 1 << (LINEAGE_SHIFT - 1);
+/// So far beyond that a server follows another one.
+const TERMS_NEAR: u64 = 1 << 10;
+/// The last lineage that is believed: a thousand are left then for persons to begin.
+const LINEAGE_CREDIBLE: u16 = 0xf000;
 
 impl Term {
     /// The term of the formation's entry, before any election.
@@ -165,11 +188,27 @@ impl Term {
     /// The next term of the same lineage.
     ///
     /// # Panics
-    /// After 2^48 elections, rather than run into the next lineage.
+    /// When it has none: see [`Term::has_next`].
     pub fn next(self) -> Term {
-        let next = Term(self.0 + 1);
-        assert_eq!(next.lineage(), self.lineage(), "terms of a lineage ran out");
-        next
+        assert!(self.has_next(), "terms of a lineage ran out");
+        Term(self.0 + 1)
+    }
+
+    /// Whether its lineage has a next term; it has 2^48.
+    pub fn has_next(self) -> bool {
+        self.count() < COUNT_MAX
+    }
+
+    fn count(self) -> u64 {
+        self.0 & COUNT_MAX
+    }
+
+    /// Whether a server whose own term is `known` may believe that this one was reached: no number
+    /// of elections comes near the end of a lineage, nor any person near the last lineage. A term
+    /// beyond that would be the last one.
+    pub fn is_credible(self, known: Term) -> bool {
+        let near = self.lineage() == known.lineage() && self.count() <= known.count() + TERMS_NEAR;
+        self.lineage() <= LINEAGE_CREDIBLE && (self.count() <= COUNT_CREDIBLE || near)
     }
 
     /// The term of the entry that begins the next lineage of this server's: its number modulo 4
@@ -189,7 +228,7 @@ impl Term {
 
     /// Whether this is the term of an entry that begins a lineage, before any election in it.
     pub fn begins_lineage(self) -> bool {
-        self.lineage() > 0 && self.0 & ((1 << LINEAGE_SHIFT) - 1) == 0
+        self.lineage() > 0 && self.count() == 0
     }
 }
 
@@ -197,7 +236,7 @@ impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.lineage() {
             0 => self.0.fmt(f),
-            lineage => write!(f, "{lineage}.{}", self.0 & ((1 << LINEAGE_SHIFT) - 1)),
+            lineage => write!(f, "{lineage}.{}", self.count()),
         }
     }
 }
@@ -318,6 +357,18 @@ mod tests {
         assert_eq!([begun(7, 1), begun(7, 3), begun(1 << 48, 1), begun(2 << 48, 1)], [1, 3, 5, 5]);
         assert!(Term(1 << 48).begins_lineage() && !new.next().begins_lineage());
         assert!(!Term::ZERO.begins_lineage());
+    }
+
+    #[test]
+    fn terms_near_the_end_of_a_lineage_are_not_believed() {
+        let last = Term(COUNT_MAX);
+        assert!(!last.has_next() && Term(COUNT_MAX - 1).has_next());
+        assert!(!last.is_credible(Term(7)) && last.is_credible(Term(COUNT_MAX - 5)));
+        assert!(Term(COUNT_CREDIBLE).is_credible(Term(7)));
+        assert!(!Term(COUNT_CREDIBLE + 1).is_credible(Term(7)));
+        assert!(Term(COUNT_CREDIBLE + 1).is_credible(Term(COUNT_CREDIBLE)));
+        assert!(!Term((0xf001 << 48) | 1).is_credible(Term(7)));
+        assert!(!Term((1 << 48) | COUNT_MAX).is_credible(last), "of another lineage");
     }
 
     #[test]

@@ -35,6 +35,8 @@ impl Kind {
     pub const PASSWORD: Kind = Kind(4);
     /// A message for a mailbox.
     pub const MESSAGE: Kind = Kind(5);
+    /// A lineage that the group has refused to follow.
+    pub const REFUSAL: Kind = Kind(6);
 }
 
 /// A record whose length and checksum were found right.

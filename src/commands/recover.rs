@@ -6,7 +6,7 @@
 use super::operator::{connect, is_silence, shake};
 use super::{hold_unchanged, serve};
 use crate::moment::WallTime;
-use crate::names::{DiskId, Member, Position, ServerId, Term};
+use crate::names::{DiskId, Member, Position, ProcessId, ServerId, Term};
 use crate::options;
 use crate::replica::Beginning;
 use crate::settings::Settings;
@@ -240,7 +240,8 @@ impl Plan {
             return Err(format!("{best} is the better one: run it without --yes"));
         }
         let servers = settings.servers.len() as u8;
-        let new = Identity::new(settings.group, servers, self.me.id, self.me.disk);
+        let mut new = Identity::new(settings.group, servers, self.me.id, self.me.disk);
+        new.process = ProcessId(serve::random()? as u64);
         let (me, begin) = (self.me, self.begin);
         let directory = &mut self.directories[0];
         let shown = directory.path.display().to_string();

@@ -1,15 +1,16 @@
 //! `postern serve`: puts a server together from its settings and its data directory, and runs it.
 
 use crate::limits::DESCRIPTORS_RESERVED;
+use crate::mailbox::Change;
 use crate::moment::{Moment, WallTime};
-use crate::names::{DiskId, Index, Member, ProcessId, ServerId};
+use crate::names::{DiskId, Index, Member, Position, ProcessId, ServerId};
 use crate::node::{self, Node};
 use crate::options;
 use crate::replica::{self, Aside, Replica, Shape, Shared};
 use crate::server::{Ending, Parts, Server, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
-use crate::store::{Identity, OpenError, Opened, ServerDisk, SetAside, Store};
+use crate::store::{Former, Identity, OpenError, Opened, ServerDisk, SetAside, Store};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -148,7 +149,9 @@ impl Shell {
         let shown = self.data.display();
         let disk = ServerDisk::open(&self.data).map_err(|error| format!("{shown}: {error}"))?;
         let new = DiskId(random()?);
-        let expected = Identity::new(settings.group, settings.servers.len() as u8, self.id, new);
+        let mut expected =
+            Identity::new(settings.group, settings.servers.len() as u8, self.id, new);
+        expected.process = ProcessId(random()? as u64);
         let mut shape = Shape::default();
         let opened = Store::open(disk, &expected, &label(), |record| shape.push(record));
         let opened = opened.map_err(|error| match error {
@@ -185,7 +188,7 @@ impl Shell {
         let setup = replica::Setup {
             me: Member { id: identity.id, disk: identity.disk },
             incarnation: identity.incarnation,
-            process: ProcessId(random()? as u64),
+            process: identity.process,
             shared: Shared {
                 group: settings.group,
                 servers: identity.servers,
@@ -197,6 +200,9 @@ impl Shell {
             vote: opened.vote,
             shape,
             seen: identity.all_seen().to_vec(),
+            runs: identity.runs().to_vec(),
+            former: best_former(&opened.former),
+            is_sound: |kind, body| Change::decode(kind, body).is_some(),
             seed: random()? as u64,
         };
         let about = node::Setup {
@@ -234,9 +240,14 @@ impl Shell {
     }
 }
 
+/// The best of the last entries of what was set aside and may have been used by clients.
+fn best_former(former: &[Former]) -> Option<Position> {
+    former.iter().filter(|former| former.opened).map(|former| former.last).max()
+}
+
 /// The time, as names of files have it.
 pub(super) fn label() -> String {
-    WallTime::from_system(SystemTime::now()).rfc3339().to_string().replace(':', "-")
+    WallTime::from_system(SystemTime::now()).label()
 }
 
 /// Takes an address. It still refuses connections: while a long log is read, others are to see a
@@ -290,7 +301,7 @@ fn clients_max(wanted: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{Position, Term};
+    use crate::names::Term;
     use crate::record::{self, Kind};
 
     /// A server that is asked to stop before each of its lives has begun.
@@ -342,6 +353,7 @@ mod tests {
         let shell = shell(folder.path());
         live(&shell, None);
         let mut store = opened(&shell);
+        store.persist(crate::names::Vote { term: Term(1), ..Default::default() }).unwrap();
         for index in 1..=5 {
             let at = Position { index: Index(index), term: Term(1) };
             let mut entry = Vec::new();

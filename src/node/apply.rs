@@ -32,7 +32,7 @@ impl Node {
     fn apply(&mut self, now: Moment, record: &Record<'_>) -> Result<(), Fatal> {
         assert_eq!(record.index, self.applied.next(), "entries are applied in order");
         self.applied = record.index;
-        if record.kind == Kind::CONFIG {
+        if matches!(record.kind, Kind::CONFIG | Kind::REFUSAL) {
             return Ok(());
         }
         let change = Change::decode(record.kind, record.body).ok_or_else(|| {

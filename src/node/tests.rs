@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::mailbox::Change;
-use crate::names::{DiskId, GroupId, Incarnation, Member, ProcessId, Vote};
+use crate::names::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Vote};
 use crate::record::{self, Record};
 use crate::replica::{self, Effect, Mark, Shape, Shared, Takeover};
 use std::io;
@@ -65,6 +65,9 @@ impl World {
             vote: Vote::default(),
             shape: Shape::default(),
             seen: Vec::new(),
+            runs: vec![Run { incarnation: Incarnation(1), process: ProcessId(1) }],
+            former: None,
+            is_sound: |_, _| true,
             seed: 1,
         };
         let about = Setup {

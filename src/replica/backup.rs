@@ -2,11 +2,13 @@
 
 use super::event::{Closing, Effect, Out};
 use super::packet::{Append, Packet};
+use super::past::Lineage;
 use super::rules::Rule;
 use super::{Config, Replica, Role};
 use crate::moment::Moment;
 use crate::names::{Index, LinkId, Member};
 use crate::record::{self, BadRecord, Kind, Record};
+use std::fmt;
 
 /// A follower's view of the primary. Members and learners follow alike.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +29,24 @@ enum BadEntries {
     Record(BadRecord),
     Order,
     Config,
+    /// A payload that can't be applied.
+    Body(Index),
+    /// What is committed here, up to this entry, would be overwritten.
+    Committed(Index),
+}
+
+impl fmt::Display for BadEntries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadEntries::Record(why) => why.fmt(f),
+            BadEntries::Order => f.write_str("entries are out of order"),
+            BadEntries::Config => f.write_str("a config is unreadable"),
+            BadEntries::Body(index) => write!(f, "entry {index} can't be applied"),
+            BadEntries::Committed(index) => {
+                write!(f, "it overwrites entries up to {index}, which are committed here")
+            }
+        }
+    }
 }
 
 impl Replica {
@@ -48,7 +68,8 @@ impl Replica {
         }
         let first_news = match &self.role {
             Role::Primary(_) => {
-                panic!("{from} and this server are both primary in {}", append.term)
+                log::error!("server {from} says to lead term {}, as this server does", append.term);
+                return self.close_nonsense(now, link, out);
             }
             Role::Candidate(_) => true,
             Role::Follower(following) => following.primary != Some(from),
@@ -66,17 +87,22 @@ impl Replica {
             Ok(Some(proved)) => self.note_progress(link, append, proved),
             Ok(None) => {} // this life has ended
             Err(why) => {
-                let what = match why {
-                    BadEntries::Record(why) => why.to_string(),
-                    BadEntries::Order => "entries are out of order".to_owned(),
-                    BadEntries::Config => "a config is unreadable".to_owned(),
-                };
-                log::error!("server {from} sent a bad append: {what}");
-                let at = self.peers.iter().position(|peer| peer.has_link(link));
-                let at = at.expect("the packet came on this peer's link");
-                self.lose_link(now, at, Some(Closing::Nonsense), out);
+                if let BadEntries::Committed(_) = why {
+                    self.note(Rule::KeptCommitted);
+                }
+                log::error!("server {from} sent a bad append: {why}: its link is closed");
+                self.close_nonsense(now, link, out);
             }
         }
+    }
+
+    /// Closes a link on which something came that no sound server says there.
+    pub(super) fn close_nonsense(&mut self, now: Moment, link: LinkId, out: &mut Out) {
+        let at = self.peers.iter().position(|peer| peer.has_link(link));
+        let at = at.expect("the packet came on this peer's link");
+        self.lose_link(now, at, Some(Closing::Nonsense), out);
+        // It would say the same again.
+        self.peers[at].shunned = Some(now + self.silence() / 2);
     }
 
     /// Where to try next when `prev` does not match: behind this log, or before the term that
@@ -102,8 +128,23 @@ impl Replica {
             if !follows || record.term < proved.term || record.term > append.term {
                 return Err(BadEntries::Order);
             }
-            if record.kind == Kind::CONFIG && Config::decode(record.body).is_none() {
+            let is_config = record.kind == Kind::CONFIG;
+            if is_config && Config::decode(record.body).is_none() {
                 return Err(BadEntries::Config);
+            }
+            // The formation's entry comes first in every log.
+            if record.index == Index(1) && !is_config {
+                return Err(BadEntries::Order);
+            }
+            let refusal = record.kind == Kind::REFUSAL && Lineage::decode(record.body).is_some();
+            if !is_config && !refusal && !(self.is_sound)(record.kind, record.body) {
+                return Err(BadEntries::Body(record.index));
+            }
+            if record.index <= self.committed
+                && self.shape.term(record.index) != Some(record.term)
+                && !self.crosses_lineage(&append)
+            {
+                return Err(BadEntries::Committed(self.committed));
             }
             proved = record.position();
         }

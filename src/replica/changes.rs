@@ -29,13 +29,15 @@ impl Replica {
         let Some((index, config)) = self.shape.config() else { return };
         let config = *config;
         let settled = index <= self.committed;
-        let wrote = if self.stopping.is_some() {
-            false
-        } else if settled {
+        let stopping = self.stopping.is_some();
+        let wrote = if settled {
             self.own_term_committed()
                 && (self.drop_lost(now, wall, &config, out)
-                    || self.add_learner(now, wall, &config, out)
-                    || self.open_gate(wall, &config, out))
+                    || (!stopping
+                        && (self.add_learner(now, wall, &config, out)
+                            || self.open_gate(wall, &config, out))))
+        } else if stopping {
+            false
         } else {
             self.withdraw(now, wall, &config, out)
         };
@@ -140,28 +142,53 @@ impl Replica {
         true
     }
 
-    /// Whether a majority of these members is not lost.
+    /// Whether a majority of these members still stores.
     fn can_commit(&self, config: &Config, now: Moment) -> bool {
-        let left = config.members().filter(|member| self.loss(*member, now).is_none()).count();
+        let left = config.members().filter(|member| self.stores(*member, now)).count();
         left >= config.majority()
     }
 
-    fn drop_lost(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
-        let lost = config.members().find_map(|m| self.loss(m, now).map(|loss| (m, loss)));
-        let Some((member, loss)) = lost else { return false };
-        let noticed = match &self.role {
-            Role::Primary(primary) => primary.lost_at[member.id.slot()],
-            _ => None,
-        };
-        // From three to two needs both that remain: the other one must be there, after the loss.
-        let rest_is_there = config.members().all(|other| {
-            other == member
-                || other == self.me
-                || (self.loss(other, now).is_none()
+    /// Whether a member is not lost; one that is stopping stores as long as it is heard.
+    fn stores(&self, member: Member, now: Moment) -> bool {
+        match self.loss(member, now) {
+            None => true,
+            Some(Loss::Stopping) => self.hears(member, now),
+            Some(_) => false,
+        }
+    }
+
+    /// Of the lost members one whose drop can be committed. From three to two that needs both that
+    /// remain: the other one must be there, after the loss was noticed, and may be stopping unless
+    /// both are: servers that are stopped together leave the config as it is. A primary that is
+    /// stopping itself drops only who keeps it from handing over to another one.
+    fn droppable(&self, now: Moment, config: &Config) -> Option<(Member, Loss)> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let lost = config.members().filter_map(|m| self.loss(m, now).map(|loss| (m, loss)));
+        lost.filter(|(member, loss)| {
+            let stops = *loss == Loss::Stopping;
+            let noticed = primary.lost_at[member.id.slot()];
+            let mut rest = config.members().filter(|other| other != member && *other != self.me);
+            let is_heir = |other: Member| self.loss(other, now).is_none() && self.hears(other, now);
+            let is_there = |other: Member| {
+                let heard = self.peer(other.id).and_then(|peer| peer.heard);
+                (if stops { is_heir(other) } else { self.stores(other, now) })
                     && self.hears(other, now)
-                    && self.peer(other.id).and_then(|peer| peer.heard) >= noticed)
-        });
-        if !rest_is_there || (loss != Loss::Gone && !self.is_free_of_promises(now)) {
+                    && heard >= noticed
+            };
+            match self.stopping {
+                None => rest.all(is_there),
+                Some(_) if stops => false,
+                Some(_) => {
+                    config.count() > 2 && rest.all(|other| is_there(other) && is_heir(other))
+                }
+            }
+        })
+        .min_by_key(|(_, loss)| *loss == Loss::Stopping)
+    }
+
+    fn drop_lost(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
+        let Some((member, loss)) = self.droppable(now, config) else { return false };
+        if loss != Loss::Gone && !self.is_free_of_promises(now) {
             return false;
         }
         self.note(match loss {
@@ -172,7 +199,7 @@ impl Replica {
         });
         log::warn!("server {member} is dropped: {loss:?}");
         if let Role::Primary(primary) = &mut self.role
-            && matches!(loss, Loss::Unheard | Loss::Sick)
+            && loss != Loss::Stopping
         {
             primary.drops.retain(|(_, at)| now < *at + PENALTY_WINDOW + PENALTY_TIME);
             primary.drops.push((member.id, now));
@@ -185,7 +212,8 @@ impl Replica {
         true
     }
 
-    /// Dropped too often for silence or a sick disk, and not long enough ago.
+    /// Dropped too often without an announcement, and not long enough ago: whatever makes it come
+    /// and go, each time costs entries and a filling.
     pub(super) fn is_penalized(&self, id: ServerId, now: Moment) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
         let drops = primary.drops.iter().rev().filter(|(dropped, _)| *dropped == id);

@@ -55,7 +55,7 @@ impl Replica {
 
     /// Only a member of its own newest config stands, and only when it could win.
     pub(super) fn may_stand(&self) -> Option<&Config> {
-        let able = self.stopping.is_none() && self.holds_lineage();
+        let able = self.stopping.is_none() && self.holds_lineage() && self.vote.term.has_next();
         let config = self.config().filter(|config| config.has(self.me) && able)?;
         let linked = config.members().filter(|m| *m == self.me || self.link_to(*m).is_some());
         (linked.count() >= config.majority()).then_some(config)
@@ -79,6 +79,7 @@ impl Replica {
             peer.is_none_or(|heard| now >= heard + self.silence())
         });
         let waits = self.awaits_lineage(now) || self.looks_around(now, primary);
+        let waits = waits || self.is_doubted(now);
         let able = self.may_stand().is_some() && !waits;
         if heard || !able || !(gone || silent) {
             if heard {
@@ -327,7 +328,13 @@ impl Replica {
 
     /// Before there is any config: server 1 writes the first entry when both others, on links
     /// that are open now, have said that they are blank and have met exactly these disks.
+    ///
+    /// One that has set a directory aside which clients may have used takes no part: what it lost
+    /// would not be missed in a new group. It only joins one.
     pub(super) fn tick_formation(&mut self, now: Moment, out: &mut Out) {
+        if self.former.is_some() {
+            return;
+        }
         let first = ServerId::all(1).next().expect("every group has a server 1");
         let Some(met) = self.met() else { return };
         if self.me.id == first {

@@ -1,7 +1,7 @@
 //! The replica's whole surface: what happens to it, and what it wants done.
 
 use super::packet::{Append, Packet, Refusal};
-use crate::names::{DiskId, Incarnation, Index, LinkId, ServerId, Vote};
+use crate::names::{DiskId, Index, LinkId, Member, Run, ServerId, Vote};
 use crate::record::Record;
 use std::io;
 use std::ops::Range;
@@ -62,7 +62,7 @@ pub struct Mark {
 pub enum Effect {
     /// Add these records, a range of [`Out::bytes`], to the log.
     Append(Range<usize>),
-    /// Remove the entries behind this one.
+    /// Remove the entries behind this one; what of them was stored is set aside first.
     Cut(Index),
     /// Write and sync what was appended, after what is to be sent was sent.
     Flush,
@@ -70,6 +70,8 @@ pub enum Effect {
     Persist(Vote),
     /// Say something.
     Send(LinkId, Packet),
+    /// Say something that a range of [`Out::bytes`] follows.
+    SendWith(LinkId, Packet, Range<usize>),
     /// Say that the entries `first` to `last` follow.
     SendEntries {
         /// On which link.
@@ -85,8 +87,8 @@ pub enum Effect {
     Dial(ServerId),
     /// Close a link when what is queued on it was sent.
     Close(LinkId, Closing),
-    /// Remember the incarnation of another disk, soon.
-    See(DiskId, Incarnation),
+    /// Remember the newest run of another disk, soon.
+    See(DiskId, Run),
     /// Store and send nothing more: end this life, put aside what can't be kept, and start again.
     Leave(Aside),
 }
@@ -115,6 +117,15 @@ pub enum Closing {
     RefusedBy(Option<ServerId>, Refusal),
     /// What was said on it no longer holds.
     Restated,
+    /// A server came with the id of another one that is linked and answers.
+    Occupied {
+        /// The link that stays.
+        stays: LinkId,
+        /// Who is at its other end.
+        holder: Member,
+        /// Who came.
+        newcomer: Member,
+    },
 }
 
 /// Effects, and the bytes that they speak of. The caller owns and reuses it.

@@ -103,7 +103,8 @@ impl Replica {
         if !std::mem::replace(&mut self.stop_said, true) {
             self.ping(now, out);
         }
-        if self.handover.is_none() && now < began + self.silence() {
+        // A member that was lost just before may have to be dropped first.
+        if self.handover.is_none() && now < began + self.silence() * 2 {
             self.begin_handover(now, Rule::HandedOverStop);
         }
         self.timers.expired(Timer::Stop, now);

@@ -1,13 +1,15 @@
 //! Lineages: histories that begin where a person, or the last survivor's evidence, overruled an
 //! election. Terms are ordered by lineage first.
 
+use super::backup::Following;
 use super::event::{Aside, Closing, Effect, Out};
 use super::members::Config;
-use super::packet::{Append, Hello};
+use super::packet::{Append, Hello, Packet};
+use super::past::{Lineage, Past};
 use super::rules::Rule;
 use super::{Replica, Role};
 use crate::moment::{Moment, WallTime};
-use crate::names::{LinkId, Member, Position, Term, Vote};
+use crate::names::{DiskId, LinkId, Member, Position, Term, Vote};
 use crate::record::{self, Kind, Record};
 
 /// The config and the terms with which a server begins a lineage of its own.
@@ -48,6 +50,13 @@ impl Beginning {
     }
 }
 
+/// Lineages that a server refuses, at most.
+const REFUSED_MAX: usize = 64;
+
+fn lineage_of(hello: &Hello, founder: DiskId) -> Lineage {
+    Lineage { number: hello.term.lineage(), founder }
+}
+
 impl Replica {
     /// Only one whose log holds the entry that began its lineage votes and stands in it: a term
     /// alone must not let a lineage's terms into logs of another.
@@ -75,6 +84,64 @@ impl Replica {
     /// and the server that began it has had another `T` to come and be followed.
     pub(super) fn awaits_lineage(&self, now: Moment) -> bool {
         self.later_lineage.is_some_and(|since| now < since + self.silence() * 2)
+    }
+
+    /// The lineage of this server's term, if a person or the last survivor has begun it.
+    pub(super) fn own_lineage(&self) -> Option<Lineage> {
+        let founder = self.vote.founder?;
+        Some(Lineage { number: self.vote.term.lineage(), founder })
+    }
+
+    /// Whether the lineage of a hello, or one that it descends from, was refused before: by this
+    /// server, or by the group, as far as its log says. Only a person lifts that, by moving the
+    /// directory away.
+    pub(super) fn has_refused(&self, hello: &Hello, past: &Past) -> bool {
+        let newest = hello.founder.map(|founder| lineage_of(hello, founder));
+        past.lineages
+            .iter()
+            .copied()
+            .chain(newest)
+            .any(|lineage| self.shape.has_refused(lineage) || self.refused.contains(&lineage))
+    }
+
+    /// A later lineage is refused. Each member must know that, since each may be alone later: the
+    /// primary logs it, and a backup asks the primary to. What a backup alone has refused does not
+    /// count: its primary may have died a moment before.
+    pub(super) fn remember_refusal(&mut self, now: Moment, hello: &Hello, out: &mut Out) {
+        let Some(founder) = hello.founder else { return };
+        let lineage = lineage_of(hello, founder);
+        if let Role::Follower(Following { primary: Some(primary), .. }) = &self.role
+            && let Some(link) = self.link_to(*primary)
+        {
+            out.send(link, Packet::Refuses(lineage));
+        }
+        self.remember_refused(now, lineage);
+    }
+
+    /// A primary whom a majority answers refuses a lineage, for good.
+    pub(super) fn remember_refused(&mut self, now: Moment, lineage: Lineage) {
+        let own = self.shape.lineages().any(|held| held == lineage);
+        let known = own || self.refused.contains(&lineage) || self.refused.len() >= REFUSED_MAX;
+        if !known && self.leads_majority(now) {
+            log::warn!("history {lineage} is refused: this group goes on without it");
+            self.refused.push(lineage);
+            self.restless = true;
+        }
+    }
+
+    /// A primary logs what was refused.
+    pub(super) fn log_refusals(&mut self, wall: WallTime, out: &mut Out) {
+        let able = self.stopping.is_none() && self.handover.is_none() && self.own_term_committed();
+        if !able || self.shape.refusals() >= REFUSED_MAX {
+            return;
+        }
+        let new = self.refused.iter().find(|lineage| !self.shape.has_refused(**lineage));
+        if let Some(lineage) = new.copied() {
+            self.note(Rule::LoggedRefusal);
+            let term = self.vote.term;
+            self.append_own(term, wall, Kind::REFUSAL, |body| lineage.encode(body), out);
+            self.restless = true;
+        }
     }
 
     /// Takes what a hello says of terms: a higher one of the own lineage, or a higher lineage.

@@ -2,12 +2,15 @@
 
 use super::event::{Aside, Closing, Effect, Event, Out};
 use super::packet::{Bearing, Hello, Packet, Refusal};
+use super::past::{Lineage, Past};
 use super::peer::Link;
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
-use crate::limits::{DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX};
+use crate::limits::{
+    ANCESTRY_MAX, DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX,
+};
 use crate::moment::Moment;
-use crate::names::{DiskId, Incarnation, LinkId, ServerId};
+use crate::names::{DiskId, LinkId, Position, Run, ServerId};
 
 /// A link whose other side has not said hello.
 #[derive(Clone, Debug)]
@@ -27,8 +30,7 @@ impl Replica {
         if self.peers[at].link.is_some() && !seeking {
             return out.push(Effect::Close(link, Closing::Spare));
         }
-        let hello = self.hello(to);
-        out.send(link, Packet::Hello(hello));
+        self.say_hello(link, to, out);
         self.await_hello(now, link, Some(to));
     }
 
@@ -61,6 +63,23 @@ impl Replica {
             founder: self.vote.founder,
             last: self.shape.position(self.stored),
         }
+    }
+
+    /// What follows a hello of this server's.
+    pub(super) fn past(&self) -> Past {
+        let heard = self.vote.term.lineage() > self.shape.last().term.lineage();
+        let heard = self.own_lineage().filter(|_| heard);
+        let mut lineages: Vec<Lineage> = self.shape.lineages().chain(heard).collect();
+        let surplus = lineages.len().saturating_sub(ANCESTRY_MAX);
+        lineages.drain(..surplus);
+        Past { runs: self.runs.clone(), lineages, former: self.former }
+    }
+
+    pub(super) fn say_hello(&mut self, link: LinkId, to: ServerId, out: &mut Out) {
+        let hello = self.hello(to);
+        let start = out.bytes.len();
+        self.past().encode(&mut out.bytes);
+        out.push(Effect::SendWith(link, Packet::Hello(hello), start..out.bytes.len()));
     }
 
     /// Whether a dial to this server was taken, and its hello has not come.
@@ -114,6 +133,7 @@ impl Replica {
             let pending = self.pending.remove(at);
             return self.on_dial_ended(now, pending.dialled, true, out);
         }
+        self.forget_newcomer(link);
         if let Some(at) = self.peers.iter().position(|peer| peer.has_link(link)) {
             self.lose_link(now, at, None, out);
         }
@@ -159,7 +179,7 @@ impl Replica {
         self.restless = true;
     }
 
-    fn bearing(&self, now: Moment) -> Bearing {
+    pub(super) fn bearing(&self, now: Moment) -> Bearing {
         Bearing {
             leads: matches!(self.role, Role::Primary(_)),
             stopping: self.stopping.is_some(),
@@ -184,7 +204,10 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_pong(&mut self, at: usize, sent: Moment, now: Moment) {
+    pub(super) fn on_pong(&mut self, at: usize, sent: Moment, now: Moment, out: &mut Out) {
+        if sent <= now && !self.newcomers.is_empty() {
+            self.turn_away(self.peers[at].id, sent, out);
+        }
         let peer = &mut self.peers[at];
         // Only what was sent counts: a pong from the future is nonsense, and tells nothing.
         if sent <= now && peer.heard.is_none_or(|heard| heard < sent) {
@@ -199,6 +222,7 @@ impl Replica {
             out.push(Effect::Close(pending.link, Closing::Silent));
             self.on_dial_ended(now, pending.dialled, false, out);
         }
+        self.tick_newcomers(now, out);
         for at in 0..self.peers.len() {
             if self.peers[at].dialling.next.is_some_and(|next| next <= now) {
                 self.peers[at].dialling.next = None;
@@ -227,7 +251,7 @@ impl Replica {
         &mut self,
         now: Moment,
         at: usize,
-        packet: Packet,
+        (packet, rest): (Packet, &[u8]),
         out: &mut Out,
     ) {
         let Pending { link, dialled, .. } = self.pending.remove(at);
@@ -254,11 +278,32 @@ impl Replica {
                 return self.on_dial_ended(now, dialled, false, out);
             }
         };
-        if let Err(why) = self.judge(now, &hello, dialled) {
+        match Past::decode(rest, &hello).filter(|_| hello.term.is_credible(self.vote.term)) {
+            Some(past) => self.greet(now, link, dialled, (&hello, &past), out),
+            None => {
+                out.push(Effect::Close(link, Closing::Nonsense));
+                self.on_dial_ended(now, dialled, false, out);
+            }
+        }
+    }
+
+    /// A server has said who it is: it is refused, or linked.
+    pub(super) fn greet(
+        &mut self,
+        now: Moment,
+        link: LinkId,
+        dialled: Option<ServerId>,
+        (hello, past): (&Hello, &Past),
+        out: &mut Out,
+    ) {
+        if let Err(why) = self.judge(now, hello, past, dialled) {
             if hello.process == self.process {
                 // Our own hello: no other server listens there.
                 out.push(Effect::Close(link, Closing::Nonsense));
                 return self.on_reached_itself(now, Some(hello.to));
+            }
+            if why == Refusal::Straggler {
+                self.remember_refusal(now, hello, out);
             }
             self.refuse(link, Some(hello.from.id), why, out);
             return self.on_dial_ended(now, dialled, false, out);
@@ -267,12 +312,14 @@ impl Replica {
             out.push(Effect::Close(link, Closing::Spare));
             return self.on_dial_ended(now, dialled, false, out);
         }
-        if dialled.is_none() {
-            let own = self.hello(hello.from.id);
-            out.send(link, Packet::Hello(own));
+        if self.waits_for_place(now, link, dialled.is_some(), (hello, past), out) {
+            return self.on_dial_ended(now, dialled, false, out);
         }
-        self.establish(now, Link::new(link, dialled.is_some(), &hello), out);
-        self.adopt_hello(now, &hello, link, out);
+        if dialled.is_none() {
+            self.say_hello(link, hello.from.id, out);
+        }
+        self.establish(now, Link::new(link, dialled.is_some(), hello), past.former, out);
+        self.adopt_hello(now, hello, link, out);
     }
 
     /// An operator's request about accounts, if an event is one: on a link that has said nothing
@@ -308,13 +355,27 @@ impl Replica {
 
     /// One that is told that its directory is an old copy puts it aside, and comes back blank.
     fn heed_refusal(&mut self, now: Moment, why: Refusal, out: &mut Out) {
-        // Whom a majority follows is no old copy, whatever one of them remembers.
-        let leads = matches!(self.role, Role::Primary(_)) && self.hears_majority(now);
-        if why == Refusal::OldCopy && !leads {
-            log::warn!("this directory is an old copy: it is put aside");
-            self.note(Rule::LeftOldCopy);
-            self.leave(Aside::Everything, out);
+        match why {
+            // Whom a majority follows is no old copy, whatever one of them remembers.
+            Refusal::OldCopy if !self.leads_majority(now) => {
+                log::warn!("this directory is an old copy: it is put aside");
+                self.note(Rule::LeftOldCopy);
+                self.leave(Aside::Everything, out);
+            }
+            Refusal::Doubtful => self.doubted = Some(now),
+            _ => {}
         }
+    }
+
+    /// Whether this server is a primary whom a majority answers.
+    pub(super) fn leads_majority(&self, now: Moment) -> bool {
+        matches!(self.role, Role::Primary(_)) && self.hears_majority(now)
+    }
+
+    /// Another server has lately taken this directory for an old copy, and no primary has decided
+    /// that: an old copy must not lead a term that had a primary.
+    pub(super) fn is_doubted(&self, now: Moment) -> bool {
+        self.doubted.is_some_and(|since| now < since + self.silence() * 2)
     }
 
     fn refuse(&mut self, link: LinkId, from: Option<ServerId>, why: Refusal, out: &mut Out) {
@@ -329,7 +390,8 @@ impl Replica {
             Refusal::WrongId => self.note(Rule::RefusedWrongId),
             Refusal::Lineage => self.note(Rule::RefusedLineage),
             Refusal::Straggler => self.note(Rule::RefusedStraggler),
-            Refusal::OldCopy => {} // noted with its reason
+            Refusal::OldCopy | Refusal::Doubtful | Refusal::Nonsense => {} // noted with its reason
+            Refusal::Occupied => self.note(Rule::RefusedOccupied),
         }
     }
 
@@ -337,6 +399,7 @@ impl Replica {
         &mut self,
         now: Moment,
         hello: &Hello,
+        past: &Past,
         dialled: Option<ServerId>,
     ) -> Result<(), Refusal> {
         if hello.shared.group != self.shared.group {
@@ -352,37 +415,37 @@ impl Replica {
         if unexpected || hello.to != self.me.id || self.peer(hello.from.id).is_none() {
             return Err(Refusal::WrongId);
         }
+        if self.peer(hello.from.id).is_some_and(|peer| peer.shunned > Some(now)) {
+            return Err(Refusal::Nonsense);
+        }
         let (own, theirs) = (self.vote.term.lineage(), hello.term.lineage());
         if theirs == own && hello.founder != self.vote.founder {
             return Err(Refusal::Lineage);
         }
-        if theirs > own && self.is_healthy(now) {
+        if theirs > own && (self.has_refused(hello, past) || self.is_healthy(now)) {
             return Err(Refusal::Straggler);
         }
-        match self.is_old_copy(hello) {
+        match self.is_old_copy(hello, past) {
+            // What one server remembers is not enough to put a directory aside.
             Some(rule) => {
                 self.note(rule);
-                Err(Refusal::OldCopy)
+                let decides = self.leads_majority(now);
+                Err(if decides { Refusal::OldCopy } else { Refusal::Doubtful })
             }
             None => Ok(()),
         }
     }
 
-    /// An earlier life of a disk, a second process of the same life, or, in a term not higher, a
-    /// log that lacks what this primary counted on.
-    fn is_old_copy(&self, hello: &Hello) -> Option<Rule> {
+    /// An earlier life of a disk, a copy that has been started since it was made, or, in a term not
+    /// higher, a log that lacks what this primary counted on.
+    fn is_old_copy(&self, hello: &Hello, past: &Past) -> Option<Rule> {
         let seen = self.seen.iter().find(|(disk, _)| *disk == hello.from.disk);
-        if seen.is_some_and(|(_, incarnation)| hello.incarnation < *incarnation) {
-            return Some(Rule::RefusedOldIncarnation);
-        }
-        let link = self.peer(hello.from.id).and_then(|peer| peer.link.as_ref());
-        let twin = link.is_some_and(|link| {
-            link.member == hello.from
-                && link.incarnation == hello.incarnation
-                && link.process != hello.process
-        });
-        if twin {
-            return Some(Rule::RefusedTwin);
+        match seen {
+            Some((_, run)) if hello.incarnation < run.incarnation => {
+                return Some(Rule::RefusedOldIncarnation);
+            }
+            Some((_, run)) if past.lacks(*run) => return Some(Rule::RefusedCopy),
+            _ => {}
         }
         let Role::Primary(primary) = &self.role else { return None };
         if hello.term > self.vote.term {
@@ -396,7 +459,13 @@ impl Replica {
         forgot.then_some(Rule::RefusedForgot)
     }
 
-    pub(super) fn establish(&mut self, now: Moment, new: Link, out: &mut Out) {
+    pub(super) fn establish(
+        &mut self,
+        now: Moment,
+        new: Link,
+        former: Option<Position>,
+        out: &mut Out,
+    ) {
         let id = new.member.id;
         let lower_dialled = |link: &Link| link.dialled == (self.me.id < id);
         let at = self.peers.iter().position(|peer| peer.id == id);
@@ -426,43 +495,37 @@ impl Replica {
         log::info!("linked with server {}", new.member);
         // How things are here is known there before anything is acknowledged.
         out.send(new.id, Packet::Ping { sent: now, bearing: self.bearing(now) });
-        let (member, incarnation, process) = (new.member, new.incarnation, new.process);
+        let (member, process) = (new.member, new.process);
+        let run = Run { incarnation: new.incarnation, process };
         let peer = &mut self.peers[at];
         let new_life = peer.link.as_ref().is_some_and(|old| !old.same_life(&new));
         if let Some(old) = peer.link.replace(new) {
             out.push(Effect::Close(old.id, Closing::Spare));
         }
         peer.begin_anew();
-        (peer.heard, peer.met) = (Some(now), true);
+        (peer.heard, peer.met, peer.former) = (Some(now), true, former);
         self.seek_evidence(out);
-        self.note_life(member.disk, incarnation, new_life, member.id, out);
+        self.note_life(member.disk, run, new_life, member.id, out);
         self.on_linked(now, member, process);
         self.restless = true;
     }
 
     /// A primary that is back in a later life leads no more.
-    fn note_life(
-        &mut self,
-        disk: DiskId,
-        incarnation: Incarnation,
-        new_life: bool,
-        id: ServerId,
-        out: &mut Out,
-    ) {
+    fn note_life(&mut self, disk: DiskId, run: Run, new_life: bool, id: ServerId, out: &mut Out) {
         let known = self.seen.iter_mut().find(|(known, _)| *known == disk);
         let later = match known {
-            Some((_, seen)) if *seen >= incarnation => false,
+            Some((_, seen)) if seen.incarnation >= run.incarnation => false,
             Some((_, seen)) => {
-                *seen = incarnation;
+                *seen = run;
                 true
             }
             None => {
-                self.seen.push((disk, incarnation));
+                self.seen.push((disk, run));
                 true
             }
         };
         if later {
-            out.push(Effect::See(disk, incarnation));
+            out.push(Effect::See(disk, run));
         }
         if let Role::Follower(following) = &mut self.role
             && (later || new_life)

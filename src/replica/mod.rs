@@ -6,7 +6,7 @@
 //! §4.1 single-server changes, §6.4 reads, §9.6 pre-vote.
 //!
 //! In the order to read them: `event` (the surface), `packet`, `members` and `shape` (what is
-//! agreed on), `peer` and `links` (who is there), `election`, `primary`, `changes` (of the
+//! agreed on), `peer`, `links`, `past` and `newcomer` (who is there), `election`, `primary`, `changes` (of the
 //! members, by the primary), `backup`, `handover`, `lineage`, `survivor`; `view` (what
 //! others see of it); `rules` names what can be decided.
 
@@ -18,7 +18,9 @@ mod handover;
 mod lineage;
 mod links;
 mod members;
+mod newcomer;
 mod packet;
+mod past;
 mod peer;
 mod primary;
 mod rules;
@@ -33,6 +35,7 @@ pub use event::{Aside, Closing, Effect, Event, LogReader, Mark, Out};
 pub use lineage::Beginning;
 pub use members::Config;
 pub use packet::{Append, Ask, Bearing, Hello, Order, Packet, Refusal, Shared, Verdict};
+pub use past::Lineage;
 pub use rules::{Decisions, Rule};
 #[cfg(feature = "simulate")]
 pub use search::Decision;
@@ -40,7 +43,7 @@ pub use shape::Shape;
 
 use crate::moment::{Moment, WallTime};
 use crate::names::{
-    DiskId, Incarnation, Index, LinkId, Member, Position, ProcessId, ServerId, Term, Vote,
+    DiskId, Incarnation, Index, LinkId, Member, Position, ProcessId, Run, ServerId, Term, Vote,
 };
 use crate::record::{self, Kind, Record};
 use crate::rng::Rng;
@@ -48,6 +51,7 @@ use backup::Following;
 use election::{Candidacy, Standing};
 use handover::{Handover, Syncs};
 use links::Pending;
+use newcomer::Newcomer;
 use peer::Peer;
 use primary::Primary;
 use survivor::Evidence;
@@ -80,8 +84,14 @@ pub struct Setup {
     pub vote: Vote,
     /// The stored log.
     pub shape: Shape,
-    /// The incarnations seen of other disks.
-    pub seen: Vec<(DiskId, Incarnation)>,
+    /// The newest runs seen of other disks.
+    pub seen: Vec<(DiskId, Run)>,
+    /// The newest starts of this disk, in order; the last one is this one.
+    pub runs: Vec<Run>,
+    /// Directories were set aside that clients may have used: the best of their last entries.
+    pub former: Option<Position>,
+    /// Whether a payload of this kind can be applied; configs and refusals are not asked about.
+    pub is_sound: fn(Kind, &[u8]) -> bool,
     /// For delays and coin flips.
     pub seed: u64,
 }
@@ -175,8 +185,17 @@ pub struct Replica {
     peers: Vec<Peer>,
     /// Links whose other side has not said hello.
     pending: Vec<Pending>,
+    /// Servers with the id of another one that is linked.
+    newcomers: Vec<Newcomer>,
     hellos: u64,
-    seen: Vec<(DiskId, Incarnation)>,
+    seen: Vec<(DiskId, Run)>,
+    runs: Vec<Run>,
+    former: Option<Position>,
+    is_sound: fn(Kind, &[u8]) -> bool,
+    /// When another server has last taken this directory for an old copy.
+    doubted: Option<Moment>,
+    /// Later lineages that were refused; those that are not in the log are still to be logged.
+    refused: Vec<Lineage>,
 }
 
 impl Replica {
@@ -189,6 +208,12 @@ impl Replica {
             setup.vote.founder == Some(setup.me.disk) && setup.vote.given == Some(setup.me);
         let held = setup.shape.last().term.lineage() == setup.vote.term.lineage();
         timers.set(Timer::Ping, now);
+        // Only this server could commit in such a config, and what it stored was committed by that.
+        let alone = setup
+            .shape
+            .config()
+            .is_some_and(|(_, config)| config.count() == 1 && config.has(setup.me));
+        let committed = if alone { stored } else { Index::ZERO };
         Replica {
             me: setup.me,
             incarnation: setup.incarnation,
@@ -211,7 +236,7 @@ impl Replica {
             shape: setup.shape,
             flushed: stored,
             stored,
-            committed: Index::ZERO,
+            committed,
             answered: Index::ZERO,
             role: Role::Follower(Following::default()),
             standing: Standing::default(),
@@ -222,8 +247,14 @@ impl Replica {
             withholds: false,
             peers: others.map(|id| Peer::new(id, now)).collect(),
             pending: Vec::new(),
+            newcomers: Vec::new(),
             hellos: 0,
             seen: setup.seen,
+            runs: setup.runs,
+            former: setup.former,
+            is_sound: setup.is_sound,
+            doubted: None,
+            refused: Vec::new(),
         }
     }
 
@@ -326,7 +357,8 @@ impl Replica {
         }
         let peers = self.peers.iter().filter_map(|peer| peer.dialling.next);
         let pending = self.pending.iter().map(|pending| pending.deadline);
-        peers.chain(pending).chain(self.timers.next()).min()
+        let newcomers = self.newcomers.iter().map(|new| new.deadline);
+        peers.chain(pending).chain(newcomers).chain(self.timers.next()).min()
     }
 
     fn note(&mut self, rule: Rule) {
@@ -402,7 +434,7 @@ impl Replica {
         out: &mut Out,
     ) {
         if let Some(at) = self.pending.iter().position(|pending| pending.link == link) {
-            return self.on_first_packet(now, at, packet, out);
+            return self.on_first_packet(now, at, (packet, records), out);
         }
         if let Packet::Refused(why) = packet {
             return self.on_refused(now, link, why, out);
@@ -410,6 +442,10 @@ impl Replica {
         // A link that was closed here may still deliver what was under way.
         let Some(at) = self.peers.iter().position(|peer| peer.has_link(link)) else { return };
         let from = self.peers[at].link.as_ref().expect("this peer has this link").member;
+        if let Some(term) = packet.term().filter(|term| !term.is_credible(self.vote.term)) {
+            log::error!("server {from} speaks of term {term}, which no elections can have reached");
+            return self.close_nonsense(now, link, out);
+        }
         match packet {
             Packet::Ping { sent, bearing } => {
                 let promised = self.promise(from, now);
@@ -422,7 +458,7 @@ impl Replica {
                 }
             }
             Packet::Pong { sent, promised } => {
-                self.on_pong(at, sent, now);
+                self.on_pong(at, sent, now, out);
                 self.note_promise(from, sent, promised);
             }
             Packet::StandNow { term } => self.on_stand_now(now, from, term, out),
@@ -443,10 +479,11 @@ impl Replica {
             Packet::AskVote(ask) => self.on_ask_vote(now, from, link, ask, out),
             Packet::Vote { term, granted } => self.on_vote(from, term, granted, out),
             Packet::SteppedDown { .. } => self.leave_primary(from),
+            Packet::Refuses(lineage) => self.remember_refused(now, lineage),
             // The node has looked at them.
             Packet::Proofs | Packet::ProofsTaken => {}
             // What begins a link, and what operators are told.
-            _ => self.lose_link(now, at, Some(Closing::Nonsense), out),
+            _ => self.close_nonsense(now, link, out),
         }
     }
 

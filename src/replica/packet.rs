@@ -1,6 +1,7 @@
 //! What servers say to each other, and its bytes: one kind byte, then the fields, little-endian.
 
 use super::members::Config;
+use super::past::Lineage;
 use crate::moment::Moment;
 use crate::names::{
     DiskId, GroupId, Incarnation, Index, Member, Position, ProcessId, ServerId, Term,
@@ -9,7 +10,7 @@ use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
 /// The version of the packets; servers of other versions are refused.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 
 /// What must agree between the servers of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +103,15 @@ pub enum Refusal {
     OldCopy,
     /// Two histories that different servers began under one number: a person decides.
     Lineage,
-    /// A history that was begun over this one, while the group here is healthy.
+    /// A history that was begun over this one, while the group here is healthy, or that it has
+    /// refused before.
     Straggler,
+    /// Its directory may be an old copy; only a primary that hears a majority decides that.
+    Doubtful,
+    /// Another server with this id is linked, and answers.
+    Occupied,
+    /// It has just sent what no sound server sends.
+    Nonsense,
 }
 
 /// Entries behind `prev`, or none; the records follow the packet.
@@ -135,7 +143,8 @@ pub struct Ask {
 /// What one server says to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packet {
-    /// The first packet of each side; its bytes begin with the version.
+    /// The first packet of each side; its bytes begin with the version. What the sender's directory
+    /// has been through follows.
     Hello(Hello),
     /// A hello of another version, of which nothing else is read.
     Foreign {
@@ -218,6 +227,8 @@ pub enum Packet {
         /// The sender's term.
         term: Term,
     },
+    /// The sender, a backup, has refused to follow this lineage: the primary logs that.
+    Refuses(Lineage),
     /// An operator's hello and order in one; the answer is a verdict, and the end of the link.
     Order {
         /// The group it is meant for.
@@ -337,6 +348,28 @@ impl Packet {
                 out.write_u128::<LE>(group.0)
             }
             Packet::Answer => out.write_u8(21),
+            Packet::Refuses(lineage) => {
+                out.write_u8(22)?;
+                lineage.encode(out);
+                Ok(())
+            }
+        }
+    }
+
+    /// The term that its sender claims to be in, or wants to be elected in.
+    pub(super) fn term(&self) -> Option<Term> {
+        match *self {
+            Packet::Hello(hello) => Some(hello.term),
+            Packet::Append(append) => Some(append.term),
+            Packet::Stored { term, .. }
+            | Packet::Behind { term, .. }
+            | Packet::Stale { term }
+            | Packet::Vote { term, .. }
+            | Packet::SteppedDown { term }
+            | Packet::StandNow { term } => Some(term),
+            Packet::AskPreVote(ask) | Packet::AskVote(ask) => Some(ask.term),
+            Packet::PreVote { term, own, .. } => Some(term.max(own)),
+            _ => None,
         }
     }
 
@@ -346,7 +379,7 @@ impl Packet {
         let rest = &mut from;
         let packet = match rest.read_u8()? {
             1 => match rest.read_u16::<LE>()? {
-                VERSION => Packet::Hello(Hello::read(rest)?),
+                VERSION => return Ok((Packet::Hello(Hello::read(rest)?), rest)),
                 // The fields of another version are not ours to judge.
                 version => return Ok((Packet::Foreign { version }, &[])),
             },
@@ -414,6 +447,10 @@ impl Packet {
                 version => return Ok((Packet::Foreign { version }, &[])),
             },
             21 => return Ok((Packet::Answer, rest)),
+            22 => {
+                let lineage = Lineage::decode(rest).ok_or(BadPacket)?;
+                return Ok((Packet::Refuses(lineage), &[]));
+            }
             _ => return Err(BadPacket),
         };
         if rest.is_empty() { Ok((packet, &[])) } else { Err(BadPacket) }
@@ -520,7 +557,7 @@ impl Ask {
 }
 
 impl Refusal {
-    const ALL: [Refusal; 8] = [
+    const ALL: [Refusal; 11] = [
         Refusal::Version,
         Refusal::Group,
         Refusal::Settings,
@@ -529,6 +566,9 @@ impl Refusal {
         Refusal::OldCopy,
         Refusal::Lineage,
         Refusal::Straggler,
+        Refusal::Doubtful,
+        Refusal::Occupied,
+        Refusal::Nonsense,
     ];
 
     fn from_number(number: u8) -> Result<Refusal, BadPacket> {
@@ -555,20 +595,27 @@ impl fmt::Display for Refusal {
                 "it goes on by itself from an older state, while this group is healthy: move its \
                  directory away, and it is filled again"
             }
+            Refusal::Doubtful => {
+                "its data directory may be an old copy; it waits until a primary decides that"
+            }
+            Refusal::Occupied => "another server with its id is linked, and answers",
+            Refusal::Nonsense => {
+                "it has just sent what this server can't accept: the log of this server says what"
+            }
         })
     }
 }
 
-fn write_position(out: &mut Vec<u8>, at: Position) -> io::Result<()> {
+pub(super) fn write_position(out: &mut Vec<u8>, at: Position) -> io::Result<()> {
     out.write_u64::<LE>(at.term.0)?;
     out.write_u64::<LE>(at.index.0)
 }
 
-fn read_position(rest: &mut &[u8]) -> Result<Position, BadPacket> {
+pub(super) fn read_position(rest: &mut &[u8]) -> Result<Position, BadPacket> {
     Ok(Position { term: Term(rest.read_u64::<LE>()?), index: Index(rest.read_u64::<LE>()?) })
 }
 
-fn write_option<T>(
+pub(super) fn write_option<T>(
     out: &mut Vec<u8>,
     value: Option<T>,
     write: impl FnOnce(&mut Vec<u8>, T) -> io::Result<()>,
@@ -577,7 +624,7 @@ fn write_option<T>(
     value.map_or(Ok(()), |value| write(out, value))
 }
 
-fn read_option<T>(
+pub(super) fn read_option<T>(
     rest: &mut &[u8],
     read: impl FnOnce(&mut &[u8]) -> Result<T, BadPacket>,
 ) -> Result<Option<T>, BadPacket> {
@@ -597,33 +644,36 @@ fn read_bool(rest: &mut &[u8]) -> Result<bool, BadPacket> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rng::Rng;
-
-    fn samples() -> Vec<Packet> {
-        let member = Member { id: ServerId::new(2).unwrap(), disk: DiskId(99) };
-        let at = Position { term: Term(3), index: Index(4) };
-        let ask = Ask { term: Term(5), last: at, config: Config::new([member], true) };
-        let shared = Shared {
+pub(super) fn sample_hello() -> Hello {
+    Hello {
+        shared: Shared {
             group: GroupId(1),
             servers: 3,
             silence_ms: 2000,
             copies_min: 1,
             survivor_auto: false,
-        };
-        let hello = Hello {
-            shared,
-            from: member,
-            to: ServerId::new(1).unwrap(),
-            incarnation: Incarnation(6),
-            process: ProcessId(7),
-            serial: 8,
-            has_other: true,
-            term: Term(9),
-            founder: None,
-            last: at,
-        };
+        },
+        from: Member { id: ServerId::new(2).unwrap(), disk: DiskId(99) },
+        to: ServerId::new(1).unwrap(),
+        incarnation: Incarnation(6),
+        process: ProcessId(7),
+        serial: 8,
+        has_other: true,
+        term: Term(9),
+        founder: None,
+        last: Position { term: Term(3), index: Index(4) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    fn samples() -> Vec<Packet> {
+        let hello = sample_hello();
+        let (member, at) = (hello.from, hello.last);
+        let ask = Ask { term: Term(5), last: at, config: Config::new([member], true) };
         let append =
             Append { term: Term(1), prev: at, committed: Index(2), answered: Index(3), round: 4 };
         let mut all = vec![
@@ -651,6 +701,7 @@ mod tests {
             Packet::Order { group: GroupId(1), order: Order::HandOver },
             Packet::Request { group: GroupId(1) },
             Packet::Answer,
+            Packet::Refuses(Lineage { number: 5, founder: DiskId(6) }),
             Packet::Proofs,
             Packet::ProofsTaken,
         ];
@@ -671,7 +722,11 @@ mod tests {
             bytes.push(7);
             match packet {
                 Packet::Foreign { .. } => assert_eq!(Packet::decode(&bytes), Ok((packet, &[][..]))),
-                Packet::Append(_) | Packet::Request { .. } | Packet::Answer | Packet::Proofs => {
+                Packet::Hello(_)
+                | Packet::Append(_)
+                | Packet::Request { .. }
+                | Packet::Answer
+                | Packet::Proofs => {
                     assert_eq!(Packet::decode(&bytes), Ok((packet, &[7][..])));
                 }
                 _ => assert_eq!(Packet::decode(&bytes), Err(BadPacket), "{packet:?}"),

@@ -3,7 +3,7 @@
 
 use super::packet::{Bearing, Hello};
 use crate::moment::Moment;
-use crate::names::{DiskId, Incarnation, LinkId, Member, ProcessId, ServerId};
+use crate::names::{DiskId, Incarnation, LinkId, Member, Position, ProcessId, ServerId};
 use std::time::Duration;
 
 /// The link that counts.
@@ -69,6 +69,10 @@ pub(super) struct Peer {
     /// Since its link was lost, a dial was refused.
     pub(super) refused: bool,
     pub(super) dialling: Dialling,
+    /// It has set directories aside: see [`super::past::Past::former`].
+    pub(super) former: Option<Position>,
+    /// It sent what no sound server sends: it is refused until then.
+    pub(super) shunned: Option<Moment>,
     /// What it last said of itself on this link.
     pub(super) bearing: Bearing,
     /// The three disks that it, blank, has said on this link that it met.
@@ -87,6 +91,8 @@ impl Peer {
             met: false,
             refused: false,
             dialling: Dialling { next: Some(now), ..Dialling::default() },
+            former: None,
+            shunned: None,
             bearing: Bearing::default(),
             said_blank: None,
             told_blank: None,

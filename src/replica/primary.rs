@@ -216,6 +216,7 @@ impl Replica {
         self.advance();
         self.tick_handover(now, out);
         self.change_members(now, wall, out);
+        self.log_refusals(wall, out);
         self.send_all(now, log, out);
     }
 

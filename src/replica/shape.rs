@@ -1,6 +1,7 @@
 //! What a replica knows of its own log without reading it: its end, its terms, its configs.
 
 use super::members::Config;
+use super::past::Lineage;
 use crate::moment::WallTime;
 use crate::names::{Index, Position, Term};
 use crate::record::{Kind, Record};
@@ -16,6 +17,10 @@ pub struct Shape {
     configs: Vec<(Index, Config)>,
     /// A config with an open gate is among those that were forgotten.
     gate_was_open: bool,
+    /// The lineages that the log holds, and where each begins.
+    lineages: Vec<(Index, Lineage)>,
+    /// Lineages that the group has refused to follow, and where that stands.
+    refused: Vec<(Index, Lineage)>,
 }
 
 impl Shape {
@@ -28,6 +33,14 @@ impl Shape {
         if record.kind == Kind::CONFIG {
             let config = Config::decode(record.body).ok_or("a config is unreadable")?;
             self.configs.push((record.index, config));
+            if let (true, Some(founder)) = (record.term.begins_lineage(), config.members().next()) {
+                let lineage = Lineage { number: record.term.lineage(), founder: founder.disk };
+                self.lineages.push((record.index, lineage));
+            }
+        }
+        if record.kind == Kind::REFUSAL {
+            let lineage = Lineage::decode(record.body).ok_or("a refusal is unreadable")?;
+            self.refused.push((record.index, lineage));
         }
         if record.term != self.last.term || self.terms.is_empty() {
             self.terms.push(record.position());
@@ -41,6 +54,8 @@ impl Shape {
     pub(super) fn cut(&mut self, last: Index) {
         self.terms.retain(|start| start.index <= last);
         self.configs.retain(|(index, _)| *index <= last);
+        self.lineages.retain(|(index, _)| *index <= last);
+        self.refused.retain(|(index, _)| *index <= last);
         self.last = self.position(last);
     }
 
@@ -55,6 +70,21 @@ impl Shape {
 
     pub(super) fn last(&self) -> Position {
         self.last
+    }
+
+    /// The lineages that the log holds, in order.
+    pub(super) fn lineages(&self) -> impl DoubleEndedIterator<Item = Lineage> + '_ {
+        self.lineages.iter().map(|(_, lineage)| *lineage)
+    }
+
+    /// Whether the log says, committed or not, that the group has refused this lineage.
+    pub(super) fn has_refused(&self, lineage: Lineage) -> bool {
+        self.refused.iter().any(|(_, refused)| *refused == lineage)
+    }
+
+    /// How many lineages the log refuses.
+    pub(super) fn refusals(&self) -> usize {
+        self.refused.len()
     }
 
     pub(super) fn last_time(&self) -> WallTime {

@@ -4,7 +4,7 @@ use super::members::Config;
 use super::rules::Decisions;
 use super::{Replica, Role, Standpoint};
 use crate::moment::Moment;
-use crate::names::{Index, LinkId, Member, ServerId, Term};
+use crate::names::{DiskId, Index, LinkId, Member, ServerId, Term};
 use std::time::Duration;
 
 impl Replica {
@@ -16,6 +16,11 @@ impl Replica {
     /// The current term.
     pub fn term(&self) -> Term {
         self.vote.term
+    }
+
+    /// The disk of the server that began the present lineage; of the first one, none.
+    pub fn founder(&self) -> Option<DiskId> {
+        self.vote.founder
     }
 
     /// What this server is to the group.

@@ -261,7 +261,17 @@ impl Server {
 
     /// Closes a link when what is queued on it was sent, and says why.
     pub(super) fn close_link(&mut self, link: LinkId, why: Closing) {
-        self.explain(why);
+        match why {
+            Closing::Occupied { stays, holder, newcomer } => {
+                let (there, here) = (self.address_of(link), self.address_of(stays));
+                self.warn(&format!(
+                    "two servers run as id {}: {newcomer} at {there} is refused, since {holder} \
+                     at {here} is linked and answers; stop one of them",
+                    holder.id
+                ));
+            }
+            why => self.explain(why),
+        }
         let deadline = self.now + self.node.replica().silence() / 4;
         if let Some((key, connection)) = self.link(link) {
             connection.closing = true;
@@ -272,6 +282,13 @@ impl Server {
             self.dirty.push(key);
             self.set_deadline(key, Some(deadline));
         }
+    }
+
+    /// The address at the other end of a link, for a person.
+    fn address_of(&mut self, link: LinkId) -> String {
+        let address =
+            self.link(link).and_then(|(_, connection)| connection.socket.peer_addr().ok());
+        address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string())
     }
 
     fn link(&mut self, link: LinkId) -> Option<(usize, &mut Connection)> {
@@ -305,6 +322,7 @@ impl Server {
             Closing::RefusedBy(None, why) => {
                 format!("a server refuses this one: {why}, as it sees us")
             }
+            Closing::Occupied { .. } => return,
         };
         self.warn(&words);
     }

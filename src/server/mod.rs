@@ -433,7 +433,11 @@ impl Server {
     fn perform(&mut self, effect: Effect, bytes: &[u8]) -> Result<(), Fail> {
         let done = match effect {
             Effect::Append(range) => self.store.append(&bytes[range]),
-            Effect::Cut(last) => self.store.cut(last),
+            Effect::Cut(last) => self.store.cut(last, &self.wall.label()).map(|folder| {
+                if let Some(folder) = folder {
+                    log::info!("what was stored of the entries after {last} is in {folder} now");
+                }
+            }),
             Effect::SendEntries { link, append, first, last } => {
                 self.send_entries(link, append, first, last)
             }
@@ -449,6 +453,10 @@ impl Server {
                 self.send_packet(link, packet, &[]);
                 Ok(())
             }
+            Effect::SendWith(link, packet, rest) => {
+                self.send_packet(link, packet, &bytes[rest]);
+                Ok(())
+            }
             Effect::Dial(to) => {
                 self.dial(to);
                 Ok(())
@@ -457,8 +465,8 @@ impl Server {
                 self.close_link(link, why);
                 Ok(())
             }
-            Effect::See(disk, incarnation) => {
-                self.store.see(disk, incarnation);
+            Effect::See(disk, run) => {
+                self.store.see(disk, run);
                 self.seal_soon();
                 Ok(())
             }

@@ -1,29 +1,76 @@
 //! Putting aside what can't be kept in the log: moved within the data directory, never deleted,
 //! never overwritten.
 
+use super::LOG;
 use super::disk::Disk;
+use super::former::{self, Former};
 use super::log::Log;
+use super::segment::first_index;
 use crate::limits::FILE_PIECE_BYTES;
-use crate::names::Index;
+use crate::names::{Index, Position};
 use std::io;
 
 /// What was put aside is below it.
 const FOLDER: &str = "set-aside";
 
+/// What is moved, in this order. The log goes first, and as one; the identity goes last: a
+/// directory that has one and no log is one whose move was begun, or whose log is not mounted.
+const PARTS: [&str; 4] = [LOG, "checkpoint", "vote", "identity"];
+
 /// Moves the log, the vote, the checkpoint and the identity into a new folder, whose name is
-/// returned. The log goes first, and as one: after a crash at any step the directory is one
-/// whose log is missing, which the next start takes for damage, whatever configs the log held;
-/// and when the identity is gone too, it is new and empty.
-pub(super) fn everything<D: Disk>(disk: &D, kind: &str, label: &str) -> io::Result<String> {
+/// returned. Before that it is written down that they were there, what can be read of the log up
+/// to `last`, and whether clients may have been let in.
+pub(super) fn everything<D: Disk>(
+    disk: &D,
+    kind: &str,
+    label: &str,
+    last: Position,
+    opened: bool,
+) -> io::Result<String> {
     let folder = make_new(disk, kind, label)?;
-    for name in ["log", "checkpoint", "vote", "identity"] {
+    former::add(disk, Former { folder: folder.clone(), last, opened })?;
+    move_parts(disk, &folder)?;
+    Ok(folder)
+}
+
+/// Goes on with a move in which a crash came, if there was one; the folder that it goes to.
+pub(super) fn finish<D: Disk>(disk: &D) -> io::Result<Option<String>> {
+    if !is_there(disk, "identity")? || is_there(disk, LOG)? {
+        return Ok(None);
+    }
+    let Some(Former { folder, .. }) = former::read(disk)?.pop() else { return Ok(None) };
+    let moved = disk.list(&format!("{folder}/{LOG}"))?.iter().any(|n| first_index(n).is_some());
+    // A folder with another identity belongs to a move that was finished.
+    let there = content(disk, &format!("{folder}/identity"))?;
+    if !moved || (there.is_some() && there != content(disk, "identity")?) {
+        return Ok(None);
+    }
+    move_parts(disk, &folder)?;
+    Ok(Some(folder))
+}
+
+/// Moves a directory that was set aside back to where nothing is now.
+pub(super) fn move_back<D: Disk>(disk: &D, folder: &str) -> io::Result<()> {
+    for name in PARTS {
+        let from = format!("{folder}/{name}");
+        if is_there(disk, &from)? {
+            disk.rename(&from, name)?;
+            disk.sync_folder(".")?;
+            disk.sync_folder(folder)?;
+        }
+    }
+    Ok(())
+}
+
+fn move_parts<D: Disk>(disk: &D, folder: &str) -> io::Result<()> {
+    for name in PARTS {
         if is_there(disk, name)? {
             disk.rename(name, &format!("{folder}/{name}"))?;
-            disk.sync_folder(&folder)?;
+            disk.sync_folder(folder)?;
             disk.sync_folder(".")?;
         }
     }
-    Ok(folder)
+    Ok(())
 }
 
 /// Copies all entries behind `last` into a new folder, durably.
@@ -62,8 +109,20 @@ pub(super) fn make_new<D: Disk>(disk: &D, kind: &str, label: &str) -> io::Result
     Ok(folder)
 }
 
+/// The bytes of a small file, if it is there.
+fn content<D: Disk>(disk: &D, name: &str) -> io::Result<Option<Vec<u8>>> {
+    if !is_there(disk, name)? {
+        return Ok(None);
+    }
+    let file = disk.open(name, false)?;
+    let mut bytes = vec![0; disk.size(&file)? as usize];
+    let length = disk.read_at(&file, &mut bytes, 0)?;
+    bytes.truncate(length);
+    Ok(Some(bytes))
+}
+
 fn is_there<D: Disk>(disk: &D, name: &str) -> io::Result<bool> {
-    if name == "log" {
+    if name.ends_with(LOG) {
         return Ok(!disk.list(name)?.is_empty());
     }
     match disk.open(name, false) {

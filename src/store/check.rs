@@ -1,11 +1,12 @@
 //! Looking at a directory without touching it: what it holds, and what of it is damaged.
 
 use super::disk::Disk;
+use super::former::{self, Former};
 use super::identity::{Found, Identity};
-use super::recovery::{self, Torn};
+use super::recovery::{self, Known, Torn};
 use super::segment::{first_index, path};
 use super::vote::VoteFile;
-use super::{LOG, OpenError};
+use super::{BAD_VOTE, LOG, NO_LOG, OLD_VOTE, OpenError};
 use crate::moment::WallTime;
 use crate::names::{Index, Position, Vote};
 use crate::replica::Config;
@@ -31,6 +32,8 @@ pub struct Findings {
     pub torn: Option<Torn>,
     /// What is damaged, and where.
     pub damage: Vec<String>,
+    /// What was set aside before, within the directory.
+    pub former: Vec<Former>,
 }
 
 /// What a segment holds.
@@ -74,9 +77,9 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
             None
         }
     };
-    let named = identity.as_ref().map(|identity| identity.segment);
+    let known = Known::new(disk, identity.as_ref());
     let (mut last, mut last_time) = (Position::default(), WallTime::default());
-    let reading = recovery::read(disk, folder, named, &mut |record| {
+    let reading = recovery::read(disk, folder, known, &mut |record| {
         (last, last_time) = (record.position(), record.time);
         Ok(())
     })?;
@@ -84,8 +87,13 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     if identity.is_none() && damage.is_empty() && !is_new && !is_tail {
         damage.push("identity: it is missing, the log is not".to_owned());
     }
-    if vote.is_none() && !is_new && !is_tail {
-        damage.push("vote: it is missing or unreadable".to_owned());
+    match vote {
+        None if !is_new && !is_tail => damage.push(BAD_VOTE.to_owned()),
+        Some(vote) if vote.term < last.term => damage.push(OLD_VOTE.to_owned()),
+        _ => {}
+    }
+    if identity.is_some() && reading.segments.is_empty() {
+        damage.push(NO_LOG.to_owned());
     }
     let unread_config = reading.unread_config();
     damage.extend(reading.damage);
@@ -107,5 +115,6 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
         unread_config,
         torn: reading.torn,
         damage,
+        former: former::read(disk)?,
     })
 }

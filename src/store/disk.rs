@@ -33,6 +33,9 @@ pub trait Disk {
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Makes a folder and those above it where they are missing; durable with their names.
     fn make_folder(&self, folder: &str) -> io::Result<()>;
+    /// A number that the machine draws whenever it boots, where it says one. While it is the same
+    /// no power cut came between: reads show all that was written, in the order of the writes.
+    fn boot(&self) -> Option<u128>;
 }
 
 /// A folder of the file system, made with mode 0700 when it is missing.
@@ -130,5 +133,10 @@ impl Disk for RealDisk {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(self.root.join(folder))
+    }
+
+    fn boot(&self) -> Option<u128> {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        u128::from_str_radix(&text.trim().replace('-', ""), 16).ok()
     }
 }

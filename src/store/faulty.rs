@@ -203,6 +203,10 @@ impl Disk for FaultyDisk {
     fn make_folder(&self, folder: &str) -> io::Result<()> {
         self.disk.make_folder(folder)
     }
+
+    fn boot(&self) -> Option<u128> {
+        self.disk.boot()
+    }
 }
 
 #[cfg(test)]

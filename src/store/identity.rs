@@ -1,16 +1,20 @@
 //! Who a data directory is: the file `identity`, replaced as a whole whenever it changes.
 
 use super::disk::Disk;
-use crate::names::{DiskId, GroupId, Incarnation, Index, ServerId};
+use crate::limits::RUNS_KEPT;
+use crate::names::{DiskId, GroupId, Incarnation, Index, ProcessId, Run, ServerId};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
 
 const FILE: &str = "identity";
 const MAGIC: &[u8; 8] = b"postern\0";
-/// The format of all files of a data directory.
-const VERSION: u32 = 1;
-/// Disks whose incarnations are remembered: the group's own and the last few that it lost.
+/// The format of all files of a data directory. Version 1 had no boot, no runs of its own, and no
+/// process numbers.
+const VERSION: u32 = 2;
+/// Disks whose newest run is remembered: the group's own and the last few that it lost.
 const SEEN_MAX: usize = 16;
+/// The longest identity, in bytes.
+const BYTES_MAX: usize = 128 + RUNS_KEPT * 16 + SEEN_MAX * 32;
 
 /// What a data directory says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +29,17 @@ pub struct Identity {
     pub disk: DiskId,
     /// How often it was started.
     pub incarnation: Incarnation,
+    /// The number that the newest start has drawn.
+    pub process: ProcessId,
+    /// The boot of the machine in which it was started last, where that is known. A process that
+    /// was killed within it can't have torn what it had written.
+    pub boot: Option<u128>,
     /// The first index of the newest segment of the log: one that must be there.
     pub segment: Index,
-    /// The highest incarnations seen of other disks, the latest seen last.
-    seen: Vec<(DiskId, Incarnation)>,
+    /// The newest starts, in order; the last is that of `incarnation`.
+    runs: Vec<Run>,
+    /// The newest run seen of each other disk, the latest seen last.
+    seen: Vec<(DiskId, Run)>,
 }
 
 /// What was found where `identity` should be.
@@ -43,29 +54,53 @@ pub(super) enum Found {
 impl Identity {
     /// The identity of a directory that has never been started.
     pub fn new(group: GroupId, servers: u8, id: ServerId, disk: DiskId) -> Identity {
-        let incarnation = Incarnation(0);
-        Identity { group, servers, id, disk, incarnation, segment: Index(1), seen: Vec::new() }
+        Identity {
+            group,
+            servers,
+            id,
+            disk,
+            incarnation: Incarnation(0),
+            process: ProcessId::UNKNOWN,
+            boot: None,
+            segment: Index(1),
+            runs: Vec::new(),
+            seen: Vec::new(),
+        }
     }
 
-    /// The highest incarnation seen of `disk`.
-    pub fn seen(&self, disk: DiskId) -> Option<Incarnation> {
-        self.seen.iter().find(|(known, _)| *known == disk).map(|(_, incarnation)| *incarnation)
+    /// Counts a start, which has drawn the number `process`, in this boot of the machine.
+    pub(super) fn start(&mut self, process: ProcessId, boot: Option<u128>) {
+        self.incarnation.0 += 1;
+        (self.process, self.boot) = (process, boot);
+        self.runs.push(Run { incarnation: self.incarnation, process });
+        let surplus = self.runs.len().saturating_sub(RUNS_KEPT);
+        self.runs.drain(..surplus);
     }
 
-    /// Notes an incarnation of another disk; whether that was news.
-    pub(super) fn see(&mut self, disk: DiskId, incarnation: Incarnation) -> bool {
-        if self.seen(disk).is_some_and(|known| known >= incarnation) {
+    /// The newest starts, in order, at most [`RUNS_KEPT`].
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// The newest run seen of `disk`.
+    pub fn seen(&self, disk: DiskId) -> Option<Run> {
+        self.seen.iter().find(|(known, _)| *known == disk).map(|(_, run)| *run)
+    }
+
+    /// Notes a run of another disk; whether that was news.
+    pub(super) fn see(&mut self, disk: DiskId, run: Run) -> bool {
+        if self.seen(disk).is_some_and(|known| known.incarnation >= run.incarnation) {
             return false;
         }
         self.seen.retain(|(known, _)| *known != disk);
-        self.seen.push((disk, incarnation));
+        self.seen.push((disk, run));
         let surplus = self.seen.len().saturating_sub(SEEN_MAX);
         self.seen.drain(..surplus);
         true
     }
 
     /// All of [`Identity::seen`].
-    pub fn all_seen(&self) -> &[(DiskId, Incarnation)] {
+    pub fn all_seen(&self) -> &[(DiskId, Run)] {
         &self.seen
     }
 
@@ -74,19 +109,13 @@ impl Identity {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
             file => file?,
         };
-        let mut bytes = [0; 1024];
+        let mut bytes = [0; BYTES_MAX + 1];
         let length = disk.read_at(&file, &mut bytes, 0)?;
         Ok(decode(&bytes[..length]))
     }
 
     pub(super) fn write<D: Disk>(&self, disk: &D) -> io::Result<()> {
-        let new = format!("{FILE}.new");
-        let file = disk.open(&new, true)?;
-        disk.truncate(&file, 0)?;
-        disk.write_at(&file, &self.encode(), 0)?;
-        disk.sync(&file)?;
-        disk.rename(&new, FILE)?;
-        disk.sync_folder(".")
+        replace(disk, FILE, &self.encode())
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -99,10 +128,14 @@ impl Identity {
             out.write_u128::<LE>(self.disk.0)?;
             out.write_u64::<LE>(self.incarnation.0)?;
             out.write_u64::<LE>(self.segment.0)?;
+            out.write_u8(u8::from(self.boot.is_some()))?;
+            out.write_u128::<LE>(self.boot.unwrap_or_default())?;
+            out.write_u8(self.runs.len() as u8)?;
+            self.runs.iter().try_for_each(|run| write_run(&mut out, *run))?;
             out.write_u8(self.seen.len() as u8)?;
-            for (disk, incarnation) in &self.seen {
+            for (disk, run) in &self.seen {
                 out.write_u128::<LE>(disk.0)?;
-                out.write_u64::<LE>(incarnation.0)?;
+                write_run(&mut out, *run)?;
             }
             let sum = crc32c::crc32c(&out);
             out.write_u32::<LE>(sum)
@@ -112,16 +145,37 @@ impl Identity {
     }
 }
 
+/// Replaces a small file as a whole; the new bytes are durable on return.
+pub(super) fn replace<D: Disk>(disk: &D, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let new = format!("{name}.new");
+    let file = disk.open(&new, true)?;
+    disk.truncate(&file, 0)?;
+    disk.write_at(&file, bytes, 0)?;
+    disk.sync(&file)?;
+    disk.rename(&new, name)?;
+    disk.sync_folder(".")
+}
+
+fn write_run(out: &mut Vec<u8>, run: Run) -> io::Result<()> {
+    out.write_u64::<LE>(run.incarnation.0)?;
+    out.write_u64::<LE>(run.process.0)
+}
+
+fn read_run(rest: &mut &[u8]) -> io::Result<Run> {
+    let incarnation = Incarnation(rest.read_u64::<LE>()?);
+    Ok(Run { incarnation, process: ProcessId(rest.read_u64::<LE>()?) })
+}
+
 fn decode(bytes: &[u8]) -> Found {
     let Some(mut rest) = bytes.strip_prefix(MAGIC) else {
         return Found::Damaged("it does not begin as an identity does");
     };
     // The version stands outside the checksum's reach: a newer format may end differently.
-    match rest.read_u32::<LE>() {
-        Ok(VERSION) => {}
+    let version = match rest.read_u32::<LE>() {
+        Ok(version @ 1..=VERSION) => version,
         Ok(version) if version > VERSION => return Found::Newer(version),
         _ => return Found::Damaged("its version is unreadable"),
-    }
+    };
     let Some(end) = bytes.len().checked_sub(4).filter(|end| *end > MAGIC.len()) else {
         return Found::Damaged("it is too short");
     };
@@ -129,24 +183,39 @@ fn decode(bytes: &[u8]) -> Found {
     if sum.read_u32::<LE>().ok() != Some(crc32c::crc32c(&bytes[..end])) {
         return Found::Damaged("its checksum is wrong");
     }
-    let fields = |mut rest: &[u8]| -> io::Result<Option<Identity>> {
-        let group = GroupId(rest.read_u128::<LE>()?);
-        let servers = rest.read_u8()?;
-        let Some(id) = ServerId::new(rest.read_u8()?) else { return Ok(None) };
-        let disk = DiskId(rest.read_u128::<LE>()?);
-        let mut identity = Identity::new(group, servers, id, disk);
-        identity.incarnation = Incarnation(rest.read_u64::<LE>()?);
-        identity.segment = Index(rest.read_u64::<LE>()?);
-        for _ in 0..rest.read_u8()? {
-            let disk = DiskId(rest.read_u128::<LE>()?);
-            identity.seen.push((disk, Incarnation(rest.read_u64::<LE>()?)));
-        }
-        Ok(Some(identity))
-    };
-    match fields(rest) {
+    match fields(rest, version) {
         Ok(Some(identity)) => Found::Good(identity),
         _ => Found::Damaged("its fields are unreadable"),
     }
+}
+
+fn fields(mut rest: &[u8], version: u32) -> io::Result<Option<Identity>> {
+    let group = GroupId(rest.read_u128::<LE>()?);
+    let servers = rest.read_u8()?;
+    let Some(id) = ServerId::new(rest.read_u8()?) else { return Ok(None) };
+    let disk = DiskId(rest.read_u128::<LE>()?);
+    let mut identity = Identity::new(group, servers, id, disk);
+    identity.incarnation = Incarnation(rest.read_u64::<LE>()?);
+    identity.segment = Index(rest.read_u64::<LE>()?);
+    if version == 1 {
+        for _ in 0..rest.read_u8()? {
+            let disk = DiskId(rest.read_u128::<LE>()?);
+            let incarnation = Incarnation(rest.read_u64::<LE>()?);
+            identity.seen.push((disk, Run { incarnation, process: ProcessId::UNKNOWN }));
+        }
+        return Ok(Some(identity));
+    }
+    let known = rest.read_u8()? == 1;
+    identity.boot = Some(rest.read_u128::<LE>()?).filter(|_| known);
+    for _ in 0..rest.read_u8()? {
+        identity.runs.push(read_run(&mut rest)?);
+    }
+    for _ in 0..rest.read_u8()? {
+        let disk = DiskId(rest.read_u128::<LE>()?);
+        identity.seen.push((disk, read_run(&mut rest)?));
+    }
+    identity.process = identity.runs.last().map_or(ProcessId::UNKNOWN, |run| run.process);
+    Ok(Some(identity))
 }
 
 #[cfg(test)]
@@ -154,10 +223,14 @@ mod tests {
     use super::super::memory::MemoryDisk;
     use super::*;
 
+    fn run(incarnation: u64) -> Run {
+        Run { incarnation: Incarnation(incarnation), process: ProcessId(incarnation * 7) }
+    }
+
     fn sample() -> Identity {
         let mut identity = Identity::new(GroupId(9), 3, ServerId::new(2).unwrap(), DiskId(77));
-        identity.incarnation = Incarnation(4);
-        identity.see(DiskId(5), Incarnation(6));
+        (1..=4).for_each(|n| identity.start(run(n).process, Some(5)));
+        identity.see(DiskId(5), run(6));
         identity
     }
 
@@ -183,16 +256,45 @@ mod tests {
     }
 
     #[test]
-    fn remembers_the_highest_incarnations_of_few_disks() {
+    fn remembers_the_newest_runs_of_few_disks() {
         let mut identity = sample();
-        assert!(!identity.see(DiskId(5), Incarnation(6)));
-        assert!(!identity.see(DiskId(5), Incarnation(1)));
-        assert!(identity.see(DiskId(5), Incarnation(7)));
+        assert!(!identity.see(DiskId(5), run(6)));
+        assert!(!identity.see(DiskId(5), run(1)));
+        assert!(identity.see(DiskId(5), run(7)));
         for disk in 100..200 {
-            identity.see(DiskId(disk), Incarnation(1));
+            identity.see(DiskId(disk), run(1));
         }
         assert_eq!(identity.all_seen().len(), SEEN_MAX);
         assert_eq!(identity.seen(DiskId(5)), None);
-        assert_eq!(identity.seen(DiskId(199)), Some(Incarnation(1)));
+        assert_eq!(identity.seen(DiskId(199)), Some(run(1)));
+        (5..=40).for_each(|n| identity.start(run(n).process, None));
+        assert_eq!(identity.runs().len(), RUNS_KEPT);
+        assert_eq!(identity.runs().last(), Some(&run(40)));
+        assert_eq!((identity.incarnation, identity.process), (Incarnation(40), run(40).process));
+        let bytes = identity.encode();
+        assert!(bytes.len() <= BYTES_MAX, "{}", bytes.len());
+        assert_eq!(decode(&bytes), Found::Good(identity));
+    }
+
+    /// A directory of the version before is read, and its next start writes the present one.
+    #[test]
+    fn the_version_before_is_read() {
+        let mut old = MAGIC.to_vec();
+        old.extend(1u32.to_le_bytes());
+        old.extend(9u128.to_le_bytes());
+        old.extend([3, 2]);
+        old.extend(77u128.to_le_bytes());
+        old.extend(4u64.to_le_bytes());
+        old.extend(1u64.to_le_bytes());
+        old.push(1);
+        old.extend(5u128.to_le_bytes());
+        old.extend(6u64.to_le_bytes());
+        old.extend(crc32c::crc32c(&old).to_le_bytes());
+        let Found::Good(mut identity) = decode(&old) else { panic!("{:?}", decode(&old)) };
+        assert_eq!((identity.id.number(), identity.incarnation), (2, Incarnation(4)));
+        let seen = Run { incarnation: Incarnation(6), process: ProcessId::UNKNOWN };
+        assert_eq!((identity.seen(DiskId(5)), identity.boot), (Some(seen), None));
+        identity.start(ProcessId(1), Some(8));
+        assert_eq!(decode(&identity.encode()), Found::Good(identity));
     }
 }

@@ -92,6 +92,8 @@ pub struct Failures {
 
 #[derive(Clone, Debug, Default)]
 struct Inner {
+    /// How often the power was cut.
+    boots: u128,
     files: Vec<Bytes>,
     /// Files that have no name any more.
     free: Vec<usize>,
@@ -167,7 +169,8 @@ impl MemoryDisk {
             }
         }
         let durable_names = names.clone();
-        let after = Inner { files, names, durable_names, ..Inner::default() };
+        let boots = inner.boots + 1;
+        let after = Inner { boots, files, names, durable_names, ..Inner::default() };
         MemoryDisk(Rc::new(RefCell::new(after)))
     }
 
@@ -345,5 +348,9 @@ impl Disk for MemoryDisk {
 
     fn make_folder(&self, _: &str) -> io::Result<()> {
         Ok(())
+    }
+
+    fn boot(&self) -> Option<u128> {
+        Some(self.0.borrow().boots)
     }
 }

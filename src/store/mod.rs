@@ -8,6 +8,7 @@
 //! | `vote` | current term and the vote given in it |
 //! | `log/NNNN.log` | segments of the log, named by their first index |
 //! | `set-aside/…` | what was damaged, old, or of another history: moved here, never deleted |
+//! | `former` | what was set aside, written before it is moved: who lost a log forms no group |
 //!
 //! What survives what: all that [`Store::flush`] and [`Store::persist`] covered survives every
 //! crash. Of what was appended since, a crash leaves any part; the next start cuts it where it
@@ -21,6 +22,7 @@ mod configs;
 pub mod disk;
 #[cfg(debug_assertions)]
 mod faulty;
+mod former;
 mod identity;
 mod log;
 #[cfg(any(test, feature = "simulate"))]
@@ -30,17 +32,18 @@ mod salvage;
 mod segment;
 mod vote;
 
+pub use former::Former;
 pub use identity::Identity;
 pub use recovery::Torn;
 pub use segment::HEADER_BYTES;
 
-use crate::names::{DiskId, Incarnation, Index, Vote};
+use crate::names::{DiskId, Index, Position, ProcessId, Run, Vote};
 use crate::record::Record;
 use crate::replica::LogReader;
 use disk::Disk;
 use identity::Found;
 use log::Log;
-use recovery::Reading;
+use recovery::{Known, Reading};
 use std::{fmt, io};
 use vote::VoteFile;
 
@@ -53,6 +56,10 @@ pub type ServerDisk = disk::RealDisk;
 
 /// The folder of the log's segments.
 const LOG: &str = "log";
+const BAD_VOTE: &str = "vote: it is missing or unreadable";
+/// A term is durable before any entry of it.
+const OLD_VOTE: &str = "vote: it is older than the log";
+const NO_LOG: &str = "log: it holds no segment; is the disk that holds it mounted?";
 
 /// Why a data directory can't be used.
 #[derive(Debug)]
@@ -113,6 +120,8 @@ pub struct Opened<D: Disk> {
     /// Everything was damaged and put aside; the directory is a new one, and what the records
     /// told is void.
     pub set_aside: Option<SetAside>,
+    /// All that was ever set aside.
+    pub former: Vec<Former>,
 }
 
 /// What was damaged and put aside.
@@ -149,29 +158,46 @@ impl<D: Disk> Store<D> {
             Found::Good(identity) => refuse_foreign(identity, expected)?,
             Found::Nothing | Found::Damaged(_) => {}
         }
-        let known = if let Found::Good(identity) = &found { Some(identity) } else { None };
-        let (named, disk_id) = (known.map(|known| known.segment), known.map(|known| known.disk));
+        if let Some(folder) = aside::finish(&disk)? {
+            let why = "a crash came while it was set aside".to_owned();
+            return Store::create(disk, expected, Some(SetAside { folder, why }));
+        }
+        let identity = if let Found::Good(identity) = &found { Some(identity) } else { None };
+        let disk_id = identity.map(|identity| identity.disk);
+        let is_segment = |name: &String| segment::first_index(name).is_some();
+        if !matches!(found, Found::Nothing) && !disk.list(LOG)?.iter().any(is_segment) {
+            return Err(OpenError::Damaged(NO_LOG.to_owned()));
+        }
         // Everything is read before anything is touched.
         let vote = VoteFile::open(&disk)?;
-        let mut next = Index(1);
+        let voted = vote.as_ref().map(|(_, vote)| *vote);
+        let mut last = Position::default();
         // Without an identity nothing else says that the first segment is missing.
         let mut in_order = |record: &Record<'_>| {
-            let follows = record.index == std::mem::replace(&mut next, record.index.next());
+            let follows = record.index == last.index.next();
+            last = record.position();
             if follows { visit(record) } else { Err("entries before it are missing") }
         };
-        let mut reading = recovery::read(&disk, LOG, named, &mut in_order)?;
+        let known = Known::new(&disk, identity);
+        let mut reading = recovery::read(&disk, LOG, known, &mut in_order)?;
+        let opened = reading.may_have_opened(voted);
         let damage = std::mem::take(&mut reading.damage).into_iter().next();
         let why = match (found, vote, damage) {
+            (Found::Good(_), Some((_, vote)), None) if vote.term < last.term => OLD_VOTE.to_owned(),
             (Found::Good(identity), Some(vote), None) => {
-                return Store::go_on(disk, identity, vote, reading);
+                return Store::go_on(disk, identity, expected.process, vote, reading);
+            }
+            // All that the making of a directory leaves when a crash ends it.
+            (Found::Nothing, ..) if !reading.holds_records() && voted.is_none_or(is_first) => {
+                return Store::create(disk, expected, None);
             }
             (Found::Nothing, ..) if !reading.holds_records() => {
-                return Store::create(disk, expected, None);
+                return Err(OpenError::Damaged("identity: it is missing, the vote is not".into()));
             }
             (Found::Nothing, ..) => "identity: it is missing, the log is not".to_owned(),
             (Found::Damaged(why), ..) => format!("identity: {why}"),
             (_, _, Some(damage)) => damage,
-            (..) => "vote: it is missing or unreadable".to_owned(),
+            (..) => BAD_VOTE.to_owned(),
         };
         let safe = match reading.config {
             // It may be of fewer members, and name this very disk.
@@ -187,13 +213,14 @@ impl<D: Disk> Store<D> {
         if expected.servers < MEMBERS_SAFE as u8 || !safe {
             return Err(OpenError::Damaged(why));
         }
-        let folder = aside::everything(&disk, "damaged", label)?;
+        let folder = aside::everything(&disk, "damaged", label, last, opened)?;
         Store::create(disk, expected, Some(SetAside { folder, why }))
     }
 
     fn go_on(
         disk: D,
         mut identity: Identity,
+        process: ProcessId,
         (mut vote_file, vote): (VoteFile<D::File>, Vote),
         reading: Reading,
     ) -> Result<Opened<D>, OpenError> {
@@ -201,13 +228,14 @@ impl<D: Disk> Store<D> {
         vote_file.write(&disk, vote)?;
         let torn = reading.torn.clone();
         let log = recovery::settle(&disk, LOG, reading)?;
-        identity.incarnation.0 += 1;
+        identity.start(process, disk.boot());
         // A crash may have come between the first batch of a segment and its naming.
         identity.segment = log.newest();
         identity.write(&disk)?;
         let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log };
         store.seal()?;
-        Ok(Opened { store, vote, torn, set_aside: None })
+        let former = former::read(&store.disk)?;
+        Ok(Opened { store, vote, torn, set_aside: None, former })
     }
 
     fn create(
@@ -220,17 +248,29 @@ impl<D: Disk> Store<D> {
         let log = Log::create(&disk, LOG, Index(1))?;
         disk.sync_folder(".")?;
         let mut identity = expected.clone();
-        identity.incarnation = Incarnation(1);
+        identity.start(expected.process, disk.boot());
         identity.segment = Index(1);
         identity.write(&disk)?;
+        let former = former::read(&disk)?;
         let store = Store { disk, identity, unsaved: false, vote, log };
-        Ok(Opened { store, vote: Vote::default(), torn: None, set_aside })
+        Ok(Opened { store, vote: Vote::default(), torn: None, set_aside, former })
     }
 
     /// Puts everything of a closed directory aside, in a folder of this kind named by `label`, a
     /// time; the next start finds it new. The folder within the directory is returned.
     pub fn set_aside(disk: &D, kind: &str, label: &str) -> io::Result<String> {
-        aside::everything(disk, kind, label)
+        let mut last = Position::default();
+        let identity = match Identity::read(disk)? {
+            Found::Good(identity) => Some(identity),
+            _ => None,
+        };
+        let known = Known::new(disk, identity.as_ref());
+        let reading = recovery::read(disk, LOG, known, &mut |record| {
+            last = record.position();
+            Ok(())
+        })?;
+        let vote = VoteFile::open(disk)?.map(|(_, vote)| vote);
+        aside::everything(disk, kind, label, last, reading.may_have_opened(vote))
     }
 
     /// Copies the entries behind `last` to a folder named by their lineage and by `label`, a
@@ -244,8 +284,28 @@ impl<D: Disk> Store<D> {
         self.copy(last.next(), last.next(), &mut first)?;
         let kind = format!("lineage-{}", Record::trust(&first).term.lineage());
         let folder = aside::tail(&self.disk, &self.log, last, &kind, label)?;
-        self.cut(last)?;
+        self.remove_tail(last)?;
         Ok(Some(folder))
+    }
+
+    /// Removes all entries behind `last`, which another primary has overwritten; the cut is
+    /// durable on return. What of them was stored is copied first, to a folder named by `label`, a
+    /// time, within the directory, which is returned: nothing that was on disk is ever deleted.
+    pub fn cut(&mut self, last: Index, label: &str) -> io::Result<Option<String>> {
+        let folder = match last < self.stored() {
+            true => Some(aside::tail(&self.disk, &self.log, last, "overwritten", label)?),
+            false => None,
+        };
+        self.remove_tail(last)?;
+        Ok(folder)
+    }
+
+    fn remove_tail(&mut self, last: Index) -> io::Result<()> {
+        if let Some(segment) = self.log.cut_reaches(last) {
+            self.identity.segment = segment;
+            self.save_identity()?;
+        }
+        self.log.cut(&self.disk, last)
     }
 
     /// Who this directory is.
@@ -297,18 +357,9 @@ impl<D: Disk> Store<D> {
         self.vote.write(&self.disk, vote)
     }
 
-    /// Removes all entries behind `last`; the cut is durable on return.
-    pub fn cut(&mut self, last: Index) -> io::Result<()> {
-        if let Some(segment) = self.log.cut_reaches(last) {
-            self.identity.segment = segment;
-            self.save_identity()?;
-        }
-        self.log.cut(&self.disk, last)
-    }
-
-    /// Notes the incarnation of another disk; it is saved at the next [`Store::seal`].
-    pub fn see(&mut self, disk: DiskId, incarnation: Incarnation) {
-        self.unsaved |= self.identity.see(disk, incarnation);
+    /// Notes a run of another disk; it is saved at the next [`Store::seal`].
+    pub fn see(&mut self, disk: DiskId, run: Run) {
+        self.unsaved |= self.identity.see(disk, run);
     }
 
     /// Whether incarnations were seen that are not on disk.
@@ -356,6 +407,11 @@ impl<D: Disk> LogReader for Store<D> {
     ) -> io::Result<()> {
         self.log.visit(&self.disk, from, through, visit)
     }
+}
+
+/// Whether a vote is as the making of a directory leaves it.
+fn is_first(vote: Vote) -> bool {
+    vote == Vote::default()
 }
 
 fn refuse_foreign(found: &Identity, expected: &Identity) -> Result<(), OpenError> {

@@ -3,10 +3,11 @@
 
 use super::configs::Configs;
 use super::disk::Disk;
+use super::identity::Identity;
 use super::log::{Log, Segment};
 use super::segment::{self, HEADER_BYTES, Hole, Place, Walk, first_index, path};
 use crate::limits::FILE_PIECE_BYTES;
-use crate::names::{Index, Position};
+use crate::names::{Index, Position, Vote};
 use crate::record::{Kind, Record};
 use crate::replica::Config;
 use std::io;
@@ -58,6 +59,16 @@ impl Reading {
         !self.segments.iter().all(new)
     }
 
+    /// Whether clients may have been let in while this log was in use, as far as it shows. `vote`
+    /// is the one beside it.
+    pub(super) fn may_have_opened(&self, vote: Option<Vote>) -> bool {
+        if !self.holds_records() {
+            return vote != Some(Vote::default());
+        }
+        let whole = self.damage.is_empty() && self.torn.is_none();
+        !whole || self.config.is_none_or(|(_, config)| config.gate_open)
+    }
+
     /// A config that was durable and can't be read, if it is newer than the newest that can.
     pub(super) fn unread_config(&self) -> Option<Index> {
         let read = self.config.map_or(Index::ZERO, |(at, _)| at.index);
@@ -70,15 +81,37 @@ impl Reading {
     }
 }
 
+/// What an identity says of a log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    /// The newest segment that it names; without one, the first segment may begin anywhere.
+    pub(super) segment: Option<Index>,
+    /// Nothing was written before this boot of the machine: no power cut can have torn anything.
+    pub(super) same_boot: bool,
+}
+
+impl Known {
+    /// What `identity` says, on this disk.
+    pub(super) fn new<D: Disk>(disk: &D, identity: Option<&Identity>) -> Known {
+        let boot = disk.boot();
+        let same_boot = identity.is_some_and(|identity| boot.is_some() && identity.boot == boot);
+        Known { segment: identity.map(|identity| identity.segment), same_boot }
+    }
+}
+
 /// Reads all segments of `folder` and hands every record before the first damage to `visit`, in
-/// order. `named` is the newest segment that the identity names; without one, the first segment
-/// may begin anywhere.
+/// order.
+///
+/// What was being written when a process was killed ends early, and is torn. After a power cut the
+/// last batch may be torn in any way, and rot in it can't be told from that, unless a header
+/// behind it says that it was durable.
 pub(super) fn read<D: Disk>(
     disk: &D,
     folder: &str,
-    named: Option<Index>,
+    known: Known,
     visit: &mut dyn FnMut(&Record<'_>) -> Result<(), &'static str>,
 ) -> io::Result<Reading> {
+    let named = known.segment;
     let mut names: Vec<Index> =
         disk.list(folder)?.iter().filter_map(|name| first_index(name)).collect();
     names.sort_unstable();
@@ -103,8 +136,9 @@ pub(super) fn read<D: Disk>(
         let begun = named == Some(first) && found.good.end <= least(first);
         let may_be_torn = at + 1 == names.len() && !begun;
         for hole in walk.holes {
-            let Hole { at, why, .. } = hole;
-            if may_be_torn && at >= walk.synced {
+            let Hole { at, why, short, bytes } = hole;
+            let killed = short && at + bytes == walk.size;
+            if may_be_torn && at >= walk.synced && (killed || !known.same_boot) {
                 let (file, bytes) = (path.clone(), walk.size - at);
                 reading.torn = Some(Torn { file, at, bytes, why });
                 break;
@@ -158,7 +192,7 @@ fn read_segment<D: Disk>(
     reading.named_config = reading.named_config.max(walk.config);
     if walk.holes.is_empty() && walk.size <= least(first) {
         let why = if walk.size == 0 { "it is empty" } else { "it holds no entry" };
-        walk.holes.push(Hole { at: walk.size, bytes: 0, why });
+        walk.holes.push(Hole { at: walk.size, bytes: 0, why, short: true });
     }
     let end = walk.holes.first().map_or(walk.size, |hole| hole.at);
     let good = Segment { first, offsets, end };

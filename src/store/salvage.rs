@@ -4,12 +4,12 @@
 use super::aside;
 use super::disk::Disk;
 use super::identity::{Found, Identity};
-use super::recovery::{self, Reading};
+use super::recovery::{self, Known, Reading};
 use super::segment::{file_name, path};
 use super::vote::VoteFile;
 use super::{LOG, OpenError, Store, refuse_foreign};
 use crate::limits::FILE_PIECE_BYTES;
-use crate::names::{Incarnation, Index, Vote};
+use crate::names::{Index, Vote};
 use crate::record::Record;
 use std::io;
 
@@ -39,7 +39,7 @@ impl<D: Disk> Store<D> {
             }
             Found::Nothing | Found::Damaged(_) => None,
         };
-        let mut reading = read(&disk, known.map(|known| known.segment))?;
+        let mut reading = read(&disk, Known::new(&disk, known))?;
         if last_sound(&reading).next() != Record::trust(entry).index {
             return Err(OpenError::Refused("it is not as it was when it was read".to_owned()));
         }
@@ -61,10 +61,10 @@ impl<D: Disk> Store<D> {
             None => VoteFile::create(&disk, vote)?,
         };
         let mut identity = new.clone();
-        identity.incarnation = Incarnation(1);
+        identity.start(new.process, disk.boot());
         identity.segment = log.newest();
-        for (disk, incarnation) in known.into_iter().flat_map(Identity::all_seen) {
-            identity.see(*disk, *incarnation);
+        for (disk, run) in known.into_iter().flat_map(Identity::all_seen) {
+            identity.see(*disk, *run);
         }
         identity.write(&disk)?;
         // Others hear of it from here on: who it names must be there.
@@ -77,8 +77,25 @@ impl<D: Disk> Store<D> {
     }
 }
 
-fn read<D: Disk>(disk: &D, named: Option<Index>) -> io::Result<Reading> {
-    recovery::read(disk, LOG, named, &mut |_| Ok(()))
+impl<D: Disk> Store<D> {
+    /// Moves the directory that was set aside in `folder` back, for [`Store::salvage`]; what is
+    /// there now is set aside first, in a folder of the kind `replaced` named by `label`, a time.
+    ///
+    /// # Errors
+    /// When the disk fails, or `folder` holds no log; nothing was moved then.
+    pub fn take_back(disk: &D, folder: &str, label: &str) -> Result<(), OpenError> {
+        if disk.list(&format!("{folder}/{LOG}"))?.is_empty() {
+            return Err(OpenError::Refused(format!("{folder}: it holds no log")));
+        }
+        if !disk.list(LOG)?.is_empty() {
+            Store::set_aside(disk, "replaced", label)?;
+        }
+        Ok(aside::move_back(disk, folder)?)
+    }
+}
+
+fn read<D: Disk>(disk: &D, known: Known) -> io::Result<Reading> {
+    recovery::read(disk, LOG, known, &mut |_| Ok(()))
 }
 
 /// How many segments hold entries that follow each other from the first one on.
@@ -138,7 +155,7 @@ fn cut_damage<D: Disk>(
         disk.truncate(&file, last.good.end)?;
         disk.sync(&file)?;
     }
-    let mut reading = read(disk, Some(newest))?;
+    let mut reading = read(disk, Known { segment: Some(newest), same_boot: false })?;
     match reading.damage.pop() {
         None => Ok(reading),
         Some(damage) => Err(OpenError::Damaged(damage)),

@@ -103,6 +103,9 @@ pub(super) struct Hole {
     pub(super) at: u64,
     pub(super) bytes: u64,
     pub(super) why: &'static str,
+    /// The file ends in the middle of an item, and holds nothing behind it: what is left of a
+    /// write that did not come to its end, if pages were written in their order.
+    pub(super) short: bool,
 }
 
 /// What has been read: the next item must follow it.
@@ -133,9 +136,10 @@ pub(super) fn walk<D: Disk>(
         walk.config = walk.config.max(run.config);
         let Some(why) = run.bad else { return Ok(walk) };
         place.config = None;
+        let short = next_item_is_short(&mut window, run.end)?;
         let next = next_header(&mut window, run.end)?;
         let end = next.map_or(walk.size, |(at, _)| at);
-        walk.holes.push(Hole { at: run.end, bytes: end - run.end, why });
+        walk.holes.push(Hole { at: run.end, bytes: end - run.end, why, short });
         let Some((at, header)) = next else { return Ok(walk) };
         start = at;
         place.last = Position { index: header.first.before(), term: Term::ZERO };
@@ -202,6 +206,31 @@ fn read_run<D: Disk>(
         }
     }
     Ok(run)
+}
+
+/// Whether the item at `at` is the beginning of one that the end of the file has cut off.
+fn next_item_is_short<D: Disk>(window: &mut Window<'_, D>, at: u64) -> io::Result<bool> {
+    let left = window.size - at;
+    if left > RECORD_BYTES_MAX as u64 {
+        return Ok(false);
+    }
+    let bytes = &window.at(at, left as usize)?[..left as usize];
+    if is_header(bytes) && bytes.len() >= HEADER_BYTES {
+        return Ok(false);
+    }
+    Ok(bytes.len() < MAGIC.len() || is_header(bytes) || is_short_record(bytes))
+}
+
+/// Whether `bytes`, the last ones of a file, are the beginning of a record: and not a whole one
+/// whose length is damaged, alone or with others behind it.
+fn is_short_record(bytes: &[u8]) -> bool {
+    if Record::parse(bytes) != Err(BadRecord::Short) {
+        return false;
+    }
+    let mut whole = bytes.to_vec();
+    LE::write_u32(&mut whole, bytes.len() as u32);
+    let is_whole = Record::parse(&whole).is_ok();
+    !is_whole && (1..bytes.len()).all(|from| Record::parse(&bytes[from..]).is_err())
 }
 
 /// The first valid header at or behind `from`, and where it stands.

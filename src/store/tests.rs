@@ -9,7 +9,7 @@ use super::memory::MemoryDisk;
 use super::*;
 use crate::limits;
 use crate::moment::WallTime;
-use crate::names::{GroupId, Member, Position, ServerId, Term};
+use crate::names::{GroupId, Incarnation, Member, Position, ServerId, Term};
 use crate::record::{self, Kind};
 use crate::replica::Config;
 use crate::rng::Rng;
@@ -52,9 +52,16 @@ fn open<D: Disk>(disk: D) -> Result<Open<D>, OpenError> {
     Ok((opened, records))
 }
 
+/// A new directory that has heard of every term that is written here.
+fn created<D: Disk>(disk: D) -> Store<D> {
+    let mut store = open(disk).unwrap().0.store;
+    store.persist(Vote { term: Term(9), ..Vote::default() }).unwrap();
+    store
+}
+
 /// A store with the entries 1 to `last`, flushed one batch each.
 fn filled(last: u64) -> Store<MemoryDisk> {
-    let mut store = open(MemoryDisk::default()).unwrap().0.store;
+    let mut store = created(MemoryDisk::default());
     for index in 1..=last {
         store.append(&entry(index, 1, "text")).unwrap();
         store.flush().unwrap();
@@ -136,7 +143,8 @@ fn a_vote_that_only_the_page_cache_shows_is_written_again() {
     let mut store = filled(1);
     let vote = Vote { term: Term(7), ..Vote::default() };
     let disk = after_failed_sync(&mut store, |store| store.persist(vote));
-    assert_eq!(open(disk.crash(|| false)).unwrap().0.vote, Vote::default(), "it was not durable");
+    let before = Vote { term: Term(9), ..Vote::default() };
+    assert_eq!(open(disk.crash(|| false)).unwrap().0.vote, before, "it was not durable");
     let opened = open(disk).unwrap().0;
     assert_eq!(opened.vote, vote);
     assert_eq!(open(opened.store.disk.crash(|| false)).unwrap().0.vote, vote);
@@ -174,6 +182,75 @@ fn damage_in_an_earlier_batch_is_no_torn_tail() {
     );
 }
 
+/// A killed process can't have torn what it had written: while the machine runs on, only a write
+/// that did not come to its end is cut, and rot in the last batch is noticed.
+#[test]
+fn without_a_power_cut_only_an_end_that_is_missing_is_torn() {
+    let mut store = filled(2);
+    for text in ["one", "two", "three"] {
+        store.append(&entry(store.last().0 + 1, 1, text)).unwrap();
+    }
+    store.flush().unwrap();
+    let whole = damage::content(&store.disk, FIRST);
+    // Where the items of the last batch begin, from its end.
+    let mut ends = vec![whole.len()];
+    for text in ["three", "two", "one"] {
+        ends.push(ends[ends.len() - 1] - entry(1, 1, text).len());
+    }
+    let start = ends[3] - segment::HEADER_BYTES;
+    ends.push(start);
+    for byte in start..whole.len() {
+        for bit in 0..8 {
+            let disk = store.disk.copied();
+            disk.edit(FIRST, |bytes| bytes[byte] ^= 1 << bit);
+            let found = open(disk).map(|(opened, records)| (opened.torn, records.len()));
+            assert!(matches!(found, Err(OpenError::Damaged(_))), "{byte}, {bit}: {found:?}");
+        }
+        let disk = store.disk.copied();
+        disk.edit(FIRST, |bytes| bytes.truncate(byte));
+        let (opened, records) = open(disk).unwrap_or_else(|why| panic!("{byte}: {why}"));
+        assert_eq!(opened.torn.is_some(), !ends.contains(&byte), "{byte}");
+        assert!((2..5).contains(&records.len()), "{byte}");
+        // After a power cut the pages may have been written in any order.
+        let disk = store.disk.crash(|| false);
+        disk.edit(FIRST, |bytes| bytes[byte] ^= 1);
+        let (opened, records) = open(disk).unwrap_or_else(|why| panic!("{byte}: {why}"));
+        assert!(opened.torn.is_some() && (2..5).contains(&records.len()), "{byte}");
+    }
+}
+
+/// A term is durable before any entry of it: a vote of an earlier one is an old one, and two votes
+/// in one term would become possible.
+#[test]
+fn a_vote_older_than_the_log_is_damage() {
+    let old = filled(0).disk;
+    let mut store = filled(2);
+    store.persist(Vote { term: Term(12), ..Vote::default() }).unwrap();
+    store.append(&entry(3, 12, "text")).unwrap();
+    store.flush().unwrap();
+    let disk = store.disk.crash(|| false);
+    assert!(open(disk.copied()).is_ok());
+    disk.edit("vote", |bytes| *bytes = damage::content(&old, "vote"));
+    assert!(matches!(open(disk), Err(OpenError::Damaged(why)) if why == OLD_VOTE));
+}
+
+/// What another primary has overwritten is kept where a person finds it, if it was on disk.
+#[test]
+fn what_is_cut_is_set_aside_first() {
+    let mut store = filled(6);
+    store.append(&entry(7, 1, "in memory")).unwrap();
+    assert_eq!(store.cut(Index(6), LABEL).unwrap(), None, "it was never on disk");
+    let folder = store.cut(Index(4), LABEL).unwrap().unwrap();
+    let mut kept = Vec::new();
+    let reading = recovery::read(&store.disk, &folder, Known::default(), &mut |record| {
+        kept.push(record.bytes.to_vec());
+        Ok(())
+    });
+    assert!(reading.unwrap().damage.is_empty());
+    assert_eq!(kept, [entry(5, 1, "text"), entry(6, 1, "text")]);
+    assert_eq!(open(store.disk.crash(|| false)).unwrap().1.len(), 4);
+}
+
 #[test]
 fn missing_files_are_damage() {
     for path in ["vote", "identity"] {
@@ -186,7 +263,7 @@ fn missing_files_are_damage() {
 
 #[test]
 fn an_unfinished_new_directory_is_made_again() {
-    let store = filled(0);
+    let store = open(MemoryDisk::default()).unwrap().0.store;
     store.disk.remove("identity").unwrap();
     let (opened, records) = open(store.disk).unwrap();
     assert_eq!((opened.store.identity().incarnation, records.len()), (Incarnation(1), 0));
@@ -216,7 +293,7 @@ fn a_cut_removes_entries_for_good() {
             if unwritten {
                 store.append(&[entry(7, 1, "a"), entry(8, 1, "b")].concat()).unwrap();
             }
-            store.cut(Index(cut)).unwrap();
+            store.cut(Index(cut), LABEL).unwrap();
             assert_eq!(store.last(), Index(cut));
             store.append(&entry(cut + 1, 2, "new")).unwrap();
             store.flush().unwrap();
@@ -266,7 +343,7 @@ fn segments_follow_each_other_and_are_cut_across() {
     assert_eq!(opened.store.fit(Index(1), last, 0), Index(1));
 
     let cut = Index(firsts[1] - 5);
-    opened.store.cut(cut).unwrap();
+    opened.store.cut(cut, LABEL).unwrap();
     assert_eq!(opened.store.identity().segment, Index(1));
     opened.store.append(&entry(cut.0 + 1, 2, "new")).unwrap();
     opened.store.flush().unwrap();
@@ -286,7 +363,7 @@ fn few_segments_are_open_at_a_time() {
     // The active segment and the vote.
     let always = 2;
     let disk = || disk::RealDisk::open(folder.path()).unwrap();
-    let mut store = open(disk()).unwrap().0.store;
+    let mut store = created(disk());
     let text = "x".repeat(8000);
     let last = 12 * limits::SEGMENT_BYTES / 8000;
     for index in 1..=last {
@@ -316,7 +393,7 @@ fn a_cut_at_the_border_of_segments() {
     let mut store = filled(0);
     let firsts = three_segments(&mut store);
     let cut = Index(firsts[2] - 1);
-    store.cut(cut).unwrap();
+    store.cut(cut, LABEL).unwrap();
     let records = open(store.disk.crash(|| false)).unwrap().1;
     assert_eq!(records.len() as u64, cut.0);
 }

@@ -261,7 +261,7 @@ fn news_in_a_ping_are_looked_at_at_once() {
     let mut hears = |bearing: Bearing| {
         primary.restless = false;
         let packet = Packet::Ping { sent: world.now, bearing };
-        let event = Event::Received { link, packet, records: &[] };
+        let event = Event::Received { link, packet, records: &rest_of(&packet) };
         primary.handle(world.now, WallTime(0), event, log, &mut Out::default());
         primary.restless
     };

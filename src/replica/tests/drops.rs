@@ -194,7 +194,7 @@ fn who_was_dropped_three_times_in_a_minute_waits_half_a_minute() {
 }
 
 #[test]
-fn only_silence_and_sickness_count_towards_the_penalty() {
+fn every_drop_but_an_announced_one_counts_towards_the_penalty() {
     let (now, replica, _) = primary();
     let drops = |change: &dyn Fn(&mut Replica)| {
         let mut replica = replica.clone();
@@ -203,7 +203,7 @@ fn only_silence_and_sickness_count_towards_the_penalty() {
         let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
         primary.drops.clone()
     };
-    assert_eq!(drops(&|r| lose(r, 3, now)), []);
+    assert_eq!(drops(&|r| lose(r, 3, now)), [(id(3), now)]);
     assert_eq!(drops(&|r| peer(r, 3).bearing.stopping = true), []);
     assert_eq!(drops(&|r| peer(r, 3).heard = None), [(id(3), now)]);
 }

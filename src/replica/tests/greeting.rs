@@ -35,7 +35,7 @@ fn first(world: &World, replica: &mut Replica, dialled: Option<u8>, packet: Pack
     };
     replica.handle(world.now, WallTime(0), begun, log, &mut out);
     out.clear();
-    let received = Event::Received { link: LINK, packet, records: &[] };
+    let received = Event::Received { link: LINK, packet, records: &rest_of(&packet) };
     replica.handle(world.now, WallTime(0), received, log, &mut out);
     out.effects
 }
@@ -100,7 +100,7 @@ fn a_hello_on_an_accepted_link_is_answered_and_on_a_dialled_one_it_is_the_answer
         peer(&mut replica, 3).link = None;
         let effects = first(&world, &mut replica, dialled, Packet::Hello(hello));
         let answers = effects.iter().filter(
-            |effect| matches!(effect, Effect::Send(LINK, Packet::Hello(own)) if own.to == id(3)),
+            |effect| matches!(effect, Effect::SendWith(LINK, Packet::Hello(own), _) if own.to == id(3)),
         );
         assert_eq!(answers.count(), usize::from(dialled.is_none()));
         let link = peer(&mut replica, 3).link.clone().unwrap();

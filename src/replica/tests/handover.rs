@@ -182,7 +182,7 @@ fn a_stopping_server_leaves_when_dropped_or_alone_or_after_2_t() {
 }
 
 #[test]
-fn a_stopping_primary_tries_to_hand_over_for_t() {
+fn a_stopping_primary_tries_to_hand_over_as_long_as_it_stays() {
     let (world, mut replica) = primary();
     replica.stop(world.now);
     let silence = replica.silence();
@@ -199,8 +199,8 @@ fn a_stopping_primary_tries_to_hand_over_for_t() {
         replica.is_handing_over()
     };
     assert!(tries(world.now));
-    assert!(tries(Moment((world.now + silence).0 - 1)));
-    assert!(!tries(world.now + silence));
+    assert!(tries(Moment((world.now + silence * 2).0 - 1)));
+    assert!(!tries(world.now + silence * 2));
 }
 
 #[test]

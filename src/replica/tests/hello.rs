@@ -29,13 +29,12 @@ fn say(world: &World, replica: &mut Replica, packet: Packet) -> Vec<Packet> {
     let mut out = Out::default();
     let log = &world.running[&1].disk.log;
     let now = world.now + Duration::from_millis(1);
-    for event in
-        [Event::Accepted { link: LINK }, Event::Received { link: LINK, packet, records: &[] }]
-    {
+    let received = Event::Received { link: LINK, packet, records: &rest_of(&packet) };
+    for event in [Event::Accepted { link: LINK }, received] {
         replica.handle(now, WallTime(0), event, log, &mut out);
     }
     let said = out.effects.iter().filter_map(|effect| match effect {
-        Effect::Send(LINK, packet) => Some(*packet),
+        Effect::Send(LINK, packet) | Effect::SendWith(LINK, packet, _) => Some(*packet),
         _ => None,
     });
     said.collect()
@@ -59,7 +58,7 @@ fn every_wrong_hello_is_refused_for_its_own_reason() {
         (|h| h.from.id = id(1), Refusal::SameId, Rule::RefusedSameId),
         (|h| h.to = id(3), Refusal::WrongId, Rule::RefusedWrongId),
         (|h| h.incarnation.0 -= 1, Refusal::OldCopy, Rule::RefusedOldIncarnation),
-        (|h| h.process.0 ^= 1, Refusal::OldCopy, Rule::RefusedTwin),
+        (|h| h.process.0 ^= 1, Refusal::OldCopy, Rule::RefusedCopy),
         (
             |h| {
                 // Its next life, that has not what this one acknowledged.

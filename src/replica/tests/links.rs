@@ -154,7 +154,7 @@ fn after_a_start_nobody_stands_before_every_dial_has_an_outcome_or_t() {
                 r.handle(world.now, WallTime(0), accepted, log, &mut out);
                 let hello = hello_of(&world, from, r);
                 let packet = Packet::Hello(hello);
-                let received = Event::Received { link, packet, records: &[] };
+                let received = Event::Received { link, packet, records: &rest_of(&packet) };
                 r.handle(world.now, WallTime(0), received, log, &mut out);
             }
             r.leave_primary(r.config().unwrap().member(id(1)).unwrap());
@@ -193,13 +193,13 @@ fn what_is_heard_counts_from_when_it_was_asked_and_never_falls() {
     let heard = |replica: &mut Replica| peer(replica, 1).heard.unwrap();
     peer(&mut replica, 1).heard = Some(at(5_000));
     let slot = replica.peers.iter().position(|peer| peer.id == id(1)).unwrap();
-    replica.on_pong(slot, at(6_000), at(6_500));
+    replica.on_pong(slot, at(6_000), at(6_500), &mut Out::default());
     assert_eq!(heard(&mut replica), at(6_000));
-    replica.on_pong(slot, at(5_500), at(6_600));
+    replica.on_pong(slot, at(5_500), at(6_600), &mut Out::default());
     assert_eq!(heard(&mut replica), at(6_000), "an older answer");
-    replica.on_pong(slot, at(7_000), at(6_700));
+    replica.on_pong(slot, at(7_000), at(6_700), &mut Out::default());
     assert_eq!(heard(&mut replica), at(6_000), "from the future");
-    replica.on_pong(slot, at(6_700), at(6_700));
+    replica.on_pong(slot, at(6_700), at(6_700), &mut Out::default());
     assert_eq!(heard(&mut replica), at(6_700));
 }
 
@@ -212,7 +212,7 @@ fn a_primary_that_waits_for_an_answer_after_a_loss_looks_at_it_at_once() {
         leads.has_loss = loss;
         primary.peers[0].heard = Some(Moment(1));
         primary.restless = false;
-        primary.on_pong(0, sent, world.now);
+        primary.on_pong(0, sent, world.now, &mut Out::default());
         primary.restless
     };
     assert!(looks(true, world.now) && !looks(false, world.now));
@@ -285,8 +285,8 @@ fn of_two_links_between_the_same_lives_one_stays_and_both_sides_choose_it() {
         let mut replica = started();
         let mut out = Out::default();
         let (first, second) = (old.id, new.id);
-        replica.establish(at(1), old, &mut out);
-        replica.establish(at(2), new, &mut out);
+        replica.establish(at(1), old, None, &mut out);
+        replica.establish(at(2), new, None, &mut out);
         let at = replica.peers.iter().position(|peer| peer.link.is_some()).unwrap();
         let stays = replica.peers[at].link.as_ref().unwrap().id;
         let spare = if stays == second { first } else { second };
@@ -330,7 +330,7 @@ fn a_primary_that_is_back_in_a_later_life_leads_no_more() {
         let mut link = peer::Link { id: LinkId(99), serial: old.serial + 1, ..old.clone() };
         change(&mut link);
         let mut out = Out::default();
-        replica.establish(world.now, link, &mut out);
+        replica.establish(world.now, link, None, &mut out);
         let seen = out.effects.iter().any(|effect| matches!(effect, Effect::See(..)));
         let Role::Follower(following) = &replica.role else { panic!("2 follows") };
         (following.primary == Some(one), seen)
@@ -351,7 +351,7 @@ fn a_dial_that_is_not_needed_any_more_is_closed_unless_it_seeks_evidence() {
         let mut out = Out::default();
         replica.on_dialled(world.now, LinkId(99), id(1), &mut out);
         match out.effects[..] {
-            [Effect::Send(LinkId(99), Packet::Hello(hello))] => {
+            [Effect::SendWith(LinkId(99), Packet::Hello(hello), _)] => {
                 assert_eq!((hello.to, replica.pending.len()), (id(1), 1));
                 true
             }
@@ -387,14 +387,14 @@ fn what_a_blank_server_said_of_the_disks_is_said_anew_on_a_new_link_only() {
             _ => None,
         })
     };
-    replica.establish(at(1), link(1, 11), &mut Out::default());
+    replica.establish(at(1), link(1, 11), None, &mut Out::default());
     assert_eq!(told(&mut replica), None, "3 was not met");
-    replica.establish(at(1), link(3, 33), &mut Out::default());
+    replica.establish(at(1), link(3, 33), None, &mut Out::default());
     assert_eq!(told(&mut replica), Some(Ok([DiskId(11), own, DiskId(33)])));
     assert_eq!(told(&mut replica), None, "once");
     peer(&mut replica, 3).link.as_mut().unwrap().member.disk = DiskId(34);
     assert_eq!(told(&mut replica), Some(Err(Closing::Restated)), "it can't be taken back");
     assert!(peer(&mut replica, 1).link.is_none());
-    replica.establish(at(1), link(1, 11), &mut Out::default());
+    replica.establish(at(1), link(1, 11), None, &mut Out::default());
     assert_eq!(told(&mut replica), Some(Ok([DiskId(11), own, DiskId(34)])));
 }

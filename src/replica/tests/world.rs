@@ -1,5 +1,6 @@
 //! Replicas, their disks and the wires between them in virtual time.
 
+use super::super::past::Past;
 use super::super::*;
 use crate::names::GroupId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,6 +85,16 @@ pub(super) fn id(n: u8) -> ServerId {
     ServerId::new(n).unwrap()
 }
 
+/// What follows a packet when it is a hello: that its sender has just this one start.
+pub(super) fn rest_of(packet: &Packet) -> Vec<u8> {
+    let mut rest = Vec::new();
+    if let Packet::Hello(hello) = packet {
+        let run = Run { incarnation: hello.incarnation, process: hello.process };
+        Past { runs: vec![run], ..Past::default() }.encode(&mut rest);
+    }
+    rest
+}
+
 /// What a replica knows of another server.
 pub(super) fn peer(replica: &mut Replica, n: u8) -> &mut Peer {
     replica.peers.iter_mut().find(|peer| peer.id == id(n)).expect("it is of the group")
@@ -139,15 +150,19 @@ impl World {
             copies_min: 1,
             survivor_auto: self.auto,
         };
+        let process = ProcessId(self.rng.next_u64());
         let setup = Setup {
             me: Member { id: id(n), disk: disk.disk },
             incarnation: Incarnation(disk.incarnation),
-            process: ProcessId(self.rng.next_u64()),
+            process,
             shared,
             takeover: Takeover::Coin,
             vote: disk.vote,
             shape,
             seen: Vec::new(),
+            runs: vec![Run { incarnation: Incarnation(disk.incarnation), process }],
+            former: None,
+            is_sound: |_, _| true,
             seed: self.rng.next_u64(),
         };
         let server = Server {
@@ -422,6 +437,9 @@ pub(super) fn perform(
             Effect::Flush => *flush = true,
             Effect::Persist(new) => *vote = Some(new),
             Effect::Send(link, packet) => acts.push(Act::Send(link, packet, Vec::new())),
+            Effect::SendWith(link, packet, rest) => {
+                acts.push(Act::Send(link, packet, out.bytes[rest].to_vec()));
+            }
             Effect::SendEntries { link, append, first, last } => {
                 let mut records = Vec::new();
                 server

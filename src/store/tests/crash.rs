@@ -71,6 +71,9 @@ impl Disk for Stopping {
     fn make_folder(&self, folder: &str) -> io::Result<()> {
         self.inner.make_folder(folder)
     }
+    fn boot(&self) -> Option<u128> {
+        self.inner.boot()
+    }
 }
 
 /// Does `work` on the disk `image`, stopped before each of its calls in turn, and hands what a
@@ -149,7 +152,7 @@ fn a_replaced_identity() {
         &image,
         |disk| {
             let mut store = open(disk)?.0.store;
-            store.see(DiskId(7), Incarnation(9));
+            store.see(DiskId(7), Run { incarnation: Incarnation(9), process: ProcessId(1) });
             Ok(store.seal()?)
         },
         |at, _, disk| assert_eq!(reopened(at, disk).len(), 3, "{at}"),
@@ -201,7 +204,7 @@ fn a_cut_that_reaches_into_an_earlier_segment() {
     for cut in [firsts[1] - 5, firsts[1] - 1, firsts[1] + 5, firsts[2] - 1, 1] {
         at_every_call(
             &image,
-            |disk| Ok(open(disk)?.0.store.cut(Index(cut))?),
+            |disk| Ok(open(disk)?.0.store.cut(Index(cut), LABEL).map(drop)?),
             |at, done, disk| {
                 let found = reopened(at, disk).len() as u64;
                 let most = if done { cut } else { last };
@@ -274,7 +277,8 @@ fn a_tail_on_its_way_aside() {
             assert!(!done || found == 5, "{at}: {found}");
             if found < 8 {
                 let folder = format!("set-aside/lineage-0-{LABEL}");
-                let reading = recovery::read(disk, &folder, None, &mut |_| Ok(())).unwrap();
+                let reading =
+                    recovery::read(disk, &folder, Known::default(), &mut |_| Ok(())).unwrap();
                 assert!(reading.damage.is_empty() && reading.records() == 3, "{at}");
             }
         },

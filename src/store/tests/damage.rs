@@ -6,7 +6,7 @@ use super::*;
 /// A store that begins with the configs of so many members that a formation and the gate write,
 /// with a batch for each entry.
 pub(super) fn formed(members: u8, last: u64) -> Store<MemoryDisk> {
-    let mut store = open(MemoryDisk::default()).unwrap().0.store;
+    let mut store = created(MemoryDisk::default());
     for index in 1..=last {
         let text = entry(index, 1, "text");
         store.append(&if index < 3 { config(index, members) } else { text }).unwrap();
@@ -77,11 +77,96 @@ fn what_is_damaged_is_put_aside_and_the_directory_begins_anew() {
 }
 
 #[test]
-fn a_log_that_vanished_is_damage() {
-    let disk = formed(3, 4).disk.crash(|| false);
-    disk.remove(FIRST).unwrap();
+fn a_segment_that_vanished_is_damage() {
+    let mut store = formed(3, 4);
+    let firsts = three_segments(&mut store);
+    let disk = store.disk.crash(|| false);
+    disk.remove(&segment::path(LOG, Index(firsts[2]))).unwrap();
     let aside = begin(disk).unwrap().set_aside.unwrap();
     assert!(aside.why.ends_with("it is missing"), "{}", aside.why);
+}
+
+/// A log that is not mounted looks like one that vanished: beginning anew would forget that there
+/// is one.
+#[test]
+fn a_directory_without_any_log_is_left_alone() {
+    for harm in [|_: &MemoryDisk| (), |disk: &MemoryDisk| disk.edit("identity", Vec::clear)] {
+        let disk = formed(3, 4).disk.crash(|| false);
+        disk.remove(FIRST).unwrap();
+        harm(&disk);
+        let before = content(&disk, "identity");
+        let opened = begin(disk.clone()).map(|opened| opened.set_aside);
+        assert!(matches!(&opened, Err(OpenError::Damaged(why)) if why == NO_LOG), "{opened:?}");
+        assert_eq!(content(&disk, "identity"), before);
+        assert_eq!(disk.paths().len(), 2, "{:?}", disk.paths());
+        assert!(
+            check::check(&disk).unwrap().damage.contains(&NO_LOG.to_owned()) || before.is_empty()
+        );
+    }
+    // Nor does one begin anew of which only the vote is left.
+    let disk = formed(3, 4).disk.crash(|| false);
+    disk.remove(FIRST).unwrap();
+    disk.remove("identity").unwrap();
+    assert!(matches!(begin(disk), Err(OpenError::Damaged(_))));
+}
+
+/// What a server has lost is written down before it is moved, with what of it can be read: it must
+/// not form a new group, in which nothing of it would be missed.
+#[test]
+fn what_is_set_aside_is_remembered() {
+    type Break = fn(&MemoryDisk);
+    let breaks: [(Break, u64); 3] = [
+        (|disk| harm_batch(disk, 3), 2),
+        (|disk| disk.edit("vote", Vec::clear), 4),
+        (|disk| disk.edit("identity", Vec::clear), 4),
+    ];
+    for (harm, last) in breaks {
+        let disk = formed(3, 4).disk.crash(|| false);
+        harm(&disk);
+        let opened = begin(disk).unwrap();
+        let folder = opened.set_aside.unwrap().folder;
+        let last = Position { index: Index(last), term: Term(1) };
+        let former = [Former { folder, last, opened: true }];
+        assert_eq!(opened.former, former);
+        let again = begin(opened.store.disk.crash(|| false)).unwrap();
+        assert_eq!((again.set_aside, &again.former[..]), (None, &former[..]));
+        assert_eq!(check::check(&again.store.disk).unwrap().former, former);
+    }
+}
+
+/// A group that never let a client in may form again: nobody was told anything.
+#[test]
+fn what_no_client_has_used_is_remembered_as_that() {
+    let closed = |index: u64, term: u64| {
+        let members = ServerId::all(3).map(|id| Member { id, disk: DiskId(10) });
+        let at = Position { index: Index(index), term: Term(term) };
+        let mut out = Vec::new();
+        let config = Config::new(members, false);
+        record::write(&mut out, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
+        out
+    };
+    type Break = fn(&MemoryDisk);
+    let breaks: [(Break, bool); 3] = [
+        (|disk| disk.edit("vote", Vec::clear), false),
+        (|disk| disk.edit("identity", Vec::clear), false),
+        (|disk| harm_batch(disk, 1), true),
+    ];
+    for (harm, may_have) in breaks {
+        let mut store = created(MemoryDisk::default());
+        for entry in [closed(1, 0), closed(2, 1)] {
+            store.append(&entry).unwrap();
+            store.flush().unwrap();
+        }
+        store.seal().unwrap();
+        let disk = store.disk.crash(|| false);
+        harm(&disk);
+        let former = begin(disk).unwrap().former;
+        assert_eq!(former.iter().map(|former| former.opened).collect::<Vec<_>>(), [may_have]);
+    }
+    // One that was never used at all.
+    let disk = open(MemoryDisk::default()).unwrap().0.store.disk;
+    disk.edit("identity", Vec::clear);
+    assert!(begin(disk).unwrap().former.iter().all(|former| !former.opened));
 }
 
 #[test]
@@ -171,7 +256,7 @@ fn a_cut_far_back_names_the_config_before_it() {
         store.append(&at).unwrap();
     }
     store.flush().unwrap();
-    store.cut(Index(90)).unwrap();
+    store.cut(Index(90), LABEL).unwrap();
     let (opened, records) = open(store.disk.crash(|| false)).unwrap();
     assert_eq!((opened.torn, records.len()), (None, 90));
     let disk = opened.store.disk.crash(|| false);
@@ -227,7 +312,12 @@ fn a_log_without_an_identity_may_begin_anywhere_and_has_no_gap() {
     let misses = |gone: usize, named: Option<Index>| {
         let disk = store.disk.crash(|| false);
         disk.remove(&format!("log/{}", segment::file_name(Index(firsts[gone])))).unwrap();
-        let damage = recovery::read(&disk, "log", named, &mut |_| Ok(())).unwrap().damage;
+        let damage =
+            recovery::read(&disk, "log", Known { segment: named, ..Known::default() }, &mut |_| {
+                Ok(())
+            })
+            .unwrap()
+            .damage;
         damage.iter().filter(|why| why.ends_with("entries before it are missing")).count()
     };
     assert_eq!(misses(0, None), 0);
@@ -304,7 +394,7 @@ fn a_tail_that_is_put_aside_can_be_read_there() {
     assert_eq!(store.last(), Index(2));
     let disk = store.disk.crash(|| false);
     let mut kept = Vec::new();
-    let reading = recovery::read(&disk, &folder, None, &mut |record| {
+    let reading = recovery::read(&disk, &folder, Known::default(), &mut |record| {
         kept.extend_from_slice(record.bytes);
         Ok(())
     });

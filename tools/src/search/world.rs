@@ -4,7 +4,7 @@
 use super::action::{Action, Bounds};
 use postern::moment::{Moment, WallTime};
 use postern::names::{
-    DiskId, GroupId, Incarnation, Index, LinkId, Member, ProcessId, ServerId, Term, Vote,
+    DiskId, GroupId, Incarnation, Index, LinkId, Member, ProcessId, Run, ServerId, Term, Vote,
 };
 use postern::record::{self, Kind, Record};
 use postern::replica::{
@@ -365,6 +365,7 @@ impl World {
                     continue;
                 }
                 Effect::Send(to, packet) => (to, packet, Vec::new()),
+                Effect::SendWith(to, packet, rest) => (to, packet, bytes[rest].to_vec()),
                 Effect::SendEntries { link, append, first, last } => {
                     let mut records = Vec::new();
                     server
@@ -400,15 +401,19 @@ impl World {
             survivor_auto: false,
         };
         let life = u64::from(n) * 100 + server.disk.incarnation;
+        let process = ProcessId(life);
         let setup = Setup {
             me: Member { id: id(n), disk: server.disk.id },
             incarnation: Incarnation(server.disk.incarnation),
-            process: ProcessId(life),
+            process,
             shared,
             takeover: Takeover::Coin,
             vote: server.disk.vote,
             shape,
             seen: Vec::new(),
+            runs: vec![Run { incarnation: Incarnation(server.disk.incarnation), process }],
+            former: None,
+            is_sound: |_, _| true,
             seed: life,
         };
         server.replica = Some(Replica::new(NOW, setup));
@@ -446,9 +451,8 @@ impl World {
         // The dialler's hello, and what answers it; no other packet comes before them.
         for (from, to) in [(a, b), (b, a)] {
             if let Some(packet) = self.wires[slot(from)][slot(to)].pop_front() {
-                let event =
-                    Event::Received { link: link(to, from), packet: packet.0, records: &[] };
-                self.tell(to, event);
+                let (packet, records) = (packet.0, &packet.1);
+                self.tell(to, Event::Received { link: link(to, from), packet, records });
             }
         }
         self.end_turn(a);

@@ -106,6 +106,9 @@ pub(super) struct Checks {
     /// The newest answered config.
     pub(super) config: Option<Config>,
     pub(super) seen: [Seen; 3],
+    /// Who began a lineage by a person's mistake, beside a group that goes on: what is committed
+    /// there is nothing to the group.
+    pub(super) strays: Vec<DiskId>,
     pub(super) elections: u64,
     pub(super) configs: u64,
 }
@@ -183,6 +186,11 @@ impl Checks {
         entries.len() >= answered && entries[..answered] == self.answered[..]
     }
 
+    /// Whether a replica follows a lineage that is none of the group's: see [`Checks::strays`].
+    pub(super) fn is_stray(&self, replica: &Replica) -> bool {
+        replica.founder().is_some_and(|founder| self.strays.contains(&founder))
+    }
+
     /// Looks at a process after a part of its turn.
     pub(super) fn observe(
         &mut self,
@@ -192,6 +200,9 @@ impl Checks {
         config_before: Option<Config>,
         disks: [&MemoryDisk; 3],
     ) -> Result<(), String> {
+        if self.is_stray(replica) {
+            return Ok(());
+        }
         let seen = self.seen[server];
         if replica.standpoint() == Standpoint::Primary && seen.led != Some(replica.term()) {
             self.seen[server].led = Some(replica.term());

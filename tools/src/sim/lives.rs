@@ -189,6 +189,9 @@ impl World {
         if let Some(old) = self.servers[n].disk_id.replace(me.disk) {
             self.checks.damages(old, &disk, true);
         }
+        if (0..3).any(|other| other != n && self.servers[other].process.is_some()) {
+            self.checks.strays.push(me.disk);
+        }
         let (new, entry) = (Identity::new(GROUP, 3, me.id, me.disk), begin.entry(found.last_time));
         Store::salvage(disk, &new, begin.vote, &entry, &label(self.now)).map_err(words)?;
         Ok(())

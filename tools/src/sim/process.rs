@@ -3,6 +3,7 @@
 
 use super::mirror::Mirror;
 use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, SEAL_TIME};
+use postern::mailbox::Change;
 use postern::moment::{Moment, WallTime};
 use postern::names::{
     DiskId, GroupId, LinkId, Member, ProcessId, Secret, ServerId, SessionId, Vote,
@@ -128,7 +129,9 @@ pub(super) fn start(
     rng: &mut Rng,
 ) -> Result<Process, OpenError> {
     let new = DiskId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
-    let expected = Identity::new(GROUP, 3, id, new);
+    let mut expected = Identity::new(GROUP, 3, id, new);
+    let (process, seed) = (ProcessId(rng.next_u64()), rng.next_u64());
+    expected.process = process;
     let mut shape = Shape::default();
     let mut mirror = Mirror::default();
     let opened = Store::open(disk.clone(), &expected, label, |record| {
@@ -138,8 +141,7 @@ pub(super) fn start(
     if opened.set_aside.is_some() {
         (shape, mirror) = (Shape::default(), Mirror::default());
     }
-    let (process, seed) = (ProcessId(rng.next_u64()), rng.next_u64());
-    let node = build(&opened, shape, settings, process, seed);
+    let node = build(&opened, shape, settings, seed);
     Ok(Process {
         node,
         vote: opened.vote,
@@ -170,14 +172,13 @@ pub(crate) fn build(
     opened: &Opened<MemoryDisk>,
     shape: Shape,
     settings: Settings,
-    process: ProcessId,
     seed: u64,
 ) -> Node {
     let identity = opened.store.identity();
     let setup = Setup {
         me: Member { id: identity.id, disk: identity.disk },
         incarnation: identity.incarnation,
-        process,
+        process: identity.process,
         shared: Shared {
             group: GROUP,
             servers: 3,
@@ -189,6 +190,9 @@ pub(crate) fn build(
         vote: opened.vote,
         shape,
         seen: identity.all_seen().to_vec(),
+        runs: identity.runs().to_vec(),
+        former: opened.former.iter().filter(|former| former.opened).map(|former| former.last).max(),
+        is_sound: |kind, body| Change::decode(kind, body).is_some(),
         seed,
     };
     let about = node::Setup {
@@ -406,7 +410,7 @@ impl Process {
             }
             Effect::Cut(last) => {
                 self.mirror.cut(last);
-                self.store.cut(last)?;
+                self.store.cut(last, &self.now.0.to_string())?;
             }
             Effect::SendEntries { link, append, first, last } => {
                 let mut records = Vec::new();
@@ -416,10 +420,13 @@ impl Process {
             Effect::Flush => self.must_flush = true,
             Effect::Persist(vote) => self.must_persist = Some(vote),
             Effect::Send(link, packet) => self.queued.push(Act::Send(link, packet, Vec::new())),
+            Effect::SendWith(link, packet, rest) => {
+                self.queued.push(Act::Send(link, packet, bytes[rest].to_vec()));
+            }
             Effect::Dial(to) => self.acts.push(Act::Dial(to)),
             Effect::Close(link, why) => self.close_link(link, why),
-            Effect::See(disk, incarnation) => {
-                self.store.see(disk, incarnation);
+            Effect::See(disk, run) => {
+                self.store.see(disk, run);
                 self.seal_soon();
             }
             Effect::Leave(aside) => self.left = Some(aside),

@@ -29,7 +29,8 @@
 //! found TEXT            the checks find this, at the end
 //! ```
 //!
-//! Where a server is named, `P` is the one that leads with the highest term.
+//! Where a server is named, `P` is the one that leads with the highest term; who goes on alone
+//! beside a group that lives does not count.
 
 use super::network::CLIENTS;
 use super::process::{Incoming, Settings};
@@ -315,8 +316,9 @@ impl Play {
                 for n in list.split(',') {
                     wanted.push(server(Some(&n))?);
                 }
-                let leads = processes.map(|process| process.node.replica());
-                let primary = leads
+                let primary = self
+                    .world
+                    .replicas()
                     .filter(|replica| replica.standpoint() == Standpoint::Primary)
                     .max_by_key(|replica| replica.term());
                 let exact = primary.and_then(|replica| replica.config()).is_some_and(|config| {
@@ -341,11 +343,8 @@ impl Play {
     }
 
     fn primary(&self) -> Option<usize> {
-        let leads = (0..3).filter(|n| self.stands(*n) == "primary");
-        leads.max_by_key(|n| {
-            let process = self.world.servers[*n].process.as_ref();
-            process.map(|process| process.node.replica().term())
-        })
+        let leads = self.world.replicas().filter(|r| r.standpoint() == Standpoint::Primary);
+        leads.max_by_key(|replica| replica.term()).map(|replica| replica.me().id.slot())
     }
 
     fn has_decided(&self, name: &str) -> Result<bool, String> {

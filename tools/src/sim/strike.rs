@@ -398,7 +398,8 @@ impl World {
         let known = (0..3).filter(|other| *other != n).all(|other| {
             self.servers[other].process.as_ref().is_some_and(|process| {
                 let seen = process.store.identity().seen(disk);
-                seen >= Some(incarnation) && !process.store.has_unsealed()
+                seen.is_some_and(|run| run.incarnation >= incarnation)
+                    && !process.store.has_unsealed()
             })
         });
         let copies = &self.servers[n].copies;

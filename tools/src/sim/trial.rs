@@ -201,8 +201,7 @@ fn wait(
 
 /// A primary leads so many members, all of them running and settled.
 pub(super) fn is_well(world: &World, members: usize) -> bool {
-    let replicas =
-        world.servers.iter().filter_map(|s| s.process.as_ref().map(|p| p.node.replica()));
+    let replicas = world.replicas();
     let leads = replicas.clone().filter(|replica| {
         replica.standpoint() == Standpoint::Primary && replica.confirmed_round().is_some()
     });

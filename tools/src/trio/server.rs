@@ -30,12 +30,13 @@ impl Server {
     /// Begins on an empty disk.
     pub(super) fn start(id: ServerId) -> Result<Server, String> {
         let number = u64::from(id.number());
-        let identity = Identity::new(GROUP, 3, id, DiskId(number.into()));
+        let mut identity = Identity::new(GROUP, 3, id, DiskId(number.into()));
+        identity.process = ProcessId(number);
         let mut shape = Shape::default();
         let opened =
             Store::open(MemoryDisk::default(), &identity, "0", |record| shape.push(record))
                 .map_err(|error| error.to_string())?;
-        let node = build(&opened, shape, SETTINGS, ProcessId(number), number);
+        let node = build(&opened, shape, SETTINGS, number);
         Ok(Server {
             node,
             vote: opened.vote,
@@ -140,11 +141,14 @@ impl Server {
         let me = self.node.replica().me().id;
         match effect {
             Effect::Append(range) => self.store.append(&bytes[range])?,
-            Effect::Cut(last) => self.store.cut(last)?,
+            Effect::Cut(last) => drop(self.store.cut(last, "0")?),
             Effect::Flush => self.must_flush = true,
             Effect::Persist(vote) => self.must_persist = Some(vote),
-            Effect::See(disk, incarnation) => self.store.see(disk, incarnation),
+            Effect::See(disk, run) => self.store.see(disk, run),
             Effect::Send(link, packet) => wires.send(me, link, packet, |_| {}),
+            Effect::SendWith(link, packet, rest) => {
+                wires.send(me, link, packet, |out| out.extend_from_slice(&bytes[rest]));
+            }
             Effect::SendEntries { link, append, first, last } => {
                 let mut copied = Ok(());
                 let copy = |bytes: &mut Vec<u8>| copied = self.store.copy(first, last, bytes);

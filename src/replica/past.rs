@@ -1,0 +1,165 @@
+//! What follows a hello: what its sender's directory and log have been through. It tells a copy of
+//! a directory from the directory, and whose history a log descends from.
+
+use super::packet::{Hello, read_option, read_position, write_option, write_position};
+use crate::limits::{ANCESTRY_MAX, RUNS_KEPT};
+use crate::names::{DiskId, Incarnation, Position, ProcessId, Run};
+use byteorder::{LE, ReadBytesExt, WriteBytesExt};
+use std::{fmt, io};
+
+/// A lineage, for good: a person may begin two of one number on two servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// The upper 16 bits of its terms.
+    pub number: u16,
+    /// The disk of the server that began it.
+    pub founder: DiskId,
+}
+
+impl Lineage {
+    /// Bytes of a lineage as an entry's body holds it.
+    const BYTES: usize = 18;
+
+    /// Writes it as the body of an entry of [`crate::record::Kind::REFUSAL`] holds it.
+    pub fn encode(self, out: &mut Vec<u8>) {
+        out.extend(self.number.to_le_bytes());
+        out.extend(self.founder.0.to_le_bytes());
+    }
+
+    /// Reads it from an entry's body.
+    pub fn decode(mut body: &[u8]) -> Option<Lineage> {
+        if body.len() != Lineage::BYTES {
+            return None;
+        }
+        let number = body.read_u16::<LE>().ok()?;
+        Some(Lineage { number, founder: DiskId(body.read_u128::<LE>().ok()?) })
+    }
+}
+
+impl fmt::Display for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of disk {}", self.number, self.founder)
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Past {
+    /// The newest starts of the sender's disk, in order, this one included.
+    pub(super) runs: Vec<Run>,
+    /// The newest lineages that the sender's log holds, in order.
+    pub(super) lineages: Vec<Lineage>,
+    /// The sender has set directories aside that may hold what clients were told is stored: the
+    /// best of their last entries.
+    pub(super) former: Option<Position>,
+}
+
+impl Past {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        self.write(out).expect("a vector takes every byte");
+    }
+
+    fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        out.write_u8(self.runs.len() as u8)?;
+        for run in &self.runs {
+            out.write_u64::<LE>(run.incarnation.0)?;
+            out.write_u64::<LE>(run.process.0)?;
+        }
+        out.write_u8(self.lineages.len() as u8)?;
+        self.lineages.iter().for_each(|lineage| lineage.encode(out));
+        write_option(out, self.former, write_position)
+    }
+
+    /// Reads what follows `hello`; `None` when it can't be that.
+    pub(super) fn decode(mut bytes: &[u8], hello: &Hello) -> Option<Past> {
+        let past = Past::read(&mut bytes).ok()?;
+        let own = Run { incarnation: hello.incarnation, process: hello.process };
+        let follow = past.runs.windows(2).all(|two| two[0].incarnation < two[1].incarnation);
+        (bytes.is_empty() && follow && past.runs.last() == Some(&own)).then_some(past)
+    }
+
+    fn read(rest: &mut &[u8]) -> io::Result<Past> {
+        let bad = || io::Error::from(io::ErrorKind::InvalidData);
+        let mut past = Past::default();
+        let runs = usize::from(rest.read_u8()?);
+        for _ in 0..Some(runs).filter(|n| *n <= RUNS_KEPT).ok_or_else(bad)? {
+            let incarnation = Incarnation(rest.read_u64::<LE>()?);
+            past.runs.push(Run { incarnation, process: ProcessId(rest.read_u64::<LE>()?) });
+        }
+        let lineages = usize::from(rest.read_u8()?);
+        for _ in 0..Some(lineages).filter(|n| *n <= ANCESTRY_MAX).ok_or_else(bad)? {
+            let (body, behind) = rest.split_at_checked(Lineage::BYTES).ok_or_else(bad)?;
+            past.lineages.push(Lineage::decode(body).ok_or_else(bad)?);
+            *rest = behind;
+        }
+        past.former = read_option(rest, read_position).map_err(|_| bad())?;
+        Ok(past)
+    }
+
+    /// Whether the sender's disk can't have been started as `known`: it is a copy that was made
+    /// before that. Of starts before the oldest that is listed nothing is known.
+    pub(super) fn lacks(&self, known: Run) -> bool {
+        let listed =
+            self.runs.first().is_some_and(|oldest| oldest.incarnation <= known.incarnation);
+        known.process != ProcessId::UNKNOWN && listed && !self.runs.contains(&known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::packet::sample_hello;
+    use super::*;
+    use crate::limits::FIRST_BYTES_MAX;
+    use crate::names::{Index, Term};
+    use crate::replica::Packet;
+
+    fn run(incarnation: u64, process: u64) -> Run {
+        Run { incarnation: Incarnation(incarnation), process: ProcessId(process) }
+    }
+
+    fn largest() -> (Hello, Past) {
+        let runs: Vec<Run> = (1..=RUNS_KEPT as u64).map(|n| run(n, n + 100)).collect();
+        let own = *runs.last().unwrap();
+        let lineage = |number: u16| Lineage { number, founder: DiskId(number.into()) };
+        let lineages = (1..=ANCESTRY_MAX as u16).map(lineage).collect();
+        let former = Some(Position { term: Term(3), index: Index(4) });
+        let hello = sample_hello();
+        let hello = Hello { incarnation: own.incarnation, process: own.process, ..hello };
+        (hello, Past { runs, lineages, former })
+    }
+
+    #[test]
+    fn it_survives_its_bytes_and_nothing_else_does() {
+        let (hello, past) = largest();
+        let mut bytes = Vec::new();
+        past.encode(&mut bytes);
+        assert_eq!(Past::decode(&bytes, &hello), Some(past.clone()));
+        for length in 0..bytes.len() {
+            assert_eq!(Past::decode(&bytes[..length], &hello), None, "{length} bytes");
+        }
+        bytes.push(0);
+        assert_eq!(Past::decode(&bytes, &hello), None);
+        let other = Hello { process: ProcessId(9), ..hello };
+        assert_eq!(Past::decode(&bytes[..bytes.len() - 1], &other), None, "another run");
+        let mut first = Vec::new();
+        Packet::Hello(Hello { founder: Some(DiskId(1)), ..hello }).encode(&mut first);
+        assert!(first.len() + bytes.len() + 4 <= FIRST_BYTES_MAX, "{}", first.len() + bytes.len());
+    }
+
+    #[test]
+    fn only_a_run_that_should_be_listed_proves_a_copy() {
+        let past = Past { runs: vec![run(3, 30), run(4, 40), run(6, 60)], ..Past::default() };
+        for (known, lacks) in [
+            (run(3, 30), false),
+            (run(4, 40), false),
+            (run(4, 41), true),
+            (run(5, 50), true),
+            (run(6, 61), true),
+            (run(2, 20), false),
+            (run(7, 70), true),
+            (Run { process: ProcessId::UNKNOWN, ..run(4, 0) }, false),
+        ] {
+            assert_eq!(past.lacks(known), lacks, "{known:?}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Which directories this server had before and set aside: the file `former`, written before
+//! anything is moved. A server that has lost what it held must never form a new group, in which
+//! nothing of it would be missed.
+//!
+//! Lines of text, for a person who looks there; the last one is their checksum.
+
+use super::disk::Disk;
+use super::identity::replace;
+use crate::limits::FORMER_KEPT;
+use crate::names::{Index, Position, Term};
+use std::fmt::Write;
+use std::io;
+
+const FILE: &str = "former";
+const TITLE: &str = "postern former 1";
+
+/// A directory that was set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// Where it is now, within the data directory.
+    pub folder: String,
+    /// Its last entry before the first that can't be read.
+    pub last: Position,
+    /// Clients may have been let in while it was in use: it may hold what they were told is
+    /// stored.
+    pub opened: bool,
+}
+
+/// All that are known, in the order in which they were set aside. When the file can't be read,
+/// there were some, and nothing is known of them.
+pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Vec<Former>> {
+    let file = match disk.open(FILE, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file?,
+    };
+    let mut bytes = vec![0; disk.size(&file)?.min(64 * 1024) as usize];
+    let length = disk.read_at(&file, &mut bytes, 0)?;
+    let unknown =
+        || vec![Former { folder: "set-aside".to_owned(), last: Position::default(), opened: true }];
+    let text = std::str::from_utf8(&bytes[..length]).ok();
+    Ok(text.and_then(decode).filter(|all| !all.is_empty()).unwrap_or_else(unknown))
+}
+
+/// Adds a directory that is about to be set aside; durable on return. What was written before
+/// about a folder into which nothing came is forgotten.
+pub(super) fn add<D: Disk>(disk: &D, new: Former) -> io::Result<()> {
+    let mut all = Vec::new();
+    for known in read(disk)? {
+        let came = !disk.list(&known.folder)?.is_empty()
+            || !disk.list(&format!("{}/log", known.folder))?.is_empty();
+        if came && known.folder != new.folder {
+            all.push(known);
+        }
+    }
+    all.push(new);
+    if all.len() > FORMER_KEPT {
+        let least = all.iter().enumerate().min_by_key(|(_, former)| (former.opened, former.last));
+        let least = least.map(|(at, _)| at).expect("there are many");
+        all.remove(least);
+    }
+    replace(disk, FILE, encode(&all).as_bytes())
+}
+
+fn encode(all: &[Former]) -> String {
+    let mut text = format!("{TITLE}\n");
+    for Former { folder, last, opened } in all {
+        let (term, index) = (last.term.0, last.index);
+        let gate = if *opened { "opened" } else { "closed" };
+        writeln!(text, "{term} {index} {gate} {folder}").expect("a string takes every line");
+    }
+    let sum = crc32c::crc32c(text.as_bytes());
+    text + &format!("crc32c {sum:08x}\n")
+}
+
+fn decode(text: &str) -> Option<Vec<Former>> {
+    let (lines, sum) = text.strip_suffix('\n')?.rsplit_once('\n')?;
+    let body = &text[..lines.len() + 1];
+    if sum != format!("crc32c {:08x}", crc32c::crc32c(body.as_bytes())) {
+        return None;
+    }
+    let mut lines = lines.lines();
+    (lines.next()? == TITLE).then_some(())?;
+    let former = |line: &str| {
+        let mut words = line.splitn(4, ' ');
+        let term = Term(words.next()?.parse().ok()?);
+        let index = Index(words.next()?.parse().ok()?);
+        let opened = words.next()? == "opened";
+        Some(Former { folder: words.next()?.to_owned(), last: Position { term, index }, opened })
+    };
+    lines.map(former).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::MemoryDisk;
+    use super::*;
+
+    fn sample(n: u64) -> Former {
+        let last = Position { term: Term(n / 3), index: Index(n) };
+        Former { folder: format!("set-aside/damaged-{n}"), last, opened: n % 2 == 0 }
+    }
+
+    fn filled(disk: &MemoryDisk, n: u64) -> Former {
+        let former = sample(n);
+        disk.open(&format!("{}/vote", former.folder), true).unwrap();
+        former
+    }
+
+    #[test]
+    fn reads_what_it_wrote_and_forgets_what_never_came() {
+        let disk = MemoryDisk::default();
+        assert_eq!(read(&disk).unwrap(), []);
+        add(&disk, filled(&disk, 1)).unwrap();
+        add(&disk, sample(2)).unwrap();
+        assert_eq!(read(&disk).unwrap(), [sample(1), sample(2)]);
+        add(&disk, filled(&disk, 4)).unwrap();
+        assert_eq!(read(&disk.crash(|| false)).unwrap(), [sample(1), sample(4)]);
+    }
+
+    #[test]
+    fn many_are_bounded_and_the_best_are_kept() {
+        let disk = MemoryDisk::default();
+        for n in (0..100).rev() {
+            add(&disk, filled(&disk, n)).unwrap();
+        }
+        let kept = read(&disk).unwrap();
+        assert_eq!(kept.len(), FORMER_KEPT);
+        assert!(kept.contains(&sample(98)) && kept.iter().all(|former| former.opened));
+    }
+
+    /// Whatever becomes of the file, that there is one says enough: no new group is formed.
+    #[test]
+    fn one_that_is_damaged_still_says_that_something_was_set_aside() {
+        let good = encode(&[sample(1), sample(3)]);
+        assert_eq!(decode(&good), Some(vec![sample(1), sample(3)]));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone().into_bytes();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let disk = MemoryDisk::default();
+            replace(&disk, FILE, &bad).unwrap();
+            assert!(read(&disk).unwrap().iter().any(|former| former.opened), "bit {bit}");
+        }
+        for length in 0..good.len() {
+            let disk = MemoryDisk::default();
+            replace(&disk, FILE, &good.as_bytes()[..length]).unwrap();
+            assert!(read(&disk).unwrap().iter().any(|former| former.opened), "{length} bytes");
+        }
+    }
+}
