@@ -132,6 +132,8 @@ pub const PENALTY_TIME: Duration = Duration::from_secs(30);
 pub const SLOW_SYNCS: usize = 3;
 /// See [`SLOW_SYNCS`].
 pub const SLOW_WINDOW: Duration = Duration::from_secs(60);
+/// How long a primary that can't read its log waits before it tries to hand over again.
+pub const DAMAGED_TIME: Duration = Duration::from_secs(60);
 /// A batch that nothing follows for so long gets a header of its own behind it.
 pub const SEAL_TIME: Duration = Duration::from_secs(1);
 

@@ -271,6 +271,9 @@ pub struct Recover {
     /// The data directory to go on with.
     #[arg(long)]
     pub data: PathBuf,
+    /// Go on with what was set aside in this folder of the data directory, as `STATUS` names it.
+    #[arg(long, value_name = "FOLDER")]
+    pub from: Option<PathBuf>,
     /// Another data directory of the group, to see which one is best; may be given again.
     #[arg(long)]
     pub also: Vec<PathBuf>,

@@ -12,7 +12,7 @@ use crate::replica::Beginning;
 use crate::settings::Settings;
 use crate::store::check::{Findings, check};
 use crate::store::disk::RealDisk;
-use crate::store::{Identity, Store};
+use crate::store::{Former, Identity, Store};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write};
@@ -32,7 +32,7 @@ pub fn run(options: &options::Recover) -> Result<ExitCode, String> {
     let mut plan = Plan::read(&settings, options)?;
     let text = match &options.yes {
         None => plan.report(options, &absent),
-        Some(word) if *word == plan.word() => plan.act(&settings)?,
+        Some(word) if *word == plan.word() => plan.act(&settings, options)?,
         Some(word) => {
             return Err(format!(
                 "--yes {word}: is not the word for what is there now; run it without --yes"
@@ -42,6 +42,28 @@ pub fn run(options: &options::Recover) -> Result<ExitCode, String> {
     let written = io::stdout().write_all(text.as_bytes());
     written.map_err(|error| format!("stdout: {error}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whose a data directory is, as far as it says.
+fn owner(data: &Path) -> Result<Option<ServerId>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
+    let disk = RealDisk::read_only(data).map_err(|error| failed(&error))?;
+    let findings = check(&disk).map_err(|error| failed(&error))?;
+    Ok(findings.identity.map(|identity| identity.id))
+}
+
+/// A folder of the data directory, however it was named.
+fn within<'a>(options: &options::Recover, from: &'a Path) -> &'a Path {
+    from.strip_prefix(&options.data).unwrap_or(from)
+}
+
+/// What was set aside and can be gone on from instead, for a person.
+fn elsewhere(options: &options::Recover, findings: &Findings) -> String {
+    let best = findings.former.iter().max_by_key(|former| former.last);
+    best.map_or_else(String::new, |Former { folder, last, .. }| {
+        let command = words(&options.config, &options.data);
+        format!("; {folder} holds some, up to entry {last}: {command} --from {folder}")
+    })
 }
 
 /// The command for a data directory, as a person types it.
@@ -125,12 +147,17 @@ struct Plan {
     directories: Vec<Directory>,
     me: Member,
     begin: Beginning,
+    /// Keeps servers from the data directory to which the first is moved back.
+    held: Option<File>,
 }
 
 impl Plan {
     fn read(settings: &Settings, options: &options::Recover) -> Result<Plan, String> {
-        let mut paths: Vec<&PathBuf> =
-            std::iter::once(&options.data).chain(&options.also).collect();
+        let source = match &options.from {
+            Some(from) => options.data.join(within(options, from)),
+            None => options.data.clone(),
+        };
+        let mut paths: Vec<&PathBuf> = std::iter::once(&source).chain(&options.also).collect();
         // A name may lead there twice; held twice it would seem to be in use.
         let mut known = Vec::new();
         paths.retain(|path| {
@@ -141,10 +168,16 @@ impl Plan {
         });
         let directories: Vec<Directory> =
             paths.iter().map(|path| Directory::read(settings, path)).collect::<Result<_, _>>()?;
-        let shown = options.data.display();
+        let shown = source.display();
+        let held = if options.from.is_some() { hold_unchanged(&options.data)? } else { None };
         let findings = &directories[0].findings;
         let named = options.id.and_then(ServerId::new);
         let found = findings.identity.as_ref().map(|identity| identity.id);
+        // What was set aside belongs to whom the directory belongs.
+        let found = match options.from {
+            Some(_) => found.or(owner(&options.data)?),
+            None => found,
+        };
         let id = match (found, named) {
             (Some(found), Some(named)) if found != named => {
                 return Err(format!("{shown}: it belongs to server {found}, not to {named}"));
@@ -162,12 +195,15 @@ impl Plan {
         }
         let config = findings.config.filter(|_| findings.last != Position::default());
         let Some((_, config)) = config else {
-            return Err(format!("{shown}: it holds no entry to go on from"));
+            return Err(format!(
+                "{shown}: it holds no entry to go on from{}",
+                elsewhere(options, findings)
+            ));
         };
         let newest = directories.iter().map(Directory::term).max().unwrap_or_default();
         let me = Member { id, disk: DiskId(serve::random()?) };
         let begin = Beginning::new(me, newest, findings.last, config.gate_open);
-        Ok(Plan { directories, me, begin })
+        Ok(Plan { directories, me, begin, held })
     }
 
     /// The one whose last entry has the highest term, then the highest index.
@@ -211,6 +247,16 @@ impl Plan {
         for also in &options.also {
             command += &format!(" --also {}", also.display());
         }
+        if let Some(from) = &options.from {
+            command = format!(
+                "{} --from {}",
+                words(&options.config, &options.data),
+                within(options, from).display()
+            );
+            for also in &options.also {
+                command += &format!(" --also {}", also.display());
+            }
+        }
         if let Some(id) = options.id {
             command += &format!(" --id {id}");
         }
@@ -234,7 +280,7 @@ impl Plan {
         text
     }
 
-    fn act(&mut self, settings: &Settings) -> Result<String, String> {
+    fn act(&mut self, settings: &Settings, options: &options::Recover) -> Result<String, String> {
         if !self.is_best() {
             let best = self.best().path.display();
             return Err(format!("{best} is the better one: run it without --yes"));
@@ -244,12 +290,18 @@ impl Plan {
         new.process = ProcessId(serve::random()? as u64);
         let (me, begin) = (self.me, self.begin);
         let directory = &mut self.directories[0];
-        let shown = directory.path.display().to_string();
-        if directory.lock.is_none() {
-            directory.lock = Some(serve::lock(&directory.path)?);
+        let shown = options.data.display().to_string();
+        let lock = if options.from.is_some() { &mut self.held } else { &mut directory.lock };
+        if lock.is_none() {
+            *lock = Some(serve::lock(&options.data)?);
         }
         let failed = |error: &dyn std::fmt::Display| format!("{shown}: {error}");
-        let disk = RealDisk::open(&directory.path).map_err(|error| failed(&error))?;
+        let disk = RealDisk::open(&options.data).map_err(|error| failed(&error))?;
+        if let Some(from) = &options.from {
+            let from = within(options, from).display().to_string();
+            let moved = Store::take_back(&disk, &from, &serve::label());
+            moved.map_err(|error| failed(&error))?;
+        }
         let last = directory.findings.last;
         let time = WallTime::from_system(SystemTime::now()).max(directory.findings.last_time);
         let entry = begin.entry(time);

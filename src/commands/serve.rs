@@ -179,6 +179,16 @@ impl Shell {
                 torn.why
             );
         }
+        if opened.store.last() == Index::ZERO {
+            for (folder, last) in former_of(&opened.former) {
+                log::warn!(
+                    "{shown}: the log is empty, and {folder} holds one up to entry {last}: this \
+                     server forms no group; it joins one, or a person goes on with `{} --from \
+                     {folder}`",
+                    self.recovery
+                );
+            }
+        }
         Ok((opened, shape))
     }
 
@@ -201,7 +211,7 @@ impl Shell {
             shape,
             seen: identity.all_seen().to_vec(),
             runs: identity.runs().to_vec(),
-            former: best_former(&opened.former),
+            former: former_of(&opened.former).iter().map(|(_, last)| *last).max(),
             is_sound: |kind, body| Change::decode(kind, body).is_some(),
             seed: random()? as u64,
         };
@@ -212,6 +222,7 @@ impl Shell {
             secret: settings.secret.clone(),
             version: env!("CARGO_PKG_VERSION"),
             recovery: self.recovery.clone(),
+            former: former_of(&opened.former),
         };
         Ok(Node::new(Moment(0), about, Replica::new(Moment(0), setup)))
     }
@@ -240,9 +251,10 @@ impl Shell {
     }
 }
 
-/// The best of the last entries of what was set aside and may have been used by clients.
-fn best_former(former: &[Former]) -> Option<Position> {
-    former.iter().filter(|former| former.opened).map(|former| former.last).max()
+/// What was set aside and may have been used by clients, and the last readable entry of each.
+fn former_of(all: &[Former]) -> Vec<(String, Position)> {
+    let opened = all.iter().filter(|former| former.opened);
+    opened.map(|former| (former.folder.clone(), former.last)).collect()
 }
 
 /// The time, as names of files have it.

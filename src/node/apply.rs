@@ -132,7 +132,7 @@ impl Node {
     }
 }
 
-pub(super) fn unreadable(error: &io::Error) -> Fatal {
+fn unreadable(error: &io::Error) -> Fatal {
     Fatal(format!("the log can't be read: {error}"))
 }
 

@@ -1,13 +1,14 @@
 //! Messages and names move from the state to those who read, as far as their buffers have room.
 //! Whether a session replays a year or follows live, it is a position in its mailbox that moves.
 
-use super::apply::unreadable;
 use super::session::{Login, Step};
 use super::{Context, Fatal, Node};
 use crate::limits::{LISTED_PER_TURN, OUTPUT_BYTES_MAX};
 use crate::mailbox::{Account, Change};
+use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
-use crate::protocol;
+use crate::protocol::{self, Code, Note};
+use std::io;
 
 /// The lines that were written last. Whoever stands at the same place of the same mailbox gets a
 /// copy of them: a message for a hundred sessions is read and written once.
@@ -49,6 +50,8 @@ impl Node {
         }
     }
 
+    /// # Errors
+    /// When what is read is not what the state says; what can't be read fails one session.
     pub(super) fn move_messages(&mut self, world: &Context<'_>) -> Result<(), Fatal> {
         for id in std::mem::take(&mut self.moving) {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
@@ -56,17 +59,42 @@ impl Node {
             if session.closing {
                 continue;
             }
-            match session.step {
-                Step::Showing { .. } => self.show_messages(world, id)?,
-                Step::Listing(_) => self.list_names(world, id),
-                _ => self.push_messages(world, id)?,
+            let moved = match session.step {
+                Step::Showing { .. } => self.show_messages(world, id),
+                Step::Listing(_) => {
+                    self.list_names(world, id);
+                    Ok(())
+                }
+                _ => self.push_messages(world, id),
+            };
+            match moved {
+                Ok(()) => {}
+                Err(Trouble::Fatal(fatal)) => return Err(fatal),
+                Err(Trouble::Unreadable(at, error)) => {
+                    log::error!("entry {at} can't be read: {error}");
+                    self.on_unreadable(world.now, id, at);
+                }
             }
         }
         Ok(())
     }
 
+    /// A session wants what this server can't read. Another one may be able to: the role is handed
+    /// over, and the session waits for that; if nobody can take it, only this read fails.
+    fn on_unreadable(&mut self, now: Moment, id: SessionId, at: Index) {
+        if self.replica.leave_damaged(now) {
+            return self.stalled.push(id);
+        }
+        let Some(session) = self.sessions.get(&id) else { return };
+        if let Step::Showing { .. } = session.step {
+            let words = format!("entry {at} can't be read from the disk of this server");
+            return self.finish(now, id, |out| protocol::error(out, Code::Unreadable, words));
+        }
+        self.close_with(id, Note::Unreadable);
+    }
+
     /// One step of the answer to a LOG or LOGIN.
-    fn show_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Fatal> {
+    fn show_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Trouble> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let Step::Showing { next, last, ref login } = session.step else { return Ok(()) };
         let login = login.as_deref().copied();
@@ -101,7 +129,7 @@ impl Node {
     }
 
     /// New messages, to one who is logged in.
-    fn push_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Fatal> {
+    fn push_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Trouble> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let Some(login) = session.login().filter(|_| session.may_push()) else { return Ok(()) };
         let last = self.mailboxes.account(login.user).map_or(0, Account::last);
@@ -120,7 +148,7 @@ impl Node {
         reader: Login,
         mut next: u64,
         last: u64,
-    ) -> Result<u64, Fatal> {
+    ) -> Result<u64, Trouble> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(next) };
         let Some(account) = self.mailboxes.account(reader.user) else { return Ok(next) };
         let (first, before) = (next, session.out.len());
@@ -128,16 +156,27 @@ impl Node {
             next = after;
         }
         let copied = next > first;
+        let mut stopped = false;
         while next <= last && session.out.len() < OUTPUT_BYTES_MAX {
             let Some(at) = account.message(next) else { break };
-            write_message(world, at, next, &mut session.out)?;
-            next += 1;
+            match write_message(world, at, next, &mut session.out) {
+                Ok(()) => next += 1,
+                Err(trouble) if next == first => return Err(trouble),
+                Err(_) => {
+                    stopped = true;
+                    break;
+                }
+            }
         }
         if session.out.len() > before {
             if !copied && self.online.get(&reader.user).is_some_and(|online| online.len() > 1) {
                 self.lines.keep(account.created, first, next, &session.out[before..]);
             }
             self.touch(id);
+        }
+        if stopped {
+            // What was read before is sent; the next step meets the trouble at once.
+            self.start_moving(id);
         }
         Ok(next)
     }
@@ -175,7 +214,14 @@ pub(super) fn write_name(out: &mut Vec<u8>, name: UserName, online: bool) {
     out.extend_from_slice(if online { b" online\n" } else { b" offline\n" });
 }
 
-fn write_message(world: &Context<'_>, at: Index, n: u64, out: &mut Vec<u8>) -> Result<(), Fatal> {
+/// What keeps messages from being written.
+enum Trouble {
+    Fatal(Fatal),
+    /// This entry can't be read.
+    Unreadable(Index, io::Error),
+}
+
+fn write_message(world: &Context<'_>, at: Index, n: u64, out: &mut Vec<u8>) -> Result<(), Trouble> {
     let mut written = false;
     let read = world.log.visit(at, at, &mut |record| {
         if let Some(Change::Message { from, text, .. }) = Change::decode(record.kind, record.body) {
@@ -183,9 +229,9 @@ fn write_message(world: &Context<'_>, at: Index, n: u64, out: &mut Vec<u8>) -> R
             written = true;
         }
     });
-    read.map_err(|error| unreadable(&error))?;
+    read.map_err(|error| Trouble::Unreadable(at, error))?;
     match written {
         true => Ok(()),
-        false => Err(Fatal(format!("entry {at} was a message and is none"))),
+        false => Err(Trouble::Fatal(Fatal(format!("entry {at} was a message and is none")))),
     }
 }

@@ -21,7 +21,7 @@ use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
 use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
-use crate::names::{Index, LinkId, Origin, Secret, ServerId, SessionId, Term, UserName};
+use crate::names::{Index, LinkId, Origin, Position, Secret, ServerId, SessionId, Term, UserName};
 use crate::protocol::{self, Code, Note};
 use crate::replica::{Event, LogReader, Out, Packet, Replica, Standpoint};
 use attempts::Attempts;
@@ -150,6 +150,9 @@ pub struct Setup {
     pub version: &'static str,
     /// The command with which an operator makes this server go on alone.
     pub recovery: String,
+    /// The directories that this server has set aside and that clients may have used: the folder
+    /// within the data directory, and its last readable entry.
+    pub former: Vec<(String, Position)>,
 }
 
 /// A change that is logged and not answered.
@@ -186,6 +189,8 @@ pub struct Node {
     touched: Vec<SessionId>,
     /// Sessions with messages to move.
     moving: Vec<SessionId>,
+    /// Those that wait for a handover, since the next message can't be read here.
+    stalled: Vec<SessionId>,
     hashes: Hashes,
     remembered: Remembered,
     /// The lineage in which they were: entries of another one are others.
@@ -223,6 +228,7 @@ impl Node {
             deadlines: BTreeSet::new(),
             touched: Vec::new(),
             moving: Vec::new(),
+            stalled: Vec::new(),
             hashes: Hashes::default(),
             stopping: None,
             given_up: false,
@@ -364,6 +370,11 @@ impl Node {
     /// Notes how many answers one sync of the log served, for `STATUS`.
     pub fn note_flush(&mut self, now: Moment) {
         self.flushes.note(now, Duration::ZERO);
+    }
+
+    /// Entries that the server at the other end of this link lacks can't be read here.
+    pub fn note_unreadable(&mut self, now: Moment, link: LinkId) {
+        self.replica.note_unsent(now, link);
     }
 
     fn touch(&mut self, id: SessionId) {
@@ -560,6 +571,8 @@ impl Node {
         if ended {
             let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
             ids.into_iter().for_each(|id| self.touch(id));
+            let stalled = std::mem::take(&mut self.stalled);
+            stalled.into_iter().for_each(|id| self.start_moving(id));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::moment::Moment;
-use crate::names::ServerId;
+use crate::names::{Position, ServerId};
 use crate::protocol::{self, Code};
 use crate::replica::{Config, NotTaken};
 
@@ -69,7 +69,50 @@ impl Node {
         line
     }
 
+    /// What was set aside here, for a person; `-` when that is nothing.
+    pub(super) fn set_aside(&self) -> String {
+        let each = |(folder, last): &(String, Position)| format!("{folder} up to entry {last}");
+        let all: Vec<String> = self.setup.former.iter().map(each).collect();
+        if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+    }
+
+    /// Why a server with an empty log forms no group, and what a person can do about it: a
+    /// directory was set aside here, or at another server that is linked.
+    pub(super) fn lost(&self) -> Option<String> {
+        if self.replica.config().is_some() {
+            return None;
+        }
+        let own = self.setup.former.iter().max_by_key(|(_, last)| *last);
+        let others: Vec<String> = self
+            .replica
+            .former_of_peers()
+            .map(|(id, last)| format!("server {id} has set one aside up to entry {last}"))
+            .collect();
+        if own.is_none() && others.is_empty() {
+            return None;
+        }
+        let mut words = match own {
+            Some(_) => format!("this server has set its log aside ({})", self.set_aside()),
+            None => "this server has no log".to_owned(),
+        };
+        for other in &others {
+            words += &format!("; {other}");
+        }
+        words += "; it waits for a server that has the group's log, and forms no new group";
+        if let Some((folder, _)) = own {
+            let command = &self.setup.recovery;
+            words += &format!(
+                "; if no server has it, stop all and go on with the highest term, then entry: \
+                 {command} --from {folder}"
+            );
+        }
+        Some(words)
+    }
+
     pub(super) fn write_gate_closed(&self, out: &mut Vec<u8>) {
+        if let Some(words) = self.lost() {
+            return protocol::error(out, Code::NotReady, words);
+        }
         let words = match &self.missing()[..] {
             // The primary has not said yet what it knows.
             "-" => "all servers are attached, since a moment ago; try again".to_owned(),

@@ -46,6 +46,7 @@ impl Node {
         stat("missing", or_dash(missing));
         stat("gate", if replica.gate_open() { "open" } else { "closed" }.to_owned());
         stat("waiting", self.waiting(world));
+        stat("set_aside", self.set_aside());
         stat("last_index", replica.last().to_string());
         stat("committed_index", replica.committed().to_string());
         stat("answered_index", replica.answered().to_string());
@@ -56,6 +57,9 @@ impl Node {
     fn waiting(&self, world: &Context<'_>) -> String {
         if self.stopping.is_some() {
             return "this server stops".to_owned();
+        }
+        if let Some(lost) = self.lost() {
+            return lost;
         }
         if !self.replica.gate_open() {
             return format!("for all servers once; missing: {}", self.missing());

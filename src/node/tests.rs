@@ -77,6 +77,7 @@ impl World {
             secret: Secret::new([7; Secret::BYTES]),
             version: "0",
             recovery: "postern recover".to_owned(),
+            former: Vec::new(),
         };
         let node = Node::new(Moment(0), about, Replica::new(Moment(0), setup));
         let (log, vote) = (FakeLog::default(), Vote::default());

@@ -42,12 +42,14 @@ pub enum Code {
     NoSpace,
     /// A limit of this server is reached.
     Busy,
+    /// This server can't read what is asked for from its disk.
+    Unreadable,
     /// The change may or may not take effect.
     UnknownOutcome,
 }
 
 impl Code {
-    const ALL: [Code; 18] = [
+    const ALL: [Code; 19] = [
         Code::BadCommand,
         Code::BadArgument,
         Code::BadText,
@@ -65,6 +67,7 @@ impl Code {
         Code::TooFewCopies,
         Code::NoSpace,
         Code::Busy,
+        Code::Unreadable,
         Code::UnknownOutcome,
     ];
 
@@ -87,6 +90,7 @@ impl Code {
             Code::TooFewCopies => "too-few-copies",
             Code::NoSpace => "no-space",
             Code::Busy => "busy",
+            Code::Unreadable => "unreadable",
             Code::UnknownOutcome => "unknown-outcome",
         }
     }
@@ -141,6 +145,8 @@ pub enum Note {
     LoginTimeout,
     /// A change lost the copies that it was to have.
     TooFewCopies,
+    /// The next message can't be read from this server's disk.
+    Unreadable,
 }
 
 impl Note {
@@ -152,6 +158,7 @@ impl Note {
             Note::PasswordChanged => "password-changed",
             Note::LoginTimeout => "login-timeout",
             Note::TooFewCopies => "too-few-copies",
+            Note::Unreadable => "unreadable",
         }
     }
 
@@ -163,6 +170,7 @@ impl Note {
             Note::PasswordChanged => "the password was changed; log in again",
             Note::LoginTimeout => "no request came before a login",
             Note::TooFewCopies => "fewer servers are attached than the settings ask for",
+            Note::Unreadable => "the next message can't be read from the disk of this server",
         }
     }
 
@@ -173,6 +181,7 @@ impl Note {
             Note::NotPrimary => Code::NotPrimary,
             Note::Deleted | Note::PasswordChanged => Code::NotLoggedIn,
             Note::TooFewCopies => Code::TooFewCopies,
+            Note::Unreadable => Code::Unreadable,
         }
     }
 }

@@ -4,15 +4,15 @@ use super::event::Out;
 use super::packet::{Order, Packet, Verdict};
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
-use crate::limits::{SLOW_SYNCS, SLOW_WINDOW};
+use crate::limits::{DAMAGED_TIME, SLOW_SYNCS, SLOW_WINDOW};
 use crate::moment::Moment;
 use crate::names::{GroupId, LinkId, Member, Term};
 
 /// A primary on its way out: it takes no changes until this is decided.
 #[derive(Clone, Debug)]
 pub(super) struct Handover {
-    /// This server's own disk is slow: no other slow one is told.
-    for_speed: bool,
+    /// Why: for a slow disk no other slow one is told, for a damaged log no other damaged one.
+    why: Rule,
     /// Who was told to stand.
     told: Option<Member>,
 }
@@ -79,8 +79,7 @@ impl Replica {
         if self.handover.is_none() {
             log::info!("handing over to a backup");
             self.note(why);
-            let for_speed = why == Rule::HandedOverSlow;
-            self.handover = Some(Handover { for_speed, told: None });
+            self.handover = Some(Handover { why, told: None });
             self.timers.set(Timer::Handover, now + self.silence());
         }
         self.restless = true;
@@ -119,7 +118,7 @@ impl Replica {
             self.handover = None;
             self.restless = true;
         } else if handover.told.is_none() && self.answered == self.last() {
-            let Some((heir, link)) = self.heir(now, handover.for_speed) else { return };
+            let Some((heir, link)) = self.heir(now, handover.why) else { return };
             log::info!("server {heir} is told to take over");
             out.send(link, Packet::StandNow { term: self.vote.term });
             if let Some(handover) = &mut self.handover {
@@ -129,18 +128,20 @@ impl Replica {
     }
 
     /// A backup that has everything and is not stopping, if possible one whose disk is not slow.
-    fn heir(&self, now: Moment, for_speed: bool) -> Option<(Member, LinkId)> {
+    fn heir(&self, now: Moment, why: Rule) -> Option<(Member, LinkId)> {
         let Role::Primary(primary) = &self.role else { return None };
         let last = self.last();
         let heirs = self.peers.iter().filter_map(|peer| {
             let link = peer.link.as_ref()?;
             let has_all = primary.progress(link.member).map(|p| p.stored) == Some(last);
             let member = self.config()?.has(link.member);
-            let unable = peer.bearing.stopping || (for_speed && peer.bearing.slow);
+            let unable = peer.bearing.stopping
+                || (why == Rule::HandedOverSlow && peer.bearing.slow)
+                || (why == Rule::HandedOverDamaged && peer.bearing.damaged);
             (has_all && member && !unable && self.hears(link.member, now))
-                .then_some((peer.bearing.slow, (link.member, link.id)))
+                .then_some(((peer.bearing.damaged, peer.bearing.slow), (link.member, link.id)))
         });
-        heirs.min_by_key(|(slow, _)| *slow).map(|(_, heir)| heir)
+        heirs.min_by_key(|(faults, _)| *faults).map(|(_, heir)| heir)
     }
 
     /// The primary of this term hands over.
@@ -164,6 +165,42 @@ impl Replica {
 
     pub(super) fn is_slow(&self, now: Moment) -> bool {
         self.syncs.slow.iter().filter(|at| now < **at + SLOW_WINDOW).count() >= SLOW_SYNCS
+    }
+
+    /// Entries that are to be sent on this link can't be read: it is not tried again for `T`, and a
+    /// server that can read them may take over.
+    pub fn note_unsent(&mut self, now: Moment, link: LinkId) {
+        let silence = self.silence();
+        let peer = self.peers.iter().find(|peer| peer.has_link(link));
+        let member = peer.and_then(|peer| peer.link.as_ref()).map(|link| link.member);
+        if let (Role::Primary(primary), Some(member)) = (&mut self.role, member)
+            && let Some(progress) = primary.progress_mut(member)
+        {
+            progress.blocked = Some(now + silence);
+        }
+        self.leave_damaged(now);
+    }
+
+    /// An entry of the log can't be read. A primary hands over to one that may be able to, at most
+    /// once a minute; whether it is on its way to that.
+    pub fn leave_damaged(&mut self, now: Moment) -> bool {
+        let due = self.damaged.is_none_or(|since| now >= since + DAMAGED_TIME);
+        let able = self.peers.iter().any(|peer| {
+            let member = peer.link.as_ref().map(|link| link.member);
+            let known = member.filter(|m| self.config().is_some_and(|config| config.has(*m)));
+            known.is_some_and(|member| self.hears(member, now))
+                && !peer.bearing.damaged
+                && !peer.bearing.stopping
+        });
+        if due {
+            self.damaged = Some(now);
+            // The others are told at once.
+            self.timers.set(Timer::Ping, now);
+        }
+        if due && able && self.stopping.is_none() {
+            self.begin_handover(now, Rule::HandedOverDamaged);
+        }
+        self.handover.is_some()
     }
 
     /// A primary whose own syncs are slow gives its role to one whose are not, once per `T`.

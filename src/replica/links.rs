@@ -185,6 +185,7 @@ impl Replica {
             stopping: self.stopping.is_some(),
             slow: self.is_slow(now),
             full: self.full,
+            damaged: self.damaged.is_some(),
         }
     }
 

@@ -150,6 +150,8 @@ pub struct Replica {
     stop_said: bool,
     /// Its own disk is nearly full.
     full: bool,
+    /// When an entry of its log could not be read, and, as primary, it tried to hand over for that.
+    damaged: Option<Moment>,
     /// This life has ended: nothing is done any more.
     left: bool,
     decisions: Decisions,
@@ -226,6 +228,7 @@ impl Replica {
             stopping: None,
             stop_said: false,
             full: false,
+            damaged: None,
             left: false,
             decisions: Decisions::default(),
             started: now,

@@ -63,6 +63,8 @@ pub struct Bearing {
     pub slow: bool,
     /// Its own disk is nearly full: while it is a member, nothing is taken that needs room.
     pub full: bool,
+    /// It could not read an entry of its log: no primary hands over to it for the same reason.
+    pub damaged: bool,
 }
 
 /// What an operator asks of a server over a link of its own. The operator is no server (its hello
@@ -501,13 +503,14 @@ impl Hello {
 
 impl Bearing {
     fn bits(self) -> u8 {
-        let bits = [self.leads, self.stopping, self.slow, self.full];
+        let bits = [self.leads, self.stopping, self.slow, self.full, self.damaged];
         bits.into_iter().rev().fold(0, |bits, bit| bits << 1 | u8::from(bit))
     }
 
     fn from_bits(bits: u8) -> Result<Bearing, BadPacket> {
-        let [leads, stopping, slow, full] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
-        if bits < 16 { Ok(Bearing { leads, stopping, slow, full }) } else { Err(BadPacket) }
+        let [leads, stopping, slow, full, damaged] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
+        let bearing = Bearing { leads, stopping, slow, full, damaged };
+        if bits < 32 { Ok(bearing) } else { Err(BadPacket) }
     }
 }
 
@@ -683,7 +686,13 @@ mod tests {
             Packet::Ping { sent: Moment(1), bearing: Bearing::default() },
             Packet::Ping {
                 sent: Moment(1),
-                bearing: Bearing { leads: true, stopping: true, slow: true, full: true },
+                bearing: Bearing {
+                    leads: true,
+                    stopping: true,
+                    slow: true,
+                    full: true,
+                    damaged: true,
+                },
             },
             Packet::Pong { sent: Moment(2), promised: None },
             Packet::Pong { sent: Moment(2), promised: Some(at) },

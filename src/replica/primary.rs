@@ -28,6 +28,8 @@ pub(super) struct Progress {
     /// Since when nothing was acknowledged on the links before this one: a new link alone is no
     /// sign of health.
     waited: Option<Moment>,
+    /// What it lacks could not be read: nothing is sent to it until then.
+    pub(super) blocked: Option<Moment>,
     /// The newest round it has answered, and the newest that was sent to it.
     round: u64,
     round_sent: u64,
@@ -106,6 +108,7 @@ impl Primary {
                 probing: true,
                 pieces: VecDeque::new(),
                 waited: None,
+                blocked: None,
                 round: 0,
                 round_sent: 0,
                 told: None,
@@ -265,6 +268,9 @@ impl Replica {
         let (round, term) = (primary.round, self.vote.term);
         let (start, patience) = (primary.term_start, silence * 2);
         let Some(progress) = primary.progress_mut(member) else { return };
+        if progress.blocked > Some(now) {
+            return;
+        }
         // Whoever is sick was given up at `T`. What is still waited for may never have arrived.
         if progress.waits_since().is_some_and(|since| now >= since + patience) {
             progress.reset(start, now, silence);

@@ -4,7 +4,7 @@ use super::members::Config;
 use super::rules::Decisions;
 use super::{Replica, Role, Standpoint};
 use crate::moment::Moment;
-use crate::names::{DiskId, Index, LinkId, Member, ServerId, Term};
+use crate::names::{DiskId, Index, LinkId, Member, Position, ServerId, Term};
 use std::time::Duration;
 
 impl Replica {
@@ -122,6 +122,13 @@ impl Replica {
         let Role::Follower(following) = &self.role else { return false };
         let primary = following.primary.and_then(|primary| self.peer(primary.id));
         primary.is_some_and(|peer| peer.has_link(link))
+    }
+
+    /// Linked servers that have set directories aside which clients may have used, and the best of
+    /// their last entries.
+    pub fn former_of_peers(&self) -> impl Iterator<Item = (ServerId, Position)> + '_ {
+        let linked = self.peers.iter().filter(|peer| peer.link.is_some());
+        linked.filter_map(|peer| peer.former.map(|last| (peer.id, last)))
     }
 
     /// How this server knows the other one, for `STATUS`.

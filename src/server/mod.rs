@@ -439,7 +439,12 @@ impl Server {
                 }
             }),
             Effect::SendEntries { link, append, first, last } => {
-                self.send_entries(link, append, first, last)
+                if let Err(error) = self.send_entries(link, append, first, last) {
+                    // Whoever lacks them is served by another one, if there is one that can.
+                    self.warn(&format!("entries {first} to {last} can't be sent: {error}"));
+                    self.node.note_unreadable(self.now, link);
+                }
+                Ok(())
             }
             Effect::Flush => {
                 self.must_flush = true;

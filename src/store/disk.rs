@@ -46,10 +46,10 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// Opens the data directory `root`, making it and its `log` folder where they are missing.
+    /// Opens the data directory `root`, making it where it is missing.
     pub fn open(root: &Path) -> io::Result<RealDisk> {
         let disk = RealDisk { root: root.to_owned(), writable: true };
-        disk.make_folder("log")?;
+        disk.make_folder("")?;
         Ok(disk)
     }
 

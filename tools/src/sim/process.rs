@@ -202,6 +202,7 @@ pub(crate) fn build(
         secret: secret(),
         version: "simulated",
         recovery: "postern recover".to_owned(),
+        former: Vec::new(),
     };
     Node::new(Moment(0), about, Replica::new(Moment(0), setup))
 }
@@ -414,7 +415,10 @@ impl Process {
             }
             Effect::SendEntries { link, append, first, last } => {
                 let mut records = Vec::new();
-                self.store.copy(first, last, &mut records)?;
+                if self.store.copy(first, last, &mut records).is_err() {
+                    self.node.note_unreadable(self.now, link);
+                    return Ok(());
+                }
                 self.queued.push(Act::Send(link, Packet::Append(append), records));
             }
             Effect::Flush => self.must_flush = true,

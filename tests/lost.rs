@@ -1,0 +1,107 @@
+//! A server that has set its log aside, for whatever reason, forms no new group: the accounts and
+//! messages of the old one would be gone without a word, and anybody could make those accounts
+//! again. It says what it has, waits, and joins a group that has the log; or a person goes on with
+//! what was set aside.
+
+mod common;
+
+use common::{Group, postern, run, stderr};
+use std::path::Path;
+use std::process::Output;
+
+const LOG: &str = "log/00000000000000000001.log";
+
+fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// A group of three that has acknowledged messages, and is stopped.
+fn stopped() -> (Group, Vec<String>) {
+    let mut group = Group::open();
+    let primary = group.wait_members(3);
+    let mut ann = group.client(primary, "ann");
+    let texts: Vec<String> = (1..=20).map(|n| format!("message {n}")).collect();
+    for (at, text) in texts.iter().enumerate() {
+        assert_eq!(ann.ask(&format!("SEND ann {text}")), format!("OK {}", at + 1));
+    }
+    // One after the other, and all at once for the config: the last ones know that they were left.
+    (1..=3).for_each(|n| group.kill(n));
+    (group, texts)
+}
+
+fn recover(group: &Group, n: usize, from: &str, yes: Option<&str>) -> Output {
+    let mut command = postern();
+    command.arg("recover").arg("--config").arg(group.config());
+    command.arg("--data").arg(group.data(n)).args(["--from", from]);
+    if let Some(word) = yes {
+        command.args(["--yes", word]);
+    }
+    run(command)
+}
+
+#[test]
+fn three_that_have_lost_their_logs_form_no_group_and_a_person_goes_on() {
+    type Harm = fn(&Path);
+    let harms: [[Harm; 3]; 3] = [
+        [|data| std::fs::write(data.join("vote"), [0; 5000]).unwrap(); 3],
+        [|data| flip(&data.join(LOG)); 3],
+        [
+            |data| std::fs::write(data.join("identity"), []).unwrap(),
+            |data| std::fs::write(data.join("identity"), []).unwrap(),
+            |data| std::fs::remove_dir_all(data).unwrap(),
+        ],
+    ];
+    for harm in harms {
+        let (mut group, texts) = stopped();
+        (1..=3).zip(harm).for_each(|(n, harm)| harm(&group.data(n)));
+        (1..=3).for_each(|n| group.start(n));
+        for n in 1..=3 {
+            let others = |status: &common::Status| {
+                status["role"] == "blank" && status["waiting"].contains("forms no new group")
+            };
+            let status = group.wait(n, "it waits", others);
+            assert_eq!(status["gate"], "closed");
+            let refused = group.connect(n).ask("CREATE ann correct-horse");
+            assert!(refused.starts_with("ERR not-ready "), "{refused}");
+        }
+        // It says what there is, and the command.
+        let status = group.wait(1, "it knows of 2", |s| s["waiting"].contains("server 2 has set"));
+        let (from, _) = status["set_aside"].split_once(' ').unwrap();
+        assert!(status["set_aside"].contains(" up to entry "), "{status:?}");
+        assert!(status["waiting"].contains(&format!("--from {from}")), "{status:?}");
+        assert!(group.log(1).contains(&format!("--from {from}")), "{}", group.log(1));
+        // Waiting changes nothing, not even over a restart of all.
+        (1..=3).for_each(|n| group.kill(n));
+        (1..=3).for_each(|n| group.start(n));
+        group.wait(1, "it waits again", |status| status["waiting"].contains("server 2 has set"));
+        assert!((1..=3).all(|n| group.status(n).unwrap()["members"] == "-"));
+
+        // A person goes on with what was set aside, after it was said what would be lost.
+        (1..=3).for_each(|n| group.kill(n));
+        let shown = recover(&group, 1, from, None);
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(text.contains("What may be lost:"), "{text}{}", stderr(&shown));
+        let word = text.split("--yes ").nth(1).expect("a word").trim();
+        let done = recover(&group, 1, from, Some(word));
+        assert!(done.status.success(), "{}", stderr(&done));
+        (1..=3).for_each(|n| group.start(n));
+        let primary = group.wait_members(3);
+        let kept = group.mailbox(primary, "ann");
+        assert!(!kept.is_empty() && texts.starts_with(&kept), "{kept:?}");
+    }
+}
+
+/// A server that is damaged while the others live joins them, and is as good as any then.
+#[test]
+fn one_that_has_lost_its_log_joins_the_others() {
+    let (mut group, texts) = stopped();
+    flip(&group.data(2).join(LOG));
+    (1..=3).for_each(|n| group.start(n));
+    let primary = group.wait_members(3);
+    assert_eq!(group.mailbox(primary, "ann"), texts);
+    assert!(group.status(2).unwrap()["set_aside"].starts_with("set-aside/damaged-"));
+    assert_eq!(group.status(1).unwrap()["set_aside"], "-");
+}
