@@ -10,6 +10,8 @@ mod apply;
 mod attempts;
 mod deliver;
 mod hashes;
+#[cfg(feature = "simulate")]
+mod held;
 mod operator;
 mod refusals;
 mod remembered;
@@ -27,6 +29,8 @@ use crate::replica::{Event, LogReader, Out, Packet, Replica, Standpoint};
 use attempts::Attempts;
 use deliver::Lines;
 use hashes::Hashes;
+#[cfg(feature = "simulate")]
+pub use held::Held;
 use remembered::Remembered;
 #[cfg(test)]
 pub(crate) use requests::NOBODY;

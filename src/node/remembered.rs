@@ -68,6 +68,12 @@ impl Remembered {
         }
     }
 
+    /// How many passwords are remembered.
+    #[cfg(feature = "simulate")]
+    pub(super) fn count(&self) -> usize {
+        self.proofs.len()
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.proofs.clear();

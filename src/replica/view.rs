@@ -152,4 +152,10 @@ impl Replica {
         let stored = primary.progress(link.member).map_or(Index::ZERO, |p| p.stored);
         Some(self.last().0 - stored.0)
     }
+
+    /// How many links wait for a hello, and how many disks are known by their incarnations.
+    #[cfg(feature = "simulate")]
+    pub fn held(&self) -> (usize, usize) {
+        (self.pending.len(), self.seen.len())
+    }
 }
