@@ -191,7 +191,7 @@ impl<F> Log<F> {
         self.active_mut().end += item.len() as u64;
     }
 
-    fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
+    pub(super) fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
         let first = self.active().next();
         self.active_mut().offsets.shrink_to_fit();
         self.file = create_file(disk, &self.folder, first)?;

@@ -352,6 +352,13 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
+    /// Begins a new segment, as when the one before is full. That must hold an entry, and all
+    /// of it must be flushed.
+    #[cfg(feature = "simulate")]
+    pub fn roll(&mut self) -> io::Result<()> {
+        self.log.roll(&self.disk)
+    }
+
     /// Makes a vote durable.
     pub fn persist(&mut self, vote: Vote) -> io::Result<()> {
         self.vote.write(&self.disk, vote)
