@@ -266,6 +266,15 @@ impl Conversation {
         &self.said
     }
 
+    /// How many requests await answers, how many events, lines of data and lines of the status are
+    /// kept, and how many bytes are to be sent.
+    #[cfg(feature = "simulate")]
+    pub(super) fn held(&self) -> [usize; 5] {
+        let data = self.question.as_ref().map_or(0, |question| question.data.len());
+        let status = self.status.len().max(self.said.len());
+        [self.asked.len(), self.events.len(), data, status, self.out.len()]
+    }
+
     /// Asks how the server is.
     pub(super) fn ask_status(&mut self, now: Moment) {
         if !self.asked.contains(&Asked::Status) {

@@ -61,6 +61,8 @@
 mod answer;
 mod conversation;
 mod event;
+#[cfg(feature = "simulate")]
+pub mod probe;
 mod servers;
 #[cfg(test)]
 mod tests;

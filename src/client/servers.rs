@@ -86,6 +86,12 @@ impl Servers {
         }
     }
 
+    /// How many servers are remembered.
+    #[cfg(feature = "simulate")]
+    pub(super) fn held(&self) -> usize {
+        self.known.len() + self.nameless.len()
+    }
+
     /// The one that was asked is the primary.
     pub(super) fn on_found(&mut self) {
         self.tried = 0;

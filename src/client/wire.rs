@@ -111,19 +111,24 @@ impl Wire {
 
     /// Takes the next line that is here, without its end.
     pub(super) fn line(&mut self) -> io::Result<Option<&str>> {
-        let rest = &self.input[self.taken..];
-        let nonsense = |why: &str| Err(io::Error::new(ErrorKind::InvalidData, why));
-        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
-            return if rest.len() < LINE_BYTES_MAX {
-                Ok(None)
-            } else {
-                nonsense("an endless line")
-            };
-        };
-        self.taken += end + 1;
-        match std::str::from_utf8(&rest[..end]) {
-            Ok(line) => Ok(Some(line.trim_end_matches('\r'))),
-            Err(_) => nonsense("a line that is no text"),
-        }
+        let Some((line, bytes)) = first_line(&self.input[self.taken..])? else { return Ok(None) };
+        self.taken += bytes;
+        Ok(Some(line))
+    }
+}
+
+/// Returns the first line of `input` without its end, and how many bytes both have; `None` when
+/// its end has not come.
+///
+/// # Errors
+/// When the line is too long, or is no text.
+pub(super) fn first_line(input: &[u8]) -> io::Result<Option<(&str, usize)>> {
+    let nonsense = |why: &str| Err(io::Error::new(ErrorKind::InvalidData, why));
+    let Some(end) = input.iter().position(|byte| *byte == b'\n') else {
+        return if input.len() < LINE_BYTES_MAX { Ok(None) } else { nonsense("an endless line") };
+    };
+    match std::str::from_utf8(&input[..end]) {
+        Ok(line) => Ok(Some((line.trim_end_matches('\r'), end + 1))),
+        Err(_) => nonsense("a line that is no text"),
     }
 }

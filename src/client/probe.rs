@@ -1,0 +1,155 @@
+//! A client without sockets, for programs that speak to it as a hostile server does.
+
+use super::conversation::{Conversation, Stop};
+use super::servers::Servers;
+use super::wire::first_line;
+use super::{Account, Error, Event};
+use crate::moment::Moment;
+
+/// A client, and the connection that it has, if any.
+#[derive(Debug)]
+pub struct Probe {
+    conversation: Conversation,
+    servers: Servers,
+    connected: bool,
+    input: Vec<u8>,
+}
+
+/// Counts of what a server can make a client remember.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Requests that await answers.
+    pub asked: usize,
+    /// Events for the caller.
+    pub events: usize,
+    /// Lines of data of an answer.
+    pub data: usize,
+    /// Lines of a status.
+    pub status: usize,
+    /// Bytes to be sent.
+    pub out: usize,
+    /// Servers to try.
+    pub servers: usize,
+}
+
+impl Probe {
+    /// A client that is not connected yet.
+    pub fn new(account: Account) -> Probe {
+        Probe {
+            conversation: Conversation::new(account, "key".to_owned()),
+            servers: Servers::new(vec!["lab1:5001".to_owned()]),
+            connected: false,
+            input: Vec::new(),
+        }
+    }
+
+    /// Connects to the server whose turn it is. One without an address is not asked again.
+    pub fn connect(&mut self, now: Moment) {
+        if self.connected {
+            self.lose("another connection");
+        }
+        let (server, _) = self.servers.next();
+        if server == "lab1:5001" {
+            self.conversation.begin(now, &server);
+            self.connected = true;
+        } else {
+            self.servers.on_nameless(&server);
+        }
+    }
+
+    /// Whether there is a connection.
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Takes bytes of the server, as [`Client`](super::Client) does.
+    ///
+    /// # Errors
+    /// Why the client can't go on anywhere.
+    pub fn hear(&mut self, now: Moment, bytes: &[u8]) -> Result<(), Error> {
+        if !self.connected {
+            return Ok(());
+        }
+        self.input.extend_from_slice(bytes);
+        let input = std::mem::take(&mut self.input);
+        let mut taken = 0;
+        while self.connected {
+            let heard = match first_line(&input[taken..]) {
+                Ok(None) => break,
+                Ok(Some((line, bytes))) => {
+                    taken += bytes;
+                    self.conversation.on_line(now, line)
+                }
+                Err(error) => Err(Stop::Here { why: error.to_string(), named: None }),
+            };
+            match heard {
+                Ok(()) => {}
+                Err(Stop::Ever(error)) => return Err(error),
+                Err(Stop::Here { why, named }) => {
+                    self.lose(&why);
+                    if let Some(named) = named {
+                        self.servers.on_named(&named);
+                    }
+                }
+            }
+        }
+        if self.connected {
+            self.input = input[taken..].to_vec();
+        }
+        if self.conversation.is_logged_in()
+            && let Some(servers) = self.conversation.said().get("servers")
+        {
+            self.servers.learn(servers.split(','));
+        }
+        Ok(())
+    }
+
+    /// Loses the connection.
+    pub fn lose(&mut self, why: &str) {
+        self.conversation.on_lost(why);
+        self.connected = false;
+        self.input.clear();
+    }
+
+    /// Submits a message, if it is one.
+    pub fn submit(&mut self, now: Moment, to: &str, text: &str) {
+        if self.conversation.unanswered() < super::UNANSWERED_MAX {
+            let _ = self.conversation.submit(now, to, text);
+        }
+    }
+
+    /// Asks for a list of users.
+    pub fn list(&mut self) {
+        let _ = self.conversation.ask("LIST", &["*"], true);
+    }
+
+    /// Asks how the server is, and for messages that were not kept.
+    pub fn look(&mut self, now: Moment) {
+        if self.connected && self.conversation.is_logged_in() {
+            self.conversation.ask_status(now);
+            self.conversation.refill();
+        }
+    }
+
+    /// Takes an event, or the answer to the list.
+    pub fn take_event(&mut self) -> Option<Event> {
+        let _ = self.conversation.take_answer();
+        self.conversation.take_event()
+    }
+
+    /// Sends what is to be sent.
+    pub fn sent(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.conversation.out)
+    }
+
+    /// Counts what this client holds.
+    pub fn held(&self) -> Held {
+        let [asked, events, data, status, out] = self.conversation.held();
+        Held { asked, events, data, status, out, servers: self.servers.held() }
+    }
+
+    /// How many bytes of an unfinished line are held.
+    pub fn unfinished(&self) -> usize {
+        self.input.len()
+    }
+}
