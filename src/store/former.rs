@@ -97,7 +97,7 @@ mod tests {
 
     fn sample(n: u64) -> Former {
         let last = Position { term: Term(n / 3), index: Index(n) };
-        Former { folder: format!("set-aside/damaged-{n}"), last, opened: n % 2 == 0 }
+        Former { folder: format!("set-aside/damaged-{n}"), last, opened: n.is_multiple_of(2) }
     }
 
     fn filled(disk: &MemoryDisk, n: u64) -> Former {

@@ -2,6 +2,7 @@
 //! answered; and makes what real ones run in, links that go down and disks that are full.
 
 pub mod checker;
+pub mod fuzz;
 pub mod network;
 pub mod search;
 pub mod sim;

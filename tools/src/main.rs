@@ -21,7 +21,7 @@ mod stream;
 mod takeover;
 
 use clap::{Parser, Subcommand};
-use postern_tools::{search, sim};
+use postern_tools::{fuzz, search, sim};
 use std::process::ExitCode;
 
 /// Measures postern beside what the machine can do.
@@ -43,6 +43,8 @@ enum Command {
     Count(count::Options),
     /// Starts groups of three servers and prints their figures, with limits of the same run.
     Figures(figures::Options),
+    /// Feeds hostile inputs to everything that reads bytes from outside.
+    Fuzz(fuzz::Options),
     /// Measures what this machine can do without postern.
     Limits(limits::Options),
     /// Makes load for a group, and checks everything that it answers.
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Compare(options) => compare::run(&options),
         Command::Count(options) => count::run(&options),
         Command::Figures(options) => figures::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Limits(options) => limits::run(&options),
         Command::Load(options) => load::run(&options),
         Command::Search(options) => search::command::run(&options),

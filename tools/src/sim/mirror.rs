@@ -6,8 +6,8 @@ use postern::replica::Config;
 
 /// One entry. The checksum covers everything, the index included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) term: Term,
+pub(crate) struct Entry {
+    pub(crate) term: Term,
     pub(super) checksum: u32,
     pub(super) kind: Kind,
 }
@@ -21,7 +21,7 @@ impl Entry {
 
 /// A process's log as its node has it, stored or not.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Mirror {
+pub(crate) struct Mirror {
     entries: Vec<Entry>,
     configs: Vec<(Index, Config)>,
 }
@@ -51,7 +51,7 @@ impl Mirror {
         self.entries.get((index.0 as usize).wrapping_sub(1)).copied()
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 

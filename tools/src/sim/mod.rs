@@ -22,7 +22,8 @@ mod strike;
 mod trial;
 mod world;
 
-pub(crate) use process::{GROUP, Settings, build, hash};
+pub(crate) use mirror::Entry;
+pub(crate) use process::{Act, Fail, GROUP, Incoming, Process, Settings, build, hash, open};
 pub use run::{Mode, Options, run};
 pub use scenario::play;
 pub use trial::{Outcome, Sabotage, Trial, try_seed};

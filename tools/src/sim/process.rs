@@ -30,7 +30,7 @@ pub(super) fn secret() -> Secret {
 
 /// What reaches a process from outside.
 #[derive(Debug)]
-pub(super) enum Incoming {
+pub(crate) enum Incoming {
     Dialled(LinkId, ServerId),
     Accepted(LinkId),
     DialFailed(ServerId, bool),
@@ -47,7 +47,7 @@ pub(super) enum Incoming {
 
 /// What a process does to the outside, in order.
 #[derive(Debug)]
-pub(super) enum Act {
+pub(crate) enum Act {
     Send(LinkId, Packet, Vec<u8>),
     Dial(ServerId),
     EndLink(LinkId),
@@ -57,7 +57,7 @@ pub(super) enum Act {
 
 /// Why a process ended by itself.
 #[derive(Debug)]
-pub(super) enum Fail {
+pub(crate) enum Fail {
     Io(&'static str, io::Error),
     Fatal(String),
 }
@@ -88,22 +88,24 @@ struct Client {
     input_closed: bool,
     skipping: bool,
     ended: bool,
+    /// How many bytes its socket takes before it blocks.
+    room: usize,
 }
 
 /// A running server.
-pub(super) struct Process {
-    pub(super) node: Node,
-    pub(super) store: Store<MemoryDisk>,
-    pub(super) mirror: Mirror,
+pub(crate) struct Process {
+    pub(crate) node: Node,
+    pub(crate) store: Store<MemoryDisk>,
+    pub(crate) mirror: Mirror,
     /// What is to be carried out by the world; taken after every part of a turn.
-    pub(super) acts: Vec<Act>,
+    pub(crate) acts: Vec<Act>,
     /// Passwords to hash; taken like `acts`.
-    pub(super) jobs: VecDeque<Job>,
+    pub(crate) jobs: VecDeque<Job>,
     /// The first job is under way.
     pub(super) hashing: bool,
     /// Its disk has little room left.
     full: bool,
-    pub(super) left: Option<Aside>,
+    pub(crate) left: Option<Aside>,
     /// What the start found damaged and put aside.
     pub(super) set_aside: Option<SetAside>,
     stopping: bool,
@@ -111,6 +113,8 @@ pub(super) struct Process {
     clients: Vec<Client>,
     ready: Vec<SessionId>,
     touched: Vec<SessionId>,
+    /// Clients whose sockets took nothing more, and have room again.
+    unblocked: Vec<SessionId>,
     seal_at: Option<Moment>,
     out: Output,
     must_flush: bool,
@@ -121,7 +125,7 @@ pub(super) struct Process {
 }
 
 /// Opens a directory and puts a node around it, as `commands::serve` does.
-pub(super) fn start(
+pub(crate) fn start(
     disk: &MemoryDisk,
     id: ServerId,
     settings: Settings,
@@ -129,8 +133,19 @@ pub(super) fn start(
     rng: &mut Rng,
 ) -> Result<Process, OpenError> {
     let new = DiskId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
-    let mut expected = Identity::new(GROUP, 3, id, new);
+    open(disk, &Identity::new(GROUP, 3, id, new), settings, label, rng)
+}
+
+/// The same for a directory with any identity, whose group may have one server.
+pub(crate) fn open(
+    disk: &MemoryDisk,
+    expected: &Identity,
+    settings: Settings,
+    label: &str,
+    rng: &mut Rng,
+) -> Result<Process, OpenError> {
     let (process, seed) = (ProcessId(rng.next_u64()), rng.next_u64());
+    let mut expected = expected.clone();
     expected.process = process;
     let mut shape = Shape::default();
     let mut mirror = Mirror::default();
@@ -158,6 +173,7 @@ pub(super) fn start(
         clients: Vec::new(),
         ready: Vec::new(),
         touched: Vec::new(),
+        unblocked: Vec::new(),
         seal_at: None,
         out: Output::default(),
         must_flush: false,
@@ -181,7 +197,7 @@ pub(crate) fn build(
         process: identity.process,
         shared: Shared {
             group: GROUP,
-            servers: 3,
+            servers: identity.servers,
             silence_ms: settings.silence_ms,
             copies_min: settings.copies_min,
             survivor_auto: settings.survivor_auto,
@@ -196,7 +212,7 @@ pub(crate) fn build(
         seed,
     };
     let about = node::Setup {
-        addresses: (1..=3).map(|n| format!("s{n}:5001")).collect(),
+        addresses: (1..=identity.servers).map(|n| format!("s{n}:5001")).collect(),
         login_timeout: Duration::from_secs(60),
         accounts_open: true,
         secret: secret(),
@@ -209,7 +225,7 @@ pub(crate) fn build(
 
 impl Process {
     /// When a turn is wanted, at the latest, on this process's clock.
-    pub(super) fn next_turn(&self) -> Option<Moment> {
+    pub(crate) fn next_turn(&self) -> Option<Moment> {
         if !self.ready.is_empty() {
             return Some(Moment(0));
         }
@@ -217,7 +233,7 @@ impl Process {
     }
 
     /// The first part of a turn, up to the sync; whether there is something to sync.
-    pub(super) fn turn(
+    pub(crate) fn turn(
         &mut self,
         now: Moment,
         wall: WallTime,
@@ -250,7 +266,7 @@ impl Process {
     }
 
     /// The second part of a turn, when the time that the sync took is over.
-    pub(super) fn store_all(&mut self, now: Moment, wall: WallTime) -> Result<(), Fail> {
+    pub(crate) fn store_all(&mut self, now: Moment, wall: WallTime) -> Result<(), Fail> {
         (self.now, self.wall) = (now, wall);
         let flush = std::mem::take(&mut self.must_flush) && self.store.has_unwritten();
         if let Some(vote) = self.must_persist.take() {
@@ -273,8 +289,16 @@ impl Process {
     }
 
     /// The vote that is durable, as far as this process knows.
-    pub(super) fn vote(&self) -> Vote {
+    pub(crate) fn vote(&self) -> Vote {
         self.vote
+    }
+
+    /// Lets the socket of a client take so many bytes before it blocks; at first it never does.
+    pub(crate) fn set_room(&mut self, session: SessionId, room: usize) {
+        if let Some(client) = self.client(session) {
+            client.room = room;
+            self.unblocked.push(session);
+        }
     }
 
     fn finish(&mut self) -> Result<(), Fail> {
@@ -300,7 +324,8 @@ impl Process {
         match incoming {
             Incoming::ClientOpened(session) => {
                 let (input, input_closed, skipping, ended) = (Vec::new(), false, false, false);
-                self.clients.push(Client { session, input, input_closed, skipping, ended });
+                let room = usize::MAX;
+                self.clients.push(Client { session, input, input_closed, skipping, ended, room });
                 // Each from an address of its own: who guesses there is another test's business.
                 let from = IpAddr::from(Ipv6Addr::from_bits(u128::from(session.0) << 64));
                 self.tell(Input::Opened(session, from.into()))
@@ -472,14 +497,17 @@ impl Process {
     fn flush_clients(&mut self) -> Result<(), Fail> {
         let mut touched = std::mem::take(&mut self.touched);
         self.node.take_touched(&mut touched);
+        touched.append(&mut self.unblocked);
         for session in touched.drain(..) {
-            if self.client(session).is_none() {
-                continue;
-            }
+            let Some(room) = self.client(session).map(|client| client.room) else { continue };
             let Some(output) = self.node.output(session) else { continue };
-            if !output.is_empty() {
+            if !output.is_empty() && room > 0 {
                 let full = output.len() >= OUTPUT_BYTES_MAX;
-                let bytes = std::mem::take(output);
+                let behind = output.split_off(output.len().min(room));
+                let bytes = std::mem::replace(output, behind);
+                if let Some(client) = self.client(session) {
+                    client.room = room.saturating_sub(bytes.len());
+                }
                 self.acts.push(Act::Say(session, bytes));
                 if full {
                     self.tell(Input::Drained(session))?;

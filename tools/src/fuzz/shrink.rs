@@ -1,0 +1,74 @@
+//! Makes the input of a finding smaller, as long as the finding stays the same.
+
+use super::case::Case;
+use super::catch::{self, Finding};
+use super::target::Target;
+use std::time::{Duration, Instant};
+
+/// How long to shrink one finding.
+const TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Returns the smallest case that still has the finding, as far as leaving out pieces and bytes
+/// leads there.
+pub(super) fn shrink(target: &Target, case: Case, finding: &Finding) -> Case {
+    let end = Instant::now() + TIME_MAX;
+    let fails = |case: &Case| {
+        Instant::now() < end
+            && catch::check(target, case).is_some_and(|found| found.name == finding.name)
+    };
+    let mut best = case;
+    loop {
+        let before = best.clone();
+        best.0 = leave_out(best.0, &mut |pieces| fails(&Case(pieces.to_vec())));
+        for at in 0..best.0.len() {
+            let mut with = |piece: &[u8]| {
+                let mut tried = best.clone();
+                tried.0[at] = piece.to_vec();
+                fails(&tried)
+            };
+            let piece = leave_out(before_at(&best, at), &mut with);
+            best.0[at] = zeroed(piece, &mut |piece| {
+                let mut tried = best.clone();
+                tried.0[at] = piece.to_vec();
+                fails(&tried)
+            });
+        }
+        if best == before || Instant::now() >= end {
+            return best;
+        }
+    }
+}
+
+fn before_at(case: &Case, at: usize) -> Vec<u8> {
+    case.0[at].clone()
+}
+
+/// Leaves out halves, quarters, and so on to single items, while `fails` holds.
+fn leave_out<T: Clone>(mut items: Vec<T>, fails: &mut dyn FnMut(&[T]) -> bool) -> Vec<T> {
+    let mut width = items.len().div_ceil(2);
+    while width > 0 {
+        let mut at = 0;
+        while at < items.len() {
+            let mut fewer = items.clone();
+            fewer.drain(at..(at + width).min(items.len()));
+            if fails(&fewer) {
+                items = fewer;
+            } else {
+                at += width;
+            }
+        }
+        width = if width == 1 { 0 } else { width.div_ceil(2) };
+    }
+    items
+}
+
+/// Replaces bytes by zeros, while `fails` holds.
+fn zeroed(mut piece: Vec<u8>, fails: &mut dyn FnMut(&[u8]) -> bool) -> Vec<u8> {
+    for at in (1..piece.len()).filter(|at| *at < 64) {
+        let old = std::mem::replace(&mut piece[at], 0);
+        if old != 0 && !fails(&piece) {
+            piece[at] = old;
+        }
+    }
+    piece
+}
