@@ -528,7 +528,8 @@ impl Process {
     fn has_lines(&mut self, session: SessionId) -> bool {
         let wants = self.node.wants_line(session);
         self.client(session).is_some_and(|client| {
-            let more = client.input.contains(&b'\n') || client.input_closed;
+            let long = client.input.len() >= LINE_BYTES_MAX;
+            let more = long || client.input.contains(&b'\n') || client.input_closed;
             wants && more && !client.ended
         })
     }
