@@ -87,6 +87,12 @@ pub(super) fn packet(rng: &mut Rng) -> Vec<u8> {
     out
 }
 
+/// Returns the bytes with which [`build`] makes the packet of a blank server that has met the right
+/// disks.
+pub(super) fn blank() -> [u8; 5] {
+    [0, 3, 0, 0, 0]
+}
+
 fn records(rng: &mut Rng, out: &mut Vec<u8>) {
     let count = rng.below(5);
     out.push(count as u8);

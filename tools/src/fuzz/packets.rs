@@ -25,10 +25,18 @@ const LINES: [&str; 6] = [
 
 /// Makes a case: the role of the victim, two links, then packets of all kinds.
 pub(super) fn generate(rng: &mut Rng) -> Case {
-    let mut pieces = vec![vec![b's', rng.below(5) as u8, rng.below(3) as u8, rng.below(16) as u8]];
+    let start = rng.below(STARTS.len() as u64) as u8;
+    let mut pieces = vec![vec![b's', start, rng.below(3) as u8, rng.below(16) as u8]];
     pieces.push(vec![b'l', 0]);
     if rng.below(2) == 0 {
         pieces.push(vec![b'l', 1]);
+    }
+    if start == 0 && rng.below(2) == 0 {
+        // A group that is about to form: both others say what they have met.
+        pieces.truncate(2);
+        let met = hostile::blank();
+        let say = |link: u8| [&b"p"[..], &[link, 0, 0], &met].concat();
+        pieces.extend([say(0), vec![b'l', 1], say(0)]);
     }
     for _ in 0..1 + rng.below(24) {
         pieces.push(match rng.below(20) {
@@ -51,7 +59,8 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
 
 /// A hello that is honest in most of its fields.
 fn hello(rng: &mut Rng, letter: u8) -> Vec<u8> {
-    let flags = if rng.below(4) == 0 { rng.below(128) } else { rng.below(2) };
+    let bits = if rng.below(32) == 0 { 128 } else { 64 };
+    let flags = if rng.below(4) == 0 { rng.below(bits) } else { rng.below(2) };
     let mut piece = vec![letter, rng.below(2) as u8, flags as u8];
     for _ in 0..6 {
         let honest = rng.below(3) > 0;
