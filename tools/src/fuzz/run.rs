@@ -83,8 +83,9 @@ struct Plan {
     cases: u64,
 }
 
-/// The cases with findings of one target, by the name of the finding.
-type Found = BTreeMap<String, (Finding, Case)>;
+/// The cases with findings of one target, by the name of the finding. Of two cases with the same
+/// one, that with the lower number counts; those of the corpus have 0.
+type Found = BTreeMap<String, (u64, Finding, Case)>;
 
 fn run_file(target: &Target, path: &Path) -> Result<(), String> {
     match catch::check(target, &read_case(path)?) {
@@ -134,7 +135,7 @@ fn run_target(target: &'static Target, plan: &Plan, save: &Path) -> Result<usize
     for (path, case) in &corpus {
         if let Some(finding) = catch::check(target, case) {
             println!("{}: {}: {}", path.display(), finding.name, finding.words);
-            found.entry(finding.name.clone()).or_insert((finding, case.clone()));
+            found.entry(finding.name.clone()).or_insert((0, finding, case.clone()));
         }
     }
     let count = run_cases(target, plan, &corpus, &mut found, save)?;
@@ -142,7 +143,7 @@ fn run_target(target: &'static Target, plan: &Plan, save: &Path) -> Result<usize
     let (name, known) = (target.name, corpus.len());
     let rate = count as f64 / seconds;
     println!("{name}: {known} inputs of the corpus, {count} cases, {rate:.0} cases/s");
-    for (finding, case) in found.values() {
+    for (_, finding, case) in found.values() {
         report(target, finding, &shrink(target, case.clone(), finding), save)?;
     }
     Ok(found.len())
@@ -160,6 +161,7 @@ fn run_cases(
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let shared = Mutex::new(std::mem::take(found));
     let running = Mutex::new(BTreeMap::new());
+    let name = target.name;
     let work = |thread: usize| {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -173,10 +175,12 @@ fn run_cases(
             let case = case(target, plan.seed, number, corpus);
             let Some(finding) = catch::check(target, &case) else { continue };
             let mut found = shared.lock().expect("no thread panics here");
-            if !found.contains_key(&finding.name) {
-                println!("{} case {number}: {}: {}", target.name, finding.name, finding.words);
-                found.insert(finding.name.clone(), (finding, case));
+            match found.get(&finding.name) {
+                Some((first, ..)) if *first <= number => continue,
+                Some(_) => {}
+                None => println!("{name} case {number}: {}: {}", finding.name, finding.words),
             }
+            found.insert(finding.name.clone(), (number, finding, case));
             stop.fetch_or(found.len() >= FINDINGS_MAX, Ordering::Relaxed);
         }
     };
