@@ -28,6 +28,8 @@ pub const FRAME_BYTES_MAX: usize = ENTRIES_BYTES_MAX + 1024;
 pub const FIRST_BYTES_MAX: usize = 1024;
 /// Starts of a disk that its hello lists: a copy of a directory is recognized by them.
 pub const RUNS_KEPT: usize = 16;
+/// Other disks whose newest run is remembered: the group's own and the last few that it lost.
+pub const SEEN_MAX: usize = 16;
 /// Lineages that a hello lists, the newest ones that its sender's log holds.
 pub const ANCESTRY_MAX: usize = 16;
 /// Messages on an encrypted link in one direction, after which its key is changed; few in unit
@@ -71,6 +73,8 @@ pub const HASHES_MAX: usize = 256;
 pub const HASHES_AT_WORK: usize = 2;
 /// Remembered passwords that one server tells another at a time.
 pub const PROOFS_PER_PIECE: usize = 2048;
+/// Remembered passwords beyond one for each account, whose accounts a backup does not know yet.
+pub const PROOFS_SPARE: usize = 4096;
 /// Wrong passwords are counted for so long.
 pub const ATTEMPT_WINDOW: Duration = Duration::from_secs(60);
 /// Wrong passwords for one name from one address within [`ATTEMPT_WINDOW`].

@@ -93,6 +93,8 @@ fn refusal(error: &toml::de::Error) -> Wrong {
 }
 
 fn in_file(path: &Path, text: &str, (at, why): Wrong) -> String {
+    // A value that is shown may hold anything; the error stays one line.
+    let why = why.replace(char::is_control, " ");
     let line = text[..at.min(text.len())].matches('\n').count() + 1;
     format!("{}: line {line}: {why}", path.display())
 }

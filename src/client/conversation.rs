@@ -166,7 +166,8 @@ impl Conversation {
             }
         }
         if std::mem::take(&mut self.logged_in) {
-            self.events.push_back(Event::Lost { server: self.server.clone(), why: why.to_owned() });
+            let lost = Event::Lost { server: self.server.clone(), why: why.to_owned() };
+            self.tell_of_connection(lost);
         }
         self.asked.clear();
         self.sent = 0;
@@ -356,7 +357,9 @@ impl Conversation {
 
     fn on_ok(&mut self, now: Moment, words: &str) -> Result<(), Stop> {
         let nonsense = || here("it gave a wrong answer");
-        let number = |words: &str| words.parse::<u64>().map_err(|_| nonsense());
+        // No mailbox has so many messages that one more could not be counted.
+        let number =
+            |words: &str| words.parse().ok().filter(|n: &u64| *n < u64::MAX).ok_or_else(nonsense);
         match self.asked.pop_front().ok_or_else(nonsense)? {
             Asked::Status => self.on_status(now),
             Asked::Create => {
@@ -487,6 +490,13 @@ impl Conversation {
         self.write(Asked::Login, request.as_bytes());
     }
 
+    /// A program that takes no events keeps few of those that only tell of connections.
+    fn tell_of_connection(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        }
+    }
+
     fn on_logged_in(&mut self, now: Moment, last: u64) {
         // One server may be reached by several names; the group has one for it.
         if let Some(name) = self.own_name() {
@@ -496,7 +506,7 @@ impl Conversation {
         (self.was_good, self.account.create) = (true, false);
         self.seen = self.seen.or(Some(last));
         self.came = self.came.max(last);
-        self.events.push_back(Event::Connected { server: self.server.clone(), last });
+        self.tell_of_connection(Event::Connected { server: self.server.clone(), last });
         self.send_messages(now);
         self.send_question();
     }

@@ -86,6 +86,8 @@ use wire::Wire;
 
 /// How long a server may take to be reached.
 const DIAL_TIME: Duration = Duration::from_secs(1);
+/// Servers whose last words are remembered while there is no connection.
+const EXCUSES_MAX: usize = 16;
 const WAKER: Token = Token(0);
 /// Tokens of connections begin here: each has its own, so that an old one's events harm nobody.
 const WIRES: usize = 1;
@@ -520,6 +522,9 @@ impl Client {
     fn excuse(&mut self, server: String, why: String) {
         log::debug!("{server}: {why}");
         self.excuses.retain(|(of, _)| *of != server);
+        if self.excuses.len() == EXCUSES_MAX {
+            self.excuses.remove(0);
+        }
         self.excuses.push((server, why));
     }
 }

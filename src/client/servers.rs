@@ -81,6 +81,9 @@ impl Servers {
             && at >= self.given
         {
             self.known.remove(at);
+            if self.nameless.len() == LEARNED_MAX {
+                self.nameless.remove(0);
+            }
             self.nameless.push(server.to_owned());
             self.next = 0;
         }
@@ -130,6 +133,12 @@ mod tests {
         assert_eq!(servers.next().0, "c", "and it is one of them now");
         (0..100).for_each(|n| servers.on_named(&format!("x{n}")));
         assert!(servers.known.len() <= LEARNED_MAX);
+        for n in 0..100 {
+            servers.on_named(&format!("y{n}"));
+            servers.on_nameless(&format!("y{n}"));
+            servers.on_nameless(&format!("x{n}"));
+        }
+        assert!(servers.nameless.len() <= LEARNED_MAX);
     }
 
     #[test]

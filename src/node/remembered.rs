@@ -5,7 +5,7 @@
 //! the entry that set the password. Nothing of it is ever on disk.
 
 use super::{Node, Output};
-use crate::limits::PROOFS_PER_PIECE;
+use crate::limits::{PROOFS_PER_PIECE, PROOFS_SPARE};
 use crate::mac::{Hash, MacKey};
 use crate::names::{Index, LinkId, Secret, UserName};
 use crate::replica::{Event, Packet, Standpoint};
@@ -131,10 +131,15 @@ impl Remembered {
         self.told.clear();
     }
 
-    /// Takes what the primary tells.
-    pub(super) fn take(&mut self, mut bytes: &[u8]) {
+    /// Takes what the primary tells, of which `accounts` and a few more are believed: those of
+    /// accounts that are not known here yet. The oldest go first.
+    pub(super) fn take(&mut self, mut bytes: &[u8], accounts: usize) {
         while let Ok((set, proof)) = read(&mut bytes) {
             self.insert(set, proof);
+            while self.proofs.len() > accounts + PROOFS_SPARE {
+                let oldest = *self.arrivals.values().next().expect("one for each proof");
+                self.forget(oldest);
+            }
         }
     }
 }
@@ -161,7 +166,7 @@ impl Node {
         match *event {
             Event::Received { link, packet: Packet::Proofs, records } => {
                 if self.replica.follows_on(link) {
-                    self.remembered.take(records);
+                    self.remembered.take(records, self.mailboxes.accounts());
                 }
                 if self.replica.links().any(|open| open == link) {
                     out.packets.push((link, Packet::ProofsTaken, Vec::new()));
@@ -193,6 +198,28 @@ impl Node {
 }
 
 #[cfg(test)]
+mod bounds {
+    use super::*;
+
+    /// A followed server that says a lot fills no memory: there is one password for each account.
+    #[test]
+    fn what_is_told_is_bounded_and_the_newest_stay() {
+        let mut remembered = Remembered::new(&Secret::new([7; Secret::BYTES]));
+        let mut bytes = Vec::new();
+        for set in 1..=3 * PROOFS_SPARE as u64 {
+            write(&mut bytes, Index(set), &Proof::default());
+        }
+        remembered.take(&bytes, 10);
+        assert_eq!(remembered.proofs.len(), PROOFS_SPARE + 10);
+        assert_eq!(remembered.arrivals.len(), PROOFS_SPARE + 10);
+        let last = Index(3 * PROOFS_SPARE as u64);
+        assert!(
+            remembered.proofs.contains_key(&last) && !remembered.proofs.contains_key(&Index(1))
+        );
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -212,7 +239,7 @@ mod tests {
             let Some((link, Packet::Proofs, bytes)) = packets.pop() else { return pieces };
             from.tell([LinkId(1)].into_iter(), &mut packets);
             assert!(packets.is_empty(), "one piece at a time");
-            to.take(&bytes);
+            to.take(&bytes, 5_000);
             from.on_taken(link);
         }
         unreachable!()
@@ -265,10 +292,10 @@ mod tests {
         let mut bytes = Vec::new();
         write(&mut bytes, Index(9), &Proof::default());
         for length in 0..bytes.len() {
-            one.take(&bytes[..length]);
+            one.take(&bytes[..length], 0);
             assert!(one.proofs.is_empty());
         }
-        one.take(&bytes);
+        one.take(&bytes, 0);
         assert_eq!(one.proofs.len(), 1);
     }
 }

@@ -31,8 +31,8 @@ enum BadEntries {
     Config,
     /// A payload that can't be applied.
     Body(Index),
-    /// What is committed here, up to this entry, would be overwritten.
-    Committed(Index),
+    /// What is committed here, or proved equal, up to this entry, would be overwritten.
+    Fixed(Index),
 }
 
 impl fmt::Display for BadEntries {
@@ -42,8 +42,8 @@ impl fmt::Display for BadEntries {
             BadEntries::Order => f.write_str("entries are out of order"),
             BadEntries::Config => f.write_str("a config is unreadable"),
             BadEntries::Body(index) => write!(f, "entry {index} can't be applied"),
-            BadEntries::Committed(index) => {
-                write!(f, "it overwrites entries up to {index}, which are committed here")
+            BadEntries::Fixed(index) => {
+                write!(f, "it overwrites entries up to {index}, which can't change any more")
             }
         }
     }
@@ -87,7 +87,7 @@ impl Replica {
             Ok(Some(proved)) => self.note_progress(link, append, proved),
             Ok(None) => {} // this life has ended
             Err(why) => {
-                if let BadEntries::Committed(_) = why {
+                if let BadEntries::Fixed(_) = why {
                     self.note(Rule::KeptCommitted);
                 }
                 log::error!("server {from} sent a bad append: {why}: its link is closed");
@@ -119,6 +119,11 @@ impl Replica {
         records: &[u8],
         out: &mut Out,
     ) -> Result<Option<Index>, BadEntries> {
+        // What is committed here, or was proved equal to this very primary's log, stays.
+        let fixed = match &self.role {
+            Role::Follower(following) => self.committed.max(following.proved),
+            _ => self.committed,
+        };
         let mut proved = append.prev;
         let start = out.bytes.len();
         // Checked as a whole before anything is taken.
@@ -140,11 +145,11 @@ impl Replica {
             if !is_config && !refusal && !(self.is_sound)(record.kind, record.body) {
                 return Err(BadEntries::Body(record.index));
             }
-            if record.index <= self.committed
+            if record.index <= fixed
                 && self.shape.term(record.index) != Some(record.term)
                 && !self.crosses_lineage(&append)
             {
-                return Err(BadEntries::Committed(self.committed));
+                return Err(BadEntries::Fixed(fixed));
             }
             proved = record.position();
         }

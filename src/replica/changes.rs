@@ -131,7 +131,7 @@ impl Replica {
         let added = config.members().find(|member| !before.has(*member));
         if let (Role::Primary(primary), Some(member)) = (&mut self.role, added) {
             // It is asked anew before it is tried again, and not for ever.
-            primary.drops.push((member.id, now));
+            primary.note_drop(member.id, now);
             if let Some(progress) = primary.progress_mut(member) {
                 progress.caught_up = false;
             }
@@ -201,8 +201,7 @@ impl Replica {
         if let Role::Primary(primary) = &mut self.role
             && loss != Loss::Stopping
         {
-            primary.drops.retain(|(_, at)| now < *at + PENALTY_WINDOW + PENALTY_TIME);
-            primary.drops.push((member.id, now));
+            primary.note_drop(member.id, now);
         }
         if self.is_penalized(member.id, now) {
             self.note(Rule::Penalized);

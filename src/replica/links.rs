@@ -7,7 +7,7 @@ use super::peer::Link;
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
 use crate::limits::{
-    ANCESTRY_MAX, DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX,
+    ANCESTRY_MAX, DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, SEEN_MAX, UNKNOWN_LINKS_MAX,
 };
 use crate::moment::Moment;
 use crate::names::{DiskId, LinkId, Position, Run, ServerId};
@@ -521,6 +521,9 @@ impl Replica {
                 true
             }
             None => {
+                if self.seen.len() >= SEEN_MAX {
+                    self.seen.remove(0);
+                }
                 self.seen.push((disk, run));
                 true
             }

@@ -35,7 +35,7 @@ pub use event::{Aside, Closing, Effect, Event, LogReader, Mark, Out};
 pub use lineage::Beginning;
 pub use members::Config;
 pub use packet::{Append, Ask, Bearing, Hello, Order, Packet, Refusal, Shared, Verdict};
-pub use past::Lineage;
+pub use past::{Lineage, Past};
 pub use rules::{Decisions, Rule};
 #[cfg(feature = "simulate")]
 pub use search::Decision;
@@ -462,7 +462,7 @@ impl Replica {
             }
             Packet::Pong { sent, promised } => {
                 self.on_pong(at, sent, now, out);
-                self.note_promise(from, sent, promised);
+                self.note_promise(now, from, sent, promised);
             }
             Packet::StandNow { term } => self.on_stand_now(now, from, term, out),
             Packet::Blank { met } => {

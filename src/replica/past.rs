@@ -42,20 +42,21 @@ impl fmt::Display for Lineage {
     }
 }
 
-/// See the module.
+/// What a server's directory and log have been through, as its hello tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Past {
+pub struct Past {
     /// The newest starts of the sender's disk, in order, this one included.
-    pub(super) runs: Vec<Run>,
+    pub runs: Vec<Run>,
     /// The newest lineages that the sender's log holds, in order.
-    pub(super) lineages: Vec<Lineage>,
+    pub lineages: Vec<Lineage>,
     /// The sender has set directories aside that may hold what clients were told is stored: the
     /// best of their last entries.
-    pub(super) former: Option<Position>,
+    pub former: Option<Position>,
 }
 
 impl Past {
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    /// Writes it behind `out`, where the hello is.
+    pub fn encode(&self, out: &mut Vec<u8>) {
         self.write(out).expect("a vector takes every byte");
     }
 

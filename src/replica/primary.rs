@@ -5,7 +5,9 @@ use super::members::reached_by_majority;
 use super::packet::{Append, Packet};
 use super::rules::Rule;
 use super::{Config, Replica, Role, Timer};
-use crate::limits::{BATCH_TIME, ENTRIES_BYTES_MAX, PIECES_IN_FLIGHT_MAX};
+use crate::limits::{
+    BATCH_TIME, ENTRIES_BYTES_MAX, PENALTY_TIME, PENALTY_WINDOW, PIECES_IN_FLIGHT_MAX,
+};
 use crate::moment::{Moment, WallTime};
 use crate::names::{Index, LinkId, Member, ProcessId, ServerId, Term};
 use std::collections::VecDeque;
@@ -64,7 +66,7 @@ pub(super) struct Primary {
     /// When members were first found lost, by id.
     pub(super) lost_at: [Option<Moment>; 3],
     pub(super) has_loss: bool,
-    /// Drops for silence or a sick disk.
+    /// Drops that were not announced.
     pub(super) drops: Vec<(ServerId, Moment)>,
 }
 
@@ -84,6 +86,12 @@ impl Primary {
     pub(super) fn ask_round(&mut self) -> u64 {
         self.round_asked = true;
         self.round + 1
+    }
+
+    /// Notes a drop that was not announced.
+    pub(super) fn note_drop(&mut self, id: ServerId, now: Moment) {
+        self.drops.retain(|(_, at)| now < *at + PENALTY_WINDOW + PENALTY_TIME);
+        self.drops.push((id, now));
     }
 
     fn remember(

@@ -67,7 +67,17 @@ impl Replica {
     }
 
     /// The answer to a ping came with a promise, or without.
-    pub(super) fn note_promise(&mut self, from: Member, sent: Moment, config: Option<Position>) {
+    pub(super) fn note_promise(
+        &mut self,
+        now: Moment,
+        from: Member,
+        sent: Moment,
+        config: Option<Position>,
+    ) {
+        // A pong from the future is nonsense, and promises nothing.
+        if sent > now {
+            return;
+        }
         let until = sent + self.silence() / 2;
         if let Some(known) = &mut self.evidence[from.id.slot()]
             && known.member == from

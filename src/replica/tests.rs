@@ -5,6 +5,7 @@ mod alone;
 mod appends;
 mod drops;
 mod greeting;
+mod guards;
 mod handover;
 mod hello;
 mod leading;

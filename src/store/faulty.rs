@@ -232,6 +232,7 @@ mod tests {
         let order = |line: &str| fs::write(&rules, line).unwrap();
         let disk = RealDisk::open(&folder.path().join("data")).unwrap();
         let disk = FaultyDisk { disk, rules: Some(rules.clone()) };
+        disk.make_folder("log").unwrap();
         let file = disk.open("log/1", true).unwrap();
         disk.write_at(&file, b"abcdef", 0).unwrap();
         let read = |at| {

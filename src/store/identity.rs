@@ -1,7 +1,7 @@
 //! Who a data directory is: the file `identity`, replaced as a whole whenever it changes.
 
 use super::disk::Disk;
-use crate::limits::RUNS_KEPT;
+use crate::limits::{RUNS_KEPT, SEEN_MAX};
 use crate::names::{DiskId, GroupId, Incarnation, Index, ProcessId, Run, ServerId};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
@@ -11,8 +11,6 @@ const MAGIC: &[u8; 8] = b"postern\0";
 /// The format of all files of a data directory. Version 1 had no boot, no runs of its own, and no
 /// process numbers.
 const VERSION: u32 = 2;
-/// Disks whose newest run is remembered: the group's own and the last few that it lost.
-const SEEN_MAX: usize = 16;
 /// The longest identity, in bytes.
 const BYTES_MAX: usize = 128 + RUNS_KEPT * 16 + SEEN_MAX * 32;
 

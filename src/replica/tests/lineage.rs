@@ -139,6 +139,7 @@ fn a_conflict_with_a_later_history_is_none_with_a_later_term() {
     let took = |term: Term| {
         let mut replica = replica.clone();
         replica.vote.term = term;
+        replica.role = Role::Follower(Following::default());
         (replica.committed, replica.answered) = (Index(1), Index(1));
         let mut records = Vec::new();
         let at = Position { index: last.index, term };

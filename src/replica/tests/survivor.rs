@@ -113,12 +113,16 @@ fn a_promise_is_kept_for_half_of_t_after_the_ping_and_no_promise_does_not_take_i
     let one = backup.config().unwrap().member(id(1)).unwrap();
     let at = backup.shape.position(backup.last());
     let half = backup.silence() / 2;
-    backup.note_promise(one, world.now, Some(at));
+    let later = world.now + half;
+    let before = evidence(&mut backup).promised;
+    backup.note_promise(later, one, later + half, Some(at));
+    assert_eq!(evidence(&mut backup).promised, before, "a pong from the future");
+    backup.note_promise(later, one, world.now, Some(at));
     assert_eq!(evidence(&mut backup).promised, Some((at, world.now + half)));
-    backup.note_promise(one, world.now + half, None);
+    backup.note_promise(later, one, world.now + half, None);
     assert_eq!(evidence(&mut backup).promised, Some((at, world.now + half)));
     let stranger = Member { disk: DiskId(1), ..one };
-    backup.note_promise(stranger, world.now + half, Some(at));
+    backup.note_promise(later, stranger, world.now + half, Some(at));
     assert_eq!(evidence(&mut backup).promised, Some((at, world.now + half)), "another disk");
 }
 

@@ -8,7 +8,7 @@ use crate::sim::GROUP;
 use postern::mailbox::Change;
 use postern::moment::WallTime;
 use postern::names::{
-    DiskId, Incarnation, Index, Member, Position, ServerId, Term, UserName, Vote,
+    DiskId, Incarnation, Index, Member, Position, ProcessId, Run, ServerId, Term, UserName, Vote,
 };
 use postern::record::{self, Kind, Record};
 use postern::replica::Config;
@@ -110,7 +110,8 @@ impl World {
                     store.persist(vote).map_err(fails)?;
                 }
                 b'n' => {
-                    store.see(DiskId(args.byte().into()), Incarnation(1));
+                    let run = Run { incarnation: Incarnation(1), process: ProcessId(1) };
+                    store.see(DiskId(args.byte().into()), run);
                     store.seal().map_err(fails)?;
                 }
                 _ => {}

@@ -2,7 +2,7 @@
 
 use super::case::{Args, pick};
 use super::packets::peer;
-use super::victim::{Victim, disk_of};
+use super::victim::{Victim, disk_of, past};
 use crate::sim::GROUP;
 use postern::mailbox::Change;
 use postern::moment::{Moment, WallTime};
@@ -11,12 +11,12 @@ use postern::names::{
 };
 use postern::record::{self, Kind};
 use postern::replica::{
-    Append, Ask, Bearing, Config, Hello, Order, Packet, Refusal, Standpoint, Verdict,
+    Append, Ask, Bearing, Config, Hello, Lineage, Order, Packet, Refusal, Standpoint, Verdict,
 };
 use postern::rng::Rng;
 
 /// How many kinds of packets [`build`] knows.
-const KINDS: u8 = 22;
+const KINDS: u8 = 23;
 /// The bytes of a verified password between servers.
 const PROOF_BYTES: usize = 24;
 /// More of them than a frame between servers holds.
@@ -199,10 +199,17 @@ pub(super) fn build(victim: &Victim, from: Member, args: &mut Args<'_>) -> (Pack
         16 => Packet::Answer,
         17 => Packet::Verdict(Verdict::NotPrimary),
         19 => Packet::ProofsTaken,
-        20 => Packet::Foreign { version: 2 },
+        20 => Packet::Foreign { version: 77 },
         21 => Packet::Refused(refusal(args.byte())),
+        22 => {
+            let founder = disk_of(from.id);
+            Packet::Refuses(Lineage { number: value(victim, args) as u16, founder })
+        }
         _ => ballot(victim, kind, args),
     };
+    if let Packet::Hello(hello) = packet {
+        return (packet, past(&hello));
+    }
     let rest = match packet {
         Packet::Request { .. } => REQUESTS[usize::from(args.byte()) % REQUESTS.len()],
         _ => "",
@@ -235,14 +242,21 @@ fn ballot(victim: &Victim, kind: u8, args: &mut Args<'_>) -> Packet {
 fn refusal(which: u8) -> Refusal {
     // The old copy is left out: whoever is told so puts everything aside, as it is meant to.
     let all = [Refusal::Version, Refusal::Group, Refusal::Settings, Refusal::SameId];
-    let more = [Refusal::WrongId, Refusal::Lineage, Refusal::Straggler];
+    let more = [
+        Refusal::WrongId,
+        Refusal::Lineage,
+        Refusal::Straggler,
+        Refusal::Doubtful,
+        Refusal::Occupied,
+        Refusal::Nonsense,
+    ];
     let all = [&all[..], &more[..]].concat();
     all[usize::from(which) % all.len()]
 }
 
 fn bearing(bits: u8) -> Bearing {
-    let [leads, stopping, slow, full] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
-    Bearing { leads, stopping, slow, full }
+    let [leads, stopping, slow, full, damaged] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
+    Bearing { leads, stopping, slow, full, damaged }
 }
 
 fn ask(victim: &Victim, from: Member, args: &mut Args<'_>) -> Ask {

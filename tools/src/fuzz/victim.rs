@@ -3,13 +3,13 @@
 
 use super::prepared::{WALL_MS, prepare};
 use crate::sim::{self, Act, Entry, Fail, GROUP, Incoming, Process, Settings};
-use postern::limits::PROOFS_PER_PIECE;
+use postern::limits::{PROOFS_SPARE, SEEN_MAX};
 use postern::moment::{Moment, WallTime};
 use postern::names::{
-    DiskId, Incarnation, Index, LinkId, Member, Position, ProcessId, ServerId, SessionId, Term,
+    DiskId, Incarnation, Index, LinkId, Member, Position, ProcessId, Run, ServerId, SessionId, Term,
 };
 use postern::record;
-use postern::replica::{Hello, Packet, Shared, Takeover};
+use postern::replica::{Hello, Packet, Past, Shared, Takeover};
 use postern::rng::Rng;
 use postern::store::Identity;
 use postern::store::memory::MemoryDisk;
@@ -17,9 +17,9 @@ use std::collections::VecDeque;
 use std::mem;
 
 /// The most verified passwords that a server may hold while it has a handful of accounts.
-const PROOFS_MAX: usize = 32 * PROOFS_PER_PIECE;
-/// The most disks that a server may remember in memory. Its identity file remembers 16.
-const DISKS_MAX: usize = 64;
+const PROOFS_MAX: usize = PROOFS_SPARE + 16;
+/// The most disks that a server may remember.
+const DISKS_MAX: usize = SEEN_MAX;
 /// The most links that may wait for a hello.
 const LINKS_MAX: usize = 64;
 /// The most packets that one turn may send, whatever arrived in it.
@@ -69,6 +69,14 @@ pub(super) fn disk_of(id: ServerId) -> DiskId {
 
 fn id(number: u8) -> ServerId {
     ServerId::new(number).expect("1 to 3")
+}
+
+/// What an honest server says behind its hello that was started once.
+pub(super) fn past(hello: &Hello) -> Vec<u8> {
+    let run = Run { incarnation: hello.incarnation, process: hello.process };
+    let mut bytes = Vec::new();
+    Past { runs: vec![run], ..Past::default() }.encode(&mut bytes);
+    bytes
 }
 
 impl Victim {
@@ -185,7 +193,7 @@ impl Victim {
     /// Opens a link as if a peer had dialled, and says hello on it.
     pub(super) fn connect(&mut self, hello: Hello) -> Result<(), String> {
         let link = self.accept(hello.from);
-        self.send(link, Packet::Hello(hello), Vec::new())
+        self.send(link, Packet::Hello(hello), past(&hello))
     }
 
     /// Answers the oldest dial: the link opens, or the address refuses or stays silent.
@@ -199,7 +207,7 @@ impl Victim {
         self.next += 1;
         self.links.push(Link { id: link, peer: hello.from, heard: VecDeque::new() });
         self.inbox.push(Incoming::Dialled(link, to));
-        self.send(link, Packet::Hello(hello), Vec::new())
+        self.send(link, Packet::Hello(hello), past(&hello))
     }
 
     /// Delivers a packet, and lets the victim take its turn.

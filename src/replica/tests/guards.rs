@@ -1,0 +1,522 @@
+//! What others may say without harm: copies, servers with one id, stragglers, servers that have lost
+//! their logs, and what no sound server sends.
+
+use super::*;
+use crate::replica::past::{Lineage, Past};
+
+const LINK: LinkId = LinkId(99);
+
+/// Server `n` of a healthy group whose primary is 1.
+fn server(n: u8) -> (World, Replica) {
+    let world = formed(8);
+    let mut replica = world.running[&n].replica.clone();
+    replica.peers.iter_mut().for_each(|peer| peer.heard = Some(world.now));
+    (world, replica)
+}
+
+/// The hello of server `n` as its next start would say it, and what follows it.
+fn next_start(world: &World, to: &Replica, n: u8) -> (Hello, Past) {
+    let from = &world.running[&n].replica;
+    let old = Run { incarnation: from.incarnation, process: from.process };
+    let new = Run { incarnation: Incarnation(old.incarnation.0 + 1), process: ProcessId(77) };
+    let hello = Hello {
+        shared: from.shared,
+        from: from.me,
+        to: to.me.id,
+        incarnation: new.incarnation,
+        process: new.process,
+        serial: 1_000,
+        has_other: false,
+        term: from.vote.term,
+        founder: from.vote.founder,
+        last: from.shape.last(),
+    };
+    (hello, Past { runs: vec![old, new], ..Past::default() })
+}
+
+fn greet(replica: &mut Replica, now: Moment, (hello, past): &(Hello, Past)) -> Vec<Effect> {
+    let mut out = Out::default();
+    replica.greet(now, LINK, None, (hello, past), &mut out);
+    out.effects
+}
+
+fn refusal(effects: &[Effect]) -> Option<Refusal> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Send(LINK, Packet::Refused(why)) => Some(*why),
+        _ => None,
+    })
+}
+
+fn is_let_in(effects: &[Effect]) -> bool {
+    effects.iter().any(|e| matches!(e, Effect::SendWith(LINK, Packet::Hello(_), _)))
+}
+
+/// A second server with an id waits for an answer of the first one, and goes when that comes.
+#[test]
+fn who_comes_with_the_id_of_one_that_answers_is_turned_away() {
+    let (world, replica) = server(1);
+    let patience = replica.silence() / 8;
+    let came = next_start(&world, &replica, 2);
+    let mut waiting = replica.clone();
+    let effects = greet(&mut waiting, world.now, &came);
+    let old = peer(&mut waiting, 2).link.as_ref().unwrap().id;
+    let asked = |e: &Effect| matches!(e, Effect::Send(to, Packet::Ping { .. }) if *to == old);
+    assert!(effects.len() == 1 && effects.iter().any(asked), "{effects:?}");
+    let pong = |sent: Moment| {
+        let (mut replica, mut out) = (waiting.clone(), Out::default());
+        let at = replica.peers.iter().position(|peer| peer.id == id(2)).unwrap();
+        replica.on_pong(at, sent, world.now + patience / 2, &mut out);
+        (replica, out.effects)
+    };
+    let (_, effects) = pong(Moment(world.now.0 - 1));
+    assert_eq!(refusal(&effects), None, "it may have died since");
+    let (mut answered, effects) = pong(world.now);
+    assert_eq!(refusal(&effects), Some(Refusal::Occupied));
+    let (holder, newcomer) = (world.running[&2].replica.me, came.0.from);
+    let closed = Closing::Occupied { stays: old, holder, newcomer };
+    assert!(effects.contains(&Effect::Close(LINK, closed)));
+    assert!(peer(&mut answered, 2).has_link(old) && answered.newcomers.is_empty());
+
+    // One of each id waits; a third one is asked to come again.
+    let mut third = waiting.clone();
+    let mut out = Out::default();
+    third.greet(world.now, LinkId(100), None, (&came.0, &came.1), &mut out);
+    assert!(out.effects.contains(&Effect::Close(LinkId(100), Closing::Spare)));
+    assert_eq!(third.newcomers.len(), 1);
+
+    // Nobody answers: it is the server that comes back.
+    let tick = |at: Moment| {
+        let (mut replica, mut out) = (waiting.clone(), Out::default());
+        replica.tick_newcomers(at, &mut out);
+        (peer(&mut replica, 2).has_link(LINK), is_let_in(&out.effects))
+    };
+    assert_eq!(tick(Moment((world.now + patience).0 - 1)), (false, false));
+    assert_eq!(tick(world.now + patience), (true, true));
+    // Or its link has ended before that.
+    let mut ended = waiting.clone();
+    ended.on_ended(world.now, old, &mut Out::default());
+    ended.tick_newcomers(world.now, &mut Out::default());
+    assert!(peer(&mut ended, 2).has_link(LINK));
+    // Who left meanwhile is forgotten.
+    let mut left = waiting.clone();
+    left.on_ended(world.now, LINK, &mut Out::default());
+    assert!(left.newcomers.is_empty());
+}
+
+/// A directory is set aside only by what a primary says that hears a majority; a copy is known by a
+/// start that it should list.
+#[test]
+fn a_copy_is_known_by_a_start_that_it_lacks() {
+    let (world, replica) = server(1);
+    let (hello, past) = next_start(&world, &replica, 2);
+    let old = past.runs[0];
+    let other = Run { process: ProcessId(5), ..old };
+    for (runs, why) in [
+        (vec![old, past.runs[1]], None),
+        (vec![past.runs[1]], None),
+        (vec![other, past.runs[1]], Some(Refusal::OldCopy)),
+    ] {
+        let copy = (hello, Past { runs, ..Past::default() });
+        let effects = greet(&mut replica.clone(), world.now, &copy);
+        assert_eq!(refusal(&effects), why, "{copy:?}");
+        let doubt = why.map(|_| Refusal::Doubtful);
+        let mut deaf = replica.clone();
+        deaf.peers.iter_mut().for_each(|peer| peer.heard = None);
+        assert_eq!(refusal(&greet(&mut deaf, world.now, &copy)), doubt, "it hears nobody");
+        let mut backup = world.running[&3].replica.clone();
+        let mut copy = copy;
+        copy.0.to = id(3);
+        assert_eq!(refusal(&greet(&mut backup, world.now, &copy)), doubt, "a backup");
+    }
+}
+
+/// Who is doubted does not stand: an old copy must not lead a term that had a primary.
+#[test]
+fn who_is_doubted_waits_before_it_stands() {
+    let (world, mut replica) = server(2);
+    let silence = replica.silence();
+    let one = replica.config().unwrap().member(id(1)).unwrap();
+    replica.leave_primary(one);
+    let stands = |replica: &Replica, now: Moment| {
+        let mut replica = replica.clone();
+        replica.consider_standing(now);
+        replica.timers.is_set(Timer::Stand)
+    };
+    assert!(stands(&replica, world.now));
+    let link = peer(&mut replica, 1).link.as_ref().unwrap().id;
+    let mut left = replica.clone();
+    left.on_refused(world.now, link, Refusal::OldCopy, &mut Out::default());
+    assert!(left.left);
+    replica.on_refused(world.now, link, Refusal::Doubtful, &mut Out::default());
+    assert!(!replica.left && !stands(&replica, world.now));
+    assert!(!stands(&replica, Moment((world.now + silence * 2).0 - 1)));
+    assert!(stands(&replica, world.now + silence * 2));
+}
+
+/// The hello of server 3 after a person went on with it alone, although the others live.
+fn straggler(world: &World, to: &Replica) -> (Hello, Past) {
+    let (mut hello, mut past) = next_start(world, to, 3);
+    (hello.term, hello.founder) = (hello.term.next_lineage(id(3)), Some(DiskId(33)));
+    past.lineages = vec![Lineage { number: hello.term.lineage(), founder: DiskId(33) }];
+    (hello, past)
+}
+
+/// A primary that a majority answers logs whom it refuses; a backup asks it to.
+#[test]
+fn a_refused_lineage_is_logged_once_and_refused_by_all_who_know_it() {
+    let (world, mut primary) = server(1);
+    let came = straggler(&world, &primary);
+    let lineage = came.1.lineages[0];
+    assert_eq!(refusal(&greet(&mut primary, world.now, &came)), Some(Refusal::Straggler));
+    let mut out = Out::default();
+    let before = primary.last();
+    for _ in 0..3 {
+        primary.log_refusals(WallTime(0), &mut out);
+        greet(&mut primary, world.now, &came);
+    }
+    assert_eq!(primary.last(), before.next(), "once");
+    assert!(primary.shape.has_refused(lineage));
+
+    let (_, mut backup) = server(2);
+    let mut to_backup = came.clone();
+    to_backup.0.to = id(2);
+    let effects = greet(&mut backup, world.now, &to_backup);
+    assert_eq!(refusal(&effects), Some(Refusal::Straggler));
+    let asks = |e: &Effect| matches!(e, Effect::Send(_, Packet::Refuses(l)) if *l == lineage);
+    assert!(effects.iter().any(asks), "{effects:?}");
+    assert!(backup.refused.is_empty(), "its primary may have died a moment before");
+    let (_, mut asked) = server(1);
+    asked.remember_refused(world.now, lineage);
+    asked.log_refusals(WallTime(0), &mut Out::default());
+    assert!(asked.shape.has_refused(lineage));
+
+    // Alone later, the backup that has the entry refuses it, and what descends from it.
+    let entry = Record::trust(&out.bytes).position();
+    backup.shape.push(&Record::trust(&out.bytes)).unwrap();
+    let alone = |backup: &Replica, came: &(Hello, Past)| {
+        let mut backup = backup.clone();
+        backup.later_lineage = Some(Moment(0));
+        backup.step_down("a test", &mut Out::default());
+        backup.peers.iter_mut().for_each(|peer| peer.link = None);
+        refusal(&greet(&mut backup, world.now, came))
+    };
+    assert_eq!(alone(&backup, &to_backup), Some(Refusal::Straggler));
+    let mut child = to_backup.clone();
+    (child.0.term, child.0.founder) = (child.0.term.next_lineage(id(1)), Some(DiskId(44)));
+    assert_eq!(alone(&backup, &child), Some(Refusal::Straggler), "its ancestor was refused");
+    child.1.lineages.clear();
+    assert_eq!(alone(&backup, &child), None, "another one");
+    // An entry that is cut refuses nothing.
+    backup.shape.cut(entry.index.before());
+    assert_eq!(alone(&backup, &to_backup), None);
+}
+
+/// Who has set its log aside takes no part in a formation.
+#[test]
+fn who_has_lost_its_log_forms_nothing() {
+    for lost in [None, Some(1), Some(2), Some(3)] {
+        let mut world = World::new(4, 3);
+        world.start_all();
+        if let Some(n) = lost {
+            let server = world.running.get_mut(&n).unwrap();
+            server.replica.former = Some(Position::default());
+        }
+        world.run(3_000);
+        assert_eq!(world.primary().is_some(), lost.is_none(), "{lost:?}");
+        if let Some(n) = lost {
+            let other = &world.running[&(n % 3 + 1)].replica;
+            let told: Vec<_> = other.former_of_peers().collect();
+            assert_eq!(told, [(id(n), Position::default())]);
+        }
+    }
+}
+
+/// What a server that is the only member of its newest config has stored was committed by that.
+#[test]
+fn an_only_member_gives_nothing_up() {
+    let mut world = formed(6);
+    let primary = world.primary().unwrap();
+    for n in (1..=3).filter(|n| *n != primary) {
+        world.crash(n);
+        world.run(500);
+    }
+    let primary = world.wait_members(500, 1);
+    let index = world.propose(primary, "alone").unwrap();
+    world.wait_answered(100, primary, index);
+    world.crash(primary);
+    world.start(primary);
+    let replica = &world.running[&primary].replica;
+    assert_eq!(replica.committed, replica.last());
+    // With another member nobody can know that after a start.
+    let (_, two) = server(2);
+    assert!(two.committed > Index::ZERO);
+    let mut world = formed(6);
+    world.crash(2);
+    world.start(2);
+    assert_eq!(world.running[&2].replica.committed, Index::ZERO);
+}
+
+fn entry(index: Index, term: Term, kind: Kind) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    record::write(&mut bytes, Position { index, term }, WallTime(0), kind, |_| ());
+    bytes
+}
+
+/// What no sound server sends closes its link, harms nothing, and is refused for a while.
+#[test]
+fn nonsense_of_a_server_that_knows_the_secret_ends_nobody() {
+    let (world, backup) = server(2);
+    let (_, primary) = server(1);
+    let log = &world.running[&2].disk.log;
+    let committed = backup.committed;
+    assert!(committed >= Index(2));
+    let good = |replica: &Replica| Append {
+        term: replica.vote.term,
+        prev: replica.shape.last(),
+        committed: replica.committed,
+        answered: replica.answered,
+        round: 0,
+    };
+    let at = |replica: &Replica, index: Index| replica.shape.position(index);
+    let over = |index: Index, term: Term| entry(index, term, Kind::MESSAGE);
+    let term = backup.vote.term;
+    let early = Append { prev: at(&backup, Index(1)), term: term.next(), ..good(&backup) };
+    let mut unsound = backup.clone();
+    unsound.is_sound = |kind, _| kind == Kind::MESSAGE;
+    let next = backup.last().next();
+    let table: [(&str, Replica, u8, Packet, Vec<u8>); 6] = [
+        ("leads too", primary.clone(), 2, Packet::Append(good(&primary)), Vec::new()),
+        (
+            "overwrites what is committed",
+            backup.clone(),
+            1,
+            Packet::Append(early),
+            over(Index(2), term.next()),
+        ),
+        (
+            "a payload that can't be applied",
+            unsound.clone(),
+            1,
+            Packet::Append(good(&unsound)),
+            entry(next, term, Kind(77)),
+        ),
+        ("the last term", backup.clone(), 1, Packet::Stale { term: Term((1 << 48) - 1) }, vec![]),
+        (
+            "a lineage that nobody began",
+            backup.clone(),
+            1,
+            Packet::Vote { term: Term(u64::MAX), granted: true },
+            vec![],
+        ),
+        ("what begins a link", backup.clone(), 1, Packet::Foreign { version: 9 }, vec![]),
+    ];
+    for (what, mut replica, from, packet, records) in table {
+        let link = peer(&mut replica, from).link.as_ref().unwrap().id;
+        let (before, vote) = (replica.shape.last(), replica.vote);
+        let mut out = Out::default();
+        let event = Event::Received { link, packet, records: &records };
+        replica.handle(world.now, WallTime(0), event, log, &mut out);
+        assert!(out.effects.contains(&Effect::Close(link, Closing::Nonsense)), "{what}: {out:?}");
+        let changed = |e: &Effect| matches!(e, Effect::Cut(_) | Effect::Append(_));
+        assert!(!out.effects.iter().any(changed), "{what}: {out:?}");
+        assert_eq!(replica.shape.last(), before, "{what}");
+        assert!(replica.vote == vote || what.starts_with("overwrites"), "{what}");
+        let (hello, past) = next_start(&world, &replica, from);
+        let again = |at: Moment| refusal(&greet(&mut replica.clone(), at, &(hello, past.clone())));
+        assert_eq!(again(world.now), Some(Refusal::Nonsense), "{what}");
+        assert_ne!(again(world.now + replica.silence() / 2), Some(Refusal::Nonsense), "{what}");
+    }
+}
+
+/// A primary that takes back what it has said in its own term is not believed.
+#[test]
+fn what_was_proved_equal_is_not_overwritten_in_the_same_term() {
+    let (world, mut replica) = server(2);
+    let one = replica.config().unwrap().member(id(1)).unwrap();
+    let link = replica.link_to(one).unwrap();
+    let (last, term) = (replica.shape.last(), replica.vote.term.next());
+    let mut send = |term_of_entry: Term, prev: Position| {
+        let append = Append { term, prev, committed: Index::ZERO, answered: Index::ZERO, round: 0 };
+        let records = entry(prev.index.next(), term_of_entry, Kind::MESSAGE);
+        let mut out = Out::default();
+        replica.on_append(world.now, one, link, append, &records, &mut out);
+        (out.effects.contains(&Effect::Close(link, Closing::Nonsense)), replica.shape.last().term)
+    };
+    assert_eq!(send(last.term, last), (false, last.term));
+    assert_eq!(send(term, last), (true, last.term));
+}
+
+/// The first entry of every log is the formation's.
+#[test]
+fn a_blank_server_takes_no_log_that_begins_otherwise() {
+    for kind in [Kind::MESSAGE, Kind::REFUSAL] {
+        let mut world = World::new(5, 3);
+        world.start_all();
+        world.running.get_mut(&3).unwrap().replica.former = Some(Position::default());
+        world.run(500);
+        let mut replica = world.running[&2].replica.clone();
+        let peer = peer(&mut replica, 1).link.clone().unwrap();
+        let append = Append {
+            term: Term(1),
+            prev: Position::default(),
+            committed: Index(1),
+            answered: Index(1),
+            round: 0,
+        };
+        let mut out = Out::default();
+        replica.on_append(
+            world.now,
+            peer.member,
+            peer.id,
+            append,
+            &entry(Index(1), Term(1), kind),
+            &mut out,
+        );
+        assert_eq!(replica.last(), Index::ZERO);
+        let log = &world.running[&2].disk.log;
+        replica.handle(world.now, WallTime(0), Event::Tick, log, &mut Out::default());
+    }
+}
+
+/// A primary that can't read an entry hands over to one that may be able to, once a minute.
+#[test]
+fn a_damaged_primary_hands_over_to_a_sound_one() {
+    let (world, replica) = server(1);
+    let minute = crate::limits::DAMAGED_TIME;
+    let leaves = |damaged: [bool; 2]| {
+        let mut replica = replica.clone();
+        for (peer, damaged) in replica.peers.iter_mut().zip(damaged) {
+            peer.bearing.damaged = damaged;
+        }
+        let leaves = replica.leave_damaged(world.now);
+        let mut out = Out::default();
+        replica.tick_handover(world.now, &mut out);
+        let told = out.effects.iter().find_map(|effect| match effect {
+            Effect::Send(link, Packet::StandNow { .. }) => Some(*link),
+            _ => None,
+        });
+        let heir = told.and_then(|link| replica.peers.iter().find(|peer| peer.has_link(link)));
+        (leaves, heir.map(|peer| peer.id.number()))
+    };
+    assert_eq!(leaves([false, false]), (true, Some(2)));
+    assert_eq!(leaves([true, false]), (true, Some(3)));
+    assert_eq!(leaves([true, true]), (false, None));
+    let mut given_up = replica.clone();
+    assert!(given_up.leave_damaged(world.now) && given_up.bearing(world.now).damaged);
+    given_up.handover = None;
+    given_up.peers.iter_mut().for_each(|peer| peer.heard = Some(world.now + minute));
+    assert!(!given_up.leave_damaged(Moment((world.now + minute).0 - 1)));
+    assert!(given_up.leave_damaged(world.now + minute));
+    let (_, mut backup) = server(2);
+    assert!(!backup.leave_damaged(world.now), "it has no role to give");
+}
+
+/// What can't be read is not asked for again at once.
+#[test]
+fn who_lacks_what_can_not_be_read_is_sent_nothing_for_t() {
+    let (world, mut replica) = server(1);
+    let log = &world.running[&1].disk.log;
+    let link = peer(&mut replica, 3).link.as_ref().unwrap().id;
+    replica.note_unsent(world.now, link);
+    let silence = replica.silence();
+    let mut sent = |at: Moment| {
+        let mut out = Out::default();
+        replica.propose(WallTime(0), Kind::MESSAGE, |_| (), &mut out).ok();
+        replica.handover = None;
+        replica.tell_again(replica.config().unwrap().member(id(3)).unwrap());
+        replica.send_all(at, log, &mut out);
+        out.effects.iter().any(|e| match e {
+            Effect::Send(to, _) | Effect::SendEntries { link: to, .. } => *to == link,
+            _ => false,
+        })
+    };
+    assert!(!sent(world.now) && !sent(Moment((world.now + silence).0 - 1)));
+    assert!(sent(world.now + silence));
+}
+
+/// Of several lost members that one is dropped first whose drop can be committed.
+#[test]
+fn a_stopping_member_stores_as_long_as_it_is_heard() {
+    let (world, mut replica) = server(1);
+    let now = world.now + Duration::from_secs(60);
+    let silence = replica.silence();
+    let config = *replica.config().unwrap();
+    let ago = Moment(now.0 - silence.as_micros() as u64);
+    type Change = fn(&mut Replica, Moment);
+    let table: [(&str, Change, Option<u8>); 7] = [
+        (
+            "2 stops, 3 is unheard",
+            |r, ago| {
+                peer(r, 2).bearing.stopping = true;
+                peer(r, 3).heard = Some(ago);
+            },
+            Some(3),
+        ),
+        (
+            "3 stops, 2 is unheard",
+            |r, ago| {
+                peer(r, 3).bearing.stopping = true;
+                peer(r, 2).heard = Some(ago);
+            },
+            Some(2),
+        ),
+        (
+            "both stop",
+            |r, _| {
+                peer(r, 2).bearing.stopping = true;
+                peer(r, 3).bearing.stopping = true;
+            },
+            None,
+        ),
+        ("one stops", |r, _| peer(r, 2).bearing.stopping = true, Some(2)),
+        (
+            "all stop, and one is unheard",
+            |r, ago| {
+                r.stopping = Some(ago);
+                peer(r, 2).bearing.stopping = true;
+                peer(r, 3).heard = Some(ago);
+            },
+            None,
+        ),
+        (
+            "the primary stops, and one is unheard",
+            |r, ago| {
+                r.stopping = Some(ago);
+                peer(r, 3).heard = Some(ago);
+            },
+            Some(3),
+        ),
+        (
+            "the primary and another one stop",
+            |r, ago| {
+                r.stopping = Some(ago);
+                peer(r, 3).bearing.stopping = true;
+            },
+            None,
+        ),
+    ];
+    for (what, change, dropped) in table {
+        let mut replica = replica.clone();
+        replica.peers.iter_mut().for_each(|peer| peer.heard = Some(now));
+        change(&mut replica, ago);
+        assert_eq!(dropped_by(&mut replica, now), dropped, "{what}");
+    }
+    // From two to one nobody else is needed, but a stopping primary leaves no config of itself.
+    let pair = config.without(id(3));
+    replica.append_config(replica.vote.term, WallTime(0), pair, &mut Out::default());
+    (replica.committed, replica.stored) = (replica.last(), replica.last());
+    replica.flushed = replica.last();
+    replica.peers.iter_mut().for_each(|peer| peer.heard = Some(ago));
+    assert_eq!(dropped_by(&mut replica.clone(), now), Some(2));
+    replica.stopping = Some(now);
+    assert_eq!(dropped_by(&mut replica, now), None);
+}
+
+/// Whom a primary drops at a look.
+fn dropped_by(replica: &mut Replica, now: Moment) -> Option<u8> {
+    let before = *replica.config().unwrap();
+    replica.change_members(now, WallTime(0), &mut Out::default());
+    let after = *replica.config().unwrap();
+    let dropped: Vec<Member> = before.members().filter(|member| !after.has(*member)).collect();
+    dropped.first().map(|member| member.id.number())
+}
