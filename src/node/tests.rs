@@ -1,5 +1,7 @@
 //! One node, alone, on a log in memory: what clients are told, line by line, without a socket.
 
+mod promises;
+
 use super::*;
 use crate::mailbox::Change;
 use crate::names::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Vote};
@@ -47,7 +49,8 @@ const ANN: SessionId = SessionId(1);
 const BOB: SessionId = SessionId(2);
 
 impl World {
-    fn new() -> World {
+    /// A node that has just started on this log.
+    fn started(log: FakeLog, vote: Vote) -> World {
         let me = Member { id: ServerId::all(1).next().unwrap(), disk: DiskId(1) };
         let shared = Shared {
             group: GroupId(1),
@@ -56,14 +59,16 @@ impl World {
             copies_min: 1,
             survivor_auto: false,
         };
+        let mut shape = Shape::default();
+        log.0.iter().for_each(|record| shape.push(&Record::trust(record)).unwrap());
         let setup = replica::Setup {
             me,
             incarnation: Incarnation(1),
             process: ProcessId(1),
             shared,
             takeover: Takeover::Coin,
-            vote: Vote::default(),
-            shape: Shape::default(),
+            vote,
+            shape,
             seen: Vec::new(),
             runs: vec![Run { incarnation: Incarnation(1), process: ProcessId(1) }],
             former: None,
@@ -79,12 +84,10 @@ impl World {
             recovery: "postern recover".to_owned(),
             former: Vec::new(),
         };
-        let node = Node::new(Moment(0), about, Replica::new(Moment(0), setup));
-        let (log, vote) = (FakeLog::default(), Vote::default());
-        let (now, stored) = (Moment(0), Index::ZERO);
-        let mut world = World {
-            now,
-            node,
+        let stored = Index(log.0.len() as u64);
+        World {
+            now: Moment(0),
+            node: Node::new(Moment(0), about, Replica::new(Moment(0), setup)),
             log,
             vote,
             flush: false,
@@ -94,7 +97,16 @@ impl World {
             closed: Vec::new(),
             hashed: 0,
             visitors: 100,
-        };
+        }
+    }
+
+    /// The same directory after a crash.
+    fn restarted(self) -> World {
+        World::started(self.log, self.vote)
+    }
+
+    fn new() -> World {
+        let mut world = World::started(FakeLog::default(), Vote::default());
         for _ in 0..20 {
             world.now += Duration::from_millis(5);
             world.turn();

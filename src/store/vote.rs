@@ -112,6 +112,24 @@ mod tests {
         }
     }
 
+    /// A write that is torn harms its own slot alone: the vote before is in the other one.
+    #[test]
+    fn votes_are_written_to_both_slots_in_turn() {
+        let disk = MemoryDisk::default();
+        let mut file = VoteFile::create(&disk, Vote::default()).unwrap();
+        for term in 1..6 {
+            file.write(&disk, vote(term)).unwrap();
+            let slot = |at: u64| {
+                let mut bytes = [0; SLOT_BYTES];
+                disk.read_at(&file.file, &mut bytes, at).unwrap();
+                decode(&bytes).unwrap().1.term.0
+            };
+            let mut terms = [slot(0), slot(SLOT_DISTANCE)];
+            terms.sort_unstable();
+            assert_eq!(terms, [term - 1, term]);
+        }
+    }
+
     #[test]
     fn a_crash_in_a_write_leaves_the_vote_before_or_the_new_one() {
         for kept in [false, true] {

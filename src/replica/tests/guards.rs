@@ -434,6 +434,25 @@ fn who_lacks_what_can_not_be_read_is_sent_nothing_for_t() {
     assert!(sent(world.now + silence));
 }
 
+/// A round of reads counts only what was acknowledged in the term in which it was asked: an answer
+/// to an earlier primary confirms nothing of this one.
+#[test]
+fn a_round_acknowledged_in_an_older_term_does_not_count() {
+    let (world, mut replica) = server(1);
+    let log = &world.running[&1].disk.log;
+    let round = replica.ask_round().unwrap();
+    replica.send_all(world.now, log, &mut Out::default());
+    let (two, stored) = (replica.config().unwrap().member(id(2)).unwrap(), replica.last());
+    let confirmed = |term: Term| {
+        let mut replica = replica.clone();
+        replica.on_acknowledged(two, term, stored, round, &mut Out::default());
+        replica.advance();
+        replica.confirmed_round() >= Some(round)
+    };
+    assert!(!confirmed(Term(replica.vote.term.0 - 1)));
+    assert!(confirmed(replica.vote.term));
+}
+
 /// Of several lost members that one is dropped first whose drop can be committed.
 #[test]
 fn a_stopping_member_stores_as_long_as_it_is_heard() {

@@ -1,0 +1,160 @@
+//! Promises whose breaking no test of whole servers has noticed: what an error says of a change that
+//! is logged, what a read shows while a backlog is applied, and whose mail a LOGIN under way shows.
+
+use super::*;
+use crate::limits::APPLIED_PER_TURN;
+use crate::names::Position;
+
+/// Does what the node wants hashed, and nothing else: what is logged by that is not stored.
+fn hash_all(world: &mut World) {
+    while let Some(job) = world.jobs.pop() {
+        let made = Hashed::Made(format!("hash of {}", job.password));
+        let done = match &job.against {
+            None => made,
+            Some(against) => Hashed::Checked(*against == format!("hash of {}", job.password)),
+        };
+        world.tell(Input::Hashed(job.session, done));
+    }
+}
+
+/// A tick, and what is stored already: reads are confirmed by it.
+fn tick(world: &mut World) {
+    world.tell(Input::Replica(Event::Tick));
+    let mark = Mark { last: world.stored, vote: world.vote };
+    world.tell(Input::Replica(Event::Stored(mark)));
+}
+
+/// Every ERR but `unknown-outcome` promises that nothing was stored: a change that is logged may
+/// take effect, whatever closes its session before that is known.
+#[test]
+fn a_logged_change_whose_session_closes_has_an_unknown_outcome() {
+    for line in [
+        "CREATE carl correct-horse",
+        "PASSWD correct-horse other-horse",
+        "DELETE ann correct-horse",
+        "SEND bob hi",
+    ] {
+        let mut world = World::new();
+        let session = if line.starts_with("CREATE") { SessionId(50) } else { ANN };
+        if session != ANN {
+            world.tell(Input::Opened(session, HERE.into()));
+        }
+        let before = world.log.0.len();
+        world.tell(Input::Line(session, line.as_bytes()));
+        for _ in 0..4 {
+            tick(&mut world);
+            hash_all(&mut world);
+        }
+        assert_eq!(world.log.0.len(), before + 1, "{line}: it is logged");
+        assert_eq!(world.said(session), "", "{line}: and not stored");
+        world.tell(Input::Stop);
+        world.now += Duration::from_secs(60);
+        world.tell(Input::Replica(Event::Tick));
+        let said = world.said(session);
+        assert!(said.starts_with("ERR unknown-outcome "), "{line}: {said}");
+        assert!(!said.contains("OK"), "{line}: {said}");
+    }
+}
+
+/// The same when another session of the account ends it.
+#[test]
+fn a_logged_change_of_a_deleted_account_has_an_unknown_outcome() {
+    for line in ["PASSWD correct-horse other-horse", "DELETE ann correct-horse"] {
+        let mut world = World::new();
+        let phone = SessionId(7);
+        world.tell(Input::Opened(phone, HERE.into()));
+        world.line(phone, "LOGIN ann correct-horse");
+        world.said(phone);
+        for (session, line) in [(ANN, "DELETE ann correct-horse"), (phone, line)] {
+            world.tell(Input::Line(session, line.as_bytes()));
+            for _ in 0..4 {
+                tick(&mut world);
+                hash_all(&mut world);
+            }
+        }
+        world.turn();
+        let said = world.said(phone);
+        assert!(said.starts_with("ERR unknown-outcome "), "{line}: {said}");
+    }
+}
+
+/// A read shows everything that was acknowledged before it was asked for, also while a new primary
+/// still applies what it found in its log.
+#[test]
+fn a_read_waits_for_a_backlog() {
+    let mut before = World::new();
+    before.line(ANN, "SEND bob the first");
+    let messages = APPLIED_PER_TURN as u64 * 2;
+    for _ in 1..messages {
+        let last = Record::trust(before.log.0.last().unwrap());
+        let at = Position { index: last.index.next(), term: last.term };
+        let (kind, body) = (last.kind, last.body.to_vec());
+        let mut record = Vec::new();
+        record::write(&mut record, at, WallTime(0), kind, |out| out.extend_from_slice(&body));
+        before.log.0.push(record);
+    }
+    let mut world = before.restarted();
+    let visitor = SessionId(60);
+    let mut asked = false;
+    for _ in 0..60 {
+        world.tell(Input::Replica(Event::Tick));
+        if std::mem::take(&mut world.flush) {
+            world.stored = Index(world.log.0.len() as u64);
+        }
+        let mark = Mark { last: world.stored, vote: world.vote };
+        world.tell(Input::Replica(Event::Stored(mark)));
+        hash_all(&mut world);
+        let answered = world.node.replica.answered();
+        if !asked && world.node.applied < answered && world.node.applied > Index(100) {
+            asked = true;
+            world.tell(Input::Opened(visitor, HERE.into()));
+            world.tell(Input::Line(visitor, b"LOGIN bob correct-horse end"));
+        }
+        world.now += Duration::from_millis(1);
+    }
+    assert!(asked, "it was asked while entries waited to be applied");
+    assert_eq!(world.said(visitor), format!("OK bob {messages}\n"));
+}
+
+/// A LOGIN under way ends with the password it was checked with, and with its account: it never
+/// shows the mail of a new owner of the name.
+#[test]
+fn a_login_under_way_ends_when_its_account_changes() {
+    let changes: [&[&str]; 2] = [
+        &["PASSWD correct-horse other-horse"],
+        &["DELETE bob correct-horse", "CREATE bob other-horse"],
+    ];
+    for lines in changes {
+        let mut world = World::new();
+        let text = "x".repeat(3000);
+        for _ in 0..100 {
+            world.line(ANN, &format!("SEND bob {text}"));
+            world.said(ANN);
+            world.said(BOB);
+        }
+        let slow = SessionId(70);
+        world.tell(Input::Opened(slow, HERE.into()));
+        world.line(slow, "LOGIN bob correct-horse");
+        let changer = SessionId(71);
+        for line in lines {
+            if line.starts_with("CREATE") {
+                world.tell(Input::Opened(changer, HERE.into()));
+                world.line(changer, line);
+            } else {
+                world.line(BOB, line);
+            }
+        }
+        for n in 0..101 {
+            world.line(ANN, &format!("SEND bob for the new owner {n}"));
+            world.said(ANN);
+        }
+        let mut shown = String::new();
+        for _ in 0..50 {
+            shown += &world.said(slow);
+            world.turn();
+        }
+        assert!(!shown.contains("new owner"), "{lines:?}");
+        let last = shown.lines().last().unwrap();
+        assert!(last.starts_with("ERR wrong-password "), "{lines:?}: {last}");
+    }
+}
