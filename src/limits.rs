@@ -138,6 +138,12 @@ pub const SLOW_SYNCS: usize = 3;
 pub const SLOW_WINDOW: Duration = Duration::from_secs(60);
 /// How long a primary that can't read its log waits before it tries to hand over again.
 pub const DAMAGED_TIME: Duration = Duration::from_secs(60);
+/// How long the median of the clocks counts without a ping that measures one of them.
+pub const CLOCK_TIME: Duration = Duration::from_secs(60);
+/// A larger difference between two servers' clocks is logged.
+pub const SKEW_MAX: Duration = Duration::from_secs(1);
+/// How often it is logged at most.
+pub const SKEW_WARNING_TIME: Duration = Duration::from_secs(60);
 /// A batch that nothing follows for so long gets a header of its own behind it.
 pub const SEAL_TIME: Duration = Duration::from_secs(1);
 

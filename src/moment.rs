@@ -38,22 +38,21 @@ impl Sub for Moment {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WallTime(pub u64);
 
-/// The last millisecond that RFC 3339 can write (end of the year 9999).
-const LAST_WRITABLE_MS: u64 = 253_402_300_799_999;
-
 impl WallTime {
+    /// The last one that RFC 3339 can write: the end of the year 9999.
+    pub const LAST: WallTime = WallTime(253_402_300_799_999);
+
     /// The wall time of `time`; the epoch for times before it.
     pub fn from_system(time: SystemTime) -> WallTime {
         let ms = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        WallTime(u64::try_from(ms).unwrap_or(LAST_WRITABLE_MS).min(LAST_WRITABLE_MS))
+        u64::try_from(ms).map_or(WallTime::LAST, WallTime).min(WallTime::LAST)
     }
 
     /// RFC 3339, UTC, milliseconds: `2026-11-23T11:58:03.120Z`.
     pub fn rfc3339(self) -> impl std::fmt::Display {
         // A record may hold any number; humantime refuses years beyond 9999.
-        humantime::format_rfc3339_millis(
-            UNIX_EPOCH + Duration::from_millis(self.0.min(LAST_WRITABLE_MS)),
-        )
+        let writable = self.min(WallTime::LAST);
+        humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(writable.0))
     }
 
     /// The time as names of files have it: without colons.

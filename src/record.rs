@@ -46,7 +46,8 @@ pub struct Record<'a> {
     pub index: Index,
     /// The term it was written in.
     pub term: Term,
-    /// The primary's clock when it took the entry, never earlier than the entry before.
+    /// When the primary accepted the entry, by the median of the servers' clocks where it knows
+    /// them; never earlier than the entry before.
     pub time: WallTime,
     /// What `body` is.
     pub kind: Kind,

@@ -169,7 +169,8 @@ impl Node {
         }
         let before = out.replica.bytes.len();
         let encode = |body: &mut Vec<u8>| change.encode(body);
-        let logged = self.replica.propose(world.wall, change.kind(), encode, &mut out.replica);
+        let (now, wall) = (world.now, world.wall);
+        let logged = self.replica.propose(now, wall, change.kind(), encode, &mut out.replica);
         let index = match logged {
             Ok(index) => index,
             Err(why) => {

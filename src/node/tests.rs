@@ -587,7 +587,7 @@ fn a_kind_of_entry_from_the_future_stops_the_node() {
     let mut world = World::new();
     let mut out = crate::replica::Out::default();
     let kind = crate::record::Kind(77);
-    world.node.replica.propose(WallTime(0), kind, |_| {}, &mut out).unwrap();
+    world.node.replica.propose(Moment(0), WallTime(0), kind, |_| {}, &mut out).unwrap();
     let record = Record::parse(&out.bytes).unwrap();
     world.log.0.push(record.bytes.to_vec());
     let gauges = Gauges::default;

@@ -190,10 +190,10 @@ impl Replica {
     }
 
     pub(super) fn ping(&mut self, now: Moment, out: &mut Out) {
-        let bearing = self.bearing(now);
+        let (wall, bearing) = (self.clocks.own(now), self.bearing(now));
         for peer in &self.peers {
             if let Some(link) = &peer.link {
-                out.send(link.id, Packet::Ping { sent: now, bearing });
+                out.send(link.id, Packet::Ping { sent: now, wall, bearing });
             }
         }
     }
@@ -495,7 +495,8 @@ impl Replica {
         }
         log::info!("linked with server {}", new.member);
         // How things are here is known there before anything is acknowledged.
-        out.send(new.id, Packet::Ping { sent: now, bearing: self.bearing(now) });
+        let (wall, bearing) = (self.clocks.own(now), self.bearing(now));
+        out.send(new.id, Packet::Ping { sent: now, wall, bearing });
         let (member, process) = (new.member, new.process);
         let run = Run { incarnation: new.incarnation, process };
         let peer = &mut self.peers[at];

@@ -6,9 +6,9 @@
 //! §4.1 single-server changes, §6.4 reads, §9.6 pre-vote.
 //!
 //! In the order to read them: `event` (the surface), `packet`, `members` and `shape` (what is
-//! agreed on), `peer`, `links`, `past` and `newcomer` (who is there), `election`, `primary`, `changes` (of the
-//! members, by the primary), `backup`, `handover`, `lineage`, `survivor`; `view` (what
-//! others see of it); `rules` names what can be decided.
+//! agreed on), `peer`, `links`, `past` and `newcomer` (who is there), `election`, `primary`,
+//! `changes` (of the members, by the primary), `backup`, `handover`, `lineage`, `survivor`,
+//! `wall_clock`; `view` (what others see of it); `rules` names what can be decided.
 
 mod backup;
 mod changes;
@@ -30,6 +30,7 @@ mod shape;
 mod survivor;
 mod timers;
 mod view;
+mod wall_clock;
 
 pub use event::{Aside, Closing, Effect, Event, LogReader, Mark, Out};
 pub use lineage::Beginning;
@@ -56,6 +57,7 @@ use peer::Peer;
 use primary::Primary;
 use survivor::Evidence;
 use timers::{Timer, Timers};
+use wall_clock::WallClocks;
 
 /// Which backup stands first when the primary is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,6 +145,7 @@ pub struct Replica {
     takeover: Takeover,
     rng: Rng,
     timers: Timers,
+    clocks: WallClocks,
     /// Something changed that [`Event::Tick`] must look at before anybody sleeps.
     restless: bool,
     /// Since when it is about to end: it writes no config and stands for nothing.
@@ -224,6 +227,7 @@ impl Replica {
             takeover: setup.takeover,
             rng: Rng::new(setup.seed),
             timers,
+            clocks: WallClocks::default(),
             restless: true,
             stopping: None,
             stop_said: false,
@@ -276,6 +280,8 @@ impl Replica {
         if self.left {
             return;
         }
+        self.clocks.read_own(now, wall);
+        let wall = self.clocks.stamp(now, wall);
         match event {
             Event::Tick => self.on_tick(now, wall, log, out),
             Event::Dialled { link, to } => self.on_dialled(now, link, to, out),
@@ -296,6 +302,7 @@ impl Replica {
     /// Why this server can't take it now.
     pub fn propose(
         &mut self,
+        now: Moment,
         wall: WallTime,
         kind: Kind,
         body: impl FnOnce(&mut Vec<u8>),
@@ -318,6 +325,7 @@ impl Replica {
         }
         // The turn's batch may have been begun.
         self.restless = true;
+        let wall = self.clocks.stamp(now, wall);
         Ok(self.append_own(self.vote.term, wall, kind, body, out))
     }
 
@@ -450,7 +458,8 @@ impl Replica {
             return self.close_nonsense(now, link, out);
         }
         match packet {
-            Packet::Ping { sent, bearing } => {
+            Packet::Ping { sent, wall, bearing } => {
+                self.measure_clock(at, now, sent, wall);
                 let promised = self.promise(from, now);
                 out.send(link, Packet::Pong { sent, promised });
                 self.ping_together(now);

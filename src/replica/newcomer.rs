@@ -36,8 +36,8 @@ impl Replica {
         let new = Link::new(link, dialled, hello);
         let Some(peer) = self.peer(hello.from.id) else { return false };
         let Some(old) = peer.link.as_ref().filter(|old| !old.same_life(&new)) else { return false };
-        let bearing = self.bearing(now);
-        out.send(old.id, Packet::Ping { sent: now, bearing });
+        let (wall, bearing) = (self.clocks.own(now), self.bearing(now));
+        out.send(old.id, Packet::Ping { sent: now, wall, bearing });
         let waits = self.newcomers.iter().any(|known| known.hello.from.id == hello.from.id);
         if waits || dialled {
             // What was dialled has our hello already: it is asked to come again.

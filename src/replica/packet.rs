@@ -2,7 +2,7 @@
 
 use super::members::Config;
 use super::past::Lineage;
-use crate::moment::Moment;
+use crate::moment::{Moment, WallTime};
 use crate::names::{
     DiskId, GroupId, Incarnation, Index, Member, Position, ProcessId, ServerId, Term,
 };
@@ -157,8 +157,10 @@ pub enum Packet {
     Refused(Refusal),
     /// Asks for a pong.
     Ping {
-        /// The sender's clock, returned as it is.
+        /// The sender's monotonic clock, returned as it is.
         sent: Moment,
+        /// The sender's wall clock at that moment.
+        wall: WallTime,
         /// How things are with the sender.
         bearing: Bearing,
     },
@@ -282,10 +284,9 @@ impl Packet {
                 out.write_u16::<LE>(version)
             }
             Packet::Refused(refusal) => out.write_u8(2).and_then(|()| out.write_u8(refusal as u8)),
-            Packet::Ping { sent, bearing } => {
-                out.write_u8(3)?;
-                out.write_u64::<LE>(sent.0)?;
-                out.write_u8(bearing.bits())
+            Packet::Ping { sent, wall, bearing } => {
+                out.write_u8(3).and_then(|()| out.write_u64::<LE>(sent.0))?;
+                out.write_u64::<LE>(wall.0).and_then(|()| out.write_u8(bearing.bits()))
             }
             Packet::Pong { sent, promised } => {
                 out.write_u8(4)?;
@@ -387,8 +388,9 @@ impl Packet {
             },
             2 => Packet::Refused(Refusal::from_number(rest.read_u8()?)?),
             3 => {
-                let sent = Moment(rest.read_u64::<LE>()?);
-                Packet::Ping { sent, bearing: Bearing::from_bits(rest.read_u8()?)? }
+                let (sent, wall) =
+                    (Moment(rest.read_u64::<LE>()?), WallTime(rest.read_u64::<LE>()?));
+                Packet::Ping { sent, wall, bearing: Bearing::from_bits(rest.read_u8()?)? }
             }
             4 => {
                 let sent = Moment(rest.read_u64::<LE>()?);
@@ -683,9 +685,10 @@ mod tests {
             Packet::Hello(hello),
             Packet::Foreign { version: 77 },
             Packet::Hello(Hello { founder: Some(DiskId(10)), ..hello }),
-            Packet::Ping { sent: Moment(1), bearing: Bearing::default() },
+            Packet::Ping { sent: Moment(1), wall: WallTime(0), bearing: Bearing::default() },
             Packet::Ping {
                 sent: Moment(1),
+                wall: WallTime(u64::MAX),
                 bearing: Bearing {
                     leads: true,
                     stopping: true,

@@ -3,6 +3,7 @@
 
 mod alone;
 mod appends;
+mod clocks;
 mod drops;
 mod greeting;
 mod guards;
@@ -16,6 +17,7 @@ mod votes;
 mod world;
 
 use super::*;
+use crate::limits::CLOCK_TIME;
 use std::time::Duration;
 use world::*;
 

@@ -6,7 +6,7 @@ use super::identity::{Found, Identity};
 use super::recovery::{self, Known, Torn};
 use super::segment::{first_index, path};
 use super::vote::VoteFile;
-use super::{BAD_VOTE, LOG, NO_LOG, OLD_VOTE, OpenError};
+use super::{BAD_VOTE, LOG, LONE_VOTE, NO_LOG, OLD_VOTE, OpenError};
 use crate::moment::WallTime;
 use crate::names::{Index, Position, Vote};
 use crate::replica::Config;
@@ -86,6 +86,9 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     is_new &= !reading.holds_records();
     if identity.is_none() && damage.is_empty() && !is_new && !is_tail {
         damage.push("identity: it is missing, the log is not".to_owned());
+    }
+    if is_new && vote.is_some_and(|vote| vote != Vote::default()) {
+        damage.push(LONE_VOTE.to_owned());
     }
     match vote {
         None if !is_new && !is_tail => damage.push(BAD_VOTE.to_owned()),

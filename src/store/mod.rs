@@ -59,6 +59,7 @@ const LOG: &str = "log";
 const BAD_VOTE: &str = "vote: it is missing or unreadable";
 /// A term is durable before any entry of it.
 const OLD_VOTE: &str = "vote: it is older than the log";
+const LONE_VOTE: &str = "identity: it is missing, the vote is not";
 const NO_LOG: &str = "log: it holds no segment; is the disk that holds it mounted?";
 
 /// Why a data directory can't be used.
@@ -192,7 +193,7 @@ impl<D: Disk> Store<D> {
                 return Store::create(disk, expected, None);
             }
             (Found::Nothing, ..) if !reading.holds_records() => {
-                return Err(OpenError::Damaged("identity: it is missing, the vote is not".into()));
+                return Err(OpenError::Damaged(LONE_VOTE.to_owned()));
             }
             (Found::Nothing, ..) => "identity: it is missing, the log is not".to_owned(),
             (Found::Damaged(why), ..) => format!("identity: {why}"),

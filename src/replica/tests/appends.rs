@@ -175,7 +175,7 @@ fn a_change_is_refused_for_its_reason() {
     let refused = |replica: &Replica, change: &dyn Fn(&mut Replica)| {
         let mut replica = replica.clone();
         change(&mut replica);
-        replica.propose(WallTime(0), Kind::MESSAGE, |_| (), &mut Out::default()).err()
+        replica.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut Out::default()).err()
     };
     assert_eq!(refused(primary, &|_| ()), None);
     assert_eq!(refused(&backup, &|_| ()), Some(NotTaken::NotPrimary));
@@ -204,7 +204,7 @@ fn a_nearly_full_disk_of_a_member_takes_no_change_but_a_delete() {
     let refused = |kind: Kind, change: &dyn Fn(&mut Replica)| {
         let mut primary = world.running[&1].replica.clone();
         change(&mut primary);
-        primary.propose(WallTime(0), kind, |_| (), &mut Out::default()).err()
+        primary.propose(Moment(0), WallTime(0), kind, |_| (), &mut Out::default()).err()
     };
     let own = |r: &mut Replica| r.note_space(world.now, true);
     let other = |r: &mut Replica| peer(r, 3).bearing.full = true;
@@ -260,7 +260,7 @@ fn news_in_a_ping_are_looked_at_at_once() {
     let bearing = primary.peers.iter().find(|peer| peer.has_link(link)).unwrap().bearing;
     let mut hears = |bearing: Bearing| {
         primary.restless = false;
-        let packet = Packet::Ping { sent: world.now, bearing };
+        let packet = Packet::Ping { sent: world.now, wall: WallTime(0), bearing };
         let event = Event::Received { link, packet, records: &rest_of(&packet) };
         primary.handle(world.now, WallTime(0), event, log, &mut Out::default());
         primary.restless

@@ -48,7 +48,8 @@ fn each_kind_of_loss_has_its_time() {
         (
             "sick",
             |r, now, log| {
-                r.propose(WallTime(0), Kind::MESSAGE, |_| (), &mut Out::default()).unwrap();
+                r.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut Out::default())
+                    .unwrap();
                 r.send_all(now, log, &mut Out::default());
             },
             silence,

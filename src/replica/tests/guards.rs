@@ -421,7 +421,7 @@ fn who_lacks_what_can_not_be_read_is_sent_nothing_for_t() {
     let silence = replica.silence();
     let mut sent = |at: Moment| {
         let mut out = Out::default();
-        replica.propose(WallTime(0), Kind::MESSAGE, |_| (), &mut out).ok();
+        replica.propose(at, WallTime(0), Kind::MESSAGE, |_| (), &mut out).ok();
         replica.handover = None;
         replica.tell_again(replica.config().unwrap().member(id(3)).unwrap());
         replica.send_all(at, log, &mut out);

@@ -60,7 +60,7 @@ fn the_heir_is_a_member_that_is_heard_has_everything_and_stays() {
             store_all(r);
         }),
         ("behind", |r| {
-            r.propose(WallTime(0), Kind::MESSAGE, |_| (), &mut Out::default()).unwrap();
+            r.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut Out::default()).unwrap();
             store_all(r);
             let two = r.config().unwrap().member(id(2)).unwrap();
             let Role::Primary(primary) = &mut r.role else { panic!("1 is primary") };
@@ -94,9 +94,9 @@ fn store_all(replica: &mut Replica) {
 fn nobody_is_told_before_all_is_answered_nor_after_t() {
     let (world, mut replica) = primary();
     let mut out = Out::default();
-    replica.propose(WallTime(0), Kind::MESSAGE, |_| (), &mut out).unwrap();
+    replica.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut out).unwrap();
     replica.begin_handover(world.now, Rule::HandedOverOrder);
-    let refused = replica.propose(WallTime(0), Kind::MESSAGE, |_| (), &mut out);
+    let refused = replica.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut out);
     assert_eq!(refused, Err(NotTaken::HandingOver));
     assert_eq!(told(&mut replica, world.now), None, "a change is not answered");
     let mut late = replica.clone();
@@ -109,7 +109,7 @@ fn nobody_is_told_before_all_is_answered_nor_after_t() {
     assert!(late.is_handing_over());
     told(&mut late, end);
     assert!(!late.is_handing_over(), "given up");
-    late.propose(WallTime(0), Kind::MESSAGE, |_| (), &mut out).unwrap();
+    late.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut out).unwrap();
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn member(replica: &Replica, n: u8) -> Member {
 fn propose(replica: &mut Replica, log: &mut FakeLog, count: usize) {
     for _ in 0..count {
         let mut out = Out::default();
-        replica.propose(WallTime(0), Kind::MESSAGE, |_| (), &mut out).unwrap();
+        replica.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut out).unwrap();
         log.records.push(out.bytes);
     }
 }

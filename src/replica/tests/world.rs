@@ -79,6 +79,8 @@ pub(super) struct World {
     pub(super) primaries: BTreeMap<Term, u8>,
     pub(super) silence_ms: u32,
     pub(super) auto: bool,
+    /// How far wall clocks are ahead.
+    pub(super) ahead_ms: BTreeMap<u8, u64>,
 }
 
 pub(super) fn id(n: u8) -> ServerId {
@@ -118,6 +120,7 @@ impl World {
             primaries: BTreeMap::new(),
             silence_ms: 2000,
             auto: false,
+            ahead_ms: BTreeMap::new(),
         };
         for n in 1..=servers {
             world.wipe(n);
@@ -237,10 +240,14 @@ impl World {
         }
     }
 
+    fn wall(&self, n: u8) -> WallTime {
+        WallTime(self.now.0 / MS + self.ahead_ms.get(&n).unwrap_or(&0))
+    }
+
     /// One turn of one server: its inbox, the tick, the sync, what follows from that.
     pub(super) fn turn(&mut self, n: u8) {
+        let (now, wall) = (self.now, self.wall(n));
         let Some(server) = self.running.get_mut(&n) else { return };
-        let (now, wall) = (self.now, WallTime(self.now.0 / MS));
         let mut outs = Vec::new();
         let mut flush = false;
         let mut vote = None;
@@ -388,11 +395,11 @@ impl World {
     }
 
     pub(super) fn propose(&mut self, n: u8, text: &str) -> Option<Index> {
-        let wall = WallTime(self.now.0 / MS);
+        let wall = self.wall(n);
         let server = self.running.get_mut(&n)?;
         let mut out = Out::default();
         let body = |body: &mut Vec<u8>| body.extend_from_slice(text.as_bytes());
-        let index = server.replica.propose(wall, Kind::MESSAGE, body, &mut out).ok()?;
+        let index = server.replica.propose(self.now, wall, Kind::MESSAGE, body, &mut out).ok()?;
         server.proposed.insert(index, (server.replica.term(), text.to_owned()));
         let mut flush = false;
         perform(server, out, &mut flush, &mut None, &mut Vec::new());

@@ -107,6 +107,7 @@ fn a_directory_without_any_log_is_left_alone() {
     let disk = formed(3, 4).disk.crash(|| false);
     disk.remove(FIRST).unwrap();
     disk.remove("identity").unwrap();
+    assert_eq!(check::check(&disk).unwrap().damage, [LONE_VOTE]);
     assert!(matches!(begin(disk), Err(OpenError::Damaged(_))));
 }
 

@@ -177,7 +177,10 @@ pub(super) fn build(victim: &Victim, from: Member, args: &mut Args<'_>) -> (Pack
     }
     let packet = match kind {
         0 => Packet::Hello(hello(victim, args)),
-        1 => Packet::Ping { sent: Moment(value(victim, args)), bearing: bearing(args.byte()) },
+        1 => {
+            let (sent, bearing) = (Moment(value(victim, args)), bearing(args.byte()));
+            Packet::Ping { sent, wall: WallTime(value(victim, args)), bearing }
+        }
         2 => {
             let sent = Moment(value(victim, args));
             Packet::Pong { sent, promised: Some(position(victim, args)) }

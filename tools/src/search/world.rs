@@ -296,7 +296,7 @@ impl World {
         let mut out = Out::default();
         let Some(replica) = &mut self.servers[slot(n)].replica else { return };
         let body = |body: &mut Vec<u8>| body.extend(text);
-        if replica.propose(WALL, Kind::MESSAGE, body, &mut out).is_ok() {
+        if replica.propose(NOW, WALL, Kind::MESSAGE, body, &mut out).is_ok() {
             self.left.entries -= 1;
         }
         self.perform(n, out);

@@ -1,0 +1,40 @@
+//! The time of records, as whole replicas write it.
+
+use super::*;
+
+const DAY: u64 = 86_400_000;
+
+#[test]
+fn records_of_a_primary_with_a_wrong_clock_have_the_median_time() {
+    let mut world = formed(5);
+    let primary = world.primary().unwrap();
+    world.ahead_ms.insert(primary, DAY);
+    let index = world.propose(primary, "hi").unwrap();
+    world.wait_answered(1_000, primary, index);
+    // The members change, too, and its own clock is read again and again.
+    let other = if primary == 3 { 2 } else { 3 };
+    world.crash(other);
+    world.wait_members(5_000, 2);
+    world.run(2 * CLOCK_TIME.as_millis() as u64);
+    assert_eq!(world.primary(), Some(primary));
+    world.propose(primary, "of two").unwrap();
+    let records = &world.running[&primary].disk.log.records;
+    let times: Vec<u64> = records.iter().map(|r| Record::trust(r).time.0).collect();
+    assert!(times.iter().all(|time| *time < DAY), "{times:?}");
+    let late = (world.now.0 / MS).abs_diff(*times.last().unwrap());
+    assert!(late < 50, "{late} ms");
+}
+
+#[test]
+fn a_ping_has_the_wall_clock_of_its_sender() {
+    let mut world = formed(6);
+    let replica = &mut world.running.get_mut(&1).unwrap().replica;
+    let (now, wall) = (world.now + Duration::from_secs(1), WallTime(77));
+    let mut out = Out::default();
+    replica.handle(now, wall, Event::Tick, &FakeLog::default(), &mut out);
+    let pings = out.effects.iter().filter_map(|effect| match effect {
+        Effect::Send(_, Packet::Ping { sent, wall, .. }) => Some((*sent, *wall)),
+        _ => None,
+    });
+    assert_eq!(pings.collect::<Vec<_>>(), [(now, wall); 2]);
+}
