@@ -106,6 +106,8 @@ impl Node {
         stat("commit_p99_us", or_dash(self.commits.quantile_us(now, 0.99)));
         stat("sync_p50_us", or_dash(gauges.syncs.quantile_us(now, 0.5)));
         stat("sync_p99_us", or_dash(gauges.syncs.quantile_us(now, 0.99)));
+        let skew = self.replica.clock_skew(now);
+        stat("clock_skew_ms", or_dash(skew.map(|skew| skew.as_millis())));
         stat("sync_worst_us", gauges.syncs.worst().as_micros().to_string());
         stat("repaired", "0".to_owned());
     }

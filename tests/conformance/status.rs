@@ -3,7 +3,7 @@
 use crate::common::{Client, Status};
 use crate::scene::Scene;
 
-const KEYS: [&str; 34] = [
+const KEYS: [&str; 35] = [
     "version",
     "server",
     "role",
@@ -31,6 +31,7 @@ const KEYS: [&str; 34] = [
     "sync_p50_us",
     "sync_p99_us",
     "sync_worst_us",
+    "clock_skew_ms",
     "repaired",
     "peer_1_behind",
     "peer_2_behind",
