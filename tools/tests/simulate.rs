@@ -1,6 +1,6 @@
 //! The simulator repeats itself to the byte, finds nothing in bad days of fixed seeds (as many as
-//! `POSTERN_SEEDS` says), and sees what it is made to see: a disk that lies about its syncs, and
-//! a lost message.
+//! `POSTERN_SEEDS` says), and sees what it is made to see: a disk that lies about its syncs, a lost
+//! message, and clocks that no other server knows.
 
 use postern_tools::sim::{Outcome, Sabotage, Trial, try_seed};
 
@@ -48,4 +48,10 @@ fn a_disk_that_lies_about_its_syncs_is_found() {
 fn a_lost_message_is_found() {
     let found = finding_of(Sabotage::LostMessage, 3);
     assert!(found.starts_with("Kept"), "{found}");
+}
+
+#[test]
+fn times_of_one_wrong_clock_are_found() {
+    let found = finding_of(Sabotage::EchoedClocks, 20);
+    assert!(found.contains("not the median of the clocks"), "{found}");
 }

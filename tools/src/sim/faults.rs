@@ -43,7 +43,7 @@ pub(super) enum Kind {
     Pause,
     /// A clock that runs at another rate.
     Rate,
-    /// A wall clock that jumps.
+    /// A wall clock that jumps by up to a day, drifts, and may jump back.
     WallJump,
     /// Syncs take long.
     SlowSync,

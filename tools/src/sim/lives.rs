@@ -68,6 +68,7 @@ impl World {
         server.copies.push(copy);
         let surplus = server.copies.len().saturating_sub(4);
         server.copies.drain(..surplus);
+        self.times.started(n);
         let noted = self.checks.started(n, disk, vote);
         self.note(noted);
         if self.liar == Some(n) {

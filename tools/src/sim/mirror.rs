@@ -1,5 +1,6 @@
 //! What the checks remember of a log: of each entry its term, kind and checksum, and the configs.
 
+use postern::moment::WallTime;
 use postern::names::{Index, Term};
 use postern::record::{self, Kind, Record};
 use postern::replica::Config;
@@ -24,11 +25,15 @@ impl Entry {
 pub(crate) struct Mirror {
     entries: Vec<Entry>,
     configs: Vec<(Index, Config)>,
+    last_time: WallTime,
+    /// What was appended since the world looked: the term, the time before, the time.
+    pub(super) written: Vec<(Term, WallTime, WallTime)>,
 }
 
 impl Mirror {
     pub(super) fn push(&mut self, record: &Record<'_>) {
         self.entries.push(Entry::of(record));
+        self.last_time = self.last_time.max(record.time);
         if record.kind == Kind::CONFIG
             && let Some(config) = Config::decode(record.body)
         {
@@ -38,7 +43,9 @@ impl Mirror {
 
     pub(super) fn append(&mut self, records: &[u8]) {
         for record in record::each(records) {
-            self.push(&record.expect("a replica appends whole records"));
+            let record = record.expect("a replica appends whole records");
+            self.written.push((record.term, self.last_time, record.time));
+            self.push(&record);
         }
     }
 

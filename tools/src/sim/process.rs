@@ -80,6 +80,13 @@ pub(crate) struct Settings {
     pub(crate) survivor_auto: bool,
 }
 
+impl Settings {
+    /// `T` in µs.
+    pub(super) fn silence_us(&self) -> u64 {
+        u64::from(self.silence_ms) * 1000
+    }
+}
+
 /// A text client's end at the server.
 #[derive(Debug)]
 struct Client {

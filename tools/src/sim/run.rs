@@ -60,6 +60,7 @@ struct Total {
     events: u64,
     requests: (u64, u64, u64),
     changes: (u64, u64),
+    times: u64,
     took: BTreeMap<String, u64>,
     decisions: Vec<u64>,
     findings: Vec<(u64, String)>,
@@ -75,6 +76,7 @@ impl Total {
         self.requests.2 += outcome.requests.2;
         self.changes.0 += outcome.changes.0;
         self.changes.1 += outcome.changes.1;
+        self.times += outcome.times;
         for (kind, count) in outcome.took {
             *self.took.entry(kind).or_default() += count;
         }
@@ -98,6 +100,7 @@ impl Total {
         let (answered, refused, open) = self.requests;
         println!("requests: {answered} answered, {refused} refused, {open} open");
         println!("{} elections, {} configs", self.changes.0, self.changes.1);
+        println!("{} records held to the median of the clocks", self.times);
         let took: Vec<String> = self.took.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
         println!("faults that took effect: {}", took.join(", "));
         let decided = Rule::ALL.iter().zip(&self.decisions);

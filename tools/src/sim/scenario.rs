@@ -16,12 +16,14 @@
 //! refuse 1, accept 1    its address refuses although it lives
 //! undialled 1 > 2       dials from 1 to 2 are lost, links that are open go on; `heal` ends it
 //! full 2, room 2        its disk has little room left, and has again
+//! clock 2 +86400000     the wall clock of 2 is so many ms ahead (-: behind); `clock 2 0`
 //! sync 3 2500           from now on each sync of 3 takes so many ms
 //! login 1               ann logs in at 1: her next sends there need no read
 //! send 1 bob hi -> OK   ann sends at 1: the answer, its code, or `nothing`
 //! once 1 k bob hi -> OK the same, with a key
 //! begin 1 bob hi        the same, not waited for; `answer OK` waits for it
 //! read 1 bob -> hi,ho   what bob's mailbox shows at 1, or the code of the error
+//! timely 1 bob 30       the time of the newest message in bob's mailbox is so many ms ago, or less
 //! within 20 send …      the line that follows is over in so many ms
 //! wait 50               ms
 //! never 3 for 2000      3 is not primary for so many ms
@@ -36,8 +38,10 @@ use super::network::CLIENTS;
 use super::process::{Incoming, Settings};
 use super::story;
 use super::trial::{is_well, judge, picture};
+use super::wall::true_wall;
 use super::world::World;
 use crate::checker::{OpId, Outcome, Request};
+use postern::moment::WallTime;
 use postern::names::SessionId;
 use postern::replica::{Rule, Standpoint, Takeover};
 use postern::rng::Rng;
@@ -202,6 +206,7 @@ impl Play {
                 let told = if answer == "OK" { read } else { answer };
                 return if told == expected { Ok(()) } else { Err(format!("told {told:?}")) };
             }
+            "timely" => return self.timely(of(1)?, words[2], number(words.get(3))?),
             "within" => {
                 let (began, most) = (self.world.now, number(words.get(1))?);
                 let rest = line.splitn(3, ' ').nth(2).ok_or("what?")?;
@@ -228,6 +233,19 @@ impl Play {
             _ => return self.harm(&words),
         }
         Ok(())
+    }
+
+    /// Whether the newest message in a mailbox has the time of now, or of at most `most` ms ago.
+    fn timely(&mut self, n: usize, name: &str, most: u64) -> Result<(), String> {
+        let session = self.ask(n, &format!("LOGIN {name} {PASSWORD} end\nLOG 0\n"), 1);
+        let answer = self.answer(session);
+        let text = String::from_utf8_lossy(&self.probe(session).read);
+        let newest = text.lines().rfind(|line| line.starts_with("MSG "));
+        let time = newest.and_then(|line| line.split(' ').nth(2)).unwrap_or(&answer);
+        let now = true_wall(self.world.now);
+        let [from, to] = [now.0 - most, now.0].map(|ms| WallTime(ms).rfc3339().to_string());
+        let fits = (&from[..]..=&to).contains(&time);
+        if fits { Ok(()) } else { Err(format!("{time} is not from {from} to {to}")) }
     }
 
     /// What goes wrong, or is repaired.
@@ -266,6 +284,11 @@ impl Play {
             "full" => world.servers[n].nearly_full = true,
             "room" => world.servers[n].nearly_full = false,
             "sync" => world.servers[n].slow_sync_us = number(words.get(2))? * 1000,
+            "clock" => {
+                let ahead: Option<i64> = words.get(2).and_then(|ms| ms.parse().ok());
+                let ahead = ahead.ok_or("how far ahead?")?;
+                world.servers[n].wall.set(world.now, ahead * 1000, 0);
+            }
             "reset" => drop(world.reset(n, server(words.get(2))?)),
             "undialled" => world.net.way(n, server(words.get(3))?).dials_lost += 1,
             "cut" if words[2] == ">" => world.net.way(n, server(words.get(3))?).cuts += 1,

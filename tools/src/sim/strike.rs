@@ -100,10 +100,7 @@ impl World {
             }
             Kind::Pause => self.pause(n, fault.span),
             Kind::Rate => self.set_rate(n, 900 + rng.below(201)),
-            Kind::WallJump => {
-                self.servers[n].wall_ms += rng.below(7_200_000) as i64 - 3_600_000;
-                true
-            }
+            Kind::WallJump => self.jump(n, &mut rng),
             Kind::SlowSync => {
                 self.servers[n].slow_sync_us =
                     [100_000, 2_000_000, 30_000_000][rng.below(3) as usize];
@@ -199,7 +196,8 @@ impl World {
                 self.servers[n].nearly_full = false;
                 self.servers[n].disk.fail(|failures| failures.full = false);
             }
-            Kind::Reset | Kind::StopAll | Kind::HandOver | Kind::Pause | Kind::WallJump => {}
+            Kind::WallJump => self.jump_back(n, &mut rng),
+            Kind::Reset | Kind::StopAll | Kind::HandOver | Kind::Pause => {}
         }
     }
 
@@ -342,6 +340,22 @@ impl World {
         server.clock.set_rate(now, rate);
         self.run(n);
         true
+    }
+
+    /// A wall clock jumps by up to a day, and drifts from then on.
+    fn jump(&mut self, n: usize, rng: &mut Rng) -> bool {
+        let (by, drift) = (wall_jump(rng), rng.below(20_001) as i64 - 10_000);
+        let (now, wall) = (self.now, &mut self.servers[n].wall);
+        wall.set(now, wall.ahead(now) + by, drift);
+        true
+    }
+
+    /// It drifts no more, and every second one is put back.
+    fn jump_back(&mut self, n: usize, rng: &mut Rng) {
+        let by = wall_jump(rng);
+        let (now, wall) = (self.now, &mut self.servers[n].wall);
+        let back = if by % 2 == 0 { by } else { 0 };
+        wall.set(now, wall.ahead(now) - back, 0);
     }
 
     /// Damages a disk, unless what was answered could be lost for good: everything must be on
@@ -487,6 +501,12 @@ impl World {
             }
         }
     }
+}
+
+/// µs, evenly in the logarithm from a millisecond to a day, ahead or back.
+fn wall_jump(rng: &mut Rng) -> i64 {
+    let size = 1_000.0 * 86_400_000f64.powf(rng.below(1001) as f64 / 1000.0);
+    size as i64 * if rng.below(2) == 0 { 1 } else { -1 }
 }
 
 fn flip(disk: &MemoryDisk, rng: &mut Rng) {

@@ -19,6 +19,8 @@ pub enum Sabotage {
     LyingSyncs,
     /// A client's answered message is forgotten in the end.
     LostMessage,
+    /// Pings show the clock of their receiver: no server knows another one's.
+    EchoedClocks,
 }
 
 /// What is tried.
@@ -57,6 +59,8 @@ pub struct Outcome {
     pub decisions: Vec<u64>,
     /// Elections won, and configs answered.
     pub changes: (u64, u64),
+    /// How many records were held to the median of the clocks.
+    pub times: u64,
     /// The story, if it was told.
     pub story: Vec<String>,
     /// How many faults the plan has.
@@ -117,6 +121,7 @@ fn run(trial: &Trial) -> Outcome {
     if trial.sabotage == Some(Sabotage::LyingSyncs) {
         world.liar = Some(1);
     }
+    world.times.echoed = trial.sabotage == Some(Sabotage::EchoedClocks);
     story::at(0, 0);
     story::tell(|| format!("seed {}, {:?}", trial.seed, trial.settings()));
     world.run_to(trial.seconds * 1_000_000);
@@ -138,6 +143,7 @@ fn run(trial: &Trial) -> Outcome {
         requests: world.crowd.counts.all(),
         decisions: world.decisions.to_vec(),
         changes: (world.checks.elections, world.checks.configs),
+        times: world.times.checked,
         story: Vec::new(),
         planned,
         finding: world.finding.take(),

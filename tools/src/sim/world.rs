@@ -8,14 +8,12 @@ use super::network::{CLIENTS, Due, Message, Network, Owner, Place};
 use super::process::{Act, Incoming, Process, Settings};
 use super::scenario::Probe;
 use super::story;
-use postern::moment::WallTime;
+use super::wall::{Times, WallClock};
 use postern::names::{DiskId, LinkId, ServerId, SessionId};
 use postern::replica::{Config, Packet, Replica, Rule, Standpoint};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 
-/// The wall time at which every world begins, in ms.
-const BEGAN_MS: u64 = 1_700_000_000_000;
 /// Turns of one process at one moment; more of them is a process that spins.
 const TURNS_MAX: u32 = 10_000;
 
@@ -46,7 +44,7 @@ pub(super) struct Server {
     pub(super) life: u32,
     pub(super) clock: Clock,
     pub(super) rate: u64,
-    pub(super) wall_ms: i64,
+    pub(super) wall: WallClock,
     pub(super) inbox: Vec<Incoming>,
     pub(super) busy: Busy,
     /// The sync ended while the process was stopped.
@@ -82,6 +80,7 @@ pub(super) struct World {
     /// The clients of a scenario.
     pub(super) probes: Vec<Probe>,
     pub(super) checks: Checks,
+    pub(super) times: Times,
     pub(super) settings: Settings,
     pub(super) plan: Vec<Fault>,
     /// Faults that have begun and are not over, by their places in the plan.
@@ -139,7 +138,7 @@ impl World {
             life: 0,
             clock: Clock::new(0, 1000),
             rate: 1000,
-            wall_ms: 0,
+            wall: WallClock::default(),
             inbox: Vec::new(),
             busy: Busy::No,
             sync_over: false,
@@ -166,6 +165,7 @@ impl World {
             crowd: Crowd::nobody(Rng::new(rng.next_u64())),
             probes: Vec::new(),
             checks: Checks::default(),
+            times: Times::default(),
             settings,
             plan: Vec::new(),
             active: Vec::new(),
@@ -394,6 +394,7 @@ impl World {
     }
 
     pub(super) fn deliver(&mut self, server: usize, incoming: Incoming) {
+        self.times.arrives(server, &incoming);
         self.servers[server].inbox.push(incoming);
         self.run(server);
     }
@@ -409,7 +410,7 @@ impl World {
             let Some(process) = &mut server.process else { return server.inbox.clear() };
             story::at(self.now, n as u8 + 1);
             let now = server.clock.read(self.now);
-            let wall = wall(self.now, server.wall_ms);
+            let wall = server.wall.read(self.now);
             let config_before = led_config(process);
             let configs = process.mirror.configs();
             let syncs = server.disk.syncs();
@@ -475,7 +476,7 @@ impl World {
             let Some(process) = &mut server.process else { return };
             let now = server.clock.read(self.now);
             let config_before = led_config(process);
-            let result = process.store_all(now, wall(self.now, server.wall_ms));
+            let result = process.store_all(now, server.wall.read(self.now));
             self.carry(n);
             if let Err(fail) = result {
                 return self.dies(n, &fail);
@@ -504,6 +505,7 @@ impl World {
             self.penalty |= ServerId::all(3).any(|id| replica.peer_state(id, now) == "penalty");
         }
         self.note(looked);
+        self.check_times(n);
     }
 
     /// Carries out what a process did to the outside.
@@ -548,7 +550,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, n: usize, link: LinkId, packet: Packet, records: Vec<u8>) {
+    fn send(&mut self, n: usize, link: LinkId, mut packet: Packet, records: Vec<u8>) {
         let place = Place::of_link(link);
         if !self.net.end(place).is_some_and(|end| end.open) {
             return;
@@ -563,6 +565,7 @@ impl World {
         if begins {
             self.net.send(place, Message::Begin, self.now, &mut self.schedule);
         }
+        self.note_ping(n, place, &mut packet);
         let whole = if self.encodes { self.encode(packet, &records) } else { (packet, records) };
         let (packet, records) = whole;
         let moment = match packet {
@@ -598,8 +601,4 @@ fn led_config(process: &Process) -> Option<Config> {
     let replica = process.node.replica();
     let leads = replica.standpoint() == Standpoint::Primary;
     replica.config().copied().filter(|_| leads)
-}
-
-fn wall(now: u64, offset_ms: i64) -> WallTime {
-    WallTime((BEGAN_MS + now / 1000).saturating_add_signed(offset_ms))
 }
