@@ -1,6 +1,7 @@
 //! The replica's whole surface: what happens to it, and what it wants done.
 
-use super::packet::{Append, Packet, Refusal};
+use super::hello::Refusal;
+use super::packet::{Append, Packet};
 use crate::names::{DiskId, Index, LinkId, Member, Run, ServerId, Vote};
 use crate::record::Record;
 use std::io;

@@ -3,8 +3,9 @@
 
 use super::backup::Following;
 use super::event::{Aside, Closing, Effect, Out};
+use super::hello::Hello;
 use super::members::Config;
-use super::packet::{Append, Hello, Packet};
+use super::packet::{Append, Packet};
 use super::past::{Lineage, Past};
 use super::rules::Rule;
 use super::{Replica, Role};

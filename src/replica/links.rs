@@ -1,7 +1,8 @@
 //! Links: dialling, the hello, and which of two links to one server stays.
 
 use super::event::{Aside, Closing, Effect, Event, Out};
-use super::packet::{Bearing, Hello, Packet, Refusal};
+use super::hello::{Hello, Refusal};
+use super::packet::{Bearing, Packet};
 use super::past::{Lineage, Past};
 use super::peer::Link;
 use super::rules::Rule;

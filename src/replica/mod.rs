@@ -5,7 +5,7 @@
 //! called "Raft" below; Ongaro's dissertation (2014), called "Ongaro": §3.10 leadership transfer,
 //! §4.1 single-server changes, §6.4 reads, §9.6 pre-vote.
 //!
-//! In the order to read them: `event` (the surface), `packet`, `members` and `shape` (what is
+//! In the order to read them: `event` (the surface), `packet` and `hello`, `members` and `shape` (what is
 //! agreed on), `peer`, `links`, `past` and `newcomer` (who is there), `election`, `primary`,
 //! `changes` (of the members, by the primary), `backup`, `handover`, `lineage`, `survivor`,
 //! `wall_clock`; `view` (what others see of it); `rules` names what can be decided.
@@ -15,6 +15,7 @@ mod changes;
 mod election;
 mod event;
 mod handover;
+mod hello;
 mod lineage;
 mod links;
 mod members;
@@ -33,9 +34,10 @@ mod view;
 mod wall_clock;
 
 pub use event::{Aside, Closing, Effect, Event, LogReader, Mark, Out};
+pub use hello::{Hello, Refusal, Shared};
 pub use lineage::Beginning;
 pub use members::Config;
-pub use packet::{Append, Ask, Bearing, Hello, Order, Packet, Refusal, Shared, Verdict};
+pub use packet::{Append, Ask, Bearing, Order, Packet, Verdict};
 pub use past::{Lineage, Past};
 pub use rules::{Decisions, Rule};
 #[cfg(feature = "simulate")]

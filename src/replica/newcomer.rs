@@ -4,7 +4,8 @@
 
 use super::Replica;
 use super::event::{Closing, Effect, Out};
-use super::packet::{Hello, Packet, Refusal};
+use super::hello::{Hello, Refusal};
+use super::packet::Packet;
 use super::past::Past;
 use super::peer::Link;
 use super::rules::Rule;

@@ -1,56 +1,15 @@
 //! What servers say to each other, and its bytes: one kind byte, then the fields, little-endian.
 
+use super::hello::{Hello, Refusal};
 use super::members::Config;
 use super::past::Lineage;
 use crate::moment::{Moment, WallTime};
-use crate::names::{
-    DiskId, GroupId, Incarnation, Index, Member, Position, ProcessId, ServerId, Term,
-};
+use crate::names::{DiskId, GroupId, Index, Position, ServerId, Term};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
 /// The version of the packets; servers of other versions are refused.
 pub(super) const VERSION: u16 = 2;
-
-/// What must agree between the servers of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shared {
-    /// The group.
-    pub group: GroupId,
-    /// How many servers it has.
-    pub servers: u8,
-    /// `T` in milliseconds.
-    pub silence_ms: u32,
-    /// Fewest members with which changes are taken.
-    pub copies_min: u8,
-    /// Whether a last survivor goes on by itself.
-    pub survivor_auto: bool,
-}
-
-/// The first packet on a link, in both directions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hello {
-    /// Settings that must agree.
-    pub shared: Shared,
-    /// Who speaks.
-    pub from: Member,
-    /// Whom the sender takes the receiver for.
-    pub to: ServerId,
-    /// How often the sender's disk was started.
-    pub incarnation: Incarnation,
-    /// Which run of the server speaks.
-    pub process: ProcessId,
-    /// Counts the hellos of a process: of two, tells the later.
-    pub serial: u64,
-    /// The sender has another link to the receiver, or has begun one.
-    pub has_other: bool,
-    /// The sender's term.
-    pub term: Term,
-    /// The disk of the server that began the term's lineage; of the first lineage, none.
-    pub founder: Option<DiskId>,
-    /// The end of the sender's stored log.
-    pub last: Position,
-}
 
 /// What a server says of itself with each ping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,34 +45,6 @@ pub enum Verdict {
     NoBackup,
     /// The operator speaks for another group.
     OtherGroup,
-}
-
-/// Why a link is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Another version of the packets.
-    Version,
-    /// Another group.
-    Group,
-    /// Another number of servers, silence, copies or survivor rule.
-    Settings,
-    /// Both have the same id.
-    SameId,
-    /// The receiver is not whom the sender dialled.
-    WrongId,
-    /// Its disk was seen in a later life: an old copy of a directory.
-    OldCopy,
-    /// Two histories that different servers began under one number: a person decides.
-    Lineage,
-    /// A history that was begun over this one, while the group here is healthy, or that it has
-    /// refused before.
-    Straggler,
-    /// Its directory may be an old copy; only a primary that hears a majority decides that.
-    Doubtful,
-    /// Another server with this id is linked, and answers.
-    Occupied,
-    /// It has just sent what no sound server sends.
-    Nonsense,
 }
 
 /// Entries behind `prev`, or none; the records follow the packet.
@@ -461,48 +392,6 @@ impl Packet {
     }
 }
 
-impl Hello {
-    fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        out.write_u128::<LE>(self.shared.group.0)?;
-        out.write_u8(self.shared.servers)?;
-        out.write_u32::<LE>(self.shared.silence_ms)?;
-        out.write_u8(self.shared.copies_min)?;
-        out.write_u8(u8::from(self.shared.survivor_auto))?;
-        out.write_u8(self.from.id.number())?;
-        out.write_u128::<LE>(self.from.disk.0)?;
-        out.write_u8(self.to.number())?;
-        out.write_u64::<LE>(self.incarnation.0)?;
-        out.write_u64::<LE>(self.process.0)?;
-        out.write_u64::<LE>(self.serial)?;
-        out.write_u8(u8::from(self.has_other))?;
-        out.write_u64::<LE>(self.term.0)?;
-        write_option(out, self.founder, |out, disk| out.write_u128::<LE>(disk.0))?;
-        write_position(out, self.last)
-    }
-
-    fn read(rest: &mut &[u8]) -> Result<Hello, BadPacket> {
-        let shared = Shared {
-            group: GroupId(rest.read_u128::<LE>()?),
-            servers: rest.read_u8()?,
-            silence_ms: rest.read_u32::<LE>()?,
-            copies_min: rest.read_u8()?,
-            survivor_auto: read_bool(rest)?,
-        };
-        Ok(Hello {
-            shared,
-            from: Member { id: read_id(rest)?, disk: DiskId(rest.read_u128::<LE>()?) },
-            to: read_id(rest)?,
-            incarnation: Incarnation(rest.read_u64::<LE>()?),
-            process: ProcessId(rest.read_u64::<LE>()?),
-            serial: rest.read_u64::<LE>()?,
-            has_other: read_bool(rest)?,
-            term: Term(rest.read_u64::<LE>()?),
-            founder: read_option(rest, |rest| Ok(DiskId(rest.read_u128::<LE>()?)))?,
-            last: read_position(rest)?,
-        })
-    }
-}
-
 impl Bearing {
     fn bits(self) -> u8 {
         let bits = [self.leads, self.stopping, self.slow, self.full, self.damaged];
@@ -561,56 +450,6 @@ impl Ask {
     }
 }
 
-impl Refusal {
-    const ALL: [Refusal; 11] = [
-        Refusal::Version,
-        Refusal::Group,
-        Refusal::Settings,
-        Refusal::SameId,
-        Refusal::WrongId,
-        Refusal::OldCopy,
-        Refusal::Lineage,
-        Refusal::Straggler,
-        Refusal::Doubtful,
-        Refusal::Occupied,
-        Refusal::Nonsense,
-    ];
-
-    fn from_number(number: u8) -> Result<Refusal, BadPacket> {
-        Refusal::ALL.get(usize::from(number)).copied().ok_or(BadPacket)
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Refusal::Version => "it speaks another version",
-            Refusal::Group => "it belongs to another group",
-            Refusal::Settings => {
-                "its settings differ (number of servers, silence_ms, min_copies, last_survivor)"
-            }
-            Refusal::SameId => "both servers have the same id",
-            Refusal::WrongId => "another server answers at that address",
-            Refusal::OldCopy => "its data directory is an old copy",
-            Refusal::Lineage => {
-                "two servers began a history of their own under one number: keep one of them and \
-                 move the other's directory away"
-            }
-            Refusal::Straggler => {
-                "it goes on by itself from an older state, while this group is healthy: move its \
-                 directory away, and it is filled again"
-            }
-            Refusal::Doubtful => {
-                "its data directory may be an old copy; it waits until a primary decides that"
-            }
-            Refusal::Occupied => "another server with its id is linked, and answers",
-            Refusal::Nonsense => {
-                "it has just sent what this server can't accept: the log of this server says what"
-            }
-        })
-    }
-}
-
 pub(super) fn write_position(out: &mut Vec<u8>, at: Position) -> io::Result<()> {
     out.write_u64::<LE>(at.term.0)?;
     out.write_u64::<LE>(at.index.0)
@@ -636,11 +475,11 @@ pub(super) fn read_option<T>(
     if read_bool(rest)? { read(rest).map(Some) } else { Ok(None) }
 }
 
-fn read_id(rest: &mut &[u8]) -> Result<ServerId, BadPacket> {
+pub(super) fn read_id(rest: &mut &[u8]) -> Result<ServerId, BadPacket> {
     ServerId::new(rest.read_u8()?).ok_or(BadPacket)
 }
 
-fn read_bool(rest: &mut &[u8]) -> Result<bool, BadPacket> {
+pub(super) fn read_bool(rest: &mut &[u8]) -> Result<bool, BadPacket> {
     match rest.read_u8()? {
         0 => Ok(false),
         1 => Ok(true),
@@ -649,29 +488,8 @@ fn read_bool(rest: &mut &[u8]) -> Result<bool, BadPacket> {
 }
 
 #[cfg(test)]
-pub(super) fn sample_hello() -> Hello {
-    Hello {
-        shared: Shared {
-            group: GroupId(1),
-            servers: 3,
-            silence_ms: 2000,
-            copies_min: 1,
-            survivor_auto: false,
-        },
-        from: Member { id: ServerId::new(2).unwrap(), disk: DiskId(99) },
-        to: ServerId::new(1).unwrap(),
-        incarnation: Incarnation(6),
-        process: ProcessId(7),
-        serial: 8,
-        has_other: true,
-        term: Term(9),
-        founder: None,
-        last: Position { term: Term(3), index: Index(4) },
-    }
-}
-
-#[cfg(test)]
 mod tests {
+    use super::super::hello::sample_hello;
     use super::*;
     use crate::rng::Rng;
 

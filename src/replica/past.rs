@@ -1,7 +1,8 @@
 //! What follows a hello: what its sender's directory and log have been through. It tells a copy of
 //! a directory from the directory, and whose history a log descends from.
 
-use super::packet::{Hello, read_option, read_position, write_option, write_position};
+use super::hello::Hello;
+use super::packet::{read_option, read_position, write_option, write_position};
 use crate::limits::{ANCESTRY_MAX, RUNS_KEPT};
 use crate::names::{DiskId, Incarnation, Position, ProcessId, Run};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
@@ -108,7 +109,7 @@ impl Past {
 
 #[cfg(test)]
 mod tests {
-    use super::super::packet::sample_hello;
+    use super::super::hello::sample_hello;
     use super::*;
     use crate::limits::FIRST_BYTES_MAX;
     use crate::names::{Index, Term};

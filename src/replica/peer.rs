@@ -1,7 +1,8 @@
 //! What is known of each other server: linked, heard, gone. It decides when something is tried,
 //! never whether it is safe.
 
-use super::packet::{Bearing, Hello};
+use super::hello::Hello;
+use super::packet::Bearing;
 use crate::moment::Moment;
 use crate::names::{DiskId, Incarnation, LinkId, Member, Position, ProcessId, ServerId};
 use std::time::Duration;

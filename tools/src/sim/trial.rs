@@ -7,7 +7,7 @@ use super::process::Settings;
 use super::story;
 use super::world::World;
 use postern::record;
-use postern::replica::{Standpoint, Takeover};
+use postern::replica::{Replica, Standpoint, Takeover};
 use postern::rng::Rng;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -202,6 +202,15 @@ fn wait(
         if !world.step(world.now + silence) {
             world.now += silence;
         }
+    }
+}
+
+impl World {
+    /// The replicas of the group that run.
+    pub(super) fn replicas(&self) -> impl Iterator<Item = &Replica> + Clone {
+        let running = self.servers.iter().filter_map(|server| server.process.as_ref());
+        let replicas = running.map(|process| process.node.replica());
+        replicas.filter(|replica| !self.checks.is_stray(replica))
     }
 }
 

@@ -10,7 +10,7 @@ use super::scenario::Probe;
 use super::story;
 use super::wall::{Times, WallClock};
 use postern::names::{DiskId, LinkId, ServerId, SessionId};
-use postern::replica::{Config, Packet, Replica, Rule, Standpoint};
+use postern::replica::{Config, Packet, Rule, Standpoint};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 
@@ -186,13 +186,6 @@ impl World {
             orders: 0,
             liar: None,
         }
-    }
-
-    /// The replicas of the group that run.
-    pub(super) fn replicas(&self) -> impl Iterator<Item = &Replica> + Clone {
-        let running = self.servers.iter().filter_map(|server| server.process.as_ref());
-        let replicas = running.map(|process| process.node.replica());
-        replicas.filter(|replica| !self.checks.is_stray(replica))
     }
 
     pub(super) fn fail(&mut self, why: String) {
