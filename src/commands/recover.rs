@@ -305,7 +305,7 @@ impl Plan {
         let last = directory.findings.last;
         let time = WallTime::from_system(SystemTime::now()).max(directory.findings.last_time);
         let entry = begin.entry(time);
-        let folder = Store::salvage(disk, &new, begin.vote, &entry, &serve::label());
+        let folder = Store::salvage(disk, &new, begin.vote, &entry, serve::label().as_str());
         let folder = folder.map_err(|error| failed(&error))?;
         let (id, history) = (me.id, begin.term.lineage());
         let mut text =

@@ -153,7 +153,7 @@ impl Shell {
             Identity::new(settings.group, settings.servers.len() as u8, self.id, new);
         expected.process = ProcessId(random()? as u64);
         let mut shape = Shape::default();
-        let opened = Store::open(disk, &expected, &label(), |record| shape.push(record));
+        let opened = Store::open(disk, &expected, label().as_str(), |record| shape.push(record));
         let opened = opened.map_err(|error| match error {
         OpenError::Damaged(_) => format!(
             "{shown}: {error}; look at it with `postern check --data {shown}`, go on with it by \

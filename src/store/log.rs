@@ -3,9 +3,7 @@
 use super::configs::Configs;
 use super::disk::Disk;
 use super::segment::{HEADER_BYTES, Header, is_header, path};
-use crate::limits::{
-    FILE_PIECE_BYTES, RECORD_BYTES_MAX, SEGMENT_BYTES, SEGMENTS_OPEN_MAX, TAIL_BYTES_MAX,
-};
+use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX, SEGMENTS_OPEN_MAX, TAIL_BYTES_MAX};
 use crate::names::Index;
 use crate::record::{self, Kind, Record};
 use byteorder::{ByteOrder, LE};
@@ -46,6 +44,8 @@ impl Segment {
 pub(super) struct Log<F> {
     /// Where its files are.
     folder: String,
+    /// The size from which a segment is followed by a new one.
+    pub(super) segment_bytes: u64,
     /// Never empty; each begins where the one before ends.
     segments: Vec<Segment>,
     /// The file of the active segment.
@@ -70,6 +70,7 @@ impl<F> Log<F> {
     /// and `sealed` are of the last segment.
     pub(super) fn new(
         folder: &str,
+        segment_bytes: u64,
         segments: Vec<Segment>,
         file: F,
         configs: Configs,
@@ -78,6 +79,7 @@ impl<F> Log<F> {
         let written = segments.last().expect("a log has a segment").end;
         Log {
             folder: folder.to_owned(),
+            segment_bytes,
             segments,
             file,
             opened: RefCell::default(),
@@ -94,10 +96,12 @@ impl<F> Log<F> {
     pub(super) fn create<D: Disk<File = F>>(
         disk: &D,
         folder: &str,
+        segment_bytes: u64,
         first: Index,
     ) -> io::Result<Log<F>> {
         let mut log = Log {
             folder: folder.to_owned(),
+            segment_bytes,
             segments: vec![Segment::empty(first)],
             file: create_file(disk, folder, first)?,
             opened: RefCell::default(),
@@ -157,7 +161,7 @@ impl<F> Log<F> {
     /// Adds records to the batch that the next [`Log::flush`] writes.
     pub(super) fn append<D: Disk<File = F>>(&mut self, disk: &D, records: &[u8]) -> io::Result<()> {
         if !self.has_unwritten() {
-            if self.written >= SEGMENT_BYTES {
+            if self.written >= self.segment_bytes {
                 self.roll(disk)?;
             }
             let header = self.header();

@@ -37,6 +37,7 @@ pub use identity::Identity;
 pub use recovery::Torn;
 pub use segment::HEADER_BYTES;
 
+use crate::limits::SEGMENT_BYTES;
 use crate::names::{DiskId, Index, Position, ProcessId, Run, Vote};
 use crate::record::Record;
 use crate::replica::LogReader;
@@ -109,6 +110,21 @@ pub struct Store<D: Disk> {
     log: Log<D::File>,
 }
 
+/// How a directory is opened. A label alone stands for segments of the usual size.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions<'a> {
+    /// Names the folder that damaged files are moved to: a time.
+    pub label: &'a str,
+    /// The size from which a segment of the log is followed by a new one, in bytes.
+    pub segment_bytes: u64,
+}
+
+impl<'a> From<&'a str> for OpenOptions<'a> {
+    fn from(label: &'a str) -> OpenOptions<'a> {
+        OpenOptions { label, segment_bytes: SEGMENT_BYTES }
+    }
+}
+
 /// What opening a directory found, beside the records.
 #[derive(Debug)]
 pub struct Opened<D: Disk> {
@@ -140,28 +156,27 @@ const MEMBERS_SAFE: usize = 3;
 impl<D: Disk> Store<D> {
     /// Opens the directory that `expected` describes, making it with `expected.disk` when it is
     /// new, and counts the start. Every record is handed to `visit`, which may refuse it. What
-    /// is damaged is put aside in a folder named by `label`, a time, and the directory made anew;
-    /// what was visited is void then.
+    /// is damaged is put aside in a folder named by the label, and the directory made anew; what
+    /// was visited is void then.
     ///
     /// # Errors
     /// See [`OpenError`]; the directory is as it was before, if it is not the disk that failed.
-    pub fn open(
+    pub fn open<'a>(
         disk: D,
         expected: &Identity,
-        label: &str,
+        options: impl Into<OpenOptions<'a>>,
         mut visit: impl FnMut(&Record<'_>) -> Result<(), &'static str>,
     ) -> Result<Opened<D>, OpenError> {
+        let OpenOptions { label, segment_bytes } = options.into();
         let found = Identity::read(&disk)?;
         match &found {
-            Found::Newer(version) => {
-                return Err(OpenError::newer(*version));
-            }
+            Found::Newer(version) => return Err(OpenError::newer(*version)),
             Found::Good(identity) => refuse_foreign(identity, expected)?,
             Found::Nothing | Found::Damaged(_) => {}
         }
         if let Some(folder) = aside::finish(&disk)? {
             let why = "a crash came while it was set aside".to_owned();
-            return Store::create(disk, expected, Some(SetAside { folder, why }));
+            return Store::create(disk, expected, segment_bytes, Some(SetAside { folder, why }));
         }
         let identity = if let Found::Good(identity) = &found { Some(identity) } else { None };
         let disk_id = identity.map(|identity| identity.disk);
@@ -186,11 +201,12 @@ impl<D: Disk> Store<D> {
         let why = match (found, vote, damage) {
             (Found::Good(_), Some((_, vote)), None) if vote.term < last.term => OLD_VOTE.to_owned(),
             (Found::Good(identity), Some(vote), None) => {
-                return Store::go_on(disk, identity, expected.process, vote, reading);
+                let start = (expected.process, segment_bytes);
+                return Store::go_on(disk, identity, start, vote, reading);
             }
             // All that the making of a directory leaves when a crash ends it.
             (Found::Nothing, ..) if !reading.holds_records() && voted.is_none_or(is_first) => {
-                return Store::create(disk, expected, None);
+                return Store::create(disk, expected, segment_bytes, None);
             }
             (Found::Nothing, ..) if !reading.holds_records() => {
                 return Err(OpenError::Damaged(LONE_VOTE.to_owned()));
@@ -215,20 +231,20 @@ impl<D: Disk> Store<D> {
             return Err(OpenError::Damaged(why));
         }
         let folder = aside::everything(&disk, "damaged", label, last, opened)?;
-        Store::create(disk, expected, Some(SetAside { folder, why }))
+        Store::create(disk, expected, segment_bytes, Some(SetAside { folder, why }))
     }
 
     fn go_on(
         disk: D,
         mut identity: Identity,
-        process: ProcessId,
+        (process, segment_bytes): (ProcessId, u64),
         (mut vote_file, vote): (VoteFile<D::File>, Vote),
         reading: Reading,
     ) -> Result<Opened<D>, OpenError> {
         // After a crash, or a failed sync, the page cache shows what need not be on the disk.
         vote_file.write(&disk, vote)?;
         let torn = reading.torn.clone();
-        let log = recovery::settle(&disk, LOG, reading)?;
+        let log = recovery::settle(&disk, LOG, segment_bytes, reading)?;
         identity.start(process, disk.boot());
         // A crash may have come between the first batch of a segment and its naming.
         identity.segment = log.newest();
@@ -242,11 +258,12 @@ impl<D: Disk> Store<D> {
     fn create(
         disk: D,
         expected: &Identity,
+        segment_bytes: u64,
         set_aside: Option<SetAside>,
     ) -> Result<Opened<D>, OpenError> {
         let vote = VoteFile::create(&disk, Vote::default())?;
         disk.make_folder(LOG)?;
-        let log = Log::create(&disk, LOG, Index(1))?;
+        let log = Log::create(&disk, LOG, segment_bytes, Index(1))?;
         disk.sync_folder(".")?;
         let mut identity = expected.clone();
         identity.start(expected.process, disk.boot());

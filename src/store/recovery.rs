@@ -209,6 +209,7 @@ fn least(first: Index) -> u64 {
 pub(super) fn settle<D: Disk>(
     disk: &D,
     folder: &str,
+    segment_bytes: u64,
     reading: Reading,
 ) -> io::Result<Log<D::File>> {
     assert!(reading.damage.is_empty(), "damage is not made whole");
@@ -230,7 +231,7 @@ pub(super) fn settle<D: Disk>(
     disk.sync_folder(folder)?;
     let synced = last.synced;
     let segments = segments.into_iter().map(|found| found.good).collect();
-    Ok(Log::new(folder, segments, file, reading.configs, synced))
+    Ok(Log::new(folder, segment_bytes, segments, file, reading.configs, synced))
 }
 
 /// Writes again in place what no header says was synced: after a crash, or a failed sync, the

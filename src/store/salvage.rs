@@ -7,7 +7,7 @@ use super::identity::{Found, Identity};
 use super::recovery::{self, Known, Reading};
 use super::segment::{file_name, path};
 use super::vote::VoteFile;
-use super::{LOG, OpenError, Store, refuse_foreign};
+use super::{LOG, OpenError, OpenOptions, Store, refuse_foreign};
 use crate::limits::FILE_PIECE_BYTES;
 use crate::names::{Index, Vote};
 use crate::record::Record;
@@ -15,21 +15,22 @@ use std::io;
 
 impl<D: Disk> Store<D> {
     /// Makes the directory that of `new`, which has another disk number: what was promised under
-    /// the old one does not bind it. What is damaged is put aside in a folder named by `label`, a
-    /// time, that is returned. Then `vote` is stored, and behind all that can be read `entry`.
+    /// the old one does not bind it. What is damaged is put aside in a folder that is returned.
+    /// Then `vote` is stored, and behind all that can be read `entry`.
     ///
     /// A crash at any step leaves what can be read, and a directory for which this can be done
     /// again.
     ///
     /// # Errors
     /// See [`OpenError`]; nothing was touched if `entry` does not follow what can be read.
-    pub fn salvage(
+    pub fn salvage<'a>(
         disk: D,
         new: &Identity,
         vote: Vote,
         entry: &[u8],
-        label: &str,
+        options: impl Into<OpenOptions<'a>>,
     ) -> Result<Option<String>, OpenError> {
+        let OpenOptions { label, segment_bytes } = options.into();
         let found = Identity::read(&disk)?;
         let known = match &found {
             Found::Newer(version) => return Err(OpenError::newer(*version)),
@@ -54,7 +55,7 @@ impl<D: Disk> Store<D> {
             reading = cut_damage(&disk, known, &reading, &made)?;
             folder = Some(made);
         }
-        let log = recovery::settle(&disk, LOG, reading)?;
+        let log = recovery::settle(&disk, LOG, segment_bytes, reading)?;
         // A directory without a vote is damaged until it has one; nothing else may come before.
         let mut vote_file = match vote_file {
             Some((file, _)) => file,

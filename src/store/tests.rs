@@ -388,6 +388,34 @@ fn few_segments_are_open_at_a_time() {
     drop(opened);
 }
 
+/// How many segments a folder has.
+fn segments_of(disk: &MemoryDisk, folder: &str) -> usize {
+    disk.list(folder).unwrap().iter().filter(|name| segment::first_index(name).is_some()).count()
+}
+
+#[test]
+fn the_opener_of_a_directory_chooses_the_size_of_its_segments() {
+    let small = OpenOptions { label: LABEL, segment_bytes: 100 };
+    let begin = |disk| Store::open(disk, &identity(), small, |_| Ok(())).unwrap().store;
+    let fill = |store: &mut Store<MemoryDisk>, first: u64| {
+        for index in first..first + 4 {
+            store.append(&entry(index, 1, &"x".repeat(100))).unwrap();
+            store.flush().unwrap();
+        }
+    };
+    let mut store = begin(MemoryDisk::default());
+    fill(&mut store, 1);
+    assert_eq!(segments_of(&store.disk, LOG), 4, "each entry is longer than a segment");
+    let mut store = begin(store.disk.crash(|| false));
+    fill(&mut store, 5);
+    assert_eq!(segments_of(&store.disk, LOG), 8, "those of an old directory are continued");
+    let folder = store.set_tail_aside(Index(6), LABEL).unwrap().unwrap();
+    assert_eq!((segments_of(&store.disk, LOG), segments_of(&store.disk, &folder)), (6, 2));
+    let mut store = open(store.disk.crash(|| false)).unwrap().0.store;
+    fill(&mut store, 7);
+    assert_eq!(segments_of(&store.disk, LOG), 6, "a label alone means the usual size");
+}
+
 #[test]
 fn a_cut_at_the_border_of_segments() {
     let mut store = filled(0);

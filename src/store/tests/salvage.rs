@@ -11,6 +11,14 @@ const LINEAGE: Term = Term(1 << 48);
 
 /// Goes on under a new disk number behind the entry `last`.
 fn salvage<D: Disk>(disk: D, last: u64) -> Result<Option<String>, OpenError> {
+    salvage_with(disk, last, LABEL.into())
+}
+
+fn salvage_with<D: Disk>(
+    disk: D,
+    last: u64,
+    options: OpenOptions<'_>,
+) -> Result<Option<String>, OpenError> {
     let mut new = identity();
     new.disk = DiskId(99);
     let vote = Vote { term: LINEAGE, given: None, founder: Some(new.disk) };
@@ -18,7 +26,7 @@ fn salvage<D: Disk>(disk: D, last: u64) -> Result<Option<String>, OpenError> {
     let config = Config::new([Member { id: new.id, disk: new.disk }], true);
     let mut entry = Vec::new();
     record::write(&mut entry, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
-    Store::salvage(disk, &new, vote, &entry, LABEL)
+    Store::salvage(disk, &new, vote, &entry, options)
 }
 
 /// Opens what was salvaged, and gives its records.
@@ -51,6 +59,15 @@ fn a_sound_directory_goes_on_as_another_disk() {
     assert_eq!(salvage(disk.clone(), 4).unwrap(), None, "a torn tail is no damage");
     assert_eq!(salvaged("", &disk, 4), before);
     assert_eq!(open(disk).unwrap().0.store.identity().seen(DiskId(5)), Some(run));
+}
+
+#[test]
+fn the_entry_that_goes_on_begins_a_segment_when_the_last_one_is_full() {
+    let disk = formed(3, 4).disk.crash(|| false);
+    let small = OpenOptions { label: LABEL, segment_bytes: 100 };
+    salvage_with(disk.clone(), 4, small).unwrap();
+    assert_eq!(segments_of(&disk, LOG), 2);
+    salvaged("", &disk, 4);
 }
 
 #[test]

@@ -194,7 +194,7 @@ impl World {
             self.checks.strays.push(me.disk);
         }
         let (new, entry) = (Identity::new(GROUP, 3, me.id, me.disk), begin.entry(found.last_time));
-        Store::salvage(disk, &new, begin.vote, &entry, &label(self.now)).map_err(words)?;
+        Store::salvage(disk, &new, begin.vote, &entry, label(self.now).as_str()).map_err(words)?;
         Ok(())
     }
 
