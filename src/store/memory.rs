@@ -6,7 +6,7 @@ use super::disk::Disk;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::rc::Rc;
 
 /// What disks write as a whole, in bytes.
@@ -211,14 +211,18 @@ impl MemoryDisk {
         self.0.borrow().names.keys().cloned().collect()
     }
 
-    /// Shows what a power cut would leave of a file, and up to where that is as it was when it
-    /// was looked at before; `None` when there is no such file.
-    pub fn look<R>(&self, path: &str, look: impl FnOnce(&[u8], usize) -> R) -> Option<R> {
+    /// Shows what a power cut would leave of each file in a folder, in the order of their names,
+    /// and up to where that is as it was when it was looked at before.
+    pub fn look(&self, folder: &str, mut look: impl FnMut(&str, &[u8], usize)) {
         let mut inner = self.0.borrow_mut();
-        let at = *inner.names.get(path)?;
-        let file = &mut inner.files[at];
-        let unchanged = std::mem::replace(&mut file.unchanged, file.durable.len());
-        Some(look(&file.durable, unchanged))
+        let Inner { files, durable_names, .. } = &mut *inner;
+        let from = durable_names.range::<str, _>((Bound::Included(folder), Bound::Unbounded));
+        let within = from.take_while(|(name, _)| name.starts_with(folder));
+        for (name, at) in within.filter(|(name, _)| is_inside(name, folder)) {
+            let file = &mut files[*at];
+            let unchanged = std::mem::replace(&mut file.unchanged, file.durable.len());
+            look(name, &file.durable, unchanged);
+        }
     }
 }
 

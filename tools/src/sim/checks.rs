@@ -2,81 +2,11 @@
 
 use super::mirror::{Entry, Mirror};
 use super::process::Process;
-use postern::limits::RECORD_BYTES_MAX;
+use super::truth::Truth;
 use postern::names::{DiskId, Index, Member, Term, Vote};
-use postern::record::{Kind, Record};
+use postern::record::Kind;
 use postern::replica::{Config, Packet, Replica, Standpoint};
-use postern::store::HEADER_BYTES;
 use postern::store::memory::MemoryDisk;
-
-/// The only segment of logs as short as a simulation's.
-pub(super) const SEGMENT: &str = "log/00000000000000000001.log";
-
-/// What a power cut would leave of a disk's log, and the highest term stored on it.
-#[derive(Debug)]
-pub(super) struct Truth {
-    disk: DiskId,
-    entries: Vec<Entry>,
-    ends: Vec<usize>,
-    read: usize,
-    term: Term,
-    /// What it held when a fault damaged it: what it acknowledged before may still be counted.
-    before_damage: Vec<Entry>,
-    /// It is not there any more: wiped, or set aside.
-    gone: bool,
-}
-
-/// The record of a segment that begins at `at`, or behind the batch headers there, and its end.
-pub(super) fn next_record(segment: &[u8], mut at: usize) -> Option<(Record<'_>, usize)> {
-    loop {
-        let rest = segment.get(at..)?;
-        if u32::from_le_bytes(*rest.first_chunk()?) as usize <= RECORD_BYTES_MAX {
-            let record = Record::parse(rest).ok()?;
-            return Some((record, at + record.bytes.len()));
-        }
-        at += HEADER_BYTES;
-    }
-}
-
-impl Truth {
-    fn new(disk: DiskId) -> Truth {
-        let (entries, ends, before_damage) = (Vec::new(), Vec::new(), Vec::new());
-        Truth { disk, entries, ends, read: 0, term: Term::ZERO, before_damage, gone: false }
-    }
-
-    /// Reads what became durable since it was read before.
-    fn refresh(&mut self, disk: &MemoryDisk) {
-        let found = disk.look(SEGMENT, |bytes, unchanged| {
-            while self.ends.last().is_some_and(|end| *end > unchanged) {
-                self.ends.pop();
-                self.entries.pop();
-            }
-            self.read = self.read.min(self.ends.last().copied().unwrap_or(0)).min(bytes.len());
-            self.read_on(bytes);
-        });
-        if found.is_none() {
-            self.entries.clear();
-            self.ends.clear();
-            self.read = 0;
-        }
-    }
-
-    fn read_on(&mut self, bytes: &[u8]) {
-        loop {
-            let Some((record, end)) = next_record(bytes, self.read) else { return };
-            if record.index.0 as usize != self.entries.len() + 1 {
-                return;
-            }
-            self.read = end;
-            self.entries.push(Entry::of(&record));
-            self.ends.push(self.read);
-        }
-    }
-
-    fn held(&self, at: usize, entry: Entry) -> bool {
-        self.entries.get(at) == Some(&entry) || self.before_damage.get(at) == Some(&entry)
-    }
-}
 
 /// In which no primary need have an entry.
 const NO_TERM: Term = Term(u64::MAX);

@@ -3,7 +3,7 @@
 //!
 //! In the order to read them: `run` (the command), `world` (the loop), `lives`, `process` (one
 //! server and its turn), `network`, `clock`, `clients`; `faults` (the plan) and `strike` (carrying
-//! it out); `checks`, `mirror`, `wall` and `history` (what must be true); `scenario` (one day,
+//! it out); `checks`, `truth`, `mirror`, `wall` and `history` (what must be true); `scenario` (one day,
 //! told in lines).
 
 mod checks;
@@ -20,6 +20,7 @@ mod scenario;
 mod story;
 mod strike;
 mod trial;
+mod truth;
 mod wall;
 mod world;
 

@@ -1,11 +1,11 @@
 //! Carrying out the plan: how each fault begins and ends, and what a fault may never do.
 
-use super::checks::SEGMENT;
 use super::clock::What;
 use super::faults::{Fault, Kind, Moments};
 use super::network::{CLIENTS, Message, Way};
 use super::process::{GROUP, Incoming, Process};
 use super::story;
+use super::truth;
 use super::world::{Busy, Copied, World};
 use postern::names::LinkId;
 use postern::replica::{Order, Packet, Standpoint};
@@ -510,16 +510,16 @@ fn wall_jump(rng: &mut Rng) -> i64 {
 }
 
 fn flip(disk: &MemoryDisk, rng: &mut Rng) {
-    let paths = disk.paths();
     // Mostly the log: it is the largest target.
-    let path = match rng.below(4) {
-        0 => &paths[rng.below(paths.len() as u64) as usize],
-        _ => SEGMENT,
+    let paths = match rng.below(4) {
+        0 => disk.paths(),
+        _ => truth::segments(disk),
     };
-    if !paths.iter().any(|known| known == path) {
+    if paths.is_empty() {
         return;
     }
-    disk.edit(path, |bytes| {
+    let at = if paths.len() > 1 { rng.below(paths.len() as u64) as usize } else { 0 };
+    disk.edit(&paths[at], |bytes| {
         if !bytes.is_empty() {
             let at = rng.below(bytes.len() as u64) as usize;
             bytes[at] ^= 1 << rng.below(8);

@@ -1,10 +1,10 @@
 //! One run of one seed: faults, then peace, then what must hold in the end.
 
-use super::checks::{SEGMENT, next_record};
 use super::faults::{self, Fault, Kind};
 use super::history;
 use super::process::Settings;
 use super::story;
+use super::truth;
 use super::world::World;
 use postern::record;
 use postern::replica::{Replica, Standpoint, Takeover};
@@ -271,7 +271,7 @@ pub(super) fn judge(world: &mut World, lose: bool) -> Result<(), String> {
     let Some(disk) = found else {
         return Err(format!("no disk has all of the {answered} answered entries"));
     };
-    let log = disk.look(SEGMENT, records).unwrap_or_default();
+    let log = truth::records(&disk);
     let mut records: Vec<&[u8]> =
         record::each(&log).filter_map(Result::ok).map(|record| record.bytes).collect();
     records.truncate(answered);
@@ -288,15 +288,4 @@ pub(super) fn judge(world: &mut World, lose: bool) -> Result<(), String> {
         return Err(format!("a storm: {elections} elections, {configs} configs"));
     }
     Ok(())
-}
-
-/// The records of a segment without its headers.
-fn records(segment: &[u8], _: usize) -> Vec<u8> {
-    let mut all = Vec::new();
-    let mut at = 0;
-    while let Some((record, end)) = next_record(segment, at) {
-        all.extend_from_slice(record.bytes);
-        at = end;
-    }
-    all
 }
