@@ -10,7 +10,7 @@ use postern::names::{DiskId, Member};
 use postern::replica::{Aside, Beginning};
 use postern::store::check::check;
 use postern::store::memory::MemoryDisk;
-use postern::store::{Identity, OpenError, Store};
+use postern::store::{Identity, OpenError, OpenOptions, Store};
 use std::io;
 
 impl World {
@@ -194,7 +194,9 @@ impl World {
             self.checks.strays.push(me.disk);
         }
         let (new, entry) = (Identity::new(GROUP, 3, me.id, me.disk), begin.entry(found.last_time));
-        Store::salvage(disk, &new, begin.vote, &entry, label(self.now).as_str()).map_err(words)?;
+        let (label, segment_bytes) = (label(self.now), self.settings.segment_bytes);
+        let options = OpenOptions { label: &label, segment_bytes };
+        Store::salvage(disk, &new, begin.vote, &entry, options).map_err(words)?;
         Ok(())
     }
 

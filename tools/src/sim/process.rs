@@ -14,7 +14,7 @@ use postern::replica::{
 };
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
-use postern::store::{Identity, OpenError, Opened, SetAside, Store};
+use postern::store::{Identity, OpenError, OpenOptions, Opened, SetAside, Store};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -78,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) takeover: Takeover,
     pub(crate) copies_min: u8,
     pub(crate) survivor_auto: bool,
+    /// The size from which a segment of a log is followed by a new one.
+    pub(crate) segment_bytes: u64,
 }
 
 impl Settings {
@@ -156,7 +158,8 @@ pub(crate) fn open(
     expected.process = process;
     let mut shape = Shape::default();
     let mut mirror = Mirror::default();
-    let opened = Store::open(disk.clone(), &expected, label, |record| {
+    let options = OpenOptions { label, segment_bytes: settings.segment_bytes };
+    let opened = Store::open(disk.clone(), &expected, options, |record| {
         mirror.push(record);
         shape.push(record)
     })?;

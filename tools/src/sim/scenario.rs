@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! silence 1000          T in ms; before anything else, like `auto`, `rank`, `copies 2`, `blank`
+//! segments 2048         from this size in bytes a segment is followed by a new one; like `silence`
 //! primary 1             waits until 1 leads
 //! members 1,2,3         waits until one leads exactly these, and all is answered
 //! state 2 backup        waits until 2 is that: primary, backup, learner, blank, candidate, down
@@ -41,6 +42,7 @@ use super::trial::{is_well, judge, picture};
 use super::wall::true_wall;
 use super::world::World;
 use crate::checker::{OpId, Outcome, Request};
+use postern::limits::SEGMENT_BYTES;
 use postern::moment::WallTime;
 use postern::names::SessionId;
 use postern::replica::{Rule, Standpoint, Takeover};
@@ -110,12 +112,14 @@ impl Play {
             takeover: Takeover::Coin,
             copies_min: 1,
             survivor_auto: false,
+            segment_bytes: SEGMENT_BYTES,
         };
         let mut blank = false;
         for line in text.lines() {
             match &words(line)[..] {
                 ["silence", ms] => settings.silence_ms = number(Some(ms))? as u32,
                 ["copies", n] => settings.copies_min = number(Some(n))? as u8,
+                ["segments", bytes] => settings.segment_bytes = number(Some(bytes))?,
                 ["auto"] => settings.survivor_auto = true,
                 ["rank"] => settings.takeover = Takeover::Rank,
                 ["blank"] => blank = true,
@@ -179,7 +183,7 @@ impl Play {
         let words = words(line);
         let of = |n: usize| server(words.get(n));
         match words[0] {
-            "silence" | "copies" | "auto" | "rank" | "blank" => {}
+            "silence" | "copies" | "segments" | "auto" | "rank" | "blank" => {}
             "primary" | "members" | "state" | "gate" | "rule" => return self.wait(line, &words),
             "send" | "once" => {
                 let (asked, expected) = line.split_once("->").ok_or("-> is missing")?;

@@ -6,11 +6,15 @@ use super::process::Settings;
 use super::story;
 use super::truth;
 use super::world::World;
+use postern::limits::SEGMENT_BYTES;
 use postern::record;
 use postern::replica::{Replica, Standpoint, Takeover};
 use postern::rng::Rng;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The size of segments in a third of the seeds: a few batches, so that logs have many of them.
+const SEGMENT_BYTES_SMALL: u64 = 2048;
 
 /// A world that is broken on purpose, to see whether that is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +83,11 @@ impl Trial {
         let silence_ms = [200, 500, 1000, 2000, 2000, 5000][rng.below(6) as usize];
         let takeover = if rng.below(4) == 0 { Takeover::Rank } else { Takeover::Coin };
         let copies_min = if rng.below(6) == 0 { 2 } else { 1 };
-        Settings { silence_ms, takeover, copies_min, survivor_auto: rng.below(3) == 0 }
+        let survivor_auto = rng.below(3) == 0;
+        // Of its own stream: it does not shift the other draws.
+        let small = Rng::new(self.seed ^ 0x5e93_e175).below(3) == 0;
+        let segment_bytes = if small { SEGMENT_BYTES_SMALL } else { SEGMENT_BYTES };
+        Settings { silence_ms, takeover, copies_min, survivor_auto, segment_bytes }
     }
 
     fn plan(&self) -> Vec<Fault> {

@@ -2,6 +2,7 @@
 
 use super::wires::{Arrival, Inbox, Wires};
 use crate::sim::{GROUP, Settings, build, hash};
+use postern::limits::SEGMENT_BYTES;
 use postern::moment::{Moment, WallTime};
 use postern::names::{DiskId, ProcessId, ServerId, SessionId, Vote};
 use postern::node::{Context, Fatal, Gauges, Input, Job, Node, Output};
@@ -10,8 +11,13 @@ use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, Store};
 use std::{io, mem};
 
-const SETTINGS: Settings =
-    Settings { silence_ms: 2000, takeover: Takeover::Rank, copies_min: 1, survivor_auto: false };
+const SETTINGS: Settings = Settings {
+    silence_ms: 2000,
+    takeover: Takeover::Rank,
+    copies_min: 1,
+    survivor_auto: false,
+    segment_bytes: SEGMENT_BYTES,
+};
 
 pub(super) struct Server {
     node: Node,
