@@ -404,6 +404,7 @@ fn the_opener_of_a_directory_chooses_the_size_of_its_segments() {
         }
     };
     let mut store = begin(MemoryDisk::default());
+    store.persist(Vote { term: Term(9), ..Vote::default() }).unwrap();
     fill(&mut store, 1);
     assert_eq!(segments_of(&store.disk, LOG), 4, "each entry is longer than a segment");
     let mut store = begin(store.disk.crash(|| false));

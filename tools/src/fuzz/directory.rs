@@ -160,12 +160,12 @@ impl World {
         let (at, count) = (usize::from(args.short()), usize::from(args.byte()) + 1);
         let detail = args.byte();
         let other = &paths[usize::from(args.byte()) % paths.len()];
-        let copied = self.disk.look(other, |bytes, _| bytes.to_vec()).unwrap_or_default();
+        let copied = bytes_of(&self.disk, other);
         let forged = self.forge(detail);
         match letter {
             b'D' => drop(self.disk.remove(path)),
             b'W' => {
-                let old = self.disk.look(path, |bytes, _| bytes.to_vec()).unwrap_or_default();
+                let old = bytes_of(&self.disk, path);
                 self.disk.edit(path, |bytes| *bytes = copied);
                 self.disk.edit(other, |bytes| *bytes = old);
             }
@@ -295,9 +295,18 @@ impl World {
     }
 }
 
+/// The bytes of a file as a reader sees them; none when there is no such file.
+fn bytes_of(disk: &MemoryDisk, path: &str) -> Vec<u8> {
+    let Ok(file) = disk.open(path, false) else { return Vec::new() };
+    let mut bytes = vec![0; disk.size(&file).unwrap_or(0) as usize];
+    let length = disk.read_at(&file, &mut bytes, 0).unwrap_or(0);
+    bytes.truncate(length);
+    bytes
+}
+
 fn files(disk: &MemoryDisk) -> BTreeMap<String, Vec<u8>> {
     let read = |path: String| {
-        let bytes = disk.look(&path, |bytes, _| bytes.to_vec()).unwrap_or_default();
+        let bytes = bytes_of(disk, &path);
         (path, bytes)
     };
     disk.paths().into_iter().map(read).collect()

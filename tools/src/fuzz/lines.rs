@@ -16,7 +16,7 @@
 use super::case::{Args, Case, pick};
 use super::talk::Talk;
 use crate::sim::{self, Act, Fail, GROUP, Incoming, Process, Settings};
-use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX};
+use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX, SEGMENT_BYTES};
 use postern::moment::{Moment, WallTime};
 use postern::names::{DiskId, ServerId, SessionId};
 use postern::node::Hashed;
@@ -136,6 +136,7 @@ impl World {
         let me = ServerId::new(1).expect("1 to 3");
         let identity = Identity::new(GROUP, 1, me, DiskId(1));
         let settings = Settings {
+            segment_bytes: SEGMENT_BYTES,
             silence_ms: 2000,
             takeover: Takeover::Rank,
             copies_min: 1,

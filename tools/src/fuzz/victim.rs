@@ -3,7 +3,7 @@
 
 use super::prepared::{WALL_MS, prepare};
 use crate::sim::{self, Act, Entry, Fail, GROUP, Incoming, Process, Settings};
-use postern::limits::{PROOFS_SPARE, SEEN_MAX};
+use postern::limits::{PROOFS_SPARE, SEEN_MAX, SEGMENT_BYTES};
 use postern::moment::{Moment, WallTime};
 use postern::names::{
     DiskId, Incarnation, Index, LinkId, Member, Position, ProcessId, Run, ServerId, SessionId, Term,
@@ -89,6 +89,7 @@ impl Victim {
     ) -> Result<Victim, String> {
         let me = id(me);
         let settings = Settings {
+            segment_bytes: SEGMENT_BYTES,
             silence_ms: SILENCE_MS,
             takeover: Takeover::Rank,
             copies_min,

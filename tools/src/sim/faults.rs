@@ -63,10 +63,14 @@ pub(super) enum Kind {
     Misconfigure,
     /// What a name resolves to is another server's address.
     Misdial,
+    /// A bit flips in a segment of a log that another follows.
+    FlipOld,
+    /// Bits flip on the disks of two servers at once; a person goes on with the third.
+    FlipTwo,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 28] = [
+    pub(super) const ALL: [Kind; 30] = [
         Kind::Reset,
         Kind::Cut,
         Kind::OneWay,
@@ -95,11 +99,14 @@ impl Kind {
         Kind::RollBack,
         Kind::Misconfigure,
         Kind::Misdial,
+        Kind::FlipOld,
+        Kind::FlipTwo,
     ];
 
-    /// It makes a server refuse that lives, or breaks what else `last_survivor = "auto"` trusts.
+    /// It makes a server refuse that lives, or breaks what else `last_survivor = "auto"` trusts;
+    /// or a person goes on with the third, which does so by itself there.
     fn breaks_trust(self) -> bool {
-        matches!(self, Kind::Refuse | Kind::Pause | Kind::Rate | Kind::Misdial)
+        matches!(self, Kind::Refuse | Kind::Pause | Kind::Rate | Kind::Misdial | Kind::FlipTwo)
     }
 
     fn is_of_disks(self) -> bool {
@@ -110,6 +117,8 @@ impl Kind {
                 | Kind::WritesFail
                 | Kind::Full
                 | Kind::Flip
+                | Kind::FlipOld
+                | Kind::FlipTwo
                 | Kind::Wipe
                 | Kind::RollBack
         )

@@ -2,13 +2,14 @@
 //! and a crowd of clients. Everything random comes from the seed.
 //!
 //! In the order to read them: `run` (the command), `world` (the loop), `lives`, `process` (one
-//! server and its turn), `network`, `clock`, `clients`; `faults` (the plan) and `strike` (carrying
-//! it out); `checks`, `truth`, `mirror`, `wall` and `history` (what must be true); `scenario` (one day,
-//! told in lines).
+//! server and its turn), `network`, `clock`, `clients`; `faults` (the plan), `strike` and `damage`
+//! (carrying it out); `checks`, `truth`, `mirror`, `wall` and `history` (what must be true);
+//! `scenario` (one day, told in lines).
 
 mod checks;
 mod clients;
 mod clock;
+mod damage;
 mod faults;
 mod history;
 mod lives;

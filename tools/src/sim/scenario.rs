@@ -11,6 +11,7 @@
 //! stop 2                SIGTERM; `handover` is an operator's order
 //! pause 2, resume 2     SIGSTOP, SIGCONT
 //! wipe 2, damage 2      of one that is down: its disk is lost, or a bit of its log flips
+//! damage 2 old          the same, in a segment that another follows
 //! copy 2, restore 2     a copy of its directory is taken, or put back while it is down
 //! recover 2             a person goes on with one that is down, alone
 //! cut 1 3, cut 1 > 3    nothing comes through, both ways or one; `heal`; `reset 1 3`
@@ -35,6 +36,7 @@
 //! Where a server is named, `P` is the one that leads with the highest term; who goes on alone
 //! beside a group that lives does not count.
 
+use super::damage::Place;
 use super::network::CLIENTS;
 use super::process::{Incoming, Settings};
 use super::story;
@@ -305,7 +307,10 @@ impl Play {
             _ if world.servers[n].process.is_some() => return Err("it is not down".to_owned()),
             "recover" => world.recover(n)?,
             "wipe" => world.lose(n),
-            "damage" => world.damage(n, &mut Rng::new(7)),
+            "damage" => {
+                let place = if words.contains(&"old") { Place::OlderSegment } else { Place::Any };
+                world.damage(n, place, &mut Rng::new(7));
+            }
             "restore" => {
                 let copy = self.copies[n].take().ok_or("there is no copy")?;
                 world.replace(n, copy);

@@ -1,16 +1,14 @@
-//! Carrying out the plan: how each fault begins and ends, and what a fault may never do.
+//! Carrying out the plan: how each fault begins and ends.
 
 use super::clock::What;
 use super::faults::{Fault, Kind, Moments};
 use super::network::{CLIENTS, Message, Way};
 use super::process::{GROUP, Incoming, Process};
 use super::story;
-use super::truth;
-use super::world::{Busy, Copied, World};
+use super::world::{Busy, World};
 use postern::names::LinkId;
 use postern::replica::{Order, Packet, Standpoint};
 use postern::rng::Rng;
-use postern::store::memory::MemoryDisk;
 
 /// A fault that waits for its moment strikes after so long without it, in µs.
 const LURKS: u64 = 10_000_000;
@@ -123,7 +121,10 @@ impl World {
                 }
                 true
             }
-            Kind::Flip | Kind::Wipe | Kind::RollBack => self.destroy(n, fault.kind, &mut rng),
+            Kind::Flip | Kind::FlipOld | Kind::Wipe | Kind::RollBack => {
+                self.destroy(n, fault.kind, &mut rng)
+            }
+            Kind::FlipTwo => self.destroy_two(n, other, &mut rng),
             Kind::Misconfigure => self.configure(n, true, &mut rng),
             Kind::Misdial => {
                 let third = 3 - fault.server - fault.other;
@@ -179,8 +180,17 @@ impl World {
             Kind::DialsLost => {
                 self.each_way(&fault, |way| way.dials_lost = way.dials_lost.saturating_sub(1));
             }
-            Kind::Kill | Kind::Stop | Kind::Storm | Kind::Flip | Kind::Wipe | Kind::RollBack => {
+            Kind::Kill
+            | Kind::Stop
+            | Kind::Storm
+            | Kind::Flip
+            | Kind::FlipOld
+            | Kind::Wipe
+            | Kind::RollBack => self.start(n),
+            Kind::FlipTwo => {
+                self.go_on_with_the_third();
                 self.start(n);
+                self.start(usize::from(fault.other));
             }
             Kind::PowerLoss => self.power_on(n),
             Kind::AllDown => (0..3).for_each(|n| self.power_on(n)),
@@ -296,7 +306,7 @@ impl World {
         true
     }
 
-    fn power_on(&mut self, n: usize) {
+    pub(super) fn power_on(&mut self, n: usize) {
         if !self.servers[n].for_good {
             self.servers[n].powered = true;
             self.net.release(self.now, &mut self.schedule);
@@ -358,107 +368,6 @@ impl World {
         wall.set(now, wall.ahead(now) - back, 0);
     }
 
-    /// Damages a disk, unless what was answered could be lost for good: everything must be on
-    /// the disks of a majority of the members besides, and only one disk is lost at a time.
-    fn destroy(&mut self, n: usize, kind: Kind, rng: &mut Rng) -> bool {
-        if self.destroyed && !self.is_whole() {
-            return false;
-        }
-        // Before a batch is sealed, rot looks like a torn tail: no disk could tell them apart.
-        let sealed = |process: &Process| !process.store.has_unsealed();
-        let sealed = self.servers[n].process.as_ref().is_some_and(sealed);
-        if !self.may_lose(n) || (kind == Kind::Flip && !sealed) {
-            return false;
-        }
-        let old = if kind == Kind::RollBack { self.old_copy(n) } else { None };
-        if kind == Kind::RollBack && old.is_none() {
-            return false;
-        }
-        self.destroyed = true;
-        self.ends_life(n, true);
-        match (kind, old) {
-            (Kind::Flip, _) => self.damage(n, rng),
-            (_, Some(old)) => self.replace(n, old),
-            (_, None) => self.lose(n),
-        }
-        true
-    }
-
-    /// A bit of a server's disk flips.
-    pub(super) fn damage(&mut self, n: usize, rng: &mut Rng) {
-        self.destroyed = true;
-        let server = &mut self.servers[n];
-        if let Some(id) = server.disk_id {
-            self.checks.damages(id, &server.disk, false);
-        }
-        flip(&server.disk, rng);
-    }
-
-    /// Another state of the same directory is put in its place.
-    pub(super) fn replace(&mut self, n: usize, old: MemoryDisk) {
-        self.destroyed = true;
-        let server = &mut self.servers[n];
-        if let Some(id) = server.disk_id {
-            self.checks.damages(id, &server.disk, false);
-        }
-        server.disk = old;
-    }
-
-    /// A copy of a life that the others are sure to know a later one of.
-    fn old_copy(&mut self, n: usize) -> Option<MemoryDisk> {
-        let process = self.servers[n].process.as_ref()?;
-        let identity = process.store.identity();
-        let (disk, incarnation) = (identity.disk, identity.incarnation);
-        let known = (0..3).filter(|other| *other != n).all(|other| {
-            self.servers[other].process.as_ref().is_some_and(|process| {
-                let seen = process.store.identity().seen(disk);
-                seen.is_some_and(|run| run.incarnation >= incarnation)
-                    && !process.store.has_unsealed()
-            })
-        });
-        let copies = &self.servers[n].copies;
-        // One that was alone when it was copied leads before it hears that it is old.
-        let may = |copy: &Copied| copy.start + 1 < incarnation.0 && !copy.leads_alone;
-        let old = copies.iter().find(|copy| may(copy));
-        old.filter(|_| known).map(|copy| copy.disk.copied())
-    }
-
-    /// Whether the group can do without this server's disk.
-    pub(super) fn may_lose(&mut self, n: usize) -> bool {
-        let Some(config) = self.checks.config else { return false };
-        if self.servers[n].disk_id.is_none() {
-            return false;
-        }
-        // No change of the members may be under way anywhere.
-        let answered = self.checks.answered.len() as u64;
-        let settled = self.servers.iter().enumerate().all(|(at, server)| match &server.process {
-            Some(process) => process.mirror.newest_config().is_none_or(|(at, _)| at.0 <= answered),
-            None => at == n,
-        });
-        if !settled {
-            return false;
-        }
-        let mut intact = 0;
-        for member in config.members().filter(|member| member.id.slot() != n) {
-            let server = &self.servers[member.id.slot()];
-            if server.disk_id == Some(member.disk) {
-                intact += usize::from(self.checks.keeps_all(member.disk, &server.disk));
-            }
-        }
-        intact >= config.majority()
-    }
-
-    /// All three run, and are members with the disks that they have, and everyone knows.
-    pub(super) fn is_whole(&self) -> bool {
-        let Some(config) = self.checks.config else { return false };
-        self.servers.iter().enumerate().all(|(n, server)| {
-            let member = config.member(super::world::id(n));
-            server.process.is_some()
-                && server.disk_id.is_some()
-                && member.map(|member| member.disk) == server.disk_id
-        })
-    }
-
     /// One server is killed, cut off or stopped, and stays so.
     pub(super) fn lose_for_good(&mut self, n: usize, how: u64) {
         match how {
@@ -507,22 +416,4 @@ impl World {
 fn wall_jump(rng: &mut Rng) -> i64 {
     let size = 1_000.0 * 86_400_000f64.powf(rng.below(1001) as f64 / 1000.0);
     size as i64 * if rng.below(2) == 0 { 1 } else { -1 }
-}
-
-fn flip(disk: &MemoryDisk, rng: &mut Rng) {
-    // Mostly the log: it is the largest target.
-    let paths = match rng.below(4) {
-        0 => disk.paths(),
-        _ => truth::segments(disk),
-    };
-    if paths.is_empty() {
-        return;
-    }
-    let at = if paths.len() > 1 { rng.below(paths.len() as u64) as usize } else { 0 };
-    disk.edit(&paths[at], |bytes| {
-        if !bytes.is_empty() {
-            let at = rng.below(bytes.len() as u64) as usize;
-            bytes[at] ^= 1 << rng.below(8);
-        }
-    });
 }

@@ -2,7 +2,7 @@
 
 use super::mirror::Entry;
 use postern::limits::RECORD_BYTES_MAX;
-use postern::names::{DiskId, Term};
+use postern::names::{DiskId, Index, Term};
 use postern::record::Record;
 use postern::store::HEADER_BYTES;
 use postern::store::memory::MemoryDisk;
@@ -27,6 +27,11 @@ pub(super) fn records(disk: &MemoryDisk) -> Vec<u8> {
 pub(super) fn segments(disk: &MemoryDisk) -> Vec<String> {
     let paths = disk.paths().into_iter();
     paths.filter(|path| path.strip_prefix(LOG).is_some_and(|rest| rest.starts_with('/'))).collect()
+}
+
+/// The segment whose first entry is `first`.
+pub(super) fn path(first: Index) -> String {
+    format!("{LOG}/{:020}.log", first.0)
 }
 
 /// The record of a segment that begins at `at`, or after the batch headers there, and its end.
@@ -124,10 +129,10 @@ impl Truth {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use postern::moment::WallTime;
-    use postern::names::{GroupId, Index, Position, ServerId};
+    use postern::names::{GroupId, Position, ServerId};
     use postern::record::{self, Kind};
     use postern::store::disk::Disk;
     use postern::store::{Identity, OpenOptions, Store};
@@ -150,7 +155,7 @@ mod tests {
     }
 
     /// A log with about four entries in a segment, and what a truth knows of it.
-    fn filled(last: u64) -> (Store<MemoryDisk>, Truth) {
+    pub(in super::super) fn filled(last: u64) -> (Store<MemoryDisk>, Truth) {
         let identity = Identity::new(GroupId(1), 3, ServerId::new(1).unwrap(), DiskId(10));
         let options = OpenOptions { label: "0", segment_bytes: 1000 };
         let opened = Store::open(MemoryDisk::default(), &identity, options, |_| Ok(()));
@@ -187,13 +192,13 @@ mod tests {
     #[test]
     fn a_cut_into_an_earlier_segment_is_read_again() {
         let (mut store, mut truth) = filled(16);
-        store.cut(Index(6)).unwrap();
+        store.cut(Index(6), "0").unwrap();
         append(&mut store, 2, 7);
         assert_eq!(terms(&mut truth, store.disk()), [1, 1, 1, 1, 1, 1, 2]);
         append(&mut store, 2, 16);
         assert_eq!(terms(&mut truth, store.disk())[6..], [2; 10]);
         // Between two looks a segment was removed, and another of its name begun.
-        store.cut(Index(4)).unwrap();
+        store.cut(Index(4), "0").unwrap();
         append(&mut store, 3, 16);
         assert_eq!(terms(&mut truth, store.disk())[4..], [3; 12]);
     }

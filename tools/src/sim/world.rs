@@ -3,6 +3,7 @@
 use super::checks::{Checks, said_too_early};
 use super::clients::{Crowd, Hands};
 use super::clock::{Clock, Schedule, What};
+use super::damage::Copied;
 use super::faults::{Fault, Kind, Moments};
 use super::network::{CLIENTS, Due, Message, Network, Owner, Place};
 use super::process::{Act, Incoming, Process, Settings};
@@ -25,15 +26,6 @@ pub(super) enum Busy {
     Storing,
     /// In a sync besides.
     Syncing,
-}
-
-/// What a backup program took of a directory.
-pub(super) struct Copied {
-    /// The start that had just been counted.
-    pub(super) start: u64,
-    /// It may lead without anybody's vote.
-    pub(super) leads_alone: bool,
-    pub(super) disk: MemoryDisk,
 }
 
 /// A machine and what runs on it.
@@ -93,6 +85,8 @@ pub(super) struct World {
     /// How often each kind of fault took effect.
     pub(super) took: [u64; Kind::ALL.len()],
     pub(super) destroyed: bool,
+    /// The third of two whose disks were damaged: a person may have to go on with it.
+    pub(super) left_alone: Option<usize>,
     pub(super) rng: Rng,
     pub(super) finding: Option<String>,
     pub(super) hash: u64,
@@ -174,6 +168,7 @@ impl World {
             calm: false,
             took: [0; Kind::ALL.len()],
             destroyed: false,
+            left_alone: None,
             encodes: rng.below(4) == 0,
             rng,
             finding: None,

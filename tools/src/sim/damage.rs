@@ -1,0 +1,280 @@
+//! Faults that destroy what is on a disk, and what they may never do: nothing that was answered may
+//! be lost by them for good.
+
+use super::faults::Kind;
+use super::story;
+use super::truth;
+use super::world::World;
+use postern::names::Member;
+use postern::rng::Rng;
+use postern::store::check::check;
+use postern::store::memory::{Failures, MemoryDisk};
+
+/// What a backup program took of a directory.
+pub(super) struct Copied {
+    /// The start that had just been counted.
+    pub(super) start: u64,
+    /// It may lead without anybody's vote.
+    pub(super) leads_alone: bool,
+    pub(super) disk: MemoryDisk,
+}
+
+/// Where a bit flips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In any file, mostly in one of the log.
+    Any,
+    /// In a segment of the log that another follows.
+    OlderSegment,
+}
+
+impl World {
+    /// Damages a disk, unless what was answered could be lost for good: everything must be on
+    /// the disks of a majority of the members besides, and only one disk is lost at a time.
+    pub(super) fn destroy(&mut self, n: usize, kind: Kind, rng: &mut Rng) -> bool {
+        if self.destroyed && !self.is_whole() {
+            return false;
+        }
+        let flips = matches!(kind, Kind::Flip | Kind::FlipOld);
+        if !self.may_lose(&[n]) || (flips && !self.is_sealed(n)) {
+            return false;
+        }
+        if kind == Kind::FlipOld && truth::segments(&self.servers[n].disk).len() < 2 {
+            return false;
+        }
+        let old = if kind == Kind::RollBack { self.old_copy(n) } else { None };
+        if kind == Kind::RollBack && old.is_none() {
+            return false;
+        }
+        self.ends_life(n, true);
+        match (kind, old) {
+            (Kind::Flip, _) => self.damage(n, Place::Any, rng),
+            (Kind::FlipOld, _) => self.damage(n, Place::OlderSegment, rng),
+            (_, Some(old)) => self.replace(n, old),
+            (_, None) => self.lose(n),
+        }
+        self.destroyed = true;
+        true
+    }
+
+    /// Damages the disks of two servers, if the third has all that was answered. When it is over,
+    /// a person may have to go on with the third.
+    pub(super) fn destroy_two(&mut self, n: usize, other: usize, rng: &mut Rng) -> bool {
+        let both = [n, other];
+        let whole = !self.destroyed || self.is_whole();
+        let sealed = both.iter().all(|n| self.is_sealed(*n));
+        if !whole || !sealed || self.intact_without(&both) == 0 {
+            return false;
+        }
+        for n in both {
+            let old = rng.below(2) == 0 && truth::segments(&self.servers[n].disk).len() > 1;
+            self.ends_life(n, true);
+            self.damage(n, if old { Place::OlderSegment } else { Place::Any }, rng);
+        }
+        self.left_alone = Some(3 - n - other);
+        true
+    }
+
+    /// A person who finds two disks damaged stops all servers and goes on with the third, unless
+    /// it is among a majority of members without damage: those go on by themselves.
+    pub(super) fn go_on_with_the_third(&mut self) {
+        let Some(third) = self.left_alone.take() else { return };
+        let found = check(&self.servers[third].disk).ok().and_then(|findings| findings.config);
+        let Some((_, config)) = found else { return };
+        let left = config.members().filter(|member| self.is_undamaged(*member)).count();
+        if left >= config.majority() {
+            return;
+        }
+        story::tell(|| format!("a person goes on with server {} alone", third + 1));
+        (0..3).for_each(|n| self.ends_life(n, true));
+        let server = &mut self.servers[third];
+        server.disk.fail(|failures| *failures = Failures::default());
+        // They are of the history before.
+        server.copies.clear();
+        let recovered = self.recover(third);
+        self.note(recovered.map_err(|why| format!("can't go on with {}: {why}", third + 1)));
+        self.power_on(third);
+    }
+
+    /// Whether a member's disk is the one it was, without damage.
+    fn is_undamaged(&self, member: Member) -> bool {
+        let server = &self.servers[member.id.slot()];
+        check(&server.disk).is_ok_and(|findings| {
+            let is_it = findings.identity.is_some_and(|identity| identity.disk == member.disk);
+            is_it && findings.damage.is_empty()
+        })
+    }
+
+    /// Whether rot can be told from a torn tail: the last batch has a header after it, and the
+    /// newest segment is named.
+    fn is_sealed(&self, n: usize) -> bool {
+        let server = &self.servers[n];
+        server.process.as_ref().is_some_and(|process| {
+            let named = truth::path(process.store.identity().segment);
+            let newest = truth::segments(&server.disk).pop();
+            !process.store.has_unsealed() && newest.as_ref() == Some(&named)
+        })
+    }
+
+    /// A bit of a server's disk flips.
+    pub(super) fn damage(&mut self, n: usize, place: Place, rng: &mut Rng) {
+        self.destroyed = true;
+        let server = &mut self.servers[n];
+        if let Some(id) = server.disk_id {
+            self.checks.damages(id, &server.disk, false);
+        }
+        flip(&server.disk, place, rng);
+    }
+
+    /// Another state of the same directory is put in its place.
+    pub(super) fn replace(&mut self, n: usize, old: MemoryDisk) {
+        self.destroyed = true;
+        let server = &mut self.servers[n];
+        if let Some(id) = server.disk_id {
+            self.checks.damages(id, &server.disk, false);
+        }
+        server.disk = old;
+    }
+
+    /// A copy of a life that the others are sure to know a later one of.
+    fn old_copy(&mut self, n: usize) -> Option<MemoryDisk> {
+        let process = self.servers[n].process.as_ref()?;
+        let identity = process.store.identity();
+        let (disk, incarnation) = (identity.disk, identity.incarnation);
+        let known = (0..3).filter(|other| *other != n).all(|other| {
+            self.servers[other].process.as_ref().is_some_and(|process| {
+                let seen = process.store.identity().seen(disk);
+                seen.is_some_and(|run| run.incarnation >= incarnation)
+                    && !process.store.has_unsealed()
+            })
+        });
+        let copies = &self.servers[n].copies;
+        // One that was alone when it was copied leads before it hears that it is old.
+        let may = |copy: &Copied| copy.start + 1 < incarnation.0 && !copy.leads_alone;
+        let old = copies.iter().find(|copy| may(copy));
+        old.filter(|_| known).map(|copy| copy.disk.copied())
+    }
+
+    /// Whether the group can do without the disks of these servers.
+    pub(super) fn may_lose(&mut self, lost: &[usize]) -> bool {
+        let majority = self.checks.config.map_or(usize::MAX, |config| config.majority());
+        self.intact_without(lost) >= majority
+    }
+
+    /// How many members besides these servers have all that was answered; none when one of those
+    /// servers has no disk, or a change of the members is under way.
+    fn intact_without(&mut self, lost: &[usize]) -> usize {
+        let Some(config) = self.checks.config else { return 0 };
+        if lost.iter().any(|n| self.servers[*n].disk_id.is_none()) {
+            return 0;
+        }
+        let answered = self.checks.answered.len() as u64;
+        let settled = self.servers.iter().enumerate().all(|(at, server)| match &server.process {
+            Some(process) => process.mirror.newest_config().is_none_or(|(at, _)| at.0 <= answered),
+            None => lost.contains(&at),
+        });
+        if !settled {
+            return 0;
+        }
+        let mut intact = 0;
+        for member in config.members().filter(|member| !lost.contains(&member.id.slot())) {
+            let server = &self.servers[member.id.slot()];
+            if server.disk_id == Some(member.disk) {
+                intact += usize::from(self.checks.keeps_all(member.disk, &server.disk));
+            }
+        }
+        intact
+    }
+
+    /// All three run, and are members with the disks that they have, and everyone knows.
+    pub(super) fn is_whole(&self) -> bool {
+        let Some(config) = self.checks.config else { return false };
+        self.servers.iter().enumerate().all(|(n, server)| {
+            let member = config.member(super::world::id(n));
+            server.process.is_some()
+                && server.disk_id.is_some()
+                && member.map(|member| member.disk) == server.disk_id
+        })
+    }
+}
+
+fn flip(disk: &MemoryDisk, place: Place, rng: &mut Rng) {
+    let mut paths = truth::segments(disk);
+    // Mostly the log: it is the largest target.
+    match place {
+        Place::OlderSegment => drop(paths.pop()),
+        Place::Any if rng.below(4) == 0 => paths = disk.paths(),
+        Place::Any => {}
+    }
+    if paths.is_empty() {
+        return;
+    }
+    let at = if paths.len() > 1 { rng.below(paths.len() as u64) as usize } else { 0 };
+    disk.edit(&paths[at], |bytes| {
+        if !bytes.is_empty() {
+            let at = rng.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << rng.below(8);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::process::Settings;
+    use super::super::truth::tests::filled;
+    use super::*;
+    use postern::replica::Takeover;
+
+    /// Which segments of a log are hit, by flips of many draws.
+    fn hit(place: Place) -> Vec<bool> {
+        let disk = filled(10).0.disk().clone();
+        let paths = truth::segments(&disk);
+        let content = |disk: &MemoryDisk| {
+            let mut all = Vec::new();
+            disk.look("log", |_, bytes, _| all.push(bytes.to_vec()));
+            all
+        };
+        let before = content(&disk);
+        let mut hit = vec![false; paths.len()];
+        for seed in 0..50 {
+            let copy = disk.copied();
+            flip(&copy, place, &mut Rng::new(seed));
+            for (at, bytes) in content(&copy).iter().enumerate() {
+                hit[at] |= *bytes != before[at];
+            }
+        }
+        hit
+    }
+
+    #[test]
+    fn bits_flip_in_any_segment_or_in_older_ones() {
+        assert_eq!(hit(Place::Any), [true, true, true]);
+        assert_eq!(hit(Place::OlderSegment), [true, true, false]);
+    }
+
+    #[test]
+    fn two_disks_are_damaged_only_while_the_third_has_everything() {
+        let (silence_ms, takeover) = (1000, Takeover::Coin);
+        let (copies_min, survivor_auto, segment_bytes) = (1, false, 100);
+        let settings = Settings { silence_ms, takeover, copies_min, survivor_auto, segment_bytes };
+        let mut world = World::empty(1, settings);
+        let strike = |world: &mut World| world.destroy_two(0, 1, &mut Rng::new(7));
+        (0..3).for_each(|n| world.start(n));
+        world.run_to(10_000_000);
+        assert!(world.is_whole() && truth::segments(&world.servers[0].disk).len() > 1);
+        world.ends_life(2, true);
+        assert!(!strike(&mut world), "the third is down");
+        world.start(2);
+        world.run_to(20_000_000);
+        assert!(strike(&mut world));
+        assert!(!strike(&mut world), "the group is not whole");
+        world.run_to(21_000_000);
+        world.go_on_with_the_third();
+        (0..2).for_each(|n| world.start(n));
+        world.run_to(31_000_000);
+        assert!(world.is_whole() && world.finding.is_none(), "{:?}", world.finding);
+        assert!(world.checks.config.is_some_and(|config| config.count() == 3));
+        let term = world.servers[2].process.as_ref().map(|process| process.vote().term);
+        assert!(term.is_some_and(|term| term.lineage() > 0), "no person went on with it");
+    }
+}
