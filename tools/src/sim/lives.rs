@@ -33,6 +33,9 @@ impl World {
         match process::start(&server.disk, id(n), settings, &label(self.now), &mut self.rng) {
             Ok(process) => {
                 if let Some(aside) = &process.set_aside {
+                    if !self.destroyed {
+                        self.fail(format!("server {} is damaged by a crash: {}", n + 1, aside.why));
+                    }
                     story::tell(|| format!("{} is set aside: {}", aside.folder, aside.why));
                     self.servers[n].copies.clear();
                     if let Some(disk) = self.servers[n].disk_id.take() {
@@ -47,6 +50,9 @@ impl World {
                 story::tell(|| format!("its directory is moved away: {error}"));
                 self.lose(n);
                 self.start_in(n, 10_000);
+            }
+            Err(error @ (OpenError::Damaged(_) | OpenError::Refused(_))) => {
+                self.fail(format!("server {} needs a person after a crash: {error}", n + 1));
             }
             Err(error) => {
                 story::tell(|| format!("can't start: {error}"));
