@@ -36,9 +36,8 @@ impl Replica {
                     || (!stopping
                         && (self.add_learner(now, wall, &config, out)
                             || self.open_gate(wall, &config, out))))
-        } else if stopping {
-            false
         } else {
+            // Also on the way out: what is left behind uncommitted may need a person.
             self.withdraw(now, wall, &config, out)
         };
         // What a promise holds back comes soon: who stepped down before could not be replaced.
@@ -170,10 +169,10 @@ impl Replica {
             let mut rest = config.members().filter(|other| other != member && *other != self.me);
             let is_heir = |other: Member| self.loss(other, now).is_none() && self.hears(other, now);
             let is_there = |other: Member| {
-                let heard = self.peer(other.id).and_then(|peer| peer.heard);
+                let answered = self.peer(other.id).and_then(|peer| peer.answered);
                 (if stops { is_heir(other) } else { self.stores(other, now) })
                     && self.hears(other, now)
-                    && heard >= noticed
+                    && answered >= noticed
             };
             match self.stopping {
                 None => rest.all(is_there),

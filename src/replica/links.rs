@@ -212,8 +212,8 @@ impl Replica {
         }
         let peer = &mut self.peers[at];
         // Only what was sent counts: a pong from the future is nonsense, and tells nothing.
-        if sent <= now && peer.heard.is_none_or(|heard| heard < sent) {
-            peer.heard = Some(sent);
+        if sent <= now && peer.answered.is_none_or(|answered| answered < sent) {
+            (peer.heard, peer.answered) = (peer.heard.max(Some(sent)), Some(sent));
             self.restless |= matches!(&self.role, Role::Primary(primary) if primary.has_loss);
         }
     }

@@ -5,10 +5,10 @@
 //! called "Raft" below; Ongaro's dissertation (2014), called "Ongaro": §3.10 leadership transfer,
 //! §4.1 single-server changes, §6.4 reads, §9.6 pre-vote.
 //!
-//! In the order to read them: `event` (the surface), `packet` and `hello`, `members` and `shape` (what is
-//! agreed on), `peer`, `links`, `past` and `newcomer` (who is there), `election`, `primary`,
-//! `changes` (of the members, by the primary), `backup`, `handover`, `lineage`, `survivor`,
-//! `wall_clock`; `view` (what others see of it); `rules` names what can be decided.
+//! In the order to read them: `event` (the surface), `packet` and `hello`, `members` and `shape`
+//! (what is agreed on), `peer`, `links`, `past` and `newcomer` (who is there), `election`,
+//! `primary`, `changes` (of the members, by the primary), `backup`, `handover`, `lineage`,
+//! `survivor`, `wall_clock`; `view` (what others see of it); `rules` names what can be decided.
 
 mod backup;
 mod changes;

@@ -63,6 +63,8 @@ pub(super) struct Peer {
     pub(super) link: Option<Link>,
     /// When the newest thing was sent that it has answered.
     pub(super) heard: Option<Moment>,
+    /// The same, of what it answered on this link alone: its hello may have been under way for long.
+    pub(super) answered: Option<Moment>,
     /// When its link was lost.
     pub(super) lost_at: Option<Moment>,
     /// Since the start, a dial to it has had an outcome, or it has dialled.
@@ -88,6 +90,7 @@ impl Peer {
             id,
             link: None,
             heard: None,
+            answered: None,
             lost_at: None,
             met: false,
             refused: false,
@@ -103,6 +106,7 @@ impl Peer {
     /// Forgets what was true of the link before: it is lost, or another one counts.
     pub(super) fn begin_anew(&mut self) {
         self.refused = false;
+        self.answered = None;
         self.bearing = Bearing::default();
         self.said_blank = None;
         self.told_blank = None;

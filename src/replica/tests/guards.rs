@@ -10,7 +10,7 @@ const LINK: LinkId = LinkId(99);
 fn server(n: u8) -> (World, Replica) {
     let world = formed(8);
     let mut replica = world.running[&n].replica.clone();
-    replica.peers.iter_mut().for_each(|peer| peer.heard = Some(world.now));
+    hear_all(&mut replica, world.now);
     (world, replica)
 }
 
@@ -404,7 +404,7 @@ fn a_damaged_primary_hands_over_to_a_sound_one() {
     let mut given_up = replica.clone();
     assert!(given_up.leave_damaged(world.now) && given_up.bearing(world.now).damaged);
     given_up.handover = None;
-    given_up.peers.iter_mut().for_each(|peer| peer.heard = Some(world.now + minute));
+    hear_all(&mut given_up, world.now + minute);
     assert!(!given_up.leave_damaged(Moment((world.now + minute).0 - 1)));
     assert!(given_up.leave_damaged(world.now + minute));
     let (_, mut backup) = server(2);
@@ -516,7 +516,7 @@ fn a_stopping_member_stores_as_long_as_it_is_heard() {
     ];
     for (what, change, dropped) in table {
         let mut replica = replica.clone();
-        replica.peers.iter_mut().for_each(|peer| peer.heard = Some(now));
+        hear_all(&mut replica, now);
         change(&mut replica, ago);
         assert_eq!(dropped_by(&mut replica, now), dropped, "{what}");
     }
@@ -525,7 +525,7 @@ fn a_stopping_member_stores_as_long_as_it_is_heard() {
     replica.append_config(replica.vote.term, WallTime(0), pair, &mut Out::default());
     (replica.committed, replica.stored) = (replica.last(), replica.last());
     replica.flushed = replica.last();
-    replica.peers.iter_mut().for_each(|peer| peer.heard = Some(ago));
+    hear_all(&mut replica, ago);
     assert_eq!(dropped_by(&mut replica.clone(), now), Some(2));
     replica.stopping = Some(now);
     assert_eq!(dropped_by(&mut replica, now), None);

@@ -188,7 +188,7 @@ fn a_stopping_primary_tries_to_hand_over_as_long_as_it_stays() {
     let silence = replica.silence();
     let tries = |now: Moment| {
         let mut replica = replica.clone();
-        replica.peers.iter_mut().for_each(|peer| peer.heard = Some(now));
+        hear_all(&mut replica, now);
         let mut out = Out::default();
         replica.tick_stop(now, &mut out);
         let said = |effect: &&Effect| match effect {
@@ -231,7 +231,7 @@ fn three_slow_syncs_in_a_minute_are_a_slow_disk_and_handed_over_once_per_t() {
     // Only to a member whose disk is not slow, that stays, and once per T.
     let hands_over = |change: &dyn Fn(&mut Replica)| {
         let mut replica = replica.clone();
-        replica.peers.iter_mut().for_each(|peer| peer.heard = Some(now));
+        hear_all(&mut replica, now);
         change(&mut replica);
         replica.tick_handover(now, &mut Out::default());
         replica.is_handing_over()
@@ -250,12 +250,12 @@ fn three_slow_syncs_in_a_minute_are_a_slow_disk_and_handed_over_once_per_t() {
     }));
     assert!(!hands_over(&|r| r.stopping = Some(now)));
     assert!(!hands_over(&|r| r.syncs = Default::default()));
-    replica.peers.iter_mut().for_each(|peer| peer.heard = Some(now));
+    hear_all(&mut replica, now);
     replica.tick_handover(now, &mut Out::default());
     assert!(replica.is_handing_over());
     replica.handover = None;
     let again = now + replica.silence();
-    replica.peers.iter_mut().for_each(|peer| peer.heard = Some(again));
+    hear_all(&mut replica, again);
     replica.tick_handover(Moment(again.0 - 1), &mut Out::default());
     assert!(!replica.is_handing_over());
     replica.tick_handover(again, &mut Out::default());

@@ -8,7 +8,7 @@ use crate::limits::{BATCH_TIME, PIECES_IN_FLIGHT_MAX};
 fn primary() -> (Moment, Replica, FakeLog) {
     let world = formed(8);
     let mut replica = world.running[&1].replica.clone();
-    replica.peers.iter_mut().for_each(|peer| peer.heard = Some(world.now));
+    hear_all(&mut replica, world.now);
     (world.now, replica, world.running[&1].disk.log.clone())
 }
 

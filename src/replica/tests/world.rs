@@ -97,6 +97,17 @@ pub(super) fn rest_of(packet: &Packet) -> Vec<u8> {
     rest
 }
 
+/// All others have answered what was sent to them at this moment.
+pub(super) fn hear_all(replica: &mut Replica, at: Moment) {
+    replica.peers.iter_mut().for_each(|peer| (peer.heard, peer.answered) = (Some(at), Some(at)));
+}
+
+/// Another server has answered what was sent to it at this moment.
+pub(super) fn hear(replica: &mut Replica, n: u8, at: Moment) {
+    let peer = peer(replica, n);
+    (peer.heard, peer.answered) = (Some(at), Some(at));
+}
+
 /// What a replica knows of another server.
 pub(super) fn peer(replica: &mut Replica, n: u8) -> &mut Peer {
     replica.peers.iter_mut().find(|peer| peer.id == id(n)).expect("it is of the group")

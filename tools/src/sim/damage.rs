@@ -2,6 +2,7 @@
 //! be lost by them for good.
 
 use super::faults::Kind;
+use super::network::CLIENTS;
 use super::story;
 use super::truth;
 use super::world::World;
@@ -73,6 +74,55 @@ impl World {
         }
         self.left_alone = Some(3 - n - other);
         true
+    }
+
+    /// A person goes on with one server alone although the group lives and can do without it. In a
+    /// quiet hour: the group must have the time to refuse it, or nothing could tell the two apart.
+    /// No client reaches the server.
+    pub(super) fn part_with(&mut self, n: usize) -> bool {
+        for at in self.active.clone() {
+            self.fault_ends(at);
+        }
+        if !self.is_whole() || !self.may_lose(&[n]) {
+            return false;
+        }
+        self.quiet_until = self.now + u64::from(self.settings.silence_ms) * 8_000;
+        self.ends_life(n, true);
+        self.isolate_from_clients(n, 1);
+        // They are of the history before.
+        self.servers[n].copies.clear();
+        self.destroyed = true;
+        let recovered = self.recover(n);
+        self.note(recovered.map_err(|why| format!("can't go on with {}: {why}", n + 1)));
+        self.straggler = Some(n);
+        self.power_on(n);
+        true
+    }
+
+    /// The directories of a server that went on alone, and of those that followed it since they
+    /// had none, are moved away.
+    pub(super) fn move_strays_away(&mut self, n: usize) {
+        if self.straggler.take_if(|straggler| *straggler == n).is_none() {
+            return;
+        }
+        self.isolate_from_clients(n, -1);
+        for n in 0..3 {
+            let found = check(&self.servers[n].disk).ok().and_then(|findings| findings.vote);
+            let founder = found.and_then(|vote| vote.founder);
+            if founder.is_some_and(|founder| self.checks.strays.contains(&founder)) {
+                self.ends_life(n, true);
+                self.lose(n);
+                self.power_on(n);
+            }
+        }
+    }
+
+    fn isolate_from_clients(&mut self, n: usize, cuts: i32) {
+        for (from, to) in [(n, CLIENTS), (CLIENTS, n)] {
+            let way = self.net.way(from, to);
+            way.cuts = way.cuts.saturating_add_signed(cuts);
+        }
+        self.net.release(self.now, &mut self.schedule);
     }
 
     /// A person who finds two disks damaged stops all servers and goes on with the third, unless

@@ -67,10 +67,15 @@ pub(super) enum Kind {
     FlipOld,
     /// Bits flip on the disks of two servers at once; a person goes on with the third.
     FlipTwo,
+    /// A person goes on with one server alone although the others live; the group refuses it, and
+    /// in the end its directory is moved away.
+    Straggler,
+    /// A server is stopped while another one is without power, before that is noticed.
+    StopBesidePowerLoss,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 30] = [
+    pub(super) const ALL: [Kind; 32] = [
         Kind::Reset,
         Kind::Cut,
         Kind::OneWay,
@@ -101,12 +106,22 @@ impl Kind {
         Kind::Misdial,
         Kind::FlipOld,
         Kind::FlipTwo,
+        Kind::Straggler,
+        Kind::StopBesidePowerLoss,
     ];
 
     /// It makes a server refuse that lives, or breaks what else `last_survivor = "auto"` trusts;
     /// or a person goes on with the third, which does so by itself there.
     fn breaks_trust(self) -> bool {
-        matches!(self, Kind::Refuse | Kind::Pause | Kind::Rate | Kind::Misdial | Kind::FlipTwo)
+        matches!(
+            self,
+            Kind::Refuse
+                | Kind::Pause
+                | Kind::Rate
+                | Kind::Misdial
+                | Kind::FlipTwo
+                | Kind::Straggler
+        )
     }
 
     fn is_of_disks(self) -> bool {

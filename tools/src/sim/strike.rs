@@ -22,6 +22,9 @@ impl World {
         if self.struck.contains(&at) {
             return;
         }
+        if self.now < self.quiet_until {
+            return self.schedule.add(self.quiet_until, What::Fault { at });
+        }
         let lurks = self.lurking.contains(&at);
         if fault.waits_for.is_some() && !lurks {
             self.lurking.push(at);
@@ -88,6 +91,8 @@ impl World {
             Kind::StopAll => (0..3).filter(|n| self.ask_to_stop(*n)).count() > 0,
             Kind::HandOver => self.order_handover(n),
             Kind::PowerLoss => self.kill(n, &mut rng, true),
+            Kind::Straggler => self.part_with(n),
+            Kind::StopBesidePowerLoss => self.kill(n, &mut rng, true) && self.ask_to_stop(other),
             Kind::AllDown => {
                 let power = rng.below(2) == 0;
                 (0..3).filter(|n| self.kill(*n, &mut rng, power)).count() > 0
@@ -193,6 +198,8 @@ impl World {
                 self.start(usize::from(fault.other));
             }
             Kind::PowerLoss => self.power_on(n),
+            Kind::StopBesidePowerLoss => self.power_on(n),
+            Kind::Straggler => self.move_strays_away(n),
             Kind::AllDown => (0..3).for_each(|n| self.power_on(n)),
             Kind::Rate => drop(self.set_rate(n, 1000)),
             Kind::SlowSync => self.servers[n].slow_sync_us = 0,

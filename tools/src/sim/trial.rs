@@ -85,8 +85,12 @@ impl Trial {
         let copies_min = if rng.below(6) == 0 { 2 } else { 1 };
         let survivor_auto = rng.below(3) == 0;
         // Of its own stream: it does not shift the other draws.
-        let small = Rng::new(self.seed ^ 0x5e93_e175).below(3) == 0;
-        let segment_bytes = if small { SEGMENT_BYTES_SMALL } else { SEGMENT_BYTES };
+        let segment_bytes = match Rng::new(self.seed ^ 0x5e93_e175).below(6) {
+            0 | 1 => SEGMENT_BYTES_SMALL,
+            // So small that cuts reach into earlier ones.
+            2 => SEGMENT_BYTES_SMALL / 8,
+            _ => SEGMENT_BYTES,
+        };
         Settings { silence_ms, takeover, copies_min, survivor_auto, segment_bytes }
     }
 

@@ -82,10 +82,14 @@ pub(super) struct World {
     pub(super) struck: Vec<u32>,
     /// No fault begins any more.
     pub(super) calm: bool,
+    /// No fault begins before this.
+    pub(super) quiet_until: u64,
     /// How often each kind of fault took effect.
     pub(super) took: [u64; Kind::ALL.len()],
     pub(super) destroyed: bool,
     /// The third of two whose disks were damaged: a person may have to go on with it.
+    /// Who went on alone beside a group that lives.
+    pub(super) straggler: Option<usize>,
     pub(super) left_alone: Option<usize>,
     pub(super) rng: Rng,
     pub(super) finding: Option<String>,
@@ -166,6 +170,8 @@ impl World {
             lurking: Vec::new(),
             struck: Vec::new(),
             calm: false,
+            quiet_until: 0,
+            straggler: None,
             took: [0; Kind::ALL.len()],
             destroyed: false,
             left_alone: None,
