@@ -88,9 +88,9 @@ pub(super) struct World {
     pub(super) took: [u64; Kind::ALL.len()],
     pub(super) destroyed: bool,
     /// The third of two whose disks were damaged: a person may have to go on with it.
+    pub(super) left_alone: Option<usize>,
     /// Who went on alone beside a group that lives.
     pub(super) straggler: Option<usize>,
-    pub(super) left_alone: Option<usize>,
     pub(super) rng: Rng,
     pub(super) finding: Option<String>,
     pub(super) hash: u64,
