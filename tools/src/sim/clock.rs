@@ -54,6 +54,14 @@ pub(super) enum What {
     Heal {
         at: u32,
     },
+    /// A person goes on with a server alone, if the group is well.
+    Part {
+        server: u8,
+    },
+    /// The directory of such a server is moved away.
+    MoveAway {
+        server: u8,
+    },
 }
 
 struct Item {

@@ -1,9 +1,11 @@
 //! Faults that destroy what is on a disk, and what they may never do: nothing that was answered may
 //! be lost by them for good.
 
+use super::clock::What;
 use super::faults::Kind;
 use super::network::CLIENTS;
 use super::story;
+use super::trial::is_well;
 use super::truth;
 use super::world::World;
 use postern::names::Member;
@@ -76,17 +78,27 @@ impl World {
         true
     }
 
-    /// A person goes on with one server alone although the group lives and can do without it. In a
-    /// quiet hour: the group must have the time to refuse it, or nothing could tell the two apart.
-    /// No client reaches the server.
-    pub(super) fn part_with(&mut self, n: usize) -> bool {
+    /// A quiet hour, in which a person goes on with one server alone although the group lives: it
+    /// must have the time to refuse that one, or nothing could tell the two apart.
+    pub(super) fn quieten(&mut self, n: usize) -> bool {
         for at in self.active.clone() {
             self.fault_ends(at);
         }
-        if !self.is_whole() || !self.may_lose(&[n]) {
-            return false;
+        (0..3).for_each(|n| self.power_on(n));
+        let silence = u64::from(self.settings.silence_ms) * 1_000;
+        self.quiet_until = self.now + 12 * silence;
+        self.schedule.add(self.now + 6 * silence, What::Part { server: n as u8 });
+        true
+    }
+
+    /// A person goes on with one server alone, if the group can do without it. No client reaches it.
+    pub(super) fn part_with(&mut self, n: usize) {
+        let well = is_well(self, 3) && self.is_whole();
+        if self.calm || self.straggler.is_some() || !well || !self.may_lose(&[n]) {
+            return;
         }
-        self.quiet_until = self.now + u64::from(self.settings.silence_ms) * 8_000;
+        let span = u64::from(self.settings.silence_ms) * (4_000 + self.rng.below(60_000));
+        self.schedule.add(self.now + span, What::MoveAway { server: n as u8 });
         self.ends_life(n, true);
         self.isolate_from_clients(n, 1);
         // They are of the history before.
@@ -96,7 +108,6 @@ impl World {
         self.note(recovered.map_err(|why| format!("can't go on with {}: {why}", n + 1)));
         self.straggler = Some(n);
         self.power_on(n);
-        true
     }
 
     /// The directories of a server that went on alone, and of those that followed it since they

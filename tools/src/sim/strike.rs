@@ -91,7 +91,7 @@ impl World {
             Kind::StopAll => (0..3).filter(|n| self.ask_to_stop(*n)).count() > 0,
             Kind::HandOver => self.order_handover(n),
             Kind::PowerLoss => self.kill(n, &mut rng, true),
-            Kind::Straggler => self.part_with(n),
+            Kind::Straggler => self.quieten(n),
             Kind::StopBesidePowerLoss => self.kill(n, &mut rng, true) && self.ask_to_stop(other),
             Kind::AllDown => {
                 let power = rng.below(2) == 0;
@@ -199,7 +199,6 @@ impl World {
             }
             Kind::PowerLoss => self.power_on(n),
             Kind::StopBesidePowerLoss => self.power_on(n),
-            Kind::Straggler => self.move_strays_away(n),
             Kind::AllDown => (0..3).for_each(|n| self.power_on(n)),
             Kind::Rate => drop(self.set_rate(n, 1000)),
             Kind::SlowSync => self.servers[n].slow_sync_us = 0,
@@ -214,7 +213,7 @@ impl World {
                 self.servers[n].disk.fail(|failures| failures.full = false);
             }
             Kind::WallJump => self.jump_back(n, &mut rng),
-            Kind::Reset | Kind::StopAll | Kind::HandOver | Kind::Pause => {}
+            Kind::Reset | Kind::StopAll | Kind::HandOver | Kind::Pause | Kind::Straggler => {}
         }
     }
 
@@ -402,6 +401,9 @@ impl World {
         self.lurking.clear();
         for at in self.active.clone() {
             self.fault_ends(at);
+        }
+        if let Some(n) = self.straggler {
+            self.move_strays_away(n);
         }
         for n in 0..3 {
             self.servers[n].storm = 0;

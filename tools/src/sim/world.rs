@@ -255,6 +255,8 @@ impl World {
             }
             What::Fault { at } => self.fault_begins(at),
             What::Heal { at } => self.fault_ends(at),
+            What::Part { server } => self.part_with(usize::from(server)),
+            What::MoveAway { server } => self.move_strays_away(usize::from(server)),
         }
     }
 
