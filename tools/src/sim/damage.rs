@@ -29,6 +29,8 @@ pub(super) enum Place {
     Any,
     /// In a segment of the log that another follows.
     OlderSegment,
+    /// In the last byte of the log.
+    End,
 }
 
 impl World {
@@ -266,6 +268,10 @@ fn flip(disk: &MemoryDisk, place: Place, rng: &mut Rng) {
         Place::OlderSegment => drop(paths.pop()),
         Place::Any if rng.below(4) == 0 => paths = disk.paths(),
         Place::Any => {}
+        Place::End => {
+            let newest = paths.pop().expect("a log has a segment");
+            return disk.edit(&newest, |bytes| *bytes.last_mut().expect("it holds entries") ^= 1);
+        }
     }
     if paths.is_empty() {
         return;

@@ -11,7 +11,7 @@
 //! stop 2                SIGTERM; `handover` is an operator's order
 //! pause 2, resume 2     SIGSTOP, SIGCONT
 //! wipe 2, damage 2      of one that is down: its disk is lost, or a bit of its log flips
-//! damage 2 old          the same, in a segment that another follows
+//! damage 2 old          the same, in a segment that another follows; `end`: in the last byte
 //! copy 2, restore 2     a copy of its directory is taken, or put back while it is down
 //! recover 2             a person goes on with one that is down, alone
 //! cut 1 3, cut 1 > 3    nothing comes through, both ways or one; `heal`; `reset 1 3`
@@ -308,7 +308,11 @@ impl Play {
             "recover" => world.recover(n)?,
             "wipe" => world.lose(n),
             "damage" => {
-                let place = if words.contains(&"old") { Place::OlderSegment } else { Place::Any };
+                let place = match words.get(2) {
+                    Some(&"old") => Place::OlderSegment,
+                    Some(&"end") => Place::End,
+                    _ => Place::Any,
+                };
                 world.damage(n, place, &mut Rng::new(7));
             }
             "restore" => {
