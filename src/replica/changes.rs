@@ -118,6 +118,13 @@ impl Replica {
     }
 
     /// Writes the last committed members again when the newest config can't become committed.
+    ///
+    /// A primary that crashes over its own uncommitted drop can't do that after its restart: it
+    /// needs the vote of the other member of that drop, and refuses its own to the dropped server,
+    /// whose log is shorter. If the other member is lost in the same moment, the two that live wait
+    /// for it or for a person. All majorities of three members meet, so they could elect the author
+    /// of the drop under the members before; but only if it has voted for nobody else since, and a
+    /// stored vote tells that of the newest term alone. Raft has the same gap.
     fn withdraw(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
         let before = self.shape.config_up_to(self.committed).filter(|before| before.has(self.me));
         let Some(before) = before.copied() else { return false };

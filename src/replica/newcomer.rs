@@ -12,6 +12,9 @@ use super::rules::Rule;
 use crate::moment::Moment;
 use crate::names::{LinkId, ServerId};
 
+/// How many links of one id wait, at most.
+const NEWCOMERS_MAX: usize = 4;
+
 /// Who came, and waits. While the linked server answers a ping that was sent after this, it stays.
 #[derive(Clone, Debug)]
 pub(super) struct Newcomer {
@@ -25,7 +28,7 @@ pub(super) struct Newcomer {
 
 impl Replica {
     /// Whether the id of a hello belongs to another server that is linked; if so the linked one is
-    /// asked whether it is there, and the newcomer waits, one of each id.
+    /// asked whether it is there, and the newcomer waits.
     pub(super) fn waits_for_place(
         &mut self,
         now: Moment,
@@ -39,8 +42,9 @@ impl Replica {
         let Some(old) = peer.link.as_ref().filter(|old| !old.same_life(&new)) else { return false };
         let (wall, bearing) = (self.clocks.own(now), self.bearing(now));
         out.send(old.id, Packet::Ping { sent: now, wall, bearing });
-        let waits = self.newcomers.iter().any(|known| known.hello.from.id == hello.from.id);
-        if waits || dialled {
+        // Who dials twice, since nobody answered at once, waits twice.
+        let waiting = self.newcomers.iter().filter(|new| new.hello.from.id == hello.from.id);
+        if waiting.count() >= NEWCOMERS_MAX || dialled {
             // What was dialled has our hello already: it is asked to come again.
             out.push(Effect::Close(link, Closing::Spare));
         } else {
@@ -58,14 +62,16 @@ impl Replica {
     /// The linked server `id` has answered what was sent at `sent`: who came before that with its
     /// id is another one.
     pub(super) fn turn_away(&mut self, id: ServerId, sent: Moment, out: &mut Out) {
-        let came = |new: &Newcomer| new.hello.from.id == id && new.since <= sent;
-        let Some(at) = self.newcomers.iter().position(came) else { return };
-        let Newcomer { link, hello, .. } = self.newcomers.remove(at);
         let Some(stays) = self.peer(id).and_then(|peer| peer.link.as_ref()) else { return };
         let (stays, holder) = (stays.id, stays.member);
-        self.note(Rule::RefusedOccupied);
-        out.send(link, Packet::Refused(Refusal::Occupied));
-        out.push(Effect::Close(link, Closing::Occupied { stays, holder, newcomer: hello.from }));
+        let came = |new: &Newcomer| new.hello.from.id == id && new.since <= sent;
+        while let Some(at) = self.newcomers.iter().position(came) {
+            let Newcomer { link, hello, .. } = self.newcomers.remove(at);
+            let newcomer = hello.from;
+            self.note(Rule::RefusedOccupied);
+            out.send(link, Packet::Refused(Refusal::Occupied));
+            out.push(Effect::Close(link, Closing::Occupied { stays, holder, newcomer }));
+        }
     }
 
     /// Lets those in for whose place nobody has answered.

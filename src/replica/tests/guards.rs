@@ -77,12 +77,20 @@ fn who_comes_with_the_id_of_one_that_answers_is_turned_away() {
     assert!(effects.contains(&Effect::Close(LINK, closed)));
     assert!(peer(&mut answered, 2).has_link(old) && answered.newcomers.is_empty());
 
-    // One of each id waits; a third one is asked to come again.
-    let mut third = waiting.clone();
+    // Few of one id wait, those of one server together; others are asked to come again.
+    let mut more = waiting.clone();
     let mut out = Out::default();
-    third.greet(world.now, LinkId(100), None, (&came.0, &came.1), &mut out);
-    assert!(out.effects.contains(&Effect::Close(LinkId(100), Closing::Spare)));
-    assert_eq!(third.newcomers.len(), 1);
+    (100..104).for_each(|n| more.greet(world.now, LinkId(n), None, (&came.0, &came.1), &mut out));
+    assert_eq!(more.newcomers.len(), 4);
+    assert!(out.effects.contains(&Effect::Close(LinkId(103), Closing::Spare)));
+    let mut together = more.clone();
+    together.tick_newcomers(world.now + patience, &mut Out::default());
+    assert!(together.newcomers.is_empty());
+    assert!(peer(&mut together, 2).is_linked(came.0.from));
+    out.clear();
+    more.turn_away(id(2), world.now, &mut out);
+    let refused = |e: &&Effect| matches!(e, Effect::Send(_, Packet::Refused(Refusal::Occupied)));
+    assert_eq!((out.effects.iter().filter(refused).count(), more.newcomers.len()), (4, 0));
 
     // Nobody answers: it is the server that comes back.
     let tick = |at: Moment| {

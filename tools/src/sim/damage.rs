@@ -9,6 +9,7 @@ use super::trial::is_well;
 use super::truth;
 use super::world::World;
 use postern::names::Member;
+use postern::replica::Standpoint;
 use postern::rng::Rng;
 use postern::store::check::check;
 use postern::store::memory::{Failures, MemoryDisk};
@@ -96,7 +97,12 @@ impl World {
     /// A person goes on with one server alone, if the group can do without it. No client reaches it.
     pub(super) fn part_with(&mut self, n: usize) {
         let well = is_well(self, 3) && self.is_whole();
-        if self.calm || self.straggler.is_some() || !well || !self.may_lose(&[n]) {
+        // Without its primary the group is not healthy, and follows who has all that it has.
+        let leads = self.servers[n]
+            .process
+            .as_ref()
+            .is_some_and(|process| process.node.replica().standpoint() == Standpoint::Primary);
+        if self.calm || self.straggler.is_some() || !well || leads || !self.may_lose(&[n]) {
             return;
         }
         let span = u64::from(self.settings.silence_ms) * (4_000 + self.rng.below(60_000));
