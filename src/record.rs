@@ -37,6 +37,11 @@ impl Kind {
     pub const MESSAGE: Kind = Kind(5);
     /// A lineage that the group has refused to follow.
     pub const REFUSAL: Kind = Kind(6);
+
+    /// Whether this version can apply such an entry.
+    pub fn is_known(self) -> bool {
+        (Kind::CONFIG.0..=Kind::REFUSAL.0).contains(&self.0)
+    }
 }
 
 /// A record whose length and checksum were found right.

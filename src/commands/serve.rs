@@ -1,7 +1,6 @@
 //! `postern serve`: puts a server together from its settings and its data directory, and runs it.
 
 use crate::limits::DESCRIPTORS_RESERVED;
-use crate::mailbox::Change;
 use crate::moment::{Moment, WallTime};
 use crate::names::{DiskId, Index, Member, Position, ProcessId, ServerId};
 use crate::node::{self, Node};
@@ -212,7 +211,6 @@ impl Shell {
             seen: identity.all_seen().to_vec(),
             runs: identity.runs().to_vec(),
             former: former_of(&opened.former).iter().map(|(_, last)| *last).max(),
-            is_sound: |kind, body| Change::decode(kind, body).is_some(),
             seed: random()? as u64,
         };
         let about = node::Setup {

@@ -35,10 +35,9 @@ impl Node {
         if matches!(record.kind, Kind::CONFIG | Kind::REFUSAL) {
             return Ok(());
         }
-        let change = Change::decode(record.kind, record.body).ok_or_else(|| {
-            let (index, kind) = (record.index, record.kind.0);
-            Fatal(format!("entry {index} is of kind {kind}: a newer version of postern is needed"))
-        })?;
+        let Some(change) = Change::decode(record.kind, record.body) else {
+            return self.pass_over(record);
+        };
         let replaced = match change {
             Change::Password { user, .. } | Change::Delete { user, .. } => {
                 self.mailboxes.account(user).map(|account| account.password_set)
@@ -58,6 +57,21 @@ impl Node {
             self.answer_change(now, &pending, &change, outcome);
         }
         self.spread(&change, outcome, by);
+        Ok(())
+    }
+
+    /// No server of ours writes what can't be read here; one that knows the secret may have. On
+    /// every server it changes nothing, so that all stay equal.
+    fn pass_over(&self, record: &Record<'_>) -> Result<(), Fatal> {
+        let (index, kind) = (record.index, record.kind.0);
+        if !record.kind.is_known() {
+            let words = "a newer version of postern is needed";
+            return Err(Fatal(format!("entry {index} is of kind {kind}: {words}")));
+        }
+        if self.pending.front().is_some_and(|pending| pending.index == index) {
+            return Err(Fatal(format!("entry {index} was written here and can't be read")));
+        }
+        log::error!("entry {index} of kind {kind} is unreadable: it changes nothing");
         Ok(())
     }
 

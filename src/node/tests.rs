@@ -72,7 +72,6 @@ impl World {
             seen: Vec::new(),
             runs: vec![Run { incarnation: Incarnation(1), process: ProcessId(1) }],
             former: None,
-            is_sound: |_, _| true,
             seed: 1,
         };
         let about = Setup {

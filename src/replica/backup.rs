@@ -29,8 +29,8 @@ enum BadEntries {
     Record(BadRecord),
     Order,
     Config,
-    /// A payload that can't be applied.
-    Body(Index),
+    /// An entry that this version can't apply.
+    Kind(Index, Kind),
     /// What is committed here, or proved equal, up to this entry, would be overwritten.
     Fixed(Index),
 }
@@ -40,8 +40,10 @@ impl fmt::Display for BadEntries {
         match self {
             BadEntries::Record(why) => why.fmt(f),
             BadEntries::Order => f.write_str("entries are out of order"),
-            BadEntries::Config => f.write_str("a config is unreadable"),
-            BadEntries::Body(index) => write!(f, "entry {index} can't be applied"),
+            BadEntries::Config => f.write_str("a config or a refusal is unreadable"),
+            BadEntries::Kind(index, Kind(kind)) => {
+                write!(f, "entry {index} is of kind {kind}: a newer version of postern is needed")
+            }
             BadEntries::Fixed(index) => {
                 write!(f, "it overwrites entries up to {index}, which can't change any more")
             }
@@ -141,9 +143,12 @@ impl Replica {
             if record.index == Index(1) && !is_config {
                 return Err(BadEntries::Order);
             }
-            let refusal = record.kind == Kind::REFUSAL && Lineage::decode(record.body).is_some();
-            if !is_config && !refusal && !(self.is_sound)(record.kind, record.body) {
-                return Err(BadEntries::Body(record.index));
+            let is_refusal = record.kind == Kind::REFUSAL;
+            if is_refusal && Lineage::decode(record.body).is_none() {
+                return Err(BadEntries::Config);
+            }
+            if !record.kind.is_known() {
+                return Err(BadEntries::Kind(record.index, record.kind));
             }
             if record.index <= fixed
                 && self.shape.term(record.index) != Some(record.term)

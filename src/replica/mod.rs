@@ -94,8 +94,6 @@ pub struct Setup {
     pub runs: Vec<Run>,
     /// Directories were set aside that clients may have used: the best of their last entries.
     pub former: Option<Position>,
-    /// Whether a payload of this kind can be applied; configs and refusals are not asked about.
-    pub is_sound: fn(Kind, &[u8]) -> bool,
     /// For delays and coin flips.
     pub seed: u64,
 }
@@ -198,7 +196,6 @@ pub struct Replica {
     seen: Vec<(DiskId, Run)>,
     runs: Vec<Run>,
     former: Option<Position>,
-    is_sound: fn(Kind, &[u8]) -> bool,
     /// When another server has last taken this directory for an old copy.
     doubted: Option<Moment>,
     /// Later lineages that were refused; those that are not in the log are still to be logged.
@@ -261,7 +258,6 @@ impl Replica {
             seen: setup.seen,
             runs: setup.runs,
             former: setup.former,
-            is_sound: setup.is_sound,
             doubted: None,
             refused: Vec::new(),
         }

@@ -64,9 +64,11 @@ fn an_append_is_taken_whole_or_not_at_all() {
         assert_eq!((appended(&out), took.last()), (None, Index(last)), "{name}");
         assert!(out.effects.contains(&Effect::Close(link, Closing::Nonsense)), "{name}");
     }
-    // A record of any other kind is only bytes here.
-    let (took, _) = append(&replica, &[record(last + 1, term, Kind(77), b"nonsense")], |_| ());
-    assert_eq!(took.last(), Index(last + 1));
+    // A record of any other kind that is known is only bytes here.
+    for (kind, taken) in [(Kind::CREATE, 1), (Kind::MESSAGE, 1), (Kind(7), 0), (Kind(77), 0)] {
+        let (took, _) = append(&replica, &[record(last + 1, term, kind, b"nonsense")], |_| ());
+        assert_eq!(took.last(), Index(last + taken), "{kind:?}");
+    }
     // The first of them follows what the append names.
     let (took, out) = append(&replica, &[good(2)], |_| ());
     assert_eq!((appended(&out), took.last()), (None, Index(last)));

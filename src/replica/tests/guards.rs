@@ -289,8 +289,6 @@ fn nonsense_of_a_server_that_knows_the_secret_ends_nobody() {
     let over = |index: Index, term: Term| entry(index, term, Kind::MESSAGE);
     let term = backup.vote.term;
     let early = Append { prev: at(&backup, Index(1)), term: term.next(), ..good(&backup) };
-    let mut unsound = backup.clone();
-    unsound.is_sound = |kind, _| kind == Kind::MESSAGE;
     let next = backup.last().next();
     let table: [(&str, Replica, u8, Packet, Vec<u8>); 6] = [
         ("leads too", primary.clone(), 2, Packet::Append(good(&primary)), Vec::new()),
@@ -303,9 +301,9 @@ fn nonsense_of_a_server_that_knows_the_secret_ends_nobody() {
         ),
         (
             "a payload that can't be applied",
-            unsound.clone(),
+            backup.clone(),
             1,
-            Packet::Append(good(&unsound)),
+            Packet::Append(good(&backup)),
             entry(next, term, Kind(77)),
         ),
         ("the last term", backup.clone(), 1, Packet::Stale { term: Term((1 << 48) - 1) }, vec![]),

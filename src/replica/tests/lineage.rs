@@ -173,7 +173,6 @@ fn only_who_stored_the_vote_of_a_history_of_its_own_and_not_its_entry_goes_on_wi
             seen: Vec::new(),
             runs: vec![Run { incarnation: Incarnation(9), process: ProcessId(9) }],
             former: None,
-            is_sound: |_, _| true,
             seed: 1,
         };
         let mut started = Replica::new(Moment(0), setup);

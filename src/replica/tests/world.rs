@@ -176,7 +176,6 @@ impl World {
             seen: Vec::new(),
             runs: vec![Run { incarnation: Incarnation(disk.incarnation), process }],
             former: None,
-            is_sound: |_, _| true,
             seed: self.rng.next_u64(),
         };
         let server = Server {

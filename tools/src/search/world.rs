@@ -413,7 +413,6 @@ impl World {
             seen: Vec::new(),
             runs: vec![Run { incarnation: Incarnation(server.disk.incarnation), process }],
             former: None,
-            is_sound: |_, _| true,
             seed: life,
         };
         server.replica = Some(Replica::new(NOW, setup));

@@ -3,7 +3,6 @@
 
 use super::mirror::Mirror;
 use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, SEAL_TIME};
-use postern::mailbox::Change;
 use postern::moment::{Moment, WallTime};
 use postern::names::{
     DiskId, GroupId, LinkId, Member, ProcessId, Secret, ServerId, SessionId, Vote,
@@ -218,7 +217,6 @@ pub(crate) fn build(
         seen: identity.all_seen().to_vec(),
         runs: identity.runs().to_vec(),
         former: opened.former.iter().filter(|former| former.opened).map(|former| former.last).max(),
-        is_sound: |kind, body| Change::decode(kind, body).is_some(),
         seed,
     };
     let about = node::Setup {
