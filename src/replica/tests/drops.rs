@@ -312,10 +312,10 @@ fn a_promise_holds_back_every_change_but_the_drop_of_one_that_is_gone() {
         promise(&mut replica, now);
         change(&mut replica);
         let at_once = changed(&mut replica, now);
-        replica.peers.iter_mut().filter(|p| p.heard.is_some()).for_each(|p| {
-            (p.heard, p.answered) =
-                (Some(now + Duration::from_millis(5)), Some(now + Duration::from_millis(5)))
-        });
+        let later = Some(now + Duration::from_millis(5));
+        for peer in replica.peers.iter_mut().filter(|peer| peer.heard.is_some()) {
+            (peer.heard, peer.answered) = (later, later);
+        }
         (at_once, changed(&mut replica, now + Duration::from_millis(5)))
     };
     let (three, two) = (vec![1, 2, 3], vec![1, 2]);
