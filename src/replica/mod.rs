@@ -279,7 +279,11 @@ impl Replica {
             return;
         }
         self.clocks.read_own(now, wall);
-        let wall = self.clocks.stamp(now, wall);
+        // Records are written at these alone.
+        let wall = match event {
+            Event::Tick | Event::Stored(_) => self.clocks.stamp(now, wall),
+            _ => wall,
+        };
         match event {
             Event::Tick => self.on_tick(now, wall, log, out),
             Event::Dialled { link, to } => self.on_dialled(now, link, to, out),

@@ -102,6 +102,8 @@ pub(super) struct WallClocks {
     /// Computed when a ping arrives, so that stamping a record stays cheap.
     median: Option<Median>,
     warned_at: Option<Moment>,
+    /// What was stamped last: all that a turn takes gets one time.
+    stamped: Option<((Moment, WallTime), WallTime)>,
 }
 
 impl WallClocks {
@@ -123,6 +125,7 @@ impl WallClocks {
         now: Moment,
         window: Duration,
     ) {
+        self.stamped = None;
         let wall = wall_micros(ping.wall) - micros(ping.sent);
         let lead = micros(ping.sent) - micros(now);
         let place = &mut self.others[from.slot()];
@@ -149,11 +152,18 @@ impl WallClocks {
     }
 
     /// The time of a record that is written now: the median, or `wall`, this server's own clock.
-    pub(super) fn stamp(&self, now: Moment, wall: WallTime) -> WallTime {
-        match &self.median {
+    pub(super) fn stamp(&mut self, now: Moment, wall: WallTime) -> WallTime {
+        if let Some((asked, stamped)) = self.stamped
+            && asked == (now, wall)
+        {
+            return stamped;
+        }
+        let stamped = match &self.median {
             Some(median) if now < median.until => wall_time(median.offset + micros(now)),
             _ => wall,
-        }
+        };
+        self.stamped = Some(((now, wall), stamped));
+        stamped
     }
 
     /// The offsets of the servers whose pings arrived within the peer timeout.
@@ -252,7 +262,7 @@ mod tests {
 
     /// How far a record written at `ms` is ahead of true time, with this own clock.
     fn stamped(clocks: &WallClocks, ms: u64, own: i64) -> i64 {
-        let time = clocks.stamp(Moment(ms * MS), clock(ms, own)).0;
+        let time = clocks.clone().stamp(Moment(ms * MS), clock(ms, own)).0;
         time as i64 - (BEGAN + ms) as i64
     }
 
