@@ -127,12 +127,13 @@ fn send_until_closed(mut client: Client) -> Result<Sent, String> {
 /// One client's messages while nothing happens, and while a backup dies and comes back.
 fn coming_and_going(group: &mut Group) -> Result<String, String> {
     let (mut quiet, mut busy) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let primary = group.settle()?;
         let server = group.address(primary);
         let mut client = Client::log_in(server)?;
         quiet.extend(send_for(&mut client, SEND_TIME / 2)?);
-        let backup = others(&[primary])[0];
+        // In turn: one that was dropped three times in a minute waits before it is added.
+        let backup = others(&[primary])[round % 2];
         let sends = thread::scope(|scope| {
             let sender = scope.spawn(move || send_for(&mut client, SEND_TIME));
             thread::sleep(DEATH);
