@@ -51,6 +51,18 @@ impl fmt::Display for BadEntries {
     }
 }
 
+/// Whether an entry of this kind can be taken. The bodies of changes are judged when they are
+/// applied: there they change nothing if they are unreadable.
+fn check_kind(record: &Record<'_>) -> Result<(), BadEntries> {
+    match record.kind {
+        Kind::MESSAGE => Ok(()),
+        Kind::CONFIG if Config::decode(record.body).is_none() => Err(BadEntries::Config),
+        Kind::REFUSAL if Lineage::decode(record.body).is_none() => Err(BadEntries::Config),
+        kind if kind.is_known() => Ok(()),
+        kind => Err(BadEntries::Kind(record.index, kind)),
+    }
+}
+
 impl Replica {
     pub(super) fn on_append(
         &mut self,
@@ -128,6 +140,11 @@ impl Replica {
         };
         let mut proved = append.prev;
         let start = out.bytes.len();
+        // The formation's entry comes first in every log.
+        let first = record::each(records).next().and_then(Result::ok);
+        if append.prev.index == Index::ZERO && first.is_some_and(|r| r.kind != Kind::CONFIG) {
+            return Err(BadEntries::Order);
+        }
         // Checked as a whole before anything is taken.
         for record in record::each(records) {
             let record = record.map_err(BadEntries::Record)?;
@@ -135,21 +152,7 @@ impl Replica {
             if !follows || record.term < proved.term || record.term > append.term {
                 return Err(BadEntries::Order);
             }
-            let is_config = record.kind == Kind::CONFIG;
-            if is_config && Config::decode(record.body).is_none() {
-                return Err(BadEntries::Config);
-            }
-            // The formation's entry comes first in every log.
-            if record.index == Index(1) && !is_config {
-                return Err(BadEntries::Order);
-            }
-            let is_refusal = record.kind == Kind::REFUSAL;
-            if is_refusal && Lineage::decode(record.body).is_none() {
-                return Err(BadEntries::Config);
-            }
-            if !record.kind.is_known() {
-                return Err(BadEntries::Kind(record.index, record.kind));
-            }
+            check_kind(&record)?;
             if record.index <= fixed
                 && self.shape.term(record.index) != Some(record.term)
                 && !self.crosses_lineage(&append)

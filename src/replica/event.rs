@@ -1,6 +1,6 @@
 //! The replica's whole surface: what happens to it, and what it wants done.
 
-use super::hello::Refusal;
+use super::hello::{Hello, Refusal};
 use super::packet::{Append, Packet};
 use crate::names::{DiskId, Index, LinkId, Member, Run, ServerId, Vote};
 use crate::record::Record;
@@ -71,8 +71,8 @@ pub enum Effect {
     Persist(Vote),
     /// Say something.
     Send(LinkId, Packet),
-    /// Say something that a range of [`Out::bytes`] follows.
-    SendWith(LinkId, Packet, Range<usize>),
+    /// Say hello, and what this server's directory and log have been through.
+    Greet(LinkId, Box<(Hello, Vec<u8>)>),
     /// Say that the entries `first` to `last` follow.
     SendEntries {
         /// On which link.

@@ -78,9 +78,9 @@ impl Replica {
 
     pub(super) fn say_hello(&mut self, link: LinkId, to: ServerId, out: &mut Out) {
         let hello = self.hello(to);
-        let start = out.bytes.len();
-        self.past().encode(&mut out.bytes);
-        out.push(Effect::SendWith(link, Packet::Hello(hello), start..out.bytes.len()));
+        let mut past = Vec::new();
+        self.past().encode(&mut past);
+        out.push(Effect::Greet(link, Box::new((hello, past))));
     }
 
     /// Whether a dial to this server was taken, and its hello has not come.

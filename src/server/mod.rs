@@ -19,7 +19,7 @@ use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
 use crate::names::{GroupId, Secret, ServerId, SessionId, Vote};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Output};
-use crate::replica::{Aside, Closing, Effect, Event, Mark};
+use crate::replica::{Aside, Closing, Effect, Event, Mark, Packet};
 use crate::store::{ServerDisk, Store};
 use connection::{Connection, Kind, key_of};
 use hasher::Hasher;
@@ -458,8 +458,8 @@ impl Server {
                 self.send_packet(link, packet, &[]);
                 Ok(())
             }
-            Effect::SendWith(link, packet, rest) => {
-                self.send_packet(link, packet, &bytes[rest]);
+            Effect::Greet(link, greeting) => {
+                self.send_packet(link, Packet::Hello(greeting.0), &greeting.1);
                 Ok(())
             }
             Effect::Dial(to) => {

@@ -99,9 +99,9 @@ fn a_hello_on_an_accepted_link_is_answered_and_on_a_dialled_one_it_is_the_answer
         let mut replica = replica.clone();
         peer(&mut replica, 3).link = None;
         let effects = first(&world, &mut replica, dialled, Packet::Hello(hello));
-        let answers = effects.iter().filter(
-            |effect| matches!(effect, Effect::SendWith(LINK, Packet::Hello(own), _) if own.to == id(3)),
-        );
+        let answers = effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Greet(LINK, own) if own.0.to == id(3)));
         assert_eq!(answers.count(), usize::from(dialled.is_none()));
         let link = peer(&mut replica, 3).link.clone().unwrap();
         assert_eq!((link.id, link.dialled), (LINK, dialled.is_some()));

@@ -48,7 +48,7 @@ fn refusal(effects: &[Effect]) -> Option<Refusal> {
 }
 
 fn is_let_in(effects: &[Effect]) -> bool {
-    effects.iter().any(|e| matches!(e, Effect::SendWith(LINK, Packet::Hello(_), _)))
+    effects.iter().any(|e| matches!(e, Effect::Greet(LINK, _)))
 }
 
 /// A second server with an id waits for an answer of the first one, and goes when that comes.

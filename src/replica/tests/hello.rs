@@ -34,7 +34,8 @@ fn say(world: &World, replica: &mut Replica, packet: Packet) -> Vec<Packet> {
         replica.handle(now, WallTime(0), event, log, &mut out);
     }
     let said = out.effects.iter().filter_map(|effect| match effect {
-        Effect::Send(LINK, packet) | Effect::SendWith(LINK, packet, _) => Some(*packet),
+        Effect::Send(LINK, packet) => Some(*packet),
+        Effect::Greet(LINK, greeting) => Some(Packet::Hello(greeting.0)),
         _ => None,
     });
     said.collect()

@@ -350,9 +350,9 @@ fn a_dial_that_is_not_needed_any_more_is_closed_unless_it_seeks_evidence() {
         change(&mut replica);
         let mut out = Out::default();
         replica.on_dialled(world.now, LinkId(99), id(1), &mut out);
-        match out.effects[..] {
-            [Effect::SendWith(LinkId(99), Packet::Hello(hello), _)] => {
-                assert_eq!((hello.to, replica.pending.len()), (id(1), 1));
+        match &out.effects[..] {
+            [Effect::Greet(LinkId(99), greeting)] => {
+                assert_eq!((greeting.0.to, replica.pending.len()), (id(1), 1));
                 true
             }
             [Effect::Close(LinkId(99), Closing::Spare)] => false,

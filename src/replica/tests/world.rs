@@ -454,8 +454,9 @@ pub(super) fn perform(
             Effect::Flush => *flush = true,
             Effect::Persist(new) => *vote = Some(new),
             Effect::Send(link, packet) => acts.push(Act::Send(link, packet, Vec::new())),
-            Effect::SendWith(link, packet, rest) => {
-                acts.push(Act::Send(link, packet, out.bytes[rest].to_vec()));
+            Effect::Greet(link, greeting) => {
+                let (hello, past) = *greeting;
+                acts.push(Act::Send(link, Packet::Hello(hello), past));
             }
             Effect::SendEntries { link, append, first, last } => {
                 let mut records = Vec::new();

@@ -365,7 +365,7 @@ impl World {
                     continue;
                 }
                 Effect::Send(to, packet) => (to, packet, Vec::new()),
-                Effect::SendWith(to, packet, rest) => (to, packet, bytes[rest].to_vec()),
+                Effect::Greet(to, greeting) => (to, Packet::Hello(greeting.0), greeting.1),
                 Effect::SendEntries { link, append, first, last } => {
                     let mut records = Vec::new();
                     server

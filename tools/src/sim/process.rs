@@ -457,8 +457,9 @@ impl Process {
             Effect::Flush => self.must_flush = true,
             Effect::Persist(vote) => self.must_persist = Some(vote),
             Effect::Send(link, packet) => self.queued.push(Act::Send(link, packet, Vec::new())),
-            Effect::SendWith(link, packet, rest) => {
-                self.queued.push(Act::Send(link, packet, bytes[rest].to_vec()));
+            Effect::Greet(link, greeting) => {
+                let (hello, past) = *greeting;
+                self.queued.push(Act::Send(link, Packet::Hello(hello), past));
             }
             Effect::Dial(to) => self.acts.push(Act::Dial(to)),
             Effect::Close(link, why) => self.close_link(link, why),

@@ -152,8 +152,9 @@ impl Server {
             Effect::Persist(vote) => self.must_persist = Some(vote),
             Effect::See(disk, run) => self.store.see(disk, run),
             Effect::Send(link, packet) => wires.send(me, link, packet, |_| {}),
-            Effect::SendWith(link, packet, rest) => {
-                wires.send(me, link, packet, |out| out.extend_from_slice(&bytes[rest]));
+            Effect::Greet(link, greeting) => {
+                let (hello, past) = *greeting;
+                wires.send(me, link, Packet::Hello(hello), |out| out.extend_from_slice(&past));
             }
             Effect::SendEntries { link, append, first, last } => {
                 let mut copied = Ok(());
