@@ -289,12 +289,17 @@ impl UserName {
 
     /// Reads a name, folding upper case; `None` when it is not one.
     pub fn parse(text: &str) -> Option<UserName> {
+        UserName::from_bytes(text.as_bytes())
+    }
+
+    /// The same of text that may be no UTF-8; a name is ASCII only.
+    pub fn from_bytes(text: &[u8]) -> Option<UserName> {
         let mut bytes = [0; Self::BYTES_MAX];
         let length = text.len();
         if length == 0 || length > Self::BYTES_MAX {
             return None;
         }
-        for (at, (to, from)) in bytes.iter_mut().zip(text.bytes()).enumerate() {
+        for (at, (to, from)) in bytes.iter_mut().zip(text).enumerate() {
             let folded = from.to_ascii_lowercase();
             let inner = matches!(folded, b'_' | b'.' | b'-') && at > 0;
             if !(folded.is_ascii_lowercase() || folded.is_ascii_digit() || inner) {

@@ -173,10 +173,15 @@ pub fn write_str(out: &mut Vec<u8>, text: &str) {
 
 /// Reads a string as a body holds it; `None` when it is cut off or not UTF-8.
 pub fn read_str<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(read_bytes(rest)?).ok()
+}
+
+/// Reads the bytes of a string as a body holds it; `None` when it is cut off.
+pub fn read_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::from(rest.read_u16::<LE>().ok()?);
-    let (text, behind) = rest.split_at_checked(length)?;
-    *rest = behind;
-    std::str::from_utf8(text).ok()
+    let (text, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(text)
 }
 
 #[cfg(test)]

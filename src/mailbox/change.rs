@@ -1,7 +1,7 @@
 //! What an entry of the log changes, and its bytes: the body of a record.
 
 use crate::names::{Index, UserName};
-use crate::record::{Kind, read_str, write_str};
+use crate::record::{Kind, read_bytes, read_str, write_str};
 use byteorder::{LE, ReadBytesExt};
 
 /// A change to the mailboxes. Indices name entries of the log, so that a change that was checked
@@ -106,7 +106,7 @@ impl<'a> Change<'a> {
 }
 
 fn name(rest: &mut &[u8]) -> Option<UserName> {
-    UserName::parse(read_str(rest)?)
+    UserName::from_bytes(read_bytes(rest)?)
 }
 
 fn index(rest: &mut &[u8]) -> Option<Index> {

@@ -32,9 +32,6 @@ impl Node {
     fn apply(&mut self, now: Moment, record: &Record<'_>) -> Result<(), Fatal> {
         assert_eq!(record.index, self.applied.next(), "entries are applied in order");
         self.applied = record.index;
-        if matches!(record.kind, Kind::CONFIG | Kind::REFUSAL) {
-            return Ok(());
-        }
         let Some(change) = Change::decode(record.kind, record.body) else {
             return self.pass_over(record);
         };
@@ -60,9 +57,13 @@ impl Node {
         Ok(())
     }
 
-    /// No server of ours writes what can't be read here; one that knows the secret may have. On
-    /// every server it changes nothing, so that all stay equal.
+    /// An entry that changes nothing here. No server of ours writes a change that can't be read; one
+    /// that knows the secret may have: on every server it changes nothing, so that all stay equal.
+    #[cold]
     fn pass_over(&self, record: &Record<'_>) -> Result<(), Fatal> {
+        if matches!(record.kind, Kind::CONFIG | Kind::REFUSAL) {
+            return Ok(());
+        }
         let (index, kind) = (record.index, record.kind.0);
         if !record.kind.is_known() {
             let words = "a newer version of postern is needed";

@@ -30,23 +30,30 @@ impl Shape {
     /// When it is a config that can't be read.
     pub fn push(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
         assert_eq!(record.index, self.last.index.next(), "entries come in order");
-        if record.kind == Kind::CONFIG {
-            let config = Config::decode(record.body).ok_or("a config is unreadable")?;
-            self.configs.push((record.index, config));
-            if let (true, Some(founder)) = (record.term.begins_lineage(), config.members().next()) {
-                let lineage = Lineage { number: record.term.lineage(), founder: founder.disk };
-                self.lineages.push((record.index, lineage));
+        match record.kind {
+            Kind::CONFIG => self.push_config(record)?,
+            Kind::REFUSAL => {
+                let lineage = Lineage::decode(record.body).ok_or("a refusal is unreadable")?;
+                self.refused.push((record.index, lineage));
             }
-        }
-        if record.kind == Kind::REFUSAL {
-            let lineage = Lineage::decode(record.body).ok_or("a refusal is unreadable")?;
-            self.refused.push((record.index, lineage));
+            _ => {}
         }
         if record.term != self.last.term || self.terms.is_empty() {
             self.terms.push(record.position());
         }
         self.last = record.position();
         self.last_time = self.last_time.max(record.time);
+        Ok(())
+    }
+
+    #[cold]
+    fn push_config(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
+        let config = Config::decode(record.body).ok_or("a config is unreadable")?;
+        self.configs.push((record.index, config));
+        if let (true, Some(founder)) = (record.term.begins_lineage(), config.members().next()) {
+            let lineage = Lineage { number: record.term.lineage(), founder: founder.disk };
+            self.lineages.push((record.index, lineage));
+        }
         Ok(())
     }
 
