@@ -3,10 +3,11 @@
 
 use super::clock::{Clock, What};
 use super::damage::Copied;
+use super::machine::{Busy, Server};
 use super::network::Owner;
 use super::process::{self, Fail, GROUP, Incoming, Process};
 use super::story;
-use super::world::{Busy, Server, World, id};
+use super::world::{World, id};
 use postern::names::{DiskId, Member};
 use postern::replica::{Aside, Beginning};
 use postern::store::check::check;

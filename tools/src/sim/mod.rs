@@ -1,10 +1,10 @@
 //! Whole groups in virtual time: three real nodes on disks and links that fail as real ones do,
 //! and a crowd of clients. Everything random comes from the seed.
 //!
-//! In the order to read them: `run` (the command), `world` (the loop), `lives`, `process` (one
-//! server and its turn), `network`, `clock`, `clients`; `faults` (the plan), `strike` and `damage`
-//! (carrying it out); `checks`, `truth`, `mirror`, `wall` and `history` (what must be true);
-//! `scenario` (one day, told in lines).
+//! In the order to read them: `run` (the command), `world` (the loop), `machine`, `lives`,
+//! `process` (one server and its turn), `network`, `clock`, `clients`; `faults` (the plan), `strike`
+//! and `damage` (carrying it out); `checks`, `truth`, `mirror`, `wall` and `history` (what must be
+//! true); `scenario` (one day, told in lines).
 
 mod checks;
 mod clients;
@@ -13,6 +13,7 @@ mod damage;
 mod faults;
 mod history;
 mod lives;
+mod machine;
 mod mirror;
 mod network;
 mod process;

@@ -2,10 +2,11 @@
 
 use super::clock::What;
 use super::faults::{Fault, Kind, Moments};
+use super::machine::Busy;
 use super::network::{CLIENTS, Message, Way};
 use super::process::{GROUP, Incoming, Process};
 use super::story;
-use super::world::{Busy, World};
+use super::world::World;
 use postern::names::LinkId;
 use postern::replica::{Order, Packet, Standpoint};
 use postern::rng::Rng;

@@ -2,65 +2,20 @@
 
 use super::checks::{Checks, said_too_early};
 use super::clients::{Crowd, Hands};
-use super::clock::{Clock, Schedule, What};
-use super::damage::Copied;
+use super::clock::{Schedule, What};
 use super::faults::{Fault, Kind, Moments};
+use super::machine::{Busy, Server};
 use super::network::{CLIENTS, Due, Message, Network, Owner, Place};
 use super::process::{Act, Incoming, Process, Settings};
 use super::scenario::Probe;
 use super::story;
-use super::wall::{Times, WallClock};
-use postern::names::{DiskId, LinkId, ServerId, SessionId};
+use super::wall::Times;
+use postern::names::{LinkId, ServerId, SessionId};
 use postern::replica::{Config, Packet, Rule, Standpoint};
 use postern::rng::Rng;
-use postern::store::memory::MemoryDisk;
 
 /// Turns of one process at one moment; more of them is a process that spins.
 const TURNS_MAX: u32 = 10_000;
-
-/// Why a process takes nothing now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Busy {
-    No,
-    /// In a turn's sync.
-    Storing,
-    /// In a sync besides.
-    Syncing,
-}
-
-/// A machine and what runs on it.
-pub(super) struct Server {
-    pub(super) disk: MemoryDisk,
-    pub(super) disk_id: Option<DiskId>,
-    pub(super) process: Option<Process>,
-    pub(super) life: u32,
-    pub(super) clock: Clock,
-    pub(super) rate: u64,
-    pub(super) wall: WallClock,
-    pub(super) inbox: Vec<Incoming>,
-    pub(super) busy: Busy,
-    /// The sync ended while the process was stopped.
-    pub(super) sync_over: bool,
-    pub(super) paused: bool,
-    pub(super) pauses: u32,
-    pub(super) powered: bool,
-    /// It stays down whatever happens.
-    pub(super) for_good: bool,
-    pub(super) refuses: u32,
-    pub(super) sync_us: u64,
-    pub(super) slow_sync_us: u64,
-    /// Its disk has little room left.
-    pub(super) nearly_full: bool,
-    /// Its config file is not that of the others.
-    pub(super) misconfigured: bool,
-    /// Its dials to the first reach the second.
-    pub(super) misdials: Option<(u8, u8)>,
-    /// It dies so often more, each time soon after its start.
-    pub(super) storm: u32,
-    pub(super) copies: Vec<Copied>,
-    pub(super) wake_at: u64,
-    turns: (u64, u32),
-}
 
 /// A group, its machines, its clients and what goes wrong.
 pub(super) struct World {
@@ -129,37 +84,11 @@ impl World {
         let mut rng = Rng::new(seed);
         let net = Network::new(Rng::new(rng.next_u64()));
         let sync_us = 100 * 50u64.pow(rng.below(2) as u32) + rng.below(3_000);
-        let server = |_| Server {
-            disk: MemoryDisk::default(),
-            disk_id: None,
-            process: None,
-            life: 0,
-            clock: Clock::new(0, 1000),
-            rate: 1000,
-            wall: WallClock::default(),
-            inbox: Vec::new(),
-            busy: Busy::No,
-            sync_over: false,
-            paused: false,
-            pauses: 0,
-            powered: true,
-            for_good: false,
-            refuses: 0,
-            sync_us,
-            slow_sync_us: 0,
-            nearly_full: false,
-            misconfigured: false,
-            misdials: None,
-            storm: 0,
-            copies: Vec::new(),
-            wake_at: u64::MAX,
-            turns: (0, 0),
-        };
         World {
             now: 0,
             schedule: Schedule::default(),
             net,
-            servers: [0, 1, 2].map(server),
+            servers: [0, 1, 2].map(|_| Server::new(sync_us)),
             crowd: Crowd::nobody(Rng::new(rng.next_u64())),
             probes: Vec::new(),
             checks: Checks::default(),
