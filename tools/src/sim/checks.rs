@@ -11,6 +11,9 @@ use postern::store::memory::MemoryDisk;
 /// In which no primary need have an entry.
 const NO_TERM: Term = Term(u64::MAX);
 
+/// The directories that are there now, each with the disk that it is to the group.
+type Disks<'a> = [(Option<DiskId>, &'a MemoryDisk); 4];
+
 /// What the checks remember of one process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
@@ -35,7 +38,7 @@ pub(super) struct Checks {
     gate_open: bool,
     /// The newest answered config.
     pub(super) config: Option<Config>,
-    pub(super) seen: [Seen; 3],
+    pub(super) seen: [Seen; 4],
     /// Who began a lineage by a person's mistake, beside a group that goes on: what is committed
     /// there is nothing to the group.
     pub(super) strays: Vec<DiskId>,
@@ -128,7 +131,7 @@ impl Checks {
         replica: &Replica,
         mirror: &Mirror,
         config_before: Option<Config>,
-        disks: [&MemoryDisk; 3],
+        disks: Disks<'_>,
     ) -> Result<(), String> {
         if self.is_stray(replica) {
             return Ok(());
@@ -203,7 +206,7 @@ impl Checks {
         replica: &Replica,
         mirror: &Mirror,
         config_before: Option<Config>,
-        disks: [&MemoryDisk; 3],
+        disks: Disks<'_>,
     ) -> Result<(), String> {
         let me = replica.me();
         let fresh = self.answered.len() as u64;
@@ -241,7 +244,7 @@ impl Checks {
         fresh: usize,
         replica: &Replica,
         config_before: Option<Config>,
-        disks: [&MemoryDisk; 3],
+        disks: Disks<'_>,
     ) -> Result<(), String> {
         let config_now = replica.config().copied();
         let mut missing = None;
@@ -261,11 +264,12 @@ impl Checks {
         ))
     }
 
-    fn stores(&mut self, member: Member, from: usize, disks: [&MemoryDisk; 3]) -> bool {
+    fn stores(&mut self, member: Member, from: usize, disks: Disks<'_>) -> bool {
         let at = self.truths.iter().position(|truth| truth.disk == member.disk);
         let Some(at) = at else { return false };
-        if !self.truths[at].gone {
-            self.truths[at].refresh(disks[member.id.slot()]);
+        let disk = disks.iter().find(|(id, _)| *id == Some(member.disk));
+        if let Some((_, disk)) = disk.filter(|_| !self.truths[at].gone) {
+            self.truths[at].refresh(disk);
         }
         let truth = &self.truths[at];
         (from..self.answered.len()).all(|at| truth.held(at, self.answered[at]))

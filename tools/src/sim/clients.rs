@@ -2,7 +2,7 @@
 //! key, and misbehave.
 
 use super::clock::{Schedule, What};
-use super::network::{Message, Network, Place};
+use super::network::{CLIENTS, Message, Network, Place};
 use crate::checker::{History, OpId, Outcome, Request};
 use postern::rng::Rng;
 use std::collections::VecDeque;
@@ -205,8 +205,9 @@ impl Crowd {
         let client = &mut self.clients[at];
         let to = client.hint.take().unwrap_or(anywhere);
         client.line = Line::Dialling { until: hands.now + DIAL_PATIENCE };
-        let delay = hands.net.delay(3, to);
-        hands.schedule.add(hands.now + delay, What::Dial { from: 3, life: client.number, to });
+        let (from, life) = (CLIENTS as u8, client.number);
+        let delay = hands.net.delay(from, to);
+        hands.schedule.add(hands.now + delay, What::Dial { from, life, to });
     }
 
     /// A dial was refused.

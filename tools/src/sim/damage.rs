@@ -3,7 +3,7 @@
 
 use super::clock::What;
 use super::faults::Kind;
-use super::network::CLIENTS;
+use super::network::{CLIENTS, TWIN};
 use super::story;
 use super::trial::is_well;
 use super::truth;
@@ -38,7 +38,7 @@ impl World {
     /// Damages a disk, unless what was answered could be lost for good: everything must be on
     /// the disks of a majority of the members besides, and only one disk is lost at a time.
     pub(super) fn destroy(&mut self, n: usize, kind: Kind, rng: &mut Rng) -> bool {
-        if self.destroyed && !self.is_whole() {
+        if (self.destroyed && !self.is_whole()) || self.is_copy(TWIN) {
             return false;
         }
         let flips = matches!(kind, Kind::Flip | Kind::FlipOld);
@@ -48,7 +48,10 @@ impl World {
         if kind == Kind::FlipOld && truth::segments(&self.servers[n].disk).len() < 2 {
             return false;
         }
-        let old = if kind == Kind::RollBack { self.old_copy(n) } else { None };
+        let old = match kind {
+            Kind::RollBack => self.old_copies(n, 2).first().map(|copy| copy.copied()),
+            _ => None,
+        };
         if kind == Kind::RollBack && old.is_none() {
             return false;
         }
@@ -67,7 +70,7 @@ impl World {
     /// a person may have to go on with the third.
     pub(super) fn destroy_two(&mut self, n: usize, other: usize, rng: &mut Rng) -> bool {
         let both = [n, other];
-        let whole = !self.destroyed || self.is_whole();
+        let whole = (!self.destroyed || self.is_whole()) && self.twin.is_none();
         let sealed = both.iter().all(|n| self.is_sealed(*n));
         if !whole || !sealed || self.intact_without(&both) == 0 {
             return false;
@@ -205,9 +208,10 @@ impl World {
         server.disk = old;
     }
 
-    /// A copy of a life that the others are sure to know a later one of.
-    fn old_copy(&mut self, n: usize) -> Option<MemoryDisk> {
-        let process = self.servers[n].process.as_ref()?;
+    /// The copies of a server's directory, oldest first, that were taken at least so many starts
+    /// ago; none while the others are not sure to know the newest start.
+    pub(super) fn old_copies(&self, n: usize, starts: u64) -> Vec<&MemoryDisk> {
+        let Some(process) = &self.servers[n].process else { return Vec::new() };
         let identity = process.store.identity();
         let (disk, incarnation) = (identity.disk, identity.incarnation);
         let known = (0..3).filter(|other| *other != n).all(|other| {
@@ -217,11 +221,10 @@ impl World {
                     && !process.store.has_unsealed()
             })
         });
-        let copies = &self.servers[n].copies;
         // One that was alone when it was copied leads before it hears that it is old.
-        let may = |copy: &Copied| copy.start + 1 < incarnation.0 && !copy.leads_alone;
-        let old = copies.iter().find(|copy| may(copy));
-        old.filter(|_| known).map(|copy| copy.disk.copied())
+        let may = |copy: &&Copied| copy.start + starts <= incarnation.0 && !copy.leads_alone;
+        let old = self.servers[n].copies.iter().filter(|copy| known && may(copy));
+        old.map(|copy| &copy.disk).collect()
     }
 
     /// Whether the group can do without the disks of these servers.
@@ -239,8 +242,11 @@ impl World {
         }
         let answered = self.checks.answered.len() as u64;
         let settled = self.servers.iter().enumerate().all(|(at, server)| match &server.process {
-            Some(process) => process.mirror.newest_config().is_none_or(|(at, _)| at.0 <= answered),
-            None => lost.contains(&at),
+            Some(process) => {
+                let newest = process.mirror.newest_config();
+                self.is_copy(at) || newest.is_none_or(|(at, _)| at.0 <= answered)
+            }
+            None => lost.contains(&at) || at == TWIN,
         });
         if !settled {
             return 0;
@@ -258,7 +264,7 @@ impl World {
     /// All three run, and are members with the disks that they have, and everyone knows.
     pub(super) fn is_whole(&self) -> bool {
         let Some(config) = self.checks.config else { return false };
-        self.servers.iter().enumerate().all(|(n, server)| {
+        self.servers[..3].iter().enumerate().all(|(n, server)| {
             let member = config.member(super::world::id(n));
             server.process.is_some()
                 && server.disk_id.is_some()

@@ -72,10 +72,14 @@ pub(super) enum Kind {
     Straggler,
     /// A server is stopped while another one is without power, before that is noticed.
     StopBesidePowerLoss,
+    /// A second process with the id of a server, on a new disk.
+    Twin,
+    /// An old copy of a server's directory is started beside it.
+    TwinCopy,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 32] = [
+    pub(super) const ALL: [Kind; 34] = [
         Kind::Reset,
         Kind::Cut,
         Kind::OneWay,
@@ -108,6 +112,8 @@ impl Kind {
         Kind::FlipTwo,
         Kind::Straggler,
         Kind::StopBesidePowerLoss,
+        Kind::Twin,
+        Kind::TwinCopy,
     ];
 
     /// It makes a server refuse that lives, or breaks what else `last_survivor = "auto"` trusts;
@@ -121,6 +127,8 @@ impl Kind {
                 | Kind::Misdial
                 | Kind::FlipTwo
                 | Kind::Straggler
+                | Kind::Twin
+                | Kind::TwinCopy
         )
     }
 

@@ -4,10 +4,10 @@
 use super::clock::{Clock, What};
 use super::damage::Copied;
 use super::machine::{Busy, Server};
-use super::network::Owner;
+use super::network::{Owner, TWIN};
 use super::process::{self, Fail, GROUP, Incoming, Process};
 use super::story;
-use super::world::{World, id};
+use super::world::World;
 use postern::names::{DiskId, Member};
 use postern::replica::{Aside, Beginning};
 use postern::store::check::check;
@@ -17,8 +17,10 @@ use std::io;
 
 impl World {
     pub(super) fn start(&mut self, n: usize) {
+        let id = self.id_of(n);
         let server = &mut self.servers[n];
-        if server.process.is_some() || !server.powered || server.for_good {
+        let idle = n == TWIN && self.twin.is_none();
+        if server.process.is_some() || !server.powered || server.for_good || idle {
             return;
         }
         story::at(self.now, n as u8 + 1);
@@ -31,7 +33,7 @@ impl World {
         }
         let mut settings = self.settings;
         settings.silence_ms += u32::from(server.misconfigured);
-        match process::start(&server.disk, id(n), settings, &label(self.now), &mut self.rng) {
+        match process::start(&server.disk, id, settings, &label(self.now), &mut self.rng) {
             Ok(process) => {
                 if let Some(aside) = &process.set_aside {
                     if !self.destroyed {
@@ -70,15 +72,21 @@ impl World {
         let members = process.mirror.newest_config().map_or(0, |(_, config)| config.count());
         let leads_alone = members <= 1 || vote.founder == Some(disk);
         let server = &mut self.servers[n];
-        server.disk_id = Some(disk);
         server.process = Some(process);
-        let copy = Copied { start: incarnation, leads_alone, disk: server.disk.copied() };
-        server.copies.push(copy);
-        let surplus = server.copies.len().saturating_sub(4);
-        server.copies.drain(..surplus);
         self.times.started(n);
-        let noted = self.checks.started(n, disk, vote);
-        self.note(noted);
+        if n == TWIN {
+            self.note_twin_disk(disk);
+        }
+        if !self.is_copy(n) {
+            let server = &mut self.servers[n];
+            server.disk_id = Some(disk);
+            let copy = Copied { start: incarnation, leads_alone, disk: server.disk.copied() };
+            server.copies.push(copy);
+            let surplus = server.copies.len().saturating_sub(4);
+            server.copies.drain(..surplus);
+            let noted = self.checks.started(n, disk, vote);
+            self.note(noted);
+        }
         if self.liar == Some(n) {
             self.servers[n].disk.fail(|failures| failures.lies = true);
         }
@@ -161,7 +169,8 @@ impl World {
 
     /// Puts aside what a process left, as its next life does.
     fn set_aside(&mut self, n: usize, aside: Aside) {
-        let (label, server) = (label(self.now), &mut self.servers[n]);
+        let (label, id) = (label(self.now), self.id_of(n));
+        let server = &mut self.servers[n];
         let done = match aside {
             Aside::Everything => {
                 if let Some(disk) = server.disk_id {
@@ -175,7 +184,7 @@ impl World {
                 done
             }
             Aside::Tail(last) => {
-                match process::start(&server.disk, id(n), self.settings, &label, &mut self.rng) {
+                match process::start(&server.disk, id, self.settings, &label, &mut self.rng) {
                     Ok(mut process) => process.store.set_tail_aside(last, &label).map(drop),
                     Err(error) => Err(io::Error::other(error.to_string())),
                 }
@@ -193,7 +202,7 @@ impl World {
         let found = check(&disk).map_err(words)?;
         let (_, config) = found.config.ok_or("it holds no config")?;
         let heard = found.vote.map_or(found.last.term, |vote| vote.term);
-        let me = Member { id: id(n), disk: DiskId(u128::from(self.rng.next_u64()) << 64) };
+        let me = Member { id: self.id_of(n), disk: DiskId(u128::from(self.rng.next_u64()) << 64) };
         let begin = Beginning::new(me, heard, found.last, config.gate_open);
         if let Some(old) = self.servers[n].disk_id.replace(me.disk) {
             self.checks.damages(old, &disk, true);

@@ -2,9 +2,9 @@
 //! and a crowd of clients. Everything random comes from the seed.
 //!
 //! In the order to read them: `run` (the command), `world` (the loop), `machine`, `lives`,
-//! `process` (one server and its turn), `network`, `clock`, `clients`; `faults` (the plan), `strike`
-//! and `damage` (carrying it out); `checks`, `truth`, `mirror`, `wall` and `history` (what must be
-//! true); `scenario` (one day, told in lines).
+//! `process` (one server and its turn), `network`, `clock`, `clients`; `faults` (the plan),
+//! `strike`, `damage` and `twin` (carrying it out); `checks`, `truth`, `mirror`, `wall` and
+//! `history` (what must be true); `scenario` (one day, told in lines).
 
 mod checks;
 mod clients;
@@ -23,6 +23,7 @@ mod story;
 mod strike;
 mod trial;
 mod truth;
+mod twin;
 mod wall;
 mod world;
 

@@ -7,14 +7,16 @@ use postern::replica::Packet;
 use postern::rng::Rng;
 use std::collections::VecDeque;
 
-/// The place of the clients in tables of hosts; servers have 0 to 2.
-pub(super) const CLIENTS: usize = 3;
-const HOSTS: usize = 4;
+/// The place of the second process with a server's id in tables of hosts; servers have 0 to 2.
+pub(super) const TWIN: usize = 3;
+/// The place of the clients.
+pub(super) const CLIENTS: usize = 4;
+const HOSTS: usize = 5;
 
 /// Who holds an end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
-    /// 0 to 2 a server, else [`CLIENTS`].
+    /// 0 to 2 a server, else [`TWIN`] or [`CLIENTS`].
     pub(super) host: u8,
     /// Which client; of a server, which of its lives.
     pub(super) life: u32,

@@ -131,6 +131,8 @@ impl World {
                 self.destroy(n, fault.kind, &mut rng)
             }
             Kind::FlipTwo => self.destroy_two(n, other, &mut rng),
+            Kind::Twin => self.begin_twin(n, None, fault.draw),
+            Kind::TwinCopy => self.begin_old_copy(n, fault.draw),
             Kind::Misconfigure => self.configure(n, true, &mut rng),
             Kind::Misdial => {
                 let third = 3 - fault.server - fault.other;
@@ -168,8 +170,11 @@ impl World {
         if !self.active.contains(&at) {
             return;
         }
-        self.active.retain(|other| *other != at);
         let fault = self.plan[at as usize];
+        if !self.may_part_with_twin_of(&fault) {
+            return self.schedule.add(self.now + 500_000, What::Heal { at });
+        }
+        self.active.retain(|other| *other != at);
         let n = usize::from(fault.server);
         story::at(self.now, fault.server + 1);
         story::tell(|| format!("over: {:?}", fault.kind));
@@ -215,6 +220,7 @@ impl World {
             }
             Kind::WallJump => self.jump_back(n, &mut rng),
             Kind::Reset | Kind::StopAll | Kind::HandOver | Kind::Pause | Kind::Straggler => {}
+            Kind::Twin | Kind::TwinCopy => self.forget_twin_of(&fault),
         }
     }
 

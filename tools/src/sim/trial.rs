@@ -2,6 +2,7 @@
 
 use super::faults::{self, Fault, Kind};
 use super::history;
+use super::network::TWIN;
 use super::process::Settings;
 use super::story;
 use super::truth;
@@ -145,7 +146,7 @@ fn run(trial: &Trial) -> Outcome {
         let noted = judge(&mut world, trial.sabotage == Some(Sabotage::LostMessage));
         world.note(noted);
     }
-    (0..3).for_each(|n| world.ends_life(n, true));
+    (0..=TWIN).for_each(|n| world.ends_life(n, true));
     let took = Kind::ALL.iter().map(|kind| (format!("{kind:?}"), world.took[*kind as usize]));
     Outcome {
         hash: world.hash,
@@ -168,6 +169,7 @@ fn demand_progress(world: &mut World) -> Result<(), String> {
     story::tell(|| "PEACE".to_owned());
     world.calm_down();
     let silence = u64::from(world.settings.silence_ms) * 1000;
+    world.part_with_twin()?;
     wait(world, silence, "all three are members and agree", |world| is_well(world, 3))?;
     let mut rng = Rng::new(world.hash);
     if rng.below(2) == 0 {
@@ -248,6 +250,7 @@ pub(super) fn picture(world: &World) -> String {
     let mut text = String::new();
     for (n, server) in world.servers.iter().enumerate() {
         let written = match &server.process {
+            None if n == TWIN => Ok(()),
             None => write!(text, "{}: down; ", n + 1),
             Some(process) => {
                 let r = process.node.replica();

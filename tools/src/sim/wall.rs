@@ -73,12 +73,12 @@ struct Run {
 /// What the check of times remembers.
 #[derive(Debug, Default)]
 pub(super) struct Times {
-    /// Pings that were sent: by whom, at which end of which link, its clock, true time.
+    /// Pings that were sent: by which id, at which end of which link, its clock, true time.
     sent: VecDeque<(usize, Place, Moment, u64)>,
     /// Pings that arrived and that the process has not handled yet, by receiver.
-    arrived: [Vec<(LinkId, Moment)>; 3],
-    /// By receiver and sender.
-    runs: [[Option<Run>; 3]; 3],
+    arrived: [Vec<(LinkId, Moment)>; 4],
+    /// By receiver and the sender's id.
+    runs: [[Option<Run>; 3]; 4],
     /// Pings show their receiver's own clock: nobody knows another one.
     pub(super) echoed: bool,
     /// How many records were held to the median.
@@ -123,10 +123,11 @@ impl World {
         while self.times.sent.front().is_some_and(|(.., at)| *at < oldest) {
             self.times.sent.pop_front();
         }
-        self.times.sent.push_back((n, place, *sent, self.now));
+        self.times.sent.push_back((self.place_of(n), place, *sent, self.now));
         let receiver = self.net.end(Place { side: 1 - place.side, ..place });
         if let Some(end) = receiver.filter(|_| self.times.echoed) {
-            *wall = self.servers[usize::from(end.owner.host)].wall.read(self.now);
+            let host = usize::from(end.owner.host);
+            *wall = self.read_wall(host);
         }
     }
 
@@ -167,7 +168,7 @@ impl World {
             self.times.runs[n][other]
                 .is_some_and(|run| run.sent + gap >= self.now && run.began + 4 * gap <= self.now)
         };
-        if !(0..3).all(|other| other == n || known(other)) {
+        if !(0..3).all(|other| other == self.place_of(n) || known(other)) {
             return None;
         }
         let from = self.now.saturating_sub(gap);

@@ -5,11 +5,13 @@ use super::clients::{Crowd, Hands};
 use super::clock::{Schedule, What};
 use super::faults::{Fault, Kind, Moments};
 use super::machine::{Busy, Server};
-use super::network::{CLIENTS, Due, Message, Network, Owner, Place};
+use super::network::{CLIENTS, Due, Message, Network, Owner, Place, TWIN};
 use super::process::{Act, Incoming, Process, Settings};
 use super::scenario::Probe;
 use super::story;
+use super::twin::Twin;
 use super::wall::Times;
+use postern::moment::WallTime;
 use postern::names::{LinkId, ServerId, SessionId};
 use postern::replica::{Config, Packet, Rule, Standpoint};
 use postern::rng::Rng;
@@ -22,7 +24,9 @@ pub(super) struct World {
     pub(super) now: u64,
     pub(super) schedule: Schedule,
     pub(super) net: Network,
-    pub(super) servers: [Server; 3],
+    /// The three servers, and at [`TWIN`] a second process with the id of one of them.
+    pub(super) servers: [Server; 4],
+    pub(super) twin: Option<Twin>,
     pub(super) crowd: Crowd,
     /// The clients of a scenario.
     pub(super) probes: Vec<Probe>,
@@ -88,7 +92,8 @@ impl World {
             now: 0,
             schedule: Schedule::default(),
             net,
-            servers: [0, 1, 2].map(|_| Server::new(sync_us)),
+            servers: [0, 1, 2, TWIN].map(|_| Server::new(sync_us)),
+            twin: None,
             crowd: Crowd::nobody(Rng::new(rng.next_u64())),
             probes: Vec::new(),
             checks: Checks::default(),
@@ -129,6 +134,11 @@ impl World {
         }
     }
 
+    /// What the wall clock of a process shows.
+    pub(super) fn read_wall(&self, n: usize) -> WallTime {
+        self.servers[self.place_of(n)].wall.read(self.now)
+    }
+
     fn mix(&mut self, value: u64) {
         self.hash = (self.hash ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     }
@@ -142,8 +152,8 @@ impl World {
     /// The next thing that happens, unless it is behind `end`.
     pub(super) fn step(&mut self, end: u64) -> bool {
         let scheduled = self.schedule.next_at().unwrap_or(u64::MAX);
-        let wakes = [0, 1, 2].map(|n: usize| self.servers[n].wake_at);
-        let (who, wake) = (0..3).zip(wakes).min_by_key(|(_, at)| *at).expect("three servers");
+        let wakes = self.servers.iter().map(|server| server.wake_at).enumerate();
+        let (who, wake) = wakes.min_by_key(|(_, at)| *at).expect("there are servers");
         let next = scheduled.min(wake);
         if next > end {
             return false;
@@ -327,6 +337,7 @@ impl World {
     /// Turns of a process, as long as it has something to do now.
     pub(super) fn run(&mut self, n: usize) {
         loop {
+            let wall = self.read_wall(n);
             let server = &mut self.servers[n];
             server.wake_at = u64::MAX;
             if server.busy != Busy::No || server.paused || self.finding.is_some() {
@@ -335,7 +346,6 @@ impl World {
             let Some(process) = &mut server.process else { return server.inbox.clear() };
             story::at(self.now, n as u8 + 1);
             let now = server.clock.read(self.now);
-            let wall = server.wall.read(self.now);
             let config_before = led_config(process);
             let configs = process.mirror.configs();
             let syncs = server.disk.syncs();
@@ -398,18 +408,22 @@ impl World {
         let busy = std::mem::replace(&mut server.busy, Busy::No);
         if busy == Busy::Storing {
             story::at(self.now, n as u8 + 1);
+            let wall = self.read_wall(n);
+            let server = &mut self.servers[n];
             let Some(process) = &mut server.process else { return };
             let now = server.clock.read(self.now);
             let config_before = led_config(process);
-            let result = process.store_all(now, server.wall.read(self.now));
+            let result = process.store_all(now, wall);
             self.carry(n);
             if let Err(fail) = result {
                 return self.dies(n, &fail);
             }
             let Some(process) = &self.servers[n].process else { return };
             let (disk, vote) = (process.store.identity().disk, process.vote());
-            let noted = self.checks.stored_vote(disk, vote);
-            self.note(noted);
+            if !self.is_copy(n) {
+                let noted = self.checks.stored_vote(disk, vote);
+                self.note(noted);
+            }
             self.observe(n, config_before);
             if self.leaves(n) || self.stops(n) {
                 return;
@@ -421,7 +435,11 @@ impl World {
     }
 
     fn observe(&mut self, n: usize, config_before: Option<Config>) {
-        let disks = [0, 1, 2].map(|n: usize| &self.servers[n].disk);
+        if self.is_copy(n) {
+            return self.observe_copy();
+        }
+        self.note_named(n);
+        let disks = [0, 1, 2, TWIN].map(|n| (self.servers[n].disk_id, &self.servers[n].disk));
         let Some(process) = &self.servers[n].process else { return };
         let replica = process.node.replica();
         let looked = self.checks.observe(n, replica, &process.mirror, config_before, disks);
