@@ -13,6 +13,8 @@
 //! wipe 2, damage 2      of one that is down: its disk is lost, or a bit of its log flips
 //! damage 2 old          the same, in a segment that another follows; `end`: in the last byte
 //! copy 2, restore 2     a copy of its directory is taken, or put back while it is down
+//! twin 2, untwin        a second process with the id of 2 starts on a new disk; it ends for good
+//! twin 2 copy           the same, on a copy of the directory of 2
 //! recover 2             a person goes on with one that is down, alone
 //! cut 1 3, cut 1 > 3    nothing comes through, both ways or one; `heal`; `reset 1 3`
 //! refuse 1, accept 1    its address refuses although it lives
@@ -264,9 +266,16 @@ impl Play {
             world.net.release(world.now, &mut world.schedule);
             return Ok(());
         }
-        if words[0] == "handover" {
-            world.order_handover(0);
-            return Ok(());
+        match words[0] {
+            "handover" => {
+                world.order_handover(0);
+                return Ok(());
+            }
+            "untwin" => {
+                world.forget_twin();
+                return Ok(());
+            }
+            _ => {}
         }
         let n = server(words.get(1))?;
         match words[0] {
@@ -302,6 +311,10 @@ impl Play {
                 let other = server(words.get(2))?;
                 world.net.way(n, other).cuts += 1;
                 world.net.way(other, n).cuts += 1;
+            }
+            "twin" => {
+                let copy = words.contains(&"copy").then(|| world.servers[n].disk.copied());
+                world.begin_twin(n, copy, 0);
             }
             "copy" => self.copies[n] = Some(world.servers[n].disk.copied()),
             _ if world.servers[n].process.is_some() => return Err("it is not down".to_owned()),
