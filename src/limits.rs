@@ -144,6 +144,8 @@ pub const CLOCK_TIME: Duration = Duration::from_secs(60);
 pub const SKEW_MAX: Duration = Duration::from_secs(1);
 /// How often it is logged at most.
 pub const SKEW_WARNING_TIME: Duration = Duration::from_secs(60);
+/// The longest time for which a server is refused that sends nonsense.
+pub const SHUN_TIME_MAX: Duration = Duration::from_secs(60);
 /// A batch that nothing follows for so long gets a header of its own behind it.
 pub const SEAL_TIME: Duration = Duration::from_secs(1);
 

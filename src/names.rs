@@ -173,7 +173,7 @@ const COUNT_MAX: u64 = (1 << LINEAGE_SHIFT) - 1;
 const COUNT_CREDIBLE: u64 = 1 << (LINEAGE_SHIFT - 1);
 /// So far beyond that a server follows another one.
 const TERMS_NEAR: u64 = 1 << 10;
-/// The last lineage that is believed: a thousand are left then for persons to begin.
+/// The last lineage that is believed. Persons begin few of them.
 const LINEAGE_CREDIBLE: u16 = 0xf000;
 
 impl Term {

@@ -3,7 +3,7 @@
 
 use super::session::{Login, Step};
 use super::{Context, Fatal, Node};
-use crate::limits::{LISTED_PER_TURN, OUTPUT_BYTES_MAX};
+use crate::limits::{DAMAGED_TIME, LISTED_PER_TURN, OUTPUT_BYTES_MAX};
 use crate::mailbox::{Account, Change};
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
@@ -71,7 +71,10 @@ impl Node {
                 Ok(()) => {}
                 Err(Trouble::Fatal(fatal)) => return Err(fatal),
                 Err(Trouble::Unreadable(at, error)) => {
-                    log::error!("entry {at} can't be read: {error}");
+                    if self.unreadable_at.is_none_or(|last| world.now >= last + DAMAGED_TIME) {
+                        self.unreadable_at = Some(world.now);
+                        log::error!("entry {at} can't be read: {error}");
+                    }
                     self.on_unreadable(world.now, id, at);
                 }
             }

@@ -195,6 +195,8 @@ pub struct Node {
     moving: Vec<SessionId>,
     /// Those that wait for a handover, since the next message can't be read here.
     stalled: Vec<SessionId>,
+    /// When it was last logged that an entry can't be read: readers may ask for it again and again.
+    unreadable_at: Option<Moment>,
     hashes: Hashes,
     remembered: Remembered,
     /// The lineage in which they were: entries of another one are others.
@@ -233,6 +235,7 @@ impl Node {
             touched: Vec::new(),
             moving: Vec::new(),
             stalled: Vec::new(),
+            unreadable_at: None,
             hashes: Hashes::default(),
             stopping: None,
             given_up: false,

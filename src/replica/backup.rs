@@ -114,8 +114,8 @@ impl Replica {
         let at = self.peers.iter().position(|peer| peer.has_link(link));
         let at = at.expect("the packet came on this peer's link");
         self.lose_link(now, at, Some(Closing::Nonsense), out);
-        // It would say the same again.
-        self.peers[at].shunned = Some(now + self.silence() / 2);
+        let least = self.silence() / 2;
+        self.peers[at].shun(now, least);
     }
 
     /// Where to try next when `prev` does not match: behind this log, or before the term that

@@ -2,6 +2,7 @@
 //! gate (Ongaro §4.1 with its correction: an entry of the own term is committed first).
 
 use super::event::Out;
+use super::handover::Handover;
 use super::rules::Rule;
 use super::{Config, Replica, Role, Timer};
 use crate::limits::{PENALTY_DROPS, PENALTY_TIME, PENALTY_WINDOW};
@@ -30,6 +31,11 @@ impl Replica {
         let config = *config;
         let settled = index <= self.committed;
         let stopping = self.stopping.is_some();
+        // Who was told to take over has everything but such a config, and could not win with it.
+        let leaving = stopping && self.handover.as_ref().is_some_and(Handover::is_told);
+        if leaving {
+            return;
+        }
         let wrote = if settled {
             self.own_term_committed()
                 && (self.drop_lost(now, wall, &config, out)

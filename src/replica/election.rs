@@ -174,7 +174,7 @@ impl Replica {
     }
 
     /// Back to following; the next round comes later.
-    fn lose_round(&mut self, now: Moment) {
+    pub(super) fn lose_round(&mut self, now: Moment) {
         self.standing.lost += 1;
         self.note(Rule::RoundLost);
         self.role = Role::Follower(Following::default());
@@ -211,7 +211,8 @@ impl Replica {
                 candidacy.real || mine > (ask.last, std::cmp::Reverse(from.id))
             }
         };
-        let granted = free && !led && !self.awaits_lineage(now) && self.may_lead(&ask);
+        let waits = self.awaits_lineage(now) || self.is_doubted(now);
+        let granted = free && !led && !waits && self.may_lead(&ask);
         out.send(link, Packet::PreVote { term: ask.term, granted, own });
         match (granted, led) {
             (true, _) => {}
@@ -263,7 +264,9 @@ impl Replica {
         self.adopt(ask.term, out);
         let free = self.vote.given.is_none_or(|given| given == from);
         let follows = matches!(self.role, Role::Follower(_));
-        if ask.term < self.vote.term || !free || !follows || !self.may_lead(&ask) {
+        // An old copy would vote for one that lacks what its original has acknowledged.
+        let able = follows && !self.is_doubted(now) && self.may_lead(&ask);
+        if ask.term < self.vote.term || !free || !able {
             self.note(Rule::VoteRefused);
             return out.send(link, Packet::Vote { term: self.vote.term, granted: false });
         }

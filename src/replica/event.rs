@@ -163,7 +163,7 @@ pub trait LogReader {
     /// memory.
     ///
     /// # Errors
-    /// When the log can't be read; the server must stop then.
+    /// When the log can't be read there.
     fn visit(
         &self,
         from: Index,

@@ -17,6 +17,13 @@ pub(super) struct Handover {
     told: Option<Member>,
 }
 
+impl Handover {
+    /// Whether a backup was told to stand.
+    pub(super) fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+}
+
 /// How a server's own disk does.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Syncs {
@@ -34,7 +41,8 @@ impl Syncs {
 }
 
 impl Replica {
-    /// From now on this server writes no config and stands for nothing; a primary hands over.
+    /// From now on this server stands for nothing; a primary hands over, and changes the members only
+    /// where that keeps it from doing so.
     pub fn stop(&mut self, now: Moment) {
         if self.stopping.is_none() {
             self.stopping = Some(now);

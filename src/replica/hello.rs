@@ -64,8 +64,7 @@ pub enum Refusal {
     OldCopy,
     /// Two histories that different servers began under one number: a person decides.
     Lineage,
-    /// A history that was begun over this one, while the group here is healthy, or that it has
-    /// refused before.
+    /// A history that was begun over this one, while the group here is healthy.
     Straggler,
     /// Its directory may be an old copy; only a primary that hears a majority decides that.
     Doubtful,
@@ -73,6 +72,8 @@ pub enum Refusal {
     Occupied,
     /// It has just sent what no sound server sends.
     Nonsense,
+    /// A history that this server's group has refused before.
+    Parted,
 }
 
 impl Hello {
@@ -118,7 +119,7 @@ impl Hello {
 }
 
 impl Refusal {
-    pub(super) const ALL: [Refusal; 11] = [
+    pub(super) const ALL: [Refusal; 12] = [
         Refusal::Version,
         Refusal::Group,
         Refusal::Settings,
@@ -130,6 +131,7 @@ impl Refusal {
         Refusal::Doubtful,
         Refusal::Occupied,
         Refusal::Nonsense,
+        Refusal::Parted,
     ];
 
     pub(super) fn from_number(number: u8) -> Result<Refusal, BadPacket> {
@@ -160,6 +162,10 @@ impl fmt::Display for Refusal {
                 "its data directory may be an old copy; it waits until a primary decides that"
             }
             Refusal::Occupied => "another server with its id is linked, and answers",
+            Refusal::Parted => {
+                "two histories that went on without each other can't be joined: keep one, and move \
+                 the directories of the other away"
+            }
             Refusal::Nonsense => {
                 "it has just sent what this server can't accept: the log of this server says what"
             }

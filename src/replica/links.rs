@@ -364,7 +364,12 @@ impl Replica {
                 self.note(Rule::LeftOldCopy);
                 self.leave(Aside::Everything, out);
             }
-            Refusal::Doubtful => self.doubted = Some(now),
+            Refusal::Doubtful => {
+                self.doubted = Some(now);
+                if matches!(self.role, Role::Candidate(_)) {
+                    self.lose_round(now);
+                }
+            }
             _ => {}
         }
     }
@@ -375,7 +380,7 @@ impl Replica {
     }
 
     /// Another server has lately taken this directory for an old copy, and no primary has decided
-    /// that: an old copy must not lead a term that had a primary.
+    /// that: an old copy must neither lead a term that had a primary nor vote in it.
     pub(super) fn is_doubted(&self, now: Moment) -> bool {
         self.doubted.is_some_and(|since| now < since + self.silence() * 2)
     }
@@ -391,7 +396,7 @@ impl Replica {
             Refusal::SameId => self.note(Rule::RefusedSameId),
             Refusal::WrongId => self.note(Rule::RefusedWrongId),
             Refusal::Lineage => self.note(Rule::RefusedLineage),
-            Refusal::Straggler => self.note(Rule::RefusedStraggler),
+            Refusal::Straggler | Refusal::Parted => self.note(Rule::RefusedStraggler),
             Refusal::OldCopy | Refusal::Doubtful | Refusal::Nonsense => {} // noted with its reason
             Refusal::Occupied => self.note(Rule::RefusedOccupied),
         }
@@ -424,8 +429,11 @@ impl Replica {
         if theirs == own && hello.founder != self.vote.founder {
             return Err(Refusal::Lineage);
         }
-        if theirs > own && (self.has_refused(hello, past) || self.is_healthy(now)) {
+        if theirs > own && self.is_healthy(now) {
             return Err(Refusal::Straggler);
+        }
+        if theirs > own && self.has_refused(hello, past) {
+            return Err(Refusal::Parted);
         }
         match self.is_old_copy(hello, past) {
             // What one server remembers is not enough to put a directory aside.

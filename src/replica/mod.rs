@@ -148,7 +148,7 @@ pub struct Replica {
     clocks: WallClocks,
     /// Something changed that [`Event::Tick`] must look at before anybody sleeps.
     restless: bool,
-    /// Since when it is about to end: it writes no config and stands for nothing.
+    /// Since when it is about to end: it stands for nothing.
     stopping: Option<Moment>,
     stop_said: bool,
     /// Its own disk is nearly full.
@@ -542,6 +542,8 @@ impl Replica {
         self.timers.clear(Timer::Handover);
         self.timers.clear(Timer::Promise);
         self.handover = None;
+        // What is not logged by now may not be what the group decides.
+        self.refused.clear();
         if matches!(self.role, Role::Primary(_)) {
             log::warn!("no longer primary: {why}");
             for peer in &self.peers {

@@ -16,7 +16,7 @@ pub(super) const VERSION: u16 = 2;
 pub struct Bearing {
     /// It is primary: who stepped down while a link was lost says so here.
     pub leads: bool,
-    /// It is about to end: it wants to be dropped, writes no config, and is handed nothing.
+    /// It is about to end: it wants to be dropped, and is handed nothing.
     pub stopping: bool,
     /// Its own disk is slow: no primary hands over to it for being slow itself.
     pub slow: bool,

@@ -3,6 +3,7 @@
 
 use super::hello::Hello;
 use super::packet::Bearing;
+use crate::limits::SHUN_TIME_MAX;
 use crate::moment::Moment;
 use crate::names::{DiskId, Incarnation, LinkId, Member, Position, ProcessId, ServerId};
 use std::time::Duration;
@@ -76,6 +77,8 @@ pub(super) struct Peer {
     pub(super) former: Option<Position>,
     /// It sent what no sound server sends: it is refused until then.
     pub(super) shunned: Option<Moment>,
+    /// For how long, the last time.
+    pub(super) shunned_for: Duration,
     /// What it last said of itself on this link.
     pub(super) bearing: Bearing,
     /// The three disks that it, blank, has said on this link that it met.
@@ -97,6 +100,7 @@ impl Peer {
             dialling: Dialling { next: Some(now), ..Dialling::default() },
             former: None,
             shunned: None,
+            shunned_for: Duration::ZERO,
             bearing: Bearing::default(),
             said_blank: None,
             told_blank: None,
@@ -112,6 +116,15 @@ impl Peer {
         self.told_blank = None;
         let under_way = self.dialling.under_way;
         self.dialling = Dialling { under_way, ..Dialling::default() };
+    }
+
+    /// It sent what no sound server sends, and would do so again: it is refused for `least`, and
+    /// for twice as long each time that it does so soon after, up to a minute.
+    pub(super) fn shun(&mut self, now: Moment, least: Duration) {
+        let soon = self.shunned.is_some_and(|until| now < until + SHUN_TIME_MAX);
+        let next = if soon { self.shunned_for * 2 } else { least };
+        self.shunned_for = next.clamp(least, SHUN_TIME_MAX.max(least));
+        self.shunned = Some(now + self.shunned_for);
     }
 
     pub(super) fn has_link(&self, link: LinkId) -> bool {

@@ -286,9 +286,9 @@ impl Server {
 
     /// The address at the other end of a link, for a person.
     fn address_of(&mut self, link: LinkId) -> String {
-        let address =
-            self.link(link).and_then(|(_, connection)| connection.socket.peer_addr().ok());
-        address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string())
+        // Without the port, which is another one each time that somebody dials.
+        let known = self.link(link).and_then(|(_, connection)| connection.socket.peer_addr().ok());
+        known.map_or_else(|| "an unknown address".to_owned(), |known| known.ip().to_string())
     }
 
     fn link(&mut self, link: LinkId) -> Option<(usize, &mut Connection)> {

@@ -28,6 +28,13 @@ pub(super) fn everything<D: Disk>(
     opened: bool,
 ) -> io::Result<String> {
     let folder = make_new(disk, kind, label)?;
+    if !is_there(disk, "identity")? {
+        // Stands for the one that is missing: a move that was begun is known by it.
+        let path = format!("{folder}/identity");
+        let file = disk.open(&path, true)?;
+        disk.sync(&file)?;
+        disk.sync_folder(&folder)?;
+    }
     former::add(disk, Former { folder: folder.clone(), last, opened })?;
     move_parts(disk, &folder)?;
     Ok(folder)
@@ -35,18 +42,35 @@ pub(super) fn everything<D: Disk>(
 
 /// Goes on with a move in which a crash came, if there was one; the folder that it goes to.
 pub(super) fn finish<D: Disk>(disk: &D) -> io::Result<Option<String>> {
-    if !is_there(disk, "identity")? || is_there(disk, LOG)? {
+    if is_there(disk, LOG)? || !is_used(disk)? {
         return Ok(None);
     }
     let Some(Former { folder, .. }) = former::read(disk)?.pop() else { return Ok(None) };
     let moved = disk.list(&format!("{folder}/{LOG}"))?.iter().any(|n| first_index(n).is_some());
-    // A folder with another identity belongs to a move that was finished.
+    // The identity goes last, or there was none: what stands for it was made before the move.
     let there = content(disk, &format!("{folder}/identity"))?;
-    if !moved || (there.is_some() && there != content(disk, "identity")?) {
+    let here = content(disk, "identity")?;
+    let begun = match (&here, &there) {
+        (Some(_), None) => true,
+        (Some(here), Some(there)) => here == there,
+        (None, Some(there)) => there.is_empty(),
+        (None, None) => false,
+    };
+    if !moved || !begun {
         return Ok(None);
     }
     move_parts(disk, &folder)?;
     Ok(Some(folder))
+}
+
+/// Whether there is anything of a directory that a server has used.
+pub(super) fn is_used<D: Disk>(disk: &D) -> io::Result<bool> {
+    for name in PARTS {
+        if is_there(disk, name)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Moves a directory that was set aside back to where nothing is now.

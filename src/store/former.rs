@@ -61,6 +61,21 @@ pub(super) fn add<D: Disk>(disk: &D, new: Former) -> io::Result<()> {
     replace(disk, FILE, encode(&all).as_bytes())
 }
 
+/// Forgets a directory that was moved back to where it came from.
+pub(super) fn remove<D: Disk>(disk: &D, folder: &str) -> io::Result<()> {
+    let mut all = read(disk)?;
+    let before = all.len();
+    all.retain(|former| former.folder != folder);
+    if all.len() == before {
+        return Ok(());
+    }
+    if all.is_empty() {
+        disk.remove(FILE)?;
+        return disk.sync_folder(".");
+    }
+    replace(disk, FILE, encode(&all).as_bytes())
+}
+
 fn encode(all: &[Former]) -> String {
     let mut text = format!("{TITLE}\n");
     for Former { folder, last, opened } in all {
@@ -115,6 +130,19 @@ mod tests {
         assert_eq!(read(&disk).unwrap(), [sample(1), sample(2)]);
         add(&disk, filled(&disk, 4)).unwrap();
         assert_eq!(read(&disk.crash(|| false)).unwrap(), [sample(1), sample(4)]);
+    }
+
+    #[test]
+    fn what_is_moved_back_is_forgotten() {
+        let disk = MemoryDisk::default();
+        for n in [1, 2] {
+            add(&disk, filled(&disk, n)).unwrap();
+        }
+        remove(&disk, "another").unwrap();
+        remove(&disk, &sample(1).folder).unwrap();
+        assert_eq!(read(&disk.crash(|| false)).unwrap(), [sample(2)]);
+        remove(&disk, &sample(2).folder).unwrap();
+        assert_eq!(read(&disk.crash(|| false)).unwrap(), []);
     }
 
     #[test]

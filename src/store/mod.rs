@@ -10,8 +10,8 @@
 //! | `set-aside/…` | what was damaged, old, or of another history: moved here, never deleted |
 //! | `former` | what was set aside, written before it is moved: who lost a log forms no group |
 //!
-//! **Torn or damaged.** Within one boot of the machine (`identity` names it) a process that was
-//! killed leaves the beginning of its last write: only an item that the end of the file cuts off is
+//! **Torn or damaged.** Within one boot of the machine (`identity` names it, unless a write or sync
+//! has failed since) a process that was killed leaves the beginning of its last write: only an item that the end of the file cuts off is
 //! torn, and whatever else is wrong is damage. After another boot, pages of the last batch may have
 //! been written in any order: everything in it that no later header says was durable is taken for
 //! torn. Two kinds of damage can't be told from that: rot in a last batch that was not sealed within
@@ -371,8 +371,17 @@ impl<D: Disk> Store<D> {
     }
 
     /// Makes everything appended durable: one write, one sync.
+    ///
+    /// After a failure reads need not show what was written, although the machine runs on: the next
+    /// start is told so, if that can be written.
     pub fn flush(&mut self) -> io::Result<()> {
-        if let Some(segment) = self.log.flush(&self.disk)? {
+        let flushed = self.log.flush(&self.disk);
+        if flushed.is_err() {
+            self.identity.boot = None;
+            // Nothing more can be done when this fails as well.
+            let _ = self.save_identity();
+        }
+        if let Some(segment) = flushed? {
             self.identity.segment = segment;
             self.save_identity()?;
         }

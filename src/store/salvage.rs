@@ -3,6 +3,7 @@
 
 use super::aside;
 use super::disk::Disk;
+use super::former;
 use super::identity::{Found, Identity};
 use super::recovery::{self, Known, Reading};
 use super::segment::{file_name, path};
@@ -88,10 +89,12 @@ impl<D: Disk> Store<D> {
         if disk.list(&format!("{folder}/{LOG}"))?.is_empty() {
             return Err(OpenError::Refused(format!("{folder}: it holds no log")));
         }
-        if !disk.list(LOG)?.is_empty() {
+        aside::finish(disk)?;
+        if aside::is_used(disk)? {
             Store::set_aside(disk, "replaced", label)?;
         }
-        Ok(aside::move_back(disk, folder)?)
+        aside::move_back(disk, folder)?;
+        Ok(former::remove(disk, folder)?)
     }
 }
 

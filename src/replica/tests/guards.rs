@@ -161,6 +161,55 @@ fn who_is_doubted_waits_before_it_stands() {
     assert!(stands(&replica, world.now + silence * 2));
 }
 
+/// Nor does it vote: it may have forgotten what its original has acknowledged, and its vote would
+/// elect one that lacks it.
+#[test]
+fn who_is_doubted_does_not_vote() {
+    let (world, replica) = server(2);
+    let (one, three) = (id(1), replica.config().unwrap().member(id(3)).unwrap());
+    let link = replica.link_to(three).unwrap();
+    let term = replica.vote.term.next();
+    let ask = Ask { term, last: replica.shape.last(), config: *replica.config().unwrap() };
+    for doubted in [None, Some(world.now)] {
+        let mut replica = replica.clone();
+        replica.leave_primary(replica.config().unwrap().member(one).unwrap());
+        replica.doubted = doubted;
+        let mut out = Out::default();
+        replica.on_ask_pre_vote(world.now, three, link, ask, &mut out);
+        let promised = out
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Send(_, Packet::PreVote { granted: true, .. })));
+        replica.on_ask_vote(world.now, three, link, ask, &mut out);
+        let voted = replica.vote.given == Some(three);
+        assert_eq!((promised, voted), (doubted.is_none(), doubted.is_none()));
+    }
+    // A candidacy that is under way ends.
+    let mut candidate = replica.clone();
+    candidate.begin_round(world.now, false, term, &mut Out::default());
+    let to_one = peer(&mut candidate, 1).link.as_ref().unwrap().id;
+    candidate.on_refused(world.now, to_one, Refusal::Doubtful, &mut Out::default());
+    assert!(matches!(candidate.role, Role::Follower(_)));
+}
+
+/// A server that keeps sending nonsense is refused for longer each time, up to a minute.
+#[test]
+fn who_repeats_nonsense_is_refused_for_longer() {
+    let (world, mut replica) = server(2);
+    let least = replica.silence() / 2;
+    let one = peer(&mut replica, 1);
+    let mut now = world.now;
+    let mut times = Vec::new();
+    for _ in 0..8 {
+        one.shun(now, least);
+        times.push(one.shunned_for.as_secs());
+        now = one.shunned.unwrap() + Duration::from_secs(1);
+    }
+    assert_eq!(times, [1, 2, 4, 8, 16, 32, 60, 60]);
+    one.shun(now + Duration::from_secs(300), least);
+    assert_eq!(one.shunned_for, least, "it has been good for long");
+}
+
 /// The hello of server 3 after a person went on with it alone, although the others live.
 fn straggler(world: &World, to: &Replica) -> (Hello, Past) {
     let (mut hello, mut past) = next_start(world, to, 3);
@@ -208,10 +257,10 @@ fn a_refused_lineage_is_logged_once_and_refused_by_all_who_know_it() {
         backup.peers.iter_mut().for_each(|peer| peer.link = None);
         refusal(&greet(&mut backup, world.now, came))
     };
-    assert_eq!(alone(&backup, &to_backup), Some(Refusal::Straggler));
+    assert_eq!(alone(&backup, &to_backup), Some(Refusal::Parted));
     let mut child = to_backup.clone();
     (child.0.term, child.0.founder) = (child.0.term.next_lineage(id(1)), Some(DiskId(44)));
-    assert_eq!(alone(&backup, &child), Some(Refusal::Straggler), "its ancestor was refused");
+    assert_eq!(alone(&backup, &child), Some(Refusal::Parted), "its ancestor was refused");
     child.1.lineages.clear();
     assert_eq!(alone(&backup, &child), None, "another one");
     // An entry that is cut refuses nothing.
@@ -468,7 +517,7 @@ fn a_stopping_member_stores_as_long_as_it_is_heard() {
     let config = *replica.config().unwrap();
     let ago = Moment(now.0 - silence.as_micros() as u64);
     type Change = fn(&mut Replica, Moment);
-    let table: [(&str, Change, Option<u8>); 7] = [
+    let table: [(&str, Change, Option<u8>); 8] = [
         (
             "2 stops, 3 is unheard",
             |r, ago| {
@@ -510,6 +559,17 @@ fn a_stopping_member_stores_as_long_as_it_is_heard() {
                 peer(r, 3).heard = Some(ago);
             },
             Some(3),
+        ),
+        (
+            "the primary stops, and has told its heir",
+            |r, ago| {
+                r.stopping = Some(ago);
+                let now = peer(r, 2).heard.unwrap();
+                r.begin_handover(now, Rule::HandedOverStop);
+                r.tick_handover(now, &mut Out::default());
+                peer(r, 3).heard = Some(ago);
+            },
+            None,
         ),
         (
             "the primary and another one stop",

@@ -105,7 +105,8 @@ impl World {
             .process
             .as_ref()
             .is_some_and(|process| process.node.replica().standpoint() == Standpoint::Primary);
-        if self.calm || self.straggler.is_some() || !well || leads || !self.may_lose(&[n]) {
+        let busy = self.calm || self.straggler.is_some() || self.twin.is_some();
+        if busy || !well || leads || !self.may_lose(&[n]) {
             return;
         }
         let span = u64::from(self.settings.silence_ms) * (4_000 + self.rng.below(60_000));

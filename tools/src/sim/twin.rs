@@ -57,7 +57,8 @@ impl World {
 
     /// Starts a second process with the id of server `n`, unless there is one already.
     pub(super) fn begin_twin(&mut self, n: usize, copy: Option<MemoryDisk>, draw: u64) -> bool {
-        if self.twin.is_some() || self.left_alone.is_some() {
+        // A straggler would fill a new disk with its own history.
+        if self.twin.is_some() || self.left_alone.is_some() || self.straggler.is_some() {
             return false;
         }
         let copied = copy.as_ref().and(self.servers[n].disk_id);
