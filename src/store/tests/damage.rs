@@ -428,3 +428,36 @@ fn a_check_sees_damage_and_changes_nothing() {
     let empty = check::check(&MemoryDisk::default()).unwrap();
     assert!(empty.damage.is_empty());
 }
+
+/// A directory that had no identity was set aside long ago: a log that is not there now is none of
+/// that, and is waited for.
+#[test]
+fn an_old_move_is_not_gone_on_with() {
+    let disk = formed(3, 4).disk.crash(|| false);
+    disk.remove("identity").unwrap();
+    let mut store = begin(disk).unwrap().store;
+    store.append(&config(1, 3)).unwrap();
+    store.flush().unwrap();
+    let disk = store.disk.crash(|| false);
+    disk.remove(FIRST).unwrap();
+    let (identity, vote) = (content(&disk, "identity"), content(&disk, "vote"));
+    assert!(matches!(begin(disk.clone()), Err(OpenError::Damaged(why)) if why == NO_LOG));
+    assert_eq!((content(&disk, "identity"), content(&disk, "vote")), (identity, vote));
+}
+
+/// After a failed sync reads may show anything of the last batch, although the machine runs on: it
+/// is torn, and no person is asked.
+#[test]
+fn after_a_failed_sync_the_last_batch_may_be_torn() {
+    let mut store = formed(2, 4);
+    store.append(&entry(5, 1, "text")).unwrap();
+    store.disk.fail(|failures| failures.sync_after = Some(0));
+    store.flush().unwrap_err();
+    let disk = store.disk.copied();
+    // Where the pages were dropped, the file reads as zeros.
+    let size = content(&disk, FIRST).len();
+    let batch = segment::HEADER_BYTES + entry(5, 1, "text").len();
+    disk.edit(FIRST, |bytes| bytes[size - batch..].fill(0));
+    let (opened, records) = open(disk).unwrap();
+    assert_eq!((opened.torn.is_some(), records.len()), (true, 4));
+}
