@@ -172,7 +172,8 @@ impl World {
     /// Whether a member's disk is the one it was, without damage.
     fn is_undamaged(&self, member: Member) -> bool {
         let server = &self.servers[member.id.slot()];
-        check(&server.disk).is_ok_and(|findings| {
+        let old = server.rolled_back == Some(member.disk);
+        !old && check(&server.disk).is_ok_and(|findings| {
             let is_it = findings.identity.is_some_and(|identity| identity.disk == member.disk);
             is_it && findings.damage.is_empty()
         })
@@ -206,6 +207,7 @@ impl World {
         if let Some(id) = server.disk_id {
             self.checks.damages(id, &server.disk, false);
         }
+        server.rolled_back = server.disk_id;
         server.disk = old;
     }
 
@@ -255,7 +257,7 @@ impl World {
         let mut intact = 0;
         for member in config.members().filter(|member| !lost.contains(&member.id.slot())) {
             let server = &self.servers[member.id.slot()];
-            if server.disk_id == Some(member.disk) {
+            if server.has_disk(member.disk) {
                 intact += usize::from(self.checks.keeps_all(member.disk, &server.disk));
             }
         }
@@ -267,9 +269,7 @@ impl World {
         let Some(config) = self.checks.config else { return false };
         self.servers[..3].iter().enumerate().all(|(n, server)| {
             let member = config.member(super::world::id(n));
-            server.process.is_some()
-                && server.disk_id.is_some()
-                && member.map(|member| member.disk) == server.disk_id
+            server.process.is_some() && member.is_some_and(|member| server.has_disk(member.disk))
         })
     }
 }

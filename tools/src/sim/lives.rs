@@ -17,12 +17,13 @@ use std::io;
 
 impl World {
     pub(super) fn start(&mut self, n: usize) {
-        let id = self.id_of(n);
-        let server = &mut self.servers[n];
+        let server = &self.servers[n];
         let idle = n == TWIN && self.twin.is_none();
         if server.process.is_some() || !server.powered || server.for_good || idle {
             return;
         }
+        let id = self.id_of(n);
+        let server = &mut self.servers[n];
         story::at(self.now, n as u8 + 1);
         server.life += 1;
         server.clock = Clock::new(self.now, server.rate);

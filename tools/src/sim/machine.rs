@@ -21,6 +21,8 @@ pub(super) enum Busy {
 pub(super) struct Server {
     pub(super) disk: MemoryDisk,
     pub(super) disk_id: Option<DiskId>,
+    /// The disk that was replaced by an old copy of itself: the others refuse it.
+    pub(super) rolled_back: Option<DiskId>,
     pub(super) process: Option<Process>,
     pub(super) life: u32,
     pub(super) clock: Clock,
@@ -52,11 +54,17 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// Whether it has this disk, and not an old copy of it.
+    pub(super) fn has_disk(&self, disk: DiskId) -> bool {
+        self.disk_id == Some(disk) && self.rolled_back != Some(disk)
+    }
+
     /// An empty machine whose syncs take about so many µs.
     pub(super) fn new(sync_us: u64) -> Server {
         Server {
             disk: MemoryDisk::default(),
             disk_id: None,
+            rolled_back: None,
             process: None,
             life: 0,
             clock: Clock::new(0, 1000),
