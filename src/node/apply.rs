@@ -57,8 +57,9 @@ impl Node {
         Ok(())
     }
 
-    /// An entry that changes nothing here. No server of ours writes a change that can't be read; one
-    /// that knows the secret may have: on every server it changes nothing, so that all stay equal.
+    /// An entry that changes nothing here. No server of ours writes a change that can't be read;
+    /// one that knows the secret may have: on every server it changes nothing, so that all stay
+    /// equal.
     #[cold]
     fn pass_over(&self, record: &Record<'_>) -> Result<(), Fatal> {
         if matches!(record.kind, Kind::CONFIG | Kind::REFUSAL) {

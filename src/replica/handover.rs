@@ -41,8 +41,8 @@ impl Syncs {
 }
 
 impl Replica {
-    /// From now on this server stands for nothing; a primary hands over, and changes the members only
-    /// where that keeps it from doing so.
+    /// From now on this server stands for nothing; a primary hands over, and changes the members
+    /// only where that keeps it from doing so.
     pub fn stop(&mut self, now: Moment) {
         if self.stopping.is_none() {
             self.stopping = Some(now);

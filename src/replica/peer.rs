@@ -64,7 +64,8 @@ pub(super) struct Peer {
     pub(super) link: Option<Link>,
     /// When the newest thing was sent that it has answered.
     pub(super) heard: Option<Moment>,
-    /// The same, of what it answered on this link alone: its hello may have been under way for long.
+    /// The same, of what it answered on this link alone: its hello may have been under way for
+    /// long.
     pub(super) answered: Option<Moment>,
     /// When its link was lost.
     pub(super) lost_at: Option<Moment>,

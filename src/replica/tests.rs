@@ -10,6 +10,7 @@ mod guards;
 mod handover;
 mod hello;
 mod leading;
+mod leaving;
 mod lineage;
 mod links;
 mod survivor;

@@ -33,9 +33,9 @@ pub trait Disk {
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Makes a folder and those above it where they are missing; durable with their names.
     fn make_folder(&self, folder: &str) -> io::Result<()>;
-    /// A number that the machine draws whenever it boots, where it says one. While it is the same no
-    /// power cut came between: reads show all that was written, in the order of the writes, unless
-    /// a write or a sync has failed.
+    /// A number that the machine draws whenever it boots, where it says one. While it is the same
+    /// no power cut came between: reads show all that was written, in the order of the writes,
+    /// unless a write or a sync has failed.
     fn boot(&self) -> Option<u128>;
 }
 

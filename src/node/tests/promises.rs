@@ -1,5 +1,6 @@
-//! Promises whose breaking no test of whole servers has noticed: what an error says of a change that
-//! is logged, what a read shows while a backlog is applied, and whose mail a LOGIN under way shows.
+//! Promises whose breaking no test of whole servers has noticed: what an error says of a change
+//! that is logged, what a read shows while a backlog is applied, and whose mail a LOGIN under way
+//! shows.
 
 use super::*;
 use crate::limits::APPLIED_PER_TURN;

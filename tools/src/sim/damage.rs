@@ -97,7 +97,8 @@ impl World {
         true
     }
 
-    /// A person goes on with one server alone, if the group can do without it. No client reaches it.
+    /// A person goes on with one server alone, if the group can do without it. No client reaches
+    /// it.
     pub(super) fn part_with(&mut self, n: usize) {
         let well = is_well(self, 3) && self.is_whole();
         // Without its primary the group is not healthy, and follows who has all that it has.
