@@ -9,6 +9,7 @@ use super::strike::{self, Active};
 use super::verdict;
 use super::watch::Watch;
 use crate::group::{SERVERS, settled, shown};
+use rustix::process::Signal;
 use signal_hook::consts::SIGTERM;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
@@ -133,6 +134,10 @@ impl<'a> Run<'a> {
         let crowd = self.crowd.judge().map_err(Fail::Found)?;
         let counts = self.clients.judge().map_err(Fail::Found)?;
         self.wait_same()?;
+        // All are stopped before the first link closes: else who dies last logs that one is lost.
+        for at in 0..SERVERS {
+            self.arena.group.signal(at, Signal::STOP)?;
+        }
         for at in 0..SERVERS {
             self.arena.group.kill(at)?;
         }
