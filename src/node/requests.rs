@@ -277,6 +277,8 @@ impl Node {
                 }
                 self.log_message(world, id, to, key.as_deref(), text, out);
                 self.touch(id);
+                // It may have been refused, and be the last that the session waits for.
+                self.settle(now, id);
             }
             Task::Log { after, limit } => {
                 let account = login.and_then(|login| self.mailboxes.account(login.user));

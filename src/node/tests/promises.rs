@@ -58,6 +58,30 @@ fn a_logged_change_whose_session_closes_has_an_unknown_outcome() {
     }
 }
 
+/// A refusal is an answer like any other: a server that stops waits for nobody whom it refused, and
+/// who sent no more is disconnected. Here a SEND waits for a read while its receiver is created.
+#[test]
+fn who_is_refused_after_a_read_is_not_waited_for() {
+    let mut world = World::new();
+    let other = SessionId(50);
+    world.tell(Input::Opened(other, HERE.into()));
+    world.tell(Input::Line(other, b"CREATE carl correct-horse"));
+    tick(&mut world);
+    world.tell(Input::Line(ANN, b"SEND carl hi"));
+    hash_all(&mut world);
+    world.stored = Index(world.log.0.len() as u64);
+    let mark = Mark { last: world.stored, vote: world.vote };
+    world.tell(Input::Stop);
+    world.tell(Input::Replica(Event::Stored(mark)));
+    tick(&mut world);
+    assert!(world.said(other).starts_with("OK carl"));
+    let said = world.said(ANN);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with("ERR not-primary "), "{said}");
+    assert!(lines.len() == 2 && lines[1].starts_with("NOTE stopping "), "{said}");
+    assert!(world.node.is_finished(ANN));
+}
+
 /// The same when another session of the account ends it.
 #[test]
 fn a_logged_change_of_a_deleted_account_has_an_unknown_outcome() {
