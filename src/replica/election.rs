@@ -78,8 +78,8 @@ impl Replica {
             let peer = self.peer(member.id).and_then(|peer| peer.heard);
             peer.is_none_or(|heard| now >= heard + self.silence())
         });
-        let waits = self.awaits_lineage(now) || self.looks_around(now, primary);
-        let waits = waits || self.is_doubted(now);
+        let waits =
+            self.awaits_lineage(now) || self.looks_around(now, primary) || self.is_doubted(now);
         let able = self.may_stand().is_some() && !waits;
         if heard || !able || !(gone || silent) {
             if heard {

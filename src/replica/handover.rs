@@ -2,6 +2,7 @@
 
 use super::event::Out;
 use super::packet::{Order, Packet, Verdict};
+use super::peer::{Link, Peer};
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
 use crate::limits::{DAMAGED_TIME, SLOW_SYNCS, SLOW_WINDOW};
@@ -139,17 +140,24 @@ impl Replica {
     fn heir(&self, now: Moment, why: Rule) -> Option<(Member, LinkId)> {
         let Role::Primary(primary) = &self.role else { return None };
         let last = self.last();
-        let heirs = self.peers.iter().filter_map(|peer| {
-            let link = peer.link.as_ref()?;
+        let heirs = self.possible_heirs(now, why).filter_map(|(peer, link)| {
             let has_all = primary.progress(link.member).map(|p| p.stored) == Some(last);
+            has_all.then_some(((peer.bearing.damaged, peer.bearing.slow), (link.member, link.id)))
+        });
+        heirs.min_by_key(|(faults, _)| *faults).map(|(_, heir)| heir)
+    }
+
+    /// The members that are heard and not stopping, and are without the fault for which this one
+    /// leaves.
+    fn possible_heirs(&self, now: Moment, why: Rule) -> impl Iterator<Item = (&Peer, &Link)> {
+        self.peers.iter().filter_map(move |peer| {
+            let link = peer.link.as_ref()?;
             let member = self.config()?.has(link.member);
             let unable = peer.bearing.stopping
                 || (why == Rule::HandedOverSlow && peer.bearing.slow)
                 || (why == Rule::HandedOverDamaged && peer.bearing.damaged);
-            (has_all && member && !unable && self.hears(link.member, now))
-                .then_some(((peer.bearing.damaged, peer.bearing.slow), (link.member, link.id)))
-        });
-        heirs.min_by_key(|(faults, _)| *faults).map(|(_, heir)| heir)
+            (member && !unable && self.hears(link.member, now)).then_some((peer, link))
+        })
     }
 
     /// The primary of this term hands over.
@@ -193,13 +201,7 @@ impl Replica {
     /// once a minute; whether it is on its way to that.
     pub fn leave_damaged(&mut self, now: Moment) -> bool {
         let due = self.damaged.is_none_or(|since| now >= since + DAMAGED_TIME);
-        let able = self.peers.iter().any(|peer| {
-            let member = peer.link.as_ref().map(|link| link.member);
-            let known = member.filter(|m| self.config().is_some_and(|config| config.has(*m)));
-            known.is_some_and(|member| self.hears(member, now))
-                && !peer.bearing.damaged
-                && !peer.bearing.stopping
-        });
+        let able = self.possible_heirs(now, Rule::HandedOverDamaged).next().is_some();
         if due {
             self.damaged = Some(now);
             // The others are told at once.

@@ -190,12 +190,14 @@ impl Replica {
         }
     }
 
+    pub(super) fn own_ping(&self, now: Moment) -> Packet {
+        Packet::Ping { sent: now, wall: self.clocks.own(now), bearing: self.bearing(now) }
+    }
+
     pub(super) fn ping(&mut self, now: Moment, out: &mut Out) {
-        let (wall, bearing) = (self.clocks.own(now), self.bearing(now));
-        for peer in &self.peers {
-            if let Some(link) = &peer.link {
-                out.send(link.id, Packet::Ping { sent: now, wall, bearing });
-            }
+        let ping = self.own_ping(now);
+        for link in self.peers.iter().filter_map(|peer| peer.link.as_ref()) {
+            out.send(link.id, ping);
         }
     }
 
@@ -504,8 +506,7 @@ impl Replica {
         }
         log::info!("linked with server {}", new.member);
         // How things are here is known there before anything is acknowledged.
-        let (wall, bearing) = (self.clocks.own(now), self.bearing(now));
-        out.send(new.id, Packet::Ping { sent: now, wall, bearing });
+        out.send(new.id, self.own_ping(now));
         let (member, process) = (new.member, new.process);
         let run = Run { incarnation: new.incarnation, process };
         let peer = &mut self.peers[at];

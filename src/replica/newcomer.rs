@@ -40,8 +40,7 @@ impl Replica {
         let new = Link::new(link, dialled, hello);
         let Some(peer) = self.peer(hello.from.id) else { return false };
         let Some(old) = peer.link.as_ref().filter(|old| !old.same_life(&new)) else { return false };
-        let (wall, bearing) = (self.clocks.own(now), self.bearing(now));
-        out.send(old.id, Packet::Ping { sent: now, wall, bearing });
+        out.send(old.id, self.own_ping(now));
         // Who dials twice, since nobody answered at once, waits twice.
         let waiting = self.newcomers.iter().filter(|new| new.hello.from.id == hello.from.id);
         if waiting.count() >= NEWCOMERS_MAX || dialled {
