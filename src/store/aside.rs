@@ -4,8 +4,10 @@
 use super::LOG;
 use super::disk::Disk;
 use super::former::{self, Former};
+use super::identity::BYTES_MAX as IDENTITY_BYTES_MAX;
 use super::log::Log;
 use super::segment::first_index;
+use super::whole;
 use crate::limits::FILE_PIECE_BYTES;
 use crate::names::{Index, Position};
 use std::io;
@@ -48,8 +50,8 @@ pub(super) fn finish<D: Disk>(disk: &D) -> io::Result<Option<String>> {
     let Some(Former { folder, .. }) = former::read(disk)?.pop() else { return Ok(None) };
     let moved = disk.list(&format!("{folder}/{LOG}"))?.iter().any(|n| first_index(n).is_some());
     // The identity goes last, or there was none: what stands for it was made before the move.
-    let there = content(disk, &format!("{folder}/identity"))?;
-    let here = content(disk, "identity")?;
+    let there = whole::read(disk, &format!("{folder}/identity"), IDENTITY_BYTES_MAX)?;
+    let here = whole::read(disk, "identity", IDENTITY_BYTES_MAX)?;
     let begun = match (&here, &there) {
         (Some(_), None) => true,
         (Some(here), Some(there)) => here == there,
@@ -119,11 +121,16 @@ pub(super) fn tail<D: Disk>(
     Ok(folder)
 }
 
+/// Whether nothing was put into a folder.
+pub(super) fn is_empty<D: Disk>(disk: &D, folder: &str) -> io::Result<bool> {
+    Ok(disk.list(folder)?.is_empty() && disk.list(&format!("{folder}/{LOG}"))?.is_empty())
+}
+
 /// A folder that was not there before, or was empty.
 pub(super) fn make_new<D: Disk>(disk: &D, kind: &str, label: &str) -> io::Result<String> {
     let mut folder = format!("{FOLDER}/{kind}-{label}");
     let mut n = 1;
-    while !disk.list(&folder)?.is_empty() || !disk.list(&format!("{folder}/log"))?.is_empty() {
+    while !is_empty(disk, &folder)? {
         n += 1;
         folder = format!("{FOLDER}/{kind}-{label}-{n}");
     }
@@ -131,18 +138,6 @@ pub(super) fn make_new<D: Disk>(disk: &D, kind: &str, label: &str) -> io::Result
     disk.sync_folder(FOLDER)?;
     disk.sync_folder(".")?;
     Ok(folder)
-}
-
-/// The bytes of a small file, if it is there.
-fn content<D: Disk>(disk: &D, name: &str) -> io::Result<Option<Vec<u8>>> {
-    if !is_there(disk, name)? {
-        return Ok(None);
-    }
-    let file = disk.open(name, false)?;
-    let mut bytes = vec![0; disk.size(&file)? as usize];
-    let length = disk.read_at(&file, &mut bytes, 0)?;
-    bytes.truncate(length);
-    Ok(Some(bytes))
 }
 
 fn is_there<D: Disk>(disk: &D, name: &str) -> io::Result<bool> {

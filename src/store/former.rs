@@ -5,7 +5,7 @@
 //! Lines of text, for a person who looks there; the last one is their checksum.
 
 use super::disk::Disk;
-use super::identity::replace;
+use super::{aside, whole};
 use crate::limits::FORMER_KEPT;
 use crate::names::{Index, Position, Term};
 use std::fmt::Write;
@@ -13,6 +13,8 @@ use std::io;
 
 const FILE: &str = "former";
 const TITLE: &str = "postern former 1";
+/// More than the file has, in bytes.
+const BYTES_MAX: usize = 64 * 1024;
 
 /// A directory that was set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,15 +31,10 @@ pub struct Former {
 /// All that are known, in the order in which they were set aside. When the file can't be read,
 /// there were some, and nothing is known of them.
 pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Vec<Former>> {
-    let file = match disk.open(FILE, false) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        file => file?,
-    };
-    let mut bytes = vec![0; disk.size(&file)?.min(64 * 1024) as usize];
-    let length = disk.read_at(&file, &mut bytes, 0)?;
+    let Some(bytes) = whole::read(disk, FILE, BYTES_MAX)? else { return Ok(Vec::new()) };
     let unknown =
         || vec![Former { folder: "set-aside".to_owned(), last: Position::default(), opened: true }];
-    let text = std::str::from_utf8(&bytes[..length]).ok();
+    let text = std::str::from_utf8(&bytes).ok();
     Ok(text.and_then(decode).filter(|all| !all.is_empty()).unwrap_or_else(unknown))
 }
 
@@ -46,9 +43,7 @@ pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Vec<Former>> {
 pub(super) fn add<D: Disk>(disk: &D, new: Former) -> io::Result<()> {
     let mut all = Vec::new();
     for known in read(disk)? {
-        let came = !disk.list(&known.folder)?.is_empty()
-            || !disk.list(&format!("{}/log", known.folder))?.is_empty();
-        if came && known.folder != new.folder {
+        if !aside::is_empty(disk, &known.folder)? && known.folder != new.folder {
             all.push(known);
         }
     }
@@ -58,7 +53,7 @@ pub(super) fn add<D: Disk>(disk: &D, new: Former) -> io::Result<()> {
         let least = least.map(|(at, _)| at).expect("there are many");
         all.remove(least);
     }
-    replace(disk, FILE, encode(&all).as_bytes())
+    whole::replace(disk, FILE, encode(&all).as_bytes())
 }
 
 /// Forgets a directory that was moved back to where it came from.
@@ -73,7 +68,7 @@ pub(super) fn remove<D: Disk>(disk: &D, folder: &str) -> io::Result<()> {
         disk.remove(FILE)?;
         return disk.sync_folder(".");
     }
-    replace(disk, FILE, encode(&all).as_bytes())
+    whole::replace(disk, FILE, encode(&all).as_bytes())
 }
 
 fn encode(all: &[Former]) -> String {
@@ -165,12 +160,12 @@ mod tests {
             let mut bad = good.clone().into_bytes();
             bad[bit / 8] ^= 1 << (bit % 8);
             let disk = MemoryDisk::default();
-            replace(&disk, FILE, &bad).unwrap();
+            whole::replace(&disk, FILE, &bad).unwrap();
             assert!(read(&disk).unwrap().iter().any(|former| former.opened), "bit {bit}");
         }
         for length in 0..good.len() {
             let disk = MemoryDisk::default();
-            replace(&disk, FILE, &good.as_bytes()[..length]).unwrap();
+            whole::replace(&disk, FILE, &good.as_bytes()[..length]).unwrap();
             assert!(read(&disk).unwrap().iter().any(|former| former.opened), "{length} bytes");
         }
     }

@@ -1,6 +1,7 @@
 //! Who a data directory is: the file `identity`, replaced as a whole whenever it changes.
 
 use super::disk::Disk;
+use super::whole;
 use crate::limits::{RUNS_KEPT, SEEN_MAX};
 use crate::names::{DiskId, GroupId, Incarnation, Index, ProcessId, Run, ServerId};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
@@ -12,7 +13,7 @@ const MAGIC: &[u8; 8] = b"postern\0";
 /// process numbers.
 const VERSION: u32 = 2;
 /// The longest identity, in bytes.
-const BYTES_MAX: usize = 128 + RUNS_KEPT * 16 + SEEN_MAX * 32;
+pub(super) const BYTES_MAX: usize = 128 + RUNS_KEPT * 16 + SEEN_MAX * 32;
 
 /// What a data directory says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,17 +104,12 @@ impl Identity {
     }
 
     pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Found> {
-        let file = match disk.open(FILE, false) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            file => file?,
-        };
-        let mut bytes = [0; BYTES_MAX + 1];
-        let length = disk.read_at(&file, &mut bytes, 0)?;
-        Ok(decode(&bytes[..length]))
+        let bytes = whole::read(disk, FILE, BYTES_MAX + 1)?;
+        Ok(bytes.map_or(Found::Nothing, |bytes| decode(&bytes)))
     }
 
     pub(super) fn write<D: Disk>(&self, disk: &D) -> io::Result<()> {
-        replace(disk, FILE, &self.encode())
+        whole::replace(disk, FILE, &self.encode())
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -141,17 +137,6 @@ impl Identity {
         done.expect("a vector takes every byte");
         out
     }
-}
-
-/// Replaces a small file as a whole; the new bytes are durable on return.
-pub(super) fn replace<D: Disk>(disk: &D, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let new = format!("{name}.new");
-    let file = disk.open(&new, true)?;
-    disk.truncate(&file, 0)?;
-    disk.write_at(&file, bytes, 0)?;
-    disk.sync(&file)?;
-    disk.rename(&new, name)?;
-    disk.sync_folder(".")
 }
 
 fn write_run(out: &mut Vec<u8>, run: Run) -> io::Result<()> {

@@ -40,6 +40,7 @@ mod recovery;
 mod salvage;
 mod segment;
 mod vote;
+mod whole;
 
 pub use former::Former;
 pub use identity::Identity;

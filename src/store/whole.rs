@@ -1,0 +1,27 @@
+//! Small files that are read and replaced as a whole.
+
+use super::disk::Disk;
+use std::io;
+
+/// The first `most` bytes of a file; `None` when it is missing.
+pub(super) fn read<D: Disk>(disk: &D, name: &str, most: usize) -> io::Result<Option<Vec<u8>>> {
+    let file = match disk.open(name, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut bytes = vec![0; disk.size(&file)?.min(most as u64) as usize];
+    let length = disk.read_at(&file, &mut bytes, 0)?;
+    bytes.truncate(length);
+    Ok(Some(bytes))
+}
+
+/// Replaces a file; the new bytes are durable on return.
+pub(super) fn replace<D: Disk>(disk: &D, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let new = format!("{name}.new");
+    let file = disk.open(&new, true)?;
+    disk.truncate(&file, 0)?;
+    disk.write_at(&file, bytes, 0)?;
+    disk.sync(&file)?;
+    disk.rename(&new, name)?;
+    disk.sync_folder(".")
+}
