@@ -208,7 +208,7 @@ impl Shell {
             takeover: settings.takeover,
             vote: opened.vote,
             shape,
-            seen: identity.all_seen().to_vec(),
+            seen: identity.seen().clone(),
             runs: identity.runs().to_vec(),
             former: former_of(&opened.former).iter().map(|(_, last)| *last).max(),
             seed: random()? as u64,

@@ -69,7 +69,7 @@ impl World {
             takeover: Takeover::Coin,
             vote,
             shape,
-            seen: Vec::new(),
+            seen: Default::default(),
             runs: vec![Run { incarnation: Incarnation(1), process: ProcessId(1) }],
             former: None,
             seed: 1,

@@ -8,7 +8,7 @@ use super::peer::Link;
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
 use crate::limits::{
-    ANCESTRY_MAX, DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, SEEN_MAX, UNKNOWN_LINKS_MAX,
+    ANCESTRY_MAX, DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX,
 };
 use crate::moment::Moment;
 use crate::names::{DiskId, LinkId, Position, Run, ServerId};
@@ -451,12 +451,11 @@ impl Replica {
     /// An earlier life of a disk, a copy that has been started since it was made, or, in a term not
     /// higher, a log that lacks what this primary counted on.
     fn is_old_copy(&self, hello: &Hello, past: &Past) -> Option<Rule> {
-        let seen = self.seen.iter().find(|(disk, _)| *disk == hello.from.disk);
-        match seen {
-            Some((_, run)) if hello.incarnation < run.incarnation => {
+        match self.seen.of(hello.from.disk) {
+            Some(run) if hello.incarnation < run.incarnation => {
                 return Some(Rule::RefusedOldIncarnation);
             }
-            Some((_, run)) if past.lacks(*run) => return Some(Rule::RefusedCopy),
+            Some(run) if past.lacks(run) => return Some(Rule::RefusedCopy),
             _ => {}
         }
         let Role::Primary(primary) = &self.role else { return None };
@@ -524,21 +523,7 @@ impl Replica {
 
     /// A primary that is back in a later life leads no more.
     fn note_life(&mut self, disk: DiskId, run: Run, new_life: bool, id: ServerId, out: &mut Out) {
-        let known = self.seen.iter_mut().find(|(known, _)| *known == disk);
-        let later = match known {
-            Some((_, seen)) if seen.incarnation >= run.incarnation => false,
-            Some((_, seen)) => {
-                *seen = run;
-                true
-            }
-            None => {
-                if self.seen.len() >= SEEN_MAX {
-                    self.seen.remove(0);
-                }
-                self.seen.push((disk, run));
-                true
-            }
-        };
+        let later = self.seen.note(disk, run);
         if later {
             out.push(Effect::See(disk, run));
         }

@@ -38,7 +38,7 @@ pub use hello::{Hello, Refusal, Shared};
 pub use lineage::Beginning;
 pub use members::Config;
 pub use packet::{Append, Ask, Bearing, Order, Packet, Verdict};
-pub use past::{Lineage, Past};
+pub use past::{Lineage, Past, Seen};
 pub use rules::{Decisions, Rule};
 #[cfg(feature = "simulate")]
 pub use search::Decision;
@@ -46,7 +46,7 @@ pub use shape::Shape;
 
 use crate::moment::{Moment, WallTime};
 use crate::names::{
-    DiskId, Incarnation, Index, LinkId, Member, Position, ProcessId, Run, ServerId, Term, Vote,
+    Incarnation, Index, LinkId, Member, Position, ProcessId, Run, ServerId, Term, Vote,
 };
 use crate::record::{self, Kind, Record};
 use crate::rng::Rng;
@@ -89,7 +89,7 @@ pub struct Setup {
     /// The stored log.
     pub shape: Shape,
     /// The newest runs seen of other disks.
-    pub seen: Vec<(DiskId, Run)>,
+    pub seen: Seen,
     /// The newest starts of this disk, in order; the last one is this one.
     pub runs: Vec<Run>,
     /// Directories were set aside that clients may have used: the best of their last entries.
@@ -193,7 +193,7 @@ pub struct Replica {
     /// Servers with the id of another one that is linked.
     newcomers: Vec<Newcomer>,
     hellos: u64,
-    seen: Vec<(DiskId, Run)>,
+    seen: Seen,
     runs: Vec<Run>,
     former: Option<Position>,
     /// When another server has last taken this directory for an old copy.

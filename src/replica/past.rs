@@ -3,7 +3,7 @@
 
 use super::hello::Hello;
 use super::packet::{read_option, read_position, write_option, write_position};
-use crate::limits::{ANCESTRY_MAX, RUNS_KEPT};
+use crate::limits::{ANCESTRY_MAX, RUNS_KEPT, SEEN_MAX};
 use crate::names::{DiskId, Incarnation, Position, ProcessId, Run};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
@@ -43,6 +43,48 @@ impl fmt::Display for Lineage {
     }
 }
 
+impl Run {
+    /// Writes it as hellos and identities hold it.
+    pub(crate) fn write(self, out: &mut Vec<u8>) -> io::Result<()> {
+        out.write_u64::<LE>(self.incarnation.0)?;
+        out.write_u64::<LE>(self.process.0)
+    }
+
+    /// Reads what [`Run::write`] wrote.
+    pub(crate) fn read(rest: &mut &[u8]) -> io::Result<Run> {
+        let incarnation = Incarnation(rest.read_u64::<LE>()?);
+        Ok(Run { incarnation, process: ProcessId(rest.read_u64::<LE>()?) })
+    }
+}
+
+/// The newest run that was seen of each of the last [`SEEN_MAX`] disks, the latest seen last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen(Vec<(DiskId, Run)>);
+
+impl Seen {
+    /// The newest run seen of `disk`.
+    pub fn of(&self, disk: DiskId) -> Option<Run> {
+        self.0.iter().find(|(known, _)| *known == disk).map(|(_, run)| *run)
+    }
+
+    /// Notes a run; whether that was news.
+    pub fn note(&mut self, disk: DiskId, run: Run) -> bool {
+        if self.of(disk).is_some_and(|known| known.incarnation >= run.incarnation) {
+            return false;
+        }
+        self.0.retain(|(known, _)| *known != disk);
+        self.0.push((disk, run));
+        let surplus = self.0.len().saturating_sub(SEEN_MAX);
+        self.0.drain(..surplus);
+        true
+    }
+
+    /// All disks and their runs.
+    pub fn all(&self) -> &[(DiskId, Run)] {
+        &self.0
+    }
+}
+
 /// What a server's directory and log have been through, as its hello tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Past {
@@ -63,10 +105,7 @@ impl Past {
 
     fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
         out.write_u8(self.runs.len() as u8)?;
-        for run in &self.runs {
-            out.write_u64::<LE>(run.incarnation.0)?;
-            out.write_u64::<LE>(run.process.0)?;
-        }
+        self.runs.iter().try_for_each(|run| run.write(out))?;
         out.write_u8(self.lineages.len() as u8)?;
         self.lineages.iter().for_each(|lineage| lineage.encode(out));
         write_option(out, self.former, write_position)
@@ -85,8 +124,7 @@ impl Past {
         let mut past = Past::default();
         let runs = usize::from(rest.read_u8()?);
         for _ in 0..Some(runs).filter(|n| *n <= RUNS_KEPT).ok_or_else(bad)? {
-            let incarnation = Incarnation(rest.read_u64::<LE>()?);
-            past.runs.push(Run { incarnation, process: ProcessId(rest.read_u64::<LE>()?) });
+            past.runs.push(Run::read(rest)?);
         }
         let lineages = usize::from(rest.read_u8()?);
         for _ in 0..Some(lineages).filter(|n| *n <= ANCESTRY_MAX).ok_or_else(bad)? {

@@ -19,6 +19,7 @@ mod world;
 
 use super::*;
 use crate::limits::CLOCK_TIME;
+use crate::names::DiskId;
 use std::time::Duration;
 use world::*;
 

@@ -156,6 +156,6 @@ impl Replica {
     /// How many links wait for a hello, and how many disks are known by their incarnations.
     #[cfg(feature = "simulate")]
     pub fn held(&self) -> (usize, usize) {
-        (self.pending.len(), self.seen.len())
+        (self.pending.len(), self.seen.all().len())
     }
 }

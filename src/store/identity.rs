@@ -4,6 +4,7 @@ use super::disk::Disk;
 use super::whole;
 use crate::limits::{RUNS_KEPT, SEEN_MAX};
 use crate::names::{DiskId, GroupId, Incarnation, Index, ProcessId, Run, ServerId};
+use crate::replica::Seen;
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
 
@@ -37,8 +38,7 @@ pub struct Identity {
     pub segment: Index,
     /// The newest starts, in order; the last is that of `incarnation`.
     runs: Vec<Run>,
-    /// The newest run seen of each other disk, the latest seen last.
-    seen: Vec<(DiskId, Run)>,
+    seen: Seen,
 }
 
 /// What was found where `identity` should be.
@@ -63,7 +63,7 @@ impl Identity {
             boot: None,
             segment: Index(1),
             runs: Vec::new(),
-            seen: Vec::new(),
+            seen: Seen::default(),
         }
     }
 
@@ -81,26 +81,14 @@ impl Identity {
         &self.runs
     }
 
-    /// The newest run seen of `disk`.
-    pub fn seen(&self, disk: DiskId) -> Option<Run> {
-        self.seen.iter().find(|(known, _)| *known == disk).map(|(_, run)| *run)
+    /// The newest run seen of each other disk.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// Notes a run of another disk; whether that was news.
     pub(super) fn see(&mut self, disk: DiskId, run: Run) -> bool {
-        if self.seen(disk).is_some_and(|known| known.incarnation >= run.incarnation) {
-            return false;
-        }
-        self.seen.retain(|(known, _)| *known != disk);
-        self.seen.push((disk, run));
-        let surplus = self.seen.len().saturating_sub(SEEN_MAX);
-        self.seen.drain(..surplus);
-        true
-    }
-
-    /// All of [`Identity::seen`].
-    pub fn all_seen(&self) -> &[(DiskId, Run)] {
-        &self.seen
+        self.seen.note(disk, run)
     }
 
     pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Found> {
@@ -125,11 +113,11 @@ impl Identity {
             out.write_u8(u8::from(self.boot.is_some()))?;
             out.write_u128::<LE>(self.boot.unwrap_or_default())?;
             out.write_u8(self.runs.len() as u8)?;
-            self.runs.iter().try_for_each(|run| write_run(&mut out, *run))?;
-            out.write_u8(self.seen.len() as u8)?;
-            for (disk, run) in &self.seen {
+            self.runs.iter().try_for_each(|run| run.write(&mut out))?;
+            out.write_u8(self.seen.all().len() as u8)?;
+            for (disk, run) in self.seen.all() {
                 out.write_u128::<LE>(disk.0)?;
-                write_run(&mut out, *run)?;
+                run.write(&mut out)?;
             }
             let sum = crc32c::crc32c(&out);
             out.write_u32::<LE>(sum)
@@ -137,16 +125,6 @@ impl Identity {
         done.expect("a vector takes every byte");
         out
     }
-}
-
-fn write_run(out: &mut Vec<u8>, run: Run) -> io::Result<()> {
-    out.write_u64::<LE>(run.incarnation.0)?;
-    out.write_u64::<LE>(run.process.0)
-}
-
-fn read_run(rest: &mut &[u8]) -> io::Result<Run> {
-    let incarnation = Incarnation(rest.read_u64::<LE>()?);
-    Ok(Run { incarnation, process: ProcessId(rest.read_u64::<LE>()?) })
 }
 
 fn decode(bytes: &[u8]) -> Found {
@@ -184,18 +162,18 @@ fn fields(mut rest: &[u8], version: u32) -> io::Result<Option<Identity>> {
         for _ in 0..rest.read_u8()? {
             let disk = DiskId(rest.read_u128::<LE>()?);
             let incarnation = Incarnation(rest.read_u64::<LE>()?);
-            identity.seen.push((disk, Run { incarnation, process: ProcessId::UNKNOWN }));
+            identity.seen.note(disk, Run { incarnation, process: ProcessId::UNKNOWN });
         }
         return Ok(Some(identity));
     }
     let known = rest.read_u8()? == 1;
     identity.boot = Some(rest.read_u128::<LE>()?).filter(|_| known);
     for _ in 0..rest.read_u8()? {
-        identity.runs.push(read_run(&mut rest)?);
+        identity.runs.push(Run::read(&mut rest)?);
     }
     for _ in 0..rest.read_u8()? {
         let disk = DiskId(rest.read_u128::<LE>()?);
-        identity.seen.push((disk, read_run(&mut rest)?));
+        identity.seen.note(disk, Run::read(&mut rest)?);
     }
     identity.process = identity.runs.last().map_or(ProcessId::UNKNOWN, |run| run.process);
     Ok(Some(identity))
@@ -247,9 +225,9 @@ mod tests {
         for disk in 100..200 {
             identity.see(DiskId(disk), run(1));
         }
-        assert_eq!(identity.all_seen().len(), SEEN_MAX);
-        assert_eq!(identity.seen(DiskId(5)), None);
-        assert_eq!(identity.seen(DiskId(199)), Some(run(1)));
+        assert_eq!(identity.seen().all().len(), SEEN_MAX);
+        assert_eq!(identity.seen().of(DiskId(5)), None);
+        assert_eq!(identity.seen().of(DiskId(199)), Some(run(1)));
         (5..=40).for_each(|n| identity.start(run(n).process, None));
         assert_eq!(identity.runs().len(), RUNS_KEPT);
         assert_eq!(identity.runs().last(), Some(&run(40)));
@@ -276,7 +254,7 @@ mod tests {
         let Found::Good(mut identity) = decode(&old) else { panic!("{:?}", decode(&old)) };
         assert_eq!((identity.id.number(), identity.incarnation), (2, Incarnation(4)));
         let seen = Run { incarnation: Incarnation(6), process: ProcessId::UNKNOWN };
-        assert_eq!((identity.seen(DiskId(5)), identity.boot), (Some(seen), None));
+        assert_eq!((identity.seen().of(DiskId(5)), identity.boot), (Some(seen), None));
         identity.start(ProcessId(1), Some(8));
         assert_eq!(decode(&identity.encode()), Found::Good(identity));
     }

@@ -65,7 +65,7 @@ impl<D: Disk> Store<D> {
         let mut identity = new.clone();
         identity.start(new.process, disk.boot());
         identity.segment = log.newest();
-        for (disk, run) in known.into_iter().flat_map(Identity::all_seen) {
+        for (disk, run) in known.into_iter().flat_map(|known| known.seen().all()) {
             identity.see(*disk, *run);
         }
         identity.write(&disk)?;

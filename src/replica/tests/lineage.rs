@@ -170,7 +170,7 @@ fn only_who_stored_the_vote_of_a_history_of_its_own_and_not_its_entry_goes_on_wi
             takeover: Takeover::Coin,
             vote,
             shape: replica.shape.clone(),
-            seen: Vec::new(),
+            seen: Default::default(),
             runs: vec![Run { incarnation: Incarnation(9), process: ProcessId(9) }],
             former: None,
             seed: 1,

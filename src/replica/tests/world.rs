@@ -2,7 +2,7 @@
 
 use super::super::past::Past;
 use super::super::*;
-use crate::names::GroupId;
+use crate::names::{DiskId, GroupId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -173,7 +173,7 @@ impl World {
             takeover: Takeover::Coin,
             vote: disk.vote,
             shape,
-            seen: Vec::new(),
+            seen: Default::default(),
             runs: vec![Run { incarnation: Incarnation(disk.incarnation), process }],
             former: None,
             seed: self.rng.next_u64(),

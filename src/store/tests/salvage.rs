@@ -58,7 +58,7 @@ fn a_sound_directory_goes_on_as_another_disk() {
     disk.edit(FIRST, |bytes| bytes.extend([7; 100]));
     assert_eq!(salvage(disk.clone(), 4).unwrap(), None, "a torn tail is no damage");
     assert_eq!(salvaged("", &disk, 4), before);
-    assert_eq!(open(disk).unwrap().0.store.identity().seen(DiskId(5)), Some(run));
+    assert_eq!(open(disk).unwrap().0.store.identity().seen().of(DiskId(5)), Some(run));
 }
 
 #[test]

@@ -410,7 +410,7 @@ impl World {
             takeover: Takeover::Coin,
             vote: server.disk.vote,
             shape,
-            seen: Vec::new(),
+            seen: Default::default(),
             runs: vec![Run { incarnation: Incarnation(server.disk.incarnation), process }],
             former: None,
             seed: life,

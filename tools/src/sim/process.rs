@@ -214,7 +214,7 @@ pub(crate) fn build(
         takeover: settings.takeover,
         vote: opened.vote,
         shape,
-        seen: identity.all_seen().to_vec(),
+        seen: identity.seen().clone(),
         runs: identity.runs().to_vec(),
         former: opened.former.iter().filter(|former| former.opened).map(|former| former.last).max(),
         seed,
