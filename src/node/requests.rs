@@ -146,10 +146,14 @@ impl Node {
         };
         let (from, sender) = (login.user, login.created);
         let change = Change::Message { to, from, sender, key, text };
-        if let Some(index) = self.propose(world, id, &change, out)
-            && let Some(session) = self.sessions.get_mut(&id)
-        {
-            session.slots.push_back(Slot::Logged(index));
+        match self.propose(world, id, &change, out) {
+            Some(index) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.slots.push_back(Slot::Logged(index));
+                }
+            }
+            // It may be the last that the session waited for.
+            None => self.settle(world.now, id),
         }
     }
 
@@ -277,8 +281,6 @@ impl Node {
                 }
                 self.log_message(world, id, to, key.as_deref(), text, out);
                 self.touch(id);
-                // It may have been refused, and be the last that the session waits for.
-                self.settle(now, id);
             }
             Task::Log { after, limit } => {
                 let account = login.and_then(|login| self.mailboxes.account(login.user));
