@@ -244,18 +244,12 @@ impl Plan {
             text += &format!("\nNothing was changed. Go on with the best one:\n  {command}\n");
             return text;
         }
+        if let Some(from) = &options.from {
+            let data = words(&options.config, &options.data);
+            command = format!("{data} --from {}", within(options, from).display());
+        }
         for also in &options.also {
             command += &format!(" --also {}", also.display());
-        }
-        if let Some(from) = &options.from {
-            command = format!(
-                "{} --from {}",
-                words(&options.config, &options.data),
-                within(options, from).display()
-            );
-            for also in &options.also {
-                command += &format!(" --also {}", also.display());
-            }
         }
         if let Some(id) = options.id {
             command += &format!(" --id {id}");
