@@ -30,10 +30,7 @@ fn three_without(n: usize, killed: bool) -> (Group, Vec<String>) {
     let mut group = Group::open();
     let primary = group.wait_members(3);
     let mut ann = group.client(primary, "ann");
-    let texts: Vec<String> = (1..=30).map(|n| format!("message {n}")).collect();
-    for (at, text) in texts.iter().enumerate() {
-        assert_eq!(ann.ask(&format!("SEND ann {text}")), format!("OK {}", at + 1));
-    }
+    let texts = ann.send_first("ann", 30);
     if killed {
         group.kill(n);
     } else {

@@ -10,10 +10,7 @@ fn kill_9_of_the_primary_loses_nothing() {
     let mut group = Group::open();
     let first = group.wait_members(3);
     let mut ann = group.client(first, "ann");
-    let texts: Vec<String> = (1..=20).map(|n| format!("message {n}")).collect();
-    for (at, text) in texts.iter().enumerate() {
-        assert_eq!(ann.ask(&format!("SEND ann {text}")), format!("OK {}", at + 1));
-    }
+    let texts = ann.send_first("ann", 20);
     group.kill(first);
     assert!(ann.rest().iter().all(|line| !line.starts_with("OK")));
     let second = group.wait_members(2);

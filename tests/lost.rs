@@ -23,10 +23,7 @@ fn stopped() -> (Group, Vec<String>) {
     let mut group = Group::open();
     let primary = group.wait_members(3);
     let mut ann = group.client(primary, "ann");
-    let texts: Vec<String> = (1..=20).map(|n| format!("message {n}")).collect();
-    for (at, text) in texts.iter().enumerate() {
-        assert_eq!(ann.ask(&format!("SEND ann {text}")), format!("OK {}", at + 1));
-    }
+    let texts = ann.send_first("ann", 20);
     // One after the other, and all at once for the config: the last ones know that they were left.
     (1..=3).for_each(|n| group.kill(n));
     (group, texts)

@@ -277,6 +277,15 @@ impl Client {
         self.send_bytes(format!("{line}\n").as_bytes());
     }
 
+    /// Sends so many messages to `user`, the first ones of its mailbox; their texts.
+    pub fn send_first(&mut self, user: &str, count: usize) -> Vec<String> {
+        let texts: Vec<String> = (1..=count).map(|n| format!("message {n}")).collect();
+        for (at, text) in texts.iter().enumerate() {
+            assert_eq!(self.ask(&format!("SEND {user} {text}")), format!("OK {}", at + 1));
+        }
+        texts
+    }
+
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         // A server that closed meanwhile shows when its answer is read.
         let _ = self.stream.write_all(bytes);

@@ -114,12 +114,16 @@ impl World {
         self.schedule.add(self.now + span, What::MoveAway { server: n as u8 });
         self.ends_life(n, true);
         self.isolate_from_clients(n, 1);
-        // They are of the history before.
+        (self.destroyed, self.straggler) = (true, Some(n));
+        self.go_on_with(n);
+    }
+
+    /// A person goes on with a server that is down. Copies of its directory are of the history
+    /// before.
+    fn go_on_with(&mut self, n: usize) {
         self.servers[n].copies.clear();
-        self.destroyed = true;
         let recovered = self.recover(n);
         self.note(recovered.map_err(|why| format!("can't go on with {}: {why}", n + 1)));
-        self.straggler = Some(n);
         self.power_on(n);
     }
 
@@ -161,13 +165,8 @@ impl World {
         }
         story::tell(|| format!("a person goes on with server {} alone", third + 1));
         (0..3).for_each(|n| self.ends_life(n, true));
-        let server = &mut self.servers[third];
-        server.disk.fail(|failures| *failures = Failures::default());
-        // They are of the history before.
-        server.copies.clear();
-        let recovered = self.recover(third);
-        self.note(recovered.map_err(|why| format!("can't go on with {}: {why}", third + 1)));
-        self.power_on(third);
+        self.servers[third].disk.fail(|failures| *failures = Failures::default());
+        self.go_on_with(third);
     }
 
     /// Whether a member's disk is the one it was, without damage.
@@ -193,21 +192,22 @@ impl World {
 
     /// A bit of a server's disk flips.
     pub(super) fn damage(&mut self, n: usize, place: Place, rng: &mut Rng) {
+        self.note_damage(n);
+        flip(&self.servers[n].disk, place, rng);
+    }
+
+    fn note_damage(&mut self, n: usize) {
         self.destroyed = true;
-        let server = &mut self.servers[n];
+        let server = &self.servers[n];
         if let Some(id) = server.disk_id {
             self.checks.damages(id, &server.disk, false);
         }
-        flip(&server.disk, place, rng);
     }
 
     /// Another state of the same directory is put in its place.
     pub(super) fn replace(&mut self, n: usize, old: MemoryDisk) {
-        self.destroyed = true;
+        self.note_damage(n);
         let server = &mut self.servers[n];
-        if let Some(id) = server.disk_id {
-            self.checks.damages(id, &server.disk, false);
-        }
         server.rolled_back = server.disk_id;
         server.disk = old;
     }
