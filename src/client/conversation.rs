@@ -357,7 +357,7 @@ impl Conversation {
 
     fn on_ok(&mut self, now: Moment, words: &str) -> Result<(), Stop> {
         let nonsense = || here("it gave a wrong answer");
-        // No mailbox has so many messages that one more could not be counted.
+        // The number after it must be a number as well.
         let number =
             |words: &str| words.parse().ok().filter(|n: &u64| *n < u64::MAX).ok_or_else(nonsense);
         match self.asked.pop_front().ok_or_else(nonsense)? {

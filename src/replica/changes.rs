@@ -43,7 +43,7 @@ impl Replica {
                         && (self.add_learner(now, wall, &config, out)
                             || self.open_gate(wall, &config, out))))
         } else {
-            // Also on the way out: what is left behind uncommitted may need a person.
+            // A stopping primary does so too: what it leaves uncommitted may need a person.
             self.withdraw(now, wall, &config, out)
         };
         // What a promise holds back comes soon: who stepped down before could not be replaced.

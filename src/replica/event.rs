@@ -63,7 +63,7 @@ pub struct Mark {
 pub enum Effect {
     /// Add these records, a range of [`Out::bytes`], to the log.
     Append(Range<usize>),
-    /// Remove the entries behind this one; what of them was stored is set aside first.
+    /// Remove the entries after this one; those that were stored are copied aside first.
     Cut(Index),
     /// Write and sync what was appended, after what is to be sent was sent.
     Flush,

@@ -98,7 +98,7 @@ pub struct Past {
 }
 
 impl Past {
-    /// Writes it behind `out`, where the hello is.
+    /// Appends its bytes to `out`; on the link they follow the hello.
     pub fn encode(&self, out: &mut Vec<u8>) {
         self.write(out).expect("a vector takes every byte");
     }

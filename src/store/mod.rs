@@ -165,9 +165,9 @@ const MEMBERS_SAFE: usize = 3;
 
 impl<D: Disk> Store<D> {
     /// Opens the directory that `expected` describes, making it with `expected.disk` when it is
-    /// new, and counts the start. Every record is handed to `visit`, which may refuse it. What
-    /// is damaged is put aside in a folder named by the label, and the directory made anew; what
-    /// was visited is void then.
+    /// new, and counts the start. Every record is handed to `visit`, which may refuse it. A
+    /// damaged directory is set aside in a folder named by the label, and a new one is made; the
+    /// records that `visit` was given are none of the new one's.
     ///
     /// # Errors
     /// See [`OpenError`]; the directory is as it was before, if it is not the disk that failed.
@@ -316,9 +316,9 @@ impl<D: Disk> Store<D> {
         Ok(Some(folder))
     }
 
-    /// Removes all entries behind `last`, which another primary has overwritten; the cut is
-    /// durable on return. What of them was stored is copied first, to a folder named by `label`, a
-    /// time, within the directory, which is returned: nothing that was on disk is ever deleted.
+    /// Removes all entries after `last`, which another primary has overwritten; the cut is durable
+    /// on return. Those that were stored are copied first, to a folder within the directory that is
+    /// named by `label`, a time, and returned: nothing that was on disk is ever deleted.
     pub fn cut(&mut self, last: Index, label: &str) -> io::Result<Option<String>> {
         let folder = match last < self.stored() {
             true => Some(aside::tail(&self.disk, &self.log, last, "overwritten", label)?),

@@ -103,8 +103,8 @@ impl Known {
 /// order.
 ///
 /// What was being written when a process was killed ends early, and is torn. After a power cut the
-/// last batch may be torn in any way, and rot in it can't be told from that, unless a header
-/// behind it says that it was durable.
+/// last batch may be torn in any way, and rot in it can't be told from that, unless a later header
+/// says that the batch was durable.
 pub(super) fn read<D: Disk>(
     disk: &D,
     folder: &str,
