@@ -3,7 +3,7 @@
 use super::event::{Aside, Closing, Effect, Event, Out};
 use super::hello::{Hello, Refusal};
 use super::packet::{Bearing, Packet};
-use super::past::{Lineage, Past};
+use super::past::{Lineage, Past, Sighting};
 use super::peer::Link;
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
@@ -11,7 +11,7 @@ use crate::limits::{
     ANCESTRY_MAX, DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX,
 };
 use crate::moment::Moment;
-use crate::names::{DiskId, LinkId, Position, Run, ServerId};
+use crate::names::{LinkId, Member, Run, ServerId};
 
 /// A link whose other side has not said hello.
 #[derive(Clone, Debug)]
@@ -73,7 +73,8 @@ impl Replica {
         let mut lineages: Vec<Lineage> = self.shape.lineages().chain(heard).collect();
         let surplus = lineages.len().saturating_sub(ANCESTRY_MAX);
         lineages.drain(..surplus);
-        Past { runs: self.runs.clone(), lineages, former: self.former }
+        let added = self.shape.added(self.me.disk);
+        Past { runs: self.runs.clone(), lineages, former: self.former, added }
     }
 
     pub(super) fn say_hello(&mut self, link: LinkId, to: ServerId, out: &mut Out) {
@@ -322,7 +323,7 @@ impl Replica {
         if dialled.is_none() {
             self.say_hello(link, hello.from.id, out);
         }
-        self.establish(now, Link::new(link, dialled.is_some(), hello), past.former, out);
+        self.establish(now, Link::new(link, dialled.is_some(), hello), past, out);
         self.adopt_hello(now, hello, link, out);
     }
 
@@ -451,12 +452,9 @@ impl Replica {
     /// An earlier life of a disk, a copy that has been started since it was made, or, in a term not
     /// higher, a log that lacks what this primary counted on.
     fn is_old_copy(&self, hello: &Hello, past: &Past) -> Option<Rule> {
-        match self.seen.of(hello.from.disk) {
-            Some(run) if hello.incarnation < run.incarnation => {
-                return Some(Rule::RefusedOldIncarnation);
-            }
-            Some(run) if past.lacks(run) => return Some(Rule::RefusedCopy),
-            _ => {}
+        let seen = self.seen.of(hello.from.disk);
+        if let Some(rule) = seen.and_then(|seen| past.differs(seen)) {
+            return Some(rule);
         }
         let Role::Primary(primary) = &self.role else { return None };
         if hello.term > self.vote.term {
@@ -470,13 +468,7 @@ impl Replica {
         forgot.then_some(Rule::RefusedForgot)
     }
 
-    pub(super) fn establish(
-        &mut self,
-        now: Moment,
-        new: Link,
-        former: Option<Position>,
-        out: &mut Out,
-    ) {
+    pub(super) fn establish(&mut self, now: Moment, new: Link, past: &Past, out: &mut Out) {
         let id = new.member.id;
         let lower_dialled = |link: &Link| link.dialled == (self.me.id < id);
         let at = self.peers.iter().position(|peer| peer.id == id);
@@ -508,28 +500,31 @@ impl Replica {
         out.send(new.id, self.own_ping(now));
         let (member, process) = (new.member, new.process);
         let run = Run { incarnation: new.incarnation, process };
+        let sighting = Sighting { run, added: Some(past.added) };
         let peer = &mut self.peers[at];
         let new_life = peer.link.as_ref().is_some_and(|old| !old.same_life(&new));
         if let Some(old) = peer.link.replace(new) {
             out.push(Effect::Close(old.id, Closing::Spare));
         }
         peer.begin_anew();
-        (peer.heard, peer.met, peer.former) = (Some(now), true, former);
+        (peer.heard, peer.met, peer.former) = (Some(now), true, past.former);
         self.seek_evidence(out);
-        self.note_life(member.disk, run, new_life, member.id, out);
+        self.note_life(member, sighting, new_life, out);
         self.on_linked(now, member, process);
         self.restless = true;
     }
 
     /// A primary that is back in a later life leads no more.
-    fn note_life(&mut self, disk: DiskId, run: Run, new_life: bool, id: ServerId, out: &mut Out) {
-        let later = self.seen.note(disk, run);
-        if later {
-            out.push(Effect::See(disk, run));
+    fn note_life(&mut self, member: Member, seen: Sighting, new_life: bool, out: &mut Out) {
+        let known = self.seen.of(member.disk);
+        let news = self.seen.note(member.disk, seen);
+        if news {
+            out.push(Effect::See(member.disk, seen));
         }
+        let later = news && known.is_none_or(|known| known.run != seen.run);
         if let Role::Follower(following) = &mut self.role
             && (later || new_life)
-            && following.primary.is_some_and(|primary| primary.id == id)
+            && following.primary.is_some_and(|primary| primary.id == member.id)
         {
             following.primary = None;
         }

@@ -38,7 +38,7 @@ pub use hello::{Hello, Refusal, Shared};
 pub use lineage::Beginning;
 pub use members::Config;
 pub use packet::{Append, Ask, Bearing, Order, Packet, Verdict};
-pub use past::{Lineage, Past, Seen};
+pub use past::{Lineage, Past, Seen, Sighting};
 pub use rules::{Decisions, Rule};
 #[cfg(feature = "simulate")]
 pub use search::Decision;
@@ -88,7 +88,7 @@ pub struct Setup {
     pub vote: Vote,
     /// The stored log.
     pub shape: Shape,
-    /// The newest runs seen of other disks.
+    /// What was seen of other disks.
     pub seen: Seen,
     /// The newest starts of this disk, in order; the last one is this one.
     pub runs: Vec<Run>,

@@ -9,7 +9,7 @@ use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
 /// The version of the packets; servers of other versions are refused.
-pub(super) const VERSION: u16 = 2;
+pub(super) const VERSION: u16 = 3;
 
 /// What a server says of itself with each ping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::members::Config;
 use super::past::Lineage;
 use crate::moment::WallTime;
-use crate::names::{Index, Position, Term};
+use crate::names::{DiskId, Index, Member, Position, Term};
 use crate::record::{Kind, Record};
 
 /// The shape of a log.
@@ -15,6 +15,8 @@ pub struct Shape {
     terms: Vec<Position>,
     /// The configs from the last one that was [`Shape::settle`]d.
     configs: Vec<(Index, Config)>,
+    /// Where a config adds a disk: the newest settled one of each disk, and all later ones.
+    additions: Vec<(Position, DiskId)>,
     /// A config with an open gate is among those that were forgotten.
     gate_was_open: bool,
     /// The lineages that the log holds, and where each begins.
@@ -49,6 +51,10 @@ impl Shape {
     #[cold]
     fn push_config(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
         let config = Config::decode(record.body).ok_or("a config is unreadable")?;
+        let before = self.configs.last().map(|(_, before)| *before);
+        let new = |member: &Member| before.is_none_or(|before| !before.has(*member));
+        let added = config.members().filter(new).map(|new| (record.position(), new.disk));
+        self.additions.extend(added);
         self.configs.push((record.index, config));
         if let (true, Some(founder)) = (record.term.begins_lineage(), config.members().next()) {
             let lineage = Lineage { number: record.term.lineage(), founder: founder.disk };
@@ -61,6 +67,7 @@ impl Shape {
     pub(super) fn cut(&mut self, last: Index) {
         self.terms.retain(|start| start.index <= last);
         self.configs.retain(|(index, _)| *index <= last);
+        self.additions.retain(|(at, _)| at.index <= last);
         self.lineages.retain(|(index, _)| *index <= last);
         self.refused.retain(|(index, _)| *index <= last);
         self.last = self.position(last);
@@ -72,7 +79,20 @@ impl Shape {
         if settled > 1 {
             let forgotten = self.configs.drain(..settled - 1);
             self.gate_was_open |= forgotten.fold(false, |open, (_, c)| open || c.gate_open);
+            let settled = self.additions.partition_point(|(at, _)| at.index <= committed);
+            let open = self.additions.split_off(settled);
+            for (at, disk) in std::mem::take(&mut self.additions) {
+                self.additions.retain(|(_, other)| *other != disk);
+                self.additions.push((at, disk));
+            }
+            self.additions.extend(open);
         }
+    }
+
+    /// The newest entry that adds this disk to the group, committed or not; zero when none does.
+    pub(super) fn added(&self, disk: DiskId) -> Position {
+        let newest = self.additions.iter().rev().find(|(_, added)| *added == disk);
+        newest.map(|(at, _)| *at).unwrap_or_default()
     }
 
     pub(super) fn last(&self) -> Position {
@@ -196,6 +216,41 @@ mod tests {
         shape.settle(Index(5));
         assert!(!shape.gate_was_open());
         assert_eq!(shape.config().unwrap().0, Index(4));
+    }
+
+    /// A log whose configs have these members, as disks of their ids.
+    fn with_members(configs: &[&[u8]]) -> Shape {
+        let mut shape = Shape::default();
+        for (at, ids) in configs.iter().enumerate() {
+            let at = Position { index: Index(at as u64 + 1), term: Term(at as u64 / 2) };
+            let members = ids
+                .iter()
+                .map(|n| Member { id: ServerId::new(*n).unwrap(), disk: DiskId((*n).into()) });
+            let config = Config::new(members, false);
+            let mut bytes = Vec::new();
+            record::write(&mut bytes, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
+            shape.push(&Record::trust(&bytes)).unwrap();
+        }
+        shape
+    }
+
+    #[test]
+    fn knows_where_each_disk_was_added_last() {
+        let added = |shape: &Shape| [1, 2, 3].map(|disk| shape.added(DiskId(disk)).index.0);
+        let log: [&[u8]; 7] = [&[1, 2, 3], &[1, 2], &[1, 2, 3], &[1], &[1, 3], &[1, 2, 3], &[2, 3]];
+        for settled in 0..=7 {
+            let mut shape = with_members(&log);
+            shape.settle(Index(settled));
+            assert_eq!(added(&shape), [1, 6, 5], "{settled}");
+            assert_eq!(shape.added(DiskId(3)), Position { index: Index(5), term: Term(2) });
+            assert_eq!(shape.added(DiskId(4)), Position::default());
+            shape.cut(Index(settled.max(4)));
+            let cut = [[1, 1, 3], [1, 1, 5], [1, 6, 5], [1, 6, 5]];
+            assert_eq!(added(&shape), cut[settled.max(4) as usize - 4], "{settled}");
+        }
+        let mut shape = with_members(&log);
+        shape.settle(Index(7));
+        assert_eq!(shape.additions.len(), 3, "one of each disk is kept");
     }
 
     #[test]

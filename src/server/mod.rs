@@ -470,8 +470,8 @@ impl Server {
                 self.close_link(link, why);
                 Ok(())
             }
-            Effect::See(disk, run) => {
-                self.store.see(disk, run);
+            Effect::See(disk, seen) => {
+                self.store.see(disk, seen);
                 self.seal_soon();
                 Ok(())
             }

@@ -4,17 +4,17 @@ use super::disk::Disk;
 use super::whole;
 use crate::limits::{RUNS_KEPT, SEEN_MAX};
 use crate::names::{DiskId, GroupId, Incarnation, Index, ProcessId, Run, ServerId};
-use crate::replica::Seen;
+use crate::replica::{Seen, Sighting};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
 
 const FILE: &str = "identity";
 const MAGIC: &[u8; 8] = b"postern\0";
 /// The format of all files of a data directory. Version 1 had no boot, no runs of its own, and no
-/// process numbers.
-const VERSION: u32 = 2;
+/// process numbers; version 2 did not say where the log adds a disk that was seen.
+const VERSION: u32 = 3;
 /// The longest identity, in bytes.
-pub(super) const BYTES_MAX: usize = 128 + RUNS_KEPT * 16 + SEEN_MAX * 32;
+pub(super) const BYTES_MAX: usize = 128 + RUNS_KEPT * 16 + SEEN_MAX * 49;
 
 /// What a data directory says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,14 +81,14 @@ impl Identity {
         &self.runs
     }
 
-    /// The newest run seen of each other disk.
+    /// What was seen of other disks.
     pub fn seen(&self) -> &Seen {
         &self.seen
     }
 
-    /// Notes a run of another disk; whether that was news.
-    pub(super) fn see(&mut self, disk: DiskId, run: Run) -> bool {
-        self.seen.note(disk, run)
+    /// Notes what was seen of another disk; whether that was news.
+    pub(super) fn see(&mut self, disk: DiskId, seen: Sighting) -> bool {
+        self.seen.note(disk, seen)
     }
 
     pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Found> {
@@ -115,9 +115,9 @@ impl Identity {
             out.write_u8(self.runs.len() as u8)?;
             self.runs.iter().try_for_each(|run| run.write(&mut out))?;
             out.write_u8(self.seen.all().len() as u8)?;
-            for (disk, run) in self.seen.all() {
+            for (disk, seen) in self.seen.all() {
                 out.write_u128::<LE>(disk.0)?;
-                run.write(&mut out)?;
+                seen.write(&mut out)?;
             }
             let sum = crc32c::crc32c(&out);
             out.write_u32::<LE>(sum)
@@ -162,7 +162,8 @@ fn fields(mut rest: &[u8], version: u32) -> io::Result<Option<Identity>> {
         for _ in 0..rest.read_u8()? {
             let disk = DiskId(rest.read_u128::<LE>()?);
             let incarnation = Incarnation(rest.read_u64::<LE>()?);
-            identity.seen.note(disk, Run { incarnation, process: ProcessId::UNKNOWN });
+            let run = Run { incarnation, process: ProcessId::UNKNOWN };
+            identity.see(disk, Sighting { run, added: None });
         }
         return Ok(Some(identity));
     }
@@ -173,7 +174,11 @@ fn fields(mut rest: &[u8], version: u32) -> io::Result<Option<Identity>> {
     }
     for _ in 0..rest.read_u8()? {
         let disk = DiskId(rest.read_u128::<LE>()?);
-        identity.seen.note(disk, Run::read(&mut rest)?);
+        let seen = match version {
+            2 => Sighting { run: Run::read(&mut rest)?, added: None },
+            _ => Sighting::read(&mut rest)?,
+        };
+        identity.see(disk, seen);
     }
     identity.process = identity.runs.last().map_or(ProcessId::UNKNOWN, |run| run.process);
     Ok(Some(identity))
@@ -183,15 +188,21 @@ fn fields(mut rest: &[u8], version: u32) -> io::Result<Option<Identity>> {
 mod tests {
     use super::super::memory::MemoryDisk;
     use super::*;
+    use crate::names::{Position, Term};
 
     fn run(incarnation: u64) -> Run {
         Run { incarnation: Incarnation(incarnation), process: ProcessId(incarnation * 7) }
     }
 
+    fn sighting(incarnation: u64) -> Sighting {
+        let added = Position { index: Index(3), term: Term(2) };
+        Sighting { run: run(incarnation), added: Some(added) }
+    }
+
     fn sample() -> Identity {
         let mut identity = Identity::new(GroupId(9), 3, ServerId::new(2).unwrap(), DiskId(77));
         (1..=4).for_each(|n| identity.start(run(n).process, Some(5)));
-        identity.see(DiskId(5), run(6));
+        identity.see(DiskId(5), sighting(6));
         identity
     }
 
@@ -219,15 +230,15 @@ mod tests {
     #[test]
     fn remembers_the_newest_runs_of_few_disks() {
         let mut identity = sample();
-        assert!(!identity.see(DiskId(5), run(6)));
-        assert!(!identity.see(DiskId(5), run(1)));
-        assert!(identity.see(DiskId(5), run(7)));
+        assert!(!identity.see(DiskId(5), sighting(6)));
+        assert!(!identity.see(DiskId(5), sighting(1)));
+        assert!(identity.see(DiskId(5), sighting(7)));
         for disk in 100..200 {
-            identity.see(DiskId(disk), run(1));
+            identity.see(DiskId(disk), sighting(1));
         }
         assert_eq!(identity.seen().all().len(), SEEN_MAX);
         assert_eq!(identity.seen().of(DiskId(5)), None);
-        assert_eq!(identity.seen().of(DiskId(199)), Some(run(1)));
+        assert_eq!(identity.seen().of(DiskId(199)), Some(sighting(1)));
         (5..=40).for_each(|n| identity.start(run(n).process, None));
         assert_eq!(identity.runs().len(), RUNS_KEPT);
         assert_eq!(identity.runs().last(), Some(&run(40)));
@@ -237,25 +248,39 @@ mod tests {
         assert_eq!(decode(&bytes), Found::Good(identity));
     }
 
-    /// A directory of the version before is read, and its next start writes the present one.
+    /// A directory of a version before is read, and its next start writes the present one.
     #[test]
-    fn the_version_before_is_read() {
-        let mut old = MAGIC.to_vec();
-        old.extend(1u32.to_le_bytes());
-        old.extend(9u128.to_le_bytes());
-        old.extend([3, 2]);
-        old.extend(77u128.to_le_bytes());
-        old.extend(4u64.to_le_bytes());
-        old.extend(1u64.to_le_bytes());
-        old.push(1);
-        old.extend(5u128.to_le_bytes());
-        old.extend(6u64.to_le_bytes());
-        old.extend(crc32c::crc32c(&old).to_le_bytes());
-        let Found::Good(mut identity) = decode(&old) else { panic!("{:?}", decode(&old)) };
-        assert_eq!((identity.id.number(), identity.incarnation), (2, Incarnation(4)));
-        let seen = Run { incarnation: Incarnation(6), process: ProcessId::UNKNOWN };
-        assert_eq!((identity.seen().of(DiskId(5)), identity.boot), (Some(seen), None));
-        identity.start(ProcessId(1), Some(8));
-        assert_eq!(decode(&identity.encode()), Found::Good(identity));
+    fn the_versions_before_are_read() {
+        for version in [1u32, 2] {
+            let mut old = MAGIC.to_vec();
+            old.extend(version.to_le_bytes());
+            old.extend(9u128.to_le_bytes());
+            old.extend([3, 2]);
+            old.extend(77u128.to_le_bytes());
+            old.extend(4u64.to_le_bytes());
+            old.extend(1u64.to_le_bytes());
+            if version == 2 {
+                old.push(1);
+                old.extend(12u128.to_le_bytes());
+                old.extend([1, 4, 0, 0, 0, 0, 0, 0, 0, 28, 0, 0, 0, 0, 0, 0, 0]);
+            }
+            old.push(1);
+            old.extend(5u128.to_le_bytes());
+            old.extend(6u64.to_le_bytes());
+            if version == 2 {
+                old.extend(42u64.to_le_bytes());
+            }
+            old.extend(crc32c::crc32c(&old).to_le_bytes());
+            let Found::Good(mut identity) = decode(&old) else { panic!("{:?}", decode(&old)) };
+            assert_eq!((identity.id.number(), identity.incarnation), (2, Incarnation(4)));
+            let (process, boot) = match version {
+                1 => (ProcessId::UNKNOWN, None),
+                _ => (run(6).process, Some(12)),
+            };
+            let seen = Sighting { run: Run { process, ..run(6) }, added: None };
+            assert_eq!((identity.seen().of(DiskId(5)), identity.boot), (Some(seen), boot));
+            identity.start(ProcessId(1), Some(8));
+            assert_eq!(decode(&identity.encode()), Found::Good(identity));
+        }
     }
 }

@@ -48,9 +48,9 @@ pub use recovery::Torn;
 pub use segment::HEADER_BYTES;
 
 use crate::limits::SEGMENT_BYTES;
-use crate::names::{DiskId, Index, Position, ProcessId, Run, Vote};
+use crate::names::{DiskId, Index, Position, ProcessId, Vote};
 use crate::record::Record;
-use crate::replica::LogReader;
+use crate::replica::{LogReader, Sighting};
 use disk::Disk;
 use identity::Found;
 use log::Log;
@@ -114,7 +114,7 @@ impl fmt::Display for OpenError {
 pub struct Store<D: Disk> {
     disk: D,
     identity: Identity,
-    /// Incarnations were seen that `identity` on disk does not have yet.
+    /// Something was seen of others that `identity` on disk does not have yet.
     unsaved: bool,
     vote: VoteFile<D::File>,
     log: Log<D::File>,
@@ -401,12 +401,12 @@ impl<D: Disk> Store<D> {
         self.vote.write(&self.disk, vote)
     }
 
-    /// Notes a run of another disk; it is saved at the next [`Store::seal`].
-    pub fn see(&mut self, disk: DiskId, run: Run) {
-        self.unsaved |= self.identity.see(disk, run);
+    /// Notes what was seen of another disk; it is saved at the next [`Store::seal`].
+    pub fn see(&mut self, disk: DiskId, seen: Sighting) {
+        self.unsaved |= self.identity.see(disk, seen);
     }
 
-    /// Whether incarnations were seen that are not on disk.
+    /// Whether something was seen of others that is not on disk.
     pub fn has_unsaved(&self) -> bool {
         self.unsaved
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::{PENALTY_TIME, PENALTY_WINDOW};
+use crate::replica::past::Past;
 
 /// Server 1, primary of a healthy group for long, who has just heard both.
 fn primary() -> (Moment, Replica, FakeLog) {
@@ -125,7 +126,7 @@ fn a_hello_proves_nothing_about_now() {
     lose(&mut replica, 2, now);
     let later = now + Duration::from_millis(5);
     let new = crate::replica::peer::Link { id: LinkId(99), ..link };
-    replica.establish(later, new, None, &mut Out::default());
+    replica.establish(later, new, &Past::default(), &mut Out::default());
     let two = replica.config().unwrap().member(id(2)).unwrap();
     assert!(replica.hears(two, later));
     assert_eq!(changed(&mut replica, later), [1, 2, 3]);

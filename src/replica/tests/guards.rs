@@ -138,6 +138,40 @@ fn a_copy_is_known_by_a_start_that_it_lacks() {
     }
 }
 
+/// A copy that the group has dropped and added again is the disk from then on: whoever missed that
+/// links with it, and the directory that it was copied from is the copy now.
+#[test]
+fn a_copy_that_the_group_has_added_is_let_in() {
+    let (world, mut replica) = server(3);
+    let (hello, past) = next_start(&world, &replica, 2);
+    peer(&mut replica, 2).link = None;
+    let at = |index: u64| Position { term: hello.term, index: Index(index) };
+    let mut original = (hello, Past { added: at(8), ..past.clone() });
+    original.0.incarnation.0 += 1;
+    original.1.runs.push(Run { incarnation: original.0.incarnation, process: hello.process });
+    assert!(is_let_in(&greet(&mut replica, world.now, &original)));
+    peer(&mut replica, 2).link = None;
+
+    let of = |index: u64| {
+        let mut copy = (hello, past.clone());
+        copy.0.process = ProcessId(78);
+        copy.1.runs[1].process = ProcessId(78);
+        copy.1.added = at(index);
+        copy
+    };
+    assert_eq!(refusal(&greet(&mut replica.clone(), world.now, &of(8))), Some(Refusal::Doubtful));
+    let effects = greet(&mut replica, world.now, &of(9));
+    assert!(is_let_in(&effects) && refusal(&effects).is_none());
+    let seen = |e: &Effect| matches!(e, Effect::See(disk, _) if *disk == hello.from.disk);
+    assert!(effects.iter().any(seen), "it is remembered");
+
+    peer(&mut replica, 2).link = None;
+    let effects = greet(&mut replica.clone(), world.now, &original);
+    assert_eq!(refusal(&effects), Some(Refusal::Doubtful), "it lacks a start of the copy");
+    let before = of(8);
+    assert!(is_let_in(&greet(&mut replica, world.now, &before)), "the same start");
+}
+
 /// Who is doubted does not stand: an old copy must not lead a term that had a primary.
 #[test]
 fn who_is_doubted_waits_before_it_stands() {

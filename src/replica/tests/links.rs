@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::{DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX};
+use crate::replica::past::Past;
 
 /// A server that has just started, and meets 1 and 3.
 fn started() -> Replica {
@@ -285,8 +286,8 @@ fn of_two_links_between_the_same_lives_one_stays_and_both_sides_choose_it() {
         let mut replica = started();
         let mut out = Out::default();
         let (first, second) = (old.id, new.id);
-        replica.establish(at(1), old, None, &mut out);
-        replica.establish(at(2), new, None, &mut out);
+        replica.establish(at(1), old, &Past::default(), &mut out);
+        replica.establish(at(2), new, &Past::default(), &mut out);
         let at = replica.peers.iter().position(|peer| peer.link.is_some()).unwrap();
         let stays = replica.peers[at].link.as_ref().unwrap().id;
         let spare = if stays == second { first } else { second };
@@ -330,7 +331,7 @@ fn a_primary_that_is_back_in_a_later_life_leads_no_more() {
         let mut link = peer::Link { id: LinkId(99), serial: old.serial + 1, ..old.clone() };
         change(&mut link);
         let mut out = Out::default();
-        replica.establish(world.now, link, None, &mut out);
+        replica.establish(world.now, link, &Past::default(), &mut out);
         let seen = out.effects.iter().any(|effect| matches!(effect, Effect::See(..)));
         let Role::Follower(following) = &replica.role else { panic!("2 follows") };
         (following.primary == Some(one), seen)
@@ -387,14 +388,14 @@ fn what_a_blank_server_said_of_the_disks_is_said_anew_on_a_new_link_only() {
             _ => None,
         })
     };
-    replica.establish(at(1), link(1, 11), None, &mut Out::default());
+    replica.establish(at(1), link(1, 11), &Past::default(), &mut Out::default());
     assert_eq!(told(&mut replica), None, "3 was not met");
-    replica.establish(at(1), link(3, 33), None, &mut Out::default());
+    replica.establish(at(1), link(3, 33), &Past::default(), &mut Out::default());
     assert_eq!(told(&mut replica), Some(Ok([DiskId(11), own, DiskId(33)])));
     assert_eq!(told(&mut replica), None, "once");
     peer(&mut replica, 3).link.as_mut().unwrap().member.disk = DiskId(34);
     assert_eq!(told(&mut replica), Some(Err(Closing::Restated)), "it can't be taken back");
     assert!(peer(&mut replica, 1).link.is_none());
-    replica.establish(at(1), link(1, 11), None, &mut Out::default());
+    replica.establish(at(1), link(1, 11), &Past::default(), &mut Out::default());
     assert_eq!(told(&mut replica), Some(Ok([DiskId(11), own, DiskId(34)])));
 }

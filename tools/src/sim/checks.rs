@@ -38,6 +38,8 @@ pub(super) struct Checks {
     gate_open: bool,
     /// The newest answered config.
     pub(super) config: Option<Config>,
+    /// The disks that answered configs have added, since somebody took note of it.
+    pub(super) added: Vec<DiskId>,
     pub(super) seen: [Seen; 4],
     /// Who began a lineage by a person's mistake, beside a group that goes on: what is committed
     /// there is nothing to the group.
@@ -223,6 +225,10 @@ impl Checks {
                 self.configs += 1;
                 let config = mirror.config_up_to(Index(at + 1)).map(|(_, config)| config);
                 self.gate_open |= config.is_some_and(|config| config.gate_open);
+                let before = self.config;
+                let new = |m: &Member| before.is_none_or(|before| !before.has(*m));
+                let members = config.iter().flat_map(Config::members).filter(new);
+                self.added.extend(members.map(|member| member.disk));
                 self.config = config;
             } else if !self.gate_open {
                 return Err(format!("{me}: entry {} was taken with the gate closed", at + 1));

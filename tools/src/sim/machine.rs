@@ -21,7 +21,8 @@ pub(super) enum Busy {
 pub(super) struct Server {
     pub(super) disk: MemoryDisk,
     pub(super) disk_id: Option<DiskId>,
-    /// The disk that was replaced by an old copy of itself: the others refuse it.
+    /// The disk that was replaced by an old copy of itself: the others refuse it, unless the group
+    /// drops it and adds it again.
     pub(super) rolled_back: Option<DiskId>,
     pub(super) process: Option<Process>,
     pub(super) life: u32,
@@ -57,6 +58,11 @@ impl Server {
     /// Whether it has this disk, and not an old copy of it.
     pub(super) fn has_disk(&self, disk: DiskId) -> bool {
         self.disk_id == Some(disk) && self.rolled_back != Some(disk)
+    }
+
+    /// The group has added this disk.
+    pub(super) fn is_added(&mut self, disk: DiskId) {
+        self.rolled_back.take_if(|rolled_back| *rolled_back == disk);
     }
 
     /// An empty machine whose syncs take about so many µs.

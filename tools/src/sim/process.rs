@@ -463,8 +463,8 @@ impl Process {
             }
             Effect::Dial(to) => self.acts.push(Act::Dial(to)),
             Effect::Close(link, why) => self.close_link(link, why),
-            Effect::See(disk, run) => {
-                self.store.see(disk, run);
+            Effect::See(disk, seen) => {
+                self.store.see(disk, seen);
                 self.seal_soon();
             }
             Effect::Leave(aside) => self.left = Some(aside),
