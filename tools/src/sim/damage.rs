@@ -9,7 +9,7 @@ use super::trial::is_well;
 use super::truth;
 use super::world::World;
 use postern::names::Member;
-use postern::replica::Standpoint;
+use postern::replica::{Config, Standpoint};
 use postern::rng::Rng;
 use postern::store::check::check;
 use postern::store::memory::{Failures, MemoryDisk};
@@ -154,13 +154,17 @@ impl World {
     }
 
     /// A person who finds two disks damaged stops all servers and goes on with the third, unless
-    /// it is among a majority of members without damage: those go on by themselves.
+    /// a majority of the members has no damage: of those of the group, which may have been filled
+    /// again meanwhile, or of those that the third knows. They go on by themselves.
     pub(super) fn go_on_with_the_third(&mut self) {
         let Some(third) = self.left_alone.take() else { return };
         let found = check(&self.servers[third].disk).ok().and_then(|findings| findings.config);
-        let Some((_, config)) = found else { return };
-        let left = config.members().filter(|member| self.is_undamaged(*member)).count();
-        if left >= config.majority() {
+        let Some((_, known)) = found else { return };
+        let goes_on = |config: Config| {
+            let left = config.members().filter(|member| self.is_undamaged(*member)).count();
+            left >= config.majority()
+        };
+        if [self.checks.config, Some(known)].into_iter().flatten().any(goes_on) {
             return;
         }
         story::tell(|| format!("a person goes on with server {} alone", third + 1));
@@ -357,5 +361,32 @@ mod tests {
         assert!(world.checks.config.is_some_and(|config| config.count() == 3));
         let term = world.servers[2].process.as_ref().map(|process| process.vote().term);
         assert!(term.is_some_and(|term| term.lineage() > 0), "no person went on with it");
+    }
+
+    /// The group has filled the two again by itself: then the third is lost, and is not needed.
+    #[test]
+    fn nobody_goes_on_with_a_third_that_the_group_can_do_without() {
+        let (silence_ms, takeover) = (1000, Takeover::Coin);
+        let (copies_min, survivor_auto, segment_bytes) = (1, false, 100);
+        let settings = Settings { silence_ms, takeover, copies_min, survivor_auto, segment_bytes };
+        let mut world = World::empty(1, settings);
+        (0..3).for_each(|n| world.start(n));
+        world.run_to(10_000_000);
+        let old = world.servers[2].disk.copied();
+        for n in 0..2 {
+            world.ends_life(n, true);
+            world.lose(n);
+            world.start(n);
+            world.run_to(world.now + 5_000_000);
+        }
+        assert!(world.is_whole());
+        world.ends_life(2, true);
+        world.replace(2, old);
+        world.left_alone = Some(2);
+        world.go_on_with_the_third();
+        world.start(2);
+        world.run_to(world.now + 5_000_000);
+        let lineages: Vec<u16> = world.replicas().map(|replica| replica.term().lineage()).collect();
+        assert_eq!((lineages, &world.finding), (vec![0, 0, 0], &None));
     }
 }
