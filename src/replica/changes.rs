@@ -258,7 +258,8 @@ impl Replica {
         }
         self.note(Rule::Added);
         log::info!("server {learner} has caught up and is added");
-        self.append_config(self.vote.term, wall, config.with(learner), out);
+        let run = self.run_of(learner).expect("it is linked");
+        self.append_config(self.vote.term, wall, config.with(learner, run), out);
         true
     }
 

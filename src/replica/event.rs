@@ -2,8 +2,7 @@
 
 use super::hello::{Hello, Refusal};
 use super::packet::{Append, Packet};
-use super::past::Sighting;
-use crate::names::{DiskId, Index, LinkId, Member, ServerId, Vote};
+use crate::names::{DiskId, Index, LinkId, Member, Run, ServerId, Vote};
 use crate::record::Record;
 use std::io;
 use std::ops::Range;
@@ -89,8 +88,8 @@ pub enum Effect {
     Dial(ServerId),
     /// Close a link when what is queued on it was sent.
     Close(LinkId, Closing),
-    /// Remember what was seen of another disk, soon.
-    See(DiskId, Sighting),
+    /// Remember the newest starts of another disk, soon.
+    See(DiskId, Vec<Run>),
     /// Store and send nothing more: end this life, put aside what can't be kept, and start again.
     Leave(Aside),
 }

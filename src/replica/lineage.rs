@@ -4,7 +4,7 @@
 use super::backup::Following;
 use super::event::{Aside, Closing, Effect, Out};
 use super::hello::Hello;
-use super::members::Config;
+use super::members::{Config, Origin};
 use super::packet::{Append, Packet};
 use super::past::{Lineage, Past};
 use super::rules::Rule;
@@ -37,13 +37,15 @@ impl Beginning {
     /// How `me` goes on with the lineage of a vote that is stored, behind `last`.
     fn again(me: Member, vote: Vote, last: Position, gate_open: bool) -> Beginning {
         let mut config = Config::new([me], gate_open);
-        config.branch = Some(last);
+        config.origin = Origin::Branch(last);
         Beginning { term: vote.term.beginning(), config, vote }
     }
 
     /// The bytes of the entry that begins the lineage.
     pub fn entry(&self, time: WallTime) -> Vec<u8> {
-        let last = self.config.branch.expect("a lineage branches from an entry");
+        let Origin::Branch(last) = self.config.origin else {
+            unreachable!("a lineage branches from an entry");
+        };
         let at = Position { index: last.index.next(), term: self.term };
         let mut entry = Vec::new();
         record::write(&mut entry, at, time, Kind::CONFIG, |body| self.config.encode(body));
@@ -175,7 +177,8 @@ impl Replica {
         let before = self.shape.position(record.index.before());
         let begins = record.kind == Kind::CONFIG
             && record.term.begins_lineage()
-            && Config::decode(record.body).is_some_and(|config| config.branch == Some(before));
+            && Config::decode(record.body)
+                .is_some_and(|config| config.origin == Origin::Branch(before));
         if begins {
             log::warn!("entries behind {before} are not part of the history that is followed");
             self.note(Rule::LeftTail);

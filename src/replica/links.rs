@@ -3,7 +3,7 @@
 use super::event::{Aside, Closing, Effect, Event, Out};
 use super::hello::{Hello, Refusal};
 use super::packet::{Bearing, Packet};
-use super::past::{Lineage, Past, Sighting};
+use super::past::{Lineage, Past};
 use super::peer::Link;
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
@@ -73,8 +73,7 @@ impl Replica {
         let mut lineages: Vec<Lineage> = self.shape.lineages().chain(heard).collect();
         let surplus = lineages.len().saturating_sub(ANCESTRY_MAX);
         lineages.drain(..surplus);
-        let added = self.shape.added(self.me.disk);
-        Past { runs: self.runs.clone(), lineages, former: self.former, added }
+        Past { runs: self.runs.clone(), lineages, former: self.former }
     }
 
     pub(super) fn say_hello(&mut self, link: LinkId, to: ServerId, out: &mut Out) {
@@ -452,9 +451,10 @@ impl Replica {
     /// An earlier life of a disk, a copy that has been started since it was made, or, in a term not
     /// higher, a log that lacks what this primary counted on.
     fn is_old_copy(&self, hello: &Hello, past: &Past) -> Option<Rule> {
-        let seen = self.seen.of(hello.from.disk);
-        if let Some(rule) = seen.and_then(|seen| past.differs(seen)) {
-            return Some(rule);
+        let disk = hello.from.disk;
+        let copy = past.is_copy(self.shape.run_added(disk), self.seen.of(disk));
+        if copy.is_some() {
+            return copy;
         }
         let Role::Primary(primary) = &self.role else { return None };
         if hello.term > self.vote.term {
@@ -499,8 +499,6 @@ impl Replica {
         // How things are here is known there before anything is acknowledged.
         out.send(new.id, self.own_ping(now));
         let (member, process) = (new.member, new.process);
-        let run = Run { incarnation: new.incarnation, process };
-        let sighting = Sighting { run, added: Some(past.added) };
         let peer = &mut self.peers[at];
         let new_life = peer.link.as_ref().is_some_and(|old| !old.same_life(&new));
         if let Some(old) = peer.link.replace(new) {
@@ -509,19 +507,17 @@ impl Replica {
         peer.begin_anew();
         (peer.heard, peer.met, peer.former) = (Some(now), true, past.former);
         self.seek_evidence(out);
-        self.note_life(member, sighting, new_life, out);
+        self.note_life(member, &past.runs, new_life, out);
         self.on_linked(now, member, process);
         self.restless = true;
     }
 
     /// A primary that is back in a later life leads no more.
-    fn note_life(&mut self, member: Member, seen: Sighting, new_life: bool, out: &mut Out) {
-        let known = self.seen.of(member.disk);
-        let news = self.seen.note(member.disk, seen);
-        if news {
-            out.push(Effect::See(member.disk, seen));
+    fn note_life(&mut self, member: Member, runs: &[Run], new_life: bool, out: &mut Out) {
+        let later = self.seen.note(member.disk, runs);
+        if later {
+            out.push(Effect::See(member.disk, runs.to_vec()));
         }
-        let later = news && known.is_none_or(|known| known.run != seen.run);
         if let Role::Follower(following) = &mut self.role
             && (later || new_life)
             && following.primary.is_some_and(|primary| primary.id == member.id)

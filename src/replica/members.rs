@@ -1,8 +1,8 @@
 //! Who is attached: the config and the arithmetic of agreement, apart from the machinery.
 
-use crate::names::{DiskId, Index, Member, Position, ServerId, Term};
+use crate::names::{DiskId, Index, Member, Position, Run, ServerId, Term};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
-use std::fmt;
+use std::{fmt, io};
 
 /// An entry's body that lists the members, each id at most once, and says whether clients are
 /// let in.
@@ -12,12 +12,25 @@ pub struct Config {
     /// Clients are let in. Every config keeps the flag of the one before, but for the one that
     /// opens the gate.
     pub gate_open: bool,
-    /// Of a lineage's first config: the entry that it branched from.
-    pub branch: Option<Position>,
+    /// How it came to be.
+    pub origin: Origin,
+}
+
+/// How a config came to be, where its members do not tell that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// None of the others.
+    #[default]
+    Other,
+    /// It is a lineage's first one, which branched from this entry.
+    Branch(Position),
+    /// It adds this server to the members before, in this run of it.
+    Added(ServerId, Run),
 }
 
 const GATE_OPEN: u8 = 1;
 const BRANCH: u8 = 2;
+const ADDED: u8 = 4;
 
 impl Config {
     /// The config of these members; of two with one id the later counts.
@@ -26,7 +39,7 @@ impl Config {
         for member in members {
             disks[member.id.slot()] = Some(member.disk);
         }
-        Config { disks, gate_open, branch: None }
+        Config { disks, gate_open, origin: Origin::Other }
     }
 
     /// The members, in the order of their ids.
@@ -54,9 +67,9 @@ impl Config {
         self.disks[id.slot()].map(|disk| Member { id, disk })
     }
 
-    /// This config after one change, or restated; a branch is named only once.
+    /// This config after one change, or restated.
     fn changed(&self, change: impl FnOnce(&mut Config)) -> Config {
-        let mut next = Config { branch: None, ..*self };
+        let mut next = Config { origin: Origin::Other, ..*self };
         change(&mut next);
         next
     }
@@ -65,8 +78,11 @@ impl Config {
         self.changed(|_| {})
     }
 
-    pub(super) fn with(&self, member: Member) -> Config {
-        self.changed(|next| next.disks[member.id.slot()] = Some(member.disk))
+    pub(super) fn with(&self, member: Member, run: Run) -> Config {
+        self.changed(|next| {
+            next.disks[member.id.slot()] = Some(member.disk);
+            next.origin = Origin::Added(member.id, run);
+        })
     }
 
     pub(super) fn without(&self, id: ServerId) -> Config {
@@ -77,19 +93,39 @@ impl Config {
         self.changed(|next| next.gate_open = true)
     }
 
+    /// The disk that this config adds, and its run.
+    pub(super) fn added(&self) -> Option<(DiskId, Run)> {
+        let Origin::Added(id, run) = self.origin else { return None };
+        self.disks[id.slot()].map(|disk| (disk, run))
+    }
+
     /// Writes the config as an entry's body holds it.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.write(out).expect("a vector takes every byte");
+    }
+
+    fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
         let gate = if self.gate_open { GATE_OPEN } else { 0 };
-        let branch = if self.branch.is_some() { BRANCH } else { 0 };
-        out.extend([gate | branch, self.count() as u8]);
+        let origin = match self.origin {
+            Origin::Other => 0,
+            Origin::Branch(_) => BRANCH,
+            Origin::Added(..) => ADDED,
+        };
+        out.extend([gate | origin, self.count() as u8]);
         for member in self.members() {
             out.push(member.id.number());
-            out.extend(member.disk.0.to_le_bytes());
+            out.write_u128::<LE>(member.disk.0)?;
         }
-        if let Some(at) = self.branch {
-            let written =
-                out.write_u64::<LE>(at.index.0).and_then(|()| out.write_u64::<LE>(at.term.0));
-            written.expect("a vector takes every byte");
+        match self.origin {
+            Origin::Other => Ok(()),
+            Origin::Branch(at) => {
+                out.write_u64::<LE>(at.index.0)?;
+                out.write_u64::<LE>(at.term.0)
+            }
+            Origin::Added(id, run) => {
+                out.push(id.number());
+                run.write(out)
+            }
         }
     }
 
@@ -105,11 +141,20 @@ impl Config {
                 return None;
             }
         }
-        if flags & BRANCH != 0 {
-            let index = Index(body.read_u64::<LE>().ok()?);
-            config.branch = Some(Position { index, term: Term(body.read_u64::<LE>().ok()?) });
-        }
-        (body.is_empty() && count > 0 && flags & !(GATE_OPEN | BRANCH) == 0).then_some(config)
+        config.origin = match flags & !GATE_OPEN {
+            0 => Origin::Other,
+            BRANCH => {
+                let index = Index(body.read_u64::<LE>().ok()?);
+                Origin::Branch(Position { index, term: Term(body.read_u64::<LE>().ok()?) })
+            }
+            ADDED => {
+                let id = ServerId::new(body.read_u8().ok()?)?;
+                config.member(id)?;
+                Origin::Added(id, Run::read(&mut body).ok()?)
+            }
+            _ => return None,
+        };
+        (body.is_empty() && count > 0).then_some(config)
     }
 }
 
@@ -131,9 +176,14 @@ pub(super) fn reached_by_majority<T: Copy + Ord>(marks: &mut [T]) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::{Incarnation, ProcessId};
 
     fn member(id: u8, disk: u128) -> Member {
         Member { id: ServerId::new(id).unwrap(), disk: DiskId(disk) }
+    }
+
+    fn run() -> Run {
+        Run { incarnation: Incarnation(3), process: ProcessId(5) }
     }
 
     #[test]
@@ -161,8 +211,10 @@ mod tests {
     #[test]
     fn a_config_survives_its_bytes() {
         let mut config = Config::new([member(1, 7), member(3, u128::MAX)], true);
-        for branch in [None, Some(Position { index: Index(4), term: Term(5) })] {
-            config.branch = branch;
+        let branch = Origin::Branch(Position { index: Index(4), term: Term(5) });
+        let added = Origin::Added(config.members().last().unwrap().id, run());
+        for origin in [Origin::Other, branch, added] {
+            config.origin = origin;
             let mut body = Vec::new();
             config.encode(&mut body);
             assert_eq!(Config::decode(&body), Some(config));
@@ -173,6 +225,20 @@ mod tests {
             assert_eq!(Config::decode(&body), None);
         }
         assert_eq!(Config::decode(&[0, 0]), None, "a config has members");
+        config.origin = Origin::Added(ServerId::new(2).unwrap(), run());
+        let mut body = Vec::new();
+        config.encode(&mut body);
+        assert_eq!(Config::decode(&body), None, "who is added is a member");
+    }
+
+    #[test]
+    fn an_addition_is_named_once() {
+        let two = Config::new([member(1, 7), member(3, 9)], false);
+        let three = two.with(member(2, 8), run());
+        assert_eq!(three.added(), Some((DiskId(8), run())));
+        for next in [three.restated(), three.opened(), three.without(ServerId::new(1).unwrap())] {
+            assert_eq!((next.origin, next.added()), (Origin::Other, None));
+        }
     }
 
     #[test]
@@ -185,7 +251,7 @@ mod tests {
         assert_eq!(Config::decode(&body), None);
         let config = Config::new([member(2, 1)], false);
         assert!(config.has(member(2, 1)) && !config.has(member(2, 9)));
-        assert_eq!(config.with(member(2, 9)).count(), 1);
+        assert_eq!(config.with(member(2, 9), run()).count(), 1);
         assert_eq!(config.without(ServerId::new(2).unwrap()).count(), 0);
     }
 }

@@ -36,9 +36,10 @@ mod wall_clock;
 pub use event::{Aside, Closing, Effect, Event, LogReader, Mark, Out};
 pub use hello::{Hello, Refusal, Shared};
 pub use lineage::Beginning;
-pub use members::Config;
+pub use members::{Config, Origin};
 pub use packet::{Append, Ask, Bearing, Order, Packet, Verdict};
-pub use past::{Lineage, Past, Seen, Sighting};
+pub use past::{Lineage, Past, Seen};
+pub(crate) use past::{read_runs, write_runs};
 pub use rules::{Decisions, Rule};
 #[cfg(feature = "simulate")]
 pub use search::Decision;
@@ -55,7 +56,7 @@ use election::{Candidacy, Standing};
 use handover::{Handover, Syncs};
 use links::Pending;
 use newcomer::Newcomer;
-use peer::Peer;
+use peer::{Link, Peer};
 use primary::Primary;
 use survivor::Evidence;
 use timers::{Timer, Timers};
@@ -88,7 +89,7 @@ pub struct Setup {
     pub vote: Vote,
     /// The stored log.
     pub shape: Shape,
-    /// What was seen of other disks.
+    /// The newest starts that were seen of other disks.
     pub seen: Seen,
     /// The newest starts of this disk, in order; the last one is this one.
     pub runs: Vec<Run>,
@@ -382,9 +383,17 @@ impl Replica {
         self.peers.iter().find(|peer| peer.id == id)
     }
 
+    fn link(&self, member: Member) -> Option<&Link> {
+        self.peer(member.id)?.link.as_ref().filter(|link| link.member == member)
+    }
+
     fn link_to(&self, member: Member) -> Option<LinkId> {
-        let link = self.peer(member.id)?.link.as_ref()?;
-        (link.member == member).then_some(link.id)
+        self.link(member).map(|link| link.id)
+    }
+
+    /// The run of a server that is linked.
+    fn run_of(&self, member: Member) -> Option<Run> {
+        self.link(member).map(Link::run)
     }
 
     /// Whether this server has answered something that was sent to it in the last `T`, on a link

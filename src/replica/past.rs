@@ -58,72 +58,52 @@ impl Run {
     }
 }
 
-fn bad() -> io::Error {
-    io::Error::from(io::ErrorKind::InvalidData)
+/// Whether a disk with these newest starts can't have been started as `known`. Of starts before
+/// the oldest of them nothing is known.
+fn lacks(runs: &[Run], known: Run) -> bool {
+    let listed = runs.first().is_some_and(|oldest| oldest.incarnation <= known.incarnation);
+    known.process != ProcessId::UNKNOWN && listed && !runs.contains(&known)
 }
 
-/// What was seen of a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sighting {
-    /// Its newest run.
-    pub run: Run,
-    /// The newest entry that adds the disk to the group, as that run and those before knew it at
-    /// their starts; `None` when it was not asked for.
-    pub added: Option<Position>,
+/// Writes at most [`RUNS_KEPT`] runs as hellos and identities hold them.
+pub(crate) fn write_runs(out: &mut Vec<u8>, runs: &[Run]) -> io::Result<()> {
+    out.write_u8(runs.len() as u8)?;
+    runs.iter().try_for_each(|run| run.write(out))
 }
 
-impl Sighting {
-    /// Writes it as identities hold it.
-    pub(crate) fn write(self, out: &mut Vec<u8>) -> io::Result<()> {
-        self.run.write(out)?;
-        write_option(out, self.added, write_position)
+/// Reads what [`write_runs`] wrote.
+pub(crate) fn read_runs(rest: &mut &[u8]) -> io::Result<Vec<Run>> {
+    let count = usize::from(rest.read_u8()?);
+    if count > RUNS_KEPT {
+        return Err(io::ErrorKind::InvalidData.into());
     }
-
-    /// Reads what [`Sighting::write`] wrote.
-    pub(crate) fn read(rest: &mut &[u8]) -> io::Result<Sighting> {
-        let run = Run::read(rest)?;
-        let added = read_option(rest, read_position).map_err(|_| bad())?;
-        Ok(Sighting { run, added })
-    }
-
-    /// Whether the group has added the disk again after this was seen.
-    ///
-    /// Before that it had dropped it: what the disk had acknowledged until then was no longer
-    /// counted on, nor were its votes. A copy lacks what was seen, and holds that addition: so it
-    /// was the copy that was added, and it is the disk from then on.
-    fn is_before(&self, added: Position) -> bool {
-        self.added.is_some_and(|known| added > known)
-    }
+    (0..count).map(|_| Run::read(rest)).collect()
 }
 
-/// What was seen of the last [`SEEN_MAX`] disks, the latest seen last.
+/// The newest starts of each of the last [`SEEN_MAX`] disks that were seen, the latest seen last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen(Vec<(DiskId, Sighting)>);
+pub struct Seen(Vec<(DiskId, Vec<Run>)>);
 
 impl Seen {
-    /// What was seen of `disk`.
-    pub fn of(&self, disk: DiskId) -> Option<Sighting> {
-        self.0.iter().find(|(known, _)| *known == disk).map(|(_, sighting)| *sighting)
+    /// The newest starts of `disk`, in order, as it told them when it was seen last.
+    pub fn of(&self, disk: DiskId) -> Option<&[Run]> {
+        self.0.iter().find(|(known, _)| *known == disk).map(|(_, runs)| &runs[..])
     }
 
-    /// Notes that a disk was seen; whether that was news.
-    pub fn note(&mut self, disk: DiskId, new: Sighting) -> bool {
-        let known = self.of(disk);
-        let again = known.zip(new.added).is_some_and(|(known, added)| known.is_before(added));
-        if !again && known.is_some_and(|known| known.run.incarnation >= new.run.incarnation) {
+    /// Notes a disk with its newest starts; whether the newest is another one than before.
+    pub fn note(&mut self, disk: DiskId, runs: &[Run]) -> bool {
+        if runs.is_empty() || self.of(disk).is_some_and(|known| known.last() == runs.last()) {
             return false;
         }
-        // A log whose end was cut may know of less.
-        let added = new.added.max(known.and_then(|known| known.added));
         self.0.retain(|(known, _)| *known != disk);
-        self.0.push((disk, Sighting { added, ..new }));
+        self.0.push((disk, runs.to_vec()));
         let surplus = self.0.len().saturating_sub(SEEN_MAX);
         self.0.drain(..surplus);
         true
     }
 
-    /// All disks, and what was seen of them.
-    pub fn all(&self) -> &[(DiskId, Sighting)] {
+    /// All disks and their starts.
+    pub fn all(&self) -> &[(DiskId, Vec<Run>)] {
         &self.0
     }
 }
@@ -138,8 +118,6 @@ pub struct Past {
     /// The sender has set directories aside that may hold what clients were told is stored: the
     /// best of their last entries.
     pub former: Option<Position>,
-    /// The newest entry of the sender's log that adds its disk to the group; zero when none does.
-    pub added: Position,
 }
 
 impl Past {
@@ -149,12 +127,10 @@ impl Past {
     }
 
     fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        out.write_u8(self.runs.len() as u8)?;
-        self.runs.iter().try_for_each(|run| run.write(out))?;
+        write_runs(out, &self.runs)?;
         out.write_u8(self.lineages.len() as u8)?;
         self.lineages.iter().for_each(|lineage| lineage.encode(out));
-        write_option(out, self.former, write_position)?;
-        write_position(out, self.added)
+        write_option(out, self.former, write_position)
     }
 
     /// Reads what follows `hello`; `None` when it can't be that.
@@ -166,11 +142,8 @@ impl Past {
     }
 
     fn read(rest: &mut &[u8]) -> io::Result<Past> {
-        let mut past = Past::default();
-        let runs = usize::from(rest.read_u8()?);
-        for _ in 0..Some(runs).filter(|n| *n <= RUNS_KEPT).ok_or_else(bad)? {
-            past.runs.push(Run::read(rest)?);
-        }
+        let bad = || io::Error::from(io::ErrorKind::InvalidData);
+        let mut past = Past { runs: read_runs(rest)?, ..Past::default() };
         let lineages = usize::from(rest.read_u8()?);
         for _ in 0..Some(lineages).filter(|n| *n <= ANCESTRY_MAX).ok_or_else(bad)? {
             let (body, behind) = rest.split_at_checked(Lineage::BYTES).ok_or_else(bad)?;
@@ -178,30 +151,30 @@ impl Past {
             *rest = behind;
         }
         past.former = read_option(rest, read_position).map_err(|_| bad())?;
-        past.added = read_position(rest).map_err(|_| bad())?;
         Ok(past)
     }
 
-    /// Whether the sender's directory is another one than the one that was seen: an earlier life of
-    /// it, or a copy that was made before that and has been started since. One that the group has
-    /// added again since then is not.
-    pub(super) fn differs(&self, seen: Sighting) -> Option<Rule> {
-        let now = self.runs.last().map(|run| run.incarnation);
-        if seen.is_before(self.added) {
-            None
-        } else if now < Some(seen.run.incarnation) {
-            Some(Rule::RefusedOldIncarnation)
-        } else {
-            self.lacks(seen.run).then_some(Rule::RefusedCopy)
+    /// Why the sender's directory is an old copy, if it is one: an earlier life of the disk, or a
+    /// copy that has been started since it was made. `added` is the run as which the group added
+    /// the disk last, and `seen` are the starts that were seen of it.
+    ///
+    /// Whoever has the entry that adds the disk counts on that run and on what follows it. What was
+    /// seen besides follows it too, or it is a life that the group has given up: it dropped the
+    /// disk before it added the copy, so nothing that this life acknowledged or voted for later
+    /// counts, and nobody who has that entry will add it again.
+    pub(super) fn is_copy(&self, added: Option<Run>, seen: Option<&[Run]>) -> Option<Rule> {
+        if added.is_some_and(|added| lacks(&self.runs, added)) {
+            return Some(Rule::RefusedCopy);
         }
-    }
-
-    /// Whether the sender's disk can't have been started as `known`: it is a copy that was made
-    /// before that. Of starts before the oldest that is listed nothing is known.
-    fn lacks(&self, known: Run) -> bool {
-        let listed =
-            self.runs.first().is_some_and(|oldest| oldest.incarnation <= known.incarnation);
-        known.process != ProcessId::UNKNOWN && listed && !self.runs.contains(&known)
+        let seen = seen?;
+        let (newest, now) = (*seen.last()?, self.runs.last()?.incarnation);
+        let rule = if now < newest.incarnation {
+            Rule::RefusedOldIncarnation
+        } else {
+            lacks(&self.runs, newest).then_some(Rule::RefusedCopy)?
+        };
+        let given_up = |added| self.runs.contains(&added) && lacks(seen, added);
+        (!added.is_some_and(given_up)).then_some(rule)
     }
 }
 
@@ -217,19 +190,15 @@ mod tests {
         Run { incarnation: Incarnation(incarnation), process: ProcessId(process) }
     }
 
-    fn at(term: u64, index: u64) -> Position {
-        Position { term: Term(term), index: Index(index) }
-    }
-
     fn largest() -> (Hello, Past) {
         let runs: Vec<Run> = (1..=RUNS_KEPT as u64).map(|n| run(n, n + 100)).collect();
         let own = *runs.last().unwrap();
         let lineage = |number: u16| Lineage { number, founder: DiskId(number.into()) };
         let lineages = (1..=ANCESTRY_MAX as u16).map(lineage).collect();
-        let former = Some(at(3, 4));
+        let former = Some(Position { term: Term(3), index: Index(4) });
         let hello = sample_hello();
         let hello = Hello { incarnation: own.incarnation, process: own.process, ..hello };
-        (hello, Past { runs, lineages, former, added: at(2, 5) })
+        (hello, Past { runs, lineages, former })
     }
 
     #[test]
@@ -251,9 +220,9 @@ mod tests {
     }
 
     #[test]
-    fn only_a_run_that_should_be_listed_proves_a_copy() {
-        let past = Past { runs: vec![run(3, 30), run(4, 40), run(6, 60)], ..Past::default() };
-        for (known, lacks) in [
+    fn only_a_run_that_should_be_listed_is_lacking() {
+        let runs = [run(3, 30), run(4, 40), run(6, 60)];
+        for (known, lacking) in [
             (run(3, 30), false),
             (run(4, 40), false),
             (run(4, 41), true),
@@ -263,55 +232,57 @@ mod tests {
             (run(7, 70), true),
             (Run { process: ProcessId::UNKNOWN, ..run(4, 0) }, false),
         ] {
-            assert_eq!(past.lacks(known), lacks, "{known:?}");
+            assert_eq!(lacks(&runs, known), lacking, "{known:?}");
         }
     }
 
-    /// What the group has added again is what it counts on, whatever was seen before that.
+    /// The group counts on the run that it added last; what was seen of another life is given up
+    /// only if that is sure.
     #[test]
     fn a_copy_that_was_added_since_is_the_disk() {
-        let past = Past { runs: vec![run(3, 30), run(4, 40)], added: at(5, 9), ..Past::default() };
         let (old, copy) = (Some(Rule::RefusedOldIncarnation), Some(Rule::RefusedCopy));
-        for (known, added, found) in [
-            (run(4, 40), Some(at(5, 9)), None),
-            (run(4, 41), Some(at(5, 9)), copy),
-            (run(5, 50), Some(at(5, 9)), old),
-            (run(5, 50), Some(at(6, 8)), old),
-            (run(5, 50), None, old),
-            (run(4, 41), None, copy),
-            (run(5, 50), Some(at(5, 8)), None),
-            (run(4, 41), Some(at(4, 90)), None),
-            (run(4, 41), Some(at(0, 0)), None),
+        let past = Past { runs: vec![run(3, 30), run(4, 41), run(5, 51)], ..Past::default() };
+        let later = [run(3, 30), run(4, 40), run(5, 50), run(6, 60)];
+        for (added, seen, found) in [
+            (None, &[] as &[Run], None),
+            (None, &[run(3, 30)], None),
+            (None, &[run(3, 30), run(4, 41)], None),
+            (None, &later[..3], copy),
+            (None, &later, old),
+            // The run that was added is an earlier one, of both.
+            (Some(run(3, 30)), &later[..3], copy),
+            (Some(run(3, 30)), &later, old),
+            (Some(run(2, 20)), &later, old),
+            // It is one of the other life, whatever was seen.
+            (Some(run(5, 50)), &[], copy),
+            (Some(run(5, 50)), &[run(5, 51)], copy),
+            (Some(run(7, 70)), &[run(5, 51)], copy),
+            // It is one of this life.
+            (Some(run(4, 41)), &later[..3], None),
+            (Some(run(5, 51)), &later, None),
+            // Perhaps of both: what was seen does not reach as far back.
+            (Some(run(4, 41)), &later[2..], old),
+            (Some(run(4, 41)), &later[2..3], copy),
         ] {
-            let seen = Sighting { run: known, added };
-            assert_eq!(past.differs(seen), found, "{seen:?}");
+            let seen = Some(seen).filter(|seen| !seen.is_empty());
+            assert_eq!(past.is_copy(added, seen), found, "{added:?} {seen:?}");
         }
-        let lost = Past { added: at(0, 0), ..past };
-        let seen = Sighting { run: run(5, 50), added: Some(at(0, 0)) };
-        assert_eq!(lost.differs(seen), old, "no log says where it was added");
     }
 
     #[test]
-    fn what_was_seen_last_is_the_later_run_or_the_later_addition() {
-        let disk = DiskId(5);
-        let known = Sighting { run: run(4, 40), added: Some(at(5, 9)) };
-        let sighting = |incarnation, added| Sighting { run: run(incarnation, 7), added };
-        for (new, kept) in [
-            (known, None),
-            (sighting(4, Some(at(5, 9))), None),
-            (sighting(3, Some(at(5, 8))), None),
-            (sighting(3, None), None),
-            (sighting(3, Some(at(6, 1))), Some(at(6, 1))),
-            (sighting(5, Some(at(5, 9))), Some(at(5, 9))),
-            // The end of its log was cut, or its log is gone: what it was added for once stays.
-            (sighting(5, Some(at(5, 2))), Some(at(5, 9))),
-            (sighting(5, None), Some(at(5, 9))),
-        ] {
-            let mut seen = Seen::default();
-            assert!(seen.note(disk, known));
-            assert_eq!(seen.note(disk, new), kept.is_some(), "{new:?}");
-            let wanted = kept.map_or(known, |at| Sighting { added: Some(at), ..new });
-            assert_eq!(seen.all(), [(disk, wanted)], "{new:?}");
+    fn the_starts_that_were_seen_last_are_kept_of_few_disks() {
+        let mut seen = Seen::default();
+        assert!(!seen.note(DiskId(5), &[]));
+        assert!(seen.note(DiskId(5), &[run(3, 30)]));
+        assert!(!seen.note(DiskId(5), &[run(2, 20), run(3, 30)]), "the same start");
+        for disk in 6..5 + SEEN_MAX as u128 {
+            assert!(seen.note(DiskId(disk), &[run(1, 10)]));
         }
+        // A copy that was added may have been started less often.
+        let runs = [run(1, 10), run(2, 21)];
+        assert!(seen.note(DiskId(5), &runs));
+        assert!(seen.note(DiskId(99), &runs));
+        assert_eq!(seen.all().len(), SEEN_MAX);
+        assert_eq!((seen.of(DiskId(5)), seen.of(DiskId(6))), (Some(&runs[..]), None));
     }
 }

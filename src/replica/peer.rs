@@ -5,7 +5,7 @@ use super::hello::Hello;
 use super::packet::Bearing;
 use crate::limits::SHUN_TIME_MAX;
 use crate::moment::Moment;
-use crate::names::{DiskId, Incarnation, LinkId, Member, Position, ProcessId, ServerId};
+use crate::names::{DiskId, Incarnation, LinkId, Member, Position, ProcessId, Run, ServerId};
 use std::time::Duration;
 
 /// The link that counts.
@@ -33,6 +33,10 @@ impl Link {
             serial: hello.serial,
             has_other: hello.has_other,
         }
+    }
+
+    pub(super) fn run(&self) -> Run {
+        Run { incarnation: self.incarnation, process: self.process }
     }
 
     pub(super) fn same_life(&self, other: &Link) -> bool {

@@ -36,8 +36,10 @@ impl Replica {
             }),
             Decision::Add(id) => {
                 let learner = self.linked().find(|member| member.id == id);
+                let learner = learner.and_then(|new| self.run_of(new).map(|run| (new, run)));
                 self.rewrite(wall, true, out, |config| {
-                    learner.filter(|_| config.member(id).is_none()).map(|new| config.with(new))
+                    let new = learner.filter(|_| config.member(id).is_none());
+                    new.map(|(new, run)| config.with(new, run))
                 })
             }
             Decision::Withdraw => {

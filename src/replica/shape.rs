@@ -3,7 +3,7 @@
 use super::members::Config;
 use super::past::Lineage;
 use crate::moment::WallTime;
-use crate::names::{DiskId, Index, Member, Position, Term};
+use crate::names::{DiskId, Index, Position, Run, Term};
 use crate::record::{Kind, Record};
 
 /// The shape of a log.
@@ -15,8 +15,8 @@ pub struct Shape {
     terms: Vec<Position>,
     /// The configs from the last one that was [`Shape::settle`]d.
     configs: Vec<(Index, Config)>,
-    /// Where a config adds a disk: the newest settled one of each disk, and all later ones.
-    additions: Vec<(Position, DiskId)>,
+    /// The runs as which disks were added: the newest settled one of each disk, and all later ones.
+    added: Vec<(Index, DiskId, Run)>,
     /// A config with an open gate is among those that were forgotten.
     gate_was_open: bool,
     /// The lineages that the log holds, and where each begins.
@@ -51,10 +51,7 @@ impl Shape {
     #[cold]
     fn push_config(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
         let config = Config::decode(record.body).ok_or("a config is unreadable")?;
-        let before = self.configs.last().map(|(_, before)| *before);
-        let new = |member: &Member| before.is_none_or(|before| !before.has(*member));
-        let added = config.members().filter(new).map(|new| (record.position(), new.disk));
-        self.additions.extend(added);
+        self.added.extend(config.added().map(|(disk, run)| (record.index, disk, run)));
         self.configs.push((record.index, config));
         if let (true, Some(founder)) = (record.term.begins_lineage(), config.members().next()) {
             let lineage = Lineage { number: record.term.lineage(), founder: founder.disk };
@@ -67,7 +64,7 @@ impl Shape {
     pub(super) fn cut(&mut self, last: Index) {
         self.terms.retain(|start| start.index <= last);
         self.configs.retain(|(index, _)| *index <= last);
-        self.additions.retain(|(at, _)| at.index <= last);
+        self.added.retain(|(index, ..)| *index <= last);
         self.lineages.retain(|(index, _)| *index <= last);
         self.refused.retain(|(index, _)| *index <= last);
         self.last = self.position(last);
@@ -79,20 +76,19 @@ impl Shape {
         if settled > 1 {
             let forgotten = self.configs.drain(..settled - 1);
             self.gate_was_open |= forgotten.fold(false, |open, (_, c)| open || c.gate_open);
-            let settled = self.additions.partition_point(|(at, _)| at.index <= committed);
-            let open = self.additions.split_off(settled);
-            for (at, disk) in std::mem::take(&mut self.additions) {
-                self.additions.retain(|(_, other)| *other != disk);
-                self.additions.push((at, disk));
+            let settled = self.added.partition_point(|(index, ..)| *index <= committed);
+            let open = self.added.split_off(settled);
+            for new in std::mem::take(&mut self.added) {
+                self.added.retain(|(_, disk, _)| *disk != new.1);
+                self.added.push(new);
             }
-            self.additions.extend(open);
+            self.added.extend(open);
         }
     }
 
-    /// The newest entry that adds this disk to the group, committed or not; zero when none does.
-    pub(super) fn added(&self, disk: DiskId) -> Position {
-        let newest = self.additions.iter().rev().find(|(_, added)| *added == disk);
-        newest.map(|(at, _)| *at).unwrap_or_default()
+    /// The run as which a config, committed or not, has added this disk last, where it is named.
+    pub(super) fn run_added(&self, disk: DiskId) -> Option<Run> {
+        self.added.iter().rev().find(|(_, added, _)| *added == disk).map(|(.., run)| *run)
     }
 
     pub(super) fn last(&self) -> Position {
@@ -159,8 +155,9 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{DiskId, Member, ServerId};
+    use crate::names::{DiskId, Incarnation, Member, ProcessId, ServerId};
     use crate::record;
+    use crate::replica::Origin;
 
     fn push(shape: &mut Shape, index: u64, term: u64, members: Option<u8>) {
         let mut bytes = Vec::new();
@@ -218,16 +215,21 @@ mod tests {
         assert_eq!(shape.config().unwrap().0, Index(4));
     }
 
-    /// A log whose configs have these members, as disks of their ids.
-    fn with_members(configs: &[&[u8]]) -> Shape {
+    fn run(n: u64) -> Run {
+        Run { incarnation: Incarnation(n), process: ProcessId(n) }
+    }
+
+    /// A log of configs that add these servers, each in the run of the entry's index; 0 adds none.
+    fn with_additions(added: &[u8]) -> Shape {
         let mut shape = Shape::default();
-        for (at, ids) in configs.iter().enumerate() {
-            let at = Position { index: Index(at as u64 + 1), term: Term(at as u64 / 2) };
-            let members = ids
-                .iter()
-                .map(|n| Member { id: ServerId::new(*n).unwrap(), disk: DiskId((*n).into()) });
-            let config = Config::new(members, false);
+        for (index, id) in (1..).zip(added) {
+            let members = ServerId::all(3).map(|id| Member { id, disk: DiskId(id.slot() as u128) });
+            let mut config = Config::new(members, false);
+            if let Some(id) = ServerId::new(*id) {
+                config.origin = Origin::Added(id, run(index));
+            }
             let mut bytes = Vec::new();
+            let at = Position { index: Index(index), term: Term(1) };
             record::write(&mut bytes, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
             shape.push(&Record::trust(&bytes)).unwrap();
         }
@@ -235,22 +237,21 @@ mod tests {
     }
 
     #[test]
-    fn knows_where_each_disk_was_added_last() {
-        let added = |shape: &Shape| [1, 2, 3].map(|disk| shape.added(DiskId(disk)).index.0);
-        let log: [&[u8]; 7] = [&[1, 2, 3], &[1, 2], &[1, 2, 3], &[1], &[1, 3], &[1, 2, 3], &[2, 3]];
+    fn knows_the_run_as_which_each_disk_was_added_last() {
+        let runs = |shape: &Shape| {
+            [0, 1, 2].map(|disk| shape.run_added(DiskId(disk)).map_or(0, |run| run.incarnation.0))
+        };
         for settled in 0..=7 {
-            let mut shape = with_members(&log);
+            let mut shape = with_additions(&[0, 2, 3, 2, 0, 3, 2]);
             shape.settle(Index(settled));
-            assert_eq!(added(&shape), [1, 6, 5], "{settled}");
-            assert_eq!(shape.added(DiskId(3)), Position { index: Index(5), term: Term(2) });
-            assert_eq!(shape.added(DiskId(4)), Position::default());
+            assert_eq!(runs(&shape), [0, 7, 6], "{settled}");
             shape.cut(Index(settled.max(4)));
-            let cut = [[1, 1, 3], [1, 1, 5], [1, 6, 5], [1, 6, 5]];
-            assert_eq!(added(&shape), cut[settled.max(4) as usize - 4], "{settled}");
+            let cut = [[0, 4, 3], [0, 4, 3], [0, 4, 6], [0, 7, 6]];
+            assert_eq!(runs(&shape), cut[settled.max(4) as usize - 4], "{settled}");
         }
-        let mut shape = with_members(&log);
+        let mut shape = with_additions(&[0, 2, 3, 2, 0, 3, 2]);
         shape.settle(Index(7));
-        assert_eq!(shape.additions.len(), 3, "one of each disk is kept");
+        assert_eq!(shape.added.len(), 2, "one of each disk is kept");
     }
 
     #[test]

@@ -470,8 +470,8 @@ impl Server {
                 self.close_link(link, why);
                 Ok(())
             }
-            Effect::See(disk, seen) => {
-                self.store.see(disk, seen);
+            Effect::See(disk, runs) => {
+                self.store.see(disk, &runs);
                 self.seal_soon();
                 Ok(())
             }

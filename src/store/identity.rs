@@ -4,17 +4,17 @@ use super::disk::Disk;
 use super::whole;
 use crate::limits::{RUNS_KEPT, SEEN_MAX};
 use crate::names::{DiskId, GroupId, Incarnation, Index, ProcessId, Run, ServerId};
-use crate::replica::{Seen, Sighting};
+use crate::replica::{Seen, read_runs, write_runs};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
 
 const FILE: &str = "identity";
 const MAGIC: &[u8; 8] = b"postern\0";
 /// The format of all files of a data directory. Version 1 had no boot, no runs of its own, and no
-/// process numbers; version 2 did not say where the log adds a disk that was seen.
+/// process numbers; version 2 had one run of each other disk.
 const VERSION: u32 = 3;
 /// The longest identity, in bytes.
-pub(super) const BYTES_MAX: usize = 128 + RUNS_KEPT * 16 + SEEN_MAX * 49;
+pub(super) const BYTES_MAX: usize = 128 + (RUNS_KEPT + 1) * (SEEN_MAX + 1) * 17;
 
 /// What a data directory says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,14 +81,14 @@ impl Identity {
         &self.runs
     }
 
-    /// What was seen of other disks.
+    /// The newest starts that were seen of other disks.
     pub fn seen(&self) -> &Seen {
         &self.seen
     }
 
-    /// Notes what was seen of another disk; whether that was news.
-    pub(super) fn see(&mut self, disk: DiskId, seen: Sighting) -> bool {
-        self.seen.note(disk, seen)
+    /// Notes the newest starts of another disk; whether that was news.
+    pub(super) fn see(&mut self, disk: DiskId, runs: &[Run]) -> bool {
+        self.seen.note(disk, runs)
     }
 
     pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Found> {
@@ -112,12 +112,11 @@ impl Identity {
             out.write_u64::<LE>(self.segment.0)?;
             out.write_u8(u8::from(self.boot.is_some()))?;
             out.write_u128::<LE>(self.boot.unwrap_or_default())?;
-            out.write_u8(self.runs.len() as u8)?;
-            self.runs.iter().try_for_each(|run| run.write(&mut out))?;
+            write_runs(&mut out, &self.runs)?;
             out.write_u8(self.seen.all().len() as u8)?;
-            for (disk, seen) in self.seen.all() {
+            for (disk, runs) in self.seen.all() {
                 out.write_u128::<LE>(disk.0)?;
-                seen.write(&mut out)?;
+                write_runs(&mut out, runs)?;
             }
             let sum = crc32c::crc32c(&out);
             out.write_u32::<LE>(sum)
@@ -162,23 +161,20 @@ fn fields(mut rest: &[u8], version: u32) -> io::Result<Option<Identity>> {
         for _ in 0..rest.read_u8()? {
             let disk = DiskId(rest.read_u128::<LE>()?);
             let incarnation = Incarnation(rest.read_u64::<LE>()?);
-            let run = Run { incarnation, process: ProcessId::UNKNOWN };
-            identity.see(disk, Sighting { run, added: None });
+            identity.see(disk, &[Run { incarnation, process: ProcessId::UNKNOWN }]);
         }
         return Ok(Some(identity));
     }
     let known = rest.read_u8()? == 1;
     identity.boot = Some(rest.read_u128::<LE>()?).filter(|_| known);
-    for _ in 0..rest.read_u8()? {
-        identity.runs.push(Run::read(&mut rest)?);
-    }
+    identity.runs = read_runs(&mut rest)?;
     for _ in 0..rest.read_u8()? {
         let disk = DiskId(rest.read_u128::<LE>()?);
-        let seen = match version {
-            2 => Sighting { run: Run::read(&mut rest)?, added: None },
-            _ => Sighting::read(&mut rest)?,
+        let runs = match version {
+            2 => vec![Run::read(&mut rest)?],
+            _ => read_runs(&mut rest)?,
         };
-        identity.see(disk, seen);
+        identity.see(disk, &runs);
     }
     identity.process = identity.runs.last().map_or(ProcessId::UNKNOWN, |run| run.process);
     Ok(Some(identity))
@@ -188,21 +184,15 @@ fn fields(mut rest: &[u8], version: u32) -> io::Result<Option<Identity>> {
 mod tests {
     use super::super::memory::MemoryDisk;
     use super::*;
-    use crate::names::{Position, Term};
 
     fn run(incarnation: u64) -> Run {
         Run { incarnation: Incarnation(incarnation), process: ProcessId(incarnation * 7) }
     }
 
-    fn sighting(incarnation: u64) -> Sighting {
-        let added = Position { index: Index(3), term: Term(2) };
-        Sighting { run: run(incarnation), added: Some(added) }
-    }
-
     fn sample() -> Identity {
         let mut identity = Identity::new(GroupId(9), 3, ServerId::new(2).unwrap(), DiskId(77));
         (1..=4).for_each(|n| identity.start(run(n).process, Some(5)));
-        identity.see(DiskId(5), sighting(6));
+        identity.see(DiskId(5), &[run(4), run(6)]);
         identity
     }
 
@@ -230,15 +220,13 @@ mod tests {
     #[test]
     fn remembers_the_newest_runs_of_few_disks() {
         let mut identity = sample();
-        assert!(!identity.see(DiskId(5), sighting(6)));
-        assert!(!identity.see(DiskId(5), sighting(1)));
-        assert!(identity.see(DiskId(5), sighting(7)));
+        let most: Vec<Run> = (1..=RUNS_KEPT as u64).map(run).collect();
         for disk in 100..200 {
-            identity.see(DiskId(disk), sighting(1));
+            assert!(identity.see(DiskId(disk), &most));
         }
         assert_eq!(identity.seen().all().len(), SEEN_MAX);
         assert_eq!(identity.seen().of(DiskId(5)), None);
-        assert_eq!(identity.seen().of(DiskId(199)), Some(sighting(1)));
+        assert_eq!(identity.seen().of(DiskId(199)), Some(&most[..]));
         (5..=40).for_each(|n| identity.start(run(n).process, None));
         assert_eq!(identity.runs().len(), RUNS_KEPT);
         assert_eq!(identity.runs().last(), Some(&run(40)));
@@ -277,8 +265,8 @@ mod tests {
                 1 => (ProcessId::UNKNOWN, None),
                 _ => (run(6).process, Some(12)),
             };
-            let seen = Sighting { run: Run { process, ..run(6) }, added: None };
-            assert_eq!((identity.seen().of(DiskId(5)), identity.boot), (Some(seen), boot));
+            let seen = [Run { process, ..run(6) }];
+            assert_eq!((identity.seen().of(DiskId(5)), identity.boot), (Some(&seen[..]), boot));
             identity.start(ProcessId(1), Some(8));
             assert_eq!(decode(&identity.encode()), Found::Good(identity));
         }

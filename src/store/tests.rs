@@ -9,18 +9,12 @@ use super::memory::MemoryDisk;
 use super::*;
 use crate::limits;
 use crate::moment::WallTime;
-use crate::names::{GroupId, Incarnation, Member, Position, Run, ServerId, Term};
+use crate::names::{GroupId, Incarnation, Member, Position, ServerId, Term};
 use crate::record::{self, Kind};
 use crate::replica::Config;
 use crate::rng::Rng;
 
 const LABEL: &str = "2026-11-25T03-22-00Z";
-
-/// What may be seen of another disk.
-fn sighting() -> Sighting {
-    let run = Run { incarnation: Incarnation(6), process: ProcessId(1) };
-    Sighting { run, added: Some(Position { index: Index(4), term: Term(2) }) }
-}
 
 fn identity() -> Identity {
     Identity::new(GroupId(1), 3, ServerId::new(1).unwrap(), DiskId(10))

@@ -138,38 +138,57 @@ fn a_copy_is_known_by_a_start_that_it_lacks() {
     }
 }
 
-/// A copy that the group has dropped and added again is the disk from then on: whoever missed that
-/// links with it, and the directory that it was copied from is the copy now.
+/// A copy that the group has dropped and added again is the disk from then on: whoever saw another
+/// life of it and has that entry links with it, and the other life is the copy now.
 #[test]
 fn a_copy_that_the_group_has_added_is_let_in() {
-    let (world, mut replica) = server(3);
+    let (world, replica) = server(3);
     let (hello, past) = next_start(&world, &replica, 2);
-    peer(&mut replica, 2).link = None;
-    let at = |index: u64| Position { term: hello.term, index: Index(index) };
-    let mut original = (hello, Past { added: at(8), ..past.clone() });
-    original.0.incarnation.0 += 1;
-    original.1.runs.push(Run { incarnation: original.0.incarnation, process: hello.process });
-    assert!(is_let_in(&greet(&mut replica, world.now, &original)));
-    peer(&mut replica, 2).link = None;
-
-    let of = |index: u64| {
-        let mut copy = (hello, past.clone());
-        copy.0.process = ProcessId(78);
-        copy.1.runs[1].process = ProcessId(78);
-        copy.1.added = at(index);
-        copy
+    let old = past.runs[0];
+    let life = |starts: &[u64]| {
+        let begins = |(at, n): (usize, &u64)| Run {
+            incarnation: Incarnation(old.incarnation.0 + 1 + at as u64),
+            process: ProcessId(*n),
+        };
+        let runs = [old].into_iter().chain(starts.iter().enumerate().map(begins)).collect();
+        let past = Past { runs, ..Past::default() };
+        let Run { incarnation, process } = *past.runs.last().unwrap();
+        (Hello { incarnation, process, ..hello }, past)
     };
-    assert_eq!(refusal(&greet(&mut replica.clone(), world.now, &of(8))), Some(Refusal::Doubtful));
-    let effects = greet(&mut replica, world.now, &of(9));
-    assert!(is_let_in(&effects) && refusal(&effects).is_none());
-    let seen = |e: &Effect| matches!(e, Effect::See(disk, _) if *disk == hello.from.disk);
-    assert!(effects.iter().any(seen), "it is remembered");
+    let (original, copy) = (life(&[71, 72]), life(&[81]));
+    let alone = |replica: &Replica| {
+        let mut replica = replica.clone();
+        peer(&mut replica, 2).link = None;
+        replica
+    };
+    let mut replica = alone(&replica);
+    assert!(is_let_in(&greet(&mut replica, world.now, &original)));
+    let told = |replica: &Replica, life| refusal(&greet(&mut alone(replica), world.now, life));
+    assert_eq!(told(&replica, &copy), Some(Refusal::Doubtful));
 
-    peer(&mut replica, 2).link = None;
-    let effects = greet(&mut replica.clone(), world.now, &original);
-    assert_eq!(refusal(&effects), Some(Refusal::Doubtful), "it lacks a start of the copy");
-    let before = of(8);
-    assert!(is_let_in(&greet(&mut replica, world.now, &before)), "the same start");
+    let added = |replica: &Replica, run: Run| {
+        let mut replica = replica.clone();
+        let config = replica.config().unwrap().without(id(2)).with(hello.from, run);
+        let mut bytes = Vec::new();
+        let at = Position { index: replica.last().next(), term: hello.term };
+        record::write(&mut bytes, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
+        replica.shape.push(&Record::trust(&bytes)).unwrap();
+        replica
+    };
+    // The original was added again: nothing changes.
+    for run in &original.1.runs {
+        let replica = added(&replica, *run);
+        assert_eq!(told(&replica, &copy), Some(Refusal::Doubtful), "{run:?}");
+        assert_eq!(told(&replica, &original), None, "{run:?}");
+    }
+    let mut replica = alone(&added(&replica, copy.1.runs[1]));
+    assert_eq!(told(&replica, &original), Some(Refusal::Doubtful));
+    let effects = greet(&mut replica, world.now, &copy);
+    assert!(is_let_in(&effects) && refusal(&effects).is_none());
+    assert!(effects.contains(&Effect::See(hello.from.disk, copy.1.runs.clone())));
+    let (later, other) = (life(&[81, 82]), life(&[83]));
+    assert_eq!(told(&replica, &later), None, "it goes on");
+    assert_eq!(told(&replica, &other), Some(Refusal::Doubtful), "a copy of the copy");
 }
 
 /// Who is doubted does not stand: an old copy must not lead a term that had a primary.

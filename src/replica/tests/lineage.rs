@@ -118,7 +118,7 @@ fn only_a_tail_behind_the_branch_is_put_aside_alone() {
     let tail = Aside::Tail(branch.index);
     assert_eq!(put_aside(&replica, last.index, begin.term, Some(begin.config)), tail);
     let mut other = begin.config;
-    other.branch = Some(Position { term: Term(0), ..branch });
+    other.origin = Origin::Branch(Position { term: Term(0), ..branch });
     for (term, config, what) in [
         (begin.term, None, "no config"),
         (begin.term.next(), Some(begin.config), "not the first of the history"),
@@ -180,7 +180,7 @@ fn only_who_stored_the_vote_of_a_history_of_its_own_and_not_its_entry_goes_on_wi
             started.handle(Moment(1), WallTime(0), Event::Tick, log, &mut Out::default());
         }
         let config = *started.config().unwrap();
-        config.count() == 1 && config.has(me) && config.branch == Some(last)
+        config.count() == 1 && config.has(me) && config.origin == Origin::Branch(last)
     };
     let vote = Vote { term, given: Some(me), founder: Some(me.disk) };
     assert!(begins(vote));
@@ -204,7 +204,7 @@ fn a_history_begins_with_an_entry_behind_the_last_one_that_names_it() {
         let config = Config::decode(record.body).unwrap();
         assert_eq!(config, begin.config);
         assert!(config.has(replica.me) && config.count() == 1 && config.gate_open);
-        assert_eq!(config.branch, Some(last));
+        assert_eq!(config.origin, Origin::Branch(last));
         assert!(begin.term.begins_lineage() && begin.term.lineage() > least.lineage());
         assert_eq!(begin.term.lineage() % 4, 2, "no two servers draw the same");
         let vote =

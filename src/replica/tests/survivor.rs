@@ -3,6 +3,8 @@
 
 use super::*;
 
+const RUN: Run = Run { incarnation: Incarnation(1), process: ProcessId(1) };
+
 /// A group of two with a promise: its primary, the backup, and the time.
 fn two() -> (World, Replica, Replica) {
     let mut world = formed_with(8, true);
@@ -73,8 +75,8 @@ fn who_has_all_the_evidence_goes_on_alone() {
         })
     };
     assert!(config(&|two| two.restated()));
-    assert!(!config(&|two| two.with(Member { id: id(3), disk: DiskId(3) })));
-    assert!(!config(&|two| two.without(id(2)).with(Member { id: id(3), disk: DiskId(3) })));
+    assert!(!config(&|two| two.with(Member { id: id(3), disk: DiskId(3) }, RUN)));
+    assert!(!config(&|two| two.without(id(2)).with(Member { id: id(3), disk: DiskId(3) }, RUN)));
 }
 
 #[test]
@@ -153,7 +155,7 @@ fn a_primary_promises_to_the_other_of_two_while_its_config_is_answered() {
     let unanswered = |p: &mut Replica| p.answered = p.shape.config().unwrap().0.before();
     assert_eq!(promised(backup.me, &unanswered), None);
     let three = |p: &mut Replica| {
-        let with = p.config().unwrap().with(Member { id: id(3), disk: DiskId(3) });
+        let with = p.config().unwrap().with(Member { id: id(3), disk: DiskId(3) }, RUN);
         p.append_config(p.vote.term, WallTime(0), with, &mut Out::default());
         p.answered = p.last();
     };

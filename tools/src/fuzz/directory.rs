@@ -11,7 +11,7 @@ use postern::names::{
     DiskId, Incarnation, Index, Member, Position, ProcessId, Run, ServerId, Term, UserName, Vote,
 };
 use postern::record::{self, Kind, Record};
-use postern::replica::{Config, Sighting};
+use postern::replica::Config;
 use postern::rng::Rng;
 use postern::store::check::check as look;
 use postern::store::disk::Disk;
@@ -111,8 +111,7 @@ impl World {
                 }
                 b'n' => {
                     let run = Run { incarnation: Incarnation(1), process: ProcessId(1) };
-                    let added = Some(Position { term: Term(self.term), index: Index(1) });
-                    store.see(DiskId(args.byte().into()), Sighting { run, added });
+                    store.see(DiskId(args.byte().into()), &[run]);
                     store.seal().map_err(fails)?;
                 }
                 _ => {}

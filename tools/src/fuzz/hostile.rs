@@ -11,7 +11,8 @@ use postern::names::{
 };
 use postern::record::{self, Kind};
 use postern::replica::{
-    Append, Ask, Bearing, Config, Hello, Lineage, Order, Packet, Refusal, Standpoint, Verdict,
+    Append, Ask, Bearing, Config, Hello, Lineage, Order, Origin, Packet, Refusal, Standpoint,
+    Verdict,
 };
 use postern::rng::Rng;
 
@@ -349,7 +350,7 @@ fn config(victim: &Victim, detail: u8, more: u8, out: &mut Vec<u8>) {
     let mut config = Config::new(members, detail & 1 != 0);
     if detail & 2 != 0 {
         let replica = victim.process.node.replica();
-        config.branch = Some(victim.position(replica.last()));
+        config.origin = Origin::Branch(victim.position(replica.last()));
     }
     config.encode(out);
     if detail & 0x80 != 0 {

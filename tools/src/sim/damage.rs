@@ -225,7 +225,7 @@ impl World {
         let known = (0..3).filter(|other| *other != n).all(|other| {
             self.servers[other].process.as_ref().is_some_and(|process| {
                 let seen = process.store.identity().seen().of(disk);
-                seen.is_some_and(|seen| seen.run.incarnation >= incarnation)
+                seen.and_then(|runs| runs.last()).is_some_and(|run| run.incarnation >= incarnation)
                     && !process.store.has_unsealed()
             })
         });

@@ -12,7 +12,8 @@
 //! pause 2, resume 2     SIGSTOP, SIGCONT
 //! wipe 2, damage 2      of one that is down: its disk is lost, or a bit of its log flips
 //! damage 2 old          the same, in a segment that another follows; `end`: in the last byte
-//! copy 2, restore 2     a copy of its directory is taken, or put back while it is down
+//! copy 2, restore 2     a copy of its directory is taken, or put in its place while it is down;
+//!                       what was there is the copy then
 //! twin 2, untwin        a second process with the id of 2 starts on a new disk; it ends for good
 //! twin 2 copy           the same, on a copy of the directory of 2
 //! recover 2             a person goes on with one that is down, alone
@@ -330,6 +331,7 @@ impl Play {
             }
             "restore" => {
                 let copy = self.copies[n].take().ok_or("there is no copy")?;
+                self.copies[n] = Some(world.servers[n].disk.copied());
                 world.replace(n, copy);
             }
             _ => return Err("nobody knows this".to_owned()),
