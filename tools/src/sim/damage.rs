@@ -90,7 +90,10 @@ impl World {
         for at in self.active.clone() {
             self.fault_ends(at);
         }
-        (0..3).for_each(|n| self.power_on(n));
+        for n in 0..3 {
+            self.power_on(n);
+            self.resume(n, self.servers[n].pauses);
+        }
         let silence = u64::from(self.settings.silence_ms) * 1_000;
         self.quiet_until = self.now + 12 * silence;
         self.schedule.add(self.now + 6 * silence, What::Part { server: n as u8 });
