@@ -96,7 +96,7 @@ impl Replica {
             let hint = self.equal_at_most(append.prev.index);
             return out.send(link, Packet::Behind { term: append.term, hint });
         }
-        match self.take_entries(append, records, out) {
+        match self.take_entries(now, append, records, out) {
             Ok(Some(proved)) => self.note_progress(link, append, proved),
             Ok(None) => {} // this life has ended
             Err(why) => {
@@ -128,6 +128,7 @@ impl Replica {
     /// this life ends here.
     fn take_entries(
         &mut self,
+        now: Moment,
         append: Append,
         records: &[u8],
         out: &mut Out,
@@ -175,6 +176,9 @@ impl Replica {
             }
             self.shape.push(&record).expect("its configs were just read");
             out.bytes.extend_from_slice(record.bytes);
+            if record.kind == Kind::CONFIG {
+                self.close_copies(now, out);
+            }
         }
         let end = out.bytes.len();
         if end > start {

@@ -468,6 +468,20 @@ impl Replica {
         forgot.then_some(Rule::RefusedForgot)
     }
 
+    /// Closes a link to a disk that was added in another life than the one that is linked.
+    pub(super) fn close_copies(&mut self, now: Moment, out: &mut Out) {
+        let is_copy = |link: &Link| {
+            let (added, seen) = (self.shape.run_added(link.member.disk), &self.seen);
+            added.is_some_and(|added| seen.is_other_life(link.member.disk, added))
+        };
+        let copy = self.peers.iter().position(|peer| peer.link.as_ref().is_some_and(is_copy));
+        let Some(at) = copy else { return };
+        self.note(Rule::RefusedCopy);
+        let (id, link) = (self.peers[at].id, self.peers[at].link.as_ref().map(|link| link.id));
+        out.send(link.expect("it was just found"), Packet::Refused(Refusal::Doubtful));
+        self.lose_link(now, at, Some(Closing::Refused(id, Refusal::Doubtful)), out);
+    }
+
     pub(super) fn establish(&mut self, now: Moment, new: Link, past: &Past, out: &mut Out) {
         let id = new.member.id;
         let lower_dialled = |link: &Link| link.dialled == (self.me.id < id);

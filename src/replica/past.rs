@@ -92,14 +92,23 @@ impl Seen {
 
     /// Notes a disk with its newest starts; whether the newest is another one than before.
     pub fn note(&mut self, disk: DiskId, runs: &[Run]) -> bool {
-        if runs.is_empty() || self.of(disk).is_some_and(|known| known.last() == runs.last()) {
-            return false;
+        let news = !runs.is_empty() && self.of(disk).and_then(<[Run]>::last) != runs.last();
+        if let Some(at) = self.0.iter().position(|(known, _)| *known == disk) {
+            let known = self.0.remove(at);
+            self.0.push(known);
         }
-        self.0.retain(|(known, _)| *known != disk);
-        self.0.push((disk, runs.to_vec()));
-        let surplus = self.0.len().saturating_sub(SEEN_MAX);
-        self.0.drain(..surplus);
-        true
+        if news {
+            self.0.retain(|(known, _)| *known != disk);
+            self.0.push((disk, runs.to_vec()));
+            let surplus = self.0.len().saturating_sub(SEEN_MAX);
+            self.0.drain(..surplus);
+        }
+        news
+    }
+
+    /// Whether the life of `disk` that was seen surely lacks this run.
+    pub(super) fn is_other_life(&self, disk: DiskId, run: Run) -> bool {
+        self.of(disk).is_some_and(|runs| lacks(runs, run))
     }
 
     /// All disks and their starts.
@@ -275,14 +284,19 @@ mod tests {
         assert!(!seen.note(DiskId(5), &[]));
         assert!(seen.note(DiskId(5), &[run(3, 30)]));
         assert!(!seen.note(DiskId(5), &[run(2, 20), run(3, 30)]), "the same start");
-        for disk in 6..5 + SEEN_MAX as u128 {
+        assert!(seen.note(DiskId(4), &[run(1, 10)]));
+        for disk in 6..4 + SEEN_MAX as u128 {
             assert!(seen.note(DiskId(disk), &[run(1, 10)]));
         }
+        // The one that was seen least lately goes, not the one that was started least lately.
+        assert!(!seen.note(DiskId(4), &[run(1, 10)]) && !seen.note(DiskId(5), &[run(3, 30)]));
+        assert!(seen.note(DiskId(98), &[run(1, 10)]));
+        assert!(seen.of(DiskId(4)).is_some() && seen.of(DiskId(6)).is_none());
         // A copy that was added may have been started less often.
         let runs = [run(1, 10), run(2, 21)];
         assert!(seen.note(DiskId(5), &runs));
         assert!(seen.note(DiskId(99), &runs));
         assert_eq!(seen.all().len(), SEEN_MAX);
-        assert_eq!((seen.of(DiskId(5)), seen.of(DiskId(6))), (Some(&runs[..]), None));
+        assert_eq!((seen.of(DiskId(5)), seen.of(DiskId(7))), (Some(&runs[..]), None));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::members::Config;
 use super::past::Lineage;
+use crate::limits::SEEN_MAX;
 use crate::moment::WallTime;
 use crate::names::{DiskId, Index, Position, Run, Term};
 use crate::record::{Kind, Record};
@@ -76,14 +77,26 @@ impl Shape {
         if settled > 1 {
             let forgotten = self.configs.drain(..settled - 1);
             self.gate_was_open |= forgotten.fold(false, |open, (_, c)| open || c.gate_open);
-            let settled = self.added.partition_point(|(index, ..)| *index <= committed);
-            let open = self.added.split_off(settled);
-            for new in std::mem::take(&mut self.added) {
-                self.added.retain(|(_, disk, _)| *disk != new.1);
-                self.added.push(new);
-            }
-            self.added.extend(open);
+            self.settle_added(committed);
         }
+    }
+
+    /// Forgets all but the newest settled addition of each disk, and those of disks that are long
+    /// gone: the next one names them anew.
+    fn settle_added(&mut self, committed: Index) {
+        let settled = self.added.partition_point(|(index, ..)| *index <= committed);
+        let open = self.added.split_off(settled);
+        let is_member = |disk: DiskId| {
+            self.configs.iter().any(|(_, config)| config.members().any(|m| m.disk == disk))
+        };
+        let mut kept: Vec<(Index, DiskId, Run)> = Vec::new();
+        for new in self.added.drain(..).rev() {
+            let first = kept.iter().all(|(_, disk, _)| *disk != new.1);
+            if first && (kept.len() < SEEN_MAX || is_member(new.1)) {
+                kept.push(new);
+            }
+        }
+        self.added.extend(kept.into_iter().rev().chain(open));
     }
 
     /// The run as which a config, committed or not, has added this disk last, where it is named.
@@ -252,6 +265,25 @@ mod tests {
         let mut shape = with_additions(&[0, 2, 3, 2, 0, 3, 2]);
         shape.settle(Index(7));
         assert_eq!(shape.added.len(), 2, "one of each disk is kept");
+    }
+
+    #[test]
+    fn additions_of_disks_that_are_long_gone_are_forgotten() {
+        let mut shape = with_additions(&[2]);
+        let member =
+            |id: u8, disk: u128| Member { id: ServerId::new(id).unwrap(), disk: DiskId(disk) };
+        for index in 2..100 {
+            let added = member(3, 1000 + u128::from(index));
+            let config = Config::new([member(2, 1)], false).with(added, run(index));
+            let mut bytes = Vec::new();
+            let at = Position { index: Index(index), term: Term(1) };
+            record::write(&mut bytes, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
+            shape.push(&Record::trust(&bytes)).unwrap();
+        }
+        shape.settle(Index(90));
+        let known = |disk: u128| shape.run_added(DiskId(disk)).map(|run| run.incarnation.0);
+        assert_eq!([known(1), known(1002), known(1074)], [Some(1), None, None]);
+        assert!((75..100).all(|n| known(1000 + n) == Some(n as u64)));
     }
 
     #[test]

@@ -74,6 +74,36 @@ fn an_append_is_taken_whole_or_not_at_all() {
     assert_eq!((appended(&out), took.last()), (None, Index(last)));
 }
 
+/// A copy of a disk is added while the disk itself is linked here: from that entry on it is another
+/// one, whose vote could elect a primary that lacks what the copy acknowledges.
+#[test]
+fn who_is_linked_in_another_life_than_was_added_is_refused() {
+    let (_, replica, ..) = backup();
+    let (last, term) = (replica.last().0, replica.vote.term.0);
+    let config = *replica.config().unwrap();
+    let three = config.member(id(3)).unwrap();
+    let link = replica.link_to(three).unwrap();
+    let run = replica.run_of(three).unwrap();
+    let other = Run { process: ProcessId(run.process.0 + 1), ..run };
+    for (added, closed) in [(run, false), (other, true)] {
+        let entries = [config.without(id(3)), config.without(id(3)).with(three, added)];
+        let entries = (last + 1..).zip(entries).map(|(index, config)| {
+            let mut body = Vec::new();
+            config.encode(&mut body);
+            record(index, term, Kind::CONFIG, &body)
+        });
+        let (took, out) = append(&replica, &entries.collect::<Vec<_>>(), |_| ());
+        assert_eq!((appended(&out), took.config().unwrap().has(three)), (Some(2), true));
+        let why = Refusal::Doubtful;
+        let told = [
+            Effect::Send(link, Packet::Refused(why)),
+            Effect::Close(link, Closing::Refused(id(3), why)),
+        ];
+        assert_eq!(told.map(|effect| out.effects.contains(&effect)), [closed; 2], "{added:?}");
+        assert_eq!(took.link_to(three).is_none(), closed);
+    }
+}
+
 #[test]
 fn where_the_logs_part_is_looked_for_behind_this_log_or_before_its_term() {
     let (_, mut replica, _, link) = backup();
