@@ -26,7 +26,8 @@ pub const FRAME_BYTES_MAX: usize = ENTRIES_BYTES_MAX + 1024;
 /// The most that the first message on an encrypted link carries, in bytes: its sender is not known
 /// before it is read. A hello is shorter.
 pub const FIRST_BYTES_MAX: usize = 1024;
-/// Starts of a disk that its hello lists: a copy of a directory is recognized by them.
+/// Starts of a disk that its hello lists: a copy of a directory is recognized by them, until it has
+/// been started more often than this since it was made.
 pub const RUNS_KEPT: usize = 16;
 /// Other disks whose newest run is remembered: the group's own and the last few that it lost.
 pub const SEEN_MAX: usize = 16;
