@@ -59,11 +59,16 @@ fn an_append_is_taken_whole_or_not_at_all() {
         ("a flipped bit", flipped),
         ("no config", config(b"nonsense")),
         ("a config without members", config(&[0, 0])),
+        ("no lineage", record(last + 2, term, Kind::REFUSAL, b"nonsense")),
     ] {
         let (took, out) = append(&replica, &[good(1), second], |_| ());
         assert_eq!((appended(&out), took.last()), (None, Index(last)), "{name}");
         assert!(out.effects.contains(&Effect::Close(link, Closing::Nonsense)), "{name}");
     }
+    let mut refusal = Vec::new();
+    past::Lineage { number: 1, founder: DiskId(9) }.encode(&mut refusal);
+    let (took, _) = append(&replica, &[record(last + 1, term, Kind::REFUSAL, &refusal)], |_| ());
+    assert_eq!((took.last(), took.shape.refusals()), (Index(last + 1), 1));
     // A record of any other kind that is known is only bytes here.
     for (kind, taken) in [(Kind::CREATE, 1), (Kind::MESSAGE, 1), (Kind(7), 0), (Kind(77), 0)] {
         let (took, _) = append(&replica, &[record(last + 1, term, kind, b"nonsense")], |_| ());
