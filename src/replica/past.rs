@@ -93,16 +93,12 @@ impl Seen {
     /// Notes a disk with its newest starts; whether the newest is another one than before.
     pub fn note(&mut self, disk: DiskId, runs: &[Run]) -> bool {
         let news = !runs.is_empty() && self.of(disk).and_then(<[Run]>::last) != runs.last();
-        if let Some(at) = self.0.iter().position(|(known, _)| *known == disk) {
-            let known = self.0.remove(at);
-            self.0.push(known);
-        }
-        if news {
-            self.0.retain(|(known, _)| *known != disk);
-            self.0.push((disk, runs.to_vec()));
-            let surplus = self.0.len().saturating_sub(SEEN_MAX);
-            self.0.drain(..surplus);
-        }
+        let known = self.0.iter().position(|(known, _)| *known == disk);
+        let known = known.map(|at| self.0.remove(at));
+        let latest = if news { Some((disk, runs.to_vec())) } else { known };
+        self.0.extend(latest);
+        let surplus = self.0.len().saturating_sub(SEEN_MAX);
+        self.0.drain(..surplus);
         news
     }
 

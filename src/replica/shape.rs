@@ -81,8 +81,8 @@ impl Shape {
         }
     }
 
-    /// Forgets all but the newest settled addition of each disk, and those of disks that are long
-    /// gone: the next one names them anew.
+    /// Forgets all but the newest settled addition of each disk. Of disks that are no members it
+    /// keeps the last few: such a disk counts for nothing until another entry adds it.
     fn settle_added(&mut self, committed: Index) {
         let settled = self.added.partition_point(|(index, ..)| *index <= committed);
         let open = self.added.split_off(settled);

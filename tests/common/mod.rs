@@ -277,7 +277,7 @@ impl Client {
         self.send_bytes(format!("{line}\n").as_bytes());
     }
 
-    /// Sends so many messages to `user`, the first ones of its mailbox; their texts.
+    /// Sends `count` messages to `user`, whose mailbox is empty, and returns their texts.
     pub fn send_first(&mut self, user: &str, count: usize) -> Vec<String> {
         let texts: Vec<String> = (1..=count).map(|n| format!("message {n}")).collect();
         for (at, text) in texts.iter().enumerate() {

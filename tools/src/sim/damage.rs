@@ -340,12 +340,17 @@ mod tests {
         assert_eq!(hit(Place::OlderSegment), [true, true, false]);
     }
 
-    #[test]
-    fn two_disks_are_damaged_only_while_the_third_has_everything() {
+    /// Three machines on which nothing runs.
+    fn world() -> World {
         let (silence_ms, takeover) = (1000, Takeover::Coin);
         let (copies_min, survivor_auto, segment_bytes) = (1, false, 100);
         let settings = Settings { silence_ms, takeover, copies_min, survivor_auto, segment_bytes };
-        let mut world = World::empty(1, settings);
+        World::empty(1, settings)
+    }
+
+    #[test]
+    fn two_disks_are_damaged_only_while_the_third_has_everything() {
+        let mut world = world();
         let strike = |world: &mut World| world.destroy_two(0, 1, &mut Rng::new(7));
         (0..3).for_each(|n| world.start(n));
         world.run_to(10_000_000);
@@ -369,10 +374,7 @@ mod tests {
     /// The group has filled the two again by itself: then the third is lost, and is not needed.
     #[test]
     fn nobody_goes_on_with_a_third_that_the_group_can_do_without() {
-        let (silence_ms, takeover) = (1000, Takeover::Coin);
-        let (copies_min, survivor_auto, segment_bytes) = (1, false, 100);
-        let settings = Settings { silence_ms, takeover, copies_min, survivor_auto, segment_bytes };
-        let mut world = World::empty(1, settings);
+        let mut world = world();
         (0..3).for_each(|n| world.start(n));
         world.run_to(10_000_000);
         let old = world.servers[2].disk.copied();

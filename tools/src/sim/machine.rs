@@ -60,8 +60,8 @@ impl Server {
         self.disk_id == Some(disk) && self.rolled_back != Some(disk)
     }
 
-    /// The group has added this disk.
-    pub(super) fn is_added(&mut self, disk: DiskId) {
+    /// Notes that the group has added a disk.
+    pub(super) fn note_added(&mut self, disk: DiskId) {
         self.rolled_back.take_if(|rolled_back| *rolled_back == disk);
     }
 

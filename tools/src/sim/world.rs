@@ -448,7 +448,7 @@ impl World {
             self.penalty |= ServerId::all(3).any(|id| replica.peer_state(id, now) == "penalty");
         }
         for disk in self.checks.added.drain(..) {
-            self.servers.iter_mut().for_each(|server| server.is_added(disk));
+            self.servers.iter_mut().for_each(|server| server.note_added(disk));
         }
         self.note(looked);
         self.check_times(n);
