@@ -27,6 +27,7 @@ mod primary;
 mod rules;
 #[cfg(feature = "simulate")]
 mod search;
+mod seen;
 mod shape;
 mod survivor;
 mod timers;
@@ -38,11 +39,12 @@ pub use hello::{Hello, Refusal, Shared};
 pub use lineage::Beginning;
 pub use members::{Config, Origin};
 pub use packet::{Append, Ask, Bearing, Order, Packet, Verdict};
-pub use past::{Lineage, Past, Seen};
-pub(crate) use past::{read_runs, write_runs};
+pub use past::{Lineage, Past};
 pub use rules::{Decisions, Rule};
 #[cfg(feature = "simulate")]
 pub use search::Decision;
+pub use seen::Seen;
+pub(crate) use seen::{read_runs, write_runs};
 pub use shape::Shape;
 
 use crate::moment::{Moment, WallTime};
