@@ -27,10 +27,12 @@ pub const FRAME_BYTES_MAX: usize = ENTRIES_BYTES_MAX + 1024;
 /// before it is read. A hello is shorter.
 pub const FIRST_BYTES_MAX: usize = 1024;
 /// Starts of a disk that its hello lists: a copy of a directory is recognized by them, until it has
-/// been started more often than this since it was made.
+/// been started this often without meeting a server that recognizes it.
 pub const RUNS_KEPT: usize = 16;
-/// Other disks whose newest run is remembered: the group's own and the last few that it lost.
+/// Other disks whose newest starts are remembered: the group's own and the last few that it lost.
 pub const SEEN_MAX: usize = 16;
+/// Copies of one disk that are remembered.
+pub const COPIES_MAX: usize = 4;
 /// Lineages that a hello lists, the newest ones that its sender's log holds.
 pub const ANCESTRY_MAX: usize = 16;
 /// Messages on an encrypted link in one direction, after which its key is changed; few in unit

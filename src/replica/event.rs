@@ -2,7 +2,8 @@
 
 use super::hello::{Hello, Refusal};
 use super::packet::{Append, Packet};
-use crate::names::{DiskId, Index, LinkId, Member, Run, ServerId, Vote};
+use super::seen::SeenDisk;
+use crate::names::{Index, LinkId, Member, ServerId, Vote};
 use crate::record::Record;
 use std::io;
 use std::ops::Range;
@@ -88,8 +89,8 @@ pub enum Effect {
     Dial(ServerId),
     /// Close a link when what is queued on it was sent.
     Close(LinkId, Closing),
-    /// Remember the newest starts of another disk, soon.
-    See(DiskId, Vec<Run>),
+    /// Remember this of another disk, soon.
+    See(Box<SeenDisk>),
     /// Store and send nothing more: end this life, put aside what can't be kept, and start again.
     Leave(Aside),
 }

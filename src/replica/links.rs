@@ -300,7 +300,7 @@ impl Replica {
         (hello, past): (&Hello, &Past),
         out: &mut Out,
     ) {
-        if let Err(why) = self.judge(now, hello, past, dialled) {
+        if let Err(why) = self.judge(now, (hello, past), dialled, out) {
             if hello.process == self.process {
                 // Our own hello: no other server listens there.
                 out.push(Effect::Close(link, Closing::Nonsense));
@@ -407,9 +407,9 @@ impl Replica {
     fn judge(
         &mut self,
         now: Moment,
-        hello: &Hello,
-        past: &Past,
+        (hello, past): (&Hello, &Past),
         dialled: Option<ServerId>,
+        out: &mut Out,
     ) -> Result<(), Refusal> {
         if hello.shared.group != self.shared.group {
             return Err(Refusal::Group);
@@ -441,6 +441,10 @@ impl Replica {
             // What one server remembers is not enough to put a directory aside.
             Some(rule) => {
                 self.note(rule);
+                if rule == Rule::RefusedCopy {
+                    let seen = self.seen.note_copy(hello.from.disk, &past.runs);
+                    out.push(Effect::See(Box::new(seen.clone())));
+                }
                 let decides = self.leads_majority(now);
                 Err(if decides { Refusal::OldCopy } else { Refusal::Doubtful })
             }
@@ -452,7 +456,7 @@ impl Replica {
     /// higher, a log that lacks what this primary counted on.
     fn is_old_copy(&self, hello: &Hello, past: &Past) -> Option<Rule> {
         let disk = hello.from.disk;
-        let copy = past.is_copy(self.shape.run_added(disk), self.seen.of(disk));
+        let copy = self.seen.copy_rule(disk, &past.runs, self.shape.run_added(disk));
         if copy.is_some() {
             return copy;
         }
@@ -529,9 +533,8 @@ impl Replica {
     /// A primary that is back in a later life leads no more.
     fn note_life(&mut self, member: Member, runs: &[Run], new_life: bool, out: &mut Out) {
         let later = self.seen.note(member.disk, runs);
-        if later {
-            out.push(Effect::See(member.disk, runs.to_vec()));
-        }
+        let seen = self.seen.of(member.disk).filter(|_| later);
+        out.effects.extend(seen.map(|seen| Effect::See(Box::new(seen.clone()))));
         if let Role::Follower(following) = &mut self.role
             && (later || new_life)
             && following.primary.is_some_and(|primary| primary.id == member.id)

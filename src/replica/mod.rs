@@ -43,7 +43,7 @@ pub use past::{Lineage, Past};
 pub use rules::{Decisions, Rule};
 #[cfg(feature = "simulate")]
 pub use search::Decision;
-pub use seen::Seen;
+pub use seen::{Seen, SeenDisk};
 pub(crate) use seen::{read_runs, write_runs};
 pub use shape::Shape;
 
@@ -91,7 +91,7 @@ pub struct Setup {
     pub vote: Vote,
     /// The stored log.
     pub shape: Shape,
-    /// The newest starts that were seen of other disks.
+    /// What is remembered of other disks.
     pub seen: Seen,
     /// The newest starts of this disk, in order; the last one is this one.
     pub runs: Vec<Run>,

@@ -1,10 +1,10 @@
-//! What follows a hello: what its sender's directory and log have been through. It tells a copy of
-//! a directory from the directory, and whose history a log descends from.
+//! What follows a hello: what its sender's directory and log have been through. Its
+//! starts tell a copy of a directory from the directory, its lineages whose history a log descends
+//! from.
 
 use super::hello::Hello;
 use super::packet::{read_option, read_position, write_option, write_position};
-use super::rules::Rule;
-use super::seen::{lacks, read_runs, write_runs};
+use super::seen::{read_runs, write_runs};
 use crate::limits::ANCESTRY_MAX;
 use crate::names::{DiskId, Position, Run};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
@@ -90,29 +90,6 @@ impl Past {
         past.former = read_option(rest, read_position).map_err(|_| bad())?;
         Ok(past)
     }
-
-    /// Why the sender's directory is an old copy, if it is one: an earlier life of the disk, or a
-    /// copy that has been started since it was made. `added` is the run as which the group added
-    /// the disk last, and `seen` are the starts that were seen of it.
-    ///
-    /// Whoever has the entry that adds the disk counts on that run and on what follows it. What was
-    /// seen besides follows it too, or it is a life that the group has given up: it dropped the
-    /// disk before it added the copy, so nothing that this life acknowledged or voted for later
-    /// counts, and nobody who has that entry will add it again.
-    pub(super) fn is_copy(&self, added: Option<Run>, seen: Option<&[Run]>) -> Option<Rule> {
-        if added.is_some_and(|added| lacks(&self.runs, added)) {
-            return Some(Rule::RefusedCopy);
-        }
-        let seen = seen?;
-        let (newest, now) = (*seen.last()?, self.runs.last()?.incarnation);
-        let rule = if now < newest.incarnation {
-            Rule::RefusedOldIncarnation
-        } else {
-            lacks(&self.runs, newest).then_some(Rule::RefusedCopy)?
-        };
-        let given_up = |added| self.runs.contains(&added) && lacks(seen, added);
-        (!added.is_some_and(given_up)).then_some(rule)
-    }
 }
 
 #[cfg(test)]
@@ -154,38 +131,5 @@ mod tests {
         let mut first = Vec::new();
         Packet::Hello(Hello { founder: Some(DiskId(1)), ..hello }).encode(&mut first);
         assert!(first.len() + bytes.len() + 4 <= FIRST_BYTES_MAX, "{}", first.len() + bytes.len());
-    }
-
-    /// The group counts on the run that it added last; what was seen of another life is given up
-    /// only if that is sure.
-    #[test]
-    fn a_copy_that_was_added_since_is_the_disk() {
-        let (old, copy) = (Some(Rule::RefusedOldIncarnation), Some(Rule::RefusedCopy));
-        let past = Past { runs: vec![run(3, 30), run(4, 41), run(5, 51)], ..Past::default() };
-        let later = [run(3, 30), run(4, 40), run(5, 50), run(6, 60)];
-        for (added, seen, found) in [
-            (None, &[] as &[Run], None),
-            (None, &[run(3, 30)], None),
-            (None, &[run(3, 30), run(4, 41)], None),
-            (None, &later[..3], copy),
-            (None, &later, old),
-            // The run that was added is an earlier one, of both.
-            (Some(run(3, 30)), &later[..3], copy),
-            (Some(run(3, 30)), &later, old),
-            (Some(run(2, 20)), &later, old),
-            // It is one of the other life, whatever was seen.
-            (Some(run(5, 50)), &[], copy),
-            (Some(run(5, 50)), &[run(5, 51)], copy),
-            (Some(run(7, 70)), &[run(5, 51)], copy),
-            // It is one of this life.
-            (Some(run(4, 41)), &later[..3], None),
-            (Some(run(5, 51)), &later, None),
-            // Perhaps of both: what was seen does not reach as far back.
-            (Some(run(4, 41)), &later[2..], old),
-            (Some(run(4, 41)), &later[2..3], copy),
-        ] {
-            let seen = Some(seen).filter(|seen| !seen.is_empty());
-            assert_eq!(past.is_copy(added, seen), found, "{added:?} {seen:?}");
-        }
     }
 }

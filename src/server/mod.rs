@@ -470,8 +470,8 @@ impl Server {
                 self.close_link(link, why);
                 Ok(())
             }
-            Effect::See(disk, runs) => {
-                self.store.see(disk, &runs);
+            Effect::See(disk) => {
+                self.store.see(*disk);
                 self.seal_soon();
                 Ok(())
             }

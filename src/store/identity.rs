@@ -2,19 +2,21 @@
 
 use super::disk::Disk;
 use super::whole;
-use crate::limits::{RUNS_KEPT, SEEN_MAX};
+use crate::limits::{COPIES_MAX, RUNS_KEPT, SEEN_MAX};
 use crate::names::{DiskId, GroupId, Incarnation, Index, ProcessId, Run, ServerId};
-use crate::replica::{Seen, read_runs, write_runs};
+use crate::replica::{Seen, SeenDisk, read_runs, write_runs};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
 
 const FILE: &str = "identity";
 const MAGIC: &[u8; 8] = b"postern\0";
 /// The format of all files of a data directory. Version 1 had no boot, no runs of its own, and no
-/// process numbers; version 2 had one run of each other disk.
-const VERSION: u32 = 3;
+/// process numbers; version 2 had one run of each other disk; version 3 had no copies.
+const VERSION: u32 = 4;
+const RUN_BYTES: usize = 16;
 /// The longest identity, in bytes.
-pub(super) const BYTES_MAX: usize = 128 + (RUNS_KEPT + 1) * (SEEN_MAX + 1) * 17;
+pub(super) const BYTES_MAX: usize =
+    128 + (SEEN_MAX + 1) * (18 + (RUNS_KEPT + COPIES_MAX) * RUN_BYTES);
 
 /// What a data directory says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,14 +83,14 @@ impl Identity {
         &self.runs
     }
 
-    /// The newest starts that were seen of other disks.
+    /// What is remembered of other disks.
     pub fn seen(&self) -> &Seen {
         &self.seen
     }
 
-    /// Notes the newest starts of another disk; whether that was news.
-    pub(super) fn see(&mut self, disk: DiskId, runs: &[Run]) -> bool {
-        self.seen.note(disk, runs)
+    /// Notes what is to be remembered of another disk; whether that is news.
+    pub(super) fn see(&mut self, disk: SeenDisk) -> bool {
+        self.seen.put(disk)
     }
 
     pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Found> {
@@ -114,16 +116,33 @@ impl Identity {
             out.write_u128::<LE>(self.boot.unwrap_or_default())?;
             write_runs(&mut out, &self.runs)?;
             out.write_u8(self.seen.all().len() as u8)?;
-            for (disk, runs) in self.seen.all() {
-                out.write_u128::<LE>(disk.0)?;
-                write_runs(&mut out, runs)?;
-            }
+            self.seen.all().iter().try_for_each(|disk| write_seen(&mut out, disk))?;
             let sum = crc32c::crc32c(&out);
             out.write_u32::<LE>(sum)
         })();
         done.expect("a vector takes every byte");
         out
     }
+}
+
+fn write_seen(out: &mut Vec<u8>, seen: &SeenDisk) -> io::Result<()> {
+    out.write_u128::<LE>(seen.disk.0)?;
+    write_runs(out, &seen.runs)?;
+    write_runs(out, &seen.copies)
+}
+
+fn read_seen(rest: &mut &[u8], version: u32) -> io::Result<SeenDisk> {
+    let disk = DiskId(rest.read_u128::<LE>()?);
+    let runs = match version {
+        1 => {
+            let incarnation = Incarnation(rest.read_u64::<LE>()?);
+            vec![Run { incarnation, process: ProcessId::UNKNOWN }]
+        }
+        2 => vec![Run::read(rest)?],
+        _ => read_runs(rest)?,
+    };
+    let copies = if version < 4 { Vec::new() } else { read_runs(rest)? };
+    Ok(SeenDisk { disk, runs, copies })
 }
 
 fn decode(bytes: &[u8]) -> Found {
@@ -136,20 +155,19 @@ fn decode(bytes: &[u8]) -> Found {
         Ok(version) if version > VERSION => return Found::Newer(version),
         _ => return Found::Damaged("its version is unreadable"),
     };
-    let Some(end) = bytes.len().checked_sub(4).filter(|end| *end > MAGIC.len()) else {
+    let Some((fields, sum)) = rest.split_last_chunk() else {
         return Found::Damaged("it is too short");
     };
-    let mut sum = &bytes[end..];
-    if sum.read_u32::<LE>().ok() != Some(crc32c::crc32c(&bytes[..end])) {
+    if u32::from_le_bytes(*sum) != crc32c::crc32c(&bytes[..bytes.len() - sum.len()]) {
         return Found::Damaged("its checksum is wrong");
     }
-    match fields(rest, version) {
+    match read_fields(fields, version) {
         Ok(Some(identity)) => Found::Good(identity),
         _ => Found::Damaged("its fields are unreadable"),
     }
 }
 
-fn fields(mut rest: &[u8], version: u32) -> io::Result<Option<Identity>> {
+fn read_fields(mut rest: &[u8], version: u32) -> io::Result<Option<Identity>> {
     let group = GroupId(rest.read_u128::<LE>()?);
     let servers = rest.read_u8()?;
     let Some(id) = ServerId::new(rest.read_u8()?) else { return Ok(None) };
@@ -157,27 +175,16 @@ fn fields(mut rest: &[u8], version: u32) -> io::Result<Option<Identity>> {
     let mut identity = Identity::new(group, servers, id, disk);
     identity.incarnation = Incarnation(rest.read_u64::<LE>()?);
     identity.segment = Index(rest.read_u64::<LE>()?);
-    if version == 1 {
-        for _ in 0..rest.read_u8()? {
-            let disk = DiskId(rest.read_u128::<LE>()?);
-            let incarnation = Incarnation(rest.read_u64::<LE>()?);
-            identity.see(disk, &[Run { incarnation, process: ProcessId::UNKNOWN }]);
-        }
-        return Ok(Some(identity));
+    if version > 1 {
+        let known = rest.read_u8()? == 1;
+        identity.boot = Some(rest.read_u128::<LE>()?).filter(|_| known);
+        identity.runs = read_runs(&mut rest)?;
     }
-    let known = rest.read_u8()? == 1;
-    identity.boot = Some(rest.read_u128::<LE>()?).filter(|_| known);
-    identity.runs = read_runs(&mut rest)?;
     for _ in 0..rest.read_u8()? {
-        let disk = DiskId(rest.read_u128::<LE>()?);
-        let runs = match version {
-            2 => vec![Run::read(&mut rest)?],
-            _ => read_runs(&mut rest)?,
-        };
-        identity.see(disk, &runs);
+        identity.see(read_seen(&mut rest, version)?);
     }
     identity.process = identity.runs.last().map_or(ProcessId::UNKNOWN, |run| run.process);
-    Ok(Some(identity))
+    Ok(Some(identity).filter(|_| rest.is_empty()))
 }
 
 #[cfg(test)]
@@ -192,7 +199,8 @@ mod tests {
     fn sample() -> Identity {
         let mut identity = Identity::new(GroupId(9), 3, ServerId::new(2).unwrap(), DiskId(77));
         (1..=4).for_each(|n| identity.start(run(n).process, Some(5)));
-        identity.see(DiskId(5), &[run(4), run(6)]);
+        let copies = vec![run(5), run(7)];
+        identity.see(SeenDisk { disk: DiskId(5), runs: vec![run(4), run(6)], copies });
         identity
     }
 
@@ -221,12 +229,14 @@ mod tests {
     fn remembers_the_newest_runs_of_few_disks() {
         let mut identity = sample();
         let most: Vec<Run> = (1..=RUNS_KEPT as u64).map(run).collect();
+        let copies = vec![run(9); COPIES_MAX];
+        let of = |disk| SeenDisk { disk, runs: most.clone(), copies: copies.clone() };
         for disk in 100..200 {
-            assert!(identity.see(DiskId(disk), &most));
+            assert!(identity.see(of(DiskId(disk))));
         }
         assert_eq!(identity.seen().all().len(), SEEN_MAX);
         assert_eq!(identity.seen().of(DiskId(5)), None);
-        assert_eq!(identity.seen().of(DiskId(199)), Some(&most[..]));
+        assert_eq!(identity.seen().of(DiskId(199)), Some(&of(DiskId(199))));
         (5..=40).for_each(|n| identity.start(run(n).process, None));
         assert_eq!(identity.runs().len(), RUNS_KEPT);
         assert_eq!(identity.runs().last(), Some(&run(40)));
@@ -239,7 +249,7 @@ mod tests {
     /// A directory of a version before is read, and its next start writes the present one.
     #[test]
     fn the_versions_before_are_read() {
-        for version in [1u32, 2] {
+        for version in 1..VERSION {
             let mut old = MAGIC.to_vec();
             old.extend(version.to_le_bytes());
             old.extend(9u128.to_le_bytes());
@@ -247,28 +257,31 @@ mod tests {
             old.extend(77u128.to_le_bytes());
             old.extend(4u64.to_le_bytes());
             old.extend(1u64.to_le_bytes());
-            if version == 2 {
+            if version > 1 {
                 old.push(1);
                 old.extend(12u128.to_le_bytes());
-                old.extend([1, 4, 0, 0, 0, 0, 0, 0, 0, 28, 0, 0, 0, 0, 0, 0, 0]);
+                write_runs(&mut old, &[run(4)]).unwrap();
             }
             old.push(1);
             old.extend(5u128.to_le_bytes());
-            old.extend(6u64.to_le_bytes());
-            if version == 2 {
-                old.extend(42u64.to_le_bytes());
+            match version {
+                1 => old.extend(6u64.to_le_bytes()),
+                2 => run(6).write(&mut old).unwrap(),
+                _ => write_runs(&mut old, &[run(6)]).unwrap(),
             }
-            old.extend(crc32c::crc32c(&old).to_le_bytes());
-            let Found::Good(mut identity) = decode(&old) else { panic!("{:?}", decode(&old)) };
+            let whole = |fields: &[u8]| [fields, &crc32c::crc32c(fields).to_le_bytes()].concat();
+            let Found::Good(mut identity) = decode(&whole(&old)) else { panic!("{version}") };
             assert_eq!((identity.id.number(), identity.incarnation), (2, Incarnation(4)));
             let (process, boot) = match version {
                 1 => (ProcessId::UNKNOWN, None),
                 _ => (run(6).process, Some(12)),
             };
-            let seen = [Run { process, ..run(6) }];
-            assert_eq!((identity.seen().of(DiskId(5)), identity.boot), (Some(&seen[..]), boot));
+            let seen = SeenDisk::new(DiskId(5), vec![Run { process, ..run(6) }]);
+            assert_eq!((identity.seen().all(), identity.boot), (&[seen][..], boot));
             identity.start(ProcessId(1), Some(8));
             assert_eq!(decode(&identity.encode()), Found::Good(identity));
+            old.push(0);
+            assert!(matches!(decode(&whole(&old)), Found::Damaged(_)), "{version}: one byte more");
         }
     }
 }

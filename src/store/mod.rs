@@ -48,9 +48,9 @@ pub use recovery::Torn;
 pub use segment::HEADER_BYTES;
 
 use crate::limits::SEGMENT_BYTES;
-use crate::names::{DiskId, Index, Position, ProcessId, Run, Vote};
+use crate::names::{Index, Position, ProcessId, Vote};
 use crate::record::Record;
-use crate::replica::LogReader;
+use crate::replica::{LogReader, SeenDisk};
 use disk::Disk;
 use identity::Found;
 use log::Log;
@@ -401,9 +401,9 @@ impl<D: Disk> Store<D> {
         self.vote.write(&self.disk, vote)
     }
 
-    /// Notes the newest starts of another disk; they are saved at the next [`Store::seal`].
-    pub fn see(&mut self, disk: DiskId, runs: &[Run]) {
-        self.unsaved |= self.identity.see(disk, runs);
+    /// Notes what is to be remembered of another disk; it is saved at the next [`Store::seal`].
+    pub fn see(&mut self, disk: SeenDisk) {
+        self.unsaved |= self.identity.see(disk);
     }
 
     /// Whether something was seen of others that is not on disk.

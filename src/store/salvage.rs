@@ -65,8 +65,8 @@ impl<D: Disk> Store<D> {
         let mut identity = new.clone();
         identity.start(new.process, disk.boot());
         identity.segment = log.newest();
-        for (disk, runs) in known.into_iter().flat_map(|known| known.seen().all()) {
-            identity.see(*disk, runs);
+        for disk in known.into_iter().flat_map(|known| known.seen().all()) {
+            identity.see(disk.clone());
         }
         identity.write(&disk)?;
         // Others hear of it from here on: who it names must be there.

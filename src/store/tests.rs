@@ -9,7 +9,7 @@ use super::memory::MemoryDisk;
 use super::*;
 use crate::limits;
 use crate::moment::WallTime;
-use crate::names::{GroupId, Incarnation, Member, Position, ServerId, Term};
+use crate::names::{DiskId, GroupId, Incarnation, Member, Position, Run, ServerId, Term};
 use crate::record::{self, Kind};
 use crate::replica::Config;
 use crate::rng::Rng;

@@ -2,6 +2,7 @@
 //! lost their logs, and what no sound server sends.
 
 use super::*;
+use crate::limits::RUNS_KEPT;
 use crate::replica::past::{Lineage, Past};
 
 const LINK: LinkId = LinkId(99);
@@ -185,10 +186,43 @@ fn a_copy_that_the_group_has_added_is_let_in() {
     assert_eq!(told(&replica, &original), Some(Refusal::Doubtful));
     let effects = greet(&mut replica, world.now, &copy);
     assert!(is_let_in(&effects) && refusal(&effects).is_none());
-    assert!(effects.contains(&Effect::See(hello.from.disk, copy.1.runs.clone())));
+    let seen = |effect: &Effect| match effect {
+        Effect::See(seen) => seen.disk == hello.from.disk && seen.runs == copy.1.runs,
+        _ => false,
+    };
+    assert!(effects.iter().any(seen));
     let (later, other) = (life(&[81, 82]), life(&[83]));
     assert_eq!(told(&replica, &later), None, "it goes on");
     assert_eq!(told(&replica, &other), Some(Refusal::Doubtful), "a copy of the copy");
+}
+
+/// A server that keeps a copy out remembers by which start, and so keeps out what follows from it,
+/// also when the copy is started more often than a hello tells, and when the server was restarted.
+#[test]
+fn a_copy_that_was_refused_stays_refused() {
+    let (world, mut replica) = server(3);
+    let (hello, past) = next_start(&world, &replica, 2);
+    peer(&mut replica, 2).link = None;
+    assert!(is_let_in(&greet(&mut replica, world.now, &(hello, past.clone()))));
+    peer(&mut replica, 2).link = None;
+    let mut stored = replica.seen.clone();
+    // The copy was made before the start that was let in.
+    let mut runs = vec![past.runs[0]];
+    for n in 1..50 {
+        let incarnation = Incarnation(past.runs[0].incarnation.0 + n);
+        let process = ProcessId(1000 + n);
+        runs.push(Run { incarnation, process });
+        let newest = runs[runs.len().saturating_sub(RUNS_KEPT)..].to_vec();
+        let copy = (Hello { incarnation, process, ..hello }, Past { runs: newest, ..past.clone() });
+        replica.seen = stored.clone();
+        let effects = greet(&mut replica, world.now, &copy);
+        assert_eq!(refusal(&effects), Some(Refusal::Doubtful), "{n}");
+        for effect in effects {
+            if let Effect::See(disk) = effect {
+                stored.put(*disk);
+            }
+        }
+    }
 }
 
 /// Who is doubted does not stand: an old copy must not lead a term that had a primary.

@@ -152,7 +152,8 @@ fn a_replaced_identity() {
         &image,
         |disk| {
             let mut store = open(disk)?.0.store;
-            store.see(DiskId(7), &[Run { incarnation: Incarnation(9), process: ProcessId(1) }]);
+            let run = Run { incarnation: Incarnation(9), process: ProcessId(1) };
+            store.see(SeenDisk::new(DiskId(7), vec![run]));
             Ok(store.seal()?)
         },
         |at, _, disk| assert_eq!(reopened(at, disk).len(), 3, "{at}"),

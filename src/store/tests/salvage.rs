@@ -50,15 +50,16 @@ fn aside(disk: &MemoryDisk) -> Vec<Vec<u8>> {
 #[test]
 fn a_sound_directory_goes_on_as_another_disk() {
     let mut store = formed(3, 4);
-    let runs = [Run { incarnation: Incarnation(6), process: ProcessId(1) }];
-    store.see(DiskId(5), &runs);
+    let run = Run { incarnation: Incarnation(6), process: ProcessId(1) };
+    let seen = SeenDisk::new(DiskId(5), vec![run]);
+    store.see(seen.clone());
     store.seal().unwrap();
     let disk = store.disk.crash(|| false);
     let before = open(disk.copied()).unwrap().1;
     disk.edit(FIRST, |bytes| bytes.extend([7; 100]));
     assert_eq!(salvage(disk.clone(), 4).unwrap(), None, "a torn tail is no damage");
     assert_eq!(salvaged("", &disk, 4), before);
-    assert_eq!(open(disk).unwrap().0.store.identity().seen().of(DiskId(5)), Some(&runs[..]));
+    assert_eq!(open(disk).unwrap().0.store.identity().seen().all(), [seen]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use postern::names::{
     DiskId, Incarnation, Index, Member, Position, ProcessId, Run, ServerId, Term, UserName, Vote,
 };
 use postern::record::{self, Kind, Record};
-use postern::replica::Config;
+use postern::replica::{Config, SeenDisk};
 use postern::rng::Rng;
 use postern::store::check::check as look;
 use postern::store::disk::Disk;
@@ -111,7 +111,7 @@ impl World {
                 }
                 b'n' => {
                     let run = Run { incarnation: Incarnation(1), process: ProcessId(1) };
-                    store.see(DiskId(args.byte().into()), &[run]);
+                    store.see(SeenDisk::new(DiskId(args.byte().into()), vec![run]));
                     store.seal().map_err(fails)?;
                 }
                 _ => {}

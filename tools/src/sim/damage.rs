@@ -227,8 +227,8 @@ impl World {
         let (disk, incarnation) = (identity.disk, identity.incarnation);
         let known = (0..3).filter(|other| *other != n).all(|other| {
             self.servers[other].process.as_ref().is_some_and(|process| {
-                let seen = process.store.identity().seen().of(disk);
-                seen.and_then(|runs| runs.last()).is_some_and(|run| run.incarnation >= incarnation)
+                let seen = process.store.identity().seen().newest(disk);
+                seen.is_some_and(|run| run.incarnation >= incarnation)
                     && !process.store.has_unsealed()
             })
         });

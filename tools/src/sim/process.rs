@@ -463,8 +463,8 @@ impl Process {
             }
             Effect::Dial(to) => self.acts.push(Act::Dial(to)),
             Effect::Close(link, why) => self.close_link(link, why),
-            Effect::See(disk, runs) => {
-                self.store.see(disk, &runs);
+            Effect::See(disk) => {
+                self.store.see(*disk);
                 self.seal_soon();
             }
             Effect::Leave(aside) => self.left = Some(aside),

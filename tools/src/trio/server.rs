@@ -150,7 +150,7 @@ impl Server {
             Effect::Cut(last) => drop(self.store.cut(last, "0")?),
             Effect::Flush => self.must_flush = true,
             Effect::Persist(vote) => self.must_persist = Some(vote),
-            Effect::See(disk, runs) => self.store.see(disk, &runs),
+            Effect::See(disk) => self.store.see(*disk),
             Effect::Send(link, packet) => wires.send(me, link, packet, |_| {}),
             Effect::Greet(link, greeting) => {
                 let (hello, past) = *greeting;
