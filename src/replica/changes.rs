@@ -175,8 +175,8 @@ impl Replica {
     /// stopping itself drops only who keeps it from handing over to another one.
     fn droppable(&self, now: Moment, config: &Config) -> Option<(Member, Loss)> {
         let Role::Primary(primary) = &self.role else { return None };
-        let lost = config.members().filter_map(|m| self.loss(m, now).map(|loss| (m, loss)));
-        lost.filter(|(member, loss)| {
+        let mut lost = config.members().filter_map(|m| self.loss(m, now).map(|loss| (m, loss)));
+        lost.find(|(member, loss)| {
             let stops = *loss == Loss::Stopping;
             let noticed = primary.lost_at[member.id.slot()];
             let mut rest = config.members().filter(|other| other != member && *other != self.me);
@@ -195,7 +195,6 @@ impl Replica {
                 }
             }
         })
-        .min_by_key(|(_, loss)| *loss == Loss::Stopping)
     }
 
     fn drop_lost(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
