@@ -371,7 +371,8 @@ mod tests {
         assert!(!last.is_credible(Term(7)) && last.is_credible(Term(COUNT_MAX - 5)));
         assert!(Term(COUNT_CREDIBLE).is_credible(Term(7)));
         assert!(!Term(COUNT_CREDIBLE + 1).is_credible(Term(7)));
-        assert!(Term(COUNT_CREDIBLE + 1).is_credible(Term(COUNT_CREDIBLE)));
+        assert!(Term(COUNT_CREDIBLE + 1).is_credible(Term(COUNT_CREDIBLE + 1 - TERMS_NEAR)));
+        assert!(!Term(COUNT_CREDIBLE + 1).is_credible(Term(COUNT_CREDIBLE - TERMS_NEAR)));
         assert!(!Term((0xf001 << 48) | 1).is_credible(Term(7)));
         assert!(!Term((1 << 48) | COUNT_MAX).is_credible(last), "of another lineage");
     }

@@ -330,7 +330,8 @@ fn a_refused_lineage_is_logged_once_and_refused_by_all_who_know_it() {
     assert!(effects.iter().any(asks), "{effects:?}");
     assert!(backup.refused.is_empty(), "its primary may have died a moment before");
     let (_, mut asked) = server(1);
-    asked.remember_refused(world.now, lineage);
+    let link = peer(&mut asked, 2).link.as_ref().unwrap().id;
+    asked.on_received(world.now, link, Packet::Refuses(lineage), &[], &mut Out::default());
     asked.log_refusals(WallTime(0), &mut Out::default());
     assert!(asked.shape.has_refused(lineage));
 
