@@ -1,32 +1,16 @@
 //! One node, alone, on a log in memory: what clients are told, line by line, without a socket.
 
+mod fake_log;
 mod promises;
+mod unreadable;
 
 use super::*;
 use crate::mailbox::Change;
 use crate::names::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Vote};
 use crate::record::{self, Record};
 use crate::replica::{self, Effect, Mark, Shape, Shared, Takeover};
-use std::io;
+use fake_log::FakeLog;
 use std::net::{IpAddr, Ipv4Addr};
-
-#[derive(Default)]
-struct FakeLog(Vec<Vec<u8>>);
-
-impl LogReader for FakeLog {
-    fn fit(&self, _: Index, through: Index, _: usize) -> Index {
-        through
-    }
-    fn visit(
-        &self,
-        from: Index,
-        through: Index,
-        visit: &mut dyn FnMut(&Record<'_>),
-    ) -> io::Result<()> {
-        (from.0..=through.0).for_each(|at| visit(&Record::trust(&self.0[at as usize - 1])));
-        Ok(())
-    }
-}
 
 /// A node in a group of one, its disk, and its clients.
 struct World {

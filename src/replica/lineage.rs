@@ -54,7 +54,7 @@ impl Beginning {
 }
 
 /// Lineages that a server refuses, at most.
-const REFUSED_MAX: usize = 64;
+pub(super) const REFUSED_MAX: usize = 64;
 
 fn lineage_of(hello: &Hello, founder: DiskId) -> Lineage {
     Lineage { number: hello.term.lineage(), founder }

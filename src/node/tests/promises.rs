@@ -5,7 +5,6 @@
 use super::*;
 use crate::limits::APPLIED_PER_TURN;
 use crate::names::Position;
-use crate::record::Kind;
 
 /// Does what the node wants hashed, and nothing else: what is logged by that is not stored.
 fn hash_all(world: &mut World) {
@@ -183,30 +182,4 @@ fn a_login_under_way_ends_when_its_account_changes() {
         let last = shown.lines().last().unwrap();
         assert!(last.starts_with("ERR wrong-password "), "{lines:?}: {last}");
     }
-}
-
-/// An entry that nobody can read changes nothing, on any server: only one of a newer version ends
-/// this one.
-#[test]
-fn an_unreadable_entry_is_passed_over_by_all() {
-    let record = |kind: Kind| {
-        let mut before = World::new();
-        before.line(ANN, "SEND bob one");
-        let last = Record::trust(before.log.0.last().unwrap()).position();
-        let mut record = Vec::new();
-        let at = Position { index: last.index.next(), ..last };
-        record::write(&mut record, at, WallTime(0), kind, |out| out.extend(b"nonsense"));
-        before.log.0.push(record);
-        before.restarted()
-    };
-    for kind in [Kind::CREATE, Kind::DELETE, Kind::PASSWORD, Kind::MESSAGE] {
-        let mut world = record(kind);
-        (0..20).for_each(|_| world.turn());
-        assert_eq!(world.visit(HERE, &["LOGIN bob correct-horse end"]), "OK bob 1\n", "{kind:?}");
-    }
-    let ended = std::panic::catch_unwind(|| {
-        let mut world = record(Kind(7));
-        (0..20).for_each(|_| world.turn());
-    });
-    assert!(ended.is_err(), "it is not known what it means");
 }

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::limits::RUNS_KEPT;
+use crate::replica::lineage::REFUSED_MAX;
 use crate::replica::past::{Lineage, Past};
 
 const LINK: LinkId = LinkId(99);
@@ -354,6 +355,22 @@ fn a_refused_lineage_is_logged_once_and_refused_by_all_who_know_it() {
     // An entry that is cut refuses nothing.
     backup.shape.cut(entry.index.before());
     assert_eq!(alone(&backup, &to_backup), None);
+}
+
+#[test]
+fn each_of_few_other_lineages_is_refused_once_and_the_own_one_never() {
+    let (world, mut primary) = server(1);
+    let begin = Beginning::new(primary.me, Term(0), primary.shape.last(), true);
+    primary.shape.push(&Record::trust(&begin.entry(WallTime(0)))).unwrap();
+    let own = primary.shape.lineages().next().unwrap();
+    primary.remember_refused(world.now, own);
+    assert_eq!(primary.refused, []);
+    for number in 1..100 {
+        let lineage = Lineage { number, founder: DiskId(77) };
+        (0..2).for_each(|_| primary.remember_refused(world.now, lineage));
+        let known = usize::from(number).min(REFUSED_MAX);
+        assert_eq!((primary.refused.len(), primary.refused.contains(&own)), (known, false));
+    }
 }
 
 /// Who has set its log aside takes no part in a formation.

@@ -95,7 +95,7 @@ fn a_stopping_member_stores_as_long_as_it_is_heard() {
     let config = *replica.config().unwrap();
     let ago = Moment(now.0 - silence.as_micros() as u64);
     type Change = fn(&mut Replica, Moment);
-    let table: [(&str, Change, Option<u8>); 8] = [
+    let table: [(&str, Change, Option<u8>); 9] = [
         (
             "2 stops, 3 is unheard",
             |r, ago| {
@@ -134,6 +134,16 @@ fn a_stopping_member_stores_as_long_as_it_is_heard() {
             "the primary stops, and one is unheard",
             |r, ago| {
                 r.stopping = Some(ago);
+                peer(r, 3).heard = Some(ago);
+            },
+            Some(3),
+        ),
+        (
+            "the primary stops, and has told nobody yet",
+            |r, ago| {
+                r.stopping = Some(ago);
+                let now = peer(r, 2).heard.unwrap();
+                r.begin_handover(now, Rule::HandedOverStop);
                 peer(r, 3).heard = Some(ago);
             },
             Some(3),

@@ -1,6 +1,7 @@
 //! Histories that begin where a person overruled: who follows them, when, and what is put aside.
 
 use super::*;
+use crate::limits::ANCESTRY_MAX;
 use crate::names::GroupId;
 
 /// Server `n` of a healthy group whose primary is 1, and the world that it is of.
@@ -211,4 +212,25 @@ fn a_history_begins_with_an_entry_behind_the_last_one_that_names_it() {
             Vote { term: begin.vote.term, given: Some(replica.me), founder: Some(replica.me.disk) };
         assert_eq!(begin.vote, vote);
     }
+}
+
+/// Also the one that was heard of: who follows it may die before its first entry comes.
+#[test]
+fn a_hello_lists_the_newest_lineages_and_the_one_of_its_term() {
+    let (_, mut replica) = server(2);
+    assert_eq!(replica.past().lineages, []);
+    let mut all = Vec::new();
+    for _ in 0..ANCESTRY_MAX {
+        let begin = Beginning::new(replica.me, Term(0), replica.shape.last(), true);
+        let founder = Some(replica.me.disk);
+        replica.vote = Vote { term: begin.term, given: None, founder };
+        all.push(Lineage { number: begin.term.lineage(), founder: replica.me.disk });
+        assert_eq!(replica.past().lineages, all, "it is heard of");
+        replica.shape.push(&Record::trust(&begin.entry(WallTime(0)))).unwrap();
+        assert_eq!(replica.past().lineages, all, "it is in the log");
+    }
+    replica.vote.term = replica.vote.term.next_lineage(id(3));
+    replica.vote.founder = Some(DiskId(33));
+    all.push(Lineage { number: replica.vote.term.lineage(), founder: DiskId(33) });
+    assert_eq!(replica.past().lineages, all[1..]);
 }

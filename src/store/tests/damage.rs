@@ -164,6 +164,23 @@ fn what_no_client_has_used_is_remembered_as_that() {
         let former = begin(disk).unwrap().former;
         assert_eq!(former.iter().map(|former| former.opened).collect::<Vec<_>>(), [may_have]);
     }
+    // What is set aside for another reason is read as a start reads it: a segment that its identity
+    // names may have held more.
+    for (vanishes, may_have) in [(false, false), (true, true)] {
+        let mut store = created(MemoryDisk::default());
+        store.append(&closed(1, 0)).unwrap();
+        store.flush().unwrap();
+        store.roll().unwrap();
+        store.append(&closed(2, 1)).unwrap();
+        store.flush().unwrap();
+        store.seal().unwrap();
+        let disk = store.disk.crash(|| false);
+        if vanishes {
+            disk.remove(&segment::path(LOG, Index(2))).unwrap();
+        }
+        Store::set_aside(&disk, "old-copy", LABEL).unwrap();
+        assert_eq!(former::read(&disk).unwrap()[0].opened, may_have);
+    }
     // One that was never used at all.
     let disk = open(MemoryDisk::default()).unwrap().0.store.disk;
     disk.edit("identity", Vec::clear);

@@ -1,0 +1,29 @@
+//! A log in memory, of which entries can be lost.
+
+use super::*;
+use std::io;
+
+/// Entries as records; an empty one can't be read.
+#[derive(Default)]
+pub(super) struct FakeLog(pub(super) Vec<Vec<u8>>);
+
+impl LogReader for FakeLog {
+    fn fit(&self, _: Index, through: Index, _: usize) -> Index {
+        through
+    }
+
+    fn visit(
+        &self,
+        from: Index,
+        through: Index,
+        visit: &mut dyn FnMut(&Record<'_>),
+    ) -> io::Result<()> {
+        for record in &self.0[from.0 as usize - 1..through.0 as usize] {
+            if record.is_empty() {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            visit(&Record::trust(record));
+        }
+        Ok(())
+    }
+}
