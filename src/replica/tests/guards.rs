@@ -373,6 +373,33 @@ fn each_of_few_other_lineages_is_refused_once_and_the_own_one_never() {
     }
 }
 
+/// A primary that is leaving, or has committed nothing in its term, logs nothing of its own; nor
+/// does the log grow without bound.
+#[test]
+fn a_refusal_is_logged_by_a_primary_that_stays() {
+    let (world, mut primary) = server(1);
+    let lineage = |number: u16| Lineage { number, founder: DiskId(77) };
+    primary.remember_refused(world.now, lineage(1));
+    type Change = fn(&mut Replica, Moment);
+    let changes: [(&str, Change, usize); 4] = [
+        ("it stays", |_, _| (), 1),
+        ("it stops", |r, now| r.stop(now), 0),
+        ("it hands over", |r, now| _ = r.begin_handover(now, Rule::HandedOverOrder), 0),
+        ("it has just been elected", |r, _| r.committed = Index::ZERO, 0),
+    ];
+    for (what, change, logged) in changes {
+        let mut primary = primary.clone();
+        change(&mut primary, world.now);
+        primary.log_refusals(WallTime(0), &mut Out::default());
+        assert_eq!(primary.shape.refusals(), logged, "{what}");
+    }
+    for number in 1..100 {
+        primary.refused = vec![lineage(number)];
+        primary.log_refusals(WallTime(0), &mut Out::default());
+        assert_eq!(primary.shape.refusals(), usize::from(number).min(REFUSED_MAX));
+    }
+}
+
 /// Who has set its log aside takes no part in a formation.
 #[test]
 fn who_has_lost_its_log_forms_nothing() {
