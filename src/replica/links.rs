@@ -209,12 +209,13 @@ impl Replica {
     }
 
     pub(super) fn on_pong(&mut self, at: usize, sent: Moment, now: Moment, out: &mut Out) {
-        if sent <= now && !self.newcomers.is_empty() {
-            self.turn_away(self.peers[at].id, sent, out);
-        }
-        let peer = &mut self.peers[at];
         // Only what was sent counts: a pong from the future is nonsense, and tells nothing.
-        if sent <= now && peer.answered.is_none_or(|answered| answered < sent) {
+        if sent > now {
+            return;
+        }
+        self.turn_away(self.peers[at].id, sent, out);
+        let peer = &mut self.peers[at];
+        if peer.answered.is_none_or(|answered| answered < sent) {
             (peer.heard, peer.answered) = (peer.heard.max(Some(sent)), Some(sent));
             self.restless |= matches!(&self.role, Role::Primary(primary) if primary.has_loss);
         }

@@ -72,6 +72,8 @@ fn who_comes_with_the_id_of_one_that_answers_is_turned_away() {
     };
     let (_, effects) = pong(Moment(world.now.0 - 1));
     assert_eq!(refusal(&effects), None, "it may have died since");
+    let (_, effects) = pong(world.now + patience);
+    assert_eq!(refusal(&effects), None, "it was not asked that yet");
     let (mut answered, effects) = pong(world.now);
     assert_eq!(refusal(&effects), Some(Refusal::Occupied));
     let (holder, newcomer) = (world.running[&2].replica.me, came.0.from);
