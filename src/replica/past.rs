@@ -128,6 +128,11 @@ mod tests {
         assert_eq!(Past::decode(&bytes, &hello), None);
         let other = Hello { process: ProcessId(9), ..hello };
         assert_eq!(Past::decode(&bytes[..bytes.len() - 1], &other), None, "another run");
+        let mut twice = past.clone();
+        twice.runs[0].incarnation = twice.runs[1].incarnation;
+        let mut bytes_of_twice = Vec::new();
+        twice.encode(&mut bytes_of_twice);
+        assert_eq!(Past::decode(&bytes_of_twice, &hello), None, "two starts under one number");
         let mut first = Vec::new();
         Packet::Hello(Hello { founder: Some(DiskId(1)), ..hello }).encode(&mut first);
         assert!(first.len() + bytes.len() + 4 <= FIRST_BYTES_MAX, "{}", first.len() + bytes.len());

@@ -374,6 +374,9 @@ mod tests {
         assert!(seen.note(DiskId(5), &runs));
         assert!(seen.note(DiskId(99), &runs));
         assert_eq!(seen.all().len(), SEEN_MAX);
+        let same = seen.of(DiskId(99)).unwrap().clone();
+        assert!(!seen.put(same.clone()) && seen.put(SeenDisk { disk: DiskId(100), ..same }));
+        assert!(seen.note(DiskId(5), &[run(9, 90)]) && seen.note(DiskId(5), &runs));
         assert_eq!(seen.newest(DiskId(5)), Some(runs[1]));
         assert_eq!((&seen.of(DiskId(5)).unwrap().runs, seen.of(DiskId(7))), (&runs.to_vec(), None));
     }

@@ -229,6 +229,9 @@ fn a_hello_lists_the_newest_lineages_and_the_one_of_its_term() {
         replica.shape.push(&Record::trust(&begin.entry(WallTime(0)))).unwrap();
         assert_eq!(replica.past().lineages, all, "it is in the log");
     }
+    let mut shape = replica.shape.clone();
+    shape.cut(shape.last().index.before());
+    assert!(shape.lineages().eq(all[..ANCESTRY_MAX - 1].iter().copied()), "one was cut");
     replica.vote.term = replica.vote.term.next_lineage(id(3));
     replica.vote.founder = Some(DiskId(33));
     all.push(Lineage { number: replica.vote.term.lineage(), founder: DiskId(33) });
