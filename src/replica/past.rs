@@ -1,6 +1,5 @@
-//! What follows a hello: what its sender's directory and log have been through. Its
-//! starts tell a copy of a directory from the directory, its lineages whose history a log descends
-//! from.
+//! What follows a hello: what its sender's directory and log have been through. Its starts tell a
+//! copy of a directory from the directory; its lineages tell whose history a log descends from.
 
 use super::hello::Hello;
 use super::packet::{read_option, read_position, write_option, write_position};
@@ -130,9 +129,9 @@ mod tests {
         assert_eq!(Past::decode(&bytes[..bytes.len() - 1], &other), None, "another run");
         let mut twice = past.clone();
         twice.runs[0].incarnation = twice.runs[1].incarnation;
-        let mut bytes_of_twice = Vec::new();
-        twice.encode(&mut bytes_of_twice);
-        assert_eq!(Past::decode(&bytes_of_twice, &hello), None, "two starts under one number");
+        let mut repeated = Vec::new();
+        twice.encode(&mut repeated);
+        assert_eq!(Past::decode(&repeated, &hello), None, "two starts under one number");
         let mut first = Vec::new();
         Packet::Hello(Hello { founder: Some(DiskId(1)), ..hello }).encode(&mut first);
         assert!(first.len() + bytes.len() + 4 <= FIRST_BYTES_MAX, "{}", first.len() + bytes.len());

@@ -262,7 +262,8 @@ mod tests {
                     }
                 }
             }
-            // Nothing is known of a life that parted so long ago, unless it was refused since.
+            // The list of a copy made more than sixteen starts ago proves nothing by itself: only
+            // the memory of a refusal does.
             let runs = life(2, 5, 40);
             assert_eq!(late.copy_rule(DISK, &runs, added), None);
             late.note_copy(DISK, &life(3, 5, 30));
@@ -350,7 +351,7 @@ mod tests {
         let before = seen.clone();
         seen.note_copy(DISK, &life(2, 5, 8));
         assert_eq!(seen, before, "one that is known changes nothing");
-        // One that is let in is none.
+        // A hello that is let in takes the starts that it lists off the list of copies.
         seen.note(DISK, &life(3, 5, 9));
         assert_eq!((kept(&seen).len(), kept(&seen).contains(&3008)), (COPIES_MAX - 1, false));
     }
