@@ -11,7 +11,7 @@ use crate::limits::{
     ANCESTRY_MAX, DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX,
 };
 use crate::moment::Moment;
-use crate::names::{LinkId, Member, Run, ServerId};
+use crate::names::{DiskId, LinkId, Member, Run, ServerId};
 
 /// A link whose other side has not said hello.
 #[derive(Clone, Debug)]
@@ -443,8 +443,8 @@ impl Replica {
             Some(rule) => {
                 self.note(rule);
                 if rule == Rule::RefusedCopy {
-                    let seen = self.seen.note_copy(hello.from.disk, &past.runs);
-                    out.push(Effect::See(Box::new(seen.clone())));
+                    self.seen.note_copy(hello.from.disk, &past.runs);
+                    self.store_seen(hello.from.disk, out);
                 }
                 let decides = self.leads_majority(now);
                 Err(if decides { Refusal::OldCopy } else { Refusal::Doubtful })
@@ -531,11 +531,17 @@ impl Replica {
         self.restless = true;
     }
 
+    fn store_seen(&self, disk: DiskId, out: &mut Out) {
+        let seen = self.seen.of(disk);
+        out.effects.extend(seen.map(|seen| Effect::See(Box::new(seen.clone()))));
+    }
+
     /// A primary that is back in a later life leads no more.
     fn note_life(&mut self, member: Member, runs: &[Run], new_life: bool, out: &mut Out) {
         let later = self.seen.note(member.disk, runs);
-        let seen = self.seen.of(member.disk).filter(|_| later);
-        out.effects.extend(seen.map(|seen| Effect::See(Box::new(seen.clone()))));
+        if later {
+            self.store_seen(member.disk, out);
+        }
         if let Role::Follower(following) = &mut self.role
             && (later || new_life)
             && following.primary.is_some_and(|primary| primary.id == member.id)

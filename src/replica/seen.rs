@@ -106,19 +106,16 @@ impl Seen {
         news
     }
 
-    /// Remembers a copy of `disk` that is refused, by its newest start; what is remembered of the
-    /// disk then.
-    pub(super) fn note_copy(&mut self, disk: DiskId, runs: &[Run]) -> &SeenDisk {
+    /// Remembers a copy of `disk` that is refused, by its newest start.
+    pub(super) fn note_copy(&mut self, disk: DiskId, runs: &[Run]) {
         let mut new = self.of_or_new(disk);
-        let known = runs.last().is_none_or(|run| new.copies.contains(run));
-        if !known {
+        if !runs.last().is_none_or(|run| new.copies.contains(run)) {
             new.copies.retain(|copy| !runs.contains(copy));
             new.copies.extend(runs.last());
             let surplus = new.copies.len().saturating_sub(COPIES_MAX);
             new.copies.drain(..surplus);
         }
         self.put(new);
-        self.0.last().expect("it was just put there")
     }
 
     fn of_or_new(&self, disk: DiskId) -> SeenDisk {
@@ -250,7 +247,8 @@ mod tests {
             for now in 10..100 {
                 let (runs, original) = (life(2, 5, now), life(1, 5, now));
                 assert_eq!(known.copy_rule(DISK, &runs, added), copy, "{now} {seen:?} {added:?}");
-                assert_eq!(known.note_copy(DISK, &runs).copies, runs[runs.len() - 1..]);
+                known.note_copy(DISK, &runs);
+                assert_eq!(known.of(DISK).unwrap().copies, runs[runs.len() - 1..]);
                 assert_eq!(known.copy_rule(DISK, &life(2, 5, now + 15), added), copy);
                 assert_eq!(known.copy_rule(DISK, &original, added), None, "the disk");
                 if now % 3 == 0 {
