@@ -74,6 +74,20 @@ mod tests {
     }
 
     #[test]
+    fn takes_any_system_time() {
+        let (before, after) = (Duration::from_secs(1), Duration::from_millis(1_763_899_083_120));
+        assert_eq!(WallTime::from_system(UNIX_EPOCH - before), WallTime(0));
+        assert_eq!(WallTime::from_system(UNIX_EPOCH + after), WallTime(1_763_899_083_120));
+        let last = UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(WallTime::from_system(last), WallTime::LAST);
+    }
+
+    #[test]
+    fn a_label_has_no_colons() {
+        assert_eq!(WallTime(1_763_899_083_120).label(), "2025-11-23T11-58-03.120Z");
+    }
+
+    #[test]
     fn spans_never_go_below_zero() {
         assert_eq!(Moment(3) - Moment(5), Duration::ZERO);
         assert_eq!(Moment(u64::MAX) + Duration::from_secs(1), Moment(u64::MAX));

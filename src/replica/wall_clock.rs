@@ -421,7 +421,8 @@ mod tests {
         let mut clocks = heard(10, [0, 40, 50]);
         ping(&mut clocks, 2, 1_500, 40, 0);
         assert_eq!(skew(&clocks, 2_500), Some(40));
-        assert_eq!(skew(&clocks, 4_000), None);
+        assert_eq!(skew(&clocks, 3_499), Some(40));
+        assert_eq!(skew(&clocks, 3_500), None);
     }
 
     #[test]
@@ -431,6 +432,7 @@ mod tests {
         };
         for (ahead, expected) in [
             ([0, 900, -900], None),
+            ([0, 1_000, 0], None),
             ([0, 10, 3_240], Some("server 3 is 3.2 s ahead of the median")),
             ([0, 10, -3_240], Some("server 3 is 3.2 s behind the median")),
             ([DAY, 0, 0], Some("server 1 is 86400.0 s ahead of the median")),

@@ -141,3 +141,17 @@ impl Disk for RealDisk {
         u128::from_str_radix(&text.trim().replace('-', ""), 16).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_is_the_one_that_the_kernel_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let boot = RealDisk::open(folder.path()).unwrap().boot();
+        let named = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+        let named = named.map(|text| text.trim().replace('-', ""));
+        assert_eq!(boot.map(|boot| format!("{boot:032x}")), named);
+    }
+}

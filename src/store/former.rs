@@ -151,6 +151,18 @@ mod tests {
         assert!(kept.contains(&sample(98)) && kept.iter().all(|former| former.opened));
     }
 
+    #[test]
+    fn the_longest_list_is_read() {
+        let disk = MemoryDisk::default();
+        let last = Position { term: Term(u64::MAX), index: Index(u64::MAX) };
+        let most: Vec<Former> = (0..FORMER_KEPT)
+            .map(|n| format!("set-aside/older-than-group-9999-12-31T23-59-59.999Z-{n:010}"))
+            .map(|folder| Former { folder, last, opened: true })
+            .collect();
+        whole::replace(&disk, FILE, encode(&most).as_bytes()).unwrap();
+        assert_eq!(read(&disk).unwrap(), most);
+    }
+
     /// Whatever becomes of the file, that there is one says enough: no new group is formed.
     #[test]
     fn one_that_is_damaged_still_says_that_something_was_set_aside() {

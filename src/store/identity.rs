@@ -13,10 +13,17 @@ const MAGIC: &[u8; 8] = b"postern\0";
 /// The format of all files of a data directory. Version 1 had no boot, no runs of its own, and no
 /// process numbers; version 2 had one run of each other disk; version 3 had no copies.
 const VERSION: u32 = 4;
-const RUN_BYTES: usize = 16;
+/// The fields that every identity has, in bytes.
+const FIXED_BYTES: usize = 84;
 /// The longest identity, in bytes.
-pub(super) const BYTES_MAX: usize =
-    128 + (SEEN_MAX + 1) * (18 + (RUNS_KEPT + COPIES_MAX) * RUN_BYTES);
+pub(super) const BYTES_MAX: usize = FIXED_BYTES
+    + runs_bytes(RUNS_KEPT)
+    + SEEN_MAX * (16 + runs_bytes(RUNS_KEPT) + runs_bytes(COPIES_MAX));
+
+/// How long a list of `count` starts is, in bytes.
+const fn runs_bytes(count: usize) -> usize {
+    1 + 16 * count
+}
 
 /// What a data directory says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,9 +248,14 @@ mod tests {
         assert_eq!(identity.runs().len(), RUNS_KEPT);
         assert_eq!(identity.runs().last(), Some(&run(40)));
         assert_eq!((identity.incarnation, identity.process), (Incarnation(40), run(40).process));
-        let bytes = identity.encode();
-        assert!(bytes.len() <= BYTES_MAX, "{}", bytes.len());
-        assert_eq!(decode(&bytes), Found::Good(identity));
+        assert_eq!(identity.encode().len(), BYTES_MAX);
+        let disk = MemoryDisk::default();
+        identity.write(&disk).unwrap();
+        assert_eq!(Identity::read(&disk).unwrap(), Found::Good(identity));
+        let file = disk.open(FILE, true).unwrap();
+        disk.write_at(&file, &[0], BYTES_MAX as u64).unwrap();
+        let longer = Identity::read(&disk).unwrap();
+        assert!(matches!(longer, Found::Damaged(_)), "{longer:?}");
     }
 
     /// A directory of a version before is read, and its next start writes the present one.

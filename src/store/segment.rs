@@ -287,7 +287,27 @@ impl<'a, D: Disk> Window<'a, D> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::MemoryDisk;
     use super::*;
+
+    #[test]
+    fn bytes_that_begin_nothing_are_no_short_item() {
+        let header = Header { synced: 0, first: Index(1), config: Index::ZERO }.encode(0);
+        let length = (RECORD_BYTES_MAX as u32).to_le_bytes();
+        for (bytes, short) in [
+            (&[0xff; MAGIC.len() - 1][..], true),
+            (&MAGIC[..], true),
+            (&header[..HEADER_BYTES - 1], true),
+            (&header[..], false),
+            (&length[..], true),
+        ] {
+            let disk = MemoryDisk::default();
+            let file = disk.open("end", true).unwrap();
+            disk.write_at(&file, bytes, 0).unwrap();
+            let mut window = Window::new(&disk, &file).unwrap();
+            assert_eq!(next_item_is_short(&mut window, 0).unwrap(), short, "{bytes:?}");
+        }
+    }
 
     #[test]
     fn names_of_segments() {

@@ -25,3 +25,19 @@ pub(super) fn replace<D: Disk>(disk: &D, name: &str, bytes: &[u8]) -> io::Result
     disk.rename(&new, name)?;
     disk.sync_folder(".")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::RealDisk;
+    use super::*;
+
+    #[test]
+    fn one_that_cannot_be_opened_is_not_taken_for_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(folder.path()).unwrap();
+        assert_eq!(read(&disk, "vote", 10).unwrap(), None);
+        replace(&disk, "vote", b"a vote that is longer").unwrap();
+        assert_eq!(read(&disk, "vote", 10).unwrap().unwrap(), b"a vote tha");
+        assert!(read(&disk, "vote/folder", 10).is_err());
+    }
+}

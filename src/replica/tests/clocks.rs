@@ -38,3 +38,14 @@ fn a_ping_has_the_wall_clock_of_its_sender() {
     });
     assert_eq!(pings.collect::<Vec<_>>(), [(now, wall); 2]);
 }
+
+#[test]
+fn a_server_whose_clock_is_wrong_is_told_by_the_skew() {
+    let mut world = formed(7);
+    world.ahead_ms.insert(2, 5_000);
+    world.run(2_000);
+    for (id, replica) in world.running.iter().map(|(id, server)| (id, &server.replica)) {
+        let skew = replica.clock_skew(world.now).unwrap().as_millis();
+        assert!((4_900..5_100).contains(&skew), "{id}: {skew} ms");
+    }
+}
