@@ -581,3 +581,15 @@ fn a_kind_of_entry_from_the_future_stops_the_node() {
     let stopped = world.node.handle(&context, Input::Replica(Event::Stored(mark)), &mut out);
     assert!(stopped.unwrap_err().0.contains("a newer version"));
 }
+
+/// Lines that waited for a handover are looked at again when it came to nothing.
+#[test]
+fn a_handover_that_came_to_nothing_wakes_every_client() {
+    let mut world = World::new();
+    world.turn();
+    assert_eq!(world.node.touched, []);
+    world.node.handing_over = true;
+    world.tell(Input::Replica(Event::Tick));
+    assert!([ANN, BOB].iter().all(|id| world.node.touched.contains(id)));
+    assert!(!world.node.handing_over);
+}
