@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_that_begin_nothing_are_no_short_item() {
+    fn an_item_that_the_end_of_a_file_cuts_off_is_short() {
         let header = Header { synced: 0, first: Index(1), config: Index::ZERO }.encode(0);
         let length = (RECORD_BYTES_MAX as u32).to_le_bytes();
         for (bytes, short) in [
