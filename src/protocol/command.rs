@@ -346,6 +346,12 @@ fn unknown() -> Refusal {
     Refusal { code: Code::BadCommand, words, usage: None }
 }
 
+/// The refusal of what is no text that a person types, as UTF-16 or a program's own protocol.
+fn binary() -> Refusal {
+    let words = "the line holds control characters; requests are UTF-8 text";
+    Refusal { code: Code::BadText, words, usage: None }
+}
+
 fn parse_as(
     line: &[u8],
     find: impl FnOnce(&str) -> Option<&'static Spec>,
@@ -356,7 +362,10 @@ fn parse_as(
     };
     let mut words = Words { rest: line };
     let Some(first) = words.next() else { return Ok(None) };
-    let Some(spec) = find(first) else { return Err(unknown()) };
+    let Some(spec) = find(first) else {
+        let is_binary = first.contains(|c: char| c.is_control() && c != '\t');
+        return Err(if is_binary { binary() } else { unknown() });
+    };
     let command = (spec.parse)(&mut words)
         .and_then(|command| if words.next().is_some() { Err(Bad::Usage) } else { Ok(command) });
     command.map(|command| Some((spec.right, command))).map_err(|bad| {
@@ -533,8 +542,10 @@ mod tests {
         let long = format!("SEND bob {}", "x".repeat(TEXT_BYTES_MAX + 1));
         let table: &[(&[u8], Code)] = &[
             (b"HELO", Code::BadCommand),
-            (b"\x00\x01", Code::BadCommand),
+            (b"PING\tx", Code::BadCommand),
+            (b"\x00\x01", Code::BadText),
             (b"PING \xff", Code::BadText),
+            (b"P\0I\0N\0G\0", Code::BadText),
             (b"PING \x1b[2J", Code::BadText),
             (b"SEND bob", Code::BadArgument),
             (b"SEND bob ", Code::BadArgument),

@@ -1,8 +1,8 @@
 //! Who is let in, and what it is: servers and clients come to one port, in any order and mixed.
 
 use super::channel::Channel;
+use super::client::Cut;
 use super::connection::{Connection, Kind, Reading, Tunnel};
-use super::telnet::Telnet;
 use super::{Server, TOKENS_RESERVED};
 use crate::limits::{OVERFLOW_PLACES, OVERFLOW_TIME, UNPROVEN_LINKS_MAX};
 use crate::protocol::{self, Code, Note};
@@ -125,18 +125,16 @@ impl Server {
             self.close(key);
         } else {
             let session = crate::names::SessionId(id);
-            let telnet = Telnet::default();
-            connection.kind = Kind::Client { session, skipping: false, ended: false, telnet };
+            connection.kind = Kind::Client { session, cut: Cut::default() };
             self.set_deadline(key, None);
             self.client_opened(key, session, from);
-            self.strip_telnet(key, session, 0);
         }
     }
 }
 
 fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    // A telnet client's data mark is urgent, and a command of two bytes with the one before it.
+    // A telnet client's data mark is urgent. The kernel must not take it out of its place.
     SockRef::from(socket).set_out_of_band_inline(true)?;
     let (time, interval, retries) = KEEPALIVE;
     let keepalive =

@@ -1,7 +1,8 @@
 //! The lines of a text client: cut, bounded, handed to the node one by one as it wants them.
 
 use super::connection::{Kind, Reading};
-use super::{Fail, Server, telnet};
+use super::telnet::{self, Start};
+use super::{Fail, Server};
 use crate::limits::LINE_BYTES_MAX;
 use crate::names::SessionId;
 use crate::node::Input;
@@ -10,9 +11,22 @@ use std::net::IpAddr;
 /// Bytes read at a time from a client: small, for each may leave a part of them unconsumed.
 const READ_BYTES: usize = 16 * 1024;
 
+/// How far a client's input is cut into lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// The rest of a line that is too long is thrown away.
+    skipping: bool,
+    /// A telnet client has sent an interrupt since the last line.
+    interrupted: bool,
+    /// The node knows that there are no more lines.
+    ended: bool,
+}
+
 /// What lies at the front of a client's input.
 #[derive(Debug, PartialEq, Eq)]
 enum Front {
+    /// A telnet command, which is no part of a line.
+    Telnet(Start),
     /// A line of so many bytes, and its end of so many.
     Line(usize, usize),
     /// A line that is too long, or the rest of one; so many bytes of it are here, and its end is
@@ -43,14 +57,8 @@ impl Server {
                 return Ok(());
             }
             budget -= 1;
-            let old = connection.input.len();
             match connection.read(&mut self.buffer[..READ_BYTES]) {
-                Reading::More => self.strip_telnet(key, session, old),
-                Reading::Closed => {
-                    if let Kind::Client { telnet, .. } = &mut connection.kind {
-                        telnet.finish(&mut connection.input);
-                    }
-                }
+                Reading::More | Reading::Closed => {}
                 Reading::Drained => return Ok(()),
                 Reading::Broken => {
                     self.close(key);
@@ -60,14 +68,10 @@ impl Server {
         }
     }
 
-    /// Takes telnet's commands out of what a client sent after the first `old` bytes of its input.
-    pub(super) fn strip_telnet(&mut self, key: usize, session: SessionId, old: usize) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Kind::Client { telnet, .. } = &mut connection.kind else { return };
-        // After an interrupt, a telnet client shows nothing before this is answered: it must come
-        // before what is said next, and need not come alone.
-        if telnet.strip(&mut connection.input, old)
-            && let Some(output) = self.node.output(session)
+    /// Refuses a timing mark. A telnet client shows nothing after an interrupt until that is
+    /// answered: the answer precedes all that is said next, and need not come alone.
+    fn refuse_timing_mark(&mut self, session: SessionId) {
+        if let Some(output) = self.node.output(session)
             && !output.ends_with(&telnet::NO_TIMING_MARK)
         {
             output.extend_from_slice(&telnet::NO_TIMING_MARK);
@@ -77,39 +81,47 @@ impl Server {
     /// Hands in the lines that are here, while the node wants them.
     fn feed(&mut self, key: usize, session: SessionId) -> Result<(), Fail> {
         let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
-        let Kind::Client { mut skipping, mut ended, telnet, .. } = connection.kind else {
-            return Ok(());
-        };
+        let Kind::Client { mut cut, .. } = connection.kind else { return Ok(()) };
         let input = std::mem::take(&mut connection.input);
         let input_closed = connection.input_closed;
         let mut used = 0;
-        while !ended {
-            match front(&input[used..], skipping) {
+        while !cut.ended {
+            match front(&input[used..], cut) {
+                Front::Telnet(Start::TimingMark(bytes)) => {
+                    used += bytes;
+                    self.refuse_timing_mark(session);
+                }
+                Front::Telnet(Start::Interrupt(bytes)) => {
+                    used += bytes;
+                    cut.interrupted = true;
+                }
+                Front::Telnet(Start::Negotiation(bytes)) => used += bytes,
                 // Its answer has its place among the others.
-                Front::TooLong(..) if !skipping && !self.node.wants_line(session) => break,
+                Front::TooLong(..) if !cut.skipping && !self.node.wants_line(session) => break,
                 Front::TooLong(bytes, complete) => {
                     used += bytes;
-                    if !skipping {
+                    if !cut.skipping {
                         self.tell(Input::LongLine(session))?;
                     }
-                    skipping = !complete;
+                    cut = Cut { skipping: !complete, ..Cut::default() };
                 }
                 Front::Line(..) if !self.node.wants_line(session) => break,
                 Front::Line(line, end) => {
                     let bytes = &input[used..used + line];
                     used += line + end;
+                    cut.interrupted = false;
                     self.tell(Input::Line(session, bytes))?;
                 }
                 Front::Part if input_closed && self.node.wants_line(session) => {
-                    ended = true;
+                    cut.ended = true;
                     let unfinished = used < input.len();
                     self.tell(Input::InputEnded { session, unfinished })?;
                 }
-                Front::Part => break,
+                Front::Part | Front::Telnet(Start::Text | Start::Partial) => break,
             }
         }
         if let Some(connection) = self.connections.get_mut(key) {
-            connection.kind = Kind::Client { session, skipping, ended, telnet };
+            connection.kind = Kind::Client { session, cut };
             connection.input = input;
             connection.consume(used);
         }
@@ -147,7 +159,15 @@ impl Server {
     }
 }
 
-fn front(input: &[u8], skipping: bool) -> Front {
+fn front(input: &[u8], cut: Cut) -> Front {
+    let skipping = cut.skipping;
+    if !skipping {
+        match telnet::start(input, cut.interrupted) {
+            Start::Text => {}
+            Start::Partial => return Front::Part,
+            command => return Front::Telnet(command),
+        }
+    }
     match memchr::memchr(b'\n', input) {
         Some(end) if skipping || end + 1 > LINE_BYTES_MAX => Front::TooLong(end + 1, true),
         Some(end) => {
@@ -182,9 +202,15 @@ mod tests {
             (b"rest\nPING\n", true, Front::TooLong(5, true)),
             (b"rest", true, Front::TooLong(4, false)),
             (b"", true, Front::Part),
+            (b"\xff\xfb\x18PING\n", false, Front::Telnet(Start::Negotiation(3))),
+            (b"\xff\xfb\x18PING\n", true, Front::TooLong(8, true)),
+            (b"\xff\xfb", false, Front::Part),
+            (b"\xff\xfb\n", false, Front::Line(2, 1)),
+            (b"PING \xff\xfe\nPING\n", false, Front::Line(7, 1)),
         ];
         for (input, skipping, expected) in table {
-            assert_eq!(front(input, *skipping), *expected, "{} bytes", input.len());
+            let cut = Cut { skipping: *skipping, ..Cut::default() };
+            assert_eq!(front(input, cut), *expected, "{} bytes", input.len());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A socket: bytes in, bytes out, and what the shell remembers of it.
 
 use super::channel::{Broken, Channel};
-use super::telnet::Telnet;
+use super::client::Cut;
 use crate::limits::{CLIENT_KEPT_BYTES_MAX, LINK_KEPT_BYTES_MAX};
 use crate::moment::Moment;
 use crate::names::{LinkId, ServerId, SessionId};
@@ -14,8 +14,8 @@ use std::net::{IpAddr, SocketAddr};
 pub(super) enum Kind {
     /// It has sent nothing yet. `over`: beyond `max_clients`, in one of the places kept for peers.
     Unknown { over: bool, from: IpAddr },
-    /// A text client. `skipping`: the rest of a line that is too long is thrown away.
-    Client { session: SessionId, skipping: bool, ended: bool, telnet: Telnet },
+    /// A text client.
+    Client { session: SessionId, cut: Cut },
     /// It says to be a server, and has not proved yet that it knows the secret.
     Unproven { from: IpAddr },
     /// Another server; `dialled`: by us, and not proved to be one before its channel says so.
