@@ -166,7 +166,8 @@ pub struct Group {
 pub struct Login {
     /// The account.
     pub user: String,
-    /// A file whose first line is the password; otherwise POSTERN_PASSWORD is, or it is asked for.
+    /// Read the password from the first line of FILE (`-`: standard input); without it
+    /// POSTERN_PASSWORD is used, or the terminal is asked.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// Where.
@@ -320,7 +321,8 @@ pub enum UserCommand {
 pub struct NewPassword {
     /// The account.
     pub name: String,
-    /// A file whose first line is the password; otherwise POSTERN_PASSWORD is, or it is asked for.
+    /// Read the password from the first line of FILE (`-`: standard input); without it
+    /// POSTERN_PASSWORD is used, or the terminal is asked.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 }

@@ -160,6 +160,32 @@ fn a_line_that_is_refused_ends_it_and_is_named() {
 }
 
 #[test]
+fn what_windows_adds_to_files_is_no_part_of_passwords_and_messages() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let mut send = command(&group, "send");
+    send.args(["ann", "ann", "--password-file", "-"]).env_remove("POSTERN_PASSWORD");
+    let mut send = start(&send);
+    let input = "\u{feff}correct-horse\r\n\u{feff}one\r\n two\r\n";
+    send.child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    assert_eq!(send.end().1, "");
+    assert_eq!(group.mailbox(1, "ann"), ["one", " two"]);
+
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content, why) in
+        [("empty", &b""[..], ": the password is empty"), ("binary", b"\xff\xfep\0", "is not UTF-8")]
+    {
+        let file = folder.path().join(name);
+        std::fs::write(&file, content).unwrap();
+        let mut send = command(&group, "send");
+        send.args(["ann", "ann", "hi", "--password-file"]).arg(&file);
+        let (status, said) = start(&send).end();
+        assert!(said.contains(why) && said.contains(name), "{said}");
+        assert_eq!(status.code(), Some(1));
+    }
+}
+
+#[test]
 fn the_last_line_needs_no_end_and_others_may_end_in_cr_lf() {
     let group = Group::alone();
     group.client(1, "ann");

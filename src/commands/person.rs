@@ -2,9 +2,12 @@
 
 use super::terminal::ask_hidden;
 use crate::client::{Account, Client, Error};
+use crate::limits::LINE_BYTES_MAX;
 use crate::options;
 use crate::settings;
-use std::fs;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +15,9 @@ use std::time::Duration;
 const CONFIG: &str = "postern.toml";
 /// Who is asked when nobody is named.
 const SERVER: &str = "127.0.0.1:5001";
+
+/// With this, some editors begin a file of UTF-8.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The servers of the group: from the options, the environment, the config file, or the default.
 ///
@@ -86,17 +92,78 @@ fn ask_for(user: &str) -> Result<String, String> {
 
 /// The password that a file or the environment holds.
 fn given_password(file: Option<&Path>) -> Result<Option<String>, String> {
-    if let Some(path) = file {
-        let shown = path.display();
-        let text = fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
-        return Ok(Some(text.lines().next().unwrap_or("").to_owned()));
+    let (shown, line) = if let Some(path) = file {
+        let is_stdin = path == Path::new("-");
+        let shown = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
+        let opened = if is_stdin { stdin_unbuffered() } else { File::open(path) };
+        let line = opened.and_then(|mut file| first_line(&mut file));
+        let line = line.map_err(|error| format!("{shown}: cannot read the password: {error}"))?;
+        (shown, line)
+    } else if let Some(given) = std::env::var_os("POSTERN_PASSWORD") {
+        ("POSTERN_PASSWORD".to_owned(), given.into_encoded_bytes())
+    } else {
+        return Ok(None);
+    };
+    let password = String::from_utf8(line)
+        .map_err(|_| format!("{shown}: the password is not UTF-8; save it as UTF-8 text"))?;
+    if password.is_empty() {
+        return Err(format!("{shown}: the password is empty"));
     }
-    let given = std::env::var_os("POSTERN_PASSWORD").map(std::ffi::OsString::into_string);
-    given.transpose().map_err(|_| "POSTERN_PASSWORD: is not UTF-8".to_owned())
+    Ok(Some(password))
+}
+
+/// Standard input without a buffer: what follows the first line is left for others to read.
+fn stdin_unbuffered() -> io::Result<File> {
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+/// Reads the first line without its end, and without the byte order mark with which some editors
+/// begin a file. Of a longer line [`LINE_BYTES_MAX`] bytes are read, more than any password has.
+fn first_line(input: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < LINE_BYTES_MAX {
+        match input.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) if byte == *b"\n" => break,
+            Ok(_) => line.extend_from_slice(&byte),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    line.pop_if(|byte| *byte == b'\r');
+    Ok(line.strip_prefix(BYTE_ORDER_MARK).map(<[u8]>::to_vec).unwrap_or(line))
 }
 
 fn ask(question: &str) -> Result<String, String> {
     ask_hidden(question).map_err(|_| {
         "no password: set POSTERN_PASSWORD, or name a file with --password-file".to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_is_the_first_line_whatever_its_end() {
+        let table: &[(&[u8], &[u8], &[u8])] = &[
+            (b"correct-horse", b"correct-horse", b""),
+            (b"correct-horse\nrest", b"correct-horse", b"rest"),
+            (b"correct-horse\r\nrest", b"correct-horse", b"rest"),
+            (b"correct-horse\r", b"correct-horse", b""),
+            (b"\xef\xbb\xbfcorrect-horse\r\n", b"correct-horse", b""),
+            (b" two  \xef\xbb\xbf\r\r\n", b" two  \xef\xbb\xbf\r", b""),
+            (b"", b"", b""),
+            (b"\nrest", b"", b"rest"),
+            (b"\xef\xbb\xbf\n", b"", b""),
+        ];
+        for (input, line, rest) in table {
+            let mut left = *input;
+            assert_eq!(first_line(&mut left).unwrap(), *line, "{input:x?}");
+            assert_eq!(left, *rest, "{input:x?}");
+        }
+        let endless = first_line(&mut io::repeat(b'x')).unwrap();
+        assert_eq!(endless.len(), LINE_BYTES_MAX);
+    }
 }

@@ -103,7 +103,7 @@ impl Sending<'_> {
     ) -> Result<(), Error> {
         let mut lines = VecDeque::new();
         while self.failed.is_none() {
-            let Some(line) = lines.pop_front() else {
+            let Some(mut line) = lines.pop_front() else {
                 match pieces.try_recv() {
                     Ok(piece) => lines.extend(piece.map_err(Error::Io)?),
                     Err(TryRecvError::Empty) => self.wait(client)?,
@@ -113,6 +113,9 @@ impl Sending<'_> {
             };
             while !client.has_room() {
                 self.wait(client)?;
+            }
+            if self.line == 0 && line.starts_with(person::BYTE_ORDER_MARK) {
+                line.drain(..person::BYTE_ORDER_MARK.len());
             }
             self.submit(client, &line)?;
         }
