@@ -115,6 +115,8 @@ pub struct Gauges {
     pub memory_bytes: Option<u64>,
     /// Latencies of syncs.
     pub syncs: Meter,
+    /// Turns of the event loop since the start.
+    pub turns: u64,
 }
 
 /// The world as a node sees it during one input.

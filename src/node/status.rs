@@ -100,6 +100,7 @@ impl Node {
         stat("disk_free_bytes", or_dash(gauges.disk_free_bytes));
         stat("memory_bytes", or_dash(gauges.memory_bytes));
         stat("uptime_seconds", (now - self.began).as_secs().to_string());
+        stat("turns", gauges.turns.to_string());
         stat("commits_per_second", format!("{:.0}", rate(commits, window.as_secs_f64())));
         stat("commits_per_sync", format!("{:.1}", rate(commits, flushes as f64)));
         stat("commit_p50_us", or_dash(self.commits.quantile_us(now, 0.5)));

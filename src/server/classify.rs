@@ -31,7 +31,7 @@ impl Server {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         // Out of descriptors: what waits goes on waiting; spinning helps nobody.
-                        log::warn!("can't accept a connection: {error}");
+                        self.warn(&format!("cannot accept connections: {error}"));
                         self.accept_again = Some(self.now + Duration::from_millis(100));
                         break;
                     }

@@ -148,7 +148,8 @@ impl Server {
             } else if !left {
                 self.set_deadline(key, None);
             }
-            if full || was_blocked {
+            // Only what was sent makes room: without that, the node would be asked again and again.
+            if sent && (full || was_blocked) {
                 self.tell(Input::Drained(session))?;
             }
         }

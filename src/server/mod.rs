@@ -140,6 +140,7 @@ pub struct Server {
     must_persist: Option<Vote>,
     vote: Vote,
     syncs: Meter,
+    turns: u64,
     failed: Option<Fail>,
     stopping: bool,
     /// This life is over: nothing more is taken, stored or said.
@@ -203,6 +204,7 @@ impl Server {
             must_persist: None,
             vote,
             syncs: Meter::default(),
+            turns: 0,
             failed: None,
             stopping: false,
             left: None,
@@ -231,6 +233,7 @@ impl Server {
     /// One turn: everything that is ready, one sync for all of it, and what follows from that.
     fn turn(&mut self, events: &mut Events) -> Result<(), Fail> {
         self.wait(events)?;
+        self.turns += 1;
         self.keep_house()?;
         self.read_ready()?;
         self.expire()?;
@@ -403,13 +406,15 @@ impl Server {
             return Ok(());
         }
         let mut out = mem::take(&mut self.out);
-        let (store, syncs, connections) = (&self.store, &self.syncs, self.connections.len());
+        let (store, syncs, turns) = (&self.store, &self.syncs, self.turns);
+        let connections = self.connections.len() as u64;
         let gauges = || Gauges {
-            connections: connections as u64,
+            connections,
             log_bytes: store.log_bytes(),
             disk_free_bytes: store.disk().free_bytes().ok(),
             memory_bytes: resident_bytes(),
             syncs: syncs.clone(),
+            turns,
         };
         let world = Context { now: self.now, wall: self.wall, log: store, gauges: &gauges };
         self.node.handle(&world, input, &mut out).map_err(Fail::Fatal)?;

@@ -126,9 +126,12 @@ impl Group {
         child.kill().and_then(|()| child.wait()).expect("it was ours to kill");
     }
 
+    pub fn pid(&self, n: usize) -> Pid {
+        Pid::from_child(self.children[n - 1].as_ref().expect("it runs"))
+    }
+
     pub fn signal(&self, n: usize, signal: Signal) {
-        let child = self.children[n - 1].as_ref().expect("it runs");
-        rustix::process::kill_process(Pid::from_child(child), signal).expect("it runs");
+        rustix::process::kill_process(self.pid(n), signal).expect("it runs");
     }
 
     /// SIGTERM, and the exit code.

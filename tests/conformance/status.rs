@@ -3,7 +3,7 @@
 use crate::common::{Client, Status};
 use crate::scene::Scene;
 
-const KEYS: [&str; 35] = [
+const KEYS: [&str; 36] = [
     "version",
     "server",
     "role",
@@ -25,6 +25,7 @@ const KEYS: [&str; 35] = [
     "disk_free_bytes",
     "memory_bytes",
     "uptime_seconds",
+    "turns",
     "commits_per_second",
     "commit_p50_us",
     "commit_p99_us",
