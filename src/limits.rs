@@ -110,7 +110,8 @@ pub const REASONS_MAX: usize = 64;
 pub const UNKNOWN_LINKS_MAX: usize = 16;
 /// Descriptors kept for files, peers, listener and poll when `max_clients` follows the file limit.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
-/// How long a half-closed client may take nothing.
+/// How long a client that is half-closed, not logged in, or about to be closed may take nothing of
+/// what is sent to it; no longer than the login timeout.
 pub const SLOW_TIME: Duration = Duration::from_secs(60);
 
 /// The least `silence_ms`.

@@ -3,13 +3,12 @@
 
 mod common;
 
-use common::{Client, DEADLINE, Group, Status, postern};
+use common::{Client, DEADLINE, Group, Status, connect_small, postern, wait_full};
 use postern_tools::volume::Volume;
 use rustix::process::{Resource, Rlimit, Signal};
-use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -46,49 +45,11 @@ fn assert_quiet_group(group: &Group, state: &str) {
     }
 }
 
-/// A connection that keeps few bytes on the side that does not read.
-fn connect_small(server: &str) -> TcpStream {
-    let address: SocketAddr = server.parse().unwrap();
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    socket.connect(&SockAddr::from(address)).unwrap();
-    socket.into()
-}
-
-/// Waits until nothing more comes into a socket that nobody reads.
-fn wait_full(stream: &TcpStream) {
-    let mut buffer = [0; 16 * 1024];
-    let (mut before, end) = (0, Instant::now() + DEADLINE);
-    loop {
-        std::thread::sleep(Duration::from_millis(50));
-        let here = stream.peek(&mut buffer).unwrap();
-        if here > 0 && here == before {
-            return;
-        }
-        before = here;
-        assert!(Instant::now() < end, "nothing comes");
-    }
-}
-
-/// Fills a mailbox with more than the kernel's buffers hold, 4 MB by default.
-fn fill(group: &Group, primary: usize, user: &str, messages: usize) {
-    let mut sender = group.client(primary, "sender");
-    let text = "x".repeat(3800);
-    for first in (0..messages).step_by(50) {
-        for _ in 0..50 {
-            sender.send(&format!("SEND {user} {text}"));
-        }
-        for n in first + 1..=first + 50 {
-            assert_eq!(sender.answer(), format!("OK {n}"));
-        }
-    }
-}
-
 #[test]
 fn a_sleeping_reader_costs_nothing() {
     let group = Group::alone();
     drop(group.client(1, "bob"));
-    fill(&group, 1, "bob", 3000);
+    group.fill(1, "bob", 3000);
     let status = || group.status(1).unwrap();
 
     let mut before = connect_small(&group.servers[0]);
@@ -119,7 +80,7 @@ fn a_lost_server_costs_little() {
     let primary = group.wait_members(3);
     assert_quiet_group(&group, "three servers");
     let backup = 1 + primary % 3;
-    fill(&group, primary, "sender", 200);
+    group.fill(primary, "sender", 200);
 
     group.signal(backup, Signal::STOP);
     let mut ann = group.connect(primary);
@@ -251,7 +212,7 @@ fn a_learner_that_cannot_be_filled_costs_little() {
     (1..=3).for_each(|n| group.start(n));
     let primary = group.wait_members(3);
     // More than is kept in memory: the learner needs what is on disk alone.
-    fill(&group, primary, "sender", 500);
+    group.fill(primary, "sender", 500);
     let learner = 1 + primary % 3;
     group.kill(learner);
     group.wait(primary, "it is dropped", |s| s["members"].split(',').count() == 2);

@@ -1,8 +1,11 @@
-//! A reader that does not read costs little memory and delays nobody, and loses nothing.
+//! A reader that does not read costs little memory and delays nobody, and loses nothing. It keeps its
+//! place only while it is logged in and may still send requests.
 
 mod common;
 
-use common::{Client, Group};
+use common::{Client, Group, connect_small, wait_full};
+use std::io::Write;
+use std::net::Shutdown;
 
 #[test]
 fn a_slow_reader_costs_little_and_delays_nobody() {
@@ -29,4 +32,40 @@ fn a_slow_reader_costs_little_and_delays_nobody() {
     for n in 1..=count {
         assert!(slow.line().starts_with(&format!("MSG {n} ")), "message {n}");
     }
+}
+
+#[test]
+fn only_a_logged_in_reader_may_sleep() {
+    let mut group = Group::new(1);
+    let config = std::fs::read_to_string(group.config()).unwrap();
+    let config = config.replace("# login_timeout_s = 60 ", "login_timeout_s = 1 #");
+    std::fs::write(group.config(), config).unwrap();
+    group.start(1);
+    group.wait_members(1);
+    drop(group.client(1, "bob"));
+    group.fill(1, "bob", 3000);
+    let server = &group.servers[0];
+    let say = |bytes: &[u8]| {
+        let mut stream = connect_small(server);
+        stream.write_all(bytes).unwrap();
+        stream
+    };
+    let login = b"LOGIN bob correct-horse\n";
+    let sleeper = say(b"LOGIN bob correct-horse end\nLOG 0\n");
+    // The end of its input comes before the answer, or in the middle of it.
+    let before = say(login);
+    before.shutdown(Shutdown::Write).unwrap();
+    let within = say(login);
+    let logged_in = say(b"LOGIN bob correct-horse end\nLOG 0\n");
+    let stopped = say(login);
+    let help = say(&b"HELP\n".repeat(5000));
+    for stream in [&sleeper, &before, &within, &logged_in, &stopped, &help] {
+        wait_full(stream);
+    }
+    for stream in [&within, &logged_in] {
+        stream.shutdown(Shutdown::Write).unwrap();
+    }
+    // This one asks, and the one that sleeps with open eyes is left.
+    group.wait(1, "all others are closed", |status| status["connections"] == "2");
+    assert_eq!(group.status(1).unwrap()["sessions"], "1");
 }

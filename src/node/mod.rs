@@ -332,6 +332,11 @@ impl Node {
         self.sessions.get(&session).is_none_or(|session| session.closing)
     }
 
+    /// Whether a client is logged in.
+    pub fn is_logged_in(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.login.is_some())
+    }
+
     /// What is to be sent to a client; the shell takes from the front what the socket takes.
     pub fn output(&mut self, session: SessionId) -> Option<&mut Vec<u8>> {
         self.sessions.get_mut(&session).map(|session| &mut session.out)

@@ -3,7 +3,7 @@
 use super::connection::{Kind, Reading};
 use super::telnet::{self, Start};
 use super::{Fail, Server};
-use crate::limits::LINE_BYTES_MAX;
+use crate::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, SLOW_TIME};
 use crate::names::SessionId;
 use crate::node::Input;
 use std::net::IpAddr;
@@ -133,7 +133,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
         let Some(output) = self.node.output(session) else { return Ok(()) };
         if !output.is_empty() {
-            let full = output.len() >= crate::limits::OUTPUT_BYTES_MAX;
+            let full = output.len() >= OUTPUT_BYTES_MAX;
             let was_blocked = connection.blocked;
             let before = output.len();
             if connection.send(output).is_err() {
@@ -141,12 +141,17 @@ impl Server {
                 return Ok(());
             }
             let (sent, left) = (output.len() < before, !output.is_empty());
-            let last_words = self.node.is_closing(session) || connection.input_closed;
-            // Who takes nothing of our last words for so long does not hold its place.
-            if last_words && left && (sent || connection.deadline.is_none()) {
-                self.set_deadline(key, Some(self.now + crate::limits::SLOW_TIME));
-            } else if !left {
+            // A client that may still send requests and is logged in reads when it wants to. Others
+            // do not hold their places.
+            let limited = connection.hung_up
+                || connection.input_closed
+                || self.node.is_closing(session)
+                || !self.node.is_logged_in(session);
+            if !left || !limited {
                 self.set_deadline(key, None);
+            } else if sent || connection.deadline.is_none() {
+                let patience = self.node.login_timeout().min(SLOW_TIME);
+                self.set_deadline(key, Some(self.now + patience));
             }
             // Only what was sent makes room: without that, the node would be asked again and again.
             if sent && (full || was_blocked) {

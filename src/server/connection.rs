@@ -45,8 +45,11 @@ pub(super) struct Connection {
     pub(super) drain: bool,
     /// It is on the list of connections to look at in this turn.
     pub(super) listed: bool,
-    /// The other side will send no more.
+    /// The other side will send no more, and all that it sent was read.
     pub(super) input_closed: bool,
+    /// The other side will send no more. What it sent may not have been read yet: a client's input
+    /// is not read while its answers wait.
+    pub(super) hung_up: bool,
     /// The socket took less than it was given.
     pub(super) blocked: bool,
     /// Empty buffers keep their memory.
@@ -104,6 +107,7 @@ impl Connection {
             drain: false,
             listed: false,
             input_closed: false,
+            hung_up: false,
             blocked: false,
             warm: false,
             closing: false,

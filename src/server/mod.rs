@@ -291,6 +291,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
         let ended = event.is_read_closed() || event.is_error();
         connection.drain |= ended || event.is_priority();
+        connection.hung_up |= ended;
         if let Kind::Dialling { .. } = connection.kind {
             return self.dial_decided(key, false);
         }
@@ -298,7 +299,8 @@ impl Server {
             connection.readable = true;
             self.list(key);
         }
-        if event.is_writable() {
+        // A client that has hung up gets a deadline for what is left to be sent.
+        if event.is_writable() || ended {
             match self.connections[key].kind {
                 Kind::Link { .. } | Kind::Unproven { .. } => self.flush_link(key),
                 Kind::Client { session, .. } => self.flush_client(key, session)?,

@@ -2,9 +2,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use rustix::process::{Pid, Signal};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -220,6 +221,20 @@ impl Group {
         client
     }
 
+    /// Fills a mailbox with more than the kernel's buffers hold, 4 MB by default.
+    pub fn fill(&self, primary: usize, user: &str, messages: usize) {
+        let mut sender = self.client(primary, "sender");
+        let text = "x".repeat(3800);
+        for first in (0..messages).step_by(50) {
+            for _ in 0..50 {
+                sender.send(&format!("SEND {user} {text}"));
+            }
+            for n in first + 1..=first + 50 {
+                assert_eq!(sender.answer(), format!("OK {n}"));
+            }
+        }
+    }
+
     /// The whole mailbox, as its texts; that the numbers are dense is checked.
     pub fn mailbox(&self, primary: usize, user: &str) -> Vec<String> {
         self.messages(primary, user).into_iter().map(|(_, text)| text).collect()
@@ -331,6 +346,30 @@ impl Client {
     /// All lines up to the end.
     pub fn rest(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.try_line()).collect()
+    }
+}
+
+/// A connection that keeps few bytes on the side that does not read.
+pub fn connect_small(server: &str) -> TcpStream {
+    let address: SocketAddr = server.parse().unwrap();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&SockAddr::from(address)).unwrap();
+    socket.into()
+}
+
+/// Waits until nothing more comes into a socket that nobody reads.
+pub fn wait_full(stream: &TcpStream) {
+    let mut buffer = [0; 16 * 1024];
+    let (mut before, end) = (0, Instant::now() + DEADLINE);
+    loop {
+        std::thread::sleep(Duration::from_millis(50));
+        let here = stream.peek(&mut buffer).unwrap();
+        if here > 0 && here == before {
+            return;
+        }
+        before = here;
+        assert!(Instant::now() < end, "nothing comes");
     }
 }
 
