@@ -7,14 +7,21 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    commands::log_to_stderr(options.verbose, options.quiet);
-    match run(&options.command) {
+    let logged = commands::log_to_stderr(options.verbose, options.quiet);
+    let is_server = matches!(options.command, Command::Serve(_));
+    let code = match logged.and_then(|()| run(&options.command)) {
         Ok(code) => code,
+        Err(why) if is_server => {
+            commands::complain_briefly(&why);
+            ExitCode::FAILURE
+        }
         Err(why) => {
             commands::complain(&why);
             ExitCode::FAILURE
         }
-    }
+    };
+    log::logger().flush();
+    code
 }
 
 fn run(command: &Command) -> Result<ExitCode, String> {

@@ -54,6 +54,7 @@ pub fn give_memory_back() {
 /// # Errors
 /// One line that says why it can't start or go on.
 pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
+    super::stderr::log_panics();
     forbid_core_files();
     let settings = Settings::read(&options.config)?;
     let servers = settings.servers.len() as u8;

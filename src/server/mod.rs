@@ -316,6 +316,7 @@ impl Server {
                 SIGHUP => log::info!("SIGHUP: there is nothing to reopen"),
                 _ if self.stopping => {
                     log::warn!("a second signal: ends at once");
+                    log::logger().flush();
                     std::process::exit(1);
                 }
                 _ => self.stop()?,

@@ -108,7 +108,11 @@ impl Group {
 
     pub fn start(&mut self, n: usize) {
         let log = std::fs::File::options().create(true).append(true).open(self.log_path(n));
-        let child = self.serve(n).stderr(log.expect("a log file")).spawn().expect("postern runs");
+        self.start_with_stderr(n, log.expect("a log file"));
+    }
+
+    pub fn start_with_stderr(&mut self, n: usize, stderr: impl Into<Stdio>) {
+        let child = self.serve(n).stderr(stderr).spawn().expect("postern runs");
         self.children[n - 1] = Some(child);
         self.wait(n, "it answers", |_| true);
     }

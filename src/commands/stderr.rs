@@ -1,0 +1,302 @@
+//! The log, on standard error, by a thread of its own: nobody has to read standard error, and the
+//! event loop never waits for it. It may be a pipe that is full, or a terminal that is stopped by
+//! Ctrl+S, and anyone who can connect can cause log lines.
+//!
+//! Lines wait in a bounded queue. When it is full, lines are dropped and counted, and the count is
+//! logged as soon as there is room again. The file descriptor stays as it was inherited: with
+//! `O_NONBLOCK`, other programs that share it would fail.
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use simple_logger::SimpleLogger;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::mem;
+use std::os::fd::AsFd;
+use std::panic;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+/// The most that waits to be written, in bytes: what a pipe holds on Linux.
+const QUEUE_BYTES_MAX: usize = 64 * 1024;
+/// How long the end of a process waits for its last log lines to be written.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
+/// How long a line waits when another program has made the descriptor non-blocking.
+const RETRY_TIME: Duration = Duration::from_millis(20);
+
+static LINES: Lines = Lines::new();
+
+/// Sends the log to stderr, at the level of `-v`, `-q` or `POSTERN_LOG`.
+///
+/// # Errors
+/// One line that says what this machine lacks.
+pub fn log_to_stderr(verbose: u8, quiet: bool) -> Result<(), String> {
+    let asked = std::env::var("POSTERN_LOG").ok().and_then(|level| level.parse().ok());
+    let level = match (verbose, quiet) {
+        (_, true) => LevelFilter::Warn,
+        (0, _) => asked.unwrap_or(LevelFilter::Info),
+        (1, _) => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let levels = SimpleLogger::new().with_level(level);
+    // Not through `io::stderr()`: its lock would be held while a write waits.
+    match io::stderr().as_fd().try_clone_to_owned() {
+        Ok(stderr) => {
+            let write = move || LINES.write_all_to(&mut File::from(stderr));
+            let thread = thread::Builder::new().name("log".to_owned()).spawn(write);
+            thread.map_err(|error| format!("cannot start a thread for the log: {error}"))?;
+        }
+        Err(_) => LINES.queue().closed = true,
+    }
+    log::set_max_level(level);
+    // A second logger is never set: this is called once, before anything else.
+    let _ = log::set_boxed_logger(Box::new(Logger { levels, colors }));
+    Ok(())
+}
+
+/// Writes one line for a person to stderr, after all that was logged, and waits for that.
+pub fn complain(why: &str) {
+    LINES.push(format!("postern: {why}\n"));
+    LINES.flush(None);
+}
+
+/// Writes the reason for which a server ends, as far as stderr takes it within a second.
+pub fn complain_briefly(why: &str) {
+    LINES.push(format!("postern: {why}\n"));
+    log::logger().flush();
+}
+
+/// Sends the message of a panic the way of the log: a server whose invariant is broken ends even
+/// if nobody reads what it says.
+pub(super) fn log_panics() {
+    panic::set_hook(Box::new(|info| complain_briefly(&info.to_string())));
+}
+
+/// Lines that wait to be written.
+#[derive(Debug)]
+struct Lines {
+    queue: Mutex<Queue>,
+    /// A line was added, or all are written.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Queue {
+    lines: VecDeque<String>,
+    /// The size of `lines`.
+    bytes: usize,
+    /// Lines that found no room since the last one that did.
+    dropped: u64,
+    /// The thread is writing what it took out of `lines`.
+    writing: bool,
+    /// Nobody reads stderr, or ever will.
+    closed: bool,
+}
+
+impl Lines {
+    const fn new() -> Lines {
+        let lines = VecDeque::new();
+        let queue = Queue { lines, bytes: 0, dropped: 0, writing: false, closed: false };
+        Lines { queue: Mutex::new(queue), changed: Condvar::new() }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a line, or drops it. Never waits.
+    fn push(&self, line: String) {
+        self.queue().push(line);
+        self.changed.notify_all();
+    }
+
+    /// Waits until every line is written, or until then.
+    fn flush(&self, until: Option<Instant>) {
+        let mut queue = self.queue();
+        while !queue.is_written() {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            queue = match left {
+                Some(Duration::ZERO) => return,
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(queue, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Writes lines for ever, or until nobody can read them.
+    fn write_all_to(&self, out: &mut impl Write) {
+        loop {
+            let mut queue = self.queue();
+            queue.writing = false;
+            self.changed.notify_all();
+            while queue.lines.is_empty() {
+                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            let lines = queue.take();
+            drop(queue);
+            // Each in one write, so that lines of processes that share a stderr stay whole.
+            if lines.iter().any(|line| write_line(out, line.as_bytes()).is_err()) {
+                let mut queue = self.queue();
+                queue.take();
+                (queue.writing, queue.closed) = (false, true);
+                self.changed.notify_all();
+                return;
+            }
+            self.queue().note_dropped();
+        }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, line: String) {
+        if self.closed {
+            return;
+        }
+        self.note_dropped();
+        if self.dropped > 0 || self.bytes + line.len() > QUEUE_BYTES_MAX {
+            self.dropped += 1;
+            return;
+        }
+        self.bytes += line.len();
+        self.lines.push_back(line);
+    }
+
+    /// Says how many lines were dropped in this place, as soon as there is room for many more.
+    fn note_dropped(&mut self) {
+        if self.dropped > 0 && self.bytes <= QUEUE_BYTES_MAX / 2 {
+            let count = mem::take(&mut self.dropped);
+            let lines = if count == 1 { "line was" } else { "lines were" };
+            let words = format!("{count} log {lines} dropped: nobody read standard error");
+            self.push(line(false, Level::Warn, module_path!(), &words));
+        }
+    }
+
+    fn take(&mut self) -> VecDeque<String> {
+        (self.bytes, self.writing) = (0, true);
+        mem::take(&mut self.lines)
+    }
+
+    fn is_written(&self) -> bool {
+        self.closed || (self.lines.is_empty() && !self.writing && self.dropped == 0)
+    }
+}
+
+fn write_line(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
+    while !line.is_empty() {
+        match out.write(line) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => line = &line[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY_TIME),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Hands over what `levels` lets through; `SimpleLogger` itself would write, and wait.
+struct Logger {
+    levels: SimpleLogger,
+    colors: bool,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // rustyline logs every key, also those of passwords.
+        !metadata.target().starts_with("rustyline") && self.levels.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let words = record.args().to_string();
+            LINES.push(line(self.colors, record.level(), record.target(), &words));
+        }
+    }
+
+    /// Waits until all that was logged is written, for a second at most.
+    fn flush(&self) {
+        LINES.flush(Some(Instant::now() + FLUSH_TIME));
+    }
+}
+
+fn line(colors: bool, level: Level, target: &str, words: &str) -> String {
+    let now = humantime::format_rfc3339_millis(SystemTime::now());
+    let (on, off) = if colors { (color(level), "\x1b[0m") } else { ("", "") };
+    format!("{now} {on}{level:<5}{off} [{target}] {words}\n")
+}
+
+/// The color of a level on a terminal (ECMA-48, SGR).
+fn color(level: Level) -> &'static str {
+    match level {
+        Level::Error => "\x1b[31m",
+        Level::Warn => "\x1b[33m",
+        Level::Info => "\x1b[36m",
+        Level::Debug => "\x1b[35m",
+        Level::Trace => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    /// Takes bytes only when it is allowed to.
+    struct Stuck {
+        allowed: Receiver<()>,
+        written: Sender<String>,
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.allowed.recv().map_err(|_| ErrorKind::BrokenPipe)?;
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            self.written.send(text).map_err(|_| ErrorKind::BrokenPipe)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_are_dropped_and_counted_while_nobody_reads() {
+        let (allow, allowed) = channel();
+        let (written, lines) = channel();
+        let queue = Arc::new(Lines::new());
+        let writer = Arc::clone(&queue);
+        thread::spawn(move || writer.write_all_to(&mut Stuck { allowed, written }));
+        queue.push("first\n".to_owned());
+        // The thread has taken it, and is stuck.
+        while !queue.queue().writing {
+            thread::yield_now();
+        }
+        let long = format!("{}\n", "x".repeat(1023));
+        (0..100).for_each(|_| queue.push(long.clone()));
+        assert_eq!(queue.queue().dropped, 36);
+        queue.flush(Some(Instant::now())); // does not wait
+        (0..65).for_each(|_| allow.send(()).unwrap());
+        assert_eq!(lines.recv().unwrap(), "first\n");
+        (0..64).for_each(|_| assert_eq!(lines.recv().unwrap(), long));
+        allow.send(()).unwrap();
+        let counted = lines.recv().unwrap();
+        assert!(counted.ends_with(" 36 log lines were dropped: nobody read standard error\n"));
+        queue.push("last\n".to_owned());
+        allow.send(()).unwrap();
+        assert_eq!(lines.recv().unwrap(), "last\n");
+        queue.flush(None);
+        // Nobody can read any more: nothing waits, and nothing is kept.
+        drop(allow);
+        queue.push("lost\n".to_owned());
+        queue.flush(None);
+        queue.push("lost\n".to_owned());
+        assert!(queue.queue().lines.is_empty());
+    }
+}
