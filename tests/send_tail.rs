@@ -160,6 +160,24 @@ fn a_line_that_is_refused_ends_it_and_is_named() {
 }
 
 #[test]
+fn a_tail_ends_with_its_reader() {
+    let group = Group::alone();
+    group.client(1, "ann").send_first("ann", 5);
+    let mut tail = command(&group, "tail");
+    tail.args(["ann", "--after", "0", "--follow"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = tail.spawn().expect("postern runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped"));
+    for n in 1..=2 {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert!(line.ends_with(&format!(" ann message {n}\n")), "{line}");
+    }
+    drop(lines);
+    let (status, said) = Running { child, lines: channel().1 }.end();
+    assert_eq!((status.code(), &said[..]), (Some(0), ""));
+}
+
+#[test]
 fn what_windows_adds_to_files_is_no_part_of_passwords_and_messages() {
     let group = Group::alone();
     group.client(1, "ann");

@@ -1,11 +1,16 @@
 //! `postern tail`: the messages of a mailbox, one a line.
 
 use super::person;
-use crate::client::{After, Event, Message};
+use crate::client::{After, Event, Message, Waker};
 use crate::options;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use serde::Serialize;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 /// What `--json` says of a message.
@@ -26,8 +31,12 @@ pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
     let after = options.last.map_or(options.after, After::Last);
     let mut client = person::client(&options.login, false, |a| a.after(after), patience)?;
+    let left = watch_reader(client.waker())?;
     let mut out = BufWriter::new(io::stdout().lock());
     loop {
+        if left.load(Ordering::Relaxed) {
+            return Ok(ExitCode::SUCCESS);
+        }
         // What is there is printed together, and shown before waiting.
         let event = match client.next(Some(Duration::ZERO)).map_err(person::said)? {
             Some(event) => Some(event),
@@ -57,6 +66,24 @@ pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
             return ended(&error);
         }
     }
+}
+
+/// Wakes the client when nobody can read stdout any more, as after `| head -2`: without a message
+/// to print, no write would notice that. The result says whether it has happened.
+fn watch_reader(waker: Waker) -> Result<Arc<AtomicBool>, String> {
+    let left = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&left);
+    let watch = move || {
+        let stdout = io::stdout();
+        // Without events that are asked for, errors and hang-ups are reported alone.
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        while poll(&mut watched, None) == Err(Errno::INTR) {}
+        noted.store(true, Ordering::Relaxed);
+        waker.wake();
+    };
+    let thread = thread::Builder::new().name("stdout".to_owned()).spawn(watch);
+    thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+    Ok(left)
 }
 
 fn print(out: &mut impl Write, message: &Message, json: bool) -> io::Result<()> {
