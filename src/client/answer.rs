@@ -45,14 +45,19 @@ pub(super) fn read(line: &str) -> Option<Line<'_>> {
         "MSG" => {
             let mut parts = rest.splitn(4, ' ');
             let mut part = || parts.next().filter(|part| !part.is_empty());
-            let number =
-                part()?.parse().ok().filter(|number| (1..=u64::MAX / 2).contains(number))?;
+            let number = number(part()?).filter(|number| *number > 0)?;
             let (time, from) = (part()?.to_owned(), part()?.to_owned());
             let text = part()?.to_owned();
             Some(Line::Message(Message { number, time, from, text }))
         }
         _ => None,
     }
+}
+
+/// Reads the number of a message, or a count of messages. A server that gives one beyond this bound
+/// is wrong, and nothing that is computed from a number within it overflows.
+pub(super) fn number(word: &str) -> Option<u64> {
+    word.parse().ok().filter(|number| *number <= u64::MAX / 2)
 }
 
 #[cfg(test)]

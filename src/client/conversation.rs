@@ -18,8 +18,8 @@ use std::time::Duration;
 pub(super) const UNANSWERED_MAX: usize = 256;
 /// Events that are kept for the caller; messages beyond them are asked for again.
 const EVENTS_MAX: usize = 4096;
-/// Lines of data of one answer: more accounts than a group of cheap boxes has.
-const DATA_MAX: usize = 1 << 20;
+/// The most memory for the data of one answer, in bytes: some 300,000 names.
+const DATA_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a server says of itself in lines of one `STATUS`.
 const STATUS_MAX: usize = 256;
 /// Messages asked for at a time when some were not kept.
@@ -51,6 +51,8 @@ enum Asked {
     Message,
     Log,
     Question,
+    /// A question whose caller waits no longer.
+    GivenUp,
 }
 
 /// A message on its way.
@@ -69,6 +71,8 @@ struct Question {
     /// It may be asked again when its answer was lost.
     repeatable: bool,
     data: Vec<String>,
+    /// The memory that `data` takes.
+    bytes: usize,
     answer: Option<Answer>,
 }
 
@@ -102,6 +106,8 @@ pub(super) struct Conversation {
     /// How many of them were sent on this connection.
     sent: usize,
     question: Option<Question>,
+    /// Data of questions that were given up on this connection, in bytes.
+    passed_over: usize,
     /// The number of the last message that was handed on; not known before the first answer when
     /// the account does not say it.
     seen: Option<u64>,
@@ -137,6 +143,7 @@ impl Conversation {
             unanswered: VecDeque::new(),
             sent: 0,
             question: None,
+            passed_over: 0,
             seen,
             came: seen.unwrap_or(0),
             index: 0,
@@ -160,7 +167,7 @@ impl Conversation {
     pub(super) fn on_lost(&mut self, why: &str) {
         let asked = self.asked.contains(&Asked::Question);
         if let Some(question) = self.question.as_mut().filter(|_| asked) {
-            question.data.clear();
+            (question.data, question.bytes) = (Vec::new(), 0);
             if !question.repeatable {
                 question.answer = Some(Answer::Unknown);
             }
@@ -170,6 +177,7 @@ impl Conversation {
             self.tell_of_connection(lost);
         }
         self.asked.clear();
+        self.passed_over = 0;
         self.sent = 0;
         self.out.clear();
         self.status.clear();
@@ -196,15 +204,18 @@ impl Conversation {
     ) -> Result<(), Refusal> {
         let request = format!("{command} {}", words.join(" "));
         check(words, &request)?;
-        self.question = Some(Question { request, repeatable, data: Vec::new(), answer: None });
+        let data = Vec::new();
+        self.question = Some(Question { request, repeatable, data, bytes: 0, answer: None });
         self.send_question();
         Ok(())
     }
 
-    /// Gives the question up; whether it was asked, and may be answered.
+    /// Gives the question up; whether it was asked, and may be answered. That answer is then the
+    /// answer to no other question.
     pub(super) fn give_up_question(&mut self) -> bool {
         self.question = None;
-        self.asked.contains(&Asked::Question)
+        let asked = self.asked.iter_mut().find(|asked| **asked == Asked::Question);
+        asked.map(|asked| *asked = Asked::GivenUp).is_some()
     }
 
     /// How far the mailbox was read.
@@ -244,7 +255,7 @@ impl Conversation {
     pub(super) fn awaited(&self) -> Awaited {
         match self.asked.front() {
             None => Awaited::Nothing,
-            Some(Asked::Login | Asked::Create) => Awaited::Password,
+            Some(Asked::Login | Asked::Create | Asked::GivenUp) => Awaited::Password,
             Some(Asked::Question) if self.question.as_ref().is_some_and(|q| !q.repeatable) => {
                 Awaited::Password
             }
@@ -267,11 +278,11 @@ impl Conversation {
         &self.said
     }
 
-    /// How many requests await answers, how many events, lines of data and lines of the status are
+    /// How many requests await answers, how many events, bytes of data and lines of the status are
     /// kept, and how many bytes are to be sent.
     #[cfg(feature = "simulate")]
     pub(super) fn held(&self) -> [usize; 5] {
-        let data = self.question.as_ref().map_or(0, |question| question.data.len());
+        let data = self.question.as_ref().map_or(0, |question| question.bytes);
         let status = self.status.len().max(self.said.len());
         [self.asked.len(), self.events.len(), data, status, self.out.len()]
     }
@@ -318,7 +329,7 @@ impl Conversation {
 
     fn on_message(&mut self, message: Message) -> Result<(), Stop> {
         let number = message.number;
-        let next = self.seen.map(|seen| seen + 1);
+        let next = self.seen.map(|seen| seen.saturating_add(1));
         let came = self.came;
         self.came = came.max(number);
         if next.is_some_and(|next| number < next) {
@@ -333,10 +344,10 @@ impl Conversation {
             }
             return Ok(());
         }
-        if number <= came + 1 {
+        if number <= came.saturating_add(1) {
             return Ok(());
         }
-        Err(Stop::Ever(Error::Gap { missing: came + 1, came: number }))
+        Err(Stop::Ever(Error::Gap { missing: came.saturating_add(1), came: number }))
     }
 
     fn on_data(&mut self, data: &str) -> Result<(), Stop> {
@@ -345,11 +356,22 @@ impl Conversation {
                 let (key, value) = data.split_once(' ').unwrap_or((data, ""));
                 self.status.insert(key.to_owned(), value.to_owned());
             }
-            (Some(Asked::Question), Some(question)) if question.data.len() < DATA_MAX => {
+            (Some(Asked::Question), Some(question)) => {
+                question.bytes += data.len() + size_of::<String>();
+                if question.bytes > DATA_BYTES_MAX {
+                    let words = "the answer is too long; ask for less, by a pattern".to_owned();
+                    let why = Refusal { code: Code::TooLong.to_string(), words };
+                    question.answer = Some(Answer::Refused(why));
+                    return Err(here("its answer has no end"));
+                }
                 question.data.push(data.to_owned());
             }
-            // The caller has given it up.
-            (Some(Asked::Question), None) => {}
+            (Some(Asked::GivenUp), _) => {
+                self.passed_over += data.len();
+                if self.passed_over > DATA_BYTES_MAX {
+                    return Err(here("its answer has no end"));
+                }
+            }
             _ => return Err(here("it sent what nobody asked for")),
         }
         Ok(())
@@ -357,9 +379,7 @@ impl Conversation {
 
     fn on_ok(&mut self, now: Moment, words: &str) -> Result<(), Stop> {
         let nonsense = || here("it gave a wrong answer");
-        // The number after it must be a number as well.
-        let number =
-            |words: &str| words.parse().ok().filter(|n: &u64| *n < u64::MAX).ok_or_else(nonsense);
+        let number = |words: &str| answer::number(words).ok_or_else(nonsense);
         match self.asked.pop_front().ok_or_else(nonsense)? {
             Asked::Status => self.on_status(now),
             Asked::Create => {
@@ -370,7 +390,7 @@ impl Conversation {
                 let last = number(words.split(' ').nth(1).unwrap_or(""))?;
                 self.on_logged_in(now, last);
             }
-            Asked::Log => {}
+            Asked::Log | Asked::GivenUp => {}
             Asked::Message => {
                 let number = number(words)?;
                 let ticket = self.settle().ok_or_else(nonsense)?;
@@ -424,6 +444,7 @@ impl Conversation {
                 self.events.push_back(Event::Refused { ticket, why });
                 Ok(())
             }
+            (Some(Asked::GivenUp), _) => Ok(()),
             (Some(Asked::Question), _) => {
                 if let Some(question) = &mut self.question {
                     question.answer = Some(Answer::Refused(why));

@@ -22,7 +22,7 @@ pub struct Held {
     pub asked: usize,
     /// Events for the caller.
     pub events: usize,
-    /// Lines of data of an answer.
+    /// Memory for the data of an answer, in bytes.
     pub data: usize,
     /// Lines of a status.
     pub status: usize,

@@ -80,6 +80,61 @@ fn message(number: u64) -> Event {
 }
 
 #[test]
+fn the_answer_to_a_question_that_was_given_up_answers_no_other() {
+    let mut world = World::logged_in(100);
+    world.client.ask("LIST", &["a*"], true).unwrap();
+    assert_eq!(world.sent(), "LIST a*\n");
+    world.hear("USER ann online");
+    assert!(world.client.give_up_question());
+    world.client.ask("PASSWD", &["correct-horse", "battery-staple"], false).unwrap();
+    assert_eq!(world.sent(), "PASSWD correct-horse battery-staple\n");
+    world.hear("USER amy online\nOK 2");
+    assert_eq!(world.client.take_answer(), None);
+    world.hear("OK");
+    assert_eq!(world.client.take_answer(), Some(Answer::Ok(Vec::new())));
+}
+
+#[test]
+fn endless_data_is_refused_and_not_kept() {
+    let mut world = World::logged_in(100);
+    world.client.ask("LIST", &["*"], true).unwrap();
+    let line = format!("USER {}", "a".repeat(4000));
+    let ended = |world: &mut World| {
+        // More than 20 MB of names.
+        (0..5000).find_map(|_| world.client.on_line(world.now, &line).err()).expect("an end")
+    };
+    let stop = ended(&mut world);
+    assert!(matches!(stop, Stop::Here { .. }), "{stop:?}");
+    world.lose();
+    let Some(Answer::Refused(why)) = world.client.take_answer() else { panic!("refused") };
+    assert_eq!(why.code, "too-long");
+    // So it is when nobody waits for it.
+    world.begin(100);
+    world.hear("OK ann 0");
+    world.sent();
+    world.client.ask("LIST", &["*"], true).unwrap();
+    assert!(world.client.give_up_question());
+    let stop = ended(&mut world);
+    assert!(matches!(stop, Stop::Here { .. }), "{stop:?}");
+}
+
+#[test]
+fn no_number_of_a_server_overflows() {
+    for (after, answer) in [
+        (After::End, "OK ann 18446744073709551615"),
+        (After::End, "OK ann 9223372036854775808"),
+        (After::Number(u64::MAX), "OK ann 9223372036854775807"),
+    ] {
+        let mut world = World::new(Account::new("ann", "correct-horse").after(after));
+        world.begin(u64::MAX);
+        let heard = world.client.on_line(world.now, answer);
+        assert_eq!(heard.is_err(), after == After::End, "{answer}");
+        let _ = world.client.on_line(world.now, &line(u64::MAX / 2));
+        let _ = world.client.on_line(world.now, &line(u64::MAX));
+    }
+}
+
+#[test]
 fn what_was_not_answered_is_sent_again_with_its_key() {
     let mut world = World::logged_in(100);
     let tickets: Vec<Ticket> = ["one", "two", "three"].map(|text| world.submit(text)).to_vec();

@@ -14,6 +14,7 @@ use std::time::Duration;
 /// What a client may hold: events that its caller has not taken and one for each message.
 const EVENTS_MAX: usize = 4096 + 2 * 256 + 64;
 const ASKED_MAX: usize = 256 + 8;
+const DATA_BYTES_MAX: usize = 16 * 1024 * 1024;
 const STATUS_MAX: usize = 256;
 /// All unanswered messages, and a few requests.
 const OUT_MAX: usize = (256 + 8) * LINE_BYTES_MAX;
@@ -178,6 +179,7 @@ impl World {
         let bounds = [
             ("requests", held.asked, ASKED_MAX),
             ("events", held.events, EVENTS_MAX),
+            ("bytes of data", held.data, DATA_BYTES_MAX),
             ("lines of a status", held.status, STATUS_MAX),
             ("bytes to send", held.out, OUT_MAX),
             ("servers", held.servers, SERVERS_MAX),
