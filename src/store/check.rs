@@ -77,7 +77,7 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
             None
         }
     };
-    let known = Known::new(disk, identity.as_ref());
+    let known = Known { is_tail, ..Known::new(disk, identity.as_ref()) };
     let (mut last, mut last_time) = (Position::default(), WallTime::default());
     let reading = recovery::read(disk, folder, known, &mut |record| {
         (last, last_time) = (record.position(), record.time);

@@ -84,8 +84,10 @@ impl Reading {
 /// What an identity says of a log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
-    /// The newest segment that it names; without one, the first segment may begin anywhere.
+    /// The newest segment that it names.
     pub(super) segment: Option<Index>,
+    /// These are segments that were cut off a log: the first one may begin with any entry.
+    pub(super) is_tail: bool,
     /// Nothing was written before this boot of the machine: no power cut can have torn anything.
     pub(super) same_boot: bool,
 }
@@ -95,7 +97,7 @@ impl Known {
     pub(super) fn new<D: Disk>(disk: &D, identity: Option<&Identity>) -> Known {
         let boot = disk.boot();
         let same_boot = identity.is_some_and(|identity| boot.is_some() && identity.boot == boot);
-        Known { segment: identity.map(|identity| identity.segment), same_boot }
+        Known { segment: identity.map(|identity| identity.segment), is_tail: false, same_boot }
     }
 }
 
@@ -126,7 +128,7 @@ pub(super) fn read<D: Disk>(
     let mut place = Place { last: Position::default(), config: Some(Index::ZERO) };
     for (at, &first) in names.iter().enumerate() {
         let path = path(folder, first);
-        if first != place.last.index.next() && (at > 0 || named.is_some()) {
+        if first != place.last.index.next() && (at > 0 || !known.is_tail) {
             reading.damage.push(format!("{path}: entries before it are missing"));
             place.config = None;
         }

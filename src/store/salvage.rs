@@ -159,7 +159,7 @@ fn cut_damage<D: Disk>(
         disk.truncate(&file, last.good.end)?;
         disk.sync(&file)?;
     }
-    let mut reading = read(disk, Known { segment: Some(newest), same_boot: false })?;
+    let mut reading = read(disk, Known { segment: Some(newest), ..Known::default() })?;
     match reading.damage.pop() {
         None => Ok(reading),
         Some(damage) => Err(OpenError::Damaged(damage)),

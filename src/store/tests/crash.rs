@@ -278,8 +278,13 @@ fn a_tail_on_its_way_aside() {
             assert!(!done || found == 5, "{at}: {found}");
             if found < 8 {
                 let folder = format!("set-aside/lineage-0-{LABEL}");
-                let reading =
-                    recovery::read(disk, &folder, Known::default(), &mut |_| Ok(())).unwrap();
+                let reading = recovery::read(
+                    disk,
+                    &folder,
+                    Known { is_tail: true, ..Known::default() },
+                    &mut |_| Ok(()),
+                )
+                .unwrap();
                 assert!(reading.damage.is_empty() && reading.records() == 3, "{at}");
             }
         },

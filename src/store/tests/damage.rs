@@ -323,24 +323,20 @@ fn a_gap_between_segments_and_falling_terms_are_damage() {
 }
 
 #[test]
-fn a_log_without_an_identity_may_begin_anywhere_and_has_no_gap() {
+fn only_a_tail_may_begin_anywhere_and_none_has_a_gap() {
     let mut store = formed(3, 2);
     let firsts = three_segments(&mut store);
-    let newest = store.identity().segment;
-    let misses = |gone: usize, named: Option<Index>| {
+    let named = Some(store.identity().segment);
+    let misses = |gone: usize, known: Known| {
         let disk = store.disk.crash(|| false);
         disk.remove(&format!("log/{}", segment::file_name(Index(firsts[gone])))).unwrap();
-        let damage =
-            recovery::read(&disk, "log", Known { segment: named, ..Known::default() }, &mut |_| {
-                Ok(())
-            })
-            .unwrap()
-            .damage;
+        let damage = recovery::read(&disk, "log", known, &mut |_| Ok(())).unwrap().damage;
         damage.iter().filter(|why| why.ends_with("entries before it are missing")).count()
     };
-    assert_eq!(misses(0, None), 0);
-    assert_eq!(misses(0, Some(newest)), 1);
-    assert_eq!((misses(1, None), misses(1, Some(newest))), (1, 1));
+    let tail = Known { is_tail: true, ..Known::default() };
+    let log = Known { segment: named, ..Known::default() };
+    assert_eq!([misses(0, tail), misses(0, Known::default()), misses(0, log)], [0, 1, 1]);
+    assert_eq!([misses(1, tail), misses(1, Known::default()), misses(1, log)], [1, 1, 1]);
 }
 
 #[test]
@@ -412,10 +408,15 @@ fn a_tail_that_is_put_aside_can_be_read_there() {
     assert_eq!(store.last(), Index(2));
     let disk = store.disk.crash(|| false);
     let mut kept = Vec::new();
-    let reading = recovery::read(&disk, &folder, Known::default(), &mut |record| {
-        kept.extend_from_slice(record.bytes);
-        Ok(())
-    });
+    let reading = recovery::read(
+        &disk,
+        &folder,
+        Known { is_tail: true, ..Known::default() },
+        &mut |record| {
+            kept.extend_from_slice(record.bytes);
+            Ok(())
+        },
+    );
     let reading = reading.unwrap();
     assert!(reading.damage.is_empty() && reading.torn.is_none() && reading.segments.len() > 1);
     assert_eq!(kept, gone);

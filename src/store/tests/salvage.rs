@@ -117,6 +117,30 @@ fn what_does_not_follow_or_is_foreign_touches_nothing() {
     assert_eq!(before, after);
 }
 
+/// What `check` says is what an override goes by, whether the identity can be read or not.
+#[test]
+fn a_log_without_its_beginning_holds_nothing_to_go_on_from() {
+    type Break = fn(&MemoryDisk);
+    let breaks: [Break; 3] = [
+        |_| {},
+        |disk| disk.remove("identity").unwrap(),
+        |disk| disk.edit("identity", |bytes| bytes[30] ^= 1),
+    ];
+    for harm in breaks {
+        let disk = formed(3, 4).disk.crash(|| false);
+        let small = OpenOptions { label: LABEL, segment_bytes: 100 };
+        salvage_with(disk.clone(), 4, small).unwrap();
+        disk.remove(FIRST).unwrap();
+        harm(&disk);
+        let findings = check::check(&disk).unwrap();
+        assert_eq!(findings.last, Position::default());
+        assert!(findings.damage.iter().any(|damage| damage.contains("entries before it")));
+        for last in 1..=6 {
+            assert!(matches!(salvage(disk.clone(), last), Err(OpenError::Refused(_))), "{last}");
+        }
+    }
+}
+
 /// The last entry that can still be read, and whether all is done.
 fn state(disk: &MemoryDisk) -> (u64, bool) {
     let found = check::check(disk).unwrap();
