@@ -4,7 +4,8 @@
 //! files, clocks or threads. Around it is a thin shell, [`server::Server`]: one thread, one poll
 //! loop, one readiness set. In the order to read them:
 //!
-//! * words: [`names`], [`moment`], [`limits`], [`rng`], and [`record`], the bytes of a log entry;
+//! * words: [`names`], [`address`], [`moment`], [`limits`], [`rng`], and [`record`], the bytes of a
+//!   log entry;
 //! * the pure rooms, which know only those words and not each other: [`protocol`] (text),
 //!   [`mailbox`] (the replicated state), [`replica`] (who is primary, what is answered);
 //! * [`store`]: the log on disk, the only code that names files;
@@ -13,6 +14,7 @@
 //! * [`client`]: follows the primary, for commands and for other programs;
 //! * [`settings`], [`options`] and [`commands`]: what a person types and writes.
 
+pub mod address;
 pub mod client;
 pub mod commands;
 pub mod limits;

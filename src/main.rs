@@ -7,8 +7,13 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let logged = commands::log_to_stderr(options.verbose, options.quiet);
     let is_server = matches!(options.command, Command::Serve(_));
+    // Before there are threads: they would not live on.
+    let unchanged = is_server.then(commands::serve::give_memory_back).flatten();
+    let logged = commands::log_to_stderr(options.verbose, options.quiet);
+    if let Some(why) = unchanged {
+        log::warn!("the allocator keeps its defaults: {why}");
+    }
     let code = match logged.and_then(|()| run(&options.command)) {
         Ok(code) => code,
         Err(why) if is_server => {
@@ -39,10 +44,7 @@ fn run(command: &Command) -> Result<ExitCode, String> {
         Command::Man(options) => commands::man::run(options),
         Command::Recover(options) => commands::recover::run(options),
         Command::Send(options) => commands::send::run(options),
-        Command::Serve(options) => {
-            commands::serve::give_memory_back();
-            commands::serve::run(options)
-        }
+        Command::Serve(options) => commands::serve::run(options),
         Command::Status(options) => commands::status::run(options),
         Command::Tail(options) => commands::tail::run(options),
         Command::User(options) => commands::user::run(options),

@@ -1,7 +1,7 @@
 //! The command line, as one definition.
 
+use crate::address;
 use crate::client::After;
-use crate::settings::parse_server;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -124,7 +124,7 @@ pub struct Init {
         value_delimiter = ',',
         value_name = "SERVERS",
         required = true,
-        value_parser = parse_server,
+        value_parser = address::parse,
     )]
     pub servers: Vec<String>,
     /// The file to write.
@@ -154,7 +154,7 @@ pub struct Serve {
 pub struct Group {
     /// Its servers, HOST:PORT each; of one that runs the others are learned. Otherwise those of
     /// --config, of POSTERN_SERVERS, of ./postern.toml, or 127.0.0.1:5001.
-    #[arg(long, value_delimiter = ',', value_name = "SERVERS", value_parser = parse_server)]
+    #[arg(long, value_delimiter = ',', value_name = "SERVERS", value_parser = address::parse)]
     pub servers: Option<Vec<String>>,
     /// A file with a `servers` line; nothing else in it is looked at.
     #[arg(long, value_name = "FILE")]

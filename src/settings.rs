@@ -1,5 +1,6 @@
 //! `postern.toml`: read into a type whose values are valid, or refused with file, line and key.
 
+use crate::address;
 use crate::limits::{SILENCE_MS_MAX, SILENCE_MS_MIN};
 use crate::names::{GroupId, Secret};
 use crate::replica::Takeover;
@@ -8,7 +9,6 @@ use serde::Deserialize;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,14 +21,12 @@ const DATA_DEFAULT: &str = "/var/lib/postern";
 pub struct Settings {
     /// `host:port` of each server as written, by id.
     pub servers: Vec<String>,
-    /// What those resolve to.
-    pub addresses: Vec<Vec<SocketAddr>>,
     /// The group.
     pub group: GroupId,
     /// What makes links between its servers authentic and secret.
     pub secret: Secret,
-    /// Where to listen, when that is not the server's own entry.
-    pub listen: Option<SocketAddr>,
+    /// `host:port` where to listen, when that is not the server's own entry.
+    pub listen: Option<String>,
     /// The data directory.
     pub data: PathBuf,
     /// `T` in milliseconds.
@@ -67,7 +65,7 @@ struct File {
 /// What clients want to know of a file.
 #[derive(Deserialize)]
 struct ServersOnly {
-    servers: Vec<String>,
+    servers: Spanned<Vec<Spanned<String>>>,
 }
 
 /// The `servers` line of a file, for clients: they need no more, and not the secret.
@@ -81,8 +79,16 @@ pub fn servers(path: &Path) -> Result<Vec<String>, String> {
         _ => format!("{shown}: {error}"),
     })?;
     let file: Result<ServersOnly, _> = toml::from_str(&text);
-    let file = file.map_err(|error| in_file(path, &text, refusal(&error)))?;
-    Ok(file.servers)
+    let servers = file.map_err(|error| refusal(&error)).and_then(|file| {
+        let list = file.servers;
+        list.get_ref().iter().map(read_server).collect::<Result<Vec<String>, Wrong>>().and_then(
+            |servers| match servers.is_empty() {
+                true => Err((at(&list), "servers: the list is empty".to_owned())),
+                false => Ok(servers),
+            },
+        )
+    });
+    servers.map_err(|wrong| in_file(path, &text, wrong))
 }
 
 /// What is wrong with a text, and where: a byte of it.
@@ -149,20 +155,15 @@ impl Settings {
         let secret: [u8; Secret::BYTES] = secret
             .try_into()
             .map_err(|_| (at(&file.secret), "secret: is not 32 bytes in base64".to_owned()))?;
-        let (servers, addresses) = read_servers(&file.servers)?;
+        let servers = read_servers(&file.servers)?;
         let copies_min =
             in_range("min_copies", file.min_copies.as_ref(), 1, 1..=servers.len() as u64)?;
-        let listen = file
-            .listen
-            .as_ref()
-            .map(|listen| {
-                let found = resolve(listen.get_ref()).map_err(|why| format!("listen: {why}"));
-                found.map(|all| all[0]).map_err(|why| (at(listen), why))
-            })
-            .transpose()?;
+        let listen = file.listen.as_ref().map(|listen| {
+            address::parse(listen.get_ref()).map_err(|why| (at(listen), format!("listen: {why}")))
+        });
+        let listen = listen.transpose()?;
         Ok(Settings {
             servers,
-            addresses,
             group,
             secret: Secret::new(secret),
             listen,
@@ -189,9 +190,8 @@ impl Settings {
         if survivor_auto {
             text = text.replace("# last_survivor = \"ask\" ", "last_survivor = \"auto\" ");
         }
-        // What names resolve to is seen where servers run: this may be another machine.
         count_servers(servers.len())?;
-        if let Some(twice) = (1..servers.len()).find(|at| servers[..*at].contains(&servers[*at])) {
+        if let Some(twice) = address::repeated(servers) {
             return Err(format!("servers: {} stands twice", servers[twice]));
         }
         let shown = path.display();
@@ -265,22 +265,21 @@ fn in_range(
     Err((at(value), format!("{key}: is not within {} to {}", range.start(), range.end())))
 }
 
-type Servers = (Vec<String>, Vec<Vec<SocketAddr>>);
-
-fn read_servers(list: &Spanned<Vec<Spanned<String>>>) -> Result<Servers, Wrong> {
-    let mut names: Vec<String> = Vec::new();
-    let mut addresses: Vec<Vec<SocketAddr>> = Vec::new();
-    for server in list.get_ref() {
-        let name = server.get_ref();
-        let found = resolve(name).map_err(|why| (at(server), format!("servers: {why}")))?;
-        if names.contains(name) || addresses.iter().flatten().any(|known| found.contains(known)) {
-            return Err((at(server), format!("servers: {name} stands twice")));
-        }
-        names.push(name.clone());
-        addresses.push(found);
+/// What names lead to is seen later, where servers run and again and again: a name may be that of a
+/// machine that is gone, or the resolver may be.
+fn read_servers(list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Wrong> {
+    let entries = list.get_ref();
+    let servers: Vec<String> = entries.iter().map(read_server).collect::<Result<_, _>>()?;
+    if let Some(twice) = address::repeated(&servers) {
+        let why = format!("servers: {} stands twice", servers[twice]);
+        return Err((at(&entries[twice]), why));
     }
-    count_servers(names.len()).map_err(|why| (at(list), why))?;
-    Ok((names, addresses))
+    count_servers(servers.len()).map_err(|why| (at(list), why))?;
+    Ok(servers)
+}
+
+fn read_server(entry: &Spanned<String>) -> Result<String, Wrong> {
+    address::parse(entry.get_ref()).map_err(|why| (at(entry), format!("servers: {why}")))
 }
 
 fn count_servers(count: usize) -> Result<(), String> {
@@ -288,30 +287,6 @@ fn count_servers(count: usize) -> Result<(), String> {
         1 | 3 => Ok(()),
         other => Err(format!("servers: a group has 1 or 3, not {other}")),
     }
-}
-
-/// Reads `host:port`; whether the host has an address is another question.
-///
-/// # Errors
-/// It is none.
-pub fn parse_server(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    let port = parts.and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port > 0);
-    port.map(|_| text.to_owned()).ok_or_else(|| format!("{text}: is no host:port"))
-}
-
-/// The addresses of `host:port`.
-fn resolve(server: &str) -> Result<Vec<SocketAddr>, String> {
-    parse_server(server)?;
-    let found: Vec<SocketAddr> = server
-        .to_socket_addrs()
-        .map_err(|error| format!("{server}: has no address ({error})"))?
-        .collect();
-    if found.is_empty() || found.iter().any(|address| address.port() == 0) {
-        return Err(format!("{server}: is no host:port"));
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -339,10 +314,10 @@ mod tests {
     }
 
     #[test]
-    fn servers_may_be_anywhere() {
-        let text = good().replace("127.0.0.1:5002", "192.0.2.1:5002");
+    fn names_need_no_address() {
+        let text = good().replace("127.0.0.1:5002", " gone.invalid:5002 ");
         let settings = Settings::parse(&text).unwrap();
-        assert_eq!(settings.addresses[1], ["192.0.2.1:5002".parse().unwrap()]);
+        assert_eq!(settings.servers[1], "gone.invalid:5002");
     }
 
     #[test]
@@ -373,7 +348,9 @@ mod tests {
             ("# login_timeout_s = 60 ", "login_timeout_s = \"x\" #", "invalid type"),
             ("# accounts = \"open\" ", "accounts = \"all\" #", "accounts: is \"open\""),
             ("\"127.0.0.1:5002\"", "\"127.0.0.1:5001\"", "stands twice"),
-            ("\"127.0.0.1:5002\"", "\"127.0.0.1\"", "is no host:port"),
+            ("\"127.0.0.1:5002\"", "\"127.0.0.1\"", "the port is missing"),
+            ("127.0.0.1:5002", "[::ffff:127.0.0.1]:5001", "stands twice"),
+            ("127.0.0.1:5002", "", "a comma too many"),
             (", \"127.0.0.1:5002\"", "", "a group has 1 or 3, not 2"),
             ("group   = \"07", "group   = \"7", "group:"),
             ("secret  = \"", "secret  = \"!", "secret:"),

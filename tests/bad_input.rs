@@ -38,7 +38,7 @@ fn a_wrong_config_names_file_and_line() {
 fn a_port_in_use() {
     let group = Group::new(1);
     let _taken = std::net::TcpListener::bind(&group.servers[0]).unwrap();
-    refused(&group, 1, "can't listen: Address already in use");
+    refused(&group, 1, "another program listens there; stop it");
     assert!(!group.data(1).exists());
 }
 

@@ -126,7 +126,7 @@ fn nobody_waits_longer_than_wanted() {
     client.set_patience(Some(Duration::from_millis(300)));
     let refused = client.send("ann", "hi").unwrap_err();
     let Error::NoPrimary(said) = &refused else { panic!("{refused}") };
-    assert!(said.contains(&format!("{}: Connection refused", servers[0])), "{said}");
+    assert!(said.contains(&format!("{}: refused", servers[0])), "{said}");
     assert!(said.contains(&format!("{}: it does not speak as", servers[1])), "{said}");
     assert_eq!((client.unanswered(), client.in_doubt()), (1, 0), "it was never sent");
 

@@ -148,7 +148,7 @@ fn it_looks_first_and_acts_on_what_was_seen() {
     assert_eq!(snapshot(group.dir.path()), before, "a look changes nothing");
     let shown = stdout(&looked);
     let parts =
-        ["server    1 of 3", "last      entry ", "as history 1", "may be lost", "does not answer"];
+        ["server    1 of 3", "last      entry ", "as history 1", "may be lost", ": refused"];
     for part in parts {
         assert!(shown.contains(part), "{part}: {shown}");
     }

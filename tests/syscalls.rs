@@ -52,10 +52,11 @@ impl Traced {
         Some(traced)
     }
 
-    /// The server's process: the first one that strace names.
+    /// The server's process, the only child of strace.
     fn server(&self) -> Option<Pid> {
-        let text = std::fs::read_to_string(&self.trace).ok()?;
-        Pid::from_raw(text.split_whitespace().next()?.parse().ok()?)
+        let strace = self.strace.id();
+        let children = std::fs::read_to_string(format!("/proc/{strace}/task/{strace}/children"));
+        Pid::from_raw(children.ok()?.split_whitespace().next()?.parse().ok()?)
     }
 
     /// What the server did to the files of its directory and to its clients, in order.

@@ -56,10 +56,11 @@
 //! when connections break in the middle of one.
 //!
 //! `conversation` says what is said, without sockets; `servers` whose turn it is to be asked,
-//! `wire` is a connection, `answer` reads lines, `event` is what a caller learns.
+//! `dial` makes a connection, `wire` is one, `answer` reads lines, `event` is what a caller learns.
 
 mod answer;
 mod conversation;
+mod dial;
 mod event;
 #[cfg(feature = "simulate")]
 pub mod probe;
@@ -71,11 +72,12 @@ mod wire;
 
 pub use crate::protocol::After;
 pub use answer::Refusal;
+pub use dial::{Unreached, dial};
 pub use event::{Error, Event, Message, Ticket};
-pub(crate) use wire::dial;
 
 use crate::moment::Moment;
 use conversation::{Answer, Conversation, Stop, UNANSWERED_MAX};
+use dial::Lookups;
 use mio::{Events, Poll, Token};
 use servers::Servers;
 use std::sync::Arc;
@@ -86,6 +88,9 @@ use wire::Wire;
 
 /// How long a server may take to be reached.
 const DIAL_TIME: Duration = Duration::from_secs(1);
+/// How long a name may take to be looked up before the next server has its turn. The resolver goes
+/// on meanwhile.
+const LOOKUP_TIME: Duration = Duration::from_millis(50);
 /// Servers whose last words are remembered while there is no connection.
 const EXCUSES_MAX: usize = 16;
 const WAKER: Token = Token(0);
@@ -152,6 +157,7 @@ impl Waker {
 pub struct Client {
     conversation: Conversation,
     servers: Servers,
+    lookups: Lookups,
     /// The connection, and to whom.
     wire: Option<(Wire, String)>,
     wires: usize,
@@ -193,6 +199,7 @@ impl Client {
         Ok(Client {
             conversation: Conversation::new(account, prefix),
             servers: Servers::new(servers),
+            lookups: Lookups::default(),
             wire: None,
             wires: WIRES,
             poll,
@@ -492,21 +499,25 @@ impl Client {
             return self.wait(until.into_iter().chain([at]).chain(self.given_up()).min());
         }
         self.wires += 1;
-        match Wire::open(&server, DIAL_TIME, self.poll.registry(), Token(self.wires)) {
+        match self.open(&server) {
             Ok(wire) => {
                 self.watch.on_heard();
                 let now = self.now();
                 self.conversation.begin(now, &server);
                 self.wire = Some((wire, server));
             }
-            Err(error) => {
-                if error.kind() == io::ErrorKind::AddrNotAvailable {
-                    self.servers.on_nameless(&server);
-                }
-                self.excuse(server, error.to_string());
-            }
+            Err(why) => self.excuse(server, why.to_string()),
         }
         Ok(())
+    }
+
+    /// Connects to a server, or says why that can't be done now.
+    fn open(&mut self, server: &str) -> Result<Wire, Unreached> {
+        // All at once: a resolver that is silent for one name may know the next.
+        self.servers.known().for_each(|server| self.lookups.begin(server));
+        let addresses = self.lookups.addresses(server, LOOKUP_TIME)?;
+        let stream = dial::connect(&addresses, DIAL_TIME)?;
+        Ok(Wire::new(stream, self.poll.registry(), Token(self.wires))?)
     }
 
     /// Gives the connection up.

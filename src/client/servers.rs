@@ -1,5 +1,6 @@
 //! Whose turn it is to be asked for the primary.
 
+use crate::address;
 use std::time::Duration;
 
 /// Servers that are not in the list but were named by others, at most.
@@ -14,8 +15,6 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 pub(super) struct Servers {
     /// `host:port` of each.
     known: Vec<String>,
-    /// Those that others know by names which are none here.
-    nameless: Vec<String>,
     /// How many of them the caller gave.
     given: usize,
     /// Who is asked next, when nobody was named.
@@ -30,15 +29,7 @@ pub(super) struct Servers {
 impl Servers {
     /// These, which are some.
     pub(super) fn new(known: Vec<String>) -> Servers {
-        Servers {
-            given: known.len(),
-            known,
-            nameless: Vec::new(),
-            next: 0,
-            named: None,
-            tried: 0,
-            pause: PAUSE_MIN,
-        }
+        Servers { given: known.len(), known, next: 0, named: None, tried: 0, pause: PAUSE_MIN }
     }
 
     /// Who is to be asked, and how long to wait before that.
@@ -58,6 +49,11 @@ impl Servers {
         (server, pause)
     }
 
+    /// All servers that are asked.
+    pub(super) fn known(&self) -> impl Iterator<Item = &str> {
+        self.known.iter().map(String::as_str)
+    }
+
     /// Another server says that this one is the primary.
     pub(super) fn on_named(&mut self, server: &str) {
         self.learn([server].into_iter());
@@ -67,32 +63,23 @@ impl Servers {
     /// A server says that these are the group.
     pub(super) fn learn<'a>(&mut self, servers: impl Iterator<Item = &'a str>) {
         for server in servers {
-            let known = self.known.iter().chain(&self.nameless).any(|known| known == server);
-            if !known && self.known.len() < LEARNED_MAX {
-                self.known.push(server.to_owned());
+            let known = self.known.iter().any(|known| address::is_same(known, server));
+            if known {
+                continue;
             }
-        }
-    }
-
-    /// The name has no address here: looking it up again would take its time each time.
-    pub(super) fn on_nameless(&mut self, server: &str) {
-        // Of those that the caller gave there is always one.
-        if let Some(at) = self.known.iter().rposition(|known| known == server)
-            && at >= self.given
-        {
-            self.known.remove(at);
-            if self.nameless.len() == LEARNED_MAX {
-                self.nameless.remove(0);
+            if self.known.len() >= self.given + LEARNED_MAX {
+                // What was learned first may be nonsense; the group has three servers.
+                self.known.remove(self.given);
+                self.next %= self.known.len();
             }
-            self.nameless.push(server.to_owned());
-            self.next = 0;
+            self.known.push(server.to_owned());
         }
     }
 
     /// How many servers are remembered.
     #[cfg(feature = "simulate")]
     pub(super) fn held(&self) -> usize {
-        self.known.len() + self.nameless.len()
+        self.known.len()
     }
 
     /// The one that was asked is the primary.
@@ -132,24 +119,10 @@ mod tests {
         assert_eq!(servers.next().0, "b", "it was not, the others go on");
         assert_eq!(servers.next().0, "c", "and it is one of them now");
         (0..100).for_each(|n| servers.on_named(&format!("x{n}")));
-        assert!(servers.known.len() <= LEARNED_MAX);
-        for n in 0..100 {
-            servers.on_named(&format!("y{n}"));
-            servers.on_nameless(&format!("y{n}"));
-            servers.on_nameless(&format!("x{n}"));
-        }
-        assert!(servers.nameless.len() <= LEARNED_MAX);
-    }
-
-    #[test]
-    fn a_learned_name_without_an_address_is_forgotten() {
-        let mut servers = Servers::new(vec!["a".to_owned()]);
-        servers.learn(["a", "lab2", "lab3"].into_iter());
-        servers.on_nameless("lab2");
-        servers.on_nameless("a");
-        servers.learn(["lab2", "lab3"].into_iter());
-        let asked: Vec<String> = (0..4).map(|_| servers.next().0).collect();
-        assert_eq!(asked, ["a", "lab3", "a", "lab3"]);
+        assert_eq!(servers.known.len(), 2 + LEARNED_MAX);
+        assert_eq!(servers.known[..2], ["a", "b"]);
+        servers.learn(["lab2"].into_iter());
+        assert!(servers.known().any(|known| known == "lab2"), "the newest are kept");
     }
 
     #[test]

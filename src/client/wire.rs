@@ -4,24 +4,9 @@ use crate::limits::LINE_BYTES_MAX;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::time::Duration;
 
 /// What is read at a time, in bytes.
 const READ_BYTES: usize = 64 * 1024;
-
-/// Connects to who listens at an address, whoever that is.
-///
-/// # Errors
-/// Nobody listens there, or nobody answers in `patience`.
-pub(crate) fn dial(address: SocketAddr, patience: Duration) -> io::Result<std::net::TcpStream> {
-    let stream = std::net::TcpStream::connect_timeout(&address, patience)?;
-    if stream.local_addr()? == stream.peer_addr()? {
-        // A port that is free may be taken by the call itself: nobody listens there.
-        return Err(ErrorKind::ConnectionRefused.into());
-    }
-    Ok(stream)
-}
 
 /// An open connection.
 #[derive(Debug)]
@@ -35,29 +20,17 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Connects to the first of a server's addresses where somebody listens.
-    pub(super) fn open(
-        server: &str,
-        patience: Duration,
+    /// Takes a connection over from `std`.
+    pub(super) fn new(
+        stream: std::net::TcpStream,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Wire> {
-        let nameless = |why: &str| io::Error::new(ErrorKind::AddrNotAvailable, why);
-        let mut last = nameless("the name has no address");
-        for address in server.to_socket_addrs().map_err(|why| nameless(&why.to_string()))? {
-            match dial(address, patience) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    stream.set_nonblocking(true)?;
-                    let mut stream = TcpStream::from_std(stream);
-                    let both = Interest::READABLE | Interest::WRITABLE;
-                    registry.register(&mut stream, token, both)?;
-                    return Ok(Wire { stream, input: Vec::new(), taken: 0, readable: true });
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Wire { stream, input: Vec::new(), taken: 0, readable: true })
     }
 
     /// There may be something to read.

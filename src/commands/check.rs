@@ -5,7 +5,6 @@ use crate::options;
 use crate::store::check::{Findings, check};
 use crate::store::disk::RealDisk;
 use std::fmt::Write as _;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Prints what a data directory holds; fails when something of it is damaged.
@@ -22,8 +21,7 @@ pub fn run(options: &options::Check) -> Result<ExitCode, String> {
     }
     let _lock = super::hold_unchanged(data)?;
     let findings = check(&disk).map_err(|error| format!("{shown}: {error}"))?;
-    let written = std::io::stdout().write_all(report(&findings).as_bytes());
-    written.map_err(|error| format!("stdout: {error}"))?;
+    super::print(report(&findings))?;
     Ok(if findings.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

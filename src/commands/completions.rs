@@ -2,7 +2,6 @@
 
 use crate::options::{self, Options};
 use clap::CommandFactory;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Prints the script for one shell.
@@ -13,7 +12,6 @@ use std::process::ExitCode;
 pub fn run(options: &options::Completions) -> Result<ExitCode, String> {
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut Options::command(), "postern", &mut script);
-    let written = std::io::stdout().write_all(&script);
-    written.map_err(|error| format!("stdout: {error}"))?;
+    super::print(&script)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! `postern demo`: three servers on this machine, and a failover to watch.
 
+use super::ask::ask_all;
 use super::{Answer, ask_status};
 use crate::options;
 use crate::settings::Settings;
@@ -167,13 +168,21 @@ impl Group {
     }
 
     fn table(&self) -> String {
-        let states = self.servers.iter().map(|server| ask_status(server, PATIENCE));
+        let states = ask_all(&self.servers, PATIENCE);
         let mut text = String::new();
         for (server, state) in self.servers.iter().zip(states) {
-            let line = state.map_or("does not answer".to_owned(), |state| {
-                let of = |key: &str| state.get(key).cloned().unwrap_or_default();
-                format!("{}, members {}, {} messages", of("role"), of("members"), of("messages"))
-            });
+            let line = state.map_or_else(
+                |why| why.to_string(),
+                |state| {
+                    let of = |key: &str| state.get(key).cloned().unwrap_or_default();
+                    format!(
+                        "{}, members {}, {} messages",
+                        of("role"),
+                        of("members"),
+                        of("messages")
+                    )
+                },
+            );
             text += &format!("{server}  {line}\n");
         }
         text
@@ -198,7 +207,7 @@ impl Group {
             }
         }
         let ask = |(server, child): (&String, &Option<Child>)| {
-            child.as_ref().and_then(|_| ask_status(server, PATIENCE))
+            child.as_ref().and_then(|_| ask_status(server, PATIENCE).ok())
         };
         Ok(self.servers.iter().zip(&self.children).map(ask).collect())
     }

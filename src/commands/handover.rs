@@ -1,11 +1,11 @@
 //! `postern handover`: the primary gives its role to a backup.
 
+use super::ask::ask_all;
 use super::operator::{NoAnswer, PATIENCE, ask};
-use super::{Answer, ask_status, is};
+use super::{Answer, is};
 use crate::options;
 use crate::replica::{Order, Packet, Verdict};
 use crate::settings::Settings;
-use std::io::Write;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,8 +26,7 @@ pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
     let giver = order(&settings, deadline)?;
     let heir = wait(&settings, giver, deadline)?;
     let line = format!("server {} at {} is primary now\n", heir + 1, settings.servers[heir]);
-    let written = std::io::stdout().write_all(line.as_bytes());
-    written.map_err(|error| format!("stdout: {error}"))?;
+    super::print(line)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -79,8 +78,8 @@ fn hand_over(settings: &Settings, slot: usize) -> Result<Verdict, String> {
 /// Waits until another server is primary; its place in the list.
 fn wait(settings: &Settings, giver: usize, deadline: Instant) -> Result<usize, String> {
     loop {
-        let answers: Vec<Option<Answer>> =
-            settings.servers.iter().map(|server| ask_status(server, PATIENCE)).collect();
+        let answers = ask_all(&settings.servers, PATIENCE);
+        let answers: Vec<Option<Answer>> = answers.into_iter().map(Result::ok).collect();
         if let Some(heir) = newest_primary(&answers).filter(|newest| *newest != giver) {
             return Ok(heir);
         }

@@ -2,7 +2,6 @@
 
 use crate::options;
 use crate::settings::Settings;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Writes the file and says what comes next.
@@ -17,7 +16,6 @@ pub fn run(options: &options::Init) -> Result<ExitCode, String> {
     for id in 1..=options.servers.len() {
         next += &format!("  postern serve --config {file} --id {id} --data DIRECTORY\n");
     }
-    let written = std::io::stdout().write_all(next.as_bytes());
-    written.map_err(|error| format!("stdout: {error}"))?;
+    super::print(next)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use crate::options::{self, Options};
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 /// Prints all pages, or writes each into a file of its own.
@@ -15,9 +15,7 @@ use std::process::ExitCode;
 pub fn run(options: &options::Man) -> Result<ExitCode, String> {
     let pages = pages().map_err(|error| error.to_string())?;
     let Some(dir) = &options.dir else {
-        let mut out = io::stdout();
-        let written = pages.iter().try_for_each(|(_, page)| out.write_all(page));
-        written.map_err(|error| format!("stdout: {error}"))?;
+        super::print(pages.into_iter().flat_map(|(_, page)| page).collect::<Vec<u8>>())?;
         return Ok(ExitCode::SUCCESS);
     };
     fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;

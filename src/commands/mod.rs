@@ -18,18 +18,31 @@ pub mod tail;
 pub mod user;
 
 mod ask;
+mod listen;
 mod operator;
 mod person;
 mod stderr;
 mod terminal;
 
-pub use ask::{Answer, ask_status, is};
+pub use ask::{Answer, Unreached, ask_status, is};
 pub use stderr::{complain, complain_briefly, log_to_stderr};
 pub use terminal::end_on_signals;
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
+
+/// Prints to stdout. A reader that has gone, as after `| head -1`, has read enough.
+///
+/// # Errors
+/// One line that says why it can't be printed.
+fn print(text: impl AsRef<[u8]>) -> Result<(), String> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("stdout: {error}")),
+        _ => Ok(()),
+    }
+}
 
 /// Holds a data directory for this process, as long as its file `lock`, which is `opened`, is
 /// open.

@@ -1,31 +1,26 @@
 //! How commands reach servers as an operator: over a link, by the group's secret.
 
-use crate::client;
+use crate::client::{self, Unreached};
 use crate::replica::Packet;
 use crate::server::call::Call;
 use crate::settings::Settings;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// How long a server may take for each step.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Calls the server at a place of the list, at the first of its addresses where somebody listens.
-pub(super) fn call(settings: &Settings, slot: usize) -> io::Result<Call> {
-    let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
-    for address in &settings.addresses[slot] {
-        match connect(*address) {
-            Ok(stream) => return shake(settings, stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
+/// Calls the server at a place of the list.
+fn call(settings: &Settings, slot: usize) -> io::Result<Call> {
+    let stream =
+        connect(&settings.servers[slot]).map_err(|why| io::Error::other(why.to_string()))?;
+    shake(settings, stream)
 }
 
-/// Connects to who listens at an address, whoever that is.
-pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = client::dial(address, PATIENCE)?;
+/// Connects to who listens where a server is to be, whoever that is.
+pub(super) fn connect(server: &str) -> Result<TcpStream, Unreached> {
+    let stream = client::dial(server, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)

@@ -1,6 +1,7 @@
 //! What client commands have in common: which servers, whose password, what went wrong.
 
 use super::terminal::ask_hidden;
+use crate::address;
 use crate::client::{Account, Client, Error};
 use crate::limits::LINE_BYTES_MAX;
 use crate::options;
@@ -33,9 +34,7 @@ pub(super) fn servers(group: &options::Group) -> Result<Vec<String>, String> {
     match std::env::var("POSTERN_SERVERS") {
         Ok(servers) if !servers.trim().is_empty() => servers
             .split(',')
-            .map(|server| {
-                settings::parse_server(server).map_err(|why| format!("POSTERN_SERVERS: {why}"))
-            })
+            .map(|server| address::parse(server).map_err(|why| format!("POSTERN_SERVERS: {why}")))
             .collect(),
         _ if Path::new(CONFIG).exists() => settings::servers(Path::new(CONFIG)),
         _ => Ok(vec![SERVER.to_owned()]),

@@ -15,7 +15,6 @@ use crate::store::disk::RealDisk;
 use crate::store::{Former, Identity, Store};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -39,8 +38,7 @@ pub fn run(options: &options::Recover) -> Result<ExitCode, String> {
             ));
         }
     };
-    let written = io::stdout().write_all(text.as_bytes());
-    written.map_err(|error| format!("stdout: {error}"))?;
+    super::print(text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,33 +79,28 @@ fn find_absent(settings: &Settings) -> Result<Vec<String>, String> {
     let mut absent = Vec::new();
     for (slot, server) in settings.servers.iter().enumerate() {
         let name = format!("server {} at {server}", slot + 1);
-        let mut why = "it has no address".to_owned();
-        for address in &settings.addresses[slot] {
-            let called = connect(*address).map(|stream| shake(settings, stream));
-            why = match called {
-                Err(nobody) => nobody.to_string(),
-                Ok(Ok(_)) => {
-                    return Err(format!(
-                        "{name} answers: only when the others are lost may one go on alone; if it \
-                         does not lead a group any more, stop it first"
-                    ));
-                }
-                Ok(Err(error)) if is_silence(&error) => {
-                    return Err(format!(
-                        "{name} takes connections and says nothing: it may come back to life; stop \
-                         it first"
-                    ));
-                }
-                // A server that is full closes what it takes, and lives.
-                Ok(Err(error)) => {
-                    return Err(format!(
-                        "{name} takes connections and ends them ({error}): stop whatever listens \
-                         there first"
-                    ));
-                }
-            };
+        match connect(server).map(|stream| shake(settings, stream)) {
+            Err(why) => absent.push(format!("{name}: {why}")),
+            Ok(Ok(_)) => {
+                return Err(format!(
+                    "{name} answers: only when the others are lost may one go on alone; if it does \
+                     not lead a group any more, stop it first"
+                ));
+            }
+            Ok(Err(error)) if is_silence(&error) => {
+                return Err(format!(
+                    "{name} takes connections and says nothing: it may come back to life; stop it \
+                     first"
+                ));
+            }
+            // A server that is full closes what it takes, and lives.
+            Ok(Err(error)) => {
+                return Err(format!(
+                    "{name} takes connections and ends them ({error}): stop whatever listens there \
+                     first"
+                ));
+            }
         }
-        absent.push(format!("{name} does not answer: {why}"));
     }
     Ok(absent)
 }

@@ -12,10 +12,10 @@ use crate::store::disk::RealDisk;
 use crate::store::{Former, Identity, OpenError, Opened, ServerDisk, SetAside, Store};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -36,17 +36,21 @@ const ALLOCATOR: [(&str, &str); 2] =
     [("MALLOC_MMAP_THRESHOLD_", "1048576"), ("MALLOC_ARENA_MAX", "1")];
 
 /// Begins this process anew with the allocator's settings, which it reads from the environment
-/// before `main`. Another C library ignores them; where it can't be done, nothing is lost but
-/// memory.
-pub fn give_memory_back() {
+/// before `main`. Another C library ignores them; where it can't be done, for the reason returned,
+/// nothing is lost but memory.
+pub fn give_memory_back() -> Option<io::Error> {
     let missing = ALLOCATOR.iter().filter(|(name, _)| std::env::var_os(name).is_none());
     let missing: Vec<_> = missing.collect();
-    if let (false, Ok(binary)) = (missing.is_empty(), std::env::current_exe()) {
-        let mut again = std::process::Command::new(binary);
-        again.args(std::env::args_os().skip(1)).envs(missing.into_iter().copied());
-        let error = again.exec();
-        log::warn!("the allocator keeps its defaults: {error}");
+    if missing.is_empty() {
+        return None;
     }
+    let binary = match std::env::current_exe() {
+        Ok(binary) => binary,
+        Err(error) => return Some(error),
+    };
+    let mut again = std::process::Command::new(binary);
+    again.args(std::env::args_os().skip(1)).envs(missing.into_iter().copied());
+    Some(again.exec())
 }
 
 /// Runs a server until a signal ends it.
@@ -66,9 +70,7 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
             options.id
         )
     })?;
-    let own = &settings.addresses[id.slot()];
-    let wanted = settings.listen.map_or_else(|| own.clone(), |listen| vec![listen]);
-    let listeners = wanted.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
+    let listeners = super::listen::bind_all(&settings, id)?;
     let data = options.data.clone().unwrap_or_else(|| settings.data.clone());
     let _lock = lock(&data)?;
     // Between two lives nobody else listens to signals.
@@ -126,7 +128,6 @@ impl Shell {
         let listeners = self.listeners.iter().map(TcpListener::try_clone);
         let parts = Parts {
             listeners: listeners.collect::<Result<_, _>>().map_err(|e| format!("poll: {e}"))?,
-            addresses: self.settings.addresses.clone(),
             names: self.settings.servers.clone(),
             group: self.settings.group,
             secret: self.settings.secret.clone(),
@@ -139,9 +140,20 @@ impl Shell {
         if self.stopped.load(Ordering::Relaxed) {
             return Ok(Ending::Stopped);
         }
-        let id = self.id;
-        log::info!("server {id} listens on {}", self.settings.servers[id.slot()]);
+        self.announce();
         server.run().map_err(|fail| format!("{shown}: {fail}"))
+    }
+
+    /// Says where it really listens, whatever names lead to.
+    fn announce(&self) {
+        let (id, count) = (self.id, self.settings.servers.len());
+        let listens = self.listeners.iter().filter_map(|listener| listener.local_addr().ok());
+        let listens: Vec<String> = listens.map(|address| address.to_string()).collect();
+        let (name, data) = (&self.settings.servers[id.slot()], self.data.display());
+        log::info!(
+            "server {id} of {count}, {name}, listens on {}; its data is in {data}",
+            listens.join(" and ")
+        );
     }
 
     fn open(&self) -> Result<(Opened<ServerDisk>, Shape), String> {
@@ -261,18 +273,6 @@ pub(super) fn label() -> String {
     WallTime::from_system(SystemTime::now()).label()
 }
 
-/// Takes an address. It still refuses connections: while a long log is read, others are to see a
-/// dead server at once.
-fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None);
-    let listener = socket.and_then(|socket| {
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        Ok(socket.into())
-    });
-    listener.map_err(|error| format!("{address}: can't listen: {error}"))
-}
-
 /// Makes the directory where it is missing, and holds it for this process.
 pub(super) fn lock(data: &Path) -> Result<File, String> {
     RealDisk::open(data).map_err(|error| format!("{}: {error}", data.display()))?;
@@ -349,7 +349,7 @@ mod tests {
     fn who_is_reading_its_log_refuses_connections() {
         let folder = tempfile::tempdir().unwrap();
         let mut shell = shell(folder.path());
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = super::super::listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         shell.listeners = vec![listener];
         let refused = std::net::TcpStream::connect(address).unwrap_err();

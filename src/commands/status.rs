@@ -1,8 +1,9 @@
-//! `postern status`: all servers of the group in one table.
+//! `postern status`: all servers of the group in one table, and what is wrong.
 
-use super::{Answer, ask_status, is, person};
+use super::ask::ask_all;
+use super::{Answer, Unreached, is, person};
+use crate::address;
 use crate::options;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,76 +21,113 @@ const COLUMNS: [(&str, &str); 8] = [
     ("members", "members"),
 ];
 
-/// Prints the table; fails when the group has no primary or fewer members than configured.
+/// A server, and what it says of itself.
+type Asked = (String, Result<Answer, Unreached>);
+
+/// Prints the table; fails unless every configured server answers and is a member, and changes are
+/// taken.
 ///
 /// # Errors
 /// One line that says why there is nothing to ask.
 #[cold]
 pub fn run(options: &options::Status) -> Result<ExitCode, String> {
-    let mut servers = person::servers(&options.group)?;
-    let mut answers: Vec<Option<Answer>> =
-        servers.iter().map(|server| ask_status(server, PATIENCE)).collect();
-    // Of one that answers the others are learned; each has one id, and may have several names.
-    let known = answers.iter().flatten().find_map(|answer| answer.get("servers"));
-    let known: Vec<String> =
-        known.into_iter().flat_map(|all| all.split(',')).map(str::to_owned).collect();
-    for (at, server) in known.into_iter().enumerate() {
-        let id = format!("{}/", at + 1);
-        let answered = |answer: &Answer| answer.get("server").is_some_and(|s| s.starts_with(&id));
-        if !servers.contains(&server) && !answers.iter().flatten().any(answered) {
-            answers.push(ask_status(&server, PATIENCE));
-            servers.push(server);
+    let servers = person::servers(&options.group)?;
+    let mut asked = ask(servers);
+    // Of one that answers the others are learned.
+    let unknown: Vec<String> =
+        configured(&asked).into_iter().filter(|server| find(&asked, server).is_none()).collect();
+    asked.extend(ask(unknown));
+    let faults = faults(&asked);
+    let mut text = table(&asked);
+    for fault in &faults {
+        text += &format!("{fault}\n");
+    }
+    super::print(&text)?;
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn ask(servers: Vec<String>) -> Vec<Asked> {
+    let answers = ask_all(&servers, PATIENCE);
+    servers.into_iter().zip(answers).collect()
+}
+
+/// The servers of the group as one of them lists them; otherwise those that were asked.
+fn configured(asked: &[Asked]) -> Vec<String> {
+    let listed = asked.iter().find_map(|(_, answer)| answer.as_ref().ok()?.get("servers"));
+    match listed {
+        Some(listed) => listed.split(',').map(str::to_owned).collect(),
+        None => asked.iter().map(|(server, _)| server.clone()).collect(),
+    }
+}
+
+/// What was asked of a configured server; one server may have several names.
+fn find<'a>(asked: &'a [Asked], server: &str) -> Option<&'a Asked> {
+    let id = configured(asked).iter().position(|known| known == server)? + 1;
+    let id = format!("{id}/");
+    let is_it = |answer: &Answer| answer.get("server").is_some_and(|own| own.starts_with(&id));
+    asked.iter().find(|(name, answer)| match answer {
+        Ok(answer) if answer.contains_key("server") => is_it(answer),
+        _ => address::is_same(name, server),
+    })
+}
+
+/// What keeps the group from being whole, a line each.
+fn faults(asked: &[Asked]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (at, server) in configured(asked).iter().enumerate() {
+        let id = at + 1;
+        match find(asked, server) {
+            Some((_, Err(why))) => faults.push(format!("server {id} ({server}): {why}")),
+            None => faults.push(format!("server {id} ({server}): not asked")),
+            Some((_, Ok(_))) => {}
         }
     }
-    let table = table(&servers, &answers) + &reasons(&servers, &answers);
-    let written = std::io::stdout().write_all(table.as_bytes());
-    written.map_err(|error| format!("stdout: {error}"))?;
-    Ok(if is_whole(&answers) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Why changes are not taken, as each server says.
-fn reasons(servers: &[String], answers: &[Option<Answer>]) -> String {
-    let taken = answers
-        .iter()
-        .flatten()
-        .any(|answer| is(answer, "role", "primary") && is(answer, "waiting", "-"));
-    if taken {
-        return String::new();
+    let answers =
+        || asked.iter().filter_map(|(server, answer)| Some((server, answer.as_ref().ok()?)));
+    let takes = |answer: &Answer| is(answer, "role", "primary") && is(answer, "waiting", "-");
+    match answers().find(|(_, answer)| takes(answer)) {
+        Some((_, answer)) => {
+            let missing = answer.get("missing").filter(|missing| *missing != "-");
+            let missing = missing.into_iter().flat_map(|missing| missing.split(','));
+            faults.extend(missing.map(|id| format!("server {id} is not a member")));
+        }
+        None => {
+            faults.push("no server takes changes".to_owned());
+            let why = |(server, answer): (&String, &Answer)| {
+                Some(format!("{server}: {}", answer.get("waiting").filter(|why| *why != "-")?))
+            };
+            faults.extend(answers().filter_map(why));
+        }
     }
-    let why = |(server, answer): (&String, &Option<Answer>)| {
-        let waiting = answer.as_ref()?.get("waiting").filter(|waiting| *waiting != "-")?;
-        Some(format!("{server}: {waiting}\n"))
-    };
-    servers.iter().zip(answers).filter_map(why).collect()
+    faults
 }
 
-fn is_whole(answers: &[Option<Answer>]) -> bool {
-    let primary = answers.iter().flatten().find(|answer| is(answer, "role", "primary"));
-    primary.is_some_and(|answer| is(answer, "missing", "-"))
-}
-
-fn table(servers: &[String], answers: &[Option<Answer>]) -> String {
+fn table(asked: &[Asked]) -> String {
     let mut rows = vec![{
         let mut head = vec!["server".to_owned()];
         head.extend(COLUMNS.map(|(_, word)| word.to_owned()));
         head
     }];
-    for (server, answer) in servers.iter().zip(answers) {
+    for (server, answer) in asked {
         let mut row = vec![server.clone()];
         match answer {
-            None => row.push("no answer".to_owned()),
-            Some(answer) => row.extend(
+            Err(why) => row.push(why.to_string()),
+            Ok(answer) => row.extend(
                 COLUMNS.map(|(key, _)| answer.get(key).map_or("-", String::as_str).to_owned()),
             ),
         }
         rows.push(row);
     }
-    let width =
-        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max();
+    let last = |row: &Vec<String>, column: usize| column + 1 == row.len();
+    // What has no cell after it may be wide.
+    let width = |column: usize| {
+        let cells = rows.iter().filter(|row| !last(row, column) || column > COLUMNS.len());
+        cells.filter_map(|row| row.get(column)).map(String::len).max()
+    };
     let mut text = String::new();
     for row in &rows {
         for (column, cell) in row.iter().enumerate() {
-            let gap = if column + 1 == row.len() { 0 } else { width(column).unwrap_or(0) + 2 };
+            let gap = if last(row, column) { 0 } else { width(column).unwrap_or(0) + 2 };
             text += &format!("{cell:gap$}");
         }
         text.push('\n');
@@ -101,25 +139,65 @@ fn table(servers: &[String], answers: &[Option<Answer>]) -> String {
 mod tests {
     use super::*;
 
-    fn answer(role: &str, missing: &str) -> Option<Answer> {
-        let pair = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
-        Some([("role", role), ("missing", missing)].map(pair).into_iter().collect())
+    const SERVERS: [&str; 3] = ["a:1", "b:2", "c:3"];
+
+    fn answer(id: usize, role: &str, missing: &str, waiting: &str) -> Result<Answer, Unreached> {
+        let pairs = [
+            ("server", &format!("{id}/0badcafe")[..]),
+            ("servers", "a:1,b:2,c:3"),
+            ("role", role),
+            ("missing", missing),
+            ("waiting", waiting),
+        ];
+        Ok(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect())
+    }
+
+    fn asked(answers: [Result<Answer, Unreached>; 3]) -> Vec<Asked> {
+        SERVERS.map(str::to_owned).into_iter().zip(answers).collect()
     }
 
     #[test]
-    fn a_group_is_whole_with_a_primary_and_all_members() {
-        assert!(is_whole(&[answer("backup", "-"), answer("primary", "-")]));
-        assert!(!is_whole(&[answer("primary", "3")]));
-        assert!(!is_whole(&[answer("backup", "-"), None]));
+    fn a_group_is_whole_with_all_members_and_a_primary_that_takes_changes() {
+        let backup = |id| answer(id, "backup", "-", "not primary; server 1 is");
+        let whole = asked([answer(1, "primary", "-", "-"), backup(2), backup(3)]);
+        assert_eq!(faults(&whole), [""; 0]);
+
+        let two = asked([answer(1, "primary", "3", "-"), backup(2), Err(Unreached::Refused)]);
+        assert_eq!(faults(&two), ["server 3 (c:3): refused", "server 3 is not a member"]);
+
+        let unreachable =
+            asked([answer(1, "primary", "-", "-"), backup(2), Err(Unreached::NoAnswer)]);
+        assert_eq!(faults(&unreachable), ["server 3 (c:3): no answer"]);
+
+        let full = asked([answer(1, "primary", "-", "for space"), backup(2), backup(3)]);
+        assert_eq!(faults(&full)[..2], ["no server takes changes", "a:1: for space"]);
+
+        let dead = asked([(); 3].map(|()| Err(Unreached::NoName("gone".to_owned()))));
+        assert_eq!(faults(&dead).len(), 4);
+        assert_eq!(faults(&dead)[0], "server 1 (a:1): no such name (gone)");
+    }
+
+    #[test]
+    fn a_server_may_be_asked_by_another_name() {
+        let mut asked = asked([
+            answer(2, "backup", "-", "not primary; server 1 is"),
+            Err(Unreached::Refused),
+            Err(Unreached::Refused),
+        ]);
+        asked[0].0 = "localhost:2".to_owned();
+        assert_eq!(find(&asked, "b:2").unwrap().0, "localhost:2");
+        assert_eq!(find(&asked, "c:3").unwrap().0, "c:3");
+        assert_eq!(find(&asked, "a:1"), None);
     }
 
     #[test]
     fn a_table_has_a_row_for_each_server() {
-        let servers = ["a:1".to_owned(), "b:2".to_owned()];
-        let table = table(&servers, &[answer("primary", "-"), None]);
+        let why = Unreached::NoName("a long story".to_owned());
+        let asked = asked([answer(1, "primary", "-", "-"), Err(why), Err(Unreached::Refused)]);
+        let table = table(&asked);
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 3);
-        assert!(lines[1].starts_with("a:1     primary"), "{table}");
-        assert!(lines[2].ends_with("no answer"), "{table}");
+        assert_eq!(lines.len(), 4);
+        assert!(lines[1].starts_with("a:1     primary  -"), "{table}");
+        assert!(lines[2].ends_with("no such name (a long story)"), "{table}");
     }
 }

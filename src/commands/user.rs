@@ -7,7 +7,6 @@ use crate::options;
 use crate::protocol;
 use crate::replica::Packet;
 use crate::settings::Settings;
-use std::io::Write;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,10 +52,7 @@ fn list(settings: &Settings) -> Result<(), String> {
             text.push('\n');
             after = user.split(' ').next().unwrap_or_default().to_owned();
         }
-        match std::io::stdout().write_all(text.as_bytes()) {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.map_err(|error| format!("stdout: {error}"))?,
-        }
+        super::print(text)?;
         if users.len() < USERS_PER_ANSWER {
             return Ok(());
         }

@@ -5,8 +5,8 @@ use super::packet::{Append, Packet};
 use super::seen::SeenDisk;
 use crate::names::{Index, LinkId, Member, ServerId, Vote};
 use crate::record::Record;
-use std::io;
 use std::ops::Range;
+use std::{fmt, io};
 
 /// What the world tells a replica.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +29,13 @@ pub enum Event<'a> {
     DialFailed {
         /// Whom it was meant to reach.
         to: ServerId,
-        /// Every address was refused: no process listens there.
-        refused: bool,
+        /// Why.
+        why: DialFailure,
+    },
+    /// Who answered a dial does not know the group's secret; the link's end follows.
+    NotAuthentic {
+        /// The link.
+        link: LinkId,
     },
     /// A link has ended.
     Ended {
@@ -48,6 +53,40 @@ pub enum Event<'a> {
     },
     /// What was appended and persisted is durable.
     Stored(Mark),
+}
+
+/// Why a dial came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialFailure {
+    /// Every address was refused: no process listens there.
+    Refused,
+    /// Nothing came in time, or the network says that it leads nowhere.
+    NoAnswer,
+    /// The server's name has no address.
+    NoName,
+}
+
+impl fmt::Display for DialFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DialFailure::Refused => "refuses connections",
+            DialFailure::NoAnswer => "does not answer",
+            DialFailure::NoName => "has no known address",
+        })
+    }
+}
+
+/// Why there is no link to another server, as far as this one knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The last dial came to nothing.
+    Dial(DialFailure),
+    /// Who listens at its address does not know the group's secret.
+    WrongSecret,
+    /// The other server refuses this one.
+    RefusedBy(Refusal),
+    /// This server refuses the other one.
+    Refused(Refusal),
 }
 
 /// What is durable.

@@ -82,7 +82,7 @@ impl Replica {
         if !matches!(self.role, Role::Primary(_)) {
             return Verdict::NotPrimary;
         }
-        if !self.members_linked().any(|(member, stopping)| !stopping && self.hears(member, now)) {
+        if self.possible_heirs(now, why).next().is_none() {
             return Verdict::NoBackup;
         }
         if self.handover.is_none() {
@@ -142,18 +142,21 @@ impl Replica {
         let last = self.last();
         let heirs = self.possible_heirs(now, why).filter_map(|(peer, link)| {
             let has_all = primary.progress(link.member).map(|p| p.stored) == Some(last);
-            has_all.then_some(((peer.bearing.damaged, peer.bearing.slow), (link.member, link.id)))
+            let faults = (peer.unreachable.is_some(), peer.bearing.damaged, peer.bearing.slow);
+            has_all.then_some((faults, (link.member, link.id)))
         });
         heirs.min_by_key(|(faults, _)| *faults).map(|(_, heir)| heir)
     }
 
-    /// The members that are heard and not stopping, and are without the fault for which this one
-    /// leaves.
+    /// The members that are heard, not stopping and reachable for clients, and do not have the fault
+    /// for which this one leaves.
     fn possible_heirs(&self, now: Moment, why: Rule) -> impl Iterator<Item = (&Peer, &Link)> {
         self.peers.iter().filter_map(move |peer| {
             let link = peer.link.as_ref()?;
             let member = self.config()?.has(link.member);
+            // When this server ends anyway, one of them takes over, reachable or not.
             let unable = peer.bearing.stopping
+                || (why != Rule::HandedOverStop && peer.unreachable.is_some())
                 || (why == Rule::HandedOverSlow && peer.bearing.slow)
                 || (why == Rule::HandedOverDamaged && peer.bearing.damaged);
             (member && !unable && self.hears(link.member, now)).then_some((peer, link))

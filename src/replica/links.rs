@@ -1,10 +1,10 @@
 //! Links: dialling, the hello, and which of two links to one server stays.
 
-use super::event::{Aside, Closing, Effect, Event, Out};
+use super::event::{Aside, Closing, DialFailure, Effect, Event, Obstacle, Out};
 use super::hello::{Hello, Refusal};
 use super::packet::{Bearing, Packet};
 use super::past::{Lineage, Past};
-use super::peer::Link;
+use super::peer::{Link, Peer};
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
 use crate::limits::{
@@ -88,21 +88,39 @@ impl Replica {
         self.pending.iter().any(|pending| pending.dialled == Some(id))
     }
 
-    pub(super) fn on_dial_failed(&mut self, now: Moment, to: ServerId, refused: bool) {
+    pub(super) fn on_dial_failed(&mut self, now: Moment, to: ServerId, why: DialFailure) {
         let Some(at) = self.peers.iter().position(|peer| peer.id == to) else { return };
         let peer = &mut self.peers[at];
         peer.dialling.under_way = peer.dialling.under_way.saturating_sub(1);
         peer.dialling.seeking = false;
         self.restless |= !std::mem::replace(&mut peer.met, true);
         if peer.link.is_some() {
+            if !peer.reached {
+                peer.unreachable = Some(why);
+            }
             return;
         }
-        if refused {
+        peer.obstacle = Some(Obstacle::Dial(why));
+        if why == DialFailure::Refused {
             peer.refused = true;
             self.restless = true;
             self.note_refused(to.slot());
         }
         self.dial_later(now, at);
+    }
+
+    pub(super) fn on_not_authentic(&mut self, link: LinkId) {
+        let pending = self.pending.iter().find(|pending| pending.link == link);
+        let dialled = pending.and_then(|pending| pending.dialled);
+        self.note_obstacle(dialled, Obstacle::WrongSecret);
+    }
+
+    /// Remembers why there is no link to a server, if there is none.
+    fn note_obstacle(&mut self, id: Option<ServerId>, why: Obstacle) {
+        let unlinked = |peer: &&mut Peer| Some(peer.id) == id && peer.link.is_none();
+        if let Some(peer) = self.peers.iter_mut().find(unlinked) {
+            peer.obstacle = Some(why);
+        }
     }
 
     /// After a dial that came to nothing: again, later each time, if no other is under way.
@@ -153,6 +171,20 @@ impl Replica {
             self.dial_now(now, at, out);
         } else {
             self.dial_later(now, at);
+        }
+    }
+
+    /// Dials those who dialled us, to see that they answer at their own addresses: there clients
+    /// are sent, and there a server would be missed.
+    pub(super) fn seek_links(&mut self, out: &mut Out) {
+        for at in 0..self.peers.len() {
+            let begun = self.is_greeting(self.peers[at].id);
+            let peer = &mut self.peers[at];
+            if peer.link.is_some() && !peer.reached && !begun && !peer.dialling.seeking {
+                peer.dialling.seeking = true;
+                peer.dialling.under_way += 1;
+                out.push(Effect::Dial(peer.id));
+            }
         }
     }
 
@@ -225,6 +257,7 @@ impl Replica {
         while let Some(at) = self.pending.iter().position(|pending| pending.deadline <= now) {
             let pending = self.pending.remove(at);
             out.push(Effect::Close(pending.link, Closing::Silent));
+            self.note_obstacle(pending.dialled, Obstacle::Dial(DialFailure::NoAnswer));
             self.on_dial_ended(now, pending.dialled, false, out);
         }
         self.tick_newcomers(now, out);
@@ -247,7 +280,7 @@ impl Replica {
                 }
             }
             self.ping(now, out);
-            self.seek_evidence(out);
+            self.seek_links(out);
             self.refresh_told();
         }
     }
@@ -268,6 +301,7 @@ impl Replica {
             }
             Packet::Refused(why) => {
                 out.push(Effect::Close(link, Closing::RefusedBy(dialled, why)));
+                self.note_obstacle(dialled, Obstacle::RefusedBy(why));
                 self.on_dial_ended(now, dialled, false, out);
                 return self.heed_refusal(now, why, out);
             }
@@ -353,6 +387,7 @@ impl Replica {
         let Some(at) = self.peers.iter().position(|peer| peer.has_link(link)) else { return };
         let id = self.peers[at].id;
         self.lose_link(now, at, Some(Closing::RefusedBy(Some(id), why)), out);
+        self.note_obstacle(Some(id), Obstacle::RefusedBy(why));
         // It will refuse the next hello as well: it is not asked in a hurry.
         self.peers[at].dialling.delay = self.silence() / 2;
         self.heed_refusal(now, why, out);
@@ -390,6 +425,7 @@ impl Replica {
 
     fn refuse(&mut self, link: LinkId, from: Option<ServerId>, why: Refusal, out: &mut Out) {
         out.send(link, Packet::Refused(why));
+        self.note_obstacle(from, Obstacle::Refused(why));
         let from = from.unwrap_or(self.me.id);
         out.push(Effect::Close(link, Closing::Refused(from, why)));
         match why {
@@ -510,7 +546,7 @@ impl Replica {
                 }
             }
         };
-        self.note_reached(&new);
+        self.note_reached(at, &new);
         if !new_stays {
             return out.push(Effect::Close(new.id, Closing::Spare));
         }
@@ -525,10 +561,22 @@ impl Replica {
         }
         peer.begin_anew();
         (peer.heard, peer.met, peer.former) = (Some(now), true, past.former);
-        self.seek_evidence(out);
+        self.seek_links(out);
         self.note_life(member, &past.runs, new_life, out);
         self.on_linked(now, member, process);
         self.restless = true;
+    }
+
+    /// A link counts now, or for a moment: a server that we dialled answers at its own address.
+    fn note_reached(&mut self, at: usize, new: &Link) {
+        let peer = &mut self.peers[at];
+        if peer.life.replace(new.life()) != Some(new.life()) {
+            (peer.reached, peer.unreachable) = (false, None);
+        }
+        if new.dialled {
+            (peer.reached, peer.unreachable) = (true, None);
+        }
+        self.note_evidence(new);
     }
 
     fn store_seen(&self, disk: DiskId, out: &mut Out) {

@@ -34,7 +34,7 @@ mod timers;
 mod view;
 mod wall_clock;
 
-pub use event::{Aside, Closing, Effect, Event, LogReader, Mark, Out};
+pub use event::{Aside, Closing, DialFailure, Effect, Event, LogReader, Mark, Obstacle, Out};
 pub use hello::{Hello, Refusal, Shared};
 pub use lineage::Beginning;
 pub use members::{Config, Origin};
@@ -291,7 +291,8 @@ impl Replica {
             Event::Tick => self.on_tick(now, wall, log, out),
             Event::Dialled { link, to } => self.on_dialled(now, link, to, out),
             Event::Accepted { link } => self.on_accepted(now, link, out),
-            Event::DialFailed { to, refused } => self.on_dial_failed(now, to, refused),
+            Event::DialFailed { to, why } => self.on_dial_failed(now, to, why),
+            Event::NotAuthentic { link } => self.on_not_authentic(link),
             Event::Ended { link } => self.on_ended(now, link, out),
             Event::Received { link, packet, records } => {
                 self.on_received(now, link, packet, records, out);

@@ -427,7 +427,7 @@ impl fmt::Display for Verdict {
         f.write_str(match self {
             Verdict::Taken => "it is begun",
             Verdict::NotPrimary => "this server is not primary",
-            Verdict::NoBackup => "no backup is there that could take over",
+            Verdict::NoBackup => "no backup is connected, reachable and not stopping",
             Verdict::OtherGroup => "it belongs to another group",
         })
     }

@@ -1,6 +1,7 @@
 //! What is known of each other server: linked, heard, gone. It decides when something is tried,
 //! never whether it is safe.
 
+use super::event::{DialFailure, Obstacle};
 use super::hello::Hello;
 use super::packet::Bearing;
 use crate::limits::SHUN_TIME_MAX;
@@ -39,10 +40,13 @@ impl Link {
         Run { incarnation: self.incarnation, process: self.process }
     }
 
+    /// Which process of which server is at the other end.
+    pub(super) fn life(&self) -> (Member, Incarnation, ProcessId) {
+        (self.member, self.incarnation, self.process)
+    }
+
     pub(super) fn same_life(&self, other: &Link) -> bool {
-        self.member == other.member
-            && self.incarnation == other.incarnation
-            && self.process == other.process
+        self.life() == other.life()
     }
 }
 
@@ -77,6 +81,15 @@ pub(super) struct Peer {
     pub(super) met: bool,
     /// Since its link was lost, a dial was refused.
     pub(super) refused: bool,
+    /// Why there is no link now.
+    pub(super) obstacle: Option<Obstacle>,
+    /// There is a link, which it has dialled, and the last dial to its own address came to nothing:
+    /// clients do not reach it either.
+    pub(super) unreachable: Option<DialFailure>,
+    /// The process that was linked last.
+    pub(super) life: Option<(Member, Incarnation, ProcessId)>,
+    /// This process has answered at its own address.
+    pub(super) reached: bool,
     pub(super) dialling: Dialling,
     /// It has set directories aside: see [`super::past::Past::former`].
     pub(super) former: Option<Position>,
@@ -102,6 +115,10 @@ impl Peer {
             lost_at: None,
             met: false,
             refused: false,
+            obstacle: None,
+            unreachable: None,
+            life: None,
+            reached: false,
             dialling: Dialling { next: Some(now), ..Dialling::default() },
             former: None,
             shunned: None,
@@ -115,6 +132,7 @@ impl Peer {
     /// Forgets what was true of the link before: it is lost, or another one counts.
     pub(super) fn begin_anew(&mut self) {
         self.refused = false;
+        self.obstacle = None;
         self.answered = None;
         self.bearing = Bearing::default();
         self.said_blank = None;

@@ -2,7 +2,7 @@
 //! everything else. It trusts that a refused connection means a dead process; see the words of
 //! the settings.
 
-use super::event::{Effect, Out};
+use super::event::Out;
 use super::peer::Link;
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
@@ -27,7 +27,7 @@ pub(super) struct Evidence {
 
 impl Replica {
     /// A link counts now, or for a moment: evidence of an earlier life is worth nothing.
-    pub(super) fn note_reached(&mut self, new: &Link) {
+    pub(super) fn note_evidence(&mut self, new: &Link) {
         if !self.shared.survivor_auto {
             return;
         }
@@ -48,21 +48,6 @@ impl Replica {
             known.older_dials = None;
             known.refused = 0;
             known.answered_there |= new.dialled;
-        }
-    }
-
-    /// Dials those who dialled us, to see that they answer where they would be missed.
-    pub(super) fn seek_evidence(&mut self, out: &mut Out) {
-        for at in 0..self.peers.len() {
-            let begun = self.is_greeting(self.peers[at].id);
-            let peer = &mut self.peers[at];
-            let known = self.evidence[peer.id.slot()].as_ref();
-            let missing = known.is_some_and(|known| !known.answered_there);
-            if peer.link.is_some() && missing && !begun && !peer.dialling.seeking {
-                peer.dialling.seeking = true;
-                peer.dialling.under_way += 1;
-                out.push(Effect::Dial(peer.id));
-            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What others may know of a replica.
 
+use super::event::DialFailure;
 use super::members::Config;
 use super::rules::Decisions;
 use super::{Replica, Role, Standpoint};
@@ -129,6 +130,11 @@ impl Replica {
     pub fn former_of_peers(&self) -> impl Iterator<Item = (ServerId, Position)> + '_ {
         let linked = self.peers.iter().filter(|peer| peer.link.is_some());
         linked.filter_map(|peer| peer.former.map(|last| (peer.id, last)))
+    }
+
+    /// Why a linked server that has dialled us can't be reached at its own address.
+    pub fn unreachable(&self, id: ServerId) -> Option<DialFailure> {
+        self.peer(id).filter(|peer| peer.link.is_some())?.unreachable
     }
 
     /// How this server knows the other one, for `STATUS`.

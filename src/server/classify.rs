@@ -71,8 +71,7 @@ impl Server {
     /// Whether one more may come to the `taken` of so many places. One half of them is for the
     /// addresses of this group's servers: others can't keep them out.
     fn has_place(&self, taken: usize, places: usize, from: IpAddr) -> bool {
-        let mut known = self.addresses.iter().flatten();
-        let is_known = known.any(|address| address.ip().to_canonical() == from);
+        let is_known = self.addresses.all().any(|address| address.ip().to_canonical() == from);
         taken < if is_known { places } else { places / 2 }
     }
 

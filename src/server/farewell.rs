@@ -5,7 +5,8 @@ use super::{Fail, Server, classify};
 use crate::node::Input;
 use crate::protocol::Note;
 use mio::Events;
-use std::io;
+use signal_hook::consts::SIGHUP;
+use std::io::{self, Read};
 use std::time::Duration;
 
 /// How long a client may still send after our last words.
@@ -14,6 +15,35 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 const FAREWELL_TIME: Duration = Duration::from_millis(200);
 
 impl Server {
+    pub(super) fn on_signals(&mut self) -> Result<(), Fail> {
+        for signal in self.signals.pending().collect::<Vec<_>>() {
+            match signal {
+                SIGHUP => log::info!("SIGHUP: there is nothing to reopen"),
+                _ if self.stopping => {
+                    log::warn!("a second signal: ends at once");
+                    log::logger().flush();
+                    std::process::exit(1);
+                }
+                _ => self.stop()?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_stdin(&mut self) -> Result<(), Fail> {
+        // Nobody writes there: it only tells when the parent is gone.
+        match io::stdin().read(&mut [0; 64]) {
+            Ok(count) if count > 0 => Ok(()),
+            _ => self.stop(),
+        }
+    }
+
+    fn stop(&mut self) -> Result<(), Fail> {
+        log::info!("stopping: what is taken is finished");
+        self.stopping = true;
+        self.tell(Input::Stop)
+    }
+
     /// Ends a client's connection so that it gets to read our last words.
     pub(super) fn linger(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };

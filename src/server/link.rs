@@ -11,7 +11,7 @@ use crate::limits::{
 };
 use crate::names::{Index, LinkId, ServerId};
 use crate::node::Input;
-use crate::replica::{Append, Closing, Event, Packet};
+use crate::replica::{Append, Closing, DialFailure, Event, Packet};
 use byteorder::{ByteOrder, LE};
 use mio::net::TcpStream;
 use std::net::{IpAddr, SocketAddr};
@@ -22,8 +22,36 @@ pub(super) const LENGTH_BYTES: usize = 4;
 impl Server {
     /// Begins a dial; its outcome is told to the replica.
     pub(super) fn dial(&mut self, to: ServerId) {
-        let addresses = self.addresses[to.slot()].clone();
+        self.addresses.look_up(self.now, to);
+        if let Some(trouble) = self.addresses.trouble(self.now, to) {
+            self.warn(&trouble);
+        }
+        let addresses = self.addresses.of(to).to_vec();
+        if addresses.is_empty() {
+            return self.failed_dials.push((to, DialFailure::NoName));
+        }
         self.dial_next(to, addresses, true);
+    }
+
+    /// A server that has dialled us and does not answer at its own address: nobody else would
+    /// notice, and clients that are sent there are lost.
+    pub(super) fn report_failed_dial(&mut self, to: ServerId) {
+        if let Some(why) = self.node.replica().unreachable(to) {
+            let name = self.addresses.name(to).to_owned();
+            self.warn(&format!(
+                "server {to} reached this one, but {name} {why}: clients that are sent there do \
+                 not get in; correct the name, its `listen` or a firewall"
+            ));
+        }
+    }
+
+    /// Says what is wrong with the addresses that were found.
+    pub(super) fn report_addresses(&mut self) {
+        let listens: Vec<SocketAddr> =
+            self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        if let Some(conflict) = self.addresses.conflict(self.node.replica().me().id, &listens) {
+            self.warn(&conflict);
+        }
     }
 
     fn dial_next(&mut self, to: ServerId, mut rest: Vec<SocketAddr>, mut all_refused: bool) {
@@ -41,7 +69,8 @@ impl Server {
                 Err(error) => all_refused &= error.kind() == io::ErrorKind::ConnectionRefused,
             }
         }
-        self.failed_dials.push((to, all_refused));
+        let why = if all_refused { DialFailure::Refused } else { DialFailure::NoAnswer };
+        self.failed_dials.push((to, why));
     }
 
     /// A dial has an outcome, or its time is over.
@@ -189,8 +218,9 @@ impl Server {
         connection.closing = true;
         connection.drop_output();
         self.dirty.push(key);
-        let address = &self.names[to.slot()];
+        let address = self.addresses.name(to).to_owned();
         self.warn(&format!("who answers for server {to} at {address} {broken}: closed"));
+        self.tell_or_fail(Input::Replica(Event::NotAuthentic { link }));
     }
 
     /// Hands the frames to the replica that are here and opened.
@@ -316,7 +346,7 @@ impl Server {
             }
             Closing::Refused(id, why) => format!("refused server {id}: {why}"),
             Closing::RefusedBy(Some(id), why) => {
-                let address = &self.names[id.slot()];
+                let address = self.addresses.name(id);
                 format!("server {id} at {address} refuses this one: {why}, as it sees us")
             }
             Closing::RefusedBy(None, why) => {

@@ -1,6 +1,7 @@
 //! The shell around a node: the only place with sockets, files and a clock. One thread, one poll,
 //! one readiness set for the listener, clients, unclassified connections and peers together.
 
+mod addresses;
 pub mod call;
 pub mod channel;
 mod classify;
@@ -19,8 +20,9 @@ use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
 use crate::names::{GroupId, Secret, ServerId, SessionId, Vote};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Output};
-use crate::replica::{Aside, Closing, Effect, Event, Mark, Packet};
+use crate::replica::{Aside, Closing, DialFailure, Effect, Event, Mark, Packet};
 use crate::store::{ServerDisk, Store};
+use addresses::Addresses;
 use connection::{Connection, Kind, key_of};
 use hasher::Hasher;
 pub use machine::boot_time;
@@ -33,20 +35,20 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 use std::collections::{BTreeSet, VecDeque};
-use std::io::{self, Read};
-use std::net::SocketAddr;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::{fmt, mem};
 
 const SIGNALS: Token = Token(0);
-const HASHER: Token = Token(1);
+const WAKER: Token = Token(1);
 const STDIN: Token = Token(2);
 const LISTENER: Token = Token(3);
 /// Connections' tokens begin here; a name may resolve to a few addresses to listen on.
 const TOKENS_RESERVED: usize = 3 + LISTENERS_MAX;
 const LISTENERS_MAX: usize = 8;
+
 /// Why a server ends that was not asked to.
 #[derive(Debug)]
 pub enum Fail {
@@ -79,9 +81,7 @@ pub enum Ending {
 pub struct Parts {
     /// Where it listens; at least one.
     pub listeners: Vec<std::net::TcpListener>,
-    /// The addresses of each server, by id.
-    pub addresses: Vec<Vec<SocketAddr>>,
-    /// `host:port` of each server, by id, for people.
+    /// `host:port` of each server, by id.
     pub names: Vec<String>,
     /// The group, and what its servers know each other by.
     pub group: GroupId,
@@ -109,8 +109,7 @@ pub struct Server {
     /// The time, as it was when the clock was last looked at.
     now: Moment,
     wall: WallTime,
-    addresses: Vec<Vec<SocketAddr>>,
-    names: Vec<String>,
+    addresses: Addresses,
     group: GroupId,
     secret: Secret,
     connections: Slab<Connection>,
@@ -128,7 +127,7 @@ pub struct Server {
     warm: VecDeque<usize>,
     /// Links with something to send.
     dirty: Vec<usize>,
-    failed_dials: Vec<(ServerId, bool)>,
+    failed_dials: Vec<(ServerId, DialFailure)>,
     deadlines: BTreeSet<(Moment, usize)>,
     accept_again: Option<Moment>,
     seal_at: Option<Moment>,
@@ -157,7 +156,7 @@ impl Server {
         let registry = poll.registry();
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
-        let waker = Arc::new(Waker::new(registry, HASHER)?);
+        let waker = Arc::new(Waker::new(registry, WAKER)?);
         let mut listeners = Vec::new();
         for listener in parts.listeners.into_iter().take(LISTENERS_MAX) {
             listener.set_nonblocking(true)?;
@@ -174,14 +173,13 @@ impl Server {
             poll,
             signals,
             listeners,
-            hasher: Hasher::start(waker)?,
+            hasher: Hasher::start(Arc::clone(&waker))?,
             store: parts.store,
             node,
             began: parts.began,
             now: Moment(0),
             wall: WallTime::from_system(SystemTime::now()),
-            addresses: parts.addresses,
-            names: parts.names,
+            addresses: Addresses::new(&parts.names, waker),
             group: parts.group,
             secret: parts.secret,
             connections: Slab::new(),
@@ -278,7 +276,7 @@ impl Server {
         for event in &*events {
             match event.token() {
                 SIGNALS => self.on_signals()?,
-                HASHER => self.on_hashed()?,
+                WAKER => self.on_woken()?,
                 STDIN => self.on_stdin()?,
                 Token(at) if at < TOKENS_RESERVED => self.accept(),
                 Token(at) => self.on_ready(at - TOKENS_RESERVED, event)?,
@@ -310,36 +308,11 @@ impl Server {
         Ok(())
     }
 
-    fn on_signals(&mut self) -> Result<(), Fail> {
-        for signal in self.signals.pending().collect::<Vec<_>>() {
-            match signal {
-                SIGHUP => log::info!("SIGHUP: there is nothing to reopen"),
-                _ if self.stopping => {
-                    log::warn!("a second signal: ends at once");
-                    log::logger().flush();
-                    std::process::exit(1);
-                }
-                _ => self.stop()?,
-            }
+    /// A password is hashed, or a name is looked up.
+    fn on_woken(&mut self) -> Result<(), Fail> {
+        if self.addresses.take_results() {
+            self.report_addresses();
         }
-        Ok(())
-    }
-
-    fn on_stdin(&mut self) -> Result<(), Fail> {
-        // Nobody writes there: it only tells when the parent is gone.
-        match io::stdin().read(&mut [0; 64]) {
-            Ok(count) if count > 0 => Ok(()),
-            _ => self.stop(),
-        }
-    }
-
-    fn stop(&mut self) -> Result<(), Fail> {
-        log::info!("stopping: what is taken is finished");
-        self.stopping = true;
-        self.tell(Input::Stop)
-    }
-
-    fn on_hashed(&mut self) -> Result<(), Fail> {
         while let Some((session, hashed)) = self.hasher.pop() {
             self.tell(Input::Hashed(session, hashed))?;
         }
@@ -364,8 +337,9 @@ impl Server {
 
     fn expire(&mut self) -> Result<(), Fail> {
         let now = self.now;
-        for (to, refused) in mem::take(&mut self.failed_dials) {
-            self.tell(Input::Replica(Event::DialFailed { to, refused }))?;
+        for (to, why) in mem::take(&mut self.failed_dials) {
+            self.tell(Input::Replica(Event::DialFailed { to, why }))?;
+            self.report_failed_dial(to);
         }
         while let Some((at, key)) = self.deadlines.first().copied()
             && at <= now

@@ -180,7 +180,7 @@ impl Group {
 
     /// What a server says of itself.
     pub(crate) fn status(&self, at: usize) -> Option<Answer> {
-        ask_status(&self.sites[at].address.to_string(), PATIENCE)
+        ask_status(&self.sites[at].address.to_string(), PATIENCE).ok()
     }
 
     /// The `postern` binary.

@@ -206,7 +206,7 @@ fn the_first_outcome_of_a_dial_is_looked_at_at_once() {
             if taken {
                 replica.on_ended(world.now, LINK, &mut Out::default());
             } else {
-                replica.on_dial_failed(world.now, id(3), false);
+                replica.on_dial_failed(world.now, id(3), DialFailure::NoAnswer);
             }
             assert_eq!(replica.restless, !met, "taken {taken}");
             assert!(peer(&mut replica, 3).met);

@@ -46,6 +46,38 @@ fn a_slow_backup_is_the_heir_only_when_there_is_no_other_and_speed_is_not_the_re
     }
 }
 
+/// Clients are sent to the primary's address: who does not answer there leads only when nobody else
+/// can.
+#[test]
+fn a_server_that_does_not_answer_at_its_address_is_no_heir() {
+    let (world, replica) = primary();
+    let heir_of = |unreachable: &[u8], why: Rule| {
+        let mut replica = replica.clone();
+        for n in unreachable {
+            peer(&mut replica, *n).reached = false;
+            replica.on_dial_failed(world.now, id(*n), DialFailure::NoAnswer);
+        }
+        replica.begin_handover(world.now, why);
+        told(&mut replica, world.now)
+    };
+    for (unreachable, why, heir) in [
+        (&[2][..], Rule::HandedOverOrder, Some(3)),
+        (&[2], Rule::HandedOverSlow, Some(3)),
+        (&[2], Rule::HandedOverStop, Some(3)),
+        (&[2, 3], Rule::HandedOverOrder, None),
+        (&[2, 3], Rule::HandedOverDamaged, None),
+        (&[2, 3], Rule::HandedOverStop, Some(2)),
+    ] {
+        assert_eq!(heir_of(unreachable, why), heir, "{unreachable:?} {why:?}");
+    }
+    let mut replica = replica;
+    replica.on_dial_failed(world.now, id(2), DialFailure::NoAnswer);
+    assert_eq!(replica.unreachable(id(2)), None, "it has answered there before");
+    peer(&mut replica, 2).reached = false;
+    replica.on_dial_failed(world.now, id(2), DialFailure::Refused);
+    assert_eq!(replica.unreachable(id(2)), Some(DialFailure::Refused));
+}
+
 #[test]
 fn the_heir_is_a_member_that_is_heard_has_everything_and_stays() {
     let (world, replica) = primary();

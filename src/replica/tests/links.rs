@@ -36,9 +36,9 @@ fn an_undecided_dial_gets_a_second_one_beside_it_and_no_more() {
     assert_eq!(tick(&mut replica, Moment(DIAL_UNDECIDED_TIME.as_micros() as u64 - 1)), 0);
     assert_eq!(tick(&mut replica, Moment(DIAL_UNDECIDED_TIME.as_micros() as u64)), 1);
     assert_eq!(tick(&mut replica, at(10_000)), 0, "two are under way");
-    replica.on_dial_failed(at(10_000), id(1), true);
+    replica.on_dial_failed(at(10_000), id(1), DialFailure::Refused);
     assert_eq!(tick(&mut replica, at(20_000)), 0, "one is");
-    replica.on_dial_failed(at(20_000), id(1), true);
+    replica.on_dial_failed(at(20_000), id(1), DialFailure::Refused);
     assert_eq!(tick(&mut replica, at(21_000)), 1);
 }
 
@@ -67,7 +67,7 @@ fn redials_come_later_each_time_up_to_half_of_t() {
     let (mut wanted, longest) = (REDIAL_TIME, replica.silence() / 2);
     for _ in 0..10 {
         peer(&mut replica, 1).dialling.under_way = 1;
-        replica.on_dial_failed(now, id(1), true);
+        replica.on_dial_failed(now, id(1), DialFailure::Refused);
         let delay = peer(&mut replica, 1).dialling.next.unwrap() - now;
         assert!(delay >= wanted * 8 / 10 && delay <= wanted * 12 / 10, "{delay:?} for {wanted:?}");
         now = peer(&mut replica, 1).dialling.next.unwrap();
@@ -100,7 +100,7 @@ fn only_a_refusal_without_a_link_tells_that_a_server_is_gone() {
     let world = formed(8);
     let mut replica = world.running[&2].replica.clone();
     let one = replica.config().unwrap().member(id(1)).unwrap();
-    replica.on_dial_failed(world.now, id(1), true);
+    replica.on_dial_failed(world.now, id(1), DialFailure::Refused);
     assert!(!replica.is_gone(one), "it is linked");
     let lost = replica.peers.iter().position(|peer| peer.id == id(1)).unwrap();
     let mut out = Out::default();
@@ -108,10 +108,10 @@ fn only_a_refusal_without_a_link_tells_that_a_server_is_gone() {
     let asked = out.effects.iter().filter(|e| matches!(e, Effect::Send(_, Packet::Ping { .. })));
     assert_eq!(asked.count(), 1, "who is left is asked whether it is there");
     assert_eq!(dials(&mut out, 1), 1, "and this one at once");
-    replica.on_dial_failed(world.now, id(1), false);
+    replica.on_dial_failed(world.now, id(1), DialFailure::NoAnswer);
     assert!(!replica.is_gone(one), "a timeout tells nothing");
     peer(&mut replica, 1).dialling.under_way = 1;
-    replica.on_dial_failed(world.now, id(1), true);
+    replica.on_dial_failed(world.now, id(1), DialFailure::Refused);
     assert!(replica.is_gone(one));
 }
 
@@ -142,10 +142,12 @@ fn after_a_start_nobody_stands_before_every_dial_has_an_outcome_or_t() {
         ("refused", &|r| {
             for n in [1, 3] {
                 peer(r, n).dialling.under_way = 1;
-                r.on_dial_failed(r.started, id(n), true);
+                r.on_dial_failed(r.started, id(n), DialFailure::Refused);
             }
         }),
-        ("timed out", &|r| (1..=3).for_each(|n| r.on_dial_failed(r.started, id(n), false))),
+        ("timed out", &|r| {
+            (1..=3).for_each(|n| r.on_dial_failed(r.started, id(n), DialFailure::NoAnswer))
+        }),
         ("linked", &|r| {
             let log = &world.running[&2].disk.log;
             for (n, from) in [1, 3].into_iter().enumerate() {

@@ -24,7 +24,7 @@ fn evidence(backup: &mut Replica) -> &mut Evidence {
 fn sees_it_die(backup: &mut Replica, now: Moment) {
     let at = backup.peers.iter().position(|peer| peer.id == id(1)).unwrap();
     backup.lose_link(now, at, None, &mut Out::default());
-    backup.on_dial_failed(now, id(1), true);
+    backup.on_dial_failed(now, id(1), DialFailure::Refused);
 }
 
 fn goes_on(backup: &mut Replica, now: Moment) -> bool {
@@ -87,7 +87,7 @@ fn a_new_life_of_the_primary_makes_the_evidence_worthless() {
         let mut backup = backup.clone();
         let mut link = link.clone();
         change(&mut link);
-        backup.note_reached(&link);
+        backup.note_evidence(&link);
         sees_it_die(&mut backup, world.now);
         goes_on(&mut backup, world.now)
     };
@@ -100,12 +100,12 @@ fn a_new_life_of_the_primary_makes_the_evidence_worthless() {
 #[test]
 fn a_refusal_counts_only_after_the_loss() {
     let (world, _, mut backup) = two();
-    backup.on_dial_failed(world.now, id(1), true);
+    backup.on_dial_failed(world.now, id(1), DialFailure::Refused);
     backup.note_refused(0);
     assert_eq!(evidence(&mut backup).refused, 0, "it is linked");
     sees_it_die(&mut backup, world.now);
     assert_eq!(evidence(&mut backup).refused, 1);
-    backup.on_dial_failed(world.now, id(1), false);
+    backup.on_dial_failed(world.now, id(1), DialFailure::NoAnswer);
     assert_eq!(evidence(&mut backup).refused, 1, "a timeout is no refusal");
 }
 
@@ -165,7 +165,7 @@ fn a_primary_promises_to_the_other_of_two_while_its_config_is_answered() {
 }
 
 #[test]
-fn only_who_dialled_us_is_dialled_for_evidence_and_once() {
+fn only_who_dialled_us_is_dialled_to_be_found_and_once() {
     let (_, _, backup) = two();
     let dials = |change: &dyn Fn(&mut Replica)| {
         let mut backup = backup.clone();
@@ -173,8 +173,8 @@ fn only_who_dialled_us_is_dialled_for_evidence_and_once() {
         let mut out = Out::default();
         let under_way = |backup: &Replica| backup.peer(id(1)).unwrap().dialling.under_way;
         let before = under_way(&backup);
-        backup.seek_evidence(&mut out);
-        backup.seek_evidence(&mut out);
+        backup.seek_links(&mut out);
+        backup.seek_links(&mut out);
         assert_eq!(under_way(&backup) - before, out.effects.len() as u32);
         out.effects
             .iter()
@@ -182,5 +182,5 @@ fn only_who_dialled_us_is_dialled_for_evidence_and_once() {
             .count()
     };
     assert_eq!(dials(&|_| ()), 0, "it has answered there");
-    assert_eq!(dials(&|b| evidence(b).answered_there = false), 1);
+    assert_eq!(dials(&|b| peer(b, 1).reached = false), 1);
 }

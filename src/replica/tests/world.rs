@@ -83,6 +83,10 @@ pub(super) struct World {
     pub(super) ahead_ms: BTreeMap<u8, u64>,
 }
 
+fn failure(refused: bool) -> DialFailure {
+    if refused { DialFailure::Refused } else { DialFailure::NoAnswer }
+}
+
 pub(super) fn id(n: u8) -> ServerId {
     ServerId::new(n).unwrap()
 }
@@ -272,7 +276,7 @@ impl World {
                 Incoming::Dialled(link, to) => Event::Dialled { link: *link, to: *to },
                 Incoming::Accepted(link) => Event::Accepted { link: *link },
                 Incoming::DialFailed(to, refused) => {
-                    Event::DialFailed { to: *to, refused: *refused }
+                    Event::DialFailed { to: *to, why: failure(*refused) }
                 }
                 Incoming::Ended(link) => Event::Ended { link: *link },
                 Incoming::Packet(link, packet, records) => {

@@ -50,7 +50,7 @@ impl Seen {
     fn ask(&self, at: usize, server: &str) {
         while !self.done.load(Ordering::Relaxed) {
             let asked = Instant::now();
-            let answer = ask_status(server, PATIENCE);
+            let answer = ask_status(server, PATIENCE).ok();
             let now = Instant::now();
             let mut states = self.states();
             if let Some(state) = answer.as_ref().filter(|state| leads(state)) {

@@ -42,7 +42,7 @@ pub(crate) fn find_primary(servers: &[SocketAddr]) -> Result<SocketAddr, String>
     let end = Instant::now() + PATIENCE;
     loop {
         for server in servers {
-            let state = ask_status(&server.to_string(), LOOK_PATIENCE);
+            let state = ask_status(&server.to_string(), LOOK_PATIENCE).ok();
             let leads = |state| is(state, "role", "primary") && is(state, "waiting", "-");
             if state.as_ref().is_some_and(leads) {
                 return Ok(*server);

@@ -9,7 +9,8 @@ use postern::names::{
 };
 use postern::node::{self, Context, Fatal, Gauges, Hashed, Input, Job, Node, Output};
 use postern::replica::{
-    Aside, Closing, Effect, Event, Mark, Packet, Replica, Setup, Shape, Shared, Takeover,
+    Aside, Closing, DialFailure, Effect, Event, Mark, Packet, Replica, Setup, Shape, Shared,
+    Takeover,
 };
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
@@ -318,7 +319,10 @@ impl Process {
         let event = match &incoming {
             Incoming::Dialled(link, to) => Event::Dialled { link: *link, to: *to },
             Incoming::Accepted(link) => Event::Accepted { link: *link },
-            Incoming::DialFailed(to, refused) => Event::DialFailed { to: *to, refused: *refused },
+            Incoming::DialFailed(to, refused) => {
+                let why = if *refused { DialFailure::Refused } else { DialFailure::NoAnswer };
+                Event::DialFailed { to: *to, why }
+            }
             Incoming::Ended(link) => Event::Ended { link: *link },
             Incoming::Packet(link, packet, records) => {
                 Event::Received { link: *link, packet: *packet, records }

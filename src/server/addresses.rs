@@ -1,0 +1,228 @@
+//! Where the servers of the group are. Their names are looked up again and again, each look-up on a
+//! thread of its own: a resolver may take ten seconds to say nothing, and the loop never waits for
+//! it. A server needs its own address to start, and no other.
+
+use crate::address;
+use crate::moment::Moment;
+use crate::names::ServerId;
+use mio::Waker;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+/// How often a name is looked up while its server is dialled in vain.
+const LOOKUP_TIME: Duration = Duration::from_secs(1);
+/// A look-up that takes longer is logged.
+const SILENT_TIME: Duration = Duration::from_secs(5);
+
+type Found = Result<Vec<SocketAddr>, String>;
+
+/// The addresses of all servers of the group, by id.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    entries: Vec<Entry>,
+    waker: Arc<Waker>,
+    sender: Sender<(ServerId, Found)>,
+    results: Receiver<(ServerId, Found)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// `host:port`, as the settings have it.
+    name: String,
+    /// What the last look-up that found something has found.
+    found: Vec<SocketAddr>,
+    is_literal: bool,
+    /// Since when it is being looked up, or was.
+    begun: Option<Moment>,
+    under_way: bool,
+    /// Why the last look-up found nothing.
+    failed: Option<String>,
+}
+
+impl Addresses {
+    /// The servers of these names. `waker` wakes the loop when a look-up has ended.
+    pub(super) fn new(names: &[String], waker: Arc<Waker>) -> Addresses {
+        let entry = |name: &String| {
+            let literal = address::literal(name);
+            Entry {
+                name: name.clone(),
+                found: literal.into_iter().collect(),
+                is_literal: literal.is_some(),
+                begun: None,
+                under_way: false,
+                failed: None,
+            }
+        };
+        let (sender, results) = channel();
+        Addresses { entries: names.iter().map(entry).collect(), waker, sender, results }
+    }
+
+    /// `host:port` of a server.
+    pub(super) fn name(&self, id: ServerId) -> &str {
+        &self.entries[id.slot()].name
+    }
+
+    /// The addresses of a server, as far as they are known.
+    pub(super) fn of(&self, id: ServerId) -> &[SocketAddr] {
+        &self.entries[id.slot()].found
+    }
+
+    /// All known addresses.
+    pub(super) fn all(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.entries.iter().flat_map(|entry| entry.found.iter().copied())
+    }
+
+    /// Begins to look a name up, if it was not looked up a moment ago.
+    pub(super) fn look_up(&mut self, now: Moment, id: ServerId) {
+        let entry = &mut self.entries[id.slot()];
+        let recent = entry.begun.is_some_and(|at| now < at + LOOKUP_TIME);
+        if entry.is_literal || entry.under_way || recent {
+            return;
+        }
+        entry.begun = Some(now);
+        let (name, sender, waker) = (entry.name.clone(), self.sender.clone(), self.waker.clone());
+        let look = move || {
+            let found = name.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+            let found = match found {
+                Ok(found) if found.is_empty() => Err("it has no address".to_owned()),
+                found => found.map_err(|error| error.to_string()),
+            };
+            // A loop that has ended needs no waking.
+            let _ = sender.send((id, found)).map(|()| waker.wake());
+        };
+        match thread::Builder::new().name("lookup".to_owned()).spawn(look) {
+            Ok(_) => entry.under_way = true,
+            Err(error) => entry.failed = Some(error.to_string()),
+        }
+    }
+
+    /// Takes in what look-ups have found; whether some have ended.
+    pub(super) fn take_results(&mut self) -> bool {
+        let mut taken = false;
+        while let Ok((id, found)) = self.results.try_recv() {
+            let entry = &mut self.entries[id.slot()];
+            entry.under_way = false;
+            match found {
+                // What was known before counts on: a resolver may be down, too.
+                Err(why) => entry.failed = Some(why),
+                Ok(found) => (entry.found, entry.failed) = (found, None),
+            }
+            taken = true;
+        }
+        taken
+    }
+
+    /// Why nothing is known of where a server is, or nothing new, for a person.
+    pub(super) fn trouble(&self, now: Moment, id: ServerId) -> Option<String> {
+        let Entry { name, found, begun, under_way, failed, .. } = &self.entries[id.slot()];
+        let silent = *under_way && begun.is_some_and(|at| now >= at + SILENT_TIME);
+        let why = match (silent, failed) {
+            (true, _) => "the resolver does not answer",
+            (false, Some(why)) => why,
+            (false, None) => return None,
+        };
+        let next = if found.is_empty() { "" } else { "; its last known address is used" };
+        Some(format!("cannot look up {name} (server {id}): {why}{next}"))
+    }
+
+    /// What is wrong with the addresses that are known, for a person. `listens` is where this
+    /// server, `me`, listens.
+    pub(super) fn conflict(&self, me: ServerId, listens: &[SocketAddr]) -> Option<String> {
+        let ids = || ServerId::all(self.entries.len() as u8);
+        for (one, other) in ids().flat_map(|one| ids().map(move |other| (one, other))) {
+            let shared = self.of(one).iter().find(|address| self.of(other).contains(address));
+            if let Some(shared) = shared.filter(|_| one < other) {
+                let (one_name, other_name) = (self.name(one), self.name(other));
+                return Some(format!(
+                    "{one_name} (server {one}) and {other_name} (server {other}) both lead to \
+                     {shared}: correct the names, or the list of servers"
+                ));
+            }
+        }
+        let is_loopback = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+        let far = |id: &ServerId| *id != me && self.of(*id).iter().any(|at| !is_loopback(at));
+        let far = ids().find(far)?;
+        let own = listens.first().filter(|_| listens.iter().all(is_loopback))?;
+        Some(format!(
+            "this server listens on {own}, which no other machine reaches, while {} leads to {}: \
+             let {} lead to an address of the network (see /etc/hosts), or set `listen`",
+            self.name(far),
+            self.of(far).iter().find(|at| !is_loopback(at)).copied().unwrap_or(*own),
+            self.name(me),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Poll, Token};
+
+    fn addresses(names: [&str; 3]) -> Addresses {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        Addresses::new(&names.map(str::to_owned), waker)
+    }
+
+    fn id(n: u8) -> ServerId {
+        ServerId::new(n).unwrap()
+    }
+
+    /// Waits until a look-up that was begun has ended.
+    fn finish(addresses: &mut Addresses) {
+        let (id, found) = addresses.results.recv().unwrap();
+        addresses.sender.send((id, found)).unwrap();
+        assert!(addresses.take_results());
+    }
+
+    #[test]
+    fn names_are_looked_up_again_and_keep_what_was_found() {
+        let mut known = addresses(["127.0.0.1:1", "localhost:2", "gone.invalid:3"]);
+        known.look_up(Moment(1), id(1));
+        assert!(!known.entries[0].under_way, "an address needs no look-up");
+        known.look_up(Moment(1), id(2));
+        assert!(known.of(id(2)).is_empty() && known.entries[1].under_way);
+        finish(&mut known);
+        assert!(known.of(id(2)).iter().all(|at| at.ip().is_loopback() && at.port() == 2));
+        known.look_up(Moment(2), id(2));
+        assert!(!known.entries[1].under_way, "it was looked up a moment ago");
+
+        let found = known.of(id(2)).to_vec();
+        known.sender.send((id(2), Err("Name or service not known".to_owned()))).unwrap();
+        assert!(known.take_results() && !known.take_results());
+        assert_eq!(known.of(id(2)), found);
+        let trouble = known.trouble(Moment(2), id(2)).unwrap();
+        assert!(trouble.ends_with("not known; its last known address is used"), "{trouble}");
+
+        let begun = Moment(5_000_000);
+        known.entries[2].under_way = true;
+        known.entries[2].begun = Some(begun);
+        assert_eq!(known.trouble(begun, id(3)), None);
+        let trouble = known.trouble(begun + SILENT_TIME, id(3)).unwrap();
+        assert_eq!(
+            trouble,
+            "cannot look up gone.invalid:3 (server 3): the resolver does not answer"
+        );
+    }
+
+    #[test]
+    fn addresses_that_cannot_work_are_noticed() {
+        let far = addresses(["lab1:5001", "192.0.2.2:5001", "192.0.2.3:5001"]);
+        let listens = |address: &str| [address.parse().unwrap()];
+        let why = far.conflict(id(1), &listens("127.0.1.1:5001")).unwrap();
+        assert!(why.starts_with("this server listens on 127.0.1.1:5001, which no"), "{why}");
+        assert_eq!(far.conflict(id(1), &listens("192.0.2.1:5001")), None);
+        assert_eq!(far.conflict(id(1), &listens("0.0.0.0:5001")), None);
+        let near = addresses(["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+        assert_eq!(near.conflict(id(1), &listens("127.0.0.1:1")), None);
+        let mut twice = addresses(["lab1:1", "lab2:1", "192.0.2.3:1"]);
+        for slot in 0..2 {
+            twice.entries[slot].found = vec!["192.0.2.1:1".parse().unwrap()];
+        }
+        let why = twice.conflict(id(3), &listens("192.0.2.3:1")).unwrap();
+        assert!(why.starts_with("lab1:1 (server 1) and lab2:1 (server 2) both lead"), "{why}");
+    }
+}
