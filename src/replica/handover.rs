@@ -148,7 +148,7 @@ impl Replica {
         heirs.min_by_key(|(faults, _)| *faults).map(|(_, heir)| heir)
     }
 
-    /// The members that are heard, not stopping and reachable for clients, and do not have the fault
+    /// The members that are heard, not stopping and reachable for clients, without the fault
     /// for which this one leaves.
     fn possible_heirs(&self, now: Moment, why: Rule) -> impl Iterator<Item = (&Peer, &Link)> {
         self.peers.iter().filter_map(move |peer| {

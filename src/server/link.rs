@@ -36,7 +36,9 @@ impl Server {
     /// A server that has dialled us and does not answer at its own address: nobody else would
     /// notice, and clients that are sent there are lost.
     pub(super) fn report_failed_dial(&mut self, to: ServerId) {
-        if let Some(why) = self.node.replica().unreachable(to) {
+        let looking =
+            self.addresses.of(to).is_empty() && self.addresses.trouble(self.now, to).is_none();
+        if let Some(why) = self.node.replica().unreachable(to).filter(|_| !looking) {
             let name = self.addresses.name(to).to_owned();
             self.warn(&format!(
                 "server {to} reached this one, but {name} {why}: clients that are sent there do \

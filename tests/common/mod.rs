@@ -112,8 +112,14 @@ impl Group {
     }
 
     pub fn start_with_stderr(&mut self, n: usize, stderr: impl Into<Stdio>) {
-        let child = self.serve(n).stderr(stderr).spawn().expect("postern runs");
-        self.children[n - 1] = Some(child);
+        let mut command = self.serve(n);
+        command.stderr(stderr);
+        self.start_as(n, command);
+    }
+
+    /// Starts a server by a command that becomes it.
+    pub fn start_as(&mut self, n: usize, mut command: Command) {
+        self.children[n - 1] = Some(command.spawn().expect("postern runs"));
         self.wait(n, "it answers", |_| true);
     }
 
