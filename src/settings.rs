@@ -178,6 +178,23 @@ impl Settings {
         })
     }
 
+    /// What the servers of a group tell each other to find differences: keys and values. What must
+    /// be the same is compared before, and refused.
+    pub fn compared(&self) -> Vec<(String, String)> {
+        let takeover = match self.takeover {
+            Takeover::Coin => "coin",
+            Takeover::Rank => "rank",
+        };
+        let pairs = [
+            ("servers", self.servers.join(",")),
+            ("takeover", takeover.to_owned()),
+            ("max_clients", self.max_clients.to_string()),
+            ("login_timeout_s", self.login_timeout.as_secs().to_string()),
+            ("accounts", if self.accounts_open { "open" } else { "operator" }.to_owned()),
+        ];
+        pairs.map(|(key, value)| (key.to_owned(), value)).to_vec()
+    }
+
     /// Writes the file of a new group of these servers, with a group number and a secret of its
     /// own; a last survivor goes on by itself if `survivor_auto`. Never overwrites.
     ///

@@ -14,9 +14,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The most turns of a quiet second. Links are pinged a few times a second in each direction, a lost
-/// server is dialled up to ten times a second, and each event takes a turn. The busiest state here
-/// takes about 50.
+/// The most turns of a quiet second. Links are pinged a few times a second in each direction, a
+/// lost server is dialled up to ten times a second, and each event takes a turn. The busiest state
+/// here takes about 50.
 const TURNS_MAX: u64 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,5 +1,5 @@
-//! A reader that does not read costs little memory and delays nobody, and loses nothing. It keeps its
-//! place only while it is logged in and may still send requests.
+//! A reader that does not read costs little memory and delays nobody, and loses nothing. It keeps
+//! its place only while it is logged in and may still send requests.
 
 mod common;
 

@@ -234,6 +234,7 @@ impl Shell {
             version: env!("CARGO_PKG_VERSION"),
             recovery: self.recovery.clone(),
             former: former_of(&opened.former),
+            settings: settings.compared(),
         };
         Ok(Node::new(Moment(0), about, Replica::new(Moment(0), setup)))
     }

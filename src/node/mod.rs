@@ -3,11 +3,13 @@
 //!
 //! `requests` takes lines and answers them, `apply` turns answered entries into state and
 //! answers, `deliver` moves messages to readers, `remembered` and `attempts` know which passwords
-//! were right and wrong, `hashes` which are to be hashed, `refusals` and `status` say how
-//! things are, `operator` serves who knows the group's secret.
+//! were right and wrong, `hashes` which are to be hashed, `refusals` and `status` say how things
+//! are, `compare` finds settings that differ, `role` follows the replica's role, `operator` serves
+//! who knows the group's secret.
 
 mod apply;
 mod attempts;
+mod compare;
 mod deliver;
 mod hashes;
 #[cfg(feature = "simulate")]
@@ -16,6 +18,7 @@ mod operator;
 mod refusals;
 mod remembered;
 mod requests;
+mod role;
 mod session;
 mod status;
 
@@ -25,8 +28,9 @@ use crate::meter::Meter;
 use crate::moment::{Moment, WallTime};
 use crate::names::{Index, LinkId, Origin, Position, Secret, ServerId, SessionId, Term, UserName};
 use crate::protocol::{self, Code, Note};
-use crate::replica::{Event, LogReader, Out, Packet, Replica, Standpoint};
+use crate::replica::{Event, LogReader, Out, Packet, Replica};
 use attempts::Attempts;
+use compare::Compared;
 use deliver::Lines;
 use hashes::Hashes;
 #[cfg(feature = "simulate")]
@@ -159,6 +163,8 @@ pub struct Setup {
     /// The directories that this server has set aside and that clients may have used: the folder
     /// within the data directory, and its last readable entry.
     pub former: Vec<(String, Position)>,
+    /// What the other servers are told of its settings, to find differences: keys and values.
+    pub settings: Vec<(String, String)>,
 }
 
 /// A change that is logged and not answered.
@@ -204,6 +210,7 @@ pub struct Node {
     /// The lineage in which they were: entries of another one are others.
     lineage: u16,
     attempts: Attempts,
+    compared: Compared,
     /// When whatever is unanswered is given up.
     stopping: Option<Moment>,
     given_up: bool,
@@ -222,6 +229,7 @@ impl Node {
             remembered: Remembered::new(&setup.secret),
             lineage: replica.term().lineage(),
             attempts: Attempts::default(),
+            compared: Compared::default(),
             setup,
             began: now,
             replica,
@@ -268,6 +276,16 @@ impl Node {
                 }
                 self.replica.handle(world.now, world.wall, event, world.log, &mut out.replica);
                 self.exchange_proofs(&event, out);
+                match event {
+                    // It comes on each link that counts, and soon.
+                    Event::Received { link, packet: Packet::Ping { .. }, .. } => {
+                        self.tell_settings(link, &mut out.packets);
+                    }
+                    Event::Received { link, packet: Packet::Settings, records } => {
+                        self.on_settings(link, records);
+                    }
+                    _ => {}
+                }
                 if let Some((link, line)) = operator {
                     self.on_operator(world, link, line, out);
                 }
@@ -540,54 +558,6 @@ impl Node {
         self.touch(id);
         self.start_moving(id);
         self.settle(now, id);
-    }
-
-    fn stop(&mut self, now: Moment) {
-        if self.stopping.is_some() {
-            return;
-        }
-        self.stopping = Some(now + self.replica.silence());
-        self.replica.stop(now);
-        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
-        for id in ids {
-            self.settle(now, id);
-        }
-    }
-
-    /// A server that stops being primary answers what it was asked, says so, and closes.
-    fn follow_role(&mut self, now: Moment) {
-        let leads = (self.replica.standpoint() == Standpoint::Primary).then(|| self.replica.term());
-        if leads == self.led {
-            return;
-        }
-        let was = std::mem::replace(&mut self.led, leads);
-        if was.is_none() {
-            return;
-        }
-        self.pending.clear();
-        self.reads.clear();
-        self.unanswered_bytes = 0;
-        let refusal = self.not_primary(now);
-        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
-        for id in ids {
-            let session = self.sessions.get_mut(&id).expect("it was just listed");
-            if session.answer_unknown() {
-                session.out.extend_from_slice(&refusal);
-            }
-            self.close_with(id, Note::NotPrimary);
-        }
-    }
-
-    /// A handover that came to nothing lets its clients speak again.
-    fn follow_handover(&mut self) {
-        let ended = self.handing_over && !self.replica.is_handing_over();
-        self.handing_over = self.replica.is_handing_over();
-        if ended {
-            let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.touch(id));
-            let stalled = std::mem::take(&mut self.stalled);
-            stalled.into_iter().for_each(|id| self.start_moving(id));
-        }
     }
 
     /// `host:port` of a server.

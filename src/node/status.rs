@@ -47,6 +47,7 @@ impl Node {
         stat("gate", if replica.gate_open() { "open" } else { "closed" }.to_owned());
         stat("waiting", self.waiting(world));
         stat("set_aside", self.set_aside());
+        stat("settings_differ", self.compared.shown());
         stat("last_index", replica.last().to_string());
         stat("committed_index", replica.committed().to_string());
         stat("answered_index", replica.answered().to_string());

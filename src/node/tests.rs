@@ -66,6 +66,7 @@ impl World {
             version: "0",
             recovery: "postern recover".to_owned(),
             former: Vec::new(),
+            settings: Vec::new(),
         };
         let stored = Index(log.0.len() as u64);
         World {

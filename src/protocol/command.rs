@@ -466,6 +466,11 @@ fn is_plain(text: &[u8]) -> bool {
 }
 
 /// Nothing that a sender writes can drive the receiver's terminal.
+/// Whether all characters may be part of a text that is shown to people.
+pub fn is_text(text: &str) -> bool {
+    text.chars().all(is_allowed)
+}
+
 fn is_allowed(c: char) -> bool {
     let separator = matches!(c, '\u{2028}' | '\u{2029}');
     let direction = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

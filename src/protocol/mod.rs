@@ -3,5 +3,5 @@
 mod command;
 mod reply;
 
-pub use command::{After, Command, Pattern, Refusal, Right, help, parse, parse_operator};
+pub use command::{After, Command, Pattern, Refusal, Right, help, is_text, parse, parse_operator};
 pub use reply::{Code, Note, error, message, note, ok};

@@ -507,7 +507,7 @@ impl Replica {
             Packet::SteppedDown { .. } => self.leave_primary(from),
             Packet::Refuses(lineage) => self.remember_refused(now, lineage),
             // The node has looked at them.
-            Packet::Proofs | Packet::ProofsTaken => {}
+            Packet::Proofs | Packet::ProofsTaken | Packet::Settings => {}
             // What begins a link, and what operators are told.
             _ => self.close_nonsense(now, link, out),
         }

@@ -9,7 +9,7 @@ use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
 /// The version of the packets; servers of other versions are refused.
-pub(super) const VERSION: u16 = 3;
+pub(super) const VERSION: u16 = 4;
 
 /// What a server says of itself with each ping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,6 +184,8 @@ pub enum Packet {
     },
     /// The answer to it; its lines follow.
     Answer,
+    /// The sender's settings follow; they are the node's business.
+    Settings,
 }
 
 /// A packet that can't be read.
@@ -282,6 +284,7 @@ impl Packet {
                 out.write_u128::<LE>(group.0)
             }
             Packet::Answer => out.write_u8(21),
+            Packet::Settings => out.write_u8(23),
             Packet::Refuses(lineage) => {
                 out.write_u8(22)?;
                 lineage.encode(out);
@@ -382,6 +385,7 @@ impl Packet {
                 version => return Ok((Packet::Foreign { version }, &[])),
             },
             21 => return Ok((Packet::Answer, rest)),
+            23 => return Ok((Packet::Settings, rest)),
             22 => {
                 let lineage = Lineage::decode(rest).ok_or(BadPacket)?;
                 return Ok((Packet::Refuses(lineage), &[]));
@@ -534,6 +538,7 @@ mod tests {
             Packet::Refuses(Lineage { number: 5, founder: DiskId(6) }),
             Packet::Proofs,
             Packet::ProofsTaken,
+            Packet::Settings,
         ];
         all.extend(Verdict::ALL.map(Packet::Verdict));
         all.extend(Refusal::ALL.map(Packet::Refused));
@@ -556,7 +561,8 @@ mod tests {
                 | Packet::Append(_)
                 | Packet::Request { .. }
                 | Packet::Answer
-                | Packet::Proofs => {
+                | Packet::Proofs
+                | Packet::Settings => {
                     assert_eq!(Packet::decode(&bytes), Ok((packet, &[7][..])));
                 }
                 _ => assert_eq!(Packet::decode(&bytes), Err(BadPacket), "{packet:?}"),

@@ -118,6 +118,12 @@ impl Replica {
         self.peers.iter().filter_map(|peer| peer.link.as_ref().map(|link| link.id))
     }
 
+    /// Who is at the other end of an open link.
+    pub fn member_on(&self, link: LinkId) -> Option<Member> {
+        let peer = self.peers.iter().find(|peer| peer.has_link(link))?;
+        peer.link.as_ref().map(|link| link.member)
+    }
+
     /// Whether this server follows the one at the other end of this link.
     pub fn follows_on(&self, link: LinkId) -> bool {
         let Role::Follower(following) = &self.role else { return false };

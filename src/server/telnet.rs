@@ -1,4 +1,4 @@
-//! Telnet commands at the start of a line (RFC 854). They are skipped, and a timing mark is refused.
+//! Telnet commands at the start of a line (RFC 854): they are skipped, a timing mark is refused.
 //!
 //! Inside a line the same bytes are text of another encoding: `FF F4` is "яф" in Windows-1251.
 //! There nothing is skipped, or a message would be stored that nobody sent; such a line is refused

@@ -3,7 +3,7 @@
 use crate::common::{Client, Status};
 use crate::scene::Scene;
 
-const KEYS: [&str; 36] = [
+const KEYS: [&str; 37] = [
     "version",
     "server",
     "role",
@@ -13,6 +13,7 @@ const KEYS: [&str; 36] = [
     "missing",
     "gate",
     "waiting",
+    "settings_differ",
     "last_index",
     "committed_index",
     "answered_index",

@@ -17,7 +17,7 @@ use postern::replica::{
 use postern::rng::Rng;
 
 /// How many kinds of packets [`build`] knows.
-const KINDS: u8 = 23;
+const KINDS: u8 = 24;
 /// The bytes of a verified password between servers.
 const PROOF_BYTES: usize = 24;
 /// More of them than a frame between servers holds.
@@ -203,6 +203,7 @@ pub(super) fn build(victim: &Victim, from: Member, args: &mut Args<'_>) -> (Pack
         16 => Packet::Answer,
         17 => Packet::Verdict(Verdict::NotPrimary),
         19 => Packet::ProofsTaken,
+        23 => Packet::Settings,
         20 => Packet::Foreign { version: 77 },
         21 => Packet::Refused(refusal(args.byte())),
         22 => {

@@ -228,6 +228,7 @@ pub(crate) fn build(
         version: "simulated",
         recovery: "postern recover".to_owned(),
         former: Vec::new(),
+        settings: vec![("takeover".to_owned(), format!("{:?}", settings.takeover))],
     };
     Node::new(Moment(0), about, Replica::new(Moment(0), setup))
 }

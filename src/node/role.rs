@@ -1,0 +1,57 @@
+//! What it means for sessions that this server stops, stops being primary, or hands its role over.
+
+use super::Node;
+use crate::moment::Moment;
+use crate::names::SessionId;
+use crate::protocol::Note;
+use crate::replica::Standpoint;
+
+impl Node {
+    pub(super) fn stop(&mut self, now: Moment) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(now + self.replica.silence());
+        self.replica.stop(now);
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for id in ids {
+            self.settle(now, id);
+        }
+    }
+
+    /// A server that stops being primary answers what it was asked, says so, and closes.
+    pub(super) fn follow_role(&mut self, now: Moment) {
+        let leads = (self.replica.standpoint() == Standpoint::Primary).then(|| self.replica.term());
+        if leads == self.led {
+            return;
+        }
+        let was = std::mem::replace(&mut self.led, leads);
+        if was.is_none() {
+            return;
+        }
+        self.pending.clear();
+        self.reads.clear();
+        self.unanswered_bytes = 0;
+        let refusal = self.not_primary(now);
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for id in ids {
+            let session = self.sessions.get_mut(&id).expect("it was just listed");
+            if session.answer_unknown() {
+                session.out.extend_from_slice(&refusal);
+            }
+            self.close_with(id, Note::NotPrimary);
+        }
+    }
+
+    /// A handover that came to nothing lets its clients speak again.
+    pub(super) fn follow_handover(&mut self) {
+        let ended = self.handing_over && !self.replica.is_handing_over();
+        self.handing_over = self.replica.is_handing_over();
+        if ended {
+            let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.touch(id));
+            let stalled = std::mem::take(&mut self.stalled);
+            stalled.into_iter().for_each(|id| self.start_moving(id));
+        }
+    }
+}
