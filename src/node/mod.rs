@@ -3,9 +3,9 @@
 //!
 //! `requests` takes lines and answers them, `apply` turns answered entries into state and
 //! answers, `deliver` moves messages to readers, `remembered` and `attempts` know which passwords
-//! were right and wrong, `hashes` which are to be hashed, `refusals` and `status` say how things
-//! are, `compare` finds settings that differ, `role` follows the replica's role, `operator` serves
-//! who knows the group's secret.
+//! were right and wrong, `hashes` which are to be hashed, `trouble` knows what keeps changes from
+//! being taken, `refusals` and `status` say it, `compare` finds settings that differ, `role` follows
+//! the replica's role, `operator` serves who knows the group's secret.
 
 mod apply;
 mod attempts;
@@ -21,6 +21,7 @@ mod requests;
 mod role;
 mod session;
 mod status;
+mod trouble;
 
 use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
@@ -42,6 +43,7 @@ use session::{Session, Sessions, Step};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
+use trouble::Reports;
 
 /// What a node is told from outside.
 #[derive(Debug)]
@@ -211,6 +213,7 @@ pub struct Node {
     lineage: u16,
     attempts: Attempts,
     compared: Compared,
+    reports: Reports,
     /// When whatever is unanswered is given up.
     stopping: Option<Moment>,
     given_up: bool,
@@ -230,6 +233,7 @@ impl Node {
             lineage: replica.term().lineage(),
             attempts: Attempts::default(),
             compared: Compared::default(),
+            reports: Reports::default(),
             setup,
             began: now,
             replica,
@@ -295,6 +299,7 @@ impl Node {
                     self.apply_answered(world)?;
                     self.resume_reads(world, out);
                     self.move_messages(world)?;
+                    self.report_trouble(world.now);
                 }
             }
             Input::Opened(session, from) => self.open(world.now, session, from),

@@ -2,9 +2,9 @@
 
 use super::Node;
 use crate::moment::Moment;
-use crate::names::{Position, ServerId};
+use crate::names::Position;
 use crate::protocol::{self, Code};
-use crate::replica::{Config, NotTaken};
+use crate::replica::NotTaken;
 
 impl Node {
     /// The line that says where the primary is, or who is waited for.
@@ -18,34 +18,11 @@ impl Node {
                 protocol::error(out, Code::NotPrimary, words);
             }
             None => {
-                let waited: Vec<String> = self
-                    .replica
-                    .config()
-                    .into_iter()
-                    .flat_map(Config::members)
-                    .filter(|member| *member != self.replica.me())
-                    .filter(|member| self.replica.linked().all(|linked| linked != *member))
-                    .map(|member| format!("server {} ({})", member.id, self.address(member.id)))
-                    .collect();
-                let words = if waited.is_empty() {
-                    "- no primary is known yet; one is being elected".to_owned()
-                } else {
-                    format!("- no primary is known; {}", self.advice(&waited.join(" or ")))
-                };
-                protocol::error(out, Code::NotPrimary, words);
+                let trouble = self.trouble(now).unwrap_or_else(|| self.no_primary(now));
+                protocol::error(out, Code::NotPrimary, format!("- {}", trouble.as_refusal()));
             }
         }
         line
-    }
-
-    /// What a person may do who knows more than this server can.
-    pub(super) fn advice(&self, waited: &str) -> String {
-        let wait = format!("waiting for {waited}");
-        if !self.replica.may_be_last() {
-            return wait;
-        }
-        let command = &self.setup.recovery;
-        format!("{wait}; if lost for good, stop this server and go on alone with: {command}")
     }
 
     /// The line that says why a change is not taken.
@@ -54,16 +31,14 @@ impl Node {
         let out = &mut line;
         match why {
             NotTaken::NotPrimary | NotTaken::HandingOver => return self.not_primary(now),
-            NotTaken::GateClosed => self.write_gate_closed(out),
+            NotTaken::GateClosed => return self.not_ready(now),
             NotTaken::NoSpace(id) => {
                 let words = format!("the disk of server {id} is nearly full");
                 protocol::error(out, Code::NoSpace, words);
             }
             NotTaken::TooFewCopies => {
-                let (count, missing) =
-                    (self.replica.config().map_or(0, Config::count), self.missing());
-                let words = format!("{count} servers are attached; missing: {missing}");
-                protocol::error(out, Code::TooFewCopies, words);
+                let words = self.trouble(now).map(|trouble| trouble.as_refusal());
+                protocol::error(out, Code::TooFewCopies, words.unwrap_or_default());
             }
         }
         line
@@ -109,31 +84,12 @@ impl Node {
         Some(words)
     }
 
-    pub(super) fn write_gate_closed(&self, out: &mut Vec<u8>) {
-        if let Some(words) = self.lost() {
-            return protocol::error(out, Code::NotReady, words);
+    /// The line that says who was never attached yet.
+    pub(super) fn not_ready(&self, now: Moment) -> Vec<u8> {
+        let mut line = Vec::new();
+        if let Some(trouble) = self.trouble(now) {
+            protocol::error(&mut line, Code::NotReady, trouble.as_refusal());
         }
-        let words = match &self.missing()[..] {
-            // The primary has not said yet what it knows.
-            "-" => "all servers are attached, since a moment ago; try again".to_owned(),
-            missing => format!("not all servers were attached yet; missing: {missing}"),
-        };
-        protocol::error(out, Code::NotReady, words);
-    }
-
-    /// The servers that are not attached, for a person.
-    pub(super) fn missing(&self) -> String {
-        let config = self.replica.config();
-        let missing: Vec<String> = (1..=self.setup.addresses.len() as u8)
-            .filter_map(ServerId::new)
-            .filter(|id| {
-                let member = config.and_then(|config| config.member(*id));
-                let linked = self.replica.linked().any(|linked| linked.id == *id);
-                let attached = linked && (config.is_none() || member.is_some());
-                *id != self.replica.me().id && !attached
-            })
-            .map(|id| format!("server {id} ({})", self.address(id)))
-            .collect();
-        if missing.is_empty() { "-".to_owned() } else { missing.join(", ") }
+        line
     }
 }

@@ -85,8 +85,7 @@ impl Node {
             return false;
         }
         if !self.replica.gate_open() {
-            let mut line = Vec::new();
-            self.write_gate_closed(&mut line);
+            let line = self.not_ready(now);
             self.answer(id, |out| out.extend_from_slice(&line));
             return true;
         }

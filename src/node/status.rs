@@ -45,45 +45,17 @@ impl Node {
         stat("members", or_dash(replica.config()));
         stat("missing", or_dash(missing));
         stat("gate", if replica.gate_open() { "open" } else { "closed" }.to_owned());
-        stat("waiting", self.waiting(world));
+        let trouble = self.trouble(world.now);
+        let (waiting, servers) = trouble.map_or((None, Vec::new()), |t| (Some(t.words), t.servers));
+        let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+        stat("waiting", or_dash(waiting));
+        stat("waiting_for", or_dash((!servers.is_empty()).then(|| servers.join(","))));
         stat("set_aside", self.set_aside());
         stat("settings_differ", self.compared.shown());
         stat("last_index", replica.last().to_string());
         stat("committed_index", replica.committed().to_string());
         stat("answered_index", replica.answered().to_string());
         stat("applied_index", self.applied.to_string());
-    }
-
-    /// Why changes are not taken here.
-    fn waiting(&self, world: &Context<'_>) -> String {
-        if self.stopping.is_some() {
-            return "this server stops".to_owned();
-        }
-        if let Some(lost) = self.lost() {
-            return lost;
-        }
-        if !self.replica.gate_open() {
-            return format!("for all servers once; missing: {}", self.missing());
-        }
-        match (self.replica.standpoint(), self.replica.primary(world.now)) {
-            (Standpoint::Primary, _) if self.replica.confirmed_round().is_none() => {
-                format!("for the first entry of the term; missing: {}", self.missing())
-            }
-            (_, Some(primary)) if primary != self.replica.me() => {
-                format!("not primary; server {} is", primary.id)
-            }
-            (Standpoint::Primary, _) if self.replica.is_handing_over() => {
-                "the role is being handed over".to_owned()
-            }
-            (Standpoint::Primary, _) if self.replica.has_too_few_copies() => {
-                format!("for more copies; missing: {}", self.missing())
-            }
-            (Standpoint::Primary, _) => match self.replica.full_member() {
-                Some(id) => format!("for space on the disk of server {id}"),
-                None => "-".to_owned(),
-            },
-            _ => format!("for a primary; {}", self.advice(&self.missing())),
-        }
     }
 
     fn write_counts(&mut self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {

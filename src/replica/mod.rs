@@ -46,6 +46,7 @@ pub use search::Decision;
 pub use seen::{Seen, SeenDisk};
 pub(crate) use seen::{read_runs, write_runs};
 pub use shape::Shape;
+pub use view::PeerView;
 
 use crate::moment::{Moment, WallTime};
 use crate::names::{

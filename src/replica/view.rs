@@ -1,12 +1,29 @@
 //! What others may know of a replica.
 
-use super::event::DialFailure;
+use super::event::{DialFailure, Obstacle};
 use super::members::Config;
 use super::rules::Decisions;
 use super::{Replica, Role, Standpoint};
 use crate::moment::Moment;
 use crate::names::{DiskId, Index, LinkId, Member, Position, ServerId, Term};
 use std::time::Duration;
+
+/// What is known of the connection to another server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerView {
+    /// Who is at the other end, if there is a link.
+    pub linked: Option<Member>,
+    /// Why there is none.
+    pub obstacle: Option<Obstacle>,
+    /// When the last link was lost.
+    pub lost_at: Option<Moment>,
+    /// It says that it is about to end.
+    pub is_stopping: bool,
+    /// It was dropped too often to be added again now.
+    pub is_penalized: bool,
+    /// How many entries it has not acknowledged, as a primary knows.
+    pub lag: Option<u64>,
+}
 
 impl Replica {
     /// This server.
@@ -141,6 +158,19 @@ impl Replica {
     /// Why a linked server that has dialled us can't be reached at its own address.
     pub fn unreachable(&self, id: ServerId) -> Option<DialFailure> {
         self.peer(id).filter(|peer| peer.link.is_some())?.unreachable
+    }
+
+    /// What is known of the connection to another server, for a person.
+    pub fn peer_view(&self, id: ServerId, now: Moment) -> PeerView {
+        let Some(peer) = self.peer(id) else { return PeerView::default() };
+        PeerView {
+            linked: peer.link.as_ref().map(|link| link.member),
+            obstacle: peer.obstacle,
+            lost_at: peer.lost_at,
+            is_stopping: peer.bearing.stopping,
+            is_penalized: self.is_penalized(id, now),
+            lag: self.peer_behind(id),
+        }
     }
 
     /// How this server knows the other one, for `STATUS`.

@@ -3,7 +3,7 @@
 use crate::common::{Client, Status};
 use crate::scene::Scene;
 
-const KEYS: [&str; 37] = [
+const KEYS: [&str; 38] = [
     "version",
     "server",
     "role",
@@ -13,6 +13,7 @@ const KEYS: [&str; 37] = [
     "missing",
     "gate",
     "waiting",
+    "waiting_for",
     "settings_differ",
     "last_index",
     "committed_index",
@@ -84,7 +85,7 @@ pub(crate) fn check(status: &Status) {
     for (key, value) in status {
         let unknown = value == "-";
         let fits = match &key[..] {
-            "version" | "waiting" => !value.is_empty(),
+            "version" | "waiting" | "settings_differ" => !value.is_empty(),
             "server" => is_server(value),
             "role" => ROLES.contains(&&value[..]),
             "primary" => {
@@ -92,7 +93,7 @@ pub(crate) fn check(status: &Status) {
                 unknown || parts.is_some_and(|(id, at)| is_id(id) && at.contains(':'))
             }
             "members" => unknown || value.split(',').all(is_server),
-            "missing" => unknown || value.split(',').all(is_id),
+            "missing" | "waiting_for" => unknown || value.split(',').all(is_id),
             "gate" => ["open", "closed"].contains(&&value[..]),
             "term" => unknown || value.split('.').all(is_number),
             "peer_1_state" | "peer_2_state" | "peer_3_state" => PEER_STATES.contains(&&value[..]),

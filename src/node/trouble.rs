@@ -1,0 +1,248 @@
+//! Why this server does not take changes, who is waited for, and what would help: one answer, for
+//! `STATUS`, refusals, the log and the commands that read them.
+
+use super::Node;
+use crate::moment::Moment;
+use crate::names::{Member, ServerId};
+use crate::replica::{Config, DialFailure, Obstacle, Standpoint};
+use std::time::Duration;
+
+/// How often the log looks whether changes are taken.
+const LOOK_TIME: Duration = Duration::from_secs(1);
+/// How often the trouble is logged at first,
+const REPORT_TIME: Duration = Duration::from_secs(10);
+/// and how often when it lasts longer than this.
+const LONG_TIME: Duration = Duration::from_secs(60);
+
+/// What keeps changes from being taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// What it is, who is waited for and what would help.
+    pub(super) words: String,
+    /// The servers that are waited for.
+    pub(super) servers: Vec<ServerId>,
+    /// The group serves nobody, as far as this server knows: a person may have to act.
+    is_outage: bool,
+}
+
+impl Trouble {
+    fn new(words: String) -> Trouble {
+        Trouble { words, servers: Vec::new(), is_outage: false }
+    }
+
+    /// The words of an error. `STATUS` says what is waited for under its key; here that is said.
+    pub(super) fn as_refusal(&self) -> String {
+        match self.words.starts_with("for ") {
+            true => format!("waiting {}", self.words),
+            false => self.words.clone(),
+        }
+    }
+}
+
+/// Trouble that lasts is logged again and again.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    /// When it is looked at again.
+    look_at: Moment,
+    /// Since when the group serves nobody, and when that is logged next.
+    outage: Option<(Moment, Moment)>,
+    logged: bool,
+}
+
+impl Node {
+    /// Why changes are not taken here; `None` when they are.
+    pub(super) fn trouble(&self, now: Moment) -> Option<Trouble> {
+        if self.stopping.is_some() {
+            return Some(Trouble::new("this server stops".to_owned()));
+        }
+        if let Some(words) = self.lost() {
+            return Some(Trouble { is_outage: true, ..Trouble::new(words) });
+        }
+        let standpoint = self.replica.standpoint();
+        if !self.replica.gate_open() {
+            return Some(self.gate_closed(now));
+        }
+        match self.replica.primary(now) {
+            Some(primary) if primary != self.replica.me() => {
+                Some(Trouble::new(format!("not primary; server {} is", primary.id)))
+            }
+            _ if standpoint != Standpoint::Primary => Some(self.no_primary(now)),
+            _ if self.replica.confirmed_round().is_none() => {
+                let servers = self.other_members().map(|member| member.id).collect();
+                let found = self.waited(now, servers, self.replica.config());
+                let words = format!("for the first entry of the term: {}", found.words);
+                Some(Trouble { words, ..found })
+            }
+            _ if self.replica.is_handing_over() => {
+                Some(Trouble::new("the role is being handed over".to_owned()))
+            }
+            _ if self.replica.has_too_few_copies() => {
+                let found = self.waited(now, self.unattached(), None);
+                let words = format!("for more copies: {}", found.words);
+                Some(Trouble { words, ..found })
+            }
+            _ => {
+                let id = self.replica.full_member()?;
+                Some(Trouble::new(format!("for space on the disk of server {id}")))
+            }
+        }
+    }
+
+    fn gate_closed(&self, now: Moment) -> Trouble {
+        let missing = self.unattached();
+        if missing.is_empty() {
+            let words = "for all servers once: all are connected, and none of them is primary yet";
+            return Trouble { is_outage: true, ..Trouble::new(words.to_owned()) };
+        }
+        let found = self.waited(now, missing, None);
+        Trouble { words: format!("for all servers once: {}", found.words), ..found }
+    }
+
+    /// Nobody leads, as far as this server knows.
+    pub(super) fn no_primary(&self, now: Moment) -> Trouble {
+        let config = self.replica.config();
+        let linked = |member: &Member| self.replica.linked().any(|linked| linked == *member);
+        let lost: Vec<ServerId> =
+            self.other_members().filter(|member| !linked(member)).map(|member| member.id).collect();
+        let is_member = config.is_some_and(|config| config.has(self.replica.me()));
+        if lost.is_empty() || (is_member && !self.replica.may_be_last()) {
+            let words = match is_member {
+                true => "for a primary; one is being elected",
+                false => "for a primary; this server is no member, the others elect one",
+            };
+            return Trouble { is_outage: true, ..Trouble::new(words.to_owned()) };
+        }
+        let found = self.waited(now, lost, config);
+        let mut words = format!("for a primary: {}", found.words);
+        if self.replica.may_be_last() {
+            let (command, which) = (&self.setup.recovery, pronoun(&found.servers));
+            words += &format!(
+                "; start {which} again, or if {which} is lost for good, stop this server and go on \
+                 alone with: {command}"
+            );
+        }
+        Trouble { words, ..found }
+    }
+
+    /// The members of the newest config but this server.
+    fn other_members(&self) -> impl Iterator<Item = Member> + '_ {
+        let members = self.replica.config().into_iter().flat_map(Config::members);
+        members.filter(|member| *member != self.replica.me())
+    }
+
+    /// The other servers that are not attached: not linked, or no members of the group that there
+    /// is.
+    pub(super) fn unattached(&self) -> Vec<ServerId> {
+        let config = self.replica.config();
+        let attached = |id: ServerId| {
+            let linked = self.replica.linked().find(|linked| linked.id == id);
+            linked.is_some_and(|linked| config.is_none_or(|config| config.has(linked)))
+        };
+        let all = ServerId::all(self.setup.addresses.len() as u8);
+        all.filter(|id| *id != self.replica.me().id && !attached(*id)).collect()
+    }
+
+    /// What is known of servers that are waited for. `config` names their disks, if those matter.
+    fn waited(&self, now: Moment, servers: Vec<ServerId>, config: Option<&Config>) -> Trouble {
+        let each = servers.iter().map(|id| {
+            let disk = config.and_then(|config| config.member(*id));
+            self.about(now, *id, disk)
+        });
+        let words = each.collect::<Vec<_>>().join("; ");
+        Trouble { words, servers, is_outage: true }
+    }
+
+    /// What is known of another server, for a person.
+    fn about(&self, now: Moment, id: ServerId, awaited: Option<Member>) -> String {
+        let mut words = format!("server {id} ({}) ", self.address(id));
+        let peer = self.replica.peer_view(id, now);
+        if let Some(linked) = peer.linked {
+            words += &match awaited {
+                Some(awaited) if awaited != linked => format!(
+                    "is connected with disk {:.8}, which can't help: its disk {:.8} is waited for",
+                    linked.disk.to_string(),
+                    awaited.disk.to_string()
+                ),
+                _ if peer.is_stopping => "is stopping".to_owned(),
+                _ if peer.is_penalized => {
+                    "is connected, and waits because it was lost too often".to_owned()
+                }
+                _ => match peer.lag {
+                    Some(lag) if lag > 0 => {
+                        format!("is connected, and lacks {}", count(lag, "entry", "entries"))
+                    }
+                    _ => "is connected".to_owned(),
+                },
+            };
+            return words;
+        }
+        words += &match peer.obstacle {
+            Some(Obstacle::Dial(why @ DialFailure::NoName)) => format!("{why}; see the log"),
+            Some(Obstacle::Dial(why)) => why.to_string(),
+            Some(Obstacle::WrongSecret) => "does not know this group's secret".to_owned(),
+            Some(Obstacle::RefusedBy(why)) => format!("refuses this server: {why}, as it sees us"),
+            Some(Obstacle::Refused(why)) => format!("is refused: {why}"),
+            None => "is not connected".to_owned(),
+        };
+        if let Some(lost_at) = peer.lost_at {
+            words += &format!(", lost {} ago", time(now - lost_at));
+        }
+        words
+    }
+
+    /// Logs that the group serves nobody: after ten seconds and every ten, then every minute.
+    pub(super) fn report_trouble(&mut self, now: Moment) {
+        if now < self.reports.look_at {
+            return;
+        }
+        self.reports.look_at = now + LOOK_TIME;
+        let trouble = self.trouble(now).filter(|trouble| trouble.is_outage);
+        let Reports { outage, logged, .. } = &mut self.reports;
+        let Some(trouble) = trouble else {
+            let ended = outage.take();
+            if let Some((since, _)) = ended.filter(|_| std::mem::take(logged)) {
+                log::info!("the group takes changes again, after {}", time(now - since));
+            }
+            return;
+        };
+        let (since, next) = outage.get_or_insert((now, now + REPORT_TIME));
+        if now >= *next {
+            let lasting = now - *since;
+            *next = now + if lasting < LONG_TIME { REPORT_TIME } else { LONG_TIME };
+            *logged = true;
+            let (lasting, why) = (time(lasting), trouble.as_refusal());
+            log::warn!("no changes are taken for {lasting} now: {why}");
+        }
+    }
+}
+
+fn pronoun(servers: &[ServerId]) -> &'static str {
+    if servers.len() == 1 { "it" } else { "one of them" }
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// A time for a person: in seconds, minutes or hours.
+fn time(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_counts_are_for_people() {
+        for (seconds, shown) in [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h")] {
+            assert_eq!(time(Duration::from_secs(seconds)), shown);
+        }
+        assert_eq!(count(1, "entry", "entries"), "1 entry");
+        assert_eq!(count(2, "entry", "entries"), "2 entries");
+    }
+}
