@@ -136,7 +136,7 @@ impl Replica {
         let Some(before) = before.copied() else { return false };
         // The one before may need the lost as much. If it has more members, any of them may come.
         let helps = self.can_commit(&before, now) || before.count() > config.count();
-        if self.can_commit(config, now) || !helps || !self.is_free_of_promises(now) {
+        if self.can_commit(config, now) || !helps || !self.is_free_of_promises(now, out) {
             return false;
         }
         let again = before.restated();
@@ -199,7 +199,7 @@ impl Replica {
 
     fn drop_lost(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
         let Some((member, loss)) = self.droppable(now, config) else { return false };
-        if loss != Loss::Gone && !self.is_free_of_promises(now) {
+        if loss != Loss::Gone && !self.is_free_of_promises(now, out) {
             return false;
         }
         self.note(match loss {
@@ -252,7 +252,7 @@ impl Replica {
                 && self.peer(learner.id).is_some_and(|peer| !peer.bearing.full)
         });
         let Some(learner) = learner.filter(|_| self.handover.is_none()) else { return false };
-        if !self.is_free_of_promises(now) {
+        if !self.is_free_of_promises(now, out) {
             return false;
         }
         self.note(Rule::Added);

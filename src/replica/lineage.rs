@@ -77,10 +77,20 @@ impl Replica {
 
     /// A later lineage is followed only after `T` without a primary of the own one: in an election,
     /// or just after a start, a healthy group looks like one that has nobody. A blank server has
-    /// nothing to wait for.
+    /// nothing to wait for, nor has one that knows that nobody else can be in the own lineage.
     pub(super) fn may_follow_lineage(&mut self, now: Moment) -> bool {
         let since = *self.later_lineage.get_or_insert(now);
-        self.shape.config().is_none() || now >= since + self.silence()
+        self.shape.config().is_none() || self.is_last_of_lineage() || now >= since + self.silence()
+    }
+
+    /// Whether every other server has said since this one's start that it is in a later lineage, or
+    /// has no process: a refused connection means that with `last_survivor = "auto"`, and only then.
+    fn is_last_of_lineage(&self) -> bool {
+        let own = self.vote.term.lineage();
+        self.peers.iter().all(|peer| {
+            let dead = self.shared.survivor_auto && peer.link.is_none() && peer.refused;
+            dead || peer.lineage.is_some_and(|lineage| lineage > own)
+        })
     }
 
     /// Who has met a later lineage neither stands nor votes until it is clear which one counts,

@@ -335,6 +335,11 @@ impl Replica {
         (hello, past): (&Hello, &Past),
         out: &mut Out,
     ) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == hello.from.id)
+            && hello.shared.group == self.shared.group
+        {
+            peer.lineage = Some(hello.term.lineage());
+        }
         if let Err(why) = self.judge(now, (hello, past), dialled, out) {
             if hello.process == self.process {
                 // Our own hello: no other server listens there.

@@ -191,6 +191,8 @@ pub struct Replica {
     /// The members do not change before this, and no such promise is given now.
     promised_until: Moment,
     withholds: bool,
+    /// Who was asked to give up its promise since the last one was given, and when.
+    release_asked: Option<(Member, Moment)>,
     peers: Vec<Peer>,
     /// Links whose other side has not said hello.
     pending: Vec<Pending>,
@@ -255,6 +257,7 @@ impl Replica {
             evidence: [None, None, None],
             promised_until: Moment(0),
             withholds: false,
+            release_asked: None,
             peers: others.map(|id| Peer::new(id, now)).collect(),
             pending: Vec::new(),
             newcomers: Vec::new(),
@@ -488,6 +491,8 @@ impl Replica {
                 self.on_pong(at, sent, now, out);
                 self.note_promise(now, from, sent, promised);
             }
+            Packet::AskRelease { asked } => self.on_ask_release(now, from, link, asked, out),
+            Packet::Released { asked } => self.on_released(now, from, asked),
             Packet::StandNow { term } => self.on_stand_now(now, from, term, out),
             Packet::Blank { met } => {
                 self.peers[at].said_blank = Some(met);

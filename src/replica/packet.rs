@@ -186,6 +186,17 @@ pub enum Packet {
     Answer,
     /// The sender's settings follow; they are the node's business.
     Settings,
+    /// The sender, primary of two, wants to change the members: the receiver gives up the promise
+    /// that it was given with pongs.
+    AskRelease {
+        /// When it was asked, by the sender's clock.
+        asked: Moment,
+    },
+    /// The sender has given up that promise, and takes none for pings that it sent before.
+    Released {
+        /// Of the request.
+        asked: Moment,
+    },
 }
 
 /// A packet that can't be read.
@@ -285,6 +296,12 @@ impl Packet {
             }
             Packet::Answer => out.write_u8(21),
             Packet::Settings => out.write_u8(23),
+            Packet::AskRelease { asked } => {
+                out.write_u8(24).and_then(|()| out.write_u64::<LE>(asked.0))
+            }
+            Packet::Released { asked } => {
+                out.write_u8(25).and_then(|()| out.write_u64::<LE>(asked.0))
+            }
             Packet::Refuses(lineage) => {
                 out.write_u8(22)?;
                 lineage.encode(out);
@@ -386,6 +403,8 @@ impl Packet {
             },
             21 => return Ok((Packet::Answer, rest)),
             23 => return Ok((Packet::Settings, rest)),
+            24 => Packet::AskRelease { asked: Moment(rest.read_u64::<LE>()?) },
+            25 => Packet::Released { asked: Moment(rest.read_u64::<LE>()?) },
             22 => {
                 let lineage = Lineage::decode(rest).ok_or(BadPacket)?;
                 return Ok((Packet::Refuses(lineage), &[]));
@@ -539,6 +558,8 @@ mod tests {
             Packet::Proofs,
             Packet::ProofsTaken,
             Packet::Settings,
+            Packet::AskRelease { asked: Moment(3) },
+            Packet::Released { asked: Moment(3) },
         ];
         all.extend(Verdict::ALL.map(Packet::Verdict));
         all.extend(Refusal::ALL.map(Packet::Refused));

@@ -91,6 +91,8 @@ pub(super) struct Peer {
     /// This process has answered at its own address.
     pub(super) reached: bool,
     pub(super) dialling: Dialling,
+    /// The lineage that its last hello spoke of, since this server started.
+    pub(super) lineage: Option<u16>,
     /// It has set directories aside: see [`super::past::Past::former`].
     pub(super) former: Option<Position>,
     /// It sent what no sound server sends: it is refused until then.
@@ -120,6 +122,7 @@ impl Peer {
             life: None,
             reached: false,
             dialling: Dialling { next: Some(now), ..Dialling::default() },
+            lineage: None,
             former: None,
             shunned: None,
             shunned_for: Duration::ZERO,

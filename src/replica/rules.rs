@@ -52,6 +52,8 @@ pub enum Rule {
     HandoverGivenUp,
     Promised,
     PromiseAwaited,
+    /// The other member gave up what a primary of two had promised.
+    PromiseReleased,
     WentOnAlone,
     LineageCompleted,
 }
@@ -109,6 +111,7 @@ impl Rule {
         Rule::HandoverGivenUp,
         Rule::Promised,
         Rule::PromiseAwaited,
+        Rule::PromiseReleased,
         Rule::WentOnAlone,
         Rule::LineageCompleted,
     ];

@@ -3,11 +3,12 @@
 //! the settings.
 
 use super::event::Out;
+use super::packet::Packet;
 use super::peer::Link;
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
 use crate::moment::{Moment, WallTime};
-use crate::names::{Incarnation, Member, Position, ProcessId};
+use crate::names::{Incarnation, LinkId, Member, Position, ProcessId};
 
 /// What a server knows of the one whose dying would leave it alone.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Evidence {
     pub(super) answered_there: bool,
     /// The config that it promised not to change, and until when.
     pub(super) promised: Option<(Position, Moment)>,
+    /// When the last promise was given up: those for pings that were sent before do not count.
+    pub(super) released: Option<Moment>,
     /// Dials whose outcome was not known when the link was lost.
     pub(super) older_dials: Option<u32>,
     /// Dials refused since then.
@@ -40,6 +43,7 @@ impl Replica {
                 process: new.process,
                 answered_there: false,
                 promised: None,
+                released: None,
                 older_dials: None,
                 refused: 0,
             });
@@ -66,8 +70,34 @@ impl Replica {
         let until = sent + self.silence() / 2;
         if let Some(known) = &mut self.evidence[from.id.slot()]
             && known.member == from
+            && known.released.is_none_or(|released| sent > released)
         {
             known.promised = config.map(|config| (config, until)).or(known.promised);
+        }
+    }
+
+    /// The primary of two wants to change the members: its promise is given up.
+    pub(super) fn on_ask_release(
+        &mut self,
+        now: Moment,
+        from: Member,
+        link: LinkId,
+        asked: Moment,
+        out: &mut Out,
+    ) {
+        if let Some(known) = &mut self.evidence[from.id.slot()] {
+            (known.promised, known.released) = (None, Some(now));
+        }
+        out.send(link, Packet::Released { asked });
+    }
+
+    /// The other member has given up what it was promised before it was asked.
+    pub(super) fn on_released(&mut self, now: Moment, from: Member, asked: Moment) {
+        if self.release_asked == Some((from, asked)) {
+            self.release_asked = None;
+            self.promised_until = now.min(self.promised_until);
+            self.note(Rule::PromiseReleased);
+            self.restless = true;
         }
     }
 
@@ -129,15 +159,28 @@ impl Replica {
         }
         let at = self.shape.position(index);
         self.promised_until = now + self.silence() / 2;
+        // What is released from now on was promised before.
+        self.release_asked = None;
         self.note(Rule::Promised);
         Some(at)
     }
 
     /// Whether the members may be changed now, as far as promises go; if not, none is given any
-    /// more, and the change waits until the last one has run out.
-    pub(super) fn is_free_of_promises(&mut self, now: Moment) -> bool {
+    /// more, and the change waits until the other member has given up the last one, or that has run
+    /// out.
+    pub(super) fn is_free_of_promises(&mut self, now: Moment, out: &mut Out) -> bool {
         if now >= self.promised_until {
             return true;
+        }
+        // Only the other one of two is ever promised anything.
+        let me = self.me;
+        let config = self.config().copied();
+        let other = config.and_then(|config| config.members().find(|member| *member != me));
+        if let Some(other) = other.filter(|_| self.release_asked.is_none())
+            && let Some(link) = self.link_to(other)
+        {
+            self.release_asked = Some((other, now));
+            out.send(link, Packet::AskRelease { asked: now });
         }
         self.note(Rule::PromiseAwaited);
         self.withholds = true;

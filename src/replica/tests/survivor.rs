@@ -139,12 +139,13 @@ fn a_primary_promises_to_the_other_of_two_while_its_config_is_answered() {
         let promised = primary.promise(to, now);
         assert_eq!(promised.is_some(), primary.promised_until == now + half);
         // A change waits for what was promised, and nothing is promised meanwhile.
-        assert_eq!(primary.is_free_of_promises(now), promised.is_none());
+        assert_eq!(primary.is_free_of_promises(now, &mut Out::default()), promised.is_none());
         assert_eq!(primary.withholds, promised.is_some() || primary.withholds);
         if promised.is_some() {
             assert_eq!(primary.promise(to, now), None);
-            assert!(!primary.is_free_of_promises(Moment((now + half).0 - 1)));
-            assert!(primary.is_free_of_promises(now + half));
+            let out = &mut Out::default();
+            assert!(!primary.is_free_of_promises(Moment((now + half).0 - 1), out));
+            assert!(primary.is_free_of_promises(now + half, out));
         }
         promised
     };
@@ -183,4 +184,52 @@ fn only_who_dialled_us_is_dialled_to_be_found_and_once() {
     };
     assert_eq!(dials(&|_| ()), 0, "it has answered there");
     assert_eq!(dials(&|b| peer(b, 1).reached = false), 1);
+}
+
+/// A change need not wait for a promise whose receiver gives it up.
+#[test]
+fn a_promise_that_is_given_up_holds_nothing_back() {
+    let (world, primary, mut backup) = two();
+    let now = world.now + Duration::from_secs(9);
+    let link = backup.link_to(primary.me).unwrap();
+    let asks = |primary: &mut Replica, now: Moment| {
+        let mut out = Out::default();
+        assert!(!primary.is_free_of_promises(now, &mut out));
+        out.effects.iter().find_map(|effect| match effect {
+            Effect::Send(_, Packet::AskRelease { asked }) => Some(*asked),
+            _ => None,
+        })
+    };
+    let mut wants = primary.clone();
+    assert!(wants.promise(backup.me, now).is_some());
+    let asked = asks(&mut wants, now).unwrap();
+    assert_eq!(asks(&mut wants, now), None, "once");
+
+    // Who was asked has nothing any more on which it would go on alone.
+    let at = backup.shape.position(backup.last());
+    backup.note_promise(now, primary.me, now, Some(at));
+    let mut out = Out::default();
+    backup.on_ask_release(now, primary.me, link, asked, &mut out);
+    assert_eq!(out.effects, [Effect::Send(link, Packet::Released { asked })]);
+    assert_eq!(evidence(&mut backup).promised, None);
+    backup.note_promise(now, primary.me, now, Some(at));
+    assert_eq!(evidence(&mut backup).promised, None, "for a ping from before");
+    let later = now + Duration::from_millis(1);
+    backup.note_promise(later, primary.me, later, Some(at));
+    assert!(evidence(&mut backup).promised.is_some());
+
+    // Only its own answer to this question counts, and no promise that was given since.
+    let other = Member { disk: DiskId(1), ..backup.me };
+    for (from, answer) in [(other, asked), (backup.me, asked + Duration::from_micros(1))] {
+        let mut wants = wants.clone();
+        wants.on_released(now, from, answer);
+        assert!(!wants.is_free_of_promises(now, &mut Out::default()));
+    }
+    let mut again = wants.clone();
+    again.withholds = false;
+    assert!(again.promise(backup.me, now).is_some());
+    again.on_released(now, backup.me, asked);
+    assert!(!again.is_free_of_promises(now, &mut Out::default()));
+    wants.on_released(now, backup.me, asked);
+    assert!(wants.is_free_of_promises(now, &mut Out::default()));
 }

@@ -17,7 +17,7 @@ use postern::replica::{
 use postern::rng::Rng;
 
 /// How many kinds of packets [`build`] knows.
-const KINDS: u8 = 24;
+const KINDS: u8 = 26;
 /// The bytes of a verified password between servers.
 const PROOF_BYTES: usize = 24;
 /// More of them than a frame between servers holds.
@@ -204,6 +204,8 @@ pub(super) fn build(victim: &Victim, from: Member, args: &mut Args<'_>) -> (Pack
         17 => Packet::Verdict(Verdict::NotPrimary),
         19 => Packet::ProofsTaken,
         23 => Packet::Settings,
+        24 => Packet::AskRelease { asked: Moment(value(victim, args)) },
+        25 => Packet::Released { asked: Moment(value(victim, args)) },
         20 => Packet::Foreign { version: 77 },
         21 => Packet::Refused(refusal(args.byte())),
         22 => {
