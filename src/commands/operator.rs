@@ -65,7 +65,7 @@ pub(super) fn ask(
     let answer = call.send(&frame).and_then(|()| call.receive());
     let frame = answer.map_err(|error| NoAnswer::Lost(say(error)))?;
     match Packet::decode(&frame) {
-        Ok((Packet::Refused(why), _)) => Err(NoAnswer::Unasked(format!("it refuses: {why:?}"))),
+        Ok((Packet::Refused(why), _)) => Err(NoAnswer::Unasked(format!("it refuses: {why}"))),
         Ok((packet, rest)) => Ok((packet, rest.to_vec())),
         Err(_) => Err(NoAnswer::Lost("its answer is none".to_owned())),
     }

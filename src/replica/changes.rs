@@ -8,6 +8,7 @@ use super::{Config, Replica, Role, Timer};
 use crate::limits::{PENALTY_DROPS, PENALTY_TIME, PENALTY_WINDOW};
 use crate::moment::{Moment, WallTime};
 use crate::names::{Member, ServerId};
+use std::fmt;
 
 /// Why a member counts as lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,17 @@ enum Loss {
     Unheard,
     /// It answers, and has not stored for `T` what it was sent.
     Sick,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Loss::Gone => "its process has ended, or its disk is another one",
+            Loss::Stopping => "it stops",
+            Loss::Unheard => "it does not answer",
+            Loss::Sick => "it answers, and stores nothing",
+        })
+    }
 }
 
 impl Replica {
@@ -208,7 +220,7 @@ impl Replica {
             Loss::Unheard => Rule::DroppedUnheard,
             Loss::Sick => Rule::DroppedSick,
         });
-        log::warn!("server {member} is dropped: {loss:?}");
+        log::warn!("server {member} is dropped: {loss}");
         if let Role::Primary(primary) = &mut self.role
             && loss != Loss::Stopping
         {

@@ -101,6 +101,7 @@ impl Replica {
             return;
         }
         peer.obstacle = Some(Obstacle::Dial(why));
+        peer.log_loss();
         if why == DialFailure::Refused {
             peer.refused = true;
             self.restless = true;
@@ -198,7 +199,6 @@ impl Replica {
     ) {
         let peer = &mut self.peers[at];
         let Some(link) = peer.link.take() else { return };
-        log::info!("the link to server {} is lost", link.member);
         if let Some(why) = why {
             out.push(Effect::Close(link.id, why));
         }
@@ -275,7 +275,9 @@ impl Replica {
             for at in 0..self.peers.len() {
                 let peer = &self.peers[at];
                 let silent = peer.heard.is_some_and(|heard| now >= heard + silence);
-                if peer.link.is_some() && silent {
+                if peer.link.is_none() {
+                    self.peers[at].log_loss();
+                } else if silent {
                     self.lose_link(now, at, Some(Closing::Silent), out);
                 }
             }
@@ -555,11 +557,13 @@ impl Replica {
         if !new_stays {
             return out.push(Effect::Close(new.id, Closing::Spare));
         }
-        log::info!("linked with server {}", new.member);
         // How things are here is known there before anything is acknowledged.
         out.send(new.id, self.own_ping(now));
         let (member, process) = (new.member, new.process);
         let peer = &mut self.peers[at];
+        if peer.announced.replace(new.life()) != Some(new.life()) {
+            log::info!("linked with server {member}");
+        }
         let new_life = peer.link.as_ref().is_some_and(|old| !old.same_life(&new));
         if let Some(old) = peer.link.replace(new) {
             out.push(Effect::Close(old.id, Closing::Spare));

@@ -86,6 +86,8 @@ pub(super) struct Peer {
     /// There is a link, which it has dialled, and the last dial to its own address came to nothing:
     /// clients do not reach it either.
     pub(super) unreachable: Option<DialFailure>,
+    /// The process whose link was logged, until its loss is.
+    pub(super) announced: Option<(Member, Incarnation, ProcessId)>,
     /// The process that was linked last.
     pub(super) life: Option<(Member, Incarnation, ProcessId)>,
     /// This process has answered at its own address.
@@ -119,6 +121,7 @@ impl Peer {
             refused: false,
             obstacle: None,
             unreachable: None,
+            announced: None,
             life: None,
             reached: false,
             dialling: Dialling { next: Some(now), ..Dialling::default() },
@@ -151,6 +154,19 @@ impl Peer {
         let next = if soon { self.shunned_for * 2 } else { least };
         self.shunned_for = next.clamp(least, SHUN_TIME_MAX.max(least));
         self.shunned = Some(now + self.shunned_for);
+    }
+
+    /// Logs that there is no link any more. Two servers that dial each other close one of their links
+    /// again, and a restart ends both: what another link follows at once is not worth a line.
+    pub(super) fn log_loss(&mut self) {
+        if self.link.is_none()
+            && let Some((member, ..)) = self.announced.take()
+        {
+            match self.obstacle {
+                Some(Obstacle::Dial(why)) => log::info!("lost server {member}: its address {why}"),
+                _ => log::info!("lost server {member}: its link has ended"),
+            }
+        }
     }
 
     pub(super) fn has_link(&self, link: LinkId) -> bool {
