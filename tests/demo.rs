@@ -72,9 +72,10 @@ fn a_newcomer_sees_a_failover() {
     let port: u16 = line.rsplit(' ').next().unwrap().parse().unwrap();
     assert_eq!(port, demo.port + first - 1);
     writeln!(demo.stdin, "kill {first}").unwrap();
-    let line = demo.wait("is the primary");
+    let line = demo.wait("took over after ");
     let second: u16 = line.split(' ').nth(1).unwrap().parse().unwrap();
-    assert_ne!(second, first);
+    assert!(second != first && line.ends_with(" ms."), "{line}");
+    demo.wait("is the primary");
     // The backup of two asks for the other.
     writeln!(demo.stdin, "kill {second}").unwrap();
     demo.wait(&format!("Type:  start {second}"));

@@ -1,12 +1,12 @@
 //! `postern demo`: three servers on this machine, and a failover to watch.
 
 use super::ask::ask_all;
-use super::{Answer, ask_status};
+use super::{Answer, ask_status, is};
 use crate::options;
 use crate::settings::Settings;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs;
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -19,6 +19,10 @@ const SERVERS: usize = 3;
 /// How often the servers are asked for their states.
 const LOOK_TIME: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_millis(300);
+/// How long a takeover is watched.
+const TAKEOVER_TIME: Duration = Duration::from_secs(1);
+/// A group without a primary for so long needs help.
+const OUTAGE_TIME: Duration = Duration::from_millis(700);
 /// How long the servers may take to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
@@ -26,7 +30,7 @@ const HELP: &str = "\
 Type here:  kill 1    kill -9 of server 1 (or 2, 3)
             start 1   starts it again
             status    shows all servers
-            quit      stops everything, as Ctrl+C does
+            quit      stops everything, as Ctrl+C and Ctrl+D do
 ";
 
 /// Runs until it is told to quit.
@@ -42,6 +46,7 @@ pub fn run(options: &options::Demo) -> Result<ExitCode, String> {
     }
     let mut group = Group::start(options)?;
     let lines = read_lines();
+    let typed = io::stdin().is_terminal();
     let mut seen = Seen::default();
     say(&format!("Three servers start; their data and logs are in {}\n", group.dir.display()));
     while !stop.load(Ordering::Relaxed) {
@@ -52,7 +57,8 @@ pub fn run(options: &options::Demo) -> Result<ExitCode, String> {
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
-            // Nobody types: it goes on until a signal comes.
+            // Ctrl+D. Where nobody can type, it goes on until a signal comes.
+            Err(RecvTimeoutError::Disconnected) if typed => break,
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_TIME),
         }
         let states = group.look()?;
@@ -153,8 +159,14 @@ impl Group {
             (Some("status"), _) => say(&self.table()),
             (Some("kill"), Some(at)) => match self.children[at].take() {
                 Some(mut child) => {
+                    let led = ask_status(&self.servers[at], PATIENCE).is_ok_and(|s| is_ready(&s));
+                    let killed = Instant::now();
                     let _ = child.kill().and_then(|()| child.wait());
                     say(&format!("server {} is killed\n", at + 1));
+                    if led && let Some(heir) = self.wait_takeover() {
+                        let time = killed.elapsed().as_millis();
+                        say(&format!("Server {} took over after {time} ms.\n", heir + 1));
+                    }
                 }
                 None => say(&format!("server {} does not run\n", at + 1)),
             },
@@ -165,6 +177,21 @@ impl Group {
             _ => say(HELP),
         }
         Ok(true)
+    }
+
+    /// Waits a moment until a server that runs takes changes.
+    fn wait_takeover(&self) -> Option<usize> {
+        let end = Instant::now() + TAKEOVER_TIME;
+        while Instant::now() < end {
+            let running = (0..SERVERS).filter(|at| self.children[*at].is_some());
+            for at in running {
+                if ask_status(&self.servers[at], PATIENCE).is_ok_and(|state| is_ready(&state)) {
+                    return Some(at);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        None
     }
 
     fn table(&self) -> String {
@@ -252,12 +279,18 @@ struct Seen {
     primary: Option<usize>,
     greeted: bool,
     asked_for: Option<String>,
+    /// Since when there is no primary.
+    outage: Option<Instant>,
 }
 
 impl Seen {
     /// What is new since the last look, as lines.
     fn news(&mut self, group: &Group, states: &[Option<Answer>]) -> String {
-        let roles: Vec<String> = states.iter().map(describe).collect();
+        let primary = states.iter().position(|state| state.as_ref().is_some_and(is_ready));
+        let members = primary.and_then(|at| states[at].as_ref()?.get("members").cloned());
+        let members = members.unwrap_or_default();
+        let describe = |(at, state): (usize, &Option<Answer>)| describe(at + 1, state, &members);
+        let roles: Vec<String> = states.iter().enumerate().map(describe).collect();
         let mut text = String::new();
         if roles != self.roles {
             let each = group.servers.iter().zip(&roles).enumerate();
@@ -266,10 +299,6 @@ impl Seen {
             text += &format!("servers   {}\n", each.join("   "));
             self.roles = roles;
         }
-        let ready = |state: &Option<Answer>| {
-            state.as_ref().is_some_and(|s| s["role"] == "primary" && s["waiting"] == "-")
-        };
-        let primary = states.iter().position(ready);
         if let Some(at) = primary
             && (self.primary != primary || self.asked_for.is_some())
         {
@@ -282,42 +311,38 @@ impl Seen {
                 text += "  then type:  CREATE ann correct-horse\n";
                 text += "              LOGIN ann correct-horse\n";
                 text += "              SEND ann a note to myself\n";
-                // It learns the others from one.
-                let server = &group.servers[at];
-                text += &format!("  or chat:    postern chat --create --servers {server} bob\n");
+                let (postern, servers) = (own_command(), group.servers.join(","));
+                text += &format!("  or chat:    {postern} chat --create --servers {servers} bob\n");
                 text += HELP;
                 self.greeted = true;
             }
             self.asked_for = None;
             self.primary = primary;
         }
-        if primary.is_none() && self.primary.is_some() {
-            text += &self.whom_to_start(group, states);
+        match primary {
+            Some(_) => self.outage = None,
+            None if self.greeted => text += &self.whom_to_start(group, states),
+            None => {}
         }
         text
     }
 
-    /// A group that has stopped: which server can bring it back.
+    /// A group that has been without a primary for a while: which server can bring it back, as the
+    /// others say.
     fn whom_to_start(&mut self, group: &Group, states: &[Option<Answer>]) -> String {
-        let survivor = states.iter().flatten().find(|state| state["role"] != "learner");
-        let Some(members) = survivor.and_then(|state| state.get("members")) else {
-            return String::new();
+        let since = *self.outage.get_or_insert_with(Instant::now);
+        let awaited = |id: usize| {
+            let named =
+                |state: &Answer| state["waiting_for"].split(',').any(|n| n == id.to_string());
+            group.children[id - 1].is_none() && states.iter().flatten().any(named)
         };
-        let missing: Vec<String> = members
-            .split(',')
-            .filter_map(|member| member.split('/').next())
-            .filter(|id| {
-                let at = id.parse::<usize>().unwrap_or(0);
-                (1..=SERVERS).contains(&at) && group.children[at - 1].is_none()
-            })
-            .map(|id| format!("start {id}"))
-            .collect();
-        let remain = members.split(',').count() - missing.len();
-        if missing.is_empty() || remain > members.split(',').count() / 2 {
-            return String::new();
-        }
+        let missing: Vec<String> =
+            (1..=SERVERS).filter(|id| awaited(*id)).map(|id| format!("start {id}")).collect();
         let words = missing.join(" or ");
-        if self.asked_for.as_ref() == Some(&words) {
+        if missing.is_empty()
+            || since.elapsed() < OUTAGE_TIME
+            || self.asked_for.as_ref() == Some(&words)
+        {
             return String::new();
         }
         self.asked_for = Some(words.clone());
@@ -325,8 +350,34 @@ impl Seen {
     }
 }
 
-fn describe(state: &Option<Answer>) -> String {
+/// Whether a server takes changes.
+fn is_ready(state: &Answer) -> bool {
+    is(state, "role", "primary") && is(state, "waiting", "-")
+}
+
+/// What a server is to the group whose primary counts these members; without one, what it says.
+fn describe(id: usize, state: &Option<Answer>, members: &str) -> String {
     let Some(state) = state else { return "down".to_owned() };
-    let role = &state["role"];
-    if state["gate"] == "closed" { format!("{role} (gate closed)") } else { role.clone() }
+    let id = format!("{id}/");
+    let is_member = members.split(',').any(|member| member.starts_with(&id));
+    match &state["role"][..] {
+        _ if state["gate"] == "closed" => "joining".to_owned(),
+        "primary" => "primary".to_owned(),
+        _ if is_member => "member".to_owned(),
+        _ if members.is_empty() => "waiting".to_owned(),
+        _ => "joining".to_owned(),
+    }
+}
+
+/// How this very program is called by who started it, perhaps by `cargo run`.
+fn own_command() -> String {
+    let own = std::env::current_exe().unwrap_or_else(|_| "postern".into());
+    let on_path = |path: PathBuf| path.join("postern").canonicalize().is_ok_and(|p| p == own);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(on_path) {
+        return "postern".to_owned();
+    }
+    let here = std::env::current_dir().ok();
+    let below = here.and_then(|here| own.strip_prefix(here).ok().map(Path::to_owned));
+    below.unwrap_or(own).display().to_string()
 }
