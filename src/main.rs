@@ -1,12 +1,11 @@
 //! The `postern` binary: options in, exit code out.
 
-use clap::Parser;
 use postern::commands;
 use postern::options::{Command, Options};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Options::of_process();
     let is_server = matches!(options.command, Command::Serve(_));
     // Before there are threads: they would not live on.
     let unchanged = is_server.then(commands::serve::give_memory_back).flatten();

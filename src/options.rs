@@ -3,6 +3,7 @@
 use crate::address;
 use crate::client::After;
 use clap::{ArgAction, Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// A replicated mailbox and chat server for three cheap boxes.
@@ -18,6 +19,29 @@ pub struct Options {
     /// Says only what is wrong.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+}
+
+impl Options {
+    /// Reads the command line of this process. Ends it if that is wrong, or asks for help.
+    pub fn of_process() -> Options {
+        Options::parse_from(with_counts(std::env::args_os()))
+    }
+}
+
+/// Writes `-5` as `-n 5` after the command `tail`, as its namesake has it.
+fn with_counts(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut result: Vec<OsString> = Vec::new();
+    for argument in arguments {
+        let is_tail = result.iter().skip(1).any(|word| word == "tail");
+        let is_value = result.last().is_some_and(|word| word == "--after");
+        let count = argument.to_str().and_then(|word| word.strip_prefix('-')).unwrap_or_default();
+        let is_count = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
+        match is_tail && is_count && !is_value {
+            true => result.push(format!("--last={count}").into()),
+            false => result.push(argument),
+        }
+    }
+    result
 }
 
 /// The commands.
@@ -56,7 +80,7 @@ pub enum Command {
     /// Prints the messages of a mailbox, one a line: number, time, sender, text.
     #[command(after_help = concat!(
         "Each message is printed once, in order, whatever servers fail meanwhile.\n\nExample:\n  ",
-        "postern tail --password-file pw bob --after -10 --follow",
+        "postern tail --password-file pw bob -n 10 --follow",
     ))]
     Tail(Tail),
     /// Shows all servers of a group.
@@ -219,7 +243,10 @@ pub struct Tail {
     /// Whose mailbox.
     #[command(flatten)]
     pub login: Login,
-    /// Starts behind message N; `end`: behind the last, `-5`: with the last 5.
+    /// Start with the last COUNT messages; -COUNT is short for it.
+    #[arg(short = 'n', long, value_name = "COUNT", conflicts_with = "after")]
+    pub last: Option<u64>,
+    /// Start after message N; `end` prints only new messages, `-5` starts with the last 5.
     #[arg(
         long,
         value_name = "N",
@@ -228,9 +255,6 @@ pub struct Tail {
         value_parser = After::parse_word,
     )]
     pub after: After,
-    /// Starts with the last COUNT messages.
-    #[arg(short = 'n', long, value_name = "COUNT", conflicts_with = "after")]
-    pub last: Option<u64>,
     /// Goes on with new messages as they come, until Ctrl+C.
     #[arg(short, long)]
     pub follow: bool,
@@ -261,6 +285,9 @@ pub struct Check {
 /// Options of `postern handover`.
 #[derive(Debug, Args)]
 pub struct Handover {
+    /// Give the role to this server instead of any backup.
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub to: Option<u8>,
     /// The config file of the group; its secret lets an operator in.
     #[arg(long, default_value = "postern.toml")]
     pub config: PathBuf,
@@ -358,5 +385,19 @@ mod tests {
             let help = command.clone().render_help().to_string();
             assert!(help.contains("Example:\n  postern "), "{}", command.get_name());
         }
+    }
+
+    #[test]
+    fn tail_takes_counts_as_its_namesake_does() {
+        let last = |words: &str| {
+            let words = format!("postern {words}");
+            let options = Options::parse_from(with_counts(words.split(' ').map(OsString::from)));
+            let Command::Tail(tail) = options.command else { panic!("tail") };
+            (tail.last, tail.after)
+        };
+        assert_eq!(last("tail bob -5"), (Some(5), After::Number(0)));
+        assert_eq!(last("tail -5 bob"), (Some(5), After::Number(0)));
+        assert_eq!(last("tail bob -n 5"), (Some(5), After::Number(0)));
+        assert_eq!(last("tail bob --after -5"), (None, After::Last(5)));
     }
 }

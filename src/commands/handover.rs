@@ -3,6 +3,7 @@
 use super::ask::ask_all;
 use super::operator::{NoAnswer, PATIENCE, ask};
 use super::{Answer, is};
+use crate::names::ServerId;
 use crate::options;
 use crate::replica::{Order, Packet, Verdict};
 use crate::settings::Settings;
@@ -23,7 +24,20 @@ pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
     // The primary gives it up after `T`; an election takes as long at most, if all goes well.
     let silence = Duration::from_millis(settings.silence_ms.into());
     let deadline = Instant::now() + 2 * silence + PATIENCE;
-    let giver = order(&settings, deadline)?;
+    let to = options.to.and_then(ServerId::new);
+    if to.is_some_and(|to| to.slot() >= settings.servers.len()) {
+        let (config, count) = (options.config.display(), settings.servers.len());
+        return Err(format!("{config}: lists {count} servers, there is no other id"));
+    }
+    let answers: Vec<Option<Answer>> =
+        ask_all(&settings.servers, PATIENCE).into_iter().map(Result::ok).collect();
+    let leads = newest_primary(&answers);
+    if let Some(slot) = leads.filter(|slot| to.is_some_and(|to| to.slot() == *slot)) {
+        let server = &settings.servers[slot];
+        super::print(format!("server {} at {server} is primary already\n", slot + 1))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let giver = order(&settings, to, deadline)?;
     let heir = wait(&settings, giver, deadline)?;
     let line = format!("server {} at {} is primary now\n", heir + 1, settings.servers[heir]);
     super::print(line)?;
@@ -31,11 +45,11 @@ pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
 }
 
 /// Goes through the servers until the primary takes the order; its place in the list.
-fn order(settings: &Settings, deadline: Instant) -> Result<usize, String> {
+fn order(settings: &Settings, to: Option<ServerId>, deadline: Instant) -> Result<usize, String> {
     loop {
         let mut unreached = Vec::new();
         for (slot, server) in settings.servers.iter().enumerate() {
-            match hand_over(settings, slot) {
+            match hand_over(settings, slot, to) {
                 Ok(Verdict::Taken) => {
                     log::debug!("server {} at {server} hands over", slot + 1);
                     return Ok(slot);
@@ -43,8 +57,12 @@ fn order(settings: &Settings, deadline: Instant) -> Result<usize, String> {
                 Ok(Verdict::NotPrimary) => {}
                 Ok(Verdict::NoBackup) => {
                     return Err(format!(
-                        "server {} at {server}: there is no backup that could take over",
-                        slot + 1
+                        "server {} at {server}: {} connected, reachable and not stopping",
+                        slot + 1,
+                        to.map_or_else(
+                            || "no backup is".to_owned(),
+                            |to| format!("server {to} is not")
+                        ),
                     ));
                 }
                 Ok(Verdict::OtherGroup) => {
@@ -66,8 +84,8 @@ fn order(settings: &Settings, deadline: Instant) -> Result<usize, String> {
     }
 }
 
-fn hand_over(settings: &Settings, slot: usize) -> Result<Verdict, String> {
-    let order = Packet::Order { group: settings.group, order: Order::HandOver };
+fn hand_over(settings: &Settings, slot: usize, to: Option<ServerId>) -> Result<Verdict, String> {
+    let order = Packet::Order { group: settings.group, order: Order::HandOver(to) };
     match ask(settings, slot, (order, &[]), PATIENCE) {
         Ok((Packet::Verdict(verdict), _)) => Ok(verdict),
         Ok(_) => Err("its answer is no verdict".to_owned()),

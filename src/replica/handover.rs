@@ -7,13 +7,15 @@ use super::rules::Rule;
 use super::{Replica, Role, Timer};
 use crate::limits::{DAMAGED_TIME, SLOW_SYNCS, SLOW_WINDOW};
 use crate::moment::Moment;
-use crate::names::{GroupId, LinkId, Member, Term};
+use crate::names::{GroupId, LinkId, Member, ServerId, Term};
 
 /// A primary on its way out: it takes no changes until this is decided.
 #[derive(Clone, Debug)]
 pub(super) struct Handover {
     /// Why: for a slow disk no other slow one is told, for a damaged log no other damaged one.
     why: Rule,
+    /// The one that a person has chosen.
+    to: Option<ServerId>,
     /// Who was told to stand.
     told: Option<Member>,
 }
@@ -88,7 +90,7 @@ impl Replica {
         if self.handover.is_none() {
             log::info!("handing over to a backup");
             self.note(why);
-            self.handover = Some(Handover { why, told: None });
+            self.handover = Some(Handover { why, to: None, told: None });
             self.timers.set(Timer::Handover, now + self.silence());
         }
         self.restless = true;
@@ -101,8 +103,23 @@ impl Replica {
             return Verdict::OtherGroup;
         }
         match order {
-            Order::HandOver => self.begin_handover(now, Rule::HandedOverOrder),
+            Order::HandOver(to) => self.hand_over_to(now, to),
         }
+    }
+
+    /// A person wants this server, or any, to be primary.
+    fn hand_over_to(&mut self, now: Moment, to: Option<ServerId>) -> Verdict {
+        let why = Rule::HandedOverOrder;
+        let is_leading = matches!(self.role, Role::Primary(_));
+        let chosen = |link: &Link| to.is_none_or(|to| link.member.id == to);
+        if is_leading && !self.possible_heirs(now, why).any(|(_, link)| chosen(link)) {
+            return Verdict::NoBackup;
+        }
+        let verdict = self.begin_handover(now, why);
+        if let Some(handover) = self.handover.as_mut().filter(|handover| handover.told.is_none()) {
+            handover.to = to;
+        }
+        verdict
     }
 
     /// The stop is said at once, and again with each ping.
@@ -127,7 +144,7 @@ impl Replica {
             self.handover = None;
             self.restless = true;
         } else if handover.told.is_none() && self.answered == self.last() {
-            let Some((heir, link)) = self.heir(now, handover.why) else { return };
+            let Some((heir, link)) = self.heir(now, handover.why, handover.to) else { return };
             log::info!("server {heir} is told to take over");
             out.send(link, Packet::StandNow { term: self.vote.term });
             if let Some(handover) = &mut self.handover {
@@ -137,11 +154,12 @@ impl Replica {
     }
 
     /// A backup that has everything and is not stopping, if possible one whose disk is not slow.
-    fn heir(&self, now: Moment, why: Rule) -> Option<(Member, LinkId)> {
+    fn heir(&self, now: Moment, why: Rule, to: Option<ServerId>) -> Option<(Member, LinkId)> {
         let Role::Primary(primary) = &self.role else { return None };
         let last = self.last();
         let heirs = self.possible_heirs(now, why).filter_map(|(peer, link)| {
-            let has_all = primary.progress(link.member).map(|p| p.stored) == Some(last);
+            let chosen = to.is_none_or(|to| link.member.id == to);
+            let has_all = primary.progress(link.member).map(|p| p.stored) == Some(last) && chosen;
             let faults = (peer.unreachable.is_some(), peer.bearing.damaged, peer.bearing.slow);
             has_all.then_some((faults, (link.member, link.id)))
         });

@@ -30,8 +30,8 @@ pub struct Bearing {
 /// has id 0), takes part in nothing, and is never counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Give the role of primary to a backup.
-    HandOver,
+    /// Give the role of primary to this backup, or to any.
+    HandOver(Option<ServerId>),
 }
 
 /// What a server answers to an [`Order`].
@@ -284,7 +284,7 @@ impl Packet {
                 out.write_u8(16)?;
                 out.write_u16::<LE>(VERSION)?;
                 out.write_u128::<LE>(group.0)?;
-                out.write_u8(order as u8)
+                out.write_u8(order.number())
             }
             Packet::Verdict(verdict) => out.write_u8(17).and_then(|()| out.write_u8(verdict as u8)),
             Packet::Proofs => out.write_u8(18),
@@ -429,10 +429,17 @@ impl Bearing {
 }
 
 impl Order {
-    const ALL: [Order; 1] = [Order::HandOver];
+    /// 0: to any backup; otherwise the id of the one.
+    fn number(self) -> u8 {
+        let Order::HandOver(to) = self;
+        to.map_or(0, ServerId::number)
+    }
 
     fn from_number(number: u8) -> Result<Order, BadPacket> {
-        Order::ALL.get(usize::from(number)).copied().ok_or(BadPacket)
+        match number {
+            0 => Ok(Order::HandOver(None)),
+            id => ServerId::new(id).map(|id| Order::HandOver(Some(id))).ok_or(BadPacket),
+        }
     }
 }
 
@@ -551,7 +558,8 @@ mod tests {
             Packet::Vote { term: Term(1), granted: false },
             Packet::SteppedDown { term: Term(1) },
             Packet::StandNow { term: Term(1) },
-            Packet::Order { group: GroupId(1), order: Order::HandOver },
+            Packet::Order { group: GroupId(1), order: Order::HandOver(None) },
+            Packet::Order { group: GroupId(1), order: Order::HandOver(ServerId::new(3)) },
             Packet::Request { group: GroupId(1) },
             Packet::Answer,
             Packet::Refuses(Lineage { number: 5, founder: DiskId(6) }),

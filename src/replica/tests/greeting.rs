@@ -63,7 +63,7 @@ fn hellos_are_counted_and_speak_of_another_link() {
 fn only_a_hello_may_come_first_and_on_accepted_links_an_order() {
     let (world, replica, _) = server(2);
     let group = replica.shared.group;
-    let order = Packet::Order { group, order: Order::HandOver };
+    let order = Packet::Order { group, order: Order::HandOver(None) };
     let unlinked = |dialled: Option<u8>, packet: Packet| {
         let mut replica = replica.clone();
         peer(&mut replica, 3).link = None;

@@ -150,7 +150,7 @@ fn no_order_is_taken_without_a_backup_that_stays() {
     let verdict = |change: &dyn Fn(&mut Replica)| {
         let mut replica = replica.clone();
         change(&mut replica);
-        replica.on_order(world.now, replica.shared.group, Order::HandOver)
+        replica.on_order(world.now, replica.shared.group, Order::HandOver(None))
     };
     assert_eq!(verdict(&|_| ()), Verdict::Taken);
     assert_eq!(
@@ -160,10 +160,10 @@ fn no_order_is_taken_without_a_backup_that_stays() {
     assert_eq!(verdict(&|r| r.peers.iter_mut().for_each(|p| p.link = None)), Verdict::NoBackup);
     let mut other = replica.clone();
     let group = GroupId(replica.shared.group.0 ^ 1);
-    assert_eq!(other.on_order(world.now, group, Order::HandOver), Verdict::OtherGroup);
+    assert_eq!(other.on_order(world.now, group, Order::HandOver(None)), Verdict::OtherGroup);
     let mut backup = world.running[&2].replica.clone();
     let group = backup.shared.group;
-    assert_eq!(backup.on_order(world.now, group, Order::HandOver), Verdict::NotPrimary);
+    assert_eq!(backup.on_order(world.now, group, Order::HandOver(None)), Verdict::NotPrimary);
 }
 
 #[test]
@@ -292,4 +292,23 @@ fn three_slow_syncs_in_a_minute_are_a_slow_disk_and_handed_over_once_per_t() {
     assert!(!replica.is_handing_over());
     replica.tick_handover(again, &mut Out::default());
     assert!(replica.is_handing_over());
+}
+
+#[test]
+fn a_person_may_choose_the_heir() {
+    let (world, replica) = primary();
+    let group = replica.shared.group;
+    for n in [2, 3] {
+        let mut replica = replica.clone();
+        let order = Order::HandOver(Some(id(n)));
+        assert_eq!(replica.on_order(world.now, group, order), Verdict::Taken);
+        assert_eq!(told(&mut replica, world.now), Some(n));
+    }
+    let mut without = replica.clone();
+    peer(&mut without, 3).link = None;
+    for to in [1, 3] {
+        let order = Order::HandOver(Some(id(to)));
+        assert_eq!(without.on_order(world.now, group, order), Verdict::NoBackup, "{to}");
+        assert!(!without.is_handing_over());
+    }
 }

@@ -198,7 +198,7 @@ pub(super) fn build(victim: &Victim, from: Member, args: &mut Args<'_>) -> (Pack
         10 => Packet::AskVote(ask(victim, from, args)),
         12 => Packet::SteppedDown { term: Term(value(victim, args)) },
         13 => Packet::StandNow { term: Term(value(victim, args)) },
-        14 => Packet::Order { group: GROUP, order: Order::HandOver },
+        14 => Packet::Order { group: GROUP, order: Order::HandOver(None) },
         15 => Packet::Request { group: GROUP },
         16 => Packet::Answer,
         17 => Packet::Verdict(Verdict::NotPrimary),

@@ -311,7 +311,7 @@ impl World {
         self.orders += 1;
         let link = LinkId(u64::MAX - self.orders);
         self.servers[n].inbox.push(Incoming::Accepted(link));
-        let order = Packet::Order { group: GROUP, order: Order::HandOver };
+        let order = Packet::Order { group: GROUP, order: Order::HandOver(None) };
         self.deliver(n, Incoming::Packet(link, order, Vec::new()));
         if self.servers[n].process.is_some() {
             self.deliver(n, Incoming::Ended(link));
