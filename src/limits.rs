@@ -57,6 +57,8 @@ pub const FILE_PIECE_BYTES: usize = 256 * 1024;
 /// Free space below which a disk counts as full, in bytes: enough for what is under way, votes,
 /// and changes of the members.
 pub const SPACE_RESERVED: u64 = 64 * 1024 * 1024;
+/// Room that each data directory keeps for a start on a full disk, in bytes.
+pub const RESERVE_BYTES: u64 = 1024 * 1024;
 /// How often free space is looked at, and memory given back that connections do not use.
 pub const SPACE_TIME: Duration = Duration::from_secs(1);
 /// Directories that were set aside and are remembered.

@@ -8,8 +8,8 @@ use common::Group;
 use std::fs;
 
 const FAILURES: [(&str, &str); 2] = [
-    ("sync log/ fail EIO", "the log: Input/output error"),
-    ("write log/ fail ENOSPC", "the log: No space left on device"),
+    ("sync log/ fail EIO", ".log: Input/output error"),
+    ("write log/ fail ENOSPC", ".log: No space left on device"),
 ];
 
 fn faulty_group() -> Group {

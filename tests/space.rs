@@ -34,3 +34,38 @@ fn what_needs_room_is_refused_before_there_is_none() {
     group.wait(primary, "there is room", |status| status["waiting"] == "-");
     assert_eq!(ann.ask("SEND ann two"), "OK 2");
 }
+
+/// A server that stopped on a disk without a single free byte starts again, for reads and DELETE.
+#[test]
+fn a_full_disk_keeps_no_server_from_starting() {
+    let mut group = Group::new(1);
+    let small = match Volume::in_memory(&group.data(1), 80) {
+        Ok(small) => small,
+        Err(why) => return eprintln!("skipped: no small file system here: {why}"),
+    };
+    group.start(1);
+    group.wait_members(1);
+    let mut ann = group.client(1, "ann");
+    assert_eq!(ann.ask("SEND ann one"), "OK 1");
+    drop(group.client(1, "bob"));
+    group.kill(1);
+    small.fill(0).unwrap();
+    for _ in 0..3 {
+        group.start(1);
+        group.wait(1, "it leads", |status| status["role"] == "primary");
+        let full = |status: &common::Status| status["waiting"].contains("space");
+        group.wait(1, "it knows that there is no room", full);
+        assert_eq!(group.mailbox(1, "ann"), ["one"]);
+        let mut ann = group.connect(1);
+        assert_eq!(ann.ask("LOGIN ann correct-horse end"), "OK ann 1");
+        assert!(ann.ask("SEND ann two").starts_with("ERR no-space "));
+        group.kill(1);
+    }
+    group.start(1);
+    group.wait(1, "it leads", |status| status["role"] == "primary");
+    let mut bob = group.connect(1);
+    assert_eq!(bob.ask("LOGIN bob correct-horse end"), "OK bob 0");
+    assert_eq!(bob.ask("DELETE bob correct-horse"), "OK");
+    small.clear().unwrap();
+    group.wait(1, "there is room", |status| status["waiting"] == "-");
+}

@@ -1,6 +1,6 @@
 //! `postern serve`: puts a server together from its settings and its data directory, and runs it.
 
-use crate::limits::DESCRIPTORS_RESERVED;
+use crate::limits::{DESCRIPTORS_RESERVED, SPACE_RESERVED};
 use crate::moment::{Moment, WallTime};
 use crate::names::{DiskId, Index, Member, Position, ProcessId, ServerId};
 use crate::node::{self, Node};
@@ -11,7 +11,7 @@ use crate::settings::Settings;
 use crate::store::disk::RealDisk;
 use crate::store::{Former, Identity, OpenError, Opened, ServerDisk, SetAside, Store};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use socket2::SockRef;
 use std::fs::File;
 use std::io;
@@ -79,6 +79,9 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
         let heard = signal_hook::flag::register(signal, Arc::clone(&stopped));
         heard.map_err(|error| format!("signals: {error}"))?;
     }
+    // Writing beyond a limit of the file size is an error then, and not the end of the process.
+    let ignored = signal_hook::flag::register(SIGXFSZ, Arc::default());
+    ignored.map_err(|error| format!("signals: {error}"))?;
     let stop_with_stdin = options.stop_with_stdin;
     let recovery = super::recover::words(&options.config, &data);
     let shell = Shell { settings, id, data, recovery, listeners, stop_with_stdin, stopped };
@@ -165,7 +168,20 @@ impl Shell {
             Identity::new(settings.group, settings.servers.len() as u8, self.id, new);
         expected.process = ProcessId(random()? as u64);
         let mut shape = Shape::default();
-        let opened = Store::open(disk, &expected, label().as_str(), |record| shape.push(record));
+        let label = label();
+        let open = |disk, shape: &mut Shape| {
+            *shape = Shape::default();
+            Store::open(disk, &expected, label.as_str(), |record| shape.push(record))
+        };
+        let mut opened = open(disk, &mut shape);
+        if let Err(OpenError::Io(error)) = &opened
+            && error.kind() == io::ErrorKind::StorageFull
+            && let Ok(disk) = ServerDisk::open(&self.data)
+            && Store::release_reserve(&disk).is_ok_and(|was_there| was_there)
+        {
+            log::warn!("{shown}: the disk is full ({error}): the reserve is used to start");
+            opened = open(disk, &mut shape);
+        }
         let opened = opened.map_err(|error| match error {
         OpenError::Damaged(_) => format!(
             "{shown}: {error}; look at it with `postern check --data {shown}`, go on with it by \
@@ -174,6 +190,12 @@ impl Shell {
         ),
         error => format!("{shown}: {error}"),
     })?;
+        let free = opened.store.disk().free_bytes().unwrap_or(0);
+        if free > SPACE_RESERVED
+            && let Err(error) = opened.store.keep_reserve()
+        {
+            log::warn!("{shown}: no room is kept for a start on a full disk: {error}");
+        }
         if let Some(SetAside { folder, why }) = &opened.set_aside {
             log::warn!(
                 "{shown}: damaged: {why}; what can't be trusted must not vote: all of it is in \

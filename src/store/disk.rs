@@ -72,8 +72,20 @@ impl RealDisk {
     }
 }
 
+/// An open file, and its path within the data directory.
+#[derive(Debug)]
+pub struct RealFile {
+    file: File,
+    path: String,
+}
+
+/// Names the file in an error of the operating system.
+pub(super) fn named(path: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{path}: {error}"))
+}
+
 impl Disk for RealDisk {
-    type File = File;
+    type File = RealFile;
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         let entries = match fs::read_dir(self.root.join(folder)) {
@@ -83,51 +95,55 @@ impl Disk for RealDisk {
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
-    fn open(&self, path: &str, create: bool) -> io::Result<File> {
+    fn open(&self, path: &str, create: bool) -> io::Result<RealFile> {
         let mut options = OpenOptions::new();
         options.read(true).write(self.writable).create(create).mode(0o600);
-        options.open(self.root.join(path))
+        let file = options.open(self.root.join(path)).map_err(|error| named(path, &error))?;
+        Ok(RealFile { file, path: path.to_owned() })
     }
 
-    fn size(&self, file: &File) -> io::Result<u64> {
-        Ok(file.metadata()?.len())
+    fn size(&self, file: &RealFile) -> io::Result<u64> {
+        let size = file.file.metadata().map(|metadata| metadata.len());
+        size.map_err(|error| named(&file.path, &error))
     }
 
-    fn read_at(&self, file: &File, into: &mut [u8], at: u64) -> io::Result<usize> {
+    fn read_at(&self, file: &RealFile, into: &mut [u8], at: u64) -> io::Result<usize> {
         let mut done = 0;
         while done < into.len() {
-            match file.read_at(&mut into[done..], at + done as u64) {
+            match file.file.read_at(&mut into[done..], at + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(named(&file.path, &error)),
             }
         }
         Ok(done)
     }
 
-    fn write_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-        file.write_all_at(bytes, at)
+    fn write_at(&self, file: &RealFile, bytes: &[u8], at: u64) -> io::Result<()> {
+        file.file.write_all_at(bytes, at).map_err(|error| named(&file.path, &error))
     }
 
-    fn truncate(&self, file: &File, size: u64) -> io::Result<()> {
-        file.set_len(size)
+    fn truncate(&self, file: &RealFile, size: u64) -> io::Result<()> {
+        file.file.set_len(size).map_err(|error| named(&file.path, &error))
     }
 
-    fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+    fn sync(&self, file: &RealFile) -> io::Result<()> {
+        file.file.sync_data().map_err(|error| named(&file.path, &error))
     }
 
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
-        File::open(self.root.join(folder))?.sync_all()
+        let synced = File::open(self.root.join(folder)).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| named(folder, &error))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.root.join(from), self.root.join(to))
+        let renamed = fs::rename(self.root.join(from), self.root.join(to));
+        renamed.map_err(|error| named(from, &error))
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        fs::remove_file(self.root.join(path))
+        fs::remove_file(self.root.join(path)).map_err(|error| named(path, &error))
     }
 
     fn make_folder(&self, folder: &str) -> io::Result<()> {

@@ -16,9 +16,9 @@
 //! The operations are `read`, `write` (`ftruncate` too), `sync` (of a folder, too: `log` or `.`)
 //! and `rename`.
 
-use super::disk::{Disk, RealDisk};
+use super::disk::{Disk, RealDisk, RealFile, named};
 use rustix::io::Errno;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -37,7 +37,7 @@ pub struct FaultyDisk {
 /// An open file that knows its path.
 #[derive(Debug)]
 pub struct FaultyFile {
-    file: File,
+    file: RealFile,
     path: String,
 }
 
@@ -99,7 +99,8 @@ impl FaultyDisk {
 
     /// Lets an operation be late, or fail.
     fn meet(&self, operation: Operation, path: &str) -> io::Result<()> {
-        self.faults(operation, path)?.into_iter().try_for_each(Fault::delay_or_fail)
+        let met = self.faults(operation, path)?.into_iter().try_for_each(Fault::delay_or_fail);
+        met.map_err(|error| named(path, &error))
     }
 }
 
@@ -156,7 +157,7 @@ impl Disk for FaultyDisk {
         let faults = self.faults(Operation::Read, &file.path)?;
         let mut count = self.disk.read_at(&file.file, into, at)?;
         for fault in faults {
-            fault.delay_or_fail()?;
+            fault.delay_or_fail().map_err(|error| named(&file.path, &error))?;
             match fault {
                 Fault::Flip(byte) => {
                     let place = byte.checked_sub(at).and_then(|place| usize::try_from(place).ok());

@@ -37,6 +37,7 @@ mod log;
 #[cfg(any(test, feature = "simulate"))]
 pub mod memory;
 mod recovery;
+mod reserve;
 mod salvage;
 mod segment;
 mod vote;
@@ -242,6 +243,22 @@ impl<D: Disk> Store<D> {
         }
         let folder = aside::everything(&disk, "damaged", label, last, opened)?;
         Store::create(disk, expected, segment_bytes, Some(SetAside { folder, why }))
+    }
+
+    /// Keeps room for a later start on a full disk.
+    ///
+    /// # Errors
+    /// There is none, or the disk fails.
+    pub fn keep_reserve(&self) -> io::Result<()> {
+        reserve::keep(&self.disk)
+    }
+
+    /// Gives that room free, to open the directory; whether there was any.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn release_reserve(disk: &D) -> io::Result<bool> {
+        reserve::release(disk)
     }
 
     fn go_on(
