@@ -336,10 +336,13 @@ pub enum UserCommand {
     Add(NewPassword),
     /// Sets a password, and closes the account's sessions.
     Passwd(NewPassword),
-    /// Deletes an account with its messages.
+    /// Delete an account with its messages, after asking.
     Delete {
         /// The account.
         name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
 }
 

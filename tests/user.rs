@@ -52,10 +52,10 @@ fn where_the_operator_makes_accounts_nobody_else_does() {
     let mut client = group.connect(primary);
     assert!(client.ask("LOGIN ann correct-horse").starts_with("ERR wrong-password "));
     assert_eq!(client.ask("LOGIN ann other-horse"), "OK ann 0");
-    done(&group, &["delete", "ann"], "");
+    done(&group, &["delete", "--yes", "ann"], "");
     assert!(client.rest().last().unwrap().starts_with("NOTE deleted "), "her session is closed");
     assert_eq!(done(&group, &["list"], ""), "bob offline\n");
-    refused(&group, &["delete", "ann"], "", "no account ann (no-such-user)");
+    refused(&group, &["delete", "--yes", "ann"], "", "no account ann (no-such-user)");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn what_waits_for_a_silent_member_is_told_as_it_is() {
     let backup = primary % 3 + 1;
     group.signal(backup, rustix::process::Signal::STOP);
     // Each waits until the member is given up; the second one finds it gone.
-    done(&group, &["delete", "ann"], "");
+    done(&group, &["delete", "--yes", "ann"], "");
     done(&group, &["add", "carl"], "correct-horse");
     assert_eq!(done(&group, &["list"], ""), "carl offline\n");
     group.kill(backup);

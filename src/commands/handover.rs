@@ -26,8 +26,8 @@ pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
     let deadline = Instant::now() + 2 * silence + PATIENCE;
     let to = options.to.and_then(ServerId::new);
     if to.is_some_and(|to| to.slot() >= settings.servers.len()) {
-        let (config, count) = (options.config.display(), settings.servers.len());
-        return Err(format!("{config}: lists {count} servers, there is no other id"));
+        let (config, count) = (options.config.display(), super::servers(settings.servers.len()));
+        return Err(format!("{config}: lists {count}; --to names none of them"));
     }
     let answers: Vec<Option<Answer>> =
         ask_all(&settings.servers, PATIENCE).into_iter().map(Result::ok).collect();

@@ -44,6 +44,11 @@ fn print(text: impl AsRef<[u8]>) -> Result<(), String> {
     }
 }
 
+/// "1 server", "3 servers".
+fn servers(count: usize) -> String {
+    format!("{count} server{}", if count == 1 { "" } else { "s" })
+}
+
 /// Holds a data directory for this process, as long as its file `lock`, which is `opened`, is
 /// open.
 fn hold(data: &Path, opened: io::Result<File>) -> Result<File, String> {

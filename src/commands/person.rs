@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Where the config file of a group lies, if nobody says otherwise.
@@ -19,6 +20,9 @@ const SERVER: &str = "127.0.0.1:5001";
 
 /// With this, some editors begin a file of UTF-8.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Nobody has named servers.
+static DEFAULTED: AtomicBool = AtomicBool::new(false);
 
 /// The servers of the group: from the options, the environment, the config file, or the default.
 ///
@@ -37,8 +41,21 @@ pub(super) fn servers(group: &options::Group) -> Result<Vec<String>, String> {
             .map(|server| address::parse(server).map_err(|why| format!("POSTERN_SERVERS: {why}")))
             .collect(),
         _ if Path::new(CONFIG).exists() => settings::servers(Path::new(CONFIG)),
-        _ => Ok(vec![SERVER.to_owned()]),
+        _ => {
+            DEFAULTED.store(true, Ordering::Relaxed);
+            Ok(vec![SERVER.to_owned()])
+        }
     }
+}
+
+/// Where the servers come from, if nobody has named any; to be said when they do not help.
+pub(super) fn default_note() -> Option<String> {
+    DEFAULTED.load(Ordering::Relaxed).then(|| {
+        format!(
+            "no servers were named, so {SERVER} was asked; name them by --servers, POSTERN_SERVERS \
+             or a file {CONFIG}"
+        )
+    })
 }
 
 /// A client of the group, for the account that the options name; a password that is asked for and
@@ -68,6 +85,10 @@ pub(super) fn client(
 pub(super) fn said(error: Error) -> String {
     match error {
         Error::Refused(why) | Error::NotLetIn(why) => format!("{} ({})", why.words, why.code),
+        Error::NoPrimary(_) => {
+            let note = default_note().map_or_else(String::new, |note| format!("; {note}"));
+            format!("{error}{note}")
+        }
         other => other.to_string(),
     }
 }

@@ -183,8 +183,8 @@ impl Plan {
             }
         };
         if id.slot() >= settings.servers.len() {
-            let servers = settings.servers.len();
-            return Err(format!("{shown}: the config file lists {servers} server, not {id}"));
+            let servers = super::servers(settings.servers.len());
+            return Err(format!("{shown}: the config file lists {servers}, there is no id {id}"));
         }
         let config = findings.config.filter(|_| findings.last != Position::default());
         let Some((_, config)) = config else {
@@ -227,7 +227,12 @@ impl Plan {
         }
         let best = self.best().path.display();
         if self.directories.len() > 1 {
-            text += &format!("\nbest: {best} (the highest term, then the highest index)\n");
+            let last = self.best().findings.last;
+            let equal = self.directories.iter().filter(|other| other.findings.last == last).count();
+            text += &match equal {
+                1 => format!("\nbest: {best} (the highest term, then the highest index)\n"),
+                _ => format!("\n{equal} of them hold equally much, up to entry {last}\n"),
+            };
         }
         let mut command = words(&options.config, &self.best().path);
         if !self.is_best() {

@@ -65,8 +65,9 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     let id = ServerId::new(options.id).filter(|id| id.number() <= servers);
     let id = id.ok_or_else(|| {
         format!(
-            "{}: lists {servers} server, there is no id {}",
+            "{}: lists {}, there is no id {}",
             options.config.display(),
+            super::servers(servers.into()),
             options.id
         )
     })?;

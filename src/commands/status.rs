@@ -39,8 +39,9 @@ pub fn run(options: &options::Status) -> Result<ExitCode, String> {
     asked.extend(ask(unknown));
     let faults = faults(&asked);
     let mut text = table(&asked);
-    for fault in &faults {
-        text += &format!("{fault}\n");
+    let note = person::default_note().filter(|_| asked.iter().all(|(_, answer)| answer.is_err()));
+    for line in faults.iter().chain(&note) {
+        text += &format!("{line}\n");
     }
     super::print(&text)?;
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -7,6 +7,7 @@ use crate::options;
 use crate::protocol;
 use crate::replica::Packet;
 use crate::settings::Settings;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,11 +34,31 @@ pub fn run(options: &options::User) -> Result<ExitCode, String> {
             let password = person::new_password(&account.name, account.password_file.as_deref())?;
             request(&settings, &["RESET", &account.name, &password])?;
         }
-        options::UserCommand::Delete { name } => {
+        options::UserCommand::Delete { name, yes } => {
+            if !yes {
+                confirm(name)?;
+            }
             request(&settings, &["REMOVE", name])?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks whether an account is to be deleted, which nothing brings back.
+fn confirm(name: &str) -> Result<(), String> {
+    if !io::stdin().is_terminal() {
+        return Err(format!(
+            "{name}: nobody can be asked here; --yes deletes it without a question"
+        ));
+    }
+    print!("Delete {name} and all messages in its mailbox? Type the name again: ");
+    let mut line = String::new();
+    let answer = io::stdout().flush().and_then(|()| io::stdin().read_line(&mut line));
+    answer.map_err(|error| format!("stdin: {error}"))?;
+    match line.trim() == name {
+        true => Ok(()),
+        false => Err(format!("{name}: nothing was deleted")),
+    }
 }
 
 /// Prints all accounts, a bounded number at a time.

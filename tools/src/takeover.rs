@@ -4,6 +4,7 @@ use crate::client::{self, Client, is_ok};
 use crate::group::{Group, SERVERS};
 use crate::limits::{Figure, Limit, Limits};
 use crate::stats::{median, ms, verdict, worst};
+use postern::commands::{Answer, is};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -16,6 +17,10 @@ const TARGET: Duration = Duration::from_millis(20);
 const WORST_TARGET: Duration = Duration::from_millis(100);
 /// From the start of a server to a group of three.
 const RETURN_TARGET: Duration = Duration::from_millis(100);
+/// How long a group is left alone before one of its servers returns: what was promised or sent is
+/// over then.
+const IDLE_TIME: Duration = Duration::from_millis(2500);
+const IDLE_RETURNS: usize = 5;
 const LIMIT_TIME: Duration = Duration::from_millis(200);
 const TEXT_BYTES: usize = 100;
 
@@ -38,12 +43,50 @@ pub(crate) fn measure(group: &mut Group, times: u32) -> Result<String, String> {
         primary = group.settle()?;
         returns.push(began.elapsed());
     }
+    let idle = idle_returns(group)?;
     limits.add(Limit::SyncThree, group.folder(), LIMIT_TIME)?;
     let shares = limits.shares(&[
         Figure::latency("takeover", median(&takeovers), Limit::SyncThree),
         Figure::latency("return", median(&returns), Limit::SyncThree),
     ]);
-    Ok(report(&takeovers, first_login, &returns) + &shares)
+    Ok(report(&takeovers, first_login, &returns) + &report_idle(&idle) + &shares)
+}
+
+/// Restarts a backup of a group that nobody asks for anything: only the one that returns is asked
+/// how it is, and no other server is woken by that.
+fn idle_returns(group: &mut Group) -> Result<Vec<Duration>, String> {
+    let mut returns = Vec::new();
+    for at in 0..IDLE_RETURNS {
+        let primary = group.settle()?;
+        let backup = others(&[primary])[at % 2];
+        group.terminate(backup)?;
+        group.reap(backup)?;
+        thread::sleep(IDLE_TIME);
+        let began = Instant::now();
+        group.start_server(backup)?;
+        let attached = |state: &Answer| {
+            is(state, "role", "backup") && is(state, "missing", "-") && !is(state, "primary", "-")
+        };
+        while !group.status(backup).as_ref().is_some_and(attached) {
+            if began.elapsed() > PATIENCE {
+                return Err(format!("server {} is not attached again", backup + 1));
+            }
+            thread::sleep(RETRY_TIME);
+        }
+        returns.push(began.elapsed());
+    }
+    Ok(returns)
+}
+
+fn report_idle(returns: &[Duration]) -> String {
+    format!(
+        "  the same of a backup, in a group that is idle: median {} ({}), worst {}; target: at \
+         most {}\n",
+        ms(median(returns)),
+        verdict(median(returns) <= RETURN_TARGET),
+        ms(worst(returns)),
+        ms(RETURN_TARGET),
+    )
 }
 
 fn report(takeovers: &[Duration], first_login: Duration, returns: &[Duration]) -> String {

@@ -146,7 +146,7 @@ fn after_a_start_nobody_stands_before_every_dial_has_an_outcome_or_t() {
             }
         }),
         ("timed out", &|r| {
-            (1..=3).for_each(|n| r.on_dial_failed(r.started, id(n), DialFailure::NoAnswer))
+            (1..=3).for_each(|n| r.on_dial_failed(r.started, id(n), DialFailure::NoAnswer));
         }),
         ("linked", &|r| {
             let log = &world.running[&2].disk.log;
