@@ -72,7 +72,7 @@ pub enum Command {
     #[command(after_help = concat!(
         "Exit 0 only if every line was acknowledged: stored on the disk of every attached server, ",
         "once, in order, whatever servers failed meanwhile. Empty lines are passed over. After a ",
-        "line that is refused no more are sent.\n\nExample:\n  ",
+        "line that is refused no more are sent, unless --skip says so.\n\nExample:\n  ",
         "postern send --password-file pw ann bob lunch at noon?\n  ",
         "dmesg | postern send --password-file pw ann ops",
     ))]
@@ -229,9 +229,15 @@ pub struct Send {
     /// The message, behind `--` if it begins with one; without it, each line of standard input is
     /// one.
     pub text: Vec<String>,
-    /// Prints what became of each line, as JSON.
+    /// Print what became of each line, as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Replace what a message cannot hold, and split lines that are too long.
+    #[arg(long)]
+    pub lossy: bool,
+    /// Report a line that cannot be sent, and go on with the next; exit 1 in the end.
+    #[arg(long)]
+    pub skip: bool,
     /// Gives up when no primary is found for so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = wait())]
     pub wait: u64,

@@ -160,6 +160,33 @@ fn a_line_that_is_refused_ends_it_and_is_named() {
 }
 
 #[test]
+fn a_bad_line_need_not_end_it() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let long = "ä".repeat(50_000);
+    let mut input = b"one\n\x1b[31mred\xff\n".to_vec();
+    input.extend_from_slice(long.as_bytes());
+    input.extend_from_slice(b"\nlast");
+    let send = |option: &str| {
+        let mut send = command(&group, "send");
+        send.args(["ann", "ann", option]);
+        let mut send = start(&send);
+        send.child.stdin.take().unwrap().write_all(&input).unwrap();
+        send.end()
+    };
+    let (status, said) = send("--skip");
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("line 2: is not UTF-8 (bad-text); skipped"), "{said}");
+    assert!(said.contains("postern: line 2: is not UTF-8 (bad-text); 2 of "), "{said}");
+    assert_eq!(group.mailbox(1, "ann"), ["one", "last"]);
+    assert_eq!(send("--lossy"), (std::process::ExitStatus::default(), String::new()));
+    let texts = group.mailbox(1, "ann").split_off(2);
+    assert_eq!(texts[..2], ["one", "\u{fffd}[31mred\u{fffd}"]);
+    assert_eq!(texts.last().unwrap(), "last");
+    assert_eq!(texts[2..texts.len() - 1].concat(), long);
+}
+
+#[test]
 fn a_tail_ends_with_its_reader() {
     let group = Group::alone();
     group.client(1, "ann").send_first("ann", 5);

@@ -2,8 +2,9 @@
 
 use super::{person, terminal};
 use crate::client::{Client, Error, Event, Refusal, Ticket, Waker};
-use crate::limits::LINE_BYTES_MAX;
+use crate::limits::{LINE_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::options;
+use crate::protocol;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -27,14 +28,15 @@ const PIECES_MAX: usize = 2;
 pub fn run(options: &options::Send) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
     let mut client = person::client(&options.login, false, |account| account, patience)?;
-    let mut sending = Sending { to: &options.to, json: options.json, ..Sending::default() };
+    let (json, lossy, skip) = (options.json, options.lossy, options.skip);
+    let mut sending = Sending { to: &options.to, json, lossy, skip, ..Sending::default() };
     let counts = Arc::clone(&sending.counts);
     terminal::set_last_words(move || {
         let began = counts.taken.load(Ordering::Relaxed) > 0;
         began.then(|| format!("interrupted: {counts} are known to be stored"))
     });
     let ended = if options.text.is_empty() {
-        let pieces = read_pieces(io::stdin(), client.waker())?;
+        let pieces = read_pieces(io::stdin(), client.waker(), lossy || skip)?;
         sending.send_all(&mut client, &pieces)
     } else {
         sending.send_one(&mut client, &options.text.join(" "))
@@ -47,6 +49,12 @@ pub fn run(options: &options::Send) -> Result<ExitCode, String> {
 struct Sending<'a> {
     to: &'a str,
     json: bool,
+    /// Make messages of lines that are none.
+    lossy: bool,
+    /// Go on after a line that is refused.
+    skip: bool,
+    /// The last piece was not the end of its line.
+    within: bool,
     /// The line that was read last, from 1.
     line: u64,
     /// Those under way, in the order of their tickets.
@@ -91,7 +99,7 @@ impl Sending<'_> {
             self.fail(1, "bad-argument", "is empty");
             return Ok(());
         }
-        self.submit(client, text.as_bytes())?;
+        self.submit(client, &Line { bytes: text.into(), is_whole: true })?;
         self.finish(client)
     }
 
@@ -99,10 +107,10 @@ impl Sending<'_> {
     fn send_all(
         &mut self,
         client: &mut Client,
-        pieces: &Receiver<io::Result<Vec<Vec<u8>>>>,
+        pieces: &Receiver<io::Result<Vec<Line>>>,
     ) -> Result<(), Error> {
         let mut lines = VecDeque::new();
-        while self.failed.is_none() {
+        while self.failed.is_none() || self.skip {
             let Some(mut line) = lines.pop_front() else {
                 match pieces.try_recv() {
                     Ok(piece) => lines.extend(piece.map_err(Error::Io)?),
@@ -111,21 +119,33 @@ impl Sending<'_> {
                 }
                 continue;
             };
-            while !client.has_room() {
-                self.wait(client)?;
-            }
-            if self.line == 0 && line.starts_with(person::BYTE_ORDER_MARK) {
-                line.drain(..person::BYTE_ORDER_MARK.len());
+            if self.line == 0 && line.bytes.starts_with(person::BYTE_ORDER_MARK) {
+                line.bytes.drain(..person::BYTE_ORDER_MARK.len());
             }
             self.submit(client, &line)?;
         }
         self.finish(client)
     }
 
-    fn submit(&mut self, client: &mut Client, line_bytes: &[u8]) -> Result<(), Error> {
-        self.line += 1;
-        if line_bytes.is_empty() {
+    fn submit(&mut self, client: &mut Client, line: &Line) -> Result<(), Error> {
+        let goes_on = std::mem::replace(&mut self.within, !line.is_whole);
+        self.line += u64::from(!goes_on);
+        if line.bytes.is_empty() {
             return Ok(());
+        }
+        if self.lossy {
+            for text in messages(&line.bytes) {
+                self.submit_message(client, text.as_bytes())?;
+            }
+            return Ok(());
+        }
+        // Of a line that is too long, the first piece is refused and counts.
+        if goes_on { Ok(()) } else { self.submit_message(client, &line.bytes) }
+    }
+
+    fn submit_message(&mut self, client: &mut Client, line_bytes: &[u8]) -> Result<(), Error> {
+        while !client.has_room() {
+            self.wait(client)?;
         }
         self.counts.taken.fetch_add(1, Ordering::Relaxed);
         let line = self.line;
@@ -173,6 +193,9 @@ impl Sending<'_> {
 
     fn fail(&mut self, line: u64, code: &str, why: &str) {
         self.print(&Outcome { line, n: None, error: Some(code), words: Some(why) });
+        if self.skip {
+            log::warn!("line {line}: {why} ({code}); skipped");
+        }
         self.failed.get_or_insert_with(|| (line, format!("{why} ({code})")));
     }
 
@@ -199,14 +222,42 @@ impl Sending<'_> {
     }
 }
 
+/// A line, or a piece of one that is too long.
+#[derive(Debug)]
+struct Line {
+    bytes: Vec<u8>,
+    /// It is the end of its line.
+    is_whole: bool,
+}
+
+/// Makes messages of a line that may be none: what is not UTF-8, and characters that a message
+/// cannot hold, are replaced (escape sequences of a terminal become visible), and a long line is
+/// split between characters.
+fn messages(line: &[u8]) -> Vec<String> {
+    let mut messages = vec![String::new()];
+    for c in String::from_utf8_lossy(line).chars() {
+        let c = if protocol::is_text(c.encode_utf8(&mut [0; 4])) {
+            c
+        } else {
+            char::REPLACEMENT_CHARACTER
+        };
+        if messages.last().is_some_and(|last| last.len() + c.len_utf8() > TEXT_BYTES_MAX) {
+            messages.push(String::new());
+        }
+        messages.last_mut().expect("there is one").push(c);
+    }
+    messages
+}
+
 /// Reads lines on a thread of its own, a bounded piece ahead; the client is woken for each.
 fn read_pieces(
     input: impl Read + Send + 'static,
     waker: Waker,
-) -> Result<Receiver<io::Result<Vec<Vec<u8>>>>, String> {
+    any_length: bool,
+) -> Result<Receiver<io::Result<Vec<Line>>>, String> {
     let (sender, pieces) = sync_channel(PIECES_MAX);
     let read = move || {
-        if let Err(error) = read_lines(input, &sender, &waker) {
+        if let Err(error) = read_lines(input, &sender, &waker, any_length) {
             let _ = sender.send(Err(error));
         }
         drop(sender);
@@ -219,8 +270,9 @@ fn read_pieces(
 
 fn read_lines(
     mut input: impl Read,
-    sender: &SyncSender<io::Result<Vec<Vec<u8>>>>,
+    sender: &SyncSender<io::Result<Vec<Line>>>,
     waker: &Waker,
+    any_length: bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; READ_BYTES];
     let mut rest = Vec::new();
@@ -229,14 +281,21 @@ fn read_lines(
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             read => read?,
         };
-        let lines = cut(&mut rest, &buffer[..count]);
-        let ended = count == 0 || rest.len() > LINE_BYTES_MAX;
-        // The last line may have no end; one that is too long is refused, and the last one.
-        let last = (ended && !rest.is_empty()).then(|| {
-            rest.pop_if(|byte| *byte == b'\r');
-            std::mem::take(&mut rest)
+        let lines = cut(&mut rest, &buffer[..count]).into_iter();
+        let lines = lines.map(|bytes| Line { bytes, is_whole: true });
+        // A line that is too long is refused, and ends it; or it goes on in pieces.
+        let is_long = rest.len() > LINE_BYTES_MAX;
+        let ended = count == 0 || (is_long && !any_length);
+        // The last line may have no end.
+        let last = ((ended || is_long) && !rest.is_empty()).then(|| {
+            let tail = if ended { 0 } else { unfinished(&rest) };
+            let tail = rest.split_off(rest.len() - tail);
+            if ended {
+                rest.pop_if(|byte| *byte == b'\r');
+            }
+            Line { bytes: std::mem::replace(&mut rest, tail), is_whole: ended }
         });
-        let lines: Vec<Vec<u8>> = lines.into_iter().chain(last).collect();
+        let lines: Vec<Line> = lines.chain(last).collect();
         if !lines.is_empty() && sender.send(Ok(lines)).is_err() {
             return Ok(());
         }
@@ -244,6 +303,14 @@ fn read_lines(
         if ended {
             return Ok(());
         }
+    }
+}
+
+/// How many bytes at the end are the beginning of a character.
+fn unfinished(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(&bytes[bytes.len().saturating_sub(3)..]) {
+        Err(error) if error.error_len().is_none() => bytes.len().min(3) - error.valid_up_to(),
+        _ => 0,
     }
 }
 
@@ -276,6 +343,25 @@ mod tests {
             let lines: Vec<&[u8]> = lines.iter().map(|line| &line[..]).collect();
             assert_eq!(lines, [&b"one"[..], b"", b"two"], "{size}");
             assert_eq!(rest, b"last");
+        }
+    }
+
+    #[test]
+    fn lossy_lines_become_messages() {
+        assert_eq!(messages(b"plain \xe4\tx"), ["plain \u{fffd}\tx"]);
+        assert_eq!(messages(b"\x1b[31mred\x1b[0m"), ["\u{fffd}[31mred\u{fffd}[0m"]);
+        let long = "ä".repeat(TEXT_BYTES_MAX);
+        let split = messages(long.as_bytes());
+        assert_eq!(split.iter().map(String::len).collect::<Vec<_>>(), [3840, 3840]);
+        assert_eq!(split.concat(), long);
+        for (bytes, expected) in [
+            (&b"abc"[..], 0),
+            (b"ab\xe2", 1),
+            (b"a\xe2\x82", 2),
+            (b"\xe2\x82\xac", 0),
+            (b"\xff", 0),
+        ] {
+            assert_eq!(unfinished(bytes), expected, "{bytes:x?}");
         }
     }
 }

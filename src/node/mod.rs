@@ -4,8 +4,8 @@
 //! `requests` takes lines and answers them, `apply` turns answered entries into state and
 //! answers, `deliver` moves messages to readers, `remembered` and `attempts` know which passwords
 //! were right and wrong, `hashes` which are to be hashed, `trouble` knows what keeps changes from
-//! being taken, `refusals` and `status` say it, `compare` finds settings that differ, `role` follows
-//! the replica's role, `operator` serves who knows the group's secret.
+//! being taken, `refusals` and `status` say it, `compare` finds settings that differ, `role`
+//! follows the replica's role, `operator` serves who knows the group's secret.
 
 mod apply;
 mod attempts;

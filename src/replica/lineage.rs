@@ -84,7 +84,7 @@ impl Replica {
     }
 
     /// Whether every other server has said since this one's start that it is in a later lineage, or
-    /// has no process: a refused connection means that with `last_survivor = "auto"`, and only then.
+    /// has no process: a refused connection means that with `last_survivor = "auto"` alone.
     fn is_last_of_lineage(&self) -> bool {
         let own = self.vote.term.lineage();
         self.peers.iter().all(|peer| {

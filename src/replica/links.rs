@@ -4,7 +4,7 @@ use super::event::{Aside, Closing, DialFailure, Effect, Event, Obstacle, Out};
 use super::hello::{Hello, Refusal};
 use super::packet::{Bearing, Packet};
 use super::past::{Lineage, Past};
-use super::peer::{Link, Peer};
+use super::peer::Link;
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
 use crate::limits::{
@@ -110,20 +110,6 @@ impl Replica {
         self.dial_later(now, at);
     }
 
-    pub(super) fn on_not_authentic(&mut self, link: LinkId) {
-        let pending = self.pending.iter().find(|pending| pending.link == link);
-        let dialled = pending.and_then(|pending| pending.dialled);
-        self.note_obstacle(dialled, Obstacle::WrongSecret);
-    }
-
-    /// Remembers why there is no link to a server, if there is none.
-    fn note_obstacle(&mut self, id: Option<ServerId>, why: Obstacle) {
-        let unlinked = |peer: &&mut Peer| Some(peer.id) == id && peer.link.is_none();
-        if let Some(peer) = self.peers.iter_mut().find(unlinked) {
-            peer.obstacle = Some(why);
-        }
-    }
-
     /// After a dial that came to nothing: again, later each time, if no other is under way.
     fn dial_later(&mut self, now: Moment, at: usize) {
         let longest = self.silence() / 2;
@@ -172,20 +158,6 @@ impl Replica {
             self.dial_now(now, at, out);
         } else {
             self.dial_later(now, at);
-        }
-    }
-
-    /// Dials those who dialled us, to see that they answer at their own addresses: there clients
-    /// are sent, and there a server would be missed.
-    pub(super) fn seek_links(&mut self, out: &mut Out) {
-        for at in 0..self.peers.len() {
-            let begun = self.is_greeting(self.peers[at].id);
-            let peer = &mut self.peers[at];
-            if peer.link.is_some() && !peer.reached && !begun && !peer.dialling.seeking {
-                peer.dialling.seeking = true;
-                peer.dialling.under_way += 1;
-                out.push(Effect::Dial(peer.id));
-            }
         }
     }
 
@@ -574,18 +546,6 @@ impl Replica {
         self.note_life(member, &past.runs, new_life, out);
         self.on_linked(now, member, process);
         self.restless = true;
-    }
-
-    /// A link counts now, or for a moment: a server that we dialled answers at its own address.
-    fn note_reached(&mut self, at: usize, new: &Link) {
-        let peer = &mut self.peers[at];
-        if peer.life.replace(new.life()) != Some(new.life()) {
-            (peer.reached, peer.unreachable) = (false, None);
-        }
-        if new.dialled {
-            (peer.reached, peer.unreachable) = (true, None);
-        }
-        self.note_evidence(new);
     }
 
     fn store_seen(&self, disk: DiskId, out: &mut Out) {

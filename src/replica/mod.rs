@@ -6,7 +6,7 @@
 //! §4.1 single-server changes, §6.4 reads, §9.6 pre-vote.
 //!
 //! In the order to read them: `event` (the surface), `packet` and `hello`, `members` and `shape`
-//! (what is agreed on), `peer`, `links`, `past` and `newcomer` (who is there), `election`,
+//! (what is agreed on), `peer`, `links`, `reach`, `past` and `newcomer` (who is there), `election`,
 //! `primary`, `changes` (of the members, by the primary), `backup`, `handover`, `lineage`,
 //! `survivor`, `wall_clock`; `view` (what others see of it); `rules` names what can be decided.
 
@@ -24,6 +24,7 @@ mod packet;
 mod past;
 mod peer;
 mod primary;
+mod reach;
 mod rules;
 #[cfg(feature = "simulate")]
 mod search;

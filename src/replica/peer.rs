@@ -156,8 +156,8 @@ impl Peer {
         self.shunned = Some(now + self.shunned_for);
     }
 
-    /// Logs that there is no link any more. Two servers that dial each other close one of their links
-    /// again, and a restart ends both: what another link follows at once is not worth a line.
+    /// Logs that there is no link any more. Two servers that dial each other close one of their
+    /// links again: what another link follows at once is not worth a line.
     pub(super) fn log_loss(&mut self) {
         if self.link.is_none()
             && let Some((member, ..)) = self.announced.take()
