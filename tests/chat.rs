@@ -224,6 +224,32 @@ fn passwords_that_are_typed_ahead_are_no_messages() {
 }
 
 #[test]
+fn slips_of_the_keyboard_do_no_harm() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    group.client(1, "bob");
+    let mut ann = person(&group.servers[0], "ann");
+    ann.type_in("@bob one\r");
+    ann.wait("a receiver", |screen| screen.ends_with("bob>"));
+    // A receiver that does not exist is none afterwards.
+    ann.type_in("@typo two\r");
+    ann.see("not sent to typo");
+    ann.wait("the receiver before", |screen| screen.ends_with("bob>"));
+    // Ctrl+C clears what was begun, and an 8-bit terminal's letter is said to be none.
+    ann.type_in("half a li");
+    ann.wait("what is typed", |screen| screen.ends_with("bob> half a li"));
+    ann.type_in("\x03");
+    ann.wait("an empty line", |screen| screen.ends_with("bob>"));
+    ann.type_bytes(b"caf\xe9 ");
+    ann.see("set the terminal to UTF-8");
+    ann.type_in("\x15");
+    ann.wait("an empty line", |screen| screen.ends_with("bob>"));
+    ann.type_in("three\r\x03");
+    assert_eq!(ann.end().code(), Some(130));
+    assert_eq!(group.mailbox(1, "bob"), ["one", "three"]);
+}
+
+#[test]
 fn what_is_given_up_is_told() {
     let mut group = Group::alone();
     group.client(1, "ann");

@@ -67,7 +67,12 @@ impl Terminal {
 
     /// What a person types.
     pub fn type_in(&mut self, text: &str) {
-        self.master.write_all(text.as_bytes()).expect("the terminal is there");
+        self.type_bytes(text.as_bytes());
+    }
+
+    /// The same, of keys that send no UTF-8.
+    pub fn type_bytes(&mut self, bytes: &[u8]) {
+        self.master.write_all(bytes).expect("the terminal is there");
     }
 
     /// The screen now, without what is empty.

@@ -11,7 +11,7 @@ use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{
     Cmd, ColorMode, CompletionType, ConditionalEventHandler, Config, Context, Editor, Event,
-    EventContext, EventHandler, Helper, KeyCode, KeyEvent, Modifiers,
+    EventContext, EventHandler, Helper, KeyCode, KeyEvent, Modifiers, Movement,
 };
 use std::borrow::Cow;
 use std::io::{self, BufRead, IsTerminal, Read as _};
@@ -111,6 +111,10 @@ impl Input {
                 Read::Line(line)
             }
             Err(ReadlineError::Interrupted) => Read::Interrupted,
+            // An 8-bit terminal's letter; what was typed before it is lost with it.
+            Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                Read::Bad("that key sent no UTF-8: set the terminal to UTF-8".to_owned())
+            }
             Err(ReadlineError::Eof | ReadlineError::Io(_) | ReadlineError::Errno(_)) => Read::End,
             Err(error) => Read::Bad(error.to_string()),
         }
@@ -156,6 +160,19 @@ fn prompt(screen: &Screen) -> String {
     format!("{} {}> ", screen.status(), screen.peer().unwrap_or_default())
 }
 
+/// Shortens the first part of a status, the server's name, to make the whole fit.
+fn fit(status: &str, width: usize) -> String {
+    let surplus = status.chars().count().saturating_sub(width);
+    if surplus == 0 {
+        return status.to_owned();
+    }
+    let (name, rest) = status.split_once(", ").unwrap_or((status, ""));
+    let rest = if rest.is_empty() { String::new() } else { format!(", {rest}") };
+    let kept = name.chars().count().saturating_sub(surplus + 1).max(1);
+    let whole: String = name.chars().take(kept).chain(['…']).chain(rest.chars()).collect();
+    whole.chars().take(width).collect()
+}
+
 /// Helps to edit.
 pub(super) struct Assistant {
     screen: Arc<Screen>,
@@ -172,13 +189,18 @@ impl Assistant {
 }
 
 /// Lets only plain typing through while a password is typed: other keys would keep it for later,
-/// or show it.
+/// or show it. Decides what Ctrl+C does.
 struct Gate {
     hides: Arc<AtomicBool>,
 }
 
 impl ConditionalEventHandler for Gate {
-    fn handle(&self, event: &Event, _: u16, _: bool, _: &EventContext<'_>) -> Option<Cmd> {
+    fn handle(&self, event: &Event, _: u16, _: bool, at: &EventContext<'_>) -> Option<Cmd> {
+        let hides = self.hides.load(Ordering::Relaxed);
+        // As in a shell: it clears a line that was begun, and leaves at an empty one.
+        if event.get(0) == Some(&KeyEvent::ctrl('C')) && !hides && !at.line().is_empty() {
+            return Some(Cmd::Kill(Movement::WholeBuffer));
+        }
         let plain = match event.get(0) {
             Some(KeyEvent(KeyCode::Char(_), modifiers)) => {
                 modifiers.difference(Modifiers::SHIFT).is_empty()
@@ -190,7 +212,7 @@ impl ConditionalEventHandler for Gate {
             )) => true,
             _ => false,
         };
-        (self.hides.load(Ordering::Relaxed) && !plain).then_some(Cmd::Noop)
+        (hides && !plain).then_some(Cmd::Noop)
     }
 }
 
@@ -261,10 +283,7 @@ impl Highlighter for Assistant {
         match prompt.trim_end().rsplit_once(' ') {
             Some((status, peer)) => {
                 let width = status.chars().count();
-                let mut now = self.screen.status();
-                if now.chars().count() > width {
-                    now = now.chars().take(width - 1).chain(['…']).collect();
-                }
+                let now = fit(&self.screen.status(), width);
                 Cow::Owned(format!("{begin}{now:width$}{end} {peer} "))
             }
             None => Cow::Borrowed(prompt),
@@ -281,6 +300,18 @@ impl Helper for Assistant {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_status_that_does_not_fit_keeps_the_number_of_copies() {
+        for (status, width, shown) in [
+            ("lab1, 3 copies", 14, "lab1, 3 copies"),
+            ("a-long-name, 3 copies", 16, "a-lon…, 3 copies"),
+            ("lab1, 3 copies", 12, "l…, 3 copies"),
+            ("no server", 5, "no s…"),
+        ] {
+            assert_eq!(fit(status, width), shown, "{status} {width}");
+        }
+    }
 
     #[test]
     fn lines_of_a_pipe_are_bounded() {

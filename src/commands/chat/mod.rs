@@ -33,8 +33,9 @@ const ORDERS_MAX: usize = 64;
 
 /// What the person wants done.
 enum Order {
-    /// Sends a message; told when it is known what became of it.
-    Say { to: String, text: String, done: Sender<()> },
+    /// Sends a message; told when it is known what became of it. `before`: who is the receiver again
+    /// when this one is refused.
+    Say { to: String, before: Option<String>, text: String, done: Sender<()> },
     /// Shows who there is.
     Who { pattern: String, done: Sender<()> },
     /// The names that begin so.
@@ -186,6 +187,7 @@ impl Chat {
     /// Sends a message, to somebody else than before if it says so, and waits a moment for what
     /// becomes of it if that is to be seen.
     fn say(&mut self, to: Option<&str>, text: &str, awaited: bool) {
+        let before = self.screen.peer();
         if let Some(to) = to {
             self.screen.set_peer(to);
         }
@@ -193,11 +195,12 @@ impl Chat {
             return self.refuse("to whom? Begin with @name, or choose one: /to name");
         };
         if let Err(why) = check_message(&to, text) {
+            self.screen.take_peer_back(&to, before);
             let text = screen::brief(text);
             return self.refuse(&format!("not sent to {to}, {}: {text}", why.words));
         }
         self.screen.begin_message(&to, text);
-        let order = |done| Order::Say { to, text: text.to_owned(), done };
+        let order = |done| Order::Say { to, before, text: text.to_owned(), done };
         if !self.edited || !awaited {
             let (done, _) = channel();
             return self.desk.give_in_turn(order(done), &self.screen);

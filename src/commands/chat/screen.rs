@@ -132,6 +132,15 @@ impl Screen {
         self.learn(name);
     }
 
+    /// A message to this receiver was refused: unless somebody else was chosen since, messages go
+    /// to the one before again.
+    pub(super) fn take_peer_back(&self, name: &str, before: Option<String>) {
+        let mut shown = self.lock();
+        if shown.peer.as_deref() == Some(name) {
+            shown.peer = before;
+        }
+    }
+
     /// To whom messages go.
     pub(super) fn peer(&self) -> Option<String> {
         self.lock().peer.clone()

@@ -30,6 +30,7 @@ const CONFIRM_TIME: Duration = Duration::from_millis(300);
 struct UnderWay {
     ticket: Ticket,
     to: String,
+    before: Option<String>,
     text: String,
     since: Instant,
     done: Sender<()>,
@@ -138,10 +139,11 @@ impl Talk {
 
     fn obey(&mut self, order: Order) -> Result<(), Error> {
         match order {
-            Order::Say { to, text, done } => match self.client.submit(&to, &text) {
+            Order::Say { to, before, text, done } => match self.client.submit(&to, &text) {
                 Ok(ticket) => {
                     let since = Instant::now();
-                    self.under_way.push_back(UnderWay { ticket, to, text, since, done });
+                    let under_way = UnderWay { ticket, to, before, text, since, done };
+                    self.under_way.push_back(under_way);
                 }
                 Err(error) => {
                     // It was checked before it came here.
@@ -256,6 +258,10 @@ impl Talk {
         self.notice = self.lost.take().map(|(before, _, said)| {
             let note = match before == server {
                 true => format!("connected to {} again", name(&server)),
+                // Where their hosts are equal, the ports tell them apart.
+                false if host(&server) == host(&before) => {
+                    format!("{server} has taken over from {before}")
+                }
                 false => format!("{} has taken over from {}", name(&server), name(&before)),
             };
             (Instant::now() + if said { Duration::ZERO } else { COPIES_TIME }, note)
@@ -266,7 +272,8 @@ impl Talk {
     fn settle(&mut self, event: &Event) {
         let front = self.under_way.front().map(|under_way| under_way.ticket);
         assert_eq!(front, event.ticket(), "messages are answered in their order");
-        let Some(UnderWay { to, text, since, done, .. }) = self.under_way.pop_front() else {
+        let Some(UnderWay { to, before, text, since, done, .. }) = self.under_way.pop_front()
+        else {
             return;
         };
         self.screen.end_message();
@@ -277,7 +284,10 @@ impl Talk {
                     self.screen.note(&format!("stored now: {}", brief(&text)));
                 }
             }
-            Event::Refused { why, .. } => self.not_stored(&to, &text, &why.words),
+            Event::Refused { why, .. } => {
+                self.screen.take_peer_back(&to, before);
+                self.not_stored(&to, &text, &why.words);
+            }
             _ => {
                 self.all_stored = false;
                 self.screen.note(&format!("nobody knows whether {to} has got: {}", brief(&text)));
@@ -323,4 +333,8 @@ impl Talk {
             None => {}
         }
     }
+}
+
+fn host(server: &str) -> &str {
+    server.rsplit_once(':').map_or(server, |(host, _)| host)
 }
