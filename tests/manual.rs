@@ -76,6 +76,17 @@ fn every_command_has_a_manual_page() {
     for command in commands {
         assert!(pages.iter().any(|(name, _)| *name == format!("postern-{command}")), "{command}");
     }
+    for (name, path) in &pages {
+        let page = std::fs::read_to_string(path).unwrap().replace("\\-", "-");
+        let title = page.lines().find(|line| line.starts_with(".TH ")).expect("a title");
+        assert!(title.contains("20"), "{name} has a date: {title}");
+        // It refers to pages that exist, and shows the values of options.
+        for word in page.split_whitespace().filter_map(|word| word.strip_suffix("(1)")) {
+            assert!(pages.iter().any(|(known, _)| known == word), "{name} refers to {word}");
+        }
+    }
+    let send = printed(&["man"]).replace("\\-", "-");
+    assert!(send.contains("[\\fB--password-file\\fR \\fIFILE\\fR]"), "{send}");
     if !has("groff") {
         return;
     }
