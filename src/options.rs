@@ -85,8 +85,8 @@ pub enum Command {
     Tail(Tail),
     /// Shows all servers of a group.
     #[command(after_help = concat!(
-        "Exit 0 if every configured server answers and is a member, and changes are taken; else 1, ",
-        "with the reason.\n\n",
+        "Exit 0 if every configured server answers and is a member, and changes are taken; else ",
+        "1, with the reason.\n\n",
         "term: how many elections there were; each has one primary at most. gate: open once all ",
         "servers were attached, from then on clients are let in. learner: a server that is being ",
         "filled, and no member yet. last, answered, applied: entries of the log that are stored, ",

@@ -250,6 +250,23 @@ fn slips_of_the_keyboard_do_no_harm() {
 }
 
 #[test]
+fn a_server_that_falls_silent_is_waited_for_aloud() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let mut ann = person(&group.servers[0], "ann");
+    ann.type_in("@ann one\r");
+    ann.wait("a receiver", |screen| screen.ends_with("1 copy ann>"));
+    group.signal(1, rustix::process::Signal::STOP);
+    ann.type_in("two\r");
+    ann.see("does not answer; what you sent is not lost");
+    ann.wait("no number of copies", |screen| screen.contains(", waiting"));
+    group.signal(1, rustix::process::Signal::CONT);
+    ann.see("stored now: two");
+    ann.type_in("\r");
+    ann.wait("the prompt before", |screen| screen.ends_with("1 copy ann>"));
+}
+
+#[test]
 fn what_is_given_up_is_told() {
     let mut group = Group::alone();
     group.client(1, "ann");

@@ -71,7 +71,8 @@ fn every_client_command_ends_with_130_and_leaves_the_terminal_as_it_was() {
                 }
             }
             if by_key {
-                terminal.type_in("\x03");
+                // The first one clears a line that is being edited.
+                terminal.type_in("\x03\x03");
             } else {
                 terminal.signal(Signal::INT);
             }

@@ -29,10 +29,9 @@ pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
         let (config, count) = (options.config.display(), super::servers(settings.servers.len()));
         return Err(format!("{config}: lists {count}; --to names none of them"));
     }
-    let answers: Vec<Option<Answer>> =
-        ask_all(&settings.servers, PATIENCE).into_iter().map(Result::ok).collect();
-    let leads = newest_primary(&answers);
-    if let Some(slot) = leads.filter(|slot| to.is_some_and(|to| to.slot() == *slot)) {
+    if let Some(slot) = to.map(ServerId::slot)
+        && newest_primary(&ask_states(&settings)) == Some(slot)
+    {
         let server = &settings.servers[slot];
         super::print(format!("server {} at {server} is primary already\n", slot + 1))?;
         return Ok(ExitCode::SUCCESS);
@@ -42,6 +41,10 @@ pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
     let line = format!("server {} at {} is primary now\n", heir + 1, settings.servers[heir]);
     super::print(line)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn ask_states(settings: &Settings) -> Vec<Option<Answer>> {
+    ask_all(&settings.servers, PATIENCE).into_iter().map(Result::ok).collect()
 }
 
 /// Goes through the servers until the primary takes the order; its place in the list.
@@ -57,12 +60,10 @@ fn order(settings: &Settings, to: Option<ServerId>, deadline: Instant) -> Result
                 Ok(Verdict::NotPrimary) => {}
                 Ok(Verdict::NoBackup) => {
                     return Err(format!(
-                        "server {} at {server}: {} connected, reachable and not stopping",
+                        "server {} at {server}: there is no backup that could take over: {} \
+                         connected, reachable and not stopping",
                         slot + 1,
-                        to.map_or_else(
-                            || "no backup is".to_owned(),
-                            |to| format!("server {to} is not")
-                        ),
+                        to.map_or_else(|| "none is".to_owned(), |to| format!("server {to} is not")),
                     ));
                 }
                 Ok(Verdict::OtherGroup) => {
@@ -96,8 +97,7 @@ fn hand_over(settings: &Settings, slot: usize, to: Option<ServerId>) -> Result<V
 /// Waits until another server is primary; its place in the list.
 fn wait(settings: &Settings, giver: usize, deadline: Instant) -> Result<usize, String> {
     loop {
-        let answers = ask_all(&settings.servers, PATIENCE);
-        let answers: Vec<Option<Answer>> = answers.into_iter().map(Result::ok).collect();
+        let answers = ask_states(settings);
         if let Some(heir) = newest_primary(&answers).filter(|newest| *newest != giver) {
             return Ok(heir);
         }

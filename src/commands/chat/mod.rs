@@ -33,7 +33,7 @@ const ORDERS_MAX: usize = 64;
 
 /// What the person wants done.
 enum Order {
-    /// Sends a message; told when it is known what became of it. `before`: who is the receiver again
+    /// Sends a message; told when it is known what became of it. `before` is the receiver again
     /// when this one is refused.
     Say { to: String, before: Option<String>, text: String, done: Sender<()> },
     /// Shows who there is.

@@ -46,6 +46,8 @@ struct Shown {
     server: Option<(String, usize)>,
     /// Messages of which nothing is known yet.
     under_way: VecDeque<String>,
+    /// The oldest of them has not been answered for long.
+    waits: bool,
     began: bool,
     names: BTreeSet<String>,
     /// The day of the last message, once one was shown.
@@ -183,7 +185,14 @@ impl Screen {
 
     /// The oldest one is so no more.
     pub(super) fn end_message(&self) {
-        self.lock().under_way.pop_front();
+        let mut shown = self.lock();
+        shown.under_way.pop_front();
+        shown.waits = false;
+    }
+
+    /// The server does not answer: the prompt says so, and no number of copies.
+    pub(super) fn set_waiting(&self) {
+        self.lock().waits = true;
     }
 
     /// The newest one was never taken.
@@ -220,6 +229,7 @@ impl Screen {
     pub(super) fn status(&self) -> String {
         let shown = self.lock();
         let mut text = match &shown.server {
+            Some((host, _)) if shown.waits => format!("{host}, waiting"),
             Some((host, 1)) => format!("{host}, 1 copy"),
             Some((host, copies)) => format!("{host}, {copies} copies"),
             None => "no server".to_owned(),

@@ -23,6 +23,8 @@ const SCREEN_TIME: Duration = Duration::from_millis(20);
 const FIRST_TIME: Duration = Duration::from_secs(1);
 /// How wide lists of names are.
 const LIST_WIDTH: usize = 76;
+/// An answer that takes longer is waited for aloud: the peer timeout of a group, by default.
+const SILENT_TIME: Duration = Duration::from_secs(2);
 /// A message that took longer is confirmed.
 const CONFIRM_TIME: Duration = Duration::from_millis(300);
 
@@ -48,6 +50,8 @@ pub(super) struct Talk {
     copies: usize,
     /// What is to be said of the last takeover, and when.
     notice: Option<(Instant, String)>,
+    /// The message of which it was said that its answer is late.
+    silent: Option<Ticket>,
     /// Messages were missed: they are marked when they come.
     away: bool,
     leaving: bool,
@@ -74,6 +78,7 @@ impl Talk {
             server: None,
             copies: 0,
             notice: None,
+            silent: None,
             away: false,
             leaving: false,
             all_stored: true,
@@ -296,6 +301,20 @@ impl Talk {
         let _ = done.send(());
     }
 
+    /// A message that is not answered for long is told of, once: its server may be cut off.
+    fn look_for_answers(&mut self) {
+        let Some(oldest) = self.under_way.front().filter(|o| o.since.elapsed() >= SILENT_TIME)
+        else {
+            return;
+        };
+        if self.silent.replace(oldest.ticket) != Some(oldest.ticket) {
+            self.screen.set_waiting();
+            let server = self.server.as_deref().unwrap_or_default();
+            let name = self.screen.name(server);
+            self.screen.note(&format!("{name} does not answer; what you sent is not lost"));
+        }
+    }
+
     fn not_stored(&mut self, to: &str, text: &str, why: &str) {
         self.all_stored = false;
         self.screen.note(&format!("not sent to {to}, {why}: {}", brief(text)));
@@ -320,6 +339,7 @@ impl Talk {
             }
             return;
         }
+        self.look_for_answers();
         let (Some(server), copies) = (&self.server, self.client.copies()) else { return };
         let changed = std::mem::replace(&mut self.copies, copies) != copies;
         self.screen.set_server(Some((server, copies)));
