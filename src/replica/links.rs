@@ -542,7 +542,11 @@ impl Replica {
         }
         peer.begin_anew();
         (peer.heard, peer.met, peer.former) = (Some(now), true, past.former);
-        self.seek_links(out);
+        if self.shared.survivor_auto {
+            // Without that evidence nobody may go on alone. Others are sought with the next ping:
+            // a second link resets what is under way on the first.
+            self.seek_links(out);
+        }
         self.note_life(member, &past.runs, new_life, out);
         self.on_linked(now, member, process);
         self.restless = true;
