@@ -67,7 +67,9 @@ fn whoever_was_never_attached_is_named_with_the_reason() {
     group.start(2);
     let name = format!("server 3 ({}) ", group.servers[2]);
     let refused = format!("{name}refuses connections");
-    group.wait(1, "3 is missing", |status| status["waiting"].contains(&refused));
+    group.wait(1, "3 alone is missing", |status| {
+        status["waiting_for"] == "3" && status["waiting"].contains(&refused)
+    });
     let answer = group.connect(1).ask("CREATE ann correct-horse");
     let expected = format!("ERR not-ready waiting for all servers once: {name}");
     assert!(answer.starts_with(&expected), "{answer}");
