@@ -1,7 +1,7 @@
 //! The lines of a text client: cut, bounded, handed to the node one by one as it wants them.
 
 use super::connection::{Kind, Reading};
-use super::telnet::{self, Start};
+use super::telnet::{self, Command, Start};
 use super::{Fail, Server};
 use crate::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, SLOW_TIME};
 use crate::names::SessionId;
@@ -25,8 +25,8 @@ pub(super) struct Cut {
 /// What lies at the front of a client's input.
 #[derive(Debug, PartialEq, Eq)]
 enum Front {
-    /// A telnet command, which is no part of a line.
-    Telnet(Start),
+    /// A telnet command of this many bytes, which is no part of a line.
+    Telnet(Command, usize),
     /// A line of so many bytes, and its end of so many.
     Line(usize, usize),
     /// A line that is too long, or the rest of one; so many bytes of it are here, and its end is
@@ -87,15 +87,14 @@ impl Server {
         let mut used = 0;
         while !cut.ended {
             match front(&input[used..], cut) {
-                Front::Telnet(Start::TimingMark(bytes)) => {
+                Front::Telnet(command, bytes) => {
                     used += bytes;
-                    self.refuse_timing_mark(session);
+                    match command {
+                        Command::TimingMark => self.refuse_timing_mark(session),
+                        Command::Interrupt => cut.interrupted = true,
+                        Command::Negotiation => {}
+                    }
                 }
-                Front::Telnet(Start::Interrupt(bytes)) => {
-                    used += bytes;
-                    cut.interrupted = true;
-                }
-                Front::Telnet(Start::Negotiation(bytes)) => used += bytes,
                 // Its answer has its place among the others.
                 Front::TooLong(..) if !cut.skipping && !self.node.wants_line(session) => break,
                 Front::TooLong(bytes, complete) => {
@@ -117,7 +116,7 @@ impl Server {
                     let unfinished = used < input.len();
                     self.tell(Input::InputEnded { session, unfinished })?;
                 }
-                Front::Part | Front::Telnet(Start::Text | Start::Partial) => break,
+                Front::Part => break,
             }
         }
         if let Some(connection) = self.connections.get_mut(key) {
@@ -171,7 +170,7 @@ fn front(input: &[u8], cut: Cut) -> Front {
         match telnet::start(input, cut.interrupted) {
             Start::Text => {}
             Start::Partial => return Front::Part,
-            command => return Front::Telnet(command),
+            Start::Command(command, bytes) => return Front::Telnet(command, bytes),
         }
     }
     match memchr::memchr(b'\n', input) {
@@ -208,7 +207,7 @@ mod tests {
             (b"rest\nPING\n", true, Front::TooLong(5, true)),
             (b"rest", true, Front::TooLong(4, false)),
             (b"", true, Front::Part),
-            (b"\xff\xfb\x18PING\n", false, Front::Telnet(Start::Negotiation(3))),
+            (b"\xff\xfb\x18PING\n", false, Front::Telnet(Command::Negotiation, 3)),
             (b"\xff\xfb\x18PING\n", true, Front::TooLong(8, true)),
             (b"\xff\xfb", false, Front::Part),
             (b"\xff\xfb\n", false, Front::Line(2, 1)),

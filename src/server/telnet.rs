@@ -31,12 +31,19 @@ pub(super) enum Start {
     Text,
     /// Bytes that are a command if the right one follows.
     Partial,
-    /// A negotiation of this many bytes, or the mark after an interrupt.
-    Negotiation(usize),
-    /// A request for a timing mark, of this many bytes.
-    TimingMark(usize),
-    /// An interrupt of this many bytes.
-    Interrupt(usize),
+    /// A command of this many bytes.
+    Command(Command, usize),
+}
+
+/// A telnet command, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    /// A negotiation, or the mark after an interrupt: it is skipped.
+    Negotiation,
+    /// A request for a timing mark.
+    TimingMark,
+    /// An interrupt.
+    Interrupt,
 }
 
 /// Reads the start of a line. `interrupted`: since the line before only commands came, and an
@@ -46,10 +53,10 @@ pub(super) fn start(input: &[u8], interrupted: bool) -> Start {
         [IAC] | [IAC, WILL..=DONT] => Start::Partial,
         // It is the end of a line, whatever comes before it.
         [IAC, WILL..=DONT, b'\n' | b'\r', ..] => Start::Text,
-        [IAC, DO, TIMING_MARK, ..] => Start::TimingMark(3),
-        [IAC, WILL..=DONT, _, ..] => Start::Negotiation(3),
-        [IAC, IP, ..] => Start::Interrupt(2),
-        [IAC, DM, ..] if interrupted => Start::Negotiation(2),
+        [IAC, DO, TIMING_MARK, ..] => Start::Command(Command::TimingMark, 3),
+        [IAC, WILL..=DONT, _, ..] => Start::Command(Command::Negotiation, 3),
+        [IAC, IP, ..] => Start::Command(Command::Interrupt, 2),
+        [IAC, DM, ..] if interrupted => Start::Command(Command::Negotiation, 2),
         _ => Start::Text,
     }
 }
@@ -66,12 +73,12 @@ mod tests {
             (b"\xff", Start::Partial),
             (b"\xff\xfb", Start::Partial),
             (b"\xff\xfe", Start::Partial),
-            (b"\xff\xfb\x18", Start::Negotiation(3)),
-            (b"\xff\xfc\xffPING", Start::Negotiation(3)),
-            (b"\xff\xfd\x06", Start::TimingMark(3)),
-            (b"\xff\xfe\x06", Start::Negotiation(3)),
-            (b"\xff\xf4", Start::Interrupt(2)),
-            (b"\xff\xf4\xff\xfd\x06", Start::Interrupt(2)),
+            (b"\xff\xfb\x18", Start::Command(Command::Negotiation, 3)),
+            (b"\xff\xfc\xffPING", Start::Command(Command::Negotiation, 3)),
+            (b"\xff\xfd\x06", Start::Command(Command::TimingMark, 3)),
+            (b"\xff\xfe\x06", Start::Command(Command::Negotiation, 3)),
+            (b"\xff\xf4", Start::Command(Command::Interrupt, 2)),
+            (b"\xff\xf4\xff\xfd\x06", Start::Command(Command::Interrupt, 2)),
             // An option with the number of a line's end would join two lines.
             (b"\xff\xfb\n", Start::Text),
             (b"\xff\xfe\r\n", Start::Text),
@@ -86,6 +93,6 @@ mod tests {
         for (input, expected) in table {
             assert_eq!(start(input, false), *expected, "{input:x?}");
         }
-        assert_eq!(start(b"\xff\xf2", true), Start::Negotiation(2));
+        assert_eq!(start(b"\xff\xf2", true), Start::Command(Command::Negotiation, 2));
     }
 }
