@@ -1,6 +1,6 @@
 //! `host:port` of a server, as people write it.
 
-use std::net::{SocketAddr, SocketAddrV6};
+use std::net::{SocketAddr, SocketAddrV6, ToSocketAddrs};
 
 /// Reads one entry of a list of servers. Whether its host has an address is another question.
 ///
@@ -41,6 +41,16 @@ pub fn parse(text: &str) -> Result<String, String> {
 pub fn literal(server: &str) -> Option<SocketAddr> {
     let address: SocketAddr = server.parse().ok()?;
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+/// Looks the addresses of a server up. Blocks as long as the resolver does; never returns an empty
+/// list.
+///
+/// # Errors
+/// Why the name has no address, in words for a person.
+pub fn look_up(server: &str) -> Result<Vec<SocketAddr>, String> {
+    let found: Vec<SocketAddr> = server.to_socket_addrs().map_err(|e| e.to_string())?.collect();
+    if found.is_empty() { Err("it has no address".to_owned()) } else { Ok(found) }
 }
 
 /// Whether two entries are the same server, however they are written. Two names may still lead to

@@ -5,7 +5,7 @@ use crate::address;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -153,19 +153,17 @@ impl Lookups {
         }
         let (lookups, server) = (self.clone(), server.to_owned());
         let look = move || {
-            let found = server.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+            let found = address::look_up(&server);
             let mut all = lookups.all();
             let lookup = all.entry(server).or_default();
             lookup.under_way = false;
             lookup.failed = match found {
-                Ok(found) if found.is_empty() => Some("it has no address".to_owned()),
                 Ok(found) => {
                     lookup.found = Some((found, Instant::now()));
                     None
                 }
-                Err(error) => Some(error.to_string()),
-            }
-            .map(|why| (why, Instant::now()));
+                Err(why) => Some((why, Instant::now())),
+            };
             lookups.0.1.notify_all();
         };
         match thread::Builder::new().name("lookup".to_owned()).spawn(look) {
@@ -175,7 +173,7 @@ impl Lookups {
     }
 
     /// Returns the addresses of a server. What an earlier look-up found, or did not find, counts
-    /// until a newer one has ended; only the first one is waited for, for so long.
+    /// until a newer one has ended. Only the first look-up is waited for, at most `patience`.
     pub(super) fn addresses(
         &self,
         server: &str,

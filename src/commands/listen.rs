@@ -1,11 +1,12 @@
 //! Where a server listens: all addresses of its own entry in the list, or of `listen`.
 
 use super::ask_status;
+use crate::address;
 use crate::names::ServerId;
 use crate::settings::Settings;
 use socket2::{Domain, Socket, Type};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 /// How long whoever has the port may take to say who it is.
@@ -18,9 +19,9 @@ const PATIENCE: Duration = Duration::from_millis(300);
 pub(super) fn bind_all(settings: &Settings, id: ServerId) -> Result<Vec<TcpListener>, String> {
     let own = &settings.servers[id.slot()];
     let server = settings.listen.as_ref().unwrap_or(own);
-    let found = server.to_socket_addrs().map_err(|error| {
+    let found = address::look_up(server).map_err(|why| {
         format!(
-            "cannot listen on {server}: the name has no address ({error}); correct it, or set \
+            "cannot listen on {server}: the name has no address ({why}); correct it, or set \
              `listen` to an address of this machine"
         )
     })?;

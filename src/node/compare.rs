@@ -66,8 +66,9 @@ fn encode(settings: &[(String, String)]) -> Vec<u8> {
     for (key, value) in settings {
         writeln!(text, "{key}={value}").expect("a string takes every line");
     }
+    let mut text = text.into_bytes();
     text.truncate(SETTINGS_BYTES_MAX);
-    text.into_bytes()
+    text
 }
 
 /// Reads what [`encode`] has written, or anything else: what is no setting is passed over.

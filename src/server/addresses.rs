@@ -6,7 +6,7 @@ use crate::address;
 use crate::moment::Moment;
 use crate::names::ServerId;
 use mio::Waker;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -85,13 +85,8 @@ impl Addresses {
         entry.begun = Some(now);
         let (name, sender, waker) = (entry.name.clone(), self.sender.clone(), self.waker.clone());
         let look = move || {
-            let found = name.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-            let found = match found {
-                Ok(found) if found.is_empty() => Err("it has no address".to_owned()),
-                found => found.map_err(|error| error.to_string()),
-            };
             // A loop that has ended needs no waking.
-            let _ = sender.send((id, found)).map(|()| waker.wake());
+            let _ = sender.send((id, address::look_up(&name))).map(|()| waker.wake());
         };
         match thread::Builder::new().name("lookup".to_owned()).spawn(look) {
             Ok(_) => entry.under_way = true,
