@@ -8,7 +8,7 @@ use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 fn rewrite(group: &Group, from: &str, to: &str) {
     let text = fs::read_to_string(group.config()).unwrap();
@@ -21,18 +21,6 @@ fn operate(group: &Group, arguments: &[&str]) -> Output {
     let mut command = postern();
     command.args(arguments).arg("--config").arg(group.config());
     run(command)
-}
-
-fn wait_line(group: &Group, n: usize, words: &str) -> String {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        let log = group.log(n);
-        if let Some(line) = log.lines().find(|line| line.contains(words)) {
-            return line.to_owned();
-        }
-        assert!(Instant::now() < end, "{words}: {log}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]
@@ -48,7 +36,7 @@ fn a_name_without_an_address_stops_nobody_else() {
     group.start(2);
     let primary = group.wait_members(2);
     assert_eq!(group.client(primary, "ann").ask("SEND ann hi"), "OK 1");
-    let line = wait_line(&group, 1, "cannot look up");
+    let line = group.wait_line(1, "cannot look up");
     assert!(line.contains("gone.invalid:5003 (server 3)"), "{line}");
 
     let listed = operate(&group, &["user", "list"]);
@@ -79,7 +67,7 @@ fn servers_may_have_names_with_several_addresses() {
     let mut group = Group::at(ports.map(|port| format!("localhost:{port}")).to_vec());
     (1..=3).for_each(|n| group.start(n));
     group.wait_members(3);
-    let line = wait_line(&group, 1, "listens on");
+    let line = group.wait_line(1, "listens on");
     assert!(line.contains(&format!("127.0.0.1:{}", ports[0])), "where it really listens: {line}");
     assert!(line.contains(&group.data(1).display().to_string()), "where its data is: {line}");
     let status = operate(&group, &["status"]);
@@ -116,7 +104,7 @@ fn a_server_that_clients_do_not_reach_is_noticed_and_gets_no_role() {
         start_elsewhere(&mut group);
         primary = group.wait_members(3);
     }
-    let line = wait_line(&group, primary, "server 3 reached this one");
+    let line = group.wait_line(primary, "server 3 reached this one");
     assert!(line.contains(&format!("{listed} refuses connections")), "{line}");
     let given = operate(&group, &["handover"]);
     assert!(given.status.success(), "{}", stderr(&given));

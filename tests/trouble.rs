@@ -3,9 +3,8 @@
 
 mod common;
 
-use common::{DEADLINE, Group, Status};
+use common::{Group, Status};
 use std::fs;
-use std::time::{Duration, Instant};
 
 /// Two servers are lost one after the other; the last one, a backup of two, waits.
 fn last_of_three(group: &mut Group) -> [usize; 3] {
@@ -47,16 +46,7 @@ fn a_last_survivor_names_who_can_help_and_the_way_out() {
     assert_eq!(status["waiting_for"], primary.to_string());
 
     // What lasts is logged.
-    let end = Instant::now() + DEADLINE;
-    let log = loop {
-        let log = group.log(last);
-        if log.contains("no changes are taken for ") {
-            break log;
-        }
-        assert!(Instant::now() < end, "{log}");
-        std::thread::sleep(Duration::from_millis(50));
-    };
-    let line = log.lines().find(|line| line.contains("no changes are taken for ")).unwrap();
+    let line = group.wait_line(last, "no changes are taken for ");
     assert!(line.contains("waiting for a primary: server ") && line.contains("postern recover"));
 }
 

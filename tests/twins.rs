@@ -9,7 +9,6 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 struct Twin(Child);
 
@@ -30,19 +29,6 @@ fn twin(group: &Group, data: &Path) -> Twin {
     let mut command = postern();
     command.args(["serve", "--id", "2", "--config"]).arg(&config).arg("--data").arg(data);
     Twin(command.stdin(Stdio::null()).stderr(log).spawn().unwrap())
-}
-
-/// Waits until a line is in a server's log.
-fn wait_line(group: &Group, n: usize, words: &str) -> String {
-    let end = Instant::now() + common::DEADLINE;
-    loop {
-        let log = group.log(n);
-        if let Some(line) = log.lines().find(|line| line.contains(words)) {
-            return line.to_owned();
-        }
-        assert!(Instant::now() < end, "{words}: {log}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -70,7 +56,7 @@ fn a_second_server_with_an_id_is_refused_while_the_first_answers() {
         }
         let before = group.status(primary).unwrap();
         let twin = twin(&group, &data);
-        let line = wait_line(&group, primary_or_other(primary), "two servers run as id 2");
+        let line = group.wait_line(primary_or_other(primary), "two servers run as id 2");
         let disk = &before["members"].split(',').nth(1).unwrap()[2..];
         assert!(line.contains(disk) && line.matches("127.").count() == 2, "{line}");
         for n in 2..=20 {

@@ -131,6 +131,19 @@ impl Group {
         std::fs::read_to_string(self.log_path(n)).unwrap_or_default()
     }
 
+    /// Waits until a line with these words is in a server's log; the line.
+    pub fn wait_line(&self, n: usize, words: &str) -> String {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let log = self.log(n);
+            if let Some(line) = log.lines().find(|line| line.contains(words)) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < end, "{words}: {log}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// kill -9.
     pub fn kill(&mut self, n: usize) {
         let mut child = self.children[n - 1].take().expect("it runs");
