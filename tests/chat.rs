@@ -231,7 +231,7 @@ fn slips_of_the_keyboard_do_no_harm() {
     let mut ann = person(&group.servers[0], "ann");
     ann.type_in("@bob one\r");
     ann.wait("a receiver", |screen| screen.ends_with("bob>"));
-    // A receiver that does not exist is none afterwards.
+    // After a receiver that does not exist, messages go to the one before again.
     ann.type_in("@typo two\r");
     ann.see("not sent to typo");
     ann.wait("the receiver before", |screen| screen.ends_with("bob>"));

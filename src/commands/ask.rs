@@ -18,10 +18,10 @@ pub fn is(answer: &Answer, key: &str, value: &str) -> bool {
     answer.get(key).is_some_and(|found| found == value)
 }
 
-/// Asks one server, and waits so long for its whole answer.
+/// Asks one server, and waits at most `patience` for its whole answer.
 ///
 /// # Errors
-/// Why there is none.
+/// Why no answer came.
 pub fn ask_status(server: &str, patience: Duration) -> Result<Answer, Unreached> {
     let until = Instant::now() + patience;
     let mut stream = dial(server, patience)?;

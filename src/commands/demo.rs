@@ -21,7 +21,7 @@ const LOOK_TIME: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_millis(300);
 /// How long a takeover is watched.
 const TAKEOVER_TIME: Duration = Duration::from_secs(1);
-/// A group without a primary for so long needs help.
+/// A group that has no primary for longer than this needs help.
 const OUTAGE_TIME: Duration = Duration::from_millis(700);
 /// How long the servers may take to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);

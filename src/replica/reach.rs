@@ -13,7 +13,7 @@ impl Replica {
         self.note_obstacle(dialled, Obstacle::WrongSecret);
     }
 
-    /// Remembers why there is no link to a server, if there is none.
+    /// Remembers why a server that is not linked can't be linked.
     pub(super) fn note_obstacle(&mut self, id: Option<ServerId>, why: Obstacle) {
         let unlinked = |peer: &&mut Peer| Some(peer.id) == id && peer.link.is_none();
         if let Some(peer) = self.peers.iter_mut().find(unlinked) {

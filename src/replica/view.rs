@@ -13,7 +13,7 @@ use std::time::Duration;
 pub struct PeerView {
     /// Who is at the other end, if there is a link.
     pub linked: Option<Member>,
-    /// Why there is none.
+    /// Why the server is not linked.
     pub obstacle: Option<Obstacle>,
     /// When the last link was lost.
     pub lost_at: Option<Moment>,

@@ -248,7 +248,7 @@ impl<D: Disk> Store<D> {
     /// Keeps room for a later start on a full disk.
     ///
     /// # Errors
-    /// There is none, or the disk fails.
+    /// The disk is full, or fails.
     pub fn keep_reserve(&self) -> io::Result<()> {
         reserve::keep(&self.disk)
     }
