@@ -3,15 +3,11 @@
 
 mod common;
 
-use common::{Client, DEADLINE, Group, Status, connect_small, postern, wait_full};
-use postern_tools::volume::Volume;
+use common::{Client, DEADLINE, Group, Status, Twin, connect_small, wait_full};
 use rustix::process::{Resource, Rlimit, Signal};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The most turns of a quiet second. Links are pinged a few times a second in each direction, a
@@ -114,30 +110,17 @@ fn exhausted_descriptors_cost_little() {
     rustix::process::prlimit(Some(pid), Resource::Nofile, limit).unwrap();
     let waiting: Vec<TcpStream> =
         (0..3).map(|_| TcpStream::connect(&group.servers[0]).unwrap()).collect();
-    let status = || status_over(&mut client);
+    let status = || client.try_status().unwrap();
     assert_quiet(1, "descriptors at the limit", status);
     let warnings = group.log(1).matches("cannot accept connections").count();
     assert_eq!(warnings, 1, "{}", group.log(1));
     drop(waiting);
 }
 
-fn status_over(client: &mut Client) -> Status {
-    client.send("STATUS");
-    let lines = std::iter::from_fn(|| Some(client.line()).filter(|line| line != "OK"));
-    let pair = |line: String| {
-        let (key, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
-        Some((key.to_owned(), value.to_owned()))
-    };
-    lines.filter_map(pair).collect()
-}
-
 #[test]
 fn a_full_disk_costs_nothing() {
     let mut group = Group::new(3);
-    let small = match Volume::in_memory(&group.data(2), 80) {
-        Ok(small) => small,
-        Err(why) => return eprintln!("skipped: no small file system here: {why}"),
-    };
+    let Some(small) = group.small_disk(2) else { return };
     (1..=3).for_each(|n| group.start(n));
     let primary = group.wait_members(3);
     small.fill(30 << 20).unwrap();
@@ -147,32 +130,12 @@ fn a_full_disk_costs_nothing() {
     assert_quiet_group(&group, "a full disk");
 }
 
-struct Twin(Child);
-
-impl Drop for Twin {
-    fn drop(&mut self) {
-        let _ = self.0.kill().and_then(|()| self.0.wait());
-    }
-}
-
-/// A second server of this id, which listens elsewhere.
-fn twin(group: &Group, id: usize, data: &Path, listen: &str, change: (&str, &str)) -> Twin {
-    let config = group.dir.path().join("twin.toml");
-    let text = fs::read_to_string(group.config()).unwrap().replace(change.0, change.1);
-    fs::write(&config, format!("listen = \"{listen}\"\n{text}")).unwrap();
-    fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
-    let log = fs::File::create(group.dir.path().join("twin.log")).unwrap();
-    let mut command: Command = postern();
-    command.args(["serve", "--id", &id.to_string(), "--config"]).arg(&config);
-    command.arg("--data").arg(data);
-    Twin(command.stdin(Stdio::null()).stderr(log).spawn().unwrap())
-}
-
 fn wait_status(server: &str) -> Status {
     let end = Instant::now() + DEADLINE;
     loop {
-        if let Some(mut client) = Client::try_connect(server) {
-            return status_over(&mut client);
+        let client = Client::try_connect(server);
+        if let Some(status) = client.and_then(|mut client| client.try_status()) {
+            return status;
         }
         assert!(Instant::now() < end, "{server} does not answer");
         std::thread::sleep(Duration::from_millis(5));
@@ -184,7 +147,7 @@ fn two_servers_of_one_id_cost_little() {
     let group = Group::open();
     let address = group.servers[0].rsplit_once(':').unwrap().0;
     let elsewhere = format!("{address}:5004");
-    let _twin = twin(&group, 2, &group.dir.path().join("twin"), &elsewhere, ("", ""));
+    let _twin = Twin::start(&group, 2, &group.dir.path().join("twin"), &elsewhere, ("", ""));
     wait_status(&elsewhere);
     group.wait_members(3);
     assert_quiet_group(&group, "two servers of one id");
@@ -197,7 +160,7 @@ fn a_server_of_other_settings_costs_little() {
     group.terminate(3);
     let other = ("# min_copies = 1 ", "min_copies = 2 #");
     let own = group.servers[2].clone();
-    let _other = twin(&group, 3, &group.data(3), &own, other);
+    let _other = Twin::start(&group, 3, &group.data(3), &own, other);
     wait_status(&own);
     group.wait_members(2);
     assert_quiet_group(&group, "a server that is refused");

@@ -4,15 +4,11 @@
 mod common;
 
 use common::Group;
-use postern_tools::volume::Volume;
 
 #[test]
 fn what_needs_room_is_refused_before_there_is_none() {
     let mut group = Group::new(3);
-    let small = match Volume::in_memory(&group.data(2), 80) {
-        Ok(small) => small,
-        Err(why) => return eprintln!("skipped: no small file system here: {why}"),
-    };
+    let Some(small) = group.small_disk(2) else { return };
     (1..=3).for_each(|n| group.start(n));
     let primary = group.wait_members(3);
     let mut ann = group.client(primary, "ann");
@@ -39,10 +35,7 @@ fn what_needs_room_is_refused_before_there_is_none() {
 #[test]
 fn a_full_disk_keeps_no_server_from_starting() {
     let mut group = Group::new(1);
-    let small = match Volume::in_memory(&group.data(1), 80) {
-        Ok(small) => small,
-        Err(why) => return eprintln!("skipped: no small file system here: {why}"),
-    };
+    let Some(small) = group.small_disk(1) else { return };
     group.start(1);
     group.wait_members(1);
     let mut ann = group.client(1, "ann");

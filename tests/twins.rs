@@ -3,32 +3,15 @@
 
 mod common;
 
-use common::{Group, postern};
+use common::{Group, Twin};
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Stdio};
-
-struct Twin(Child);
-
-impl Drop for Twin {
-    fn drop(&mut self) {
-        let _ = self.0.kill().and_then(|()| self.0.wait());
-    }
-}
 
 /// A second server 2, which listens elsewhere.
 fn twin(group: &Group, data: &Path) -> Twin {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config = group.dir.path().join("twin.toml");
-    let text = fs::read_to_string(group.config()).unwrap();
-    fs::write(&config, format!("listen = \"127.0.0.1:{port}\"\n{text}")).unwrap();
-    fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
-    let log = fs::File::create(group.dir.path().join("twin.log")).unwrap();
-    let mut command = postern();
-    command.args(["serve", "--id", "2", "--config"]).arg(&config).arg("--data").arg(data);
-    Twin(command.stdin(Stdio::null()).stderr(log).spawn().unwrap())
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    Twin::start(group, 2, data, &free.to_string(), ("", ""))
 }
 
 fn copy(from: &Path, to: &Path) {

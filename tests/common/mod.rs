@@ -1,11 +1,13 @@
 //! Real servers on loopback, real sockets, and waiting for states: never for time.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+use postern_tools::volume::Volume;
 use rustix::process::{Pid, Signal};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -182,17 +184,13 @@ impl Group {
     }
 
     pub fn status(&self, n: usize) -> Option<Status> {
-        let mut client = Client::try_connect(&self.servers[n - 1])?;
-        client.send("STATUS");
-        let mut status = Status::new();
-        loop {
-            let line = client.try_line()?;
-            if line == "OK" {
-                return Some(status);
-            }
-            let (key, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
-            status.insert(key.to_owned(), value.to_owned());
-        }
+        Client::try_connect(&self.servers[n - 1])?.try_status()
+    }
+
+    /// A small disk for a server; `None`, and a word of that, where none can be mounted.
+    pub fn small_disk(&self, n: usize) -> Option<Volume> {
+        let volume = Volume::in_memory(&self.data(n), 80);
+        volume.map_err(|why| eprintln!("skipped: no small file system here: {why}")).ok()
     }
 
     /// Waits until a server's STATUS is as wanted.
@@ -295,6 +293,36 @@ impl Drop for Group {
     }
 }
 
+/// A server beside the group's own, whose config file is theirs but for one change; it ends with
+/// this.
+pub struct Twin(Child);
+
+impl Twin {
+    pub fn start(
+        group: &Group,
+        id: usize,
+        data: &Path,
+        listen: &str,
+        (from, to): (&str, &str),
+    ) -> Twin {
+        let config = group.dir.path().join("twin.toml");
+        let text = std::fs::read_to_string(group.config()).unwrap().replace(from, to);
+        std::fs::write(&config, format!("listen = \"{listen}\"\n{text}")).unwrap();
+        std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let log = std::fs::File::create(group.dir.path().join("twin.log")).unwrap();
+        let mut command = postern();
+        command.args(["serve", "--id", &id.to_string(), "--config"]).arg(&config);
+        command.arg("--data").arg(data);
+        Twin(command.stdin(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+}
+
+impl Drop for Twin {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
 /// A text client with deadlines.
 pub struct Client {
     pub stream: TcpStream,
@@ -340,6 +368,19 @@ impl Client {
             Ok(_) => Some(line.trim_end_matches('\n').to_owned()),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
             Err(error) => panic!("no line within {DEADLINE:?}: {error}"),
+        }
+    }
+
+    pub fn try_status(&mut self) -> Option<Status> {
+        self.send("STATUS");
+        let mut status = Status::new();
+        loop {
+            let line = self.try_line()?;
+            if line == "OK" {
+                return Some(status);
+            }
+            let (key, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
+            status.insert(key.to_owned(), value.to_owned());
         }
     }
 
