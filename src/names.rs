@@ -312,8 +312,12 @@ impl UserName {
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..usize::from(self.length)])
-            .expect("a name is made of ASCII only")
+        std::str::from_utf8(self.as_bytes()).expect("a name is made of ASCII only")
+    }
+
+    /// The name as bytes, all of them ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
     }
 }
 

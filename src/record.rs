@@ -166,9 +166,14 @@ pub fn each(bytes: &[u8]) -> impl Iterator<Item = Result<Record<'_>, BadRecord>>
 
 /// Writes a string as a body holds it.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
+    write_bytes(out, text.as_bytes());
+}
+
+/// Writes the bytes of a string as a body holds it.
+pub fn write_bytes(out: &mut Vec<u8>, text: &[u8]) {
     let length = u16::try_from(text.len()).expect("strings are bounded far below 64 KiB");
     out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(text);
 }
 
 /// Reads a string as a body holds it; `None` when it is cut off or not UTF-8.

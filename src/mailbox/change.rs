@@ -1,7 +1,7 @@
 //! What an entry of the log changes, and its bytes: the body of a record.
 
 use crate::names::{Index, UserName};
-use crate::record::{Kind, read_bytes, read_str, write_str};
+use crate::record::{Kind, read_bytes, read_str, write_bytes, write_str};
 use byteorder::{LE, ReadBytesExt};
 
 /// A change to the mailboxes. Indices name entries of the log, so that a change that was checked
@@ -61,21 +61,21 @@ impl<'a> Change<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Change::Create { user, hash } => {
-                write_str(out, user.as_str());
+                write_bytes(out, user.as_bytes());
                 write_str(out, hash);
             }
             Change::Delete { user, checked } => {
-                write_str(out, user.as_str());
+                write_bytes(out, user.as_bytes());
                 out.extend(checked.0.to_le_bytes());
             }
             Change::Password { user, checked, hash } => {
-                write_str(out, user.as_str());
+                write_bytes(out, user.as_bytes());
                 out.extend(checked.0.to_le_bytes());
                 write_str(out, hash);
             }
             Change::Message { to, from, sender, key, text } => {
-                write_str(out, to.as_str());
-                write_str(out, from.as_str());
+                write_bytes(out, to.as_bytes());
+                write_bytes(out, from.as_bytes());
                 out.extend(sender.0.to_le_bytes());
                 write_str(out, key.unwrap_or(""));
                 write_str(out, text);

@@ -59,7 +59,7 @@ impl Keys {
 
     pub(super) fn print(&self, once: &Once<'_>) -> Print {
         let name = self.mac.hash(&[&once.sender.0.to_le_bytes(), once.key.as_bytes()]);
-        let message = self.mac.hash(&[once.to.as_str().as_bytes(), once.text.as_bytes()]);
+        let message = self.mac.hash(&[once.to.as_bytes(), once.text.as_bytes()]);
         Print { name, message }
     }
 

@@ -213,7 +213,7 @@ impl Node {
 
 pub(super) fn write_name(out: &mut Vec<u8>, name: UserName, online: bool) {
     out.extend_from_slice(b"USER ");
-    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(if online { b" online\n" } else { b" offline\n" });
 }
 

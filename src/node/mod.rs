@@ -279,14 +279,10 @@ impl Node {
                     _ => {}
                 }
                 self.replica.handle(world.now, world.wall, event, world.log, &mut out.replica);
-                self.exchange_proofs(&event, out);
                 match event {
-                    // It comes on each link that counts, and soon.
-                    Event::Received { link, packet: Packet::Ping { .. }, .. } => {
-                        self.tell_settings(link, &mut out.packets);
-                    }
-                    Event::Received { link, packet: Packet::Settings, records } => {
-                        self.on_settings(link, records);
+                    Event::Tick => self.tell_proofs(&mut out.packets),
+                    Event::Received { link, packet, records } => {
+                        self.on_packet(link, packet, records, &mut out.packets);
                     }
                     _ => {}
                 }
@@ -325,6 +321,24 @@ impl Node {
         self.answer_operators(out);
         assert!(self.applied <= self.replica.answered(), "only answered entries are applied");
         Ok(())
+    }
+
+    /// What servers tell each other beside the replication.
+    fn on_packet(
+        &mut self,
+        link: LinkId,
+        packet: Packet,
+        records: &[u8],
+        packets: &mut Vec<(LinkId, Packet, Vec<u8>)>,
+    ) {
+        match packet {
+            // It comes on each link that counts, and soon.
+            Packet::Ping { .. } => self.tell_settings(link, packets),
+            Packet::Settings => self.on_settings(link, records),
+            Packet::Proofs => self.on_proofs(link, records, packets),
+            Packet::ProofsTaken => self.remembered.on_taken(link),
+            _ => {}
+        }
     }
 
     /// When `Event::Tick` is wanted, at the latest.

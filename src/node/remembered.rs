@@ -4,11 +4,11 @@
 //! What is kept is a keyed hash, useless without the group's secret, and bound to the name and to
 //! the entry that set the password. Nothing of it is ever on disk.
 
-use super::{Node, Output};
+use super::Node;
 use crate::limits::{PROOFS_PER_PIECE, PROOFS_SPARE};
 use crate::mac::{Hash, MacKey};
 use crate::names::{Index, LinkId, Secret, UserName};
-use crate::replica::{Event, Packet, Standpoint};
+use crate::replica::{Packet, Standpoint};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::collections::BTreeMap;
 use std::io;
@@ -161,38 +161,36 @@ fn read(bytes: &mut &[u8]) -> io::Result<(Index, Proof)> {
 }
 
 impl Node {
-    /// Passwords that one server has verified are known to all: the primary tells the others.
-    pub(super) fn exchange_proofs(&mut self, event: &Event<'_>, out: &mut Output) {
-        match *event {
-            Event::Received { link, packet: Packet::Proofs, records } => {
-                if self.replica.follows_on(link) {
-                    self.remembered.take(records, self.mailboxes.accounts());
-                }
-                if self.replica.links().any(|open| open == link) {
-                    out.packets.push((link, Packet::ProofsTaken, Vec::new()));
-                }
-            }
-            Event::Received { link, packet: Packet::ProofsTaken, .. } => {
-                self.remembered.on_taken(link);
-            }
-            Event::Tick => {
-                let lineage = self.replica.term().lineage();
-                let other = std::mem::replace(&mut self.lineage, lineage) != lineage;
-                // Who begins a lineage keeps its entries.
-                let began = matches!(
-                    self.replica.standpoint(),
-                    Standpoint::Candidate | Standpoint::Primary
-                );
-                if other && !began {
-                    self.remembered.clear();
-                }
-                if self.replica.standpoint() == Standpoint::Primary {
-                    self.remembered.tell(self.replica.links(), &mut out.packets);
-                } else {
-                    self.remembered.tell_nobody();
-                }
-            }
-            _ => {}
+    /// Passwords that one server has verified are known to all: the primary tells the others, each
+    /// turn.
+    pub(super) fn tell_proofs(&mut self, packets: &mut Vec<(LinkId, Packet, Vec<u8>)>) {
+        let lineage = self.replica.term().lineage();
+        let other = std::mem::replace(&mut self.lineage, lineage) != lineage;
+        // Who begins a lineage keeps its entries.
+        let began =
+            matches!(self.replica.standpoint(), Standpoint::Candidate | Standpoint::Primary);
+        if other && !began {
+            self.remembered.clear();
+        }
+        if self.replica.standpoint() == Standpoint::Primary {
+            self.remembered.tell(self.replica.links(), packets);
+        } else {
+            self.remembered.tell_nobody();
+        }
+    }
+
+    /// A server has told passwords that are verified.
+    pub(super) fn on_proofs(
+        &mut self,
+        link: LinkId,
+        records: &[u8],
+        packets: &mut Vec<(LinkId, Packet, Vec<u8>)>,
+    ) {
+        if self.replica.follows_on(link) {
+            self.remembered.take(records, self.mailboxes.accounts());
+        }
+        if self.replica.links().any(|open| open == link) {
+            packets.push((link, Packet::ProofsTaken, Vec::new()));
         }
     }
 }
