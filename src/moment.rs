@@ -61,6 +61,15 @@ impl WallTime {
     }
 }
 
+/// A span for a person: in seconds, minutes or hours, rounded down.
+pub(crate) fn in_words(span: Duration) -> String {
+    match span.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +100,12 @@ mod tests {
     fn spans_never_go_below_zero() {
         assert_eq!(Moment(3) - Moment(5), Duration::ZERO);
         assert_eq!(Moment(u64::MAX) + Duration::from_secs(1), Moment(u64::MAX));
+    }
+
+    #[test]
+    fn a_span_is_said_in_whole_units() {
+        for (seconds, shown) in [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h")] {
+            assert_eq!(in_words(Duration::from_secs(seconds)), shown);
+        }
     }
 }

@@ -5,8 +5,10 @@
 //! for each.
 
 mod common;
+#[path = "common/terminal.rs"]
+mod terminal;
 
-use common::{DEADLINE, Group, postern, stderr, with_signals};
+use common::{DEADLINE, Group, postern, run_by, stderr, with_signals};
 use postern::rng::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use std::hash::{BuildHasher, RandomState};
@@ -15,6 +17,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+use terminal::Terminal;
 
 const LINES_PER_FAILOVER: u64 = 1000;
 
@@ -184,6 +187,31 @@ fn a_bad_line_need_not_end_it() {
     assert_eq!(texts[..2], ["one", "\u{fffd}[31mred\u{fffd}"]);
     assert_eq!(texts.last().unwrap(), "last");
     assert_eq!(texts[2..texts.len() - 1].concat(), long);
+}
+
+#[test]
+fn a_person_sees_how_far_a_file_is() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let lines = 50_000;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lines");
+    std::fs::write(&file, "one line of many\r\n".repeat(lines)).unwrap();
+    let mut send = command(&group, "send");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" < \"$INPUT\""]).env("INPUT", &file);
+    let send = run_by(shell, send.args(["ann", "ann"]));
+    let mut screen = Terminal::run(&send);
+    group.wait(1, "taking messages", |status| status["messages"] != "0");
+    // Nothing is answered for a while: the line is shown, whatever the machine can do.
+    group.signal(1, Signal::STOP);
+    screen.see("messages are stored (");
+    screen.see("; no answer for ");
+    group.signal(1, Signal::CONT);
+    screen.see(&format!("{lines} messages are stored, in "));
+    assert!(screen.end().success());
+    assert_eq!(screen.text().lines().count(), 1, "{}", screen.text());
+    assert_eq!(group.mailbox(1, "ann").len(), lines);
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod ask;
 mod listen;
 mod operator;
 mod person;
+mod progress;
 mod stderr;
 mod terminal;
 

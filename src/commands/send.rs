@@ -1,5 +1,6 @@
 //! `postern send`: one message, or each line of standard input.
 
+use super::progress::Progress;
 use super::{person, terminal};
 use crate::client::{Client, Error, Event, Refusal, Ticket, Waker};
 use crate::limits::{LINE_BYTES_MAX, TEXT_BYTES_MAX};
@@ -36,6 +37,8 @@ pub fn run(options: &options::Send) -> Result<ExitCode, String> {
         began.then(|| format!("interrupted: {counts} are known to be stored"))
     });
     let ended = if options.text.is_empty() {
+        // Beside it, the outcomes of lines would not be read on a terminal.
+        sending.progress = if json { None } else { Progress::of_stdin() };
         let pieces = read_pieces(io::stdin(), client.waker(), lossy || skip)?;
         sending.send_all(&mut client, &pieces)
     } else {
@@ -57,11 +60,25 @@ struct Sending<'a> {
     within: bool,
     /// The line that was read last, from 1.
     line: u64,
+    /// How many bytes it and those before it have in the input,
+    bytes: u64,
+    /// and those that are answered.
+    bytes_answered: u64,
     /// Those under way, in the order of their tickets.
-    under_way: VecDeque<(Ticket, u64)>,
+    under_way: VecDeque<UnderWay>,
     counts: Arc<Counts>,
+    progress: Option<Progress>,
     /// The first line that was not stored, and why.
     failed: Option<(u64, String)>,
+}
+
+/// A message whose answer is awaited.
+#[derive(Clone, Copy)]
+struct UnderWay {
+    ticket: Ticket,
+    line: u64,
+    /// How many bytes of the input end with it.
+    bytes: u64,
 }
 
 /// How many lines were messages, and how many of them are stored: told also when a signal ends the
@@ -99,7 +116,7 @@ impl Sending<'_> {
             self.fail(1, "bad-argument", "is empty");
             return Ok(());
         }
-        self.submit(client, &Line { bytes: text.into(), is_whole: true })?;
+        self.submit(client, &Line { bytes: text.into(), size: text.len(), is_whole: true })?;
         self.finish(client)
     }
 
@@ -130,6 +147,7 @@ impl Sending<'_> {
     fn submit(&mut self, client: &mut Client, line: &Line) -> Result<(), Error> {
         let goes_on = std::mem::replace(&mut self.within, !line.is_whole);
         self.line += u64::from(!goes_on);
+        self.bytes += line.size as u64;
         if line.bytes.is_empty() {
             return Ok(());
         }
@@ -152,7 +170,7 @@ impl Sending<'_> {
         let refused = match std::str::from_utf8(line_bytes).map(|text| client.submit(self.to, text))
         {
             Ok(Ok(ticket)) => {
-                self.under_way.push_back((ticket, line));
+                self.under_way.push_back(UnderWay { ticket, line, bytes: self.bytes });
                 return Ok(());
             }
             Ok(Err(Error::Refused(why))) => why,
@@ -173,13 +191,23 @@ impl Sending<'_> {
         Ok(())
     }
 
-    /// Waits for one event, or until it is woken.
+    /// Waits for one event, or until it is woken, or progress is to be shown.
     fn wait(&mut self, client: &mut Client) -> Result<(), Error> {
-        let Some(event) = client.next(None)? else { return Ok(()) };
+        if let Some(event) = client.next(self.progress.as_ref().map(Progress::patience))? {
+            self.take(event);
+        }
+        if let Some(progress) = &mut self.progress {
+            progress.show(self.counts.stored.load(Ordering::Relaxed), self.bytes_answered);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event) {
         let of = event.ticket();
-        let under_way = self.under_way.front().filter(|(ticket, _)| Some(*ticket) == of);
-        let Some((_, line)) = under_way.copied() else { return Ok(()) };
+        let under_way = self.under_way.front().filter(|first| Some(first.ticket) == of);
+        let Some(UnderWay { line, bytes, .. }) = under_way.copied() else { return };
         self.under_way.pop_front();
+        self.bytes_answered = bytes;
         match event {
             Event::Stored { number, .. } => {
                 self.counts.stored.fetch_add(1, Ordering::Relaxed);
@@ -188,7 +216,6 @@ impl Sending<'_> {
             Event::Refused { why: Refusal { code, words }, .. } => self.fail(line, &code, &words),
             _ => self.fail(line, "unknown-outcome", "may or may not be stored"),
         }
-        Ok(())
     }
 
     fn fail(&mut self, line: u64, code: &str, why: &str) {
@@ -211,13 +238,16 @@ impl Sending<'_> {
 
     fn report(self, ended: Result<(), Error>, in_doubt: usize) -> Result<ExitCode, String> {
         let mut stored = format!("{} were stored", self.counts);
-        if let Some((_, line)) = self.under_way.front().filter(|_| in_doubt > 0) {
+        if let Some(UnderWay { line, .. }) = self.under_way.front().filter(|_| in_doubt > 0) {
             stored += &format!("; of line {line} and those behind it nobody knows");
         }
         match (ended, self.failed) {
             (Err(error), _) => Err(format!("{}; {stored}", person::said(error))),
             (Ok(()), Some((line, why))) => Err(format!("line {line}: {why}; {stored}")),
-            (Ok(()), None) => Ok(ExitCode::SUCCESS),
+            (Ok(()), None) => {
+                self.progress.into_iter().for_each(Progress::end);
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }
@@ -226,6 +256,8 @@ impl Sending<'_> {
 #[derive(Debug)]
 struct Line {
     bytes: Vec<u8>,
+    /// How many bytes it has in the input, with its end.
+    size: usize,
     /// It is the end of its line.
     is_whole: bool,
 }
@@ -281,21 +313,20 @@ fn read_lines(
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             read => read?,
         };
-        let lines = cut(&mut rest, &buffer[..count]).into_iter();
-        let lines = lines.map(|bytes| Line { bytes, is_whole: true });
+        let mut lines = cut(&mut rest, &buffer[..count]);
         // A line that is too long is refused, and ends it; or it goes on in pieces.
         let is_long = rest.len() > LINE_BYTES_MAX;
         let ended = count == 0 || (is_long && !any_length);
         // The last line may have no end.
-        let last = ((ended || is_long) && !rest.is_empty()).then(|| {
+        if (ended || is_long) && !rest.is_empty() {
             let tail = if ended { 0 } else { unfinished(&rest) };
             let tail = rest.split_off(rest.len() - tail);
+            let size = rest.len();
             if ended {
                 rest.pop_if(|byte| *byte == b'\r');
             }
-            Line { bytes: std::mem::replace(&mut rest, tail), is_whole: ended }
-        });
-        let lines: Vec<Line> = lines.chain(last).collect();
+            lines.push(Line { bytes: std::mem::replace(&mut rest, tail), size, is_whole: ended });
+        }
         if !lines.is_empty() && sender.send(Ok(lines)).is_err() {
             return Ok(());
         }
@@ -315,15 +346,16 @@ fn unfinished(bytes: &[u8]) -> usize {
 }
 
 /// Takes the complete lines from what was left and what came, without their ends.
-fn cut(rest: &mut Vec<u8>, came: &[u8]) -> Vec<Vec<u8>> {
+fn cut(rest: &mut Vec<u8>, came: &[u8]) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut pieces = came.split(|byte| *byte == b'\n');
     let last = pieces.next_back().unwrap_or(&[]);
     for piece in pieces {
-        let mut line = std::mem::take(rest);
-        line.extend_from_slice(piece);
-        line.pop_if(|byte| *byte == b'\r');
-        lines.push(line);
+        let mut bytes = std::mem::take(rest);
+        bytes.extend_from_slice(piece);
+        let size = bytes.len() + 1;
+        bytes.pop_if(|byte| *byte == b'\r');
+        lines.push(Line { bytes, size, is_whole: true });
     }
     rest.extend_from_slice(last);
     lines
@@ -338,10 +370,10 @@ mod tests {
         let text = b"one\r\n\ntwo\nlast";
         for size in 1..=text.len() {
             let mut rest = Vec::new();
-            let lines: Vec<Vec<u8>> =
+            let lines: Vec<Line> =
                 text.chunks(size).flat_map(|came| cut(&mut rest, came)).collect();
-            let lines: Vec<&[u8]> = lines.iter().map(|line| &line[..]).collect();
-            assert_eq!(lines, [&b"one"[..], b"", b"two"], "{size}");
+            let lines: Vec<_> = lines.iter().map(|line| (&line.bytes[..], line.size)).collect();
+            assert_eq!(lines, [(&b"one"[..], 5), (b"", 1), (b"two", 4)], "{size}");
             assert_eq!(rest, b"last");
         }
     }

@@ -8,6 +8,7 @@
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -24,6 +25,9 @@ const QUEUE_BYTES_MAX: usize = 64 * 1024;
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// How long a line waits when another program has made the descriptor non-blocking.
 const RETRY_TIME: Duration = Duration::from_millis(20);
+
+/// Back to the beginning of the line, and nothing is left of it (ECMA-48, EL).
+const CLEAR_LINE: &str = "\r\x1b[K";
 
 static LINES: Lines = Lines::new();
 
@@ -68,6 +72,16 @@ pub fn complain_briefly(why: &str) {
     log::logger().flush();
 }
 
+/// Writes a line that is no complaint.
+pub(super) fn tell(words: &str) {
+    LINES.push(format!("{words}\n"));
+}
+
+/// Shows a line on a terminal over which the next line is written, whatever that is.
+pub(super) fn show_progress(words: String) {
+    LINES.show(words);
+}
+
 /// Sends the message of a panic the way of the log: a server whose invariant is broken ends even
 /// if nobody reads what it says.
 pub(super) fn log_panics() {
@@ -85,6 +99,8 @@ struct Lines {
 #[derive(Debug)]
 struct Queue {
     lines: VecDeque<String>,
+    /// What is to be shown behind them. Only the newest one counts.
+    progress: Option<String>,
     /// The size of `lines`.
     bytes: usize,
     /// Lines that found no room since the last one that did.
@@ -97,8 +113,14 @@ struct Queue {
 
 impl Lines {
     const fn new() -> Lines {
-        let lines = VecDeque::new();
-        let queue = Queue { lines, bytes: 0, dropped: 0, writing: false, closed: false };
+        let queue = Queue {
+            lines: VecDeque::new(),
+            progress: None,
+            bytes: 0,
+            dropped: 0,
+            writing: false,
+            closed: false,
+        };
         Lines { queue: Mutex::new(queue), changed: Condvar::new() }
     }
 
@@ -109,6 +131,15 @@ impl Lines {
     /// Adds a line, or drops it. Never waits.
     fn push(&self, line: String) {
         self.queue().push(line);
+        self.changed.notify_all();
+    }
+
+    /// Shows a line until the next one. Never waits.
+    fn show(&self, words: String) {
+        let mut queue = self.queue();
+        if !queue.closed {
+            queue.progress = Some(words);
+        }
         self.changed.notify_all();
     }
 
@@ -130,17 +161,31 @@ impl Lines {
 
     /// Writes lines for ever, or until nobody can read them.
     fn write_all_to(&self, out: &mut impl Write) {
+        // The last line is to be written over.
+        let mut over = false;
         loop {
             let mut queue = self.queue();
             queue.writing = false;
             self.changed.notify_all();
-            while queue.lines.is_empty() {
+            while queue.lines.is_empty() && queue.progress.is_none() {
                 queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            let lines = queue.take();
+            let (lines, progress) = queue.take();
             drop(queue);
             // Each in one write, so that lines of processes that share a stderr stay whole.
-            if lines.iter().any(|line| write_line(out, line.as_bytes()).is_err()) {
+            let mut write = |line: &str, is_progress| {
+                let line = if mem::replace(&mut over, is_progress) {
+                    Cow::from(format!("{CLEAR_LINE}{line}"))
+                } else {
+                    Cow::from(line)
+                };
+                write_line(out, line.as_bytes())
+            };
+            let mut written = lines.iter().try_for_each(|line| write(line, false));
+            if let Some(words) = progress {
+                written = written.and_then(|()| write(&words, true));
+            }
+            if written.is_err() {
                 let mut queue = self.queue();
                 queue.take();
                 (queue.writing, queue.closed) = (false, true);
@@ -176,13 +221,14 @@ impl Queue {
         }
     }
 
-    fn take(&mut self) -> VecDeque<String> {
+    fn take(&mut self) -> (VecDeque<String>, Option<String>) {
         (self.bytes, self.writing) = (0, true);
-        mem::take(&mut self.lines)
+        (mem::take(&mut self.lines), self.progress.take())
     }
 
     fn is_written(&self) -> bool {
-        self.closed || (self.lines.is_empty() && !self.writing && self.dropped == 0)
+        let is_empty = self.lines.is_empty() && self.progress.is_none();
+        self.closed || (is_empty && !self.writing && self.dropped == 0)
     }
 }
 
@@ -264,6 +310,29 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_line_is_written_over_progress_and_only_the_newest_is_shown() {
+        let (allow, allowed) = channel();
+        let (written, lines) = channel();
+        let queue = Arc::new(Lines::new());
+        let writer = Arc::clone(&queue);
+        thread::spawn(move || writer.write_all_to(&mut Stuck { allowed, written }));
+        queue.show("1 %".to_owned());
+        while !queue.queue().writing {
+            thread::yield_now();
+        }
+        queue.show("2 %".to_owned());
+        queue.show("3 %".to_owned());
+        queue.push("told\n".to_owned());
+        (0..3).for_each(|_| allow.send(()).unwrap());
+        queue.flush(None);
+        queue.push("more\n".to_owned());
+        allow.send(()).unwrap();
+        queue.flush(None);
+        let all: Vec<String> = lines.try_iter().collect();
+        assert_eq!(all, ["1 %", "\r\x1b[Ktold\n", "3 %", "\r\x1b[Kmore\n"]);
     }
 
     #[test]

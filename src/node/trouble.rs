@@ -2,7 +2,7 @@
 //! `STATUS`, refusals, the log and the commands that read them.
 
 use super::Node;
-use crate::moment::Moment;
+use crate::moment::{Moment, in_words};
 use crate::names::{Member, ServerId};
 use crate::replica::{Config, DialFailure, Obstacle, Standpoint};
 use std::time::Duration;
@@ -185,7 +185,7 @@ impl Node {
             None => "is not connected".to_owned(),
         };
         if let Some(lost_at) = peer.lost_at {
-            words += &format!(", lost {} ago", time(now - lost_at));
+            words += &format!(", lost {} ago", in_words(now - lost_at));
         }
         words
     }
@@ -201,7 +201,7 @@ impl Node {
         let Some(trouble) = trouble else {
             let ended = outage.take();
             if let Some((since, _)) = ended.filter(|_| std::mem::take(logged)) {
-                log::info!("the group takes changes again, after {}", time(now - since));
+                log::info!("the group takes changes again, after {}", in_words(now - since));
             }
             return;
         };
@@ -210,7 +210,7 @@ impl Node {
             let lasting = now - *since;
             *next = now + if lasting < LONG_TIME { REPORT_TIME } else { LONG_TIME };
             *logged = true;
-            let (lasting, why) = (time(lasting), trouble.as_refusal());
+            let (lasting, why) = (in_words(lasting), trouble.as_refusal());
             log::warn!("no changes are taken for {lasting} now: {why}");
         }
     }
@@ -224,24 +224,12 @@ fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// A time for a person: in seconds, minutes or hours.
-fn time(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ ..120 => format!("{seconds} s"),
-        seconds @ ..7200 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_and_counts_are_for_people() {
-        for (seconds, shown) in [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h")] {
-            assert_eq!(time(Duration::from_secs(seconds)), shown);
-        }
+    fn counts_are_for_people() {
         assert_eq!(count(1, "entry", "entries"), "1 entry");
         assert_eq!(count(2, "entry", "entries"), "2 entries");
     }
