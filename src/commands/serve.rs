@@ -8,7 +8,7 @@ use crate::options;
 use crate::replica::{self, Aside, Replica, Shape, Shared};
 use crate::server::{Ending, Parts, Server, boot_time};
 use crate::settings::Settings;
-use crate::store::disk::RealDisk;
+use crate::store::disk::{Disk, RealDisk};
 use crate::store::{Former, Identity, OpenError, Opened, ServerDisk, SetAside, Store};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};

@@ -14,6 +14,7 @@ mod deliver;
 mod hashes;
 #[cfg(feature = "simulate")]
 mod held;
+mod interface;
 mod operator;
 mod refusals;
 mod remembered;
@@ -26,148 +27,24 @@ mod trouble;
 use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
 use crate::meter::Meter;
-use crate::moment::{Moment, WallTime};
-use crate::names::{Index, LinkId, Origin, Position, Secret, ServerId, SessionId, Term, UserName};
+use crate::moment::Moment;
+use crate::names::{Index, LinkId, Origin, ServerId, SessionId, Term, UserName};
 use crate::protocol::{self, Code, Note};
-use crate::replica::{Event, LogReader, Out, Packet, Replica};
+use crate::replica::{Event, Packet, Replica};
 use attempts::Attempts;
 use compare::Compared;
 use deliver::Lines;
 use hashes::Hashes;
 #[cfg(feature = "simulate")]
 pub use held::Held;
+pub use interface::{Context, Fatal, Gauges, Hashed, Input, Job, Outlet, Output, Setup};
 use remembered::Remembered;
 #[cfg(test)]
 pub(crate) use requests::NOBODY;
 use session::{Session, Sessions, Step};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::time::Duration;
 use trouble::Reports;
-
-/// What a node is told from outside.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// For the replica. `Event::Tick` ends every turn.
-    Replica(Event<'a>),
-    /// A text client is there.
-    Opened(SessionId, Origin),
-    /// It sent a line, given without its end; only while [`Node::wants_line`].
-    Line(SessionId, &'a [u8]),
-    /// It sent a line over the bound.
-    LongLine(SessionId),
-    /// It will send no more; `unfinished` when a last line had no end.
-    InputEnded {
-        /// Which client.
-        session: SessionId,
-        /// A line without its end was left.
-        unfinished: bool,
-    },
-    /// The socket took some of its output.
-    Drained(SessionId),
-    /// It is gone.
-    Gone(SessionId),
-    /// A password job is done.
-    Hashed(SessionId, Hashed),
-    /// The disk is nearly full, or is not any more.
-    Full(bool),
-    /// Finish what is taken, then end.
-    Stop,
-}
-
-/// Work for the thread that hashes passwords.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Job {
-    /// Who waits for it.
-    pub session: SessionId,
-    /// The password.
-    pub password: String,
-    /// The hash to check it against; to make a new one, none.
-    pub against: Option<String>,
-}
-
-/// What came of a [`Job`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hashed {
-    /// The password is right, or not.
-    Checked(bool),
-    /// The hash of a new password.
-    Made(String),
-}
-
-/// What a node wants done.
-#[derive(Debug, Default)]
-pub struct Output {
-    /// The replica's effects, to be performed in their order.
-    pub replica: Out,
-    /// Passwords to hash.
-    pub jobs: Vec<Job>,
-    /// What the node itself says to other servers, and what follows each packet.
-    pub packets: Vec<(LinkId, Packet, Vec<u8>)>,
-    /// Links on which all is said behind that.
-    pub said: Vec<LinkId>,
-}
-
-/// What the shell measures, for `STATUS`.
-#[derive(Clone, Debug, Default)]
-pub struct Gauges {
-    /// Open connections of every kind.
-    pub connections: u64,
-    /// Size of the log.
-    pub log_bytes: u64,
-    /// Free space for it.
-    pub disk_free_bytes: Option<u64>,
-    /// Resident memory of the process.
-    pub memory_bytes: Option<u64>,
-    /// Latencies of syncs.
-    pub syncs: Meter,
-    /// Turns of the event loop since the start.
-    pub turns: u64,
-}
-
-/// The world as a node sees it during one input.
-pub struct Context<'a> {
-    /// Monotonic time.
-    pub now: Moment,
-    /// Wall time.
-    pub wall: WallTime,
-    /// The log.
-    pub log: &'a dyn LogReader,
-    /// Measured anew when asked for.
-    pub gauges: &'a dyn Fn() -> Gauges,
-}
-
-impl fmt::Debug for Context<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Context at {:?}", self.now)
-    }
-}
-
-/// What a node can't go on after; the server must end with these words.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Fatal(pub String);
-
-/// What a node is told once.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// `host:port` of each server, by id.
-    pub addresses: Vec<String>,
-    /// How long a client may stay without logging in.
-    pub login_timeout: Duration,
-    /// Whether everybody may make an account, or only an operator.
-    pub accounts_open: bool,
-    /// What the servers of the group share.
-    pub secret: Secret,
-    /// This build.
-    pub version: &'static str,
-    /// The command with which an operator makes this server go on alone.
-    pub recovery: String,
-    /// The directories that this server has set aside and that clients may have used: the folder
-    /// within the data directory, and its last readable entry.
-    pub former: Vec<(String, Position)>,
-    /// What the other servers are told of its settings, to find differences: keys and values.
-    pub settings: Vec<(String, String)>,
-}
 
 /// A change that is logged and not answered.
 #[derive(Debug)]
@@ -364,19 +241,16 @@ impl Node {
             })
     }
 
-    /// Whether a client is only to be sent what is left, and then closed.
-    pub fn is_closing(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_none_or(|session| session.closing)
+    /// What is to be sent to a client; none when it is gone.
+    pub fn outlet(&mut self, session: SessionId) -> Option<Outlet<'_>> {
+        let session = self.sessions.get_mut(&session)?;
+        let (closing, logged_in) = (session.closing, session.login.is_some());
+        Some(Outlet { output: &mut session.out, closing, must_read: closing || !logged_in })
     }
 
-    /// Whether a client is logged in.
-    pub fn is_logged_in(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|session| session.login.is_some())
-    }
-
-    /// What is to be sent to a client; the shell takes from the front what the socket takes.
-    pub fn output(&mut self, session: SessionId) -> Option<&mut Vec<u8>> {
-        self.sessions.get_mut(&session).map(|session| &mut session.out)
+    /// How many bytes are to be sent to a client.
+    pub fn output_bytes(&self, session: SessionId) -> usize {
+        self.sessions.get(&session).map_or(0, |session| session.out.len())
     }
 
     /// Gives back the memory of what a client's session holds empty.

@@ -6,9 +6,10 @@ mod unreadable;
 
 use super::*;
 use crate::mailbox::Change;
-use crate::names::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Vote};
+use crate::moment::WallTime;
+use crate::names::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Secret, Vote};
 use crate::record::{self, Record};
-use crate::replica::{self, Effect, Mark, Shape, Shared, Takeover};
+use crate::replica::{self, Effect, LogReader, Mark, Shape, Shared, Takeover};
 use fake_log::FakeLog;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -179,7 +180,7 @@ impl World {
     }
 
     fn said(&mut self, session: SessionId) -> String {
-        let said = std::mem::take(self.node.output(session).unwrap());
+        let said = std::mem::take(self.node.outlet(session).unwrap().output);
         self.tell(Input::Drained(session));
         self.node.take_touched(&mut Vec::new());
         String::from_utf8(said).unwrap()
@@ -250,7 +251,7 @@ fn a_full_buffer_stops_reading_and_pushing() {
         world.line(ANN, &format!("SEND bob {text}"));
         world.said(ANN);
     }
-    let held = world.node.output(BOB).unwrap().len();
+    let held = world.node.output_bytes(BOB);
     assert!((OUTPUT_BYTES_MAX..OUTPUT_BYTES_MAX + 4096).contains(&held), "{held}");
     assert!(!world.node.wants_line(BOB));
     let mut read = 0;
@@ -429,7 +430,7 @@ fn a_long_list_is_shown_in_bounded_pieces() {
     let (mut said, mut turns) = (String::new(), 0);
     while !said.contains("OK ") {
         world.tell(Input::Replica(Event::Tick));
-        let held = world.node.output(ANN).unwrap().len();
+        let held = world.node.output_bytes(ANN);
         assert!(held < OUTPUT_BYTES_MAX + 64, "{held}");
         said += &world.said(ANN);
         turns += 1;

@@ -1,13 +1,16 @@
 //! Who is let in, and what it is: servers and clients come to one port, in any order and mixed.
 
+use super::Server;
 use super::channel::Channel;
-use super::client::Cut;
-use super::connection::{Connection, Kind, Reading, Tunnel};
-use super::{Server, TOKENS_RESERVED};
+use super::connection::{Kind, Reading, Tunnel};
+use super::sockets::Sockets;
+use crate::frontend::Text;
+use crate::host::{Edges, Fail};
 use crate::limits::{OVERFLOW_PLACES, OVERFLOW_TIME, UNPROVEN_LINKS_MAX};
+use crate::names::SessionId;
+use crate::node::Input;
 use crate::protocol::{self, Code, Note};
 use mio::net::TcpStream;
-use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -25,14 +28,16 @@ impl Server {
         for at in 0..self.listeners.len() {
             loop {
                 match self.listeners[at].accept() {
-                    Ok((socket, from)) => self.admit(socket, from.ip().to_canonical()),
+                    Ok((socket, from)) => {
+                        self.sockets.admit(socket, from.ip().to_canonical());
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         // Out of descriptors: what waits goes on waiting; spinning helps nobody.
-                        self.warn(&format!("cannot accept connections: {error}"));
-                        self.accept_again = Some(self.now + Duration::from_millis(100));
+                        self.sockets.warn(&format!("cannot accept connections: {error}"));
+                        self.accept_again = Some(self.host.now() + Duration::from_millis(100));
                         break;
                     }
                 }
@@ -40,9 +45,39 @@ impl Server {
         }
     }
 
+    /// Reads the first byte of a connection.
+    pub(super) fn read_unknown(&mut self, key: usize) -> Result<(), Fail> {
+        let sockets = &mut self.sockets;
+        let connection = &mut sockets.table[key];
+        match connection.read(&mut sockets.buffer) {
+            Reading::Drained => return Ok(()),
+            Reading::More => {}
+            Reading::Closed | Reading::Broken => {
+                sockets.close(key);
+                return Ok(());
+            }
+        }
+        let Kind::Unknown { over, from } = connection.kind else { return Ok(()) };
+        if connection.input.first() == Some(&LINK_BYTE) {
+            sockets.begin_proof(key, from);
+        } else if over {
+            refuse_busy(&connection.socket);
+            sockets.close(key);
+        } else {
+            let session = SessionId(connection.number(key));
+            connection.kind = Kind::Client { session, text: Text::default() };
+            sockets.table.set_deadline(key, None);
+            sockets.table.list(key);
+            self.handle(Input::Opened(session, from.into()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Sockets {
     fn admit(&mut self, socket: TcpStream, from: IpAddr) {
-        let over = self.strangers >= self.max_clients;
-        let taken = self.strangers.saturating_sub(self.max_clients);
+        let over = self.strangers >= self.knows.max_clients;
+        let taken = self.strangers.saturating_sub(self.knows.max_clients);
         if over && !self.has_place(taken, OVERFLOW_PLACES, from) {
             return refuse_busy(&socket);
         }
@@ -51,15 +86,15 @@ impl Server {
         }
         if let Some(key) = self.insert(socket, Kind::Unknown { over, from }) {
             self.strangers += 1;
-            let time = if over { OVERFLOW_TIME } else { self.node.login_timeout() };
-            self.set_deadline(key, Some(self.now + time));
-            self.list(key);
+            let time = if over { OVERFLOW_TIME } else { self.knows.login_timeout };
+            self.table.set_deadline(key, Some(self.now + time));
+            self.table.list(key);
         }
     }
 
     /// Closes a connection that has sent nothing for too long.
     pub(super) fn drop_silent(&mut self, key: usize, over: bool) {
-        let socket = &self.connections[key].socket;
+        let socket = &self.table[key].socket;
         if over {
             refuse_busy(socket);
         } else {
@@ -75,21 +110,6 @@ impl Server {
         taken < if is_known { places } else { places / 2 }
     }
 
-    /// Registers a connection and gives it a place in the table.
-    pub(super) fn insert(&mut self, mut socket: TcpStream, kind: Kind) -> Option<usize> {
-        let entry = self.connections.vacant_entry();
-        let key = entry.key();
-        let token = Token(key + TOKENS_RESERVED);
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        if let Err(error) = self.poll.registry().register(&mut socket, token, interest) {
-            log::warn!("can't watch a connection: {error}");
-            return None;
-        }
-        self.serial = self.serial.wrapping_add(1);
-        entry.insert(Connection::new(socket, kind, self.serial));
-        Some(key)
-    }
-
     /// Who says to be a server gets little time and few bytes to prove it.
     fn begin_proof(&mut self, key: usize, from: IpAddr) {
         if !self.has_place(self.unproven, UNPROVEN_LINKS_MAX, from) {
@@ -98,36 +118,13 @@ impl Server {
         }
         self.strangers -= 1;
         self.unproven += 1;
-        let channel = Channel::responder(&self.secret, self.group);
-        let connection = &mut self.connections[key];
+        let channel = Channel::responder(&self.knows.secret, self.knows.group);
+        let connection = &mut self.table[key];
         connection.consume(1);
         connection.kind = Kind::Unproven { from };
         connection.tunnel = Some(Tunnel::new(channel, Vec::new()));
-        self.set_deadline(key, Some(self.now + self.node.replica().silence() / 4));
-        self.list(key);
-    }
-
-    /// Looks at the first byte of a connection.
-    pub(super) fn read_unknown(&mut self, key: usize) {
-        let connection = &mut self.connections[key];
-        match connection.read(&mut self.buffer) {
-            Reading::Drained => return,
-            Reading::More => {}
-            Reading::Closed | Reading::Broken => return self.close(key),
-        }
-        let Kind::Unknown { over, from } = connection.kind else { return };
-        let id = connection.number(key);
-        if connection.input.first() == Some(&LINK_BYTE) {
-            self.begin_proof(key, from);
-        } else if over {
-            refuse_busy(&self.connections[key].socket);
-            self.close(key);
-        } else {
-            let session = crate::names::SessionId(id);
-            connection.kind = Kind::Client { session, cut: Cut::default() };
-            self.set_deadline(key, None);
-            self.client_opened(key, session, from);
-        }
+        self.table.set_deadline(key, Some(self.now + self.knows.peer_timeout / 4));
+        self.table.list(key);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A socket: bytes in, bytes out, and what the shell remembers of it.
 
 use super::channel::{Broken, Channel};
-use super::client::Cut;
+use crate::frontend::Text;
 use crate::limits::{CLIENT_KEPT_BYTES_MAX, LINK_KEPT_BYTES_MAX};
 use crate::moment::Moment;
 use crate::names::{LinkId, ServerId, SessionId};
@@ -15,7 +15,7 @@ pub(super) enum Kind {
     /// It has sent nothing yet. `over`: beyond `max_clients`, in one of the places kept for peers.
     Unknown { over: bool, from: IpAddr },
     /// A text client.
-    Client { session: SessionId, cut: Cut },
+    Client { session: SessionId, text: Text },
     /// It says to be a server, and has not proved yet that it knows the secret.
     Unproven { from: IpAddr },
     /// Another server; `dialled`: by us, and not proved to be one before its channel says so.
@@ -120,6 +120,14 @@ impl Connection {
         (u64::from(self.serial) << 32) | key as u64
     }
 
+    /// The session of a client.
+    pub(super) fn session(&self) -> Option<SessionId> {
+        match self.kind {
+            Kind::Client { session, .. } => Some(session),
+            _ => None,
+        }
+    }
+
     /// Reads once into `buffer`, and adds what came to `input`.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Reading {
         loop {
@@ -206,8 +214,20 @@ impl Connection {
         sent.map(|_| ())
     }
 
-    /// Sends from the front of `output` what the socket takes.
+    /// Sends from the front of `output` what the socket takes, after what the front end owes the
+    /// client.
     pub(super) fn send(&mut self, output: &mut Vec<u8>) -> io::Result<()> {
+        if let Kind::Client { text, .. } = &self.kind
+            && !text.owed().is_empty()
+        {
+            let sent = self.write(text.owed())?;
+            if let Kind::Client { text, .. } = &mut self.kind {
+                text.note_sent(sent);
+            }
+            if self.blocked {
+                return Ok(());
+            }
+        }
         let done = self.write(output)?;
         forget_front(output, done, if self.warm { CLIENT_KEPT_BYTES_MAX } else { 0 });
         Ok(())

@@ -1,7 +1,10 @@
 //! The end of a connection, and of the server: whoever was told something last gets to read it.
 
-use super::connection::{Connection, Kind, Reading};
+use super::connection::{Connection, Kind, Reading, key_of};
+use super::sockets::Sockets;
 use super::{Fail, Server, classify};
+use crate::host::Gone;
+use crate::names::SessionId;
 use crate::node::Input;
 use crate::protocol::Note;
 use mio::Events;
@@ -41,68 +44,65 @@ impl Server {
     fn stop(&mut self) -> Result<(), Fail> {
         log::info!("stopping: what is taken is finished");
         self.stopping = true;
-        self.tell(Input::Stop)
-    }
-
-    /// Ends a client's connection so that it gets to read our last words.
-    pub(super) fn linger(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if let Kind::Client { session, .. } = connection.kind {
-            self.tell_or_fail(Input::Gone(session));
-        }
-        let deadline = self.now + LINGER_TIME;
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let shut = connection.socket.shutdown(std::net::Shutdown::Write);
-        connection.kind = Kind::Lingering;
-        connection.input = Vec::new();
-        if shut.is_err() || connection.input_closed {
-            return self.close(key);
-        }
-        self.set_deadline(key, Some(deadline));
-        self.list(key);
-    }
-
-    /// Throws away what still comes after our last words.
-    pub(super) fn read_lingering(&mut self, key: usize) {
-        let connection: &mut Connection = &mut self.connections[key];
-        let reading = connection.read(&mut self.buffer);
-        connection.input = Vec::new();
-        match reading {
-            Reading::More => self.list(key),
-            Reading::Drained => {}
-            Reading::Closed | Reading::Broken => self.close(key),
-        }
+        self.handle(Input::Stop)
     }
 
     /// Lets the others act, and clients read our last words.
     pub(super) fn say_farewell(&mut self, events: &mut Events) -> Result<(), Fail> {
         self.listeners.clear();
-        self.look_at_clock(); // the last sync may have taken longer than the farewell may
-        let links: Vec<usize> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| !matches!(connection.kind, Kind::Lingering))
-            .map(|(key, _)| key)
-            .collect();
-        for key in links {
-            let connection = self.connections.remove(key);
-            if let Kind::Unknown { over: false, .. } = connection.kind {
+        let sockets = &mut self.sockets;
+        // The last sync may have taken longer than the farewell may.
+        self.host.read_clock(sockets);
+        for key in sockets.table.places(|kind| !matches!(kind, Kind::Lingering)) {
+            if let Some(connection) = sockets.table.remove(key)
+                && let Kind::Unknown { over: false, .. } = connection.kind
+            {
                 classify::say_note(&connection.socket, Note::Stopping);
             }
         }
-        let end = self.now + FAREWELL_TIME;
-        while !self.connections.is_empty() && self.now < end {
-            let left = end - self.now;
-            match self.poll.poll(events, Some(left)) {
+        let end = self.host.now() + FAREWELL_TIME;
+        while sockets.table.len() > 0 && self.host.now() < end {
+            let left = end - self.host.now();
+            match sockets.poll.poll(events, Some(left)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 polled => polled.map_err(|error| Fail::Io("waiting", error))?,
             }
-            self.look_at_clock();
-            let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
-            for key in keys {
-                self.read_lingering(key);
+            self.host.read_clock(sockets);
+            for key in sockets.table.places(|_| true) {
+                sockets.read_lingering(key);
             }
         }
         Ok(())
+    }
+}
+
+impl Sockets {
+    /// Ends a client's connection so that it gets to read our last words.
+    pub(super) fn linger(&mut self, session: SessionId) {
+        let key = key_of(session.0);
+        let client = self.table.get_mut(key).filter(|client| client.session() == Some(session));
+        let Some(client) = client else { return };
+        let shut = client.socket.shutdown(std::net::Shutdown::Write);
+        client.kind = Kind::Lingering;
+        client.input = Vec::new();
+        let is_over = shut.is_err() || client.input_closed;
+        self.note_gone(Gone::Client(session));
+        if is_over {
+            return self.close(key);
+        }
+        self.table.set_deadline(key, Some(self.now + LINGER_TIME));
+        self.table.list(key);
+    }
+
+    /// Throws away what still comes after our last words.
+    pub(super) fn read_lingering(&mut self, key: usize) {
+        let connection: &mut Connection = &mut self.table[key];
+        let reading = connection.read(&mut self.buffer);
+        connection.input = Vec::new();
+        match reading {
+            Reading::More => self.table.list(key),
+            Reading::Drained => {}
+            Reading::Closed | Reading::Broken => self.close(key),
+        }
     }
 }

@@ -5,11 +5,13 @@
 
 use super::channel::{Broken, Channel};
 use super::connection::{Connection, Kind, Reading, Tunnel, forget_front, key_of};
+use super::sockets::Sockets;
 use super::{Fail, Server};
+use crate::host::Edges;
 use crate::limits::{
     FIRST_BYTES_MAX, FRAME_BYTES_MAX, LINK_KEPT_BYTES_MAX, PEER_READ_BYTES_PER_TURN,
 };
-use crate::names::{Index, LinkId, ServerId};
+use crate::names::{LinkId, ServerId};
 use crate::node::Input;
 use crate::replica::{Append, Closing, DialFailure, Event, Packet};
 use byteorder::{ByteOrder, LE};
@@ -20,64 +22,23 @@ use std::{io, mem};
 pub(super) const LENGTH_BYTES: usize = 4;
 
 impl Server {
-    /// Begins a dial; its outcome is told to the replica.
-    pub(super) fn dial(&mut self, to: ServerId) {
-        self.addresses.look_up(self.now, to);
-        if let Some(trouble) = self.addresses.trouble(self.now, to) {
-            self.warn(&trouble);
-        }
-        let addresses = self.addresses.of(to).to_vec();
-        if addresses.is_empty() {
-            return self.failed_dials.push((to, DialFailure::NoName));
-        }
-        self.dial_next(to, addresses, true);
-    }
-
     /// A server that has dialled us and does not answer at its own address: nobody else would
     /// notice, and clients that are sent there are lost.
     pub(super) fn report_failed_dial(&mut self, to: ServerId) {
-        let looking =
-            self.addresses.of(to).is_empty() && self.addresses.trouble(self.now, to).is_none();
-        if let Some(why) = self.node.replica().unreachable(to).filter(|_| !looking) {
-            let name = self.addresses.name(to).to_owned();
-            self.warn(&format!(
+        let looking = self.sockets.addresses.of(to).is_empty()
+            && self.sockets.addresses.trouble(self.host.now(), to).is_none();
+        if let Some(why) = self.host.node().replica().unreachable(to).filter(|_| !looking) {
+            let name = self.sockets.addresses.name(to).to_owned();
+            self.sockets.warn(&format!(
                 "server {to} reached this one, but {name} {why}: clients that are sent there do \
                  not get in; correct the name, its `listen` or a firewall"
             ));
         }
     }
 
-    /// Says what is wrong with the addresses that were found.
-    pub(super) fn report_addresses(&mut self) {
-        let listens: Vec<SocketAddr> =
-            self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        if let Some(conflict) = self.addresses.conflict(self.node.replica().me().id, &listens) {
-            self.warn(&conflict);
-        }
-    }
-
-    fn dial_next(&mut self, to: ServerId, mut rest: Vec<SocketAddr>, mut all_refused: bool) {
-        while let Some(address) = (!rest.is_empty()).then(|| rest.remove(0)) {
-            match TcpStream::connect(address) {
-                Ok(socket) => {
-                    let kind = Kind::Dialling { to, rest: rest.clone(), all_refused };
-                    if let Some(key) = self.insert(socket, kind) {
-                        self.connections[key].readable = false;
-                        let deadline = self.now + self.node.replica().silence() / 2;
-                        return self.set_deadline(key, Some(deadline));
-                    }
-                    all_refused = false;
-                }
-                Err(error) => all_refused &= error.kind() == io::ErrorKind::ConnectionRefused,
-            }
-        }
-        let why = if all_refused { DialFailure::Refused } else { DialFailure::NoAnswer };
-        self.failed_dials.push((to, why));
-    }
-
     /// A dial has an outcome, or its time is over.
     pub(super) fn dial_decided(&mut self, key: usize, timed_out: bool) -> Result<(), Fail> {
-        let connection = &mut self.connections[key];
+        let connection = &mut self.sockets.table[key];
         let Kind::Dialling { to, rest, all_refused } = &mut connection.kind else { return Ok(()) };
         let (to, rest, all_refused) = (*to, mem::take(rest), *all_refused);
         let outcome = outcome(&connection.socket, timed_out);
@@ -87,19 +48,23 @@ impl Server {
                 connection.kind = Kind::Link { link, dialled: Some(to) };
                 connection.readable = true;
                 let mut output = vec![super::classify::LINK_BYTE];
-                let channel = Channel::initiator(&self.secret, self.group, &mut output);
+                let channel = Channel::initiator(
+                    &self.sockets.knows.secret,
+                    self.sockets.knows.group,
+                    &mut output,
+                );
                 connection.tunnel = Some(Tunnel::new(channel, output));
                 // An error here shows as the link's end.
                 let _ = connection.socket.set_nodelay(true);
-                self.set_deadline(key, None);
-                self.tell(Input::Replica(Event::Dialled { link, to }))?;
-                self.dirty.push(key);
-                self.list(key);
+                self.sockets.table.set_deadline(key, None);
+                self.handle(Input::Replica(Event::Dialled { link, to }))?;
+                self.sockets.dirty.push(key);
+                self.sockets.table.list(key);
             }
             Outcome::Undecided => {}
             Outcome::Refused | Outcome::Failed => {
-                self.close(key);
-                self.dial_next(to, rest, all_refused && outcome == Outcome::Refused);
+                self.sockets.close(key);
+                self.sockets.dial_next(to, rest, all_refused && outcome == Outcome::Refused);
             }
         }
         Ok(())
@@ -108,73 +73,68 @@ impl Server {
     /// Reads from somebody who says to be a server, until it has proved that.
     pub(super) fn read_unproven(&mut self, key: usize, from: IpAddr) -> Result<(), Fail> {
         loop {
-            let connection = &mut self.connections[key];
+            let connection = &mut self.sockets.table[key];
             match connection.open(0) {
                 Ok(0) if !connection.readable => return Ok(()),
-                Ok(0) => match connection.read(&mut self.buffer[..FIRST_BYTES_MAX]) {
+                Ok(0) => match connection.read(&mut self.sockets.buffer[..FIRST_BYTES_MAX]) {
                     Reading::More => {}
                     Reading::Drained => return Ok(()),
                     Reading::Closed | Reading::Broken => {
-                        self.close(key);
+                        self.sockets.close(key);
                         return Ok(());
                     }
                 },
                 Ok(taken) => {
                     connection.consume(taken);
-                    self.dirty.push(key);
-                    if self.connections[key].is_proven() {
+                    self.sockets.dirty.push(key);
+                    if self.sockets.table[key].is_proven() {
                         return self.link_accepted(key);
                     }
                 }
                 Err(broken) => {
                     // Best effort: an empty socket buffer takes our words.
                     let _ = connection.flush();
-                    self.drop_unproven(key, from, &broken.to_string());
+                    self.sockets.drop_unproven(key, from, &broken.to_string());
                     return Ok(());
                 }
             }
         }
     }
 
-    pub(super) fn drop_unproven(&mut self, key: usize, from: IpAddr, why: &str) {
-        self.warn(&format!("{from} says to be a server, but {why}: closed"));
-        self.close(key);
-    }
-
     fn link_accepted(&mut self, key: usize) -> Result<(), Fail> {
-        let connection = &mut self.connections[key];
+        let connection = &mut self.sockets.table[key];
         let link = LinkId(connection.number(key));
         connection.kind = Kind::Link { link, dialled: None };
-        self.unproven -= 1;
-        self.set_deadline(key, None);
-        self.list(key);
-        self.tell(Input::Replica(Event::Accepted { link }))
+        self.sockets.unproven -= 1;
+        self.sockets.table.set_deadline(key, None);
+        self.sockets.table.list(key);
+        self.handle(Input::Replica(Event::Accepted { link }))
     }
 
     /// Reads frames from a link and hands them to the replica.
     pub(super) fn read_link(&mut self, key: usize, link: LinkId) -> Result<(), Fail> {
         self.keep_warm(key);
-        let mut budget = PEER_READ_BYTES_PER_TURN / self.buffer.len();
+        let mut budget = PEER_READ_BYTES_PER_TURN / self.sockets.buffer.len();
         loop {
             self.take_frames(key, link)?;
-            let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
+            let Some(connection) = self.sockets.table.get_mut(key) else { return Ok(()) };
             if connection.closing || !connection.readable {
                 return Ok(());
             }
             if budget == 0 {
-                self.list(key);
+                self.sockets.table.list(key);
                 return Ok(());
             }
             budget -= 1;
-            let reading = connection.read(&mut self.buffer);
-            self.look_at_clock();
+            let reading = connection.read(&mut self.sockets.buffer);
+            self.host.read_clock(&mut self.sockets);
             match reading {
                 Reading::More => {}
                 Reading::Drained => return Ok(()),
                 Reading::Closed | Reading::Broken => {
                     // What came before the end counts.
                     self.take_frames(key, link)?;
-                    self.close(key);
+                    self.sockets.close(key);
                     return Ok(());
                 }
             }
@@ -186,69 +146,117 @@ impl Server {
         let mut used = 0;
         loop {
             self.take_opened(key, link)?;
-            let Some((_, connection)) = self.link(link) else { return Ok(()) };
+            let Some((_, connection)) = self.sockets.link(link) else { return Ok(()) };
             match connection.open(used) {
                 Ok(0) => break,
                 Ok(taken) => {
                     used += taken;
                     if connection.has_output() {
                         // What was held back until the other side was known.
-                        self.dirty.push(key);
+                        self.sockets.dirty.push(key);
                     }
                 }
-                Err(broken) => {
-                    self.close_broken(link, broken);
-                    return Ok(());
-                }
+                Err(broken) => return self.close_broken(link, broken),
             }
         }
-        if let Some((_, connection)) = self.link(link) {
+        if let Some((_, connection)) = self.sockets.link(link) {
             forget_front(&mut connection.input, used, LINK_KEPT_BYTES_MAX);
         }
         Ok(())
     }
 
     /// Closes a link on which something came that the other side did not seal.
-    fn close_broken(&mut self, link: LinkId, broken: Broken) {
-        let Some((key, connection)) = self.link(link) else { return };
-        let Kind::Link { dialled: Some(to), .. } = connection.kind else {
-            return self.close_link(link, Closing::Nonsense);
+    fn close_broken(&mut self, link: LinkId, broken: Broken) -> Result<(), Fail> {
+        let sockets = &mut self.sockets;
+        let Some((key, connection)) = sockets.link(link) else { return Ok(()) };
+        let dialled = match connection.kind {
+            Kind::Link { dialled, .. } if broken != Broken::Tampered => dialled,
+            _ => None,
         };
-        if broken == Broken::Tampered {
-            return self.close_link(link, Closing::Nonsense);
-        }
+        let Some(to) = dialled else {
+            sockets.end_link(link, Closing::Nonsense);
+            return Ok(());
+        };
         connection.closing = true;
         connection.drop_output();
-        self.dirty.push(key);
-        let address = self.addresses.name(to).to_owned();
-        self.warn(&format!("who answers for server {to} at {address} {broken}: closed"));
-        self.tell_or_fail(Input::Replica(Event::NotAuthentic { link }));
+        sockets.dirty.push(key);
+        let address = sockets.addresses.name(to).to_owned();
+        sockets.warn(&format!("who answers for server {to} at {address} {broken}: closed"));
+        self.handle(Input::Replica(Event::NotAuthentic { link }))
     }
 
     /// Hands the frames to the replica that are here and opened.
     fn take_opened(&mut self, key: usize, link: LinkId) -> Result<(), Fail> {
-        let tunnel = self.link(link).and_then(|(_, connection)| connection.tunnel.as_mut());
+        let tunnel = self.sockets.link(link).and_then(|(_, connection)| connection.tunnel.as_mut());
         let Some(tunnel) = tunnel else { return Ok(()) };
         let opened = mem::take(&mut tunnel.opened);
         let mut used = 0;
         while let Some(frame) = next_frame(&opened[used..]) {
             let Some((packet, records)) = frame.ok().and_then(|frame| Packet::decode(frame).ok())
             else {
-                self.close_link(link, Closing::Nonsense);
+                self.sockets.end_link(link, Closing::Nonsense);
                 break;
             };
             used += LENGTH_BYTES + LE::read_u32(&opened[used..]) as usize;
-            self.tell(Input::Replica(Event::Received { link, packet, records }))?;
-            if self.connections.get(key).is_none_or(|connection| connection.closing) {
+            self.handle(Input::Replica(Event::Received { link, packet, records }))?;
+            if self.sockets.table.get(key).is_none_or(|connection| connection.closing) {
                 break;
             }
         }
-        let tunnel = self.link(link).and_then(|(_, connection)| connection.tunnel.as_mut());
+        let tunnel = self.sockets.link(link).and_then(|(_, connection)| connection.tunnel.as_mut());
         if let Some(tunnel) = tunnel {
             tunnel.opened = opened;
             forget_front(&mut tunnel.opened, used, LINK_KEPT_BYTES_MAX);
         }
         Ok(())
+    }
+}
+
+impl Sockets {
+    /// Begins a dial; its outcome is told to the replica.
+    pub(super) fn begin_dial(&mut self, to: ServerId) {
+        self.addresses.look_up(self.now, to);
+        if let Some(trouble) = self.addresses.trouble(self.now, to) {
+            self.warn(&trouble);
+        }
+        let addresses = self.addresses.of(to).to_vec();
+        if addresses.is_empty() {
+            return self.failed_dials.push((to, DialFailure::NoName));
+        }
+        self.dial_next(to, addresses, true);
+    }
+
+    fn dial_next(&mut self, to: ServerId, mut rest: Vec<SocketAddr>, mut all_refused: bool) {
+        while let Some(address) = (!rest.is_empty()).then(|| rest.remove(0)) {
+            match TcpStream::connect(address) {
+                Ok(socket) => {
+                    let kind = Kind::Dialling { to, rest: rest.clone(), all_refused };
+                    if let Some(key) = self.insert(socket, kind) {
+                        self.table[key].readable = false;
+                        let deadline = self.now + self.knows.peer_timeout / 2;
+                        return self.table.set_deadline(key, Some(deadline));
+                    }
+                    all_refused = false;
+                }
+                Err(error) => all_refused &= error.kind() == io::ErrorKind::ConnectionRefused,
+            }
+        }
+        let why = if all_refused { DialFailure::Refused } else { DialFailure::NoAnswer };
+        self.failed_dials.push((to, why));
+    }
+
+    /// Takes in what look-ups have found, and says what is wrong with the addresses.
+    pub(super) fn take_addresses(&mut self) {
+        if self.addresses.take_results()
+            && let Some(conflict) = self.addresses.conflict(self.knows.me, &self.knows.listens)
+        {
+            self.warn(&conflict);
+        }
+    }
+
+    pub(super) fn drop_unproven(&mut self, key: usize, from: IpAddr, why: &str) {
+        self.warn(&format!("{from} says to be a server, but {why}: closed"));
+        self.close(key);
     }
 
     /// Queues a packet on a link, and what follows it.
@@ -272,13 +280,12 @@ impl Server {
         self.frame = frame;
     }
 
-    /// Queues an append and its records on a link.
-    pub(super) fn send_entries(
+    /// Queues an append and the records that `copy` appends to it.
+    pub(super) fn send_append(
         &mut self,
         link: LinkId,
         append: Append,
-        first: Index,
-        last: Index,
+        copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<()> {
         if self.link(link).is_none() {
             return Ok(());
@@ -286,13 +293,13 @@ impl Server {
         let mut frame = mem::take(&mut self.frame);
         begin_frame(&mut frame);
         Packet::Append(append).encode(&mut frame);
-        self.store.copy(first, last, &mut frame)?;
+        copy(&mut frame)?;
         self.send_frame(link, frame);
         Ok(())
     }
 
     /// Closes a link when what is queued on it was sent, and says why.
-    pub(super) fn close_link(&mut self, link: LinkId, why: Closing) {
+    pub(super) fn end_link(&mut self, link: LinkId, why: Closing) {
         match why {
             Closing::Occupied { stays, holder, newcomer } => {
                 let (there, here) = (self.address_of(link), self.address_of(stays));
@@ -304,7 +311,7 @@ impl Server {
             }
             why => self.explain(why),
         }
-        let deadline = self.now + self.node.replica().silence() / 4;
+        let deadline = self.now + self.knows.peer_timeout / 4;
         if let Some((key, connection)) = self.link(link) {
             connection.closing = true;
             if matches!(why, Closing::Silent) {
@@ -312,7 +319,7 @@ impl Server {
                 connection.drop_output();
             }
             self.dirty.push(key);
-            self.set_deadline(key, Some(deadline));
+            self.table.set_deadline(key, Some(deadline));
         }
     }
 
@@ -325,12 +332,12 @@ impl Server {
 
     fn link(&mut self, link: LinkId) -> Option<(usize, &mut Connection)> {
         let key = key_of(link.0);
-        let connection = self.connections.get_mut(key).filter(|c| c.is_link(link))?;
+        let connection = self.table.get_mut(key).filter(|c| c.is_link(link))?;
         Some((key, connection))
     }
 
     pub(super) fn flush_link(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.table.get_mut(key) else { return };
         let failed = connection.flush().is_err();
         if failed || (connection.closing && !connection.has_output()) {
             self.close(key);
@@ -343,7 +350,7 @@ impl Server {
             Closing::Spare | Closing::Restated => return,
             Closing::Silent => "a link said nothing for too long: closed".to_owned(),
             Closing::Nonsense => "a link spoke nonsense: closed".to_owned(),
-            Closing::Refused(id, why) if id == self.node.replica().me().id => {
+            Closing::Refused(id, why) if id == self.knows.me => {
                 format!("refused a server: {why}")
             }
             Closing::Refused(id, why) => format!("refused server {id}: {why}"),
@@ -357,10 +364,6 @@ impl Server {
             Closing::Occupied { .. } => return,
         };
         self.warn(&words);
-    }
-
-    pub(super) fn warn(&mut self, words: &str) {
-        self.reasons.warn(self.now, words);
     }
 }
 

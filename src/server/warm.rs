@@ -2,39 +2,42 @@
 //! for each message, and thousands of idle clients hold none.
 
 use super::Server;
-use super::connection::Kind;
-use crate::limits::WARM_CONNECTIONS_MAX;
+use crate::limits::{SPACE_TIME, WARM_CONNECTIONS_MAX};
 use std::mem;
 
 impl Server {
     /// A connection is busy. When too many are, the one that has been so for longest begins anew.
     pub(super) fn keep_warm(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.sockets.table.get_mut(key) else { return };
         if mem::replace(&mut connection.warm, true) {
             return;
         }
-        self.warm.push_back(key);
-        if self.warm.len() > WARM_CONNECTIONS_MAX
-            && let Some(oldest) = self.warm.pop_front()
+        self.sockets.warm.push_back(key);
+        if self.sockets.warm.len() > WARM_CONNECTIONS_MAX
+            && let Some(oldest) = self.sockets.warm.pop_front()
         {
-            self.cool(oldest);
+            self.cool_one(oldest);
         }
     }
 
     /// Every now and then: whoever is still busy is warm again with its next bytes.
-    pub(super) fn cool_all(&mut self) {
-        while let Some(key) = self.warm.pop_front() {
-            self.cool(key);
+    pub(super) fn cool(&mut self) {
+        if self.sockets.cool_at > self.host.now() {
+            return;
         }
-        self.frame = Vec::new();
+        self.sockets.cool_at = self.host.now() + SPACE_TIME;
+        while let Some(key) = self.sockets.warm.pop_front() {
+            self.cool_one(key);
+        }
+        self.sockets.frame = Vec::new();
     }
 
-    fn cool(&mut self, key: usize) {
+    fn cool_one(&mut self, key: usize) {
         // It may be another one by now, which then is warm in vain or not at all.
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.sockets.table.get_mut(key) else { return };
         connection.cool();
-        if let Kind::Client { session, .. } = connection.kind {
-            self.node.cool(session);
+        if let Some(session) = connection.session() {
+            self.host.cool(session);
         }
     }
 }

@@ -37,6 +37,8 @@ pub trait Disk {
     /// no power cut came between: reads show all that was written, in the order of the writes,
     /// unless a write or a sync has failed.
     fn boot(&self) -> Option<u128>;
+    /// Free bytes of the file system that holds the directory, for an unprivileged process.
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// A folder of the file system, made with mode 0700 when it is missing.
@@ -63,12 +65,6 @@ impl RealDisk {
     /// The directory.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// Free bytes of the file system that holds the directory, for an unprivileged process.
-    pub fn free_bytes(&self) -> io::Result<u64> {
-        let stat = rustix::fs::statvfs(&self.root)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
 
@@ -155,6 +151,11 @@ impl Disk for RealDisk {
     fn boot(&self) -> Option<u128> {
         let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         u128::from_str_radix(&text.trim().replace('-', ""), 16).ok()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.root)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
 

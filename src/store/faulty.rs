@@ -74,11 +74,6 @@ impl FaultyDisk {
         Ok(FaultyDisk { disk: RealDisk::open(root)?, rules })
     }
 
-    /// See [`RealDisk::free_bytes`].
-    pub fn free_bytes(&self) -> io::Result<u64> {
-        self.disk.free_bytes()
-    }
-
     /// What an operation on a file meets now.
     fn faults(&self, operation: Operation, path: &str) -> io::Result<Vec<Fault>> {
         let Some(file) = &self.rules else { return Ok(Vec::new()) };
@@ -207,6 +202,10 @@ impl Disk for FaultyDisk {
 
     fn boot(&self) -> Option<u128> {
         self.disk.boot()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Failures {
     pub reads: bool,
     /// Writes fail.
     pub writes: bool,
+    /// It tells that there is little room for more.
+    pub nearly_full: bool,
     /// There is no room for more.
     pub full: bool,
     /// Syncs say that all is well, and write nothing.
@@ -356,5 +358,9 @@ impl Disk for MemoryDisk {
 
     fn boot(&self) -> Option<u128> {
         Some(self.0.borrow().boots)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(if self.0.borrow().failures.nearly_full { 0 } else { u64::MAX })
     }
 }

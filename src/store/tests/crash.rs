@@ -74,6 +74,9 @@ impl Disk for Stopping {
     fn boot(&self) -> Option<u128> {
         self.inner.boot()
     }
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.inner.free_bytes()
+    }
 }
 
 /// Does `work` on the disk `image`, stopped before each of its calls in turn, and hands what a

@@ -108,7 +108,7 @@ fn records(rng: &mut Rng, out: &mut Vec<u8>) {
 
 /// Reads a number near one that the victim knows.
 fn value(victim: &Victim, args: &mut Args<'_>) -> u64 {
-    let replica = victim.process.node.replica();
+    let replica = victim.process.node().replica();
     let term = replica.term();
     let lineage = u64::from(term.lineage()) << 48;
     let base = match args.byte() {
@@ -117,7 +117,7 @@ fn value(victim: &Victim, args: &mut Args<'_>) -> u64 {
         2 => replica.last().0,
         3 => replica.committed().0,
         4 => replica.answered().0,
-        5 => victim.process.store.stored().0,
+        5 => victim.process.store().stored().0,
         6 => lineage | ((1 << 48) - 1),
         7 => lineage.wrapping_add(1 << 48),
         8 => lineage.wrapping_add(2 << 48),
@@ -155,7 +155,7 @@ pub(super) fn hello(victim: &Victim, args: &mut Args<'_>) -> Hello {
     hello.serial = told(victim).unwrap_or(hello.serial);
     hello.has_other = flags & 8 != 0;
     let lineage = hello.term.lineage();
-    if lineage != victim.process.node.replica().term().lineage() || flags & 16 != 0 {
+    if lineage != victim.process.node().replica().term().lineage() || flags & 16 != 0 {
         hello.founder = Some(DiskId(lineage.into()));
     }
     if flags & 32 != 0 {
@@ -269,7 +269,7 @@ fn bearing(bits: u8) -> Bearing {
 fn ask(victim: &Victim, from: Member, args: &mut Args<'_>) -> Ask {
     let term = Term(value(victim, args));
     let last = position(victim, args);
-    let own = victim.process.node.replica().config().copied();
+    let own = victim.process.node().replica().config().copied();
     let flags = args.byte();
     let config = own.filter(|_| flags & 1 == 0);
     let members = [from, victim.me()].into_iter().skip(usize::from(flags & 2) / 2);
@@ -352,7 +352,7 @@ fn config(victim: &Victim, detail: u8, more: u8, out: &mut Vec<u8>) {
     }
     let mut config = Config::new(members, detail & 1 != 0);
     if detail & 2 != 0 {
-        let replica = victim.process.node.replica();
+        let replica = victim.process.node().replica();
         config.origin = Origin::Branch(victim.position(replica.last()));
     }
     config.encode(out);
@@ -366,7 +366,7 @@ fn proofs(victim: &Victim, args: &mut Args<'_>) -> Vec<u8> {
     let base = value(victim, args);
     let count = value(victim, args).min(PROOFS_MAX);
     let stride = 1 + u64::from(args.byte());
-    let told = victim.process.node.held().proofs as u64;
+    let told = victim.process.node().held().proofs as u64;
     let mut out = Vec::new();
     // Others each time, so that they add up.
     for n in told..told + count {
@@ -377,7 +377,7 @@ fn proofs(victim: &Victim, args: &mut Args<'_>) -> Vec<u8> {
         out.pop();
     }
     // A primary takes none: it is not worth the time.
-    let leads = victim.process.node.replica().standpoint() == Standpoint::Primary;
+    let leads = victim.process.node().replica().standpoint() == Standpoint::Primary;
     out.truncate(if leads { PROOF_BYTES } else { out.len() });
     out
 }

@@ -15,8 +15,9 @@
 
 use super::case::{Args, Case, pick};
 use super::talk::Talk;
-use crate::sim::{self, Act, Fail, GROUP, Incoming, Process, Settings};
-use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX, SEGMENT_BYTES};
+use crate::sim::{self, Act, GROUP, Incoming, Process, Settings};
+use postern::host::Fail;
+use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX, SEGMENT_BYTES, SPACE_TIME};
 use postern::moment::{Moment, WallTime};
 use postern::names::{DiskId, ServerId, SessionId};
 use postern::node::Hashed;
@@ -115,8 +116,8 @@ fn request(rng: &mut Rng) -> String {
 /// The server, its clock and its clients.
 struct World {
     process: Process,
+    disk: MemoryDisk,
     now: Moment,
-    full: bool,
     inbox: Vec<Incoming>,
     clients: Vec<Talk>,
     sessions: u64,
@@ -147,10 +148,10 @@ impl World {
         let process = process.map_err(|error| format!("the directory can't be opened: {error}"))?;
         let clients = (0..CLIENTS).map(|_| Talk::default()).collect();
         let mut world =
-            World { process, now: Moment(0), full: false, inbox: Vec::new(), clients, sessions: 0 };
+            World { process, disk, now: Moment(0), inbox: Vec::new(), clients, sessions: 0 };
         for _ in 0..100 {
             world.turn(5)?;
-            if world.process.node.replica().confirmed_round().is_some() {
+            if world.process.node().replica().confirmed_round().is_some() {
                 return Ok(world);
             }
         }
@@ -169,8 +170,7 @@ impl World {
             }
             b'h' => return self.hash(),
             b'f' => {
-                self.full = args.byte() & 1 != 0;
-                return self.turn(1);
+                return self.fill(args.byte() & 1 != 0);
             }
             b'z' => {
                 self.inbox.push(Incoming::Stop);
@@ -205,16 +205,22 @@ impl World {
             (b't', Some(session)) => {
                 let room = usize::from(args.short());
                 let room = if room == usize::from(u16::MAX) { usize::MAX } else { room };
-                self.process.set_room(session, room);
+                self.process.edges().set_room(session, room);
             }
             _ => return Ok(()),
         }
         self.turn(0)
     }
 
+    /// The disk is nearly full, or not any more, and the server has noticed that.
+    fn fill(&mut self, nearly_full: bool) -> Result<(), String> {
+        self.disk.fail(|failures| failures.nearly_full = nearly_full);
+        self.turn(SPACE_TIME.as_millis() as u64)
+    }
+
     /// The oldest password job is done.
     fn hash(&mut self) -> Result<(), String> {
-        if let Some(job) = self.process.jobs.pop_front() {
+        if let Some(job) = self.process.edges().jobs.pop_front() {
             let hashed: Hashed = sim::hash(&job);
             self.inbox.push(Incoming::Hashed(job.session, hashed));
         }
@@ -224,14 +230,10 @@ impl World {
     fn turn(&mut self, ms: u64) -> Result<(), String> {
         self.now = Moment(self.now.0 + ms * 1000 + 100);
         let wall = WallTime(1_700_000_000_000 + self.now.0 / 1000);
-        if self
-            .process
-            .turn(self.now, wall, self.full, &mut self.inbox)
-            .map_err(|fail| ends(&fail))?
-        {
+        if self.process.turn(self.now, wall, &mut self.inbox).map_err(|fail| ends(&fail))? {
             self.process.store_all(self.now, wall).map_err(|fail| ends(&fail))?;
         }
-        for act in mem::take(&mut self.process.acts) {
+        for act in mem::take(&mut self.process.edges().acts) {
             match act {
                 Act::Say(session, bytes) => {
                     if let Some(client) = self.client(session) {
@@ -249,7 +251,7 @@ impl World {
             }
         }
         for session in self.clients.iter().filter_map(|client| client.session) {
-            let held = self.process.node.output(session).map_or(0, |output| output.len());
+            let held = self.process.node().output_bytes(session);
             if held > HELD_MAX {
                 return Err(format!("a client's buffer is too full: {held} bytes"));
             }
@@ -263,9 +265,9 @@ impl World {
 
     /// Everybody reads, passwords are hashed, the disk has room: all is answered then.
     fn finish(&mut self) -> Result<(), String> {
-        self.full = false;
+        self.fill(false)?;
         let sessions: Vec<SessionId> = self.clients.iter().filter_map(|c| c.session).collect();
-        sessions.iter().for_each(|session| self.process.set_room(*session, usize::MAX));
+        sessions.iter().for_each(|session| self.process.edges().set_room(*session, usize::MAX));
         for _ in 0..LAST_TURNS {
             self.hash()?;
             if self.clients.iter().all(Talk::is_answered) {

@@ -91,7 +91,7 @@ fn victims_are_what_they_should_be() {
     ];
     for (me, (start, expected)) in (1..=3).flat_map(|me| starts.map(|start| (me, start))) {
         let victim = Victim::start(me, start, 1, false).unwrap();
-        let replica = victim.process.node.replica();
+        let replica = victim.process.node().replica();
         assert_eq!(replica.standpoint(), expected, "server {me}");
         assert_eq!(replica.gate_open(), start != Start::Blank, "server {me}, {start:?}");
     }

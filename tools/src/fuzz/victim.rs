@@ -2,7 +2,8 @@
 //! of it whatever arrives.
 
 use super::prepared::{WALL_MS, prepare};
-use crate::sim::{self, Act, Entry, Fail, GROUP, Incoming, Process, Settings};
+use crate::sim::{self, Act, Entry, GROUP, Incoming, Process, Settings};
+use postern::host::Fail;
 use postern::limits::{PROOFS_SPARE, SEEN_MAX, SEGMENT_BYTES};
 use postern::moment::{Moment, WallTime};
 use postern::names::{
@@ -128,13 +129,13 @@ impl Victim {
             self.connect(hello)?;
         }
         for _ in 0..200 {
-            let standpoint = self.process.node.replica().standpoint();
+            let standpoint = self.process.node().replica().standpoint();
             let leads = standpoint == postern::replica::Standpoint::Primary;
             let stands = standpoint == postern::replica::Standpoint::Candidate;
             if stands && !to_the_end {
                 return Ok(());
             }
-            if leads && self.process.node.replica().confirmed_round().is_some() {
+            if leads && self.process.node().replica().confirmed_round().is_some() {
                 return Ok(());
             }
             self.wait(20)?;
@@ -144,17 +145,17 @@ impl Victim {
     }
 
     pub(super) fn me(&self) -> Member {
-        self.process.node.replica().me()
+        self.process.node().replica().me()
     }
 
     /// Whether the process has ended as it is meant to: its directory is put aside.
     pub(super) fn has_left(&self) -> bool {
-        self.process.left.is_some()
+        self.process.left().is_some()
     }
 
     /// An honest hello of a peer that knows what the victim knows.
     pub(super) fn hello(&self, from: Member) -> Hello {
-        let replica = self.process.node.replica();
+        let replica = self.process.node().replica();
         Hello {
             shared: Shared {
                 group: GROUP,
@@ -178,7 +179,7 @@ impl Victim {
     /// The position of an entry of the victim's log.
     pub(super) fn position(&self, index: Index) -> Position {
         let at = (index.0 as usize).wrapping_sub(1);
-        let entry = self.process.mirror.entries().get(at);
+        let entry = self.process.mirror().entries().get(at);
         Position { index, term: entry.map_or(Term::ZERO, |entry| entry.term) }
     }
 
@@ -268,15 +269,13 @@ impl Victim {
         if self.has_left() {
             return Ok(());
         }
-        for job in mem::take(&mut self.process.jobs) {
+        for job in mem::take(&mut self.process.edges().jobs) {
             self.inbox.push(Incoming::Hashed(job.session, sim::hash(&job)));
         }
         self.now = Moment(self.now.0 + 100);
         let wall = WallTime(WALL_MS + self.now.0 / 1000);
-        let syncs = self
-            .process
-            .turn(self.now, wall, false, &mut self.inbox)
-            .map_err(|fail| ends(&fail))?;
+        let syncs =
+            self.process.turn(self.now, wall, &mut self.inbox).map_err(|fail| ends(&fail))?;
         if syncs {
             self.process.store_all(self.now, wall).map_err(|fail| ends(&fail))?;
         }
@@ -285,7 +284,7 @@ impl Victim {
     }
 
     fn take_acts(&mut self) -> Result<(), String> {
-        let acts = mem::take(&mut self.process.acts);
+        let acts = mem::take(&mut self.process.edges().acts);
         if acts.len() > SENT_MAX {
             return Err(format!("too many packets in one turn: {}", acts.len()));
         }
@@ -311,9 +310,9 @@ impl Victim {
 
     /// What no peer may bring about.
     fn check(&mut self) -> Result<(), String> {
-        let replica = self.process.node.replica();
+        let replica = self.process.node().replica();
         let (committed, answered, term) = (replica.committed(), replica.answered(), replica.term());
-        let entries = self.process.mirror.entries();
+        let entries = self.process.mirror().entries();
         if committed.0 < self.committed.len() as u64 || answered < self.answered {
             return Err(format!("the commit index falls: to {committed}, {answered} answered"));
         }
@@ -325,7 +324,7 @@ impl Victim {
         }
         self.committed.extend_from_slice(&entries[self.committed.len()..committed.0 as usize]);
         (self.answered, self.term) = (answered, term);
-        let held = self.process.node.held();
+        let held = self.process.node().held();
         let bounds = [
             ("verified passwords", held.proofs, PROOFS_MAX),
             ("known disks", held.disks, DISKS_MAX),

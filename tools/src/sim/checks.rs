@@ -288,7 +288,7 @@ pub(super) fn said_too_early(process: &Process, packet: &Packet) -> Option<Strin
         Packet::Vote { granted: true, term } if process.vote().term < term => {
             Some(format!("votes in term {term}"))
         }
-        Packet::Stored { stored, .. } if stored > process.store.stored() => {
+        Packet::Stored { stored, .. } if stored > process.store().stored() => {
             Some(format!("acknowledges entry {stored}"))
         }
         _ => None,

@@ -108,7 +108,7 @@ impl World {
         let leads = self.servers[n]
             .process
             .as_ref()
-            .is_some_and(|process| process.node.replica().standpoint() == Standpoint::Primary);
+            .is_some_and(|process| process.node().replica().standpoint() == Standpoint::Primary);
         let busy = self.calm || self.straggler.is_some() || self.twin.is_some();
         if busy || !well || leads || !self.may_lose(&[n]) {
             return;
@@ -191,9 +191,9 @@ impl World {
     fn is_sealed(&self, n: usize) -> bool {
         let server = &self.servers[n];
         server.process.as_ref().is_some_and(|process| {
-            let named = truth::path(process.store.identity().segment);
+            let named = truth::path(process.store().identity().segment);
             let newest = truth::segments(&server.disk).pop();
-            !process.store.has_unsealed() && newest.as_ref() == Some(&named)
+            !process.store().has_unsealed() && newest.as_ref() == Some(&named)
         })
     }
 
@@ -223,13 +223,13 @@ impl World {
     /// ago; none while the others are not sure to know the newest start.
     pub(super) fn old_copies(&self, n: usize, starts: u64) -> Vec<&MemoryDisk> {
         let Some(process) = &self.servers[n].process else { return Vec::new() };
-        let identity = process.store.identity();
+        let identity = process.store().identity();
         let (disk, incarnation) = (identity.disk, identity.incarnation);
         let known = (0..3).filter(|other| *other != n).all(|other| {
             self.servers[other].process.as_ref().is_some_and(|process| {
-                let seen = process.store.identity().seen().newest(disk);
+                let seen = process.store().identity().seen().newest(disk);
                 seen.is_some_and(|run| run.incarnation >= incarnation)
-                    && !process.store.has_unsealed()
+                    && !process.store().has_unsealed()
             })
         });
         // One that was alone when it was copied leads before it hears that it is old.
@@ -254,7 +254,7 @@ impl World {
         let answered = self.checks.answered.len() as u64;
         let settled = self.servers.iter().enumerate().all(|(at, server)| match &server.process {
             Some(process) => {
-                let newest = process.mirror.newest_config();
+                let newest = process.mirror().newest_config();
                 self.is_copy(at) || newest.is_none_or(|(at, _)| at.0 <= answered)
             }
             None => lost.contains(&at) || at == TWIN,

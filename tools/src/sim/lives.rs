@@ -5,15 +5,16 @@ use super::clock::{Clock, What};
 use super::damage::Copied;
 use super::machine::{Busy, Server};
 use super::network::{Owner, TWIN};
-use super::process::{self, Fail, GROUP, Incoming, Process};
+use super::process::{self, GROUP, Incoming, Process};
 use super::story;
 use super::world::World;
+use postern::host::Fail;
 use postern::names::{DiskId, Member};
+use postern::node::Fatal;
 use postern::replica::{Aside, Beginning};
 use postern::store::check::check;
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, OpenError, OpenOptions, Store};
-use std::io;
 
 impl World {
     pub(super) fn start(&mut self, n: usize) {
@@ -66,11 +67,11 @@ impl World {
     }
 
     fn started(&mut self, n: usize, process: Process) {
-        let identity = process.store.identity();
+        let identity = process.store().identity();
         let (disk, incarnation) = (identity.disk, identity.incarnation.0);
-        let (last, vote) = (process.store.last(), process.vote());
+        let (last, vote) = (process.store().last(), process.vote());
         story::tell(|| format!("starts: disk {disk}, start {incarnation}, {last} entries"));
-        let members = process.mirror.newest_config().map_or(0, |(_, config)| config.count());
+        let members = process.mirror().newest_config().map_or(0, |(_, config)| config.count());
         let leads_alone = members <= 1 || vote.founder == Some(disk);
         let server = &mut self.servers[n];
         server.process = Some(process);
@@ -103,7 +104,7 @@ impl World {
     pub(super) fn dies(&mut self, n: usize, fail: &Fail) {
         story::at(self.now, n as u8 + 1);
         story::tell(|| format!("ends: {fail}"));
-        if let Fail::Fatal(why) = fail
+        if let Fail::Fatal(Fatal(why)) = fail
             && !self.destroyed
             && !why.contains("can't be read")
         {
@@ -118,7 +119,7 @@ impl World {
     pub(super) fn ends_life(&mut self, n: usize, says: bool) {
         let server = &mut self.servers[n];
         if let Some(process) = server.process.take() {
-            let decisions = process.node.replica().decisions();
+            let decisions = process.node().replica().decisions();
             for (sum, count) in self.decisions.iter_mut().zip(decisions.0) {
                 *sum += count;
             }
@@ -140,7 +141,7 @@ impl World {
     }
 
     pub(super) fn leaves(&mut self, n: usize) -> bool {
-        let Some(aside) = self.servers[n].process.as_ref().and_then(|process| process.left) else {
+        let Some(aside) = self.servers[n].process.as_ref().and_then(Process::left) else {
             return false;
         };
         story::tell(|| format!("leaves this life: {aside:?} is put aside"));
@@ -153,13 +154,11 @@ impl World {
     /// A process that was told to stop and may ends in good order.
     pub(super) fn stops(&mut self, n: usize) -> bool {
         let server = &mut self.servers[n];
-        let now = server.clock.read(self.now);
-        let Some(process) = server.process.as_mut().filter(|process| process.is_stopped(now))
-        else {
+        let Some(process) = server.process.as_mut().filter(|process| process.is_stopped()) else {
             return false;
         };
-        if let Err(error) = process.store.seal() {
-            story::tell(|| format!("the log: {error}"));
+        if let Err(fail) = process.close() {
+            story::tell(|| fail.to_string());
         }
         story::tell(|| "has stopped".to_owned());
         self.ends_life(n, true);
@@ -185,10 +184,7 @@ impl World {
                 done
             }
             Aside::Tail(last) => {
-                match process::start(&server.disk, id, self.settings, &label, &mut self.rng) {
-                    Ok(mut process) => process.store.set_tail_aside(last, &label).map(drop),
-                    Err(error) => Err(io::Error::other(error.to_string())),
-                }
+                process::set_tail_aside(&server.disk, id, last, &label, &mut self.rng)
             }
         };
         if let Err(error) = done {
@@ -257,8 +253,8 @@ impl World {
         }
         let Some(process) = &mut server.process else { return };
         process.hashing = false;
-        let Some(job) = process.jobs.pop_front() else { return };
-        if !process.jobs.is_empty() {
+        let Some(job) = process.edges().jobs.pop_front() else { return };
+        if !process.edges().jobs.is_empty() {
             self.hash_next(n);
         }
         self.deliver(n, Incoming::Hashed(job.session, process::hash(&job)));

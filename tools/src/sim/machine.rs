@@ -41,8 +41,6 @@ pub(super) struct Server {
     pub(super) refuses: u32,
     pub(super) sync_us: u64,
     pub(super) slow_sync_us: u64,
-    /// Its disk has little room left.
-    pub(super) nearly_full: bool,
     /// Its config file is not that of the others.
     pub(super) misconfigured: bool,
     /// Its dials to the first reach the second.
@@ -86,7 +84,6 @@ impl Server {
             refuses: 0,
             sync_us,
             slow_sync_us: 0,
-            nearly_full: false,
             misconfigured: false,
             misdials: None,
             storm: 0,

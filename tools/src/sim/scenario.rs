@@ -297,8 +297,8 @@ impl Play {
             "resume" => world.resume(n, world.servers[n].pauses),
             "refuse" => world.servers[n].refuses = 1,
             "accept" => world.servers[n].refuses = 0,
-            "full" => world.servers[n].nearly_full = true,
-            "room" => world.servers[n].nearly_full = false,
+            "full" => world.servers[n].disk.fail(|failures| failures.nearly_full = true),
+            "room" => world.servers[n].disk.fail(|failures| failures.nearly_full = false),
             "sync" => world.servers[n].slow_sync_us = number(words.get(2))? * 1000,
             "clock" => {
                 let ahead: Option<i64> = words.get(2).and_then(|ms| ms.parse().ok());
@@ -359,7 +359,7 @@ impl Play {
             ["rule", name] => self.has_decided(name)?,
             ["state", n, word] => self.stands(server(Some(n))?) == *word,
             ["gate", "open"] => processes.clone().any(|process| {
-                let replica = process.node.replica();
+                let replica = process.node().replica();
                 replica.standpoint() == Standpoint::Primary && replica.gate_open()
             }),
             ["members", list] => {
@@ -384,7 +384,7 @@ impl Play {
 
     fn stands(&self, n: usize) -> &'static str {
         let Some(process) = &self.world.servers[n].process else { return "down" };
-        match process.node.replica().standpoint() {
+        match process.node().replica().standpoint() {
             Standpoint::Primary => "primary",
             Standpoint::Backup => "backup",
             Standpoint::Learner => "learner",
@@ -402,7 +402,7 @@ impl Play {
         let at = Rule::ALL.iter().position(|rule| format!("{rule:?}") == name);
         let at = at.ok_or("there is no such rule")?;
         let live = self.world.servers.iter().filter_map(|server| server.process.as_ref());
-        let live: u64 = live.map(|process| process.node.replica().decisions().0[at]).sum();
+        let live: u64 = live.map(|process| process.node().replica().decisions().0[at]).sum();
         Ok(live + self.world.decisions[at] > 0)
     }
 

@@ -122,7 +122,7 @@ impl World {
             Kind::Full => {
                 // Seen in time, or not.
                 match rng.below(2) == 0 {
-                    true => self.servers[n].nearly_full = true,
+                    true => self.servers[n].disk.fail(|failures| failures.nearly_full = true),
                     false => self.servers[n].disk.fail(|failures| failures.full = true),
                 }
                 true
@@ -215,7 +215,7 @@ impl World {
             }
             Kind::WritesFail => self.servers[n].disk.fail(|failures| failures.writes = false),
             Kind::Full => {
-                self.servers[n].nearly_full = false;
+                self.servers[n].disk.fail(|failures| failures.nearly_full = false);
                 self.servers[n].disk.fail(|failures| failures.full = false);
             }
             Kind::WallJump => self.jump_back(n, &mut rng),
@@ -299,7 +299,7 @@ impl World {
     /// Whoever leads is asked by an operator, over a link of its own.
     pub(super) fn order_handover(&mut self, n: usize) -> bool {
         let leads = |process: &Process| {
-            let replica = process.node.replica();
+            let replica = process.node().replica();
             replica.standpoint() == Standpoint::Primary
         };
         let primary = (0..3).find(|n| self.servers[*n].process.as_ref().is_some_and(leads));

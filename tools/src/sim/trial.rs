@@ -223,7 +223,7 @@ impl World {
     /// The replicas of the group that run.
     pub(super) fn replicas(&self) -> impl Iterator<Item = &Replica> + Clone {
         let running = self.servers.iter().filter_map(|server| server.process.as_ref());
-        let replicas = running.map(|process| process.node.replica());
+        let replicas = running.map(|process| process.node().replica());
         replicas.filter(|replica| !self.checks.is_stray(replica))
     }
 }
@@ -253,7 +253,7 @@ pub(super) fn picture(world: &World) -> String {
             None if n == TWIN => Ok(()),
             None => write!(text, "{}: down; ", n + 1),
             Some(process) => {
-                let r = process.node.replica();
+                let r = process.node().replica();
                 let config = r.config().map(ToString::to_string).unwrap_or_default();
                 write!(
                     text,

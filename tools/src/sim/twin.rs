@@ -95,7 +95,7 @@ impl World {
         let Some(twin) = self.twin.as_mut().filter(|twin| !twin.named) else { return };
         let disk = self.servers[TWIN].disk_id;
         let process = self.servers[n].process.as_ref();
-        let config = process.and_then(|process| process.mirror.newest_config());
+        let config = process.and_then(|process| process.mirror().newest_config());
         twin.named = config
             .is_some_and(|(_, config)| config.members().any(|member| Some(member.disk) == disk));
     }
@@ -103,7 +103,7 @@ impl World {
     /// Nobody may take an old copy for the server.
     pub(super) fn observe_copy(&mut self) {
         let (of, server) = (self.place_of(TWIN), &self.servers[TWIN]);
-        let Some(replica) = server.process.as_ref().map(|process| process.node.replica()) else {
+        let Some(replica) = server.process.as_ref().map(|process| process.node().replica()) else {
             return;
         };
         if replica.standpoint() == Standpoint::Primary || replica.links().next().is_some() {

@@ -135,8 +135,8 @@ impl World {
     pub(super) fn check_times(&mut self, n: usize) {
         let gap = 2 * self.settings.silence_us();
         let Some(process) = &mut self.servers[n].process else { return };
-        let written = std::mem::take(&mut process.mirror.written);
-        let replica = process.node.replica();
+        let written = std::mem::take(&mut process.edges().mirror.written);
+        let replica = process.node().replica();
         let (leads, term) = (replica.standpoint() == Standpoint::Primary, replica.term());
         let links: Vec<LinkId> = replica.links().collect();
         if let Some((low, high)) = self.bounds(n, gap) {

@@ -347,10 +347,10 @@ impl World {
             story::at(self.now, n as u8 + 1);
             let now = server.clock.read(self.now);
             let config_before = led_config(process);
-            let configs = process.mirror.configs();
+            let configs = process.mirror().configs();
             let syncs = server.disk.syncs();
-            let result = process.turn(now, wall, server.nearly_full, &mut server.inbox);
-            let appended = process.mirror.configs() > configs;
+            let result = process.turn(now, wall, &mut server.inbox);
+            let appended = process.mirror().configs() > configs;
             let syncs = server.disk.syncs() - syncs;
             self.carry(n);
             let stores = match result {
@@ -419,7 +419,7 @@ impl World {
                 return self.dies(n, &fail);
             }
             let Some(process) = &self.servers[n].process else { return };
-            let (disk, vote) = (process.store.identity().disk, process.vote());
+            let (disk, vote) = (process.store().identity().disk, process.vote());
             if !self.is_copy(n) {
                 let noted = self.checks.stored_vote(disk, vote);
                 self.note(noted);
@@ -441,8 +441,8 @@ impl World {
         self.note_named(n);
         let disks = [0, 1, 2, TWIN].map(|n| (self.servers[n].disk_id, &self.servers[n].disk));
         let Some(process) = &self.servers[n].process else { return };
-        let replica = process.node.replica();
-        let looked = self.checks.observe(n, replica, &process.mirror, config_before, disks);
+        let replica = process.node().replica();
+        let looked = self.checks.observe(n, replica, process.mirror(), config_before, disks);
         if self.calm && replica.standpoint() == Standpoint::Primary {
             let now = self.servers[n].clock.read(self.now);
             self.penalty |= ServerId::all(3).any(|id| replica.peer_state(id, now) == "penalty");
@@ -457,7 +457,7 @@ impl World {
     /// Carries out what a process did to the outside.
     fn carry(&mut self, n: usize) {
         let Some(process) = &mut self.servers[n].process else { return };
-        let mut acts = std::mem::take(&mut process.acts);
+        let mut acts = std::mem::take(&mut process.edges().acts);
         let life = self.servers[n].life;
         for act in acts.drain(..) {
             match act {
@@ -481,8 +481,8 @@ impl World {
             }
         }
         let hashes = self.servers[n].process.as_mut().map_or(0, |process| {
-            process.acts = acts;
-            process.jobs.len()
+            process.edges().acts = acts;
+            process.edges().jobs.len()
         });
         if hashes > 0 && !self.servers[n].hashing() {
             self.hash_next(n);
@@ -544,7 +544,7 @@ pub(super) fn id(server: usize) -> ServerId {
 
 /// The config of a process that leads.
 fn led_config(process: &Process) -> Option<Config> {
-    let replica = process.node.replica();
+    let replica = process.node().replica();
     let leads = replica.standpoint() == Standpoint::Primary;
     replica.config().copied().filter(|_| leads)
 }

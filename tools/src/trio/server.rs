@@ -1,12 +1,13 @@
-//! One of the three: a node and a store, and their turn.
+//! One of the three: a host, with wires for edges.
 
 use super::wires::{Arrival, Inbox, Wires};
 use crate::sim::{GROUP, Settings, build, hash};
+use postern::host::{self, Fail, Gone, Host, Usage};
 use postern::limits::SEGMENT_BYTES;
 use postern::moment::{Moment, WallTime};
-use postern::names::{DiskId, ProcessId, ServerId, SessionId, Vote};
-use postern::node::{Context, Fatal, Gauges, Input, Job, Node, Output};
-use postern::replica::{Effect, Event, Mark, Packet, Shape, Standpoint, Takeover};
+use postern::names::{DiskId, LinkId, ProcessId, ServerId, SessionId};
+use postern::node::{Input, Job};
+use postern::replica::{Append, Closing, Event, Packet, Shape, Standpoint, Takeover};
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, Store};
 use std::{io, mem};
@@ -20,16 +21,21 @@ const SETTINGS: Settings = Settings {
 };
 
 pub(super) struct Server {
-    node: Node,
-    store: Store<MemoryDisk>,
-    vote: Vote,
-    out: Output,
-    must_flush: bool,
-    must_persist: Option<Vote>,
+    host: Host<MemoryDisk>,
     jobs: Vec<Job>,
-    touched: Vec<SessionId>,
+    /// What its clients were sent in this turn.
+    answers: Vec<u8>,
     /// Taken in by the turn.
     inbox: Inbox,
+}
+
+/// The edges of one of the three: nothing waits, and nothing is lost.
+struct Edges<'a> {
+    me: ServerId,
+    now: Moment,
+    wires: &'a mut Wires,
+    jobs: &'a mut Vec<Job>,
+    answers: &'a mut Vec<u8>,
 }
 
 impl Server {
@@ -44,28 +50,23 @@ impl Server {
                 .map_err(|error| error.to_string())?;
         let node = build(&opened, shape, SETTINGS, number);
         Ok(Server {
-            node,
-            vote: opened.vote,
-            store: opened.store,
-            out: Output::default(),
-            must_flush: false,
-            must_persist: None,
+            host: Host::new(node, opened.store, opened.vote),
             jobs: Vec::new(),
-            touched: Vec::new(),
+            answers: Vec::new(),
             inbox: Inbox::default(),
         })
     }
 
     /// Whether it leads two backups, and lets clients in.
     pub(super) fn is_open_primary(&self) -> bool {
-        let replica = self.node.replica();
+        let replica = self.host.node().replica();
         let complete = replica.config().is_some_and(|config| config.count() == 3);
         replica.standpoint() == Standpoint::Primary && complete && replica.gate_open()
     }
 
     /// Whether a turn is wanted although nothing arrived.
     pub(super) fn is_due(&self, now: Moment) -> bool {
-        !self.jobs.is_empty() || self.node.next_deadline().is_some_and(|due| due <= now)
+        !self.jobs.is_empty() || self.host.next_deadline().is_some_and(|due| due <= now)
     }
 
     /// One turn, as the server's: what arrived, one sync, and what follows from that. What
@@ -76,42 +77,31 @@ impl Server {
         wires: &mut Wires,
         answers: &mut Vec<u8>,
     ) -> Result<(), String> {
-        self.take_in(now, wires)?;
-        for job in mem::take(&mut self.jobs) {
-            self.tell(now, wires, Input::Hashed(job.session, hash(&job)))?;
-        }
-        self.tell(now, wires, Input::Replica(Event::Tick))?;
-        if self.store_all(now).map_err(|error| error.to_string())? {
-            let mark = Mark { last: self.store.stored(), vote: self.vote };
-            self.tell(now, wires, Input::Replica(Event::Stored(mark)))?;
-        }
-        self.node.take_touched(&mut self.touched);
-        for session in &self.touched {
-            let Some(output) = self.node.output(*session) else { continue };
-            answers.extend_from_slice(output);
-            // As a busy connection does when its socket has taken all.
-            output.clear();
-        }
-        Ok(())
-    }
-
-    fn take_in(&mut self, now: Moment, wires: &mut Wires) -> Result<(), String> {
+        let jobs = mem::take(&mut self.jobs);
         let mut inbox = mem::take(&mut self.inbox);
-        wires.empty_into(self.node.replica().me().id, &mut inbox);
-        for arrival in &inbox.arrivals {
-            let event = match arrival {
-                Arrival::Dialled(link, to) => Event::Dialled { link: *link, to: *to },
-                Arrival::Accepted(link) => Event::Accepted { link: *link },
-                Arrival::Ended(link) => Event::Ended { link: *link },
-                Arrival::Packet(link, range) => {
-                    let read = Packet::decode(&inbox.bytes[range.clone()]);
-                    let (packet, records) = read.map_err(|_| "a packet can't be read")?;
-                    Event::Received { link: *link, packet, records }
-                }
-            };
-            self.tell(now, wires, Input::Replica(event))?;
-        }
+        wires.empty_into(self.host.node().replica().me().id, &mut inbox);
+        self.with_edges(now, wires, |host, edges| {
+            host.begin_turn(edges)?;
+            for arrival in &inbox.arrivals {
+                let event = match arrival {
+                    Arrival::Dialled(link, to) => Event::Dialled { link: *link, to: *to },
+                    Arrival::Accepted(link) => Event::Accepted { link: *link },
+                    Arrival::Ended(link) => Event::Ended { link: *link },
+                    Arrival::Packet(link, range) => {
+                        let read = Packet::decode(&inbox.bytes[range.clone()]);
+                        let (packet, records) = read.expect("a server sends whole packets");
+                        Event::Received { link: *link, packet, records }
+                    }
+                };
+                host.handle(Input::Replica(event), edges)?;
+            }
+            for job in jobs {
+                host.handle(Input::Hashed(job.session, hash(&job)), edges)?;
+            }
+            host.finish_turn(edges)
+        })?;
         self.inbox = inbox;
+        answers.append(&mut self.answers);
         Ok(())
     }
 
@@ -122,65 +112,83 @@ impl Server {
         wires: &mut Wires,
         input: Input<'_>,
     ) -> Result<(), String> {
-        let mut out = mem::take(&mut self.out);
-        let wall = WallTime(now.0 / 1000);
-        let world = Context { now, wall, log: &self.store, gauges: &Gauges::default };
-        self.node.handle(&world, input, &mut out).map_err(|Fatal(why)| why)?;
-        for effect in out.replica.effects.drain(..) {
-            let done = self.perform(wires, effect, &out.replica.bytes);
-            done.map_err(|error| error.to_string())?;
-        }
-        out.replica.clear();
-        let me = self.node.replica().me().id;
-        for (link, packet, rest) in out.packets.drain(..) {
-            wires.send(me, link, packet, |bytes| bytes.extend_from_slice(&rest));
-        }
-        for link in out.said.drain(..) {
-            wires.end(link);
-        }
-        self.jobs.append(&mut out.jobs);
-        self.out = out;
-        Ok(())
+        self.with_edges(now, wires, |host, edges| {
+            host.read_clock(edges);
+            host.handle(input, edges)
+        })
     }
 
-    fn perform(&mut self, wires: &mut Wires, effect: Effect, bytes: &[u8]) -> io::Result<()> {
-        let me = self.node.replica().me().id;
-        match effect {
-            Effect::Append(range) => self.store.append(&bytes[range])?,
-            Effect::Cut(last) => drop(self.store.cut(last, "0")?),
-            Effect::Flush => self.must_flush = true,
-            Effect::Persist(vote) => self.must_persist = Some(vote),
-            Effect::See(disk) => self.store.see(*disk),
-            Effect::Send(link, packet) => wires.send(me, link, packet, |_| {}),
-            Effect::Greet(link, greeting) => {
-                let (hello, past) = *greeting;
-                wires.send(me, link, Packet::Hello(hello), |out| out.extend_from_slice(&past));
-            }
-            Effect::SendEntries { link, append, first, last } => {
-                let mut copied = Ok(());
-                let copy = |bytes: &mut Vec<u8>| copied = self.store.copy(first, last, bytes);
-                wires.send(me, link, Packet::Append(append), copy);
-                copied?;
-            }
-            Effect::Dial(to) => wires.dial(me, to),
-            Effect::Close(link, _) => wires.end(link),
-            Effect::Leave(aside) => return Err(io::Error::other(format!("{aside:?}"))),
+    fn with_edges(
+        &mut self,
+        now: Moment,
+        wires: &mut Wires,
+        work: impl FnOnce(&mut Host<MemoryDisk>, &mut Edges<'_>) -> Result<(), Fail>,
+    ) -> Result<(), String> {
+        let me = self.host.node().replica().me().id;
+        let (jobs, answers) = (&mut self.jobs, &mut self.answers);
+        let done = work(&mut self.host, &mut Edges { me, now, wires, jobs, answers });
+        match (done, self.host.left()) {
+            (Err(fail), _) => Err(fail.to_string()),
+            (Ok(()), Some(aside)) => Err(format!("{aside:?}")),
+            (Ok(()), None) => Ok(()),
         }
-        Ok(())
+    }
+}
+
+impl host::Edges for Edges<'_> {
+    fn clock(&mut self) -> (Moment, WallTime) {
+        (self.now, WallTime(self.now.0 / 1000))
     }
 
-    /// Whether anything was to be stored.
-    fn store_all(&mut self, now: Moment) -> io::Result<bool> {
-        let flush = mem::take(&mut self.must_flush) && self.store.has_unwritten();
-        let persist = self.must_persist.take();
-        if let Some(vote) = persist {
-            self.store.persist(vote)?;
-            self.vote = vote;
-        }
-        if flush {
-            self.store.flush()?;
-            self.node.note_flush(now);
-        }
-        Ok(flush || persist.is_some())
+    fn usage(&self) -> Usage {
+        Usage::default()
     }
+
+    fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
+        let sent = self.wires.send(self.me, link, packet, |bytes| {
+            bytes.extend_from_slice(rest);
+            Ok(())
+        });
+        sent.expect("bytes are there");
+    }
+
+    fn send_entries(
+        &mut self,
+        link: LinkId,
+        append: Append,
+        copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.wires.send(self.me, link, Packet::Append(append), copy)
+    }
+
+    fn dial(&mut self, to: ServerId) {
+        self.wires.dial(self.me, to);
+    }
+
+    fn close_link(&mut self, link: LinkId, _why: Closing) {
+        self.wires.end(link);
+    }
+
+    fn flush_links(&mut self) {}
+
+    fn hash(&mut self, job: Job) {
+        self.jobs.push(job);
+    }
+
+    fn write(&mut self, _session: SessionId, output: &mut Vec<u8>, _must_read: bool) -> bool {
+        self.answers.extend_from_slice(output);
+        // As a busy connection does when its socket has taken all.
+        output.clear();
+        false
+    }
+
+    fn finish(&mut self, _session: SessionId) {}
+
+    fn resume(&mut self, _session: SessionId) {}
+
+    fn next_gone(&mut self) -> Option<Gone> {
+        None
+    }
+
+    fn warn(&mut self, _words: &str) {}
 }

@@ -2,6 +2,7 @@
 
 use postern::names::{LinkId, ServerId};
 use postern::replica::Packet;
+use std::io;
 use std::mem;
 use std::ops::Range;
 
@@ -42,15 +43,16 @@ impl Wires {
         from: ServerId,
         link: LinkId,
         packet: Packet,
-        rest: impl FnOnce(&mut Vec<u8>),
-    ) {
+        rest: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let [first, second] = self.links[link.0 as usize];
         let to = if from == first { second } else { first };
         let inbox = &mut self.inboxes[to.slot()];
         let start = inbox.bytes.len();
         packet.encode(&mut inbox.bytes);
-        rest(&mut inbox.bytes);
+        rest(&mut inbox.bytes)?;
         inbox.arrivals.push(Arrival::Packet(link, start..inbox.bytes.len()));
+        Ok(())
     }
 
     /// Ends a link, behind what was sent on it.

@@ -1,0 +1,86 @@
+//! What a host can't do itself.
+
+use crate::moment::{Moment, WallTime};
+use crate::names::{Index, LinkId, ServerId, SessionId};
+use crate::node::Job;
+use crate::replica::{Append, Closing, Packet};
+use std::io;
+
+/// The edges of a host: sockets, clocks and the thread that hashes passwords; or what a simulator
+/// has instead. No method calls the host: what happens on the way is reported by
+/// [`Edges::next_gone`], or handed over in the next turn.
+pub trait Edges {
+    /// The monotonic time since this host began, and the time of the wall clock.
+    fn clock(&mut self) -> (Moment, WallTime);
+
+    /// What `STATUS` shows of connections and of the process.
+    fn usage(&self) -> Usage;
+
+    /// Queues a frame on a link: a packet, and `rest` after it. On a link that has ended nothing
+    /// is sent.
+    fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]);
+
+    /// Queues an append, and after it the records that `copy` appends to the frame.
+    ///
+    /// # Errors
+    /// Those of `copy`; nothing is sent then.
+    fn send_entries(
+        &mut self,
+        link: LinkId,
+        append: Append,
+        copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()>;
+
+    /// Dials a server. The outcome is an event: `Dialled` or `DialFailed`.
+    fn dial(&mut self, to: ServerId);
+
+    /// Closes a link when the frames that are queued on it are sent; of a silent one, at once.
+    fn close_link(&mut self, link: LinkId, why: Closing);
+
+    /// Sends the frames that are queued, as far as the sockets accept them.
+    fn flush_links(&mut self);
+
+    /// Hashes a password. The outcome is an input: `Hashed`.
+    fn hash(&mut self, job: Job);
+
+    /// Sends a client the beginning of `output`, as much as its socket accepts, and removes that;
+    /// returns whether the socket had accepted less than it was given before. `must_read`: the
+    /// connection may be closed if the client does not read.
+    fn write(&mut self, session: SessionId, output: &mut Vec<u8>, must_read: bool) -> bool;
+
+    /// Closes the connection of a client that was sent everything.
+    fn finish(&mut self, session: SessionId);
+
+    /// Notes that a session accepts a request again: what its client has sent is to be fed.
+    fn resume(&mut self, session: SessionId);
+
+    /// The next connection that has ended and was not reported yet.
+    fn next_gone(&mut self) -> Option<Gone>;
+
+    /// Logs a warning, once a minute.
+    fn warn(&mut self, words: &str);
+
+    /// For edges that keep an account of the log: these records are appended to it.
+    fn on_append(&mut self, _records: &[u8]) {}
+
+    /// The same: the entries after `last` are cut off.
+    fn on_cut(&mut self, _last: Index) {}
+}
+
+/// A connection that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// A link to another server.
+    Link(LinkId),
+    /// The connection of a client.
+    Client(SessionId),
+}
+
+/// What a process uses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Open connections of every kind.
+    pub connections: u64,
+    /// Resident memory, in bytes.
+    pub memory_bytes: Option<u64>,
+}

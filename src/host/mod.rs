@@ -1,0 +1,372 @@
+#![doc = include_str!("README.md")]
+
+mod edges;
+mod storage;
+
+pub use edges::{Edges, Gone, Usage};
+
+use crate::frontend::{Request, Text};
+use crate::limits::{OUTPUT_BYTES_MAX, SPACE_RESERVED, SPACE_TIME};
+use crate::moment::{Moment, WallTime};
+use crate::names::{SessionId, Vote};
+use crate::node::{Context, Fatal, Gauges, Input, Node, Outlet, Output};
+use crate::replica::{Aside, Closing, Effect, Event, Packet};
+use crate::store::Store;
+use crate::store::disk::Disk;
+use std::{fmt, io, mem};
+use storage::Storage;
+
+/// Why a server ends although nobody has stopped it.
+#[derive(Debug)]
+pub enum Fail {
+    /// The disk or the poll failed. After a failed sync the page cache can't be trusted.
+    Io(&'static str, io::Error),
+    /// See [`Fatal`].
+    Fatal(Fatal),
+}
+
+impl fmt::Display for Fail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fail::Io(what, error) => write!(f, "{what}: {error}"),
+            Fail::Fatal(Fatal(why)) => f.write_str(why),
+        }
+    }
+}
+
+/// A node and its log.
+///
+/// Getters: [`node`](Host::node), [`store`](Host::store), [`now`](Host::now), [`vote`](Host::vote),
+/// [`left`](Host::left), [`next_deadline`](Host::next_deadline). The turn: see the module. Beside
+/// it: [`read_clock`](Host::read_clock) after a read that took long, [`cool`](Host::cool) now and
+/// then, [`close`](Host::close) at the end.
+#[derive(Debug)]
+pub struct Host<D: Disk> {
+    core: Core<D>,
+    /// When to check the free space again, as soon as anything else wakes the loop.
+    space_at: Moment,
+    turns: u64,
+    /// Empty between inputs.
+    out: Output,
+    /// Empty between turns.
+    touched: Vec<SessionId>,
+}
+
+/// What effects change.
+#[derive(Debug)]
+struct Core<D: Disk> {
+    node: Node,
+    storage: Storage<D>,
+    /// The time, as it was when the clocks were last read.
+    now: Moment,
+    wall: WallTime,
+    /// This life is over: nothing more is taken, stored or said.
+    left: Option<Aside>,
+}
+
+impl<D: Disk> Host<D> {
+    /// Puts a node and the store that it was built from together; `vote` is the one that is stored.
+    pub fn new(node: Node, store: Store<D>, vote: Vote) -> Host<D> {
+        let storage = Storage::new(store, vote);
+        Host {
+            core: Core { node, storage, now: Moment(0), wall: WallTime(0), left: None },
+            space_at: Moment(0),
+            turns: 0,
+            out: Output::default(),
+            touched: Vec::new(),
+        }
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.core.node
+    }
+
+    /// The log.
+    pub fn store(&self) -> &Store<D> {
+        &self.core.storage.store
+    }
+
+    /// The time, as it was when the clocks were last read.
+    pub fn now(&self) -> Moment {
+        self.core.now
+    }
+
+    /// The vote that is durable.
+    pub fn vote(&self) -> Vote {
+        self.core.storage.vote()
+    }
+
+    /// What is to be put aside before this server starts again, once its life is over.
+    pub fn left(&self) -> Option<Aside> {
+        self.core.left
+    }
+
+    /// When the next turn is wanted, at the latest.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        [self.core.node.next_deadline(), self.core.storage.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether everything that was accepted before a stop is answered.
+    pub fn is_stopped(&self) -> bool {
+        self.core.node.is_stopped(self.core.now)
+    }
+
+    /// Reads the clocks: not for every line, but before a tick, and after each read from another
+    /// server. Promises are counted from there: what was received must not seem to have come
+    /// earlier than it was sent, and none may seem to hold that has run out.
+    pub fn read_clock(&mut self, edges: &mut impl Edges) {
+        (self.core.now, self.core.wall) = edges.clock();
+    }
+
+    /// Begins a turn.
+    ///
+    /// # Errors
+    /// As [`Host::handle`].
+    pub fn begin_turn<E: Edges>(&mut self, edges: &mut E) -> Result<(), Fail> {
+        self.read_clock(edges);
+        self.turns += 1;
+        if self.space_at > self.core.now {
+            return Ok(());
+        }
+        self.space_at = self.core.now + SPACE_TIME;
+        // A disk that does not tell fails when it is written.
+        match self.core.storage.store.disk().free_bytes() {
+            Ok(free) => self.handle(Input::Full(free < SPACE_RESERVED), edges),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Hands an input to the node, after the connections that have ended since the last one, and
+    /// performs what the node wants done.
+    ///
+    /// # Errors
+    /// The server must end; nothing that is not durable was acknowledged.
+    pub fn handle<E: Edges>(&mut self, input: Input<'_>, edges: &mut E) -> Result<(), Fail> {
+        self.note_gone(edges)?;
+        self.handle_one(input, edges)
+    }
+
+    /// Hands the requests to the node that `input` holds, as long as the session accepts them;
+    /// returns how many bytes of it are consumed. `input_closed`: the client sends no more.
+    ///
+    /// # Errors
+    /// As [`Host::handle`].
+    pub fn feed<E: Edges>(
+        &mut self,
+        session: SessionId,
+        text: &mut Text,
+        input: &[u8],
+        input_closed: bool,
+        edges: &mut E,
+    ) -> Result<usize, Fail> {
+        let mut consumed = 0;
+        loop {
+            let wanted = self.core.node.wants_line(session);
+            let (used, request) = text.next(&input[consumed..], input_closed, wanted);
+            consumed += used;
+            let input = match request {
+                Some(Request::Line(line)) => Input::Line(session, line),
+                Some(Request::LongLine) => Input::LongLine(session),
+                Some(Request::End { unfinished }) => Input::InputEnded { session, unfinished },
+                None => return Ok(consumed),
+            };
+            self.handle(input, edges)?;
+        }
+    }
+
+    /// Ends the first part of a turn. Returns whether [`Host::store_all`] must follow.
+    ///
+    /// # Errors
+    /// As [`Host::handle`].
+    pub fn submit<E: Edges>(&mut self, edges: &mut E) -> Result<bool, Fail> {
+        self.core.storage.keep_seal(self.core.now)?;
+        self.read_clock(edges);
+        self.handle(Input::Replica(Event::Tick), edges)?;
+        edges.flush_links();
+        self.note_gone(edges)?;
+        Ok(self.core.left.is_none() && self.core.storage.has_unstored())
+    }
+
+    /// Stores the vote, then all that the turn appended, with one write and one sync, and reports
+    /// that to the node.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn store_all<E: Edges>(&mut self, edges: &mut E) -> Result<(), Fail> {
+        self.core.storage.store_vote()?;
+        self.read_clock(edges);
+        let before = self.core.now;
+        if self.core.storage.store_log()? {
+            self.read_clock(edges);
+            let Core { node, storage, now, .. } = &mut self.core;
+            storage.syncs.note(*now, *now - before);
+            storage.seal_soon(*now);
+            node.note_flush(*now);
+        }
+        self.handle(Input::Replica(Event::Stored(self.core.storage.mark())), edges)
+    }
+
+    /// Sends what is queued for other servers, then for clients.
+    ///
+    /// # Errors
+    /// As [`Host::handle`].
+    pub fn flush<E: Edges>(&mut self, edges: &mut E) -> Result<(), Fail> {
+        edges.flush_links();
+        self.note_gone(edges)?;
+        let mut touched = mem::take(&mut self.touched);
+        self.core.node.take_touched(&mut touched);
+        for session in touched.drain(..) {
+            self.flush_client(session, edges)?;
+        }
+        self.touched = touched;
+        if self.note_gone(edges)? {
+            // A link may have something to say about that.
+            edges.flush_links();
+        }
+        Ok(())
+    }
+
+    /// The last three parts of a turn.
+    ///
+    /// # Errors
+    /// As [`Host::handle`] and [`Host::store_all`].
+    pub fn finish_turn<E: Edges>(&mut self, edges: &mut E) -> Result<(), Fail> {
+        if self.submit(edges)? {
+            self.store_all(edges)?;
+        }
+        self.flush(edges)
+    }
+
+    /// Sends a client what its session has for it; after the last of it the connection is closed.
+    ///
+    /// # Errors
+    /// As [`Host::handle`].
+    pub fn flush_client<E: Edges>(
+        &mut self,
+        session: SessionId,
+        edges: &mut E,
+    ) -> Result<(), Fail> {
+        let Some(Outlet { output, closing, must_read }) = self.core.node.outlet(session) else {
+            return Ok(());
+        };
+        let before = output.len();
+        let was_blocked = edges.write(session, output, must_read);
+        // Only bytes that were sent make room: else the node would be asked again and again.
+        if output.len() < before && (before >= OUTPUT_BYTES_MAX || was_blocked) {
+            self.handle(Input::Drained(session), edges)?;
+        }
+        if closing && self.core.node.is_finished(session) {
+            edges.finish(session);
+        } else if self.core.node.wants_line(session) {
+            edges.resume(session);
+        }
+        Ok(())
+    }
+
+    /// Gives back the memory that a client's session holds and does not use.
+    pub fn cool(&mut self, session: SessionId) {
+        self.core.node.cool(session);
+    }
+
+    /// Makes everything durable that may be lost without harm, at the end.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn close(&mut self) -> Result<(), Fail> {
+        self.core.storage.seal()
+    }
+
+    /// Reports to the node which connections have ended; whether there was one.
+    fn note_gone<E: Edges>(&mut self, edges: &mut E) -> Result<bool, Fail> {
+        let mut any = false;
+        while let Some(gone) = edges.next_gone() {
+            any = true;
+            let input = match gone {
+                Gone::Link(link) => Input::Replica(Event::Ended { link }),
+                Gone::Client(session) => Input::Gone(session),
+            };
+            self.handle_one(input, edges)?;
+        }
+        Ok(any)
+    }
+
+    fn handle_one<E: Edges>(&mut self, input: Input<'_>, edges: &mut E) -> Result<(), Fail> {
+        let Host { core, out, turns, .. } = self;
+        if core.left.is_some() {
+            return Ok(());
+        }
+        let Storage { store, syncs, .. } = &core.storage;
+        let gauges = || {
+            let Usage { connections, memory_bytes } = edges.usage();
+            Gauges {
+                connections,
+                log_bytes: store.log_bytes(),
+                disk_free_bytes: store.disk().free_bytes().ok(),
+                memory_bytes,
+                syncs: syncs.clone(),
+                turns: *turns,
+            }
+        };
+        let world = Context { now: core.now, wall: core.wall, log: store, gauges: &gauges };
+        core.node.handle(&world, input, out).map_err(Fail::Fatal)?;
+        for effect in out.replica.effects.drain(..) {
+            let performed = core.perform(effect, &out.replica.bytes, edges);
+            performed.map_err(|error| Fail::Io("the log", error))?;
+        }
+        out.replica.clear();
+        if out.has_own() {
+            for (link, packet, rest) in out.packets.drain(..) {
+                edges.send(link, packet, &rest);
+            }
+            for link in out.said.drain(..) {
+                edges.close_link(link, Closing::Spare);
+            }
+            for job in out.jobs.drain(..) {
+                edges.hash(job);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<D: Disk> Core<D> {
+    fn perform<E: Edges>(&mut self, effect: Effect, bytes: &[u8], edges: &mut E) -> io::Result<()> {
+        let store = &mut self.storage.store;
+        match effect {
+            Effect::Append(range) => {
+                edges.on_append(&bytes[range.clone()]);
+                store.append(&bytes[range])?;
+            }
+            Effect::Cut(last) => {
+                edges.on_cut(last);
+                if let Some(folder) = store.cut(last, &self.wall.label())? {
+                    log::info!("what was stored of the entries after {last} is in {folder} now");
+                }
+            }
+            Effect::SendEntries { link, append, first, last } => {
+                let copy = |frame: &mut Vec<u8>| store.copy(first, last, frame);
+                if let Err(error) = edges.send_entries(link, append, copy) {
+                    // Whoever lacks them is served by another one, if there is one that can.
+                    edges.warn(&format!("entries {first} to {last} can't be sent: {error}"));
+                    self.node.note_unreadable(self.now, link);
+                }
+            }
+            Effect::Flush => self.storage.want_flush(),
+            Effect::Persist(vote) => self.storage.want_vote(vote),
+            Effect::Send(link, packet) => edges.send(link, packet, &[]),
+            Effect::Greet(link, greeting) => {
+                let (hello, past) = *greeting;
+                edges.send(link, Packet::Hello(hello), &past);
+            }
+            Effect::Dial(to) => edges.dial(to),
+            Effect::Close(link, why) => edges.close_link(link, why),
+            Effect::See(disk) => self.storage.see(self.now, *disk),
+            Effect::Leave(aside) => self.left = Some(aside),
+        }
+        Ok(())
+    }
+}

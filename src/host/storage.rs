@@ -1,0 +1,107 @@
+//! The disk side of a host: the log, the vote, and what of both is not durable yet.
+
+use super::Fail;
+use crate::limits::SEAL_TIME;
+use crate::meter::Meter;
+use crate::moment::Moment;
+use crate::names::Vote;
+use crate::replica::{Mark, SeenDisk};
+use crate::store::Store;
+use crate::store::disk::Disk;
+use std::mem;
+
+/// A store, and when what must be written to it.
+#[derive(Debug)]
+pub(super) struct Storage<D: Disk> {
+    pub(super) store: Store<D>,
+    /// The vote that is durable.
+    vote: Vote,
+    /// The turn ends with a sync of what it appended.
+    must_flush: bool,
+    /// The turn ends with a sync of this vote.
+    must_persist: Option<Vote>,
+    /// When to seal the last batch, or to save what was seen of other servers.
+    seal_at: Option<Moment>,
+    pub(super) syncs: Meter,
+}
+
+impl<D: Disk> Storage<D> {
+    /// `vote` is the one that is stored.
+    pub(super) fn new(store: Store<D>, vote: Vote) -> Storage<D> {
+        let (must_flush, must_persist, seal_at) = (false, None, None);
+        Storage { store, vote, must_flush, must_persist, seal_at, syncs: Meter::default() }
+    }
+
+    pub(super) fn vote(&self) -> Vote {
+        self.vote
+    }
+
+    pub(super) fn want_flush(&mut self) {
+        self.must_flush = true;
+    }
+
+    pub(super) fn want_vote(&mut self, vote: Vote) {
+        self.must_persist = Some(vote);
+    }
+
+    /// Notes what is known of another server's disk; it is saved with the next seal.
+    pub(super) fn see(&mut self, now: Moment, disk: SeenDisk) {
+        self.store.see(disk);
+        self.seal_soon(now);
+    }
+
+    /// Whether the turn must not end without a sync.
+    pub(super) fn has_unstored(&mut self) -> bool {
+        self.must_flush &= self.store.has_unwritten();
+        self.must_flush || self.must_persist.is_some()
+    }
+
+    /// Stores the vote that the turn has given.
+    pub(super) fn store_vote(&mut self) -> Result<(), Fail> {
+        if let Some(vote) = self.must_persist.take() {
+            self.store.persist(vote).map_err(|error| Fail::Io("the vote", error))?;
+            self.vote = vote;
+        }
+        Ok(())
+    }
+
+    /// Stores what the turn has appended, with one write and one sync; whether there was anything.
+    pub(super) fn store_log(&mut self) -> Result<bool, Fail> {
+        let flush = mem::take(&mut self.must_flush) && self.store.has_unwritten();
+        if flush {
+            self.store.flush().map_err(|error| Fail::Io("the log", error))?;
+        }
+        Ok(flush)
+    }
+
+    /// What is durable now.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { last: self.store.stored(), vote: self.vote }
+    }
+
+    /// Plans the next seal.
+    pub(super) fn seal_soon(&mut self, now: Moment) {
+        // What was seen of others is saved in time, whatever goes on.
+        let due = self.seal_at.filter(|_| self.store.has_unsaved());
+        let at = due.unwrap_or(now + SEAL_TIME);
+        self.seal_at = self.store.has_unsealed().then_some(at);
+    }
+
+    /// Seals the log, if it is time.
+    pub(super) fn keep_seal(&mut self, now: Moment) -> Result<(), Fail> {
+        if self.seal_at.is_some_and(|at| at <= now) {
+            self.seal_at = None;
+            self.seal()?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable that may be lost without harm.
+    pub(super) fn seal(&mut self) -> Result<(), Fail> {
+        self.store.seal().map_err(|error| Fail::Io("the log", error))
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
+        self.seal_at
+    }
+}

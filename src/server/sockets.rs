@@ -1,0 +1,215 @@
+//! Everything around a host that is not its own: connections, names, passwords to hash, the clocks.
+
+use super::TOKENS_RESERVED;
+use super::addresses::Addresses;
+use super::connection::{Kind, key_of};
+use super::hasher::Hasher;
+use super::machine::{boot_time, resident_bytes};
+use super::reasons::Reasons;
+use super::table::Table;
+use crate::host::{Edges, Gone, Usage};
+use crate::limits::FILE_PIECE_BYTES;
+use crate::moment::{Moment, WallTime};
+use crate::names::{GroupId, LinkId, Secret, ServerId, SessionId};
+use crate::node::{Hashed, Job};
+use crate::replica::{Append, Closing, DialFailure, Packet};
+use mio::net::TcpStream;
+use mio::{Interest, Poll, Token, Waker};
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// What sockets know once and for all.
+pub(super) struct Setup {
+    /// This server.
+    pub(super) me: ServerId,
+    /// `host:port` of each server, by id.
+    pub(super) names: Vec<String>,
+    /// Where this one listens.
+    pub(super) listens: Vec<SocketAddr>,
+    pub(super) group: GroupId,
+    pub(super) secret: Secret,
+    /// The most text clients.
+    pub(super) max_clients: usize,
+    /// When the monotonic clock began.
+    pub(super) began: Duration,
+    pub(super) peer_timeout: Duration,
+    pub(super) login_timeout: Duration,
+}
+
+/// The edges that ship.
+pub(super) struct Sockets {
+    pub(super) poll: Poll,
+    pub(super) table: Table,
+    pub(super) knows: Setup,
+    /// The time, as it was when the clock was last read.
+    pub(super) now: Moment,
+    pub(super) addresses: Addresses,
+    hasher: Hasher,
+    /// Connections that are not links, or not yet.
+    pub(super) strangers: usize,
+    /// Connections that claim to be links, and have not proved it yet.
+    pub(super) unproven: usize,
+    /// Links with frames to send.
+    pub(super) dirty: Vec<usize>,
+    pub(super) failed_dials: Vec<(ServerId, DialFailure)>,
+    /// Connections that have ended, for the host.
+    gone: VecDeque<Gone>,
+    /// Connections whose empty buffers keep their memory, and when that ends for all of them.
+    pub(super) warm: VecDeque<usize>,
+    pub(super) cool_at: Moment,
+    reasons: Reasons,
+    /// What is read from a socket at a time.
+    pub(super) buffer: Vec<u8>,
+    /// Where a frame is put together before it is sealed.
+    pub(super) frame: Vec<u8>,
+}
+
+impl Sockets {
+    /// No connections yet. `waker` wakes the poll when a thread has a result.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub(super) fn new(poll: Poll, waker: Arc<Waker>, knows: Setup) -> io::Result<Sockets> {
+        Ok(Sockets {
+            poll,
+            table: Table::default(),
+            now: Moment(0),
+            addresses: Addresses::new(&knows.names, Arc::clone(&waker)),
+            hasher: Hasher::start(waker)?,
+            knows,
+            strangers: 0,
+            unproven: 0,
+            dirty: Vec::new(),
+            failed_dials: Vec::new(),
+            gone: VecDeque::new(),
+            warm: VecDeque::new(),
+            cool_at: Moment(0),
+            reasons: Reasons::default(),
+            buffer: vec![0; FILE_PIECE_BYTES / 4],
+            frame: Vec::new(),
+        })
+    }
+
+    /// Whether there is something to do before anything else is ready.
+    pub(super) fn has_work(&self) -> bool {
+        self.table.has_listed() || !self.failed_dials.is_empty()
+    }
+
+    /// When something must be done, at the latest.
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
+        self.table.next_deadline()
+    }
+
+    /// A hash that is done.
+    pub(super) fn take_hash(&mut self) -> Option<(SessionId, Hashed)> {
+        self.hasher.pop()
+    }
+
+    pub(super) fn take_failed_dials(&mut self) -> Vec<(ServerId, DialFailure)> {
+        mem::take(&mut self.failed_dials)
+    }
+
+    /// Registers a connection and gives it a place in the table.
+    pub(super) fn insert(&mut self, mut socket: TcpStream, kind: Kind) -> Option<usize> {
+        let token = Token(self.table.next_place() + TOKENS_RESERVED);
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        if let Err(error) = self.poll.registry().register(&mut socket, token, interest) {
+            log::warn!("can't watch a connection: {error}");
+            return None;
+        }
+        Some(self.table.insert(socket, kind))
+    }
+
+    /// Ends a connection; the host is told in time.
+    pub(super) fn close(&mut self, key: usize) {
+        let Some(mut connection) = self.table.remove(key) else { return };
+        let _ = self.poll.registry().deregister(&mut connection.socket);
+        match connection.kind {
+            Kind::Client { session, .. } => {
+                self.strangers -= 1;
+                self.note_gone(Gone::Client(session));
+            }
+            Kind::Unknown { .. } | Kind::Lingering => self.strangers -= 1,
+            Kind::Unproven { .. } => self.unproven -= 1,
+            Kind::Link { link, .. } => self.note_gone(Gone::Link(link)),
+            Kind::Dialling { .. } => {}
+        }
+    }
+
+    pub(super) fn note_gone(&mut self, gone: Gone) {
+        self.gone.push_back(gone);
+    }
+}
+
+impl Edges for Sockets {
+    fn clock(&mut self) -> (Moment, WallTime) {
+        let elapsed = boot_time().saturating_sub(self.knows.began);
+        self.now = Moment(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        (self.now, WallTime::from_system(SystemTime::now()))
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { connections: self.table.len() as u64, memory_bytes: resident_bytes() }
+    }
+
+    fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
+        self.send_packet(link, packet, rest);
+    }
+
+    fn send_entries(
+        &mut self,
+        link: LinkId,
+        append: Append,
+        copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.send_append(link, append, copy)
+    }
+
+    fn dial(&mut self, to: ServerId) {
+        self.begin_dial(to);
+    }
+
+    fn close_link(&mut self, link: LinkId, why: Closing) {
+        self.end_link(link, why);
+    }
+
+    fn flush_links(&mut self) {
+        for key in mem::take(&mut self.dirty) {
+            self.flush_link(key);
+        }
+    }
+
+    fn hash(&mut self, job: Job) {
+        self.hasher.push(job);
+    }
+
+    fn write(&mut self, session: SessionId, output: &mut Vec<u8>, must_read: bool) -> bool {
+        self.write_to_client(session, output, must_read)
+    }
+
+    fn finish(&mut self, session: SessionId) {
+        self.linger(session);
+    }
+
+    fn resume(&mut self, session: SessionId) {
+        let key = key_of(session.0);
+        let client = self.table.get(key).filter(|client| client.session() == Some(session));
+        if client.is_some_and(|client| {
+            client.readable || client.input_closed || !client.input.is_empty()
+        }) {
+            self.table.list(key);
+        }
+    }
+
+    fn next_gone(&mut self) -> Option<Gone> {
+        self.gone.pop_front()
+    }
+
+    fn warn(&mut self, words: &str) {
+        self.reasons.warn(self.now, words);
+    }
+}
