@@ -1,15 +1,16 @@
 //! `postern serve`: puts a server together from its settings and its data directory, and runs it.
 
+use crate::host::{self, Host, Setup};
 use crate::limits::{DESCRIPTORS_RESERVED, SPACE_RESERVED};
-use crate::moment::{Moment, WallTime};
-use crate::names::{DiskId, Index, Member, Position, ProcessId, ServerId};
-use crate::node::{self, Node};
+use crate::moment::WallTime;
+use crate::names::{DiskId, Index, ProcessId, ServerId};
+use crate::node;
 use crate::options;
-use crate::replica::{self, Aside, Replica, Shape, Shared};
+use crate::replica::{Aside, Shape, Shared};
 use crate::server::{Ending, Parts, Server, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::{Former, Identity, OpenError, Opened, ServerDisk, SetAside, Store};
+use crate::store::{Identity, OpenError, Opened, ServerDisk, SetAside, Store};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use socket2::SockRef;
@@ -123,8 +124,7 @@ impl Shell {
             drop(opened);
             (opened, shape) = self.open()?;
         }
-        let vote = opened.vote;
-        let node = self.node(&opened, shape)?;
+        let host = Host::build(opened, shape, self.setup()?);
         for listener in &self.listeners {
             let listens = SockRef::from(listener).listen(BACKLOG);
             listens.map_err(|error| format!("can't listen: {error}"))?;
@@ -135,12 +135,11 @@ impl Shell {
             names: self.settings.servers.clone(),
             group: self.settings.group,
             secret: self.settings.secret.clone(),
-            store: opened.store,
             max_clients: clients_max(self.settings.max_clients),
             stop_with_stdin: self.stop_with_stdin,
             began,
         };
-        let server = Server::new(parts, node, vote).map_err(|error| format!("poll: {error}"))?;
+        let server = Server::new(parts, host).map_err(|error| format!("poll: {error}"))?;
         if self.stopped.load(Ordering::Relaxed) {
             return Ok(Ending::Stopped);
         }
@@ -215,7 +214,7 @@ impl Shell {
             );
         }
         if opened.store.last() == Index::ZERO {
-            for (folder, last) in former_of(&opened.former) {
+            for (folder, last) in host::in_use(&opened.former) {
                 log::warn!(
                     "{shown}: the log is empty, and {folder} holds one up to entry {last}: this \
                      server forms no group; it joins one, or a person goes on with `{} --from \
@@ -227,39 +226,26 @@ impl Shell {
         Ok((opened, shape))
     }
 
-    fn node(&self, opened: &Opened<ServerDisk>, shape: Shape) -> Result<Node, String> {
+    fn setup(&self) -> Result<Setup, String> {
         let settings = &self.settings;
-        let identity = opened.store.identity();
-        let setup = replica::Setup {
-            me: Member { id: identity.id, disk: identity.disk },
-            incarnation: identity.incarnation,
-            process: identity.process,
-            shared: Shared {
-                group: settings.group,
-                servers: identity.servers,
-                silence_ms: settings.silence_ms,
-                copies_min: settings.copies_min,
-                survivor_auto: settings.survivor_auto,
-            },
-            takeover: settings.takeover,
-            vote: opened.vote,
-            shape,
-            seen: identity.seen().clone(),
-            runs: identity.runs().to_vec(),
-            former: former_of(&opened.former).iter().map(|(_, last)| *last).max(),
-            seed: random()? as u64,
+        let shared = Shared {
+            group: settings.group,
+            servers: settings.servers.len() as u8,
+            silence_ms: settings.silence_ms,
+            copies_min: settings.copies_min,
+            survivor_auto: settings.survivor_auto,
         };
-        let about = node::Setup {
+        let node = node::Setup {
             addresses: settings.servers.clone(),
             login_timeout: settings.login_timeout,
             accounts_open: settings.accounts_open,
             secret: settings.secret.clone(),
             version: env!("CARGO_PKG_VERSION"),
             recovery: self.recovery.clone(),
-            former: former_of(&opened.former),
+            former: Vec::new(),
             settings: settings.compared(),
         };
-        Ok(Node::new(Moment(0), about, Replica::new(Moment(0), setup)))
+        Ok(Setup { shared, takeover: settings.takeover, seed: random()? as u64, node })
     }
 
     /// Puts the whole directory aside.
@@ -284,12 +270,6 @@ impl Shell {
         }
         Ok(())
     }
-}
-
-/// What was set aside and may have been used by clients, and the last readable entry of each.
-fn former_of(all: &[Former]) -> Vec<(String, Position)> {
-    let opened = all.iter().filter(|former| former.opened);
-    opened.map(|former| (former.folder.clone(), former.last)).collect()
 }
 
 /// The time, as names of files have it.
@@ -336,7 +316,7 @@ fn clients_max(wanted: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Term;
+    use crate::names::{Position, Term};
     use crate::record::{self, Kind};
 
     /// A server that is asked to stop before each of its lives has begun.

@@ -1,8 +1,10 @@
 #![doc = include_str!("README.md")]
 
+mod build;
 mod edges;
 mod storage;
 
+pub use build::{Setup, in_use};
 pub use edges::{Edges, Gone, Usage};
 
 use crate::frontend::{Request, Text};
@@ -65,8 +67,8 @@ struct Core<D: Disk> {
 }
 
 impl<D: Disk> Host<D> {
-    /// Puts a node and the store that it was built from together; `vote` is the one that is stored.
-    pub fn new(node: Node, store: Store<D>, vote: Vote) -> Host<D> {
+    /// `vote` is the one that is stored.
+    fn new(node: Node, store: Store<D>, vote: Vote) -> Host<D> {
         let storage = Storage::new(store, vote);
         Host {
             core: Core { node, storage, now: Moment(0), wall: WallTime(0), left: None },

@@ -20,10 +20,10 @@ mod warm;
 pub use crate::host::Fail;
 use crate::host::Host;
 use crate::moment::Moment;
-use crate::names::{GroupId, Secret, Vote};
-use crate::node::{Input, Node};
+use crate::names::{GroupId, Secret};
+use crate::node::Input;
 use crate::replica::{Aside, Event};
-use crate::store::{ServerDisk, Store};
+use crate::store::ServerDisk;
 use connection::Kind;
 pub use machine::boot_time;
 use mio::net::TcpListener;
@@ -54,7 +54,7 @@ pub enum Ending {
     Left(Aside),
 }
 
-/// What a server is made of.
+/// What a server is made of, beside its host.
 #[derive(Debug)]
 pub struct Parts {
     /// Where it listens; at least one.
@@ -65,8 +65,6 @@ pub struct Parts {
     pub group: GroupId,
     /// See [`Parts::group`].
     pub secret: Secret,
-    /// Its data directory.
-    pub store: Store<ServerDisk>,
     /// Most text clients.
     pub max_clients: usize,
     /// It ends when its standard input does.
@@ -87,8 +85,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Puts the edges around a node; `vote` is the one that is stored.
-    pub fn new(parts: Parts, node: Node, vote: Vote) -> io::Result<Server> {
+    /// Puts the edges around a host.
+    pub fn new(parts: Parts, host: Host<ServerDisk>) -> io::Result<Server> {
         let poll = Poll::new()?;
         let registry = poll.registry();
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
@@ -108,18 +106,18 @@ impl Server {
         }
         let listens = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let knows = sockets::Setup {
-            me: node.replica().me().id,
+            me: host.node().replica().me().id,
             names: parts.names,
             listens,
             group: parts.group,
             secret: parts.secret,
             max_clients: parts.max_clients,
             began: parts.began,
-            peer_timeout: node.replica().silence(),
-            login_timeout: node.login_timeout(),
+            peer_timeout: host.node().replica().silence(),
+            login_timeout: host.node().login_timeout(),
         };
         Ok(Server {
-            host: Host::new(node, parts.store, vote),
+            host,
             sockets: Sockets::new(poll, waker, knows)?,
             signals,
             listeners,

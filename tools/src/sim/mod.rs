@@ -29,7 +29,7 @@ mod wall;
 mod world;
 
 pub(crate) use mirror::Entry;
-pub(crate) use process::{Act, GROUP, Incoming, Process, Settings, build, hash, open};
+pub(crate) use process::{Act, GROUP, Incoming, Process, Settings, hash, open};
 pub use run::{Mode, Options, run};
 pub use scenario::play;
 pub use trial::{Outcome, Sabotage, Trial, try_seed};

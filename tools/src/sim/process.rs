@@ -3,18 +3,16 @@
 
 use super::edges::Edges;
 use super::mirror::Mirror;
-use postern::host::{Fail, Host};
+use postern::host::{Fail, Host, Setup};
 use postern::moment::{Moment, WallTime};
 use postern::names::{
-    DiskId, GroupId, Index, LinkId, Member, ProcessId, Secret, ServerId, SessionId, Vote,
+    DiskId, GroupId, Index, LinkId, ProcessId, Secret, ServerId, SessionId, Vote,
 };
 use postern::node::{self, Hashed, Input, Job, Node};
-use postern::replica::{
-    Aside, DialFailure, Event, Packet, Replica, Setup, Shape, Shared, Takeover,
-};
+use postern::replica::{Aside, DialFailure, Event, Packet, Shape, Shared, Takeover};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
-use postern::store::{Identity, OpenError, OpenOptions, Opened, SetAside, Store};
+use postern::store::{Identity, OpenError, OpenOptions, SetAside, Store};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -129,61 +127,40 @@ pub(crate) fn open(
     let mut shape = Shape::default();
     let mut mirror = Mirror::default();
     let options = OpenOptions { label, segment_bytes: settings.segment_bytes };
-    let opened = Store::open(disk.clone(), &expected, options, |record| {
+    let mut opened = Store::open(disk.clone(), &expected, options, |record| {
         mirror.push(record);
         shape.push(record)
     })?;
     if opened.set_aside.is_some() {
         (shape, mirror) = (Shape::default(), Mirror::default());
     }
-    let node = build(&opened, shape, settings, seed);
-    Ok(Process {
-        host: Host::new(node, opened.store, opened.vote),
-        edges: Edges::new(mirror),
-        hashing: false,
-        set_aside: opened.set_aside,
-        stopping: false,
-    })
+    let set_aside = opened.set_aside.take();
+    let host = Host::build(opened, shape, settings.setup(expected.servers, seed));
+    Ok(Process { host, edges: Edges::new(mirror), hashing: false, set_aside, stopping: false })
 }
 
-/// The only place that knows what a replica and a node are made of.
-pub(crate) fn build(
-    opened: &Opened<MemoryDisk>,
-    shape: Shape,
-    settings: Settings,
-    seed: u64,
-) -> Node {
-    let identity = opened.store.identity();
-    let setup = Setup {
-        me: Member { id: identity.id, disk: identity.disk },
-        incarnation: identity.incarnation,
-        process: identity.process,
-        shared: Shared {
+impl Settings {
+    /// What a host of this group is built from.
+    pub(crate) fn setup(&self, servers: u8, seed: u64) -> Setup {
+        let shared = Shared {
             group: GROUP,
-            servers: identity.servers,
-            silence_ms: settings.silence_ms,
-            copies_min: settings.copies_min,
-            survivor_auto: settings.survivor_auto,
-        },
-        takeover: settings.takeover,
-        vote: opened.vote,
-        shape,
-        seen: identity.seen().clone(),
-        runs: identity.runs().to_vec(),
-        former: opened.former.iter().filter(|former| former.opened).map(|former| former.last).max(),
-        seed,
-    };
-    let about = node::Setup {
-        addresses: (1..=identity.servers).map(|n| format!("s{n}:5001")).collect(),
-        login_timeout: Duration::from_secs(60),
-        accounts_open: true,
-        secret: secret(),
-        version: "simulated",
-        recovery: "postern recover".to_owned(),
-        former: Vec::new(),
-        settings: vec![("takeover".to_owned(), format!("{:?}", settings.takeover))],
-    };
-    Node::new(Moment(0), about, Replica::new(Moment(0), setup))
+            servers,
+            silence_ms: self.silence_ms,
+            copies_min: self.copies_min,
+            survivor_auto: self.survivor_auto,
+        };
+        let node = node::Setup {
+            addresses: (1..=servers).map(|n| format!("s{n}:5001")).collect(),
+            login_timeout: Duration::from_secs(60),
+            accounts_open: true,
+            secret: secret(),
+            version: "simulated",
+            recovery: "postern recover".to_owned(),
+            former: Vec::new(),
+            settings: vec![("takeover".to_owned(), format!("{:?}", self.takeover))],
+        };
+        Setup { shared, takeover: self.takeover, seed, node }
+    }
 }
 
 impl Process {

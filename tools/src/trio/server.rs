@@ -1,7 +1,7 @@
 //! One of the three: a host, with wires for edges.
 
 use super::wires::{Arrival, Inbox, Wires};
-use crate::sim::{GROUP, Settings, build, hash};
+use crate::sim::{GROUP, Settings, hash};
 use postern::host::{self, Fail, Gone, Host, Usage};
 use postern::limits::SEGMENT_BYTES;
 use postern::moment::{Moment, WallTime};
@@ -48,9 +48,8 @@ impl Server {
         let opened =
             Store::open(MemoryDisk::default(), &identity, "0", |record| shape.push(record))
                 .map_err(|error| error.to_string())?;
-        let node = build(&opened, shape, SETTINGS, number);
         Ok(Server {
-            host: Host::new(node, opened.store, opened.vote),
+            host: Host::build(opened, shape, SETTINGS.setup(3, number)),
             jobs: Vec::new(),
             answers: Vec::new(),
             inbox: Inbox::default(),

@@ -1,0 +1,54 @@
+//! How a host is put together from an open directory.
+
+use super::Host;
+use crate::moment::Moment;
+use crate::names::{Member, Position};
+use crate::node::{self, Node};
+use crate::replica::{self, Replica, Shape, Shared, Takeover};
+use crate::store::disk::Disk;
+use crate::store::{Former, Opened};
+
+/// What a host is built from, beside its directory.
+#[derive(Debug)]
+pub struct Setup {
+    /// What all servers of the group must agree on. `servers` is that of the directory.
+    pub shared: Shared,
+    /// Which backup takes over first.
+    pub takeover: Takeover,
+    /// Of all that is random.
+    pub seed: u64,
+    /// What the node is told. `former` is that of the directory.
+    pub node: node::Setup,
+}
+
+impl<D: Disk> Host<D> {
+    /// Puts a host together from a directory that was opened; `shape` is what the replica keeps of
+    /// its log.
+    pub fn build(opened: Opened<D>, shape: Shape, setup: Setup) -> Host<D> {
+        let Setup { shared, takeover, seed, node } = setup;
+        let identity = opened.store.identity();
+        let former = in_use(&opened.former);
+        let replica = replica::Setup {
+            me: Member { id: identity.id, disk: identity.disk },
+            incarnation: identity.incarnation,
+            process: identity.process,
+            shared: Shared { servers: identity.servers, ..shared },
+            takeover,
+            vote: opened.vote,
+            shape,
+            seen: identity.seen().clone(),
+            runs: identity.runs().to_vec(),
+            former: former.iter().map(|(_, last)| *last).max(),
+            seed,
+        };
+        let replica = Replica::new(Moment(0), replica);
+        let node = Node::new(Moment(0), node::Setup { former, ..node }, replica);
+        Host::new(node, opened.store, opened.vote)
+    }
+}
+
+/// What was set aside and may have been used by clients: the folder, and its last readable entry.
+pub fn in_use(former: &[Former]) -> Vec<(String, Position)> {
+    let used = former.iter().filter(|former| former.opened);
+    used.map(|former| (former.folder.clone(), former.last)).collect()
+}
