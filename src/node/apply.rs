@@ -1,13 +1,13 @@
 //! Answered entries become state, and answers to those who wait for them.
 
-use super::requests::{exists, no_such_user, wrong_password};
+use super::replies::outcome_of;
 use super::session::{Step, Task};
 use super::{Context, Fatal, Node, Pending};
 use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
 use crate::mailbox::{Change, Outcome};
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
-use crate::protocol::{self, Code, Note};
+use crate::protocol::{Code, Note, Reply, Words};
 use crate::record::{Kind, Record};
 use std::io;
 
@@ -93,15 +93,16 @@ impl Node {
             return self.close_with(id, Note::TooFewCopies);
         }
         let operates = self.operators.contains(&id);
-        let write = |out: &mut Vec<u8>| match outcome {
+        let reply = match outcome {
             Outcome::WrongPassword if operates => {
-                protocol::error(out, Code::Busy, "the account was changed meanwhile; try again");
+                let words = Words::Text("the account was changed meanwhile; try again");
+                Reply::Error(Code::Busy, words)
             }
-            _ => write_outcome(out, change, outcome),
+            _ => outcome_of(change, outcome),
         };
         if let Step::Logged(task) = &session.step {
             let deletes = matches!(**task, Task::Delete { .. }) && outcome == Outcome::Done;
-            self.finish(now, id, write);
+            self.finish(now, id, reply);
             if deletes {
                 self.log_out(id);
                 if let Some(session) = self.sessions.get_mut(&id) {
@@ -110,7 +111,7 @@ impl Node {
             }
             return;
         }
-        session.answer_logged(pending.index, write);
+        session.answer_logged(pending.index, reply);
         if session.slots.is_empty()
             && let Step::Queued(_) = session.step
             && let Step::Queued(task) = std::mem::take(&mut session.step)
@@ -150,21 +151,4 @@ impl Node {
 
 fn unreadable(error: &io::Error) -> Fatal {
     Fatal(format!("the log can't be read: {error}"))
-}
-
-pub(super) fn write_outcome(out: &mut Vec<u8>, change: &Change<'_>, outcome: Outcome) {
-    match (outcome, change) {
-        (Outcome::Done, Change::Create { user, .. }) => protocol::ok(out, user),
-        (Outcome::Done, _) => protocol::ok(out, ""),
-        (Outcome::Stored(n), _) => protocol::ok(out, n),
-        (Outcome::Exists, Change::Create { user, .. }) => exists(out, *user),
-        (Outcome::NoSuchUser, Change::Message { to, .. }) => no_such_user(out, *to),
-        (Outcome::NotLoggedIn, _) => {
-            protocol::error(out, Code::NotLoggedIn, "this account is no more");
-        }
-        (Outcome::KeyReused, _) => {
-            protocol::error(out, Code::KeyReused, "this key has stored another message");
-        }
-        (Outcome::WrongPassword | Outcome::Exists | Outcome::NoSuchUser, _) => wrong_password(out),
-    }
 }

@@ -1,13 +1,15 @@
 //! Messages and names move from the state to those who read, as far as their buffers have room.
 //! Whether a session replays a year or follows live, it is a position in its mailbox that moves.
 
+use super::replies::WRONG_PASSWORD;
 use super::session::{Login, Step};
 use super::{Context, Fatal, Node};
+use crate::frontend;
 use crate::limits::{DAMAGED_TIME, LISTED_PER_TURN, OUTPUT_BYTES_MAX};
 use crate::mailbox::{Account, Change};
 use crate::moment::Moment;
-use crate::names::{Index, SessionId, UserName};
-use crate::protocol::{self, Code, Note};
+use crate::names::{Index, SessionId};
+use crate::protocol::{Answer, Code, Note, Reply, Words};
 use std::io;
 
 /// The lines that were written last. Whoever stands at the same place of the same mailbox gets a
@@ -91,7 +93,7 @@ impl Node {
         let Some(session) = self.sessions.get(&id) else { return };
         if let Step::Showing { .. } = session.step {
             let words = format!("entry {at} can't be read from the disk of this server");
-            return self.finish(now, id, |out| protocol::error(out, Code::Unreadable, words));
+            return self.finish(now, id, Reply::Error(Code::Unreadable, Words::Text(&words)));
         }
         self.close_with(id, Note::Unreadable);
     }
@@ -109,7 +111,7 @@ impl Node {
                 && (login.is_none() || account.password_set == reader.set)
         });
         if !same {
-            self.finish(world.now, id, super::requests::wrong_password);
+            self.finish(world.now, id, WRONG_PASSWORD);
             return Ok(());
         }
         let reached = self.write_messages(world, id, reader, next, last)?;
@@ -121,13 +123,13 @@ impl Node {
             return Ok(());
         }
         let Some(login) = login else {
-            self.finish(world.now, id, |out| protocol::ok(out, last));
+            self.finish(world.now, id, Reply::Ok(Answer::Number(last)));
             return Ok(());
         };
         session.login = Some(Box::new(login));
         self.online.entry(login.user).or_default().push(id);
         let user = login.user;
-        self.finish(world.now, id, |out| protocol::ok(out, format_args!("{user} {last}")));
+        self.finish(world.now, id, Reply::Ok(Answer::Login(user, last)));
         Ok(())
     }
 
@@ -196,12 +198,13 @@ impl Node {
             listing.after = Some(name);
             if listing.pattern.matches(name.as_str()) {
                 listing.count += 1;
-                write_name(&mut session.out, name, self.online.contains_key(&name));
+                let online = self.online.contains_key(&name);
+                frontend::encode(Reply::User { name, online }, &mut session.out);
             }
         }
         if ended {
             let found = listing.count;
-            return self.finish(world.now, id, |out| protocol::ok(out, found));
+            return self.finish(world.now, id, Reply::Ok(Answer::Number(found)));
         }
         let full = session.out.len() >= OUTPUT_BYTES_MAX;
         self.touch(id);
@@ -209,12 +212,6 @@ impl Node {
             self.start_moving(id);
         }
     }
-}
-
-pub(super) fn write_name(out: &mut Vec<u8>, name: UserName, online: bool) {
-    out.extend_from_slice(b"USER ");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(if online { b" online\n" } else { b" offline\n" });
 }
 
 /// What keeps messages from being written.
@@ -228,7 +225,7 @@ fn write_message(world: &Context<'_>, at: Index, n: u64, out: &mut Vec<u8>) -> R
     let mut written = false;
     let read = world.log.visit(at, at, &mut |record| {
         if let Some(Change::Message { from, text, .. }) = Change::decode(record.kind, record.body) {
-            protocol::message(out, n, record.time, from.as_str(), text);
+            frontend::encode(Reply::Message { n, time: record.time, from, text }, out);
             written = true;
         }
     });

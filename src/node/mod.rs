@@ -18,18 +18,20 @@ mod interface;
 mod operator;
 mod refusals;
 mod remembered;
+mod replies;
 mod requests;
 mod role;
 mod session;
 mod status;
 mod trouble;
 
+use crate::frontend;
 use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
 use crate::meter::Meter;
 use crate::moment::Moment;
 use crate::names::{Index, LinkId, Origin, ServerId, SessionId, Term, UserName};
-use crate::protocol::{self, Code, Note};
+use crate::protocol::{Code, Note, Reply, Words};
 use crate::replica::{Event, Packet, Replica};
 use attempts::Attempts;
 use compare::Compared;
@@ -179,9 +181,8 @@ impl Node {
             Input::Line(session, line) => self.on_line(world, session, line, out),
             Input::LongLine(session) => {
                 self.extend_login(world.now, session);
-                self.answer(session, |out| {
-                    protocol::error(out, Code::TooLong, "a line has at most 4096 bytes");
-                });
+                let words = Words::Text("a line has at most 4096 bytes");
+                self.answer(session, Reply::Error(Code::TooLong, words));
             }
             Input::InputEnded { session, unfinished } => {
                 self.on_input_ended(world.now, session, unfinished);
@@ -310,9 +311,18 @@ impl Node {
         }
     }
 
-    fn answer(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+    fn answer(&mut self, id: SessionId, reply: Reply<'_>) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.answer(write);
+            session.answer(reply);
+            self.touch(id);
+        }
+    }
+
+    /// An answer of several lines.
+    fn answer_all<'a>(&mut self, id: SessionId, replies: impl IntoIterator<Item = Reply<'a>>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let out = session.next_answer();
+            replies.into_iter().for_each(|reply| frontend::encode(reply, out));
             self.touch(id);
         }
     }
@@ -370,10 +380,10 @@ impl Node {
             self.hashes.forget(session.from, id);
             if session.answer_unknown() {
                 // It waited, and did nothing.
-                protocol::error(&mut session.out, note.refusal(), note);
+                session.send(Reply::Error(note.refusal(), Words::Note(note)));
             }
             session.closing = true;
-            protocol::note(&mut session.out, note);
+            session.send(Reply::Note(note));
         }
         self.touch(id);
     }
@@ -408,9 +418,8 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.input_ended = true;
         if unfinished {
-            session.answer(|out| {
-                protocol::error(out, Code::BadArgument, "the last line has no end");
-            });
+            let words = Words::Text("the last line has no end");
+            session.answer(Reply::Error(Code::BadArgument, words));
         }
         self.settle(now, id);
         self.touch(id);
@@ -430,8 +439,8 @@ impl Node {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             match &session.step {
                 Step::Reading(_) => {
-                    let words = "the primary could not answer in time; try again";
-                    self.finish(now, id, |out| protocol::error(out, Code::NotReady, words));
+                    let words = Words::Text("the primary could not answer in time; try again");
+                    self.finish(now, id, Reply::Error(Code::NotReady, words));
                     self.reads.retain(|(_, reader)| *reader != id);
                 }
                 Step::Idle if session.login.is_none() && session.slots.is_empty() => {
@@ -443,11 +452,21 @@ impl Node {
     }
 
     /// Ends the task of a session with this answer.
-    fn finish(&mut self, now: Moment, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+    fn finish(&mut self, now: Moment, id: SessionId, reply: Reply<'_>) {
+        self.finish_all(now, id, [reply]);
+    }
+
+    /// The same with an answer of several lines.
+    fn finish_all<'a>(
+        &mut self,
+        now: Moment,
+        id: SessionId,
+        replies: impl IntoIterator<Item = Reply<'a>>,
+    ) {
         let open = self.sessions.get_mut(&id).filter(|session| !session.closing);
         let Some(session) = open else { return };
         session.step = Step::Idle;
-        write(&mut session.out);
+        replies.into_iter().for_each(|reply| session.send(reply));
         self.touch(id);
         self.start_moving(id);
         self.settle(now, id);

@@ -6,7 +6,7 @@ use super::{Context, Node, Output};
 use crate::limits::{LINE_BYTES_MAX, USERS_PER_ANSWER};
 use crate::moment::Moment;
 use crate::names::{LinkId, Origin, SessionId, UserName};
-use crate::protocol::{self, Code};
+use crate::protocol::{self, Answer, Code, Reply, Words};
 use crate::replica::Packet;
 
 impl Node {
@@ -24,7 +24,10 @@ impl Node {
         self.operators.push(id);
         match line.len() {
             ..LINE_BYTES_MAX => self.take_line(world, id, protocol::parse_operator(line), out),
-            _ => self.answer(id, |out| protocol::error(out, Code::TooLong, "a line is too long")),
+            _ => {
+                let words = Words::Text("a line is too long");
+                self.answer(id, Reply::Error(Code::TooLong, words));
+            }
         }
     }
 
@@ -48,15 +51,10 @@ impl Node {
 
     /// The next accounts behind a name; an empty answer is the end.
     pub(super) fn list_users(&mut self, now: Moment, id: SessionId, after: Option<UserName>) {
-        let mut lines = Vec::new();
-        let mut count = 0;
-        for name in self.mailboxes.names_after(after).take(USERS_PER_ANSWER) {
-            super::deliver::write_name(&mut lines, name, self.online.contains_key(&name));
-            count += 1;
-        }
-        self.finish(now, id, |out| {
-            out.extend_from_slice(&lines);
-            protocol::ok(out, count);
-        });
+        let names = self.mailboxes.names_after(after).take(USERS_PER_ANSWER);
+        let user = |name| Reply::User { name, online: self.online.contains_key(&name) };
+        let mut replies: Vec<Reply<'_>> = names.map(user).collect();
+        replies.push(Reply::Ok(Answer::Number(replies.len() as u64)));
+        self.finish_all(now, id, replies);
     }
 }

@@ -3,45 +3,59 @@
 use super::Node;
 use crate::moment::Moment;
 use crate::names::Position;
-use crate::protocol::{self, Code};
+use crate::protocol::{Code, Reply, Words};
 use crate::replica::NotTaken;
 
+/// Why a request is not carried out.
+#[derive(Clone, Debug)]
+pub(super) struct Denial {
+    code: Code,
+    words: String,
+}
+
+impl Denial {
+    pub(super) fn reply(&self) -> Reply<'_> {
+        Reply::Error(self.code, Words::Text(&self.words))
+    }
+}
+
 impl Node {
-    /// The line that says where the primary is, or who is waited for.
-    pub(super) fn not_primary(&self, now: Moment) -> Vec<u8> {
-        let mut line = Vec::new();
-        let out = &mut line;
-        match self.replica.primary(now).filter(|primary| *primary != self.replica.me()) {
-            Some(primary) => {
+    /// Where the primary is, or who is waited for.
+    pub(super) fn not_primary(&self, now: Moment) -> Denial {
+        let code = Code::NotPrimary;
+        let words = match self.replica.primary(now) {
+            Some(primary) if primary != self.replica.me() => {
                 let address = self.address(primary.id);
-                let words = format!("{address} server {} is the primary", primary.id);
-                protocol::error(out, Code::NotPrimary, words);
+                format!("{address} server {} is the primary", primary.id)
             }
-            None => {
+            _ => {
                 let trouble = self.trouble(now).unwrap_or_else(|| self.no_primary(now));
-                protocol::error(out, Code::NotPrimary, format!("- {}", trouble.as_refusal()));
+                format!("- {}", trouble.as_refusal())
             }
-        }
-        line
+        };
+        Denial { code, words }
     }
 
-    /// The line that says why a change is not taken.
-    pub(super) fn not_taken(&self, now: Moment, why: NotTaken) -> Vec<u8> {
-        let mut line = Vec::new();
-        let out = &mut line;
+    /// Why a change is not taken.
+    pub(super) fn not_taken(&self, now: Moment, why: NotTaken) -> Denial {
         match why {
-            NotTaken::NotPrimary | NotTaken::HandingOver => return self.not_primary(now),
-            NotTaken::GateClosed => return self.not_ready(now),
+            NotTaken::NotPrimary | NotTaken::HandingOver => self.not_primary(now),
+            NotTaken::GateClosed => self.not_ready(now),
             NotTaken::NoSpace(id) => {
                 let words = format!("the disk of server {id} is nearly full");
-                protocol::error(out, Code::NoSpace, words);
+                Denial { code: Code::NoSpace, words }
             }
             NotTaken::TooFewCopies => {
                 let words = self.trouble(now).map(|trouble| trouble.as_refusal());
-                protocol::error(out, Code::TooFewCopies, words.unwrap_or_default());
+                Denial { code: Code::TooFewCopies, words: words.unwrap_or_default() }
             }
         }
-        line
+    }
+
+    /// Who was never attached yet.
+    pub(super) fn not_ready(&self, now: Moment) -> Denial {
+        let words = self.trouble(now).map(|trouble| trouble.as_refusal());
+        Denial { code: Code::NotReady, words: words.unwrap_or_default() }
     }
 
     /// What was set aside here, for a person; `-` when that is nothing.
@@ -82,14 +96,5 @@ impl Node {
             );
         }
         Some(words)
-    }
-
-    /// The line that says who was never attached yet.
-    pub(super) fn not_ready(&self, now: Moment) -> Vec<u8> {
-        let mut line = Vec::new();
-        if let Some(trouble) = self.trouble(now) {
-            protocol::error(&mut line, Code::NotReady, trouble.as_refusal());
-        }
-        line
     }
 }

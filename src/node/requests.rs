@@ -1,13 +1,13 @@
 //! Lines in, answers out.
 
-use super::apply::write_outcome;
+use super::replies::{WRONG_PASSWORD, beyond_end, exists, no_such_user, outcome_of};
 use super::session::{Checked, Listing, Login, Slot, Step, Task};
 use super::{Context, Hashed, Job, Node, Output, Pending};
 use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::mailbox::{Change, Once};
 use crate::moment::Moment;
 use crate::names::{Index, SessionId, UserName};
-use crate::protocol::{self, Code, Command, Refusal, Right};
+use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Words};
 use crate::replica::Standpoint;
 
 /// What a password is checked against when there is no such account, so that both take as long:
@@ -44,7 +44,8 @@ impl Node {
         let (right, command) = match request {
             Some(Ok(request)) => request,
             Some(Err(refusal)) => {
-                return self.answer(id, |out| protocol::error(out, refusal.code, &refusal));
+                let words = Words::Malformed(&refusal);
+                return self.answer(id, Reply::Error(refusal.code, words));
             }
             None => return self.touch(id),
         };
@@ -52,21 +53,22 @@ impl Node {
             return;
         }
         match command {
-            Command::Help(which) => self.answer(id, |out| {
-                protocol::help(out, which);
-                protocol::ok(out, "");
-            }),
-            Command::Ping(text) => self.answer(id, |out| protocol::ok(out, text)),
+            Command::Help(which) => {
+                let lines: Vec<String> = protocol::help(which).collect();
+                let lines = lines.iter().map(|line| Reply::Help(line));
+                self.answer_all(id, lines.chain([Reply::Ok(Answer::Done)]));
+            }
+            Command::Ping(text) => self.answer(id, Reply::Ok(Answer::Echo(text))),
             Command::Status => {
-                let mut lines = Vec::new();
-                self.write_status(world, &mut lines);
-                self.answer(id, |out| out.extend_from_slice(&lines));
+                let status = self.status(world);
+                let lines = status.iter().map(|(key, value)| Reply::Stat(key, value));
+                self.answer_all(id, lines.chain([Reply::Ok(Answer::Done)]));
             }
             Command::Send(to, text) => self.on_send(world, id, to, None, text, out),
             Command::Once(key, to, text) => self.on_send(world, id, to, Some(key), text, out),
             Command::Create(..) if !self.setup.accounts_open && !self.operators.contains(&id) => {
-                let words = "here the operator makes accounts";
-                self.answer(id, |out| protocol::error(out, Code::NotAllowed, words));
+                let words = Words::Text("here the operator makes accounts");
+                self.answer(id, Reply::Error(Code::NotAllowed, words));
             }
             command => self.queue(world.now, id, task(command)),
         }
@@ -85,22 +87,20 @@ impl Node {
             return false;
         }
         if !self.replica.gate_open() {
-            let line = self.not_ready(now);
-            self.answer(id, |out| out.extend_from_slice(&line));
+            self.answer(id, self.not_ready(now).reply());
             return true;
         }
         if self.replica.standpoint() != Standpoint::Primary {
-            let refusal = self.not_primary(now);
-            self.answer(id, |out| out.extend_from_slice(&refusal));
+            self.answer(id, self.not_primary(now).reply());
             return true;
         }
         let logged_in = self.sessions.get(&id).is_some_and(|session| session.login.is_some());
-        let refusal = match right {
+        let (code, words) = match right {
             Right::LoggedIn if !logged_in => (Code::NotLoggedIn, "LOGIN first"),
             Right::LoggedOut if logged_in => (Code::AlreadyLoggedIn, "LOGOUT first"),
             _ => return false,
         };
-        self.answer(id, |out| protocol::error(out, refusal.0, refusal.1));
+        self.answer(id, Reply::Error(code, Words::Text(words)));
         true
     }
 
@@ -121,7 +121,7 @@ impl Node {
         let known = key.and_then(|key| self.mailboxes.known(&Once { sender, key, to, text }));
         if let Some(outcome) = known {
             let change = Change::Message { to, from, sender, key, text };
-            return self.answer(id, |out| write_outcome(out, &change, outcome));
+            return self.answer(id, outcome_of(&change, outcome));
         }
         if self.mailboxes.account(to).is_none() {
             // Whether there is no such user is a read; what follows waits, to keep its order.
@@ -165,9 +165,8 @@ impl Node {
         out: &mut Output,
     ) -> Option<Index> {
         if self.unanswered_bytes >= UNANSWERED_BYTES_MAX {
-            self.answer(id, |out| {
-                protocol::error(out, Code::Busy, "too many changes wait for their answers");
-            });
+            let words = Words::Text("too many changes wait for their answers");
+            self.answer(id, Reply::Error(Code::Busy, words));
             return None;
         }
         let before = out.replica.bytes.len();
@@ -177,8 +176,7 @@ impl Node {
         let index = match logged {
             Ok(index) => index,
             Err(why) => {
-                let refusal = self.not_taken(world.now, why);
-                self.answer(id, |out| out.extend_from_slice(&refusal));
+                self.answer(id, self.not_taken(world.now, why).reply());
                 return None;
             }
         };
@@ -203,7 +201,7 @@ impl Node {
             Task::Quit => {
                 self.log_out(id);
                 self.set_deadline(id, None);
-                self.answer(id, |out| protocol::ok(out, "bye"));
+                self.answer(id, Reply::Ok(Answer::Bye));
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.step = Step::Idle;
                     session.closing = true;
@@ -211,12 +209,11 @@ impl Node {
             }
             Task::Logout => {
                 self.log_out(id);
-                self.finish(now, id, |out| protocol::ok(out, ""));
+                self.finish(now, id, Reply::Ok(Answer::Done));
             }
             task => {
                 let Some(round) = self.replica.ask_round() else {
-                    let refusal = self.not_primary(now);
-                    return self.finish(now, id, |out| out.extend_from_slice(&refusal));
+                    return self.finish(now, id, self.not_primary(now).reply());
                 };
                 self.reads.push_back((round, id));
                 self.set_deadline(id, Some(now + self.replica.silence()));
@@ -255,7 +252,7 @@ impl Node {
         match task {
             Task::Create { user, ref password } => {
                 if self.mailboxes.account(user).is_some() {
-                    return self.finish(now, id, |out| exists(out, user));
+                    return self.finish(now, id, exists(user));
                 }
                 let job = Job { session: id, password: password.clone(), against: None };
                 self.hash(now, job, Step::Hashing { task: Box::new(task), set: Index::ZERO }, out);
@@ -264,9 +261,8 @@ impl Node {
                 let deletes_other = matches!(task, Task::Delete { .. })
                     && login.is_none_or(|login| login.user != user);
                 if deletes_other {
-                    let words = "name your own account";
-                    return self
-                        .finish(now, id, |out| protocol::error(out, Code::BadArgument, words));
+                    let words = Words::Text("name your own account");
+                    return self.finish(now, id, Reply::Error(Code::BadArgument, words));
                 }
                 self.check(world, id, user, task, out);
             }
@@ -276,7 +272,7 @@ impl Node {
             }
             Task::Send { to, ref key, ref text } => {
                 if self.mailboxes.account(to).is_none() {
-                    return self.finish(now, id, |out| no_such_user(out, to));
+                    return self.finish(now, id, no_such_user(to));
                 }
                 self.log_message(world, id, to, key.as_deref(), text, out);
                 self.touch(id);
@@ -285,7 +281,7 @@ impl Node {
                 let account = login.and_then(|login| self.mailboxes.account(login.user));
                 let last = account.map_or(0, crate::mailbox::Account::last);
                 let Some(after) = after.resolve(last) else {
-                    return self.finish(now, id, |out| beyond_end(out, last));
+                    return self.finish(now, id, beyond_end(last));
                 };
                 let last = limit.map_or(last, |limit| last.min(after.saturating_add(limit)));
                 self.show(id, after, last, None);
@@ -315,7 +311,7 @@ impl Node {
     fn password_set(&mut self, now: Moment, id: SessionId, user: UserName) -> Option<Index> {
         let set = self.mailboxes.account(user).map(|account| account.password_set);
         if set.is_none() {
-            self.finish(now, id, |out| no_such_user(out, user));
+            self.finish(now, id, no_such_user(user));
         }
         set
     }
@@ -363,7 +359,7 @@ impl Node {
         let Some(wait) = self.attempts.wait(session.from, user, now) else { return false };
         let seconds = wait.as_secs() + 1;
         let words = format!("too many wrong passwords; try again in {seconds} s");
-        self.finish(now, id, |out| protocol::error(out, Code::TooManyAttempts, words));
+        self.finish(now, id, Reply::Error(Code::TooManyAttempts, Words::Text(&words)));
         true
     }
 
@@ -386,7 +382,7 @@ impl Node {
         }
         // It may have changed while the password was checked.
         if self.mailboxes.account(user).is_none_or(|account| account.password_set != set) {
-            return self.finish(world.now, id, wrong_password);
+            return self.finish(world.now, id, WRONG_PASSWORD);
         }
         self.remembered.add(user, set, checked.task.password());
         self.on_right_password(world, id, checked, out);
@@ -396,15 +392,15 @@ impl Node {
         if let Some(session) = self.sessions.get(&id) {
             self.attempts.note(session.from, user, now);
         }
-        self.finish(now, id, wrong_password);
+        self.finish(now, id, WRONG_PASSWORD);
     }
 
     fn hash(&mut self, now: Moment, job: Job, step: Step, out: &mut Output) {
         let Some(session) = self.sessions.get_mut(&job.session) else { return };
         session.step = step;
         if let Some(refused) = self.hashes.push(session.from, job) {
-            let words = "too many logins wait; try again";
-            self.finish(now, refused, |out| protocol::error(out, Code::Busy, words));
+            let words = Words::Text("too many logins wait; try again");
+            self.finish(now, refused, Reply::Error(Code::Busy, words));
         }
         out.jobs.extend(self.hashes.next());
     }
@@ -484,7 +480,7 @@ impl Node {
                 let created = self.mailboxes.account(user).map(|account| account.created);
                 let Some(created) = created else { return };
                 match after.resolve(last) {
-                    None => self.finish(world.now, id, |out| beyond_end(out, last)),
+                    None => self.finish(world.now, id, beyond_end(last)),
                     Some(after) => {
                         let login = Login { user, created, set, next: last + 1 };
                         self.show(id, after, last, Some(login));
@@ -544,21 +540,4 @@ fn task(command: Command<'_>) -> Task {
             unreachable!("taken at once, without a task")
         }
     }
-}
-
-pub(super) fn exists(out: &mut Vec<u8>, user: UserName) {
-    protocol::error(out, Code::Exists, format_args!("there is an account {user}"));
-}
-
-pub(super) fn no_such_user(out: &mut Vec<u8>, user: UserName) {
-    protocol::error(out, Code::NoSuchUser, format_args!("there is no account {user}"));
-}
-
-pub(super) fn wrong_password(out: &mut Vec<u8>) {
-    protocol::error(out, Code::WrongPassword, "the name or the password is wrong");
-}
-
-fn beyond_end(out: &mut Vec<u8>, last: u64) {
-    let words = format_args!("the last message is number {last}");
-    protocol::error(out, Code::BadArgument, words);
 }

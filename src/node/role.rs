@@ -37,7 +37,7 @@ impl Node {
         for id in ids {
             let session = self.sessions.get_mut(&id).expect("it was just listed");
             if session.answer_unknown() {
-                session.out.extend_from_slice(&refusal);
+                session.send(refusal.reply());
             }
             self.close_with(id, Note::NotPrimary);
         }

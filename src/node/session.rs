@@ -1,8 +1,9 @@
 //! A client's standing: who it is, where it reads in its mailbox, what it waits for.
 
+use crate::frontend;
 use crate::moment::Moment;
 use crate::names::{Index, Origin, SessionId, UserName};
-use crate::protocol::{self, After, Code, Pattern};
+use crate::protocol::{After, Code, Pattern, Reply, Words};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -192,28 +193,42 @@ impl Session {
         !reads && !self.input_ended && !self.closing
     }
 
-    /// The bytes of an answer: at once when no answer is missing before it.
-    pub(super) fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Answers a request: at once when no answer is missing before it.
+    pub(super) fn answer(&mut self, reply: Reply<'_>) {
+        frontend::encode(reply, self.next_answer());
+    }
+
+    /// Where the next answer goes: to the client, or behind those that are missing before it.
+    pub(super) fn next_answer(&mut self) -> &mut Vec<u8> {
         if self.slots.is_empty() {
-            write(&mut self.out);
-        } else {
-            let mut bytes = Vec::new();
-            write(&mut bytes);
-            self.slots.push_back(Slot::Ready(bytes));
+            return &mut self.out;
         }
+        self.slots.push_back(Slot::Ready(Vec::new()));
+        match self.slots.back_mut() {
+            Some(Slot::Ready(bytes)) => bytes,
+            _ => unreachable!("it was just added"),
+        }
+    }
+
+    /// Sends a reply, whatever else is owed.
+    pub(super) fn send(&mut self, reply: Reply<'_>) {
+        frontend::encode(reply, &mut self.out);
     }
 
     /// Answers what is owed to a session that is closed now: a change that is logged may or may
     /// not take effect. Whether a task is left that changed nothing.
     pub(super) fn answer_unknown(&mut self) -> bool {
+        let words = Words::Text("this change may or may not take effect");
+        let mut unknown = Vec::new();
+        frontend::encode(Reply::Error(Code::UnknownOutcome, words), &mut unknown);
         for slot in self.slots.drain(..) {
             match slot {
-                Slot::Logged(_) => write_unknown(&mut self.out),
+                Slot::Logged(_) => self.out.extend_from_slice(&unknown),
                 Slot::Ready(bytes) => self.out.extend_from_slice(&bytes),
             }
         }
         match std::mem::take(&mut self.step) {
-            Step::Logged(_) => write_unknown(&mut self.out),
+            Step::Logged(_) => self.out.extend_from_slice(&unknown),
             Step::Idle | Step::Showing { .. } | Step::Listing { .. } => {}
             Step::Queued(_) | Step::Reading(_) | Step::Checking(_) | Step::Hashing { .. } => {
                 return true;
@@ -223,22 +238,16 @@ impl Session {
     }
 
     /// Answers the change logged at `index`, and what waited behind it.
-    pub(super) fn answer_logged(&mut self, index: Index, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn answer_logged(&mut self, index: Index, reply: Reply<'_>) {
         let first = self.slots.pop_front();
         assert!(
             matches!(first, Some(Slot::Logged(at)) if at == index),
             "changes are answered in the order of the log"
         );
-        write(&mut self.out);
+        self.send(reply);
         while let Some(Slot::Ready(bytes)) = self.slots.front() {
             self.out.extend_from_slice(bytes);
             self.slots.pop_front();
         }
     }
-}
-
-/// The answer to a change of which nobody can say yet whether it counts.
-pub(super) fn write_unknown(out: &mut Vec<u8>) {
-    let words = "this change may or may not take effect";
-    protocol::error(out, Code::UnknownOutcome, words);
 }

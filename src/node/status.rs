@@ -2,27 +2,25 @@
 
 use super::{Context, Node};
 use crate::names::ServerId;
-use crate::protocol;
 use crate::replica::Standpoint;
 use std::fmt::Display;
-use std::io::Write;
 
 fn or_dash(value: Option<impl Display>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 impl Node {
-    pub(super) fn write_status(&mut self, world: &Context<'_>, out: &mut Vec<u8>) {
-        let mut stat = |key: &str, value: String| {
-            writeln!(out, "STAT {key} {value}").expect("a vector takes every byte");
-        };
-        self.write_group(world, &mut stat);
-        self.write_counts(world, &mut stat);
-        self.write_peers(world, &mut stat);
-        protocol::ok(out, "");
+    /// Every key and its value, in the order in which `STATUS` shows them.
+    pub(super) fn status(&mut self, world: &Context<'_>) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        let mut stat = |key: &str, value: String| all.push((key.to_owned(), value));
+        self.add_group(world, &mut stat);
+        self.add_counts(world, &mut stat);
+        self.add_peers(world, &mut stat);
+        all
     }
 
-    fn write_group(&self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {
+    fn add_group(&self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {
         let replica = &self.replica;
         let role = match replica.standpoint() {
             Standpoint::Blank => "blank",
@@ -58,7 +56,7 @@ impl Node {
         stat("applied_index", self.applied.to_string());
     }
 
-    fn write_counts(&mut self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {
+    fn add_counts(&mut self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {
         let now = world.now;
         let mut gauges = (world.gauges)();
         let sessions = self.online.values().map(Vec::len).sum::<usize>();
@@ -86,7 +84,7 @@ impl Node {
         stat("repaired", "0".to_owned());
     }
 
-    fn write_peers(&self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {
+    fn add_peers(&self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {
         for id in ServerId::all(3) {
             stat(&format!("peer_{id}_behind"), or_dash(self.replica.peer_behind(id)));
             stat(&format!("peer_{id}_state"), self.replica.peer_state(id, world.now).to_owned());

@@ -302,16 +302,14 @@ fn known(name: &str) -> Option<(usize, &'static Spec)> {
     all.find(|(_, spec)| spec.name.eq_ignore_ascii_case(name))
 }
 
-/// Writes the lines of `HELP`: of one command, or of all.
-pub fn help(out: &mut Vec<u8>, which: Option<usize>) {
+/// The lines of `HELP`: of one command, or of all.
+pub fn help(which: Option<usize>) -> impl Iterator<Item = String> {
     let all = match which {
         Some(at) => &COMMANDS[at..=at],
         None => COMMANDS,
     };
-    for spec in all.iter().filter(|spec| spec.right != Right::Operator) {
-        let line = format!("HELP {}: {}\n", usage(spec), spec.what);
-        out.extend_from_slice(line.as_bytes());
-    }
+    let all = all.iter().filter(|spec| spec.right != Right::Operator);
+    all.map(|spec| format!("{}: {}", usage(spec), spec.what))
 }
 
 fn usage(spec: &Spec) -> String {
@@ -529,9 +527,7 @@ mod tests {
             ("RESET ann other-horse", Command::Reset(name("ann"), "other-horse")),
             ("remove Ann", Command::Remove(name("ann"))),
         ];
-        let mut all = Vec::new();
-        help(&mut all, None);
-        let all = String::from_utf8(all).unwrap();
+        let all: String = help(None).collect();
         for (line, command) in table {
             let read = parse_operator(line.as_bytes()).unwrap();
             assert_eq!(read, Some((Right::Operator, command.clone())), "{line}");
@@ -590,10 +586,9 @@ mod tests {
             let line = format!("HELP {}", spec.name);
             let asked = parse(line.as_bytes()).unwrap().unwrap();
             assert_eq!(asked, (Right::Always, Command::Help(Some(at))));
-            let mut out = Vec::new();
-            help(&mut out, Some(at));
-            let line = format!("HELP {}: {}\n", usage(spec), spec.what);
-            assert!(out == line.as_bytes() && out.len() < LINE_BYTES_MAX);
+            let lines: Vec<String> = help(Some(at)).collect();
+            assert_eq!(lines, [format!("{}: {}", usage(spec), spec.what)]);
+            assert!("HELP \n".len() + lines[0].len() < LINE_BYTES_MAX);
         }
     }
 

@@ -1,7 +1,7 @@
-//! The text protocol: lines in, lines out. Pure.
+//! Requests and replies as types, and the one table of commands. Pure.
 
 mod command;
 mod reply;
 
 pub use command::{After, Command, Pattern, Refusal, Right, help, is_text, parse, parse_operator};
-pub use reply::{Code, Note, error, message, note, ok};
+pub use reply::{Answer, Code, Note, Reply, Words};

@@ -1,9 +1,9 @@
-//! What a server says to a text client.
+//! What a server sends to a client, whatever the front end makes of it.
 
-use crate::limits::LINE_BYTES_MAX;
+use super::Refusal;
 use crate::moment::WallTime;
+use crate::names::UserName;
 use std::fmt::{self, Display};
-use std::io::Write;
 
 /// The first word after `ERR`: the contract. The words behind it may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,29 +107,6 @@ impl Display for Code {
     }
 }
 
-fn write(out: &mut Vec<u8>, line: fmt::Arguments<'_>) {
-    out.write_fmt(line).expect("a vector takes every byte");
-}
-
-/// `OK`, and what was asked for.
-pub fn ok(out: &mut Vec<u8>, what: impl Display) {
-    let before = out.len();
-    write(out, format_args!("OK {what}"));
-    // An answer without words is the bare word.
-    if out.len() == before + "OK ".len() {
-        out.pop();
-    }
-    out.push(b'\n');
-}
-
-/// `ERR`, the code, and words for a person: as many as a line holds.
-pub fn error(out: &mut Vec<u8>, code: Code, words: impl Display) {
-    let mut line = format!("ERR {code} {words}");
-    let fits = (0..=line.len().min(LINE_BYTES_MAX - 1)).rev().find(|at| line.is_char_boundary(*at));
-    line.truncate(fits.unwrap_or(0));
-    write(out, format_args!("{line}\n"));
-}
-
 /// Why a server closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
@@ -150,7 +127,8 @@ pub enum Note {
 }
 
 impl Note {
-    fn code(self) -> &'static str {
+    /// The first word after `NOTE`: the contract.
+    pub fn code(self) -> &'static str {
         match self {
             Note::Stopping => "stopping",
             Note::NotPrimary => "not-primary",
@@ -192,25 +170,86 @@ impl Display for Note {
     }
 }
 
-/// `NOTE`, the code, and words for a person.
-pub fn note(out: &mut Vec<u8>, note: Note) {
-    write(out, format_args!("NOTE {} {note}\n", note.code()));
+/// What a server sends to a client. A front end makes bytes of it.
+#[derive(Clone, Copy)]
+pub enum Reply<'a> {
+    /// The answer to a request that is done.
+    Ok(Answer<'a>),
+    /// The answer to a request that is refused, or has failed.
+    Error(Code, Words<'a>),
+    /// Why the connection is closed.
+    Note(Note),
+    /// A message of the mailbox that the client reads.
+    Message {
+        /// Its number in the mailbox.
+        n: u64,
+        /// When it was stored.
+        time: WallTime,
+        /// Who has sent it.
+        from: UserName,
+        /// What it says.
+        text: &'a str,
+    },
+    /// An account, before the answer to a request for a list.
+    User {
+        /// Its name.
+        name: UserName,
+        /// Someone is logged in as it.
+        online: bool,
+    },
+    /// A value of the server's state, before the answer to a request for that.
+    Stat(&'a str, &'a str),
+    /// How a request is written and what it does, before the answer to a request for help.
+    Help(&'a str),
 }
 
-/// A message of a mailbox.
-pub fn message(out: &mut Vec<u8>, n: u64, time: WallTime, from: &str, text: &str) {
-    write(out, format_args!("MSG {n} {} {from} {text}\n", time.rfc3339()));
+/// What is said of a request that is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// Nothing more.
+    Done,
+    /// A number: of a message, or how many lines came before.
+    Number(u64),
+    /// An account.
+    User(UserName),
+    /// An account, and the number of its last message.
+    Login(UserName, u64),
+    /// What the client has sent.
+    Echo(&'a str),
+    /// The connection is closed.
+    Bye,
+}
+
+/// Why a request is refused or has failed, for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words<'a> {
+    /// A sentence.
+    Text(&'a str),
+    /// A sentence that ends with an account.
+    User(&'static str, UserName),
+    /// A sentence that ends with a number.
+    Number(&'static str, u64),
+    /// A malformed request; how it is written follows.
+    Malformed(&'a Refusal),
+    /// That of a note.
+    Note(Note),
+}
+
+impl Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Words::Text(text) => f.write_str(text),
+            Words::User(text, user) => write!(f, "{text} {user}"),
+            Words::Number(text, number) => write!(f, "{text} {number}"),
+            Words::Malformed(refusal) => refusal.fmt(f),
+            Words::Note(note) => note.fmt(f),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn line(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
-        write(&mut out);
-        String::from_utf8(out).unwrap()
-    }
 
     #[test]
     fn codes_are_found_by_their_names() {
@@ -218,23 +257,5 @@ mod tests {
         let last = Code::ALL[Code::ALL.len() - 1] as usize;
         assert_eq!(last + 1, Code::ALL.len(), "all of them");
         assert_eq!(Code::named("no-such-code"), None);
-    }
-
-    #[test]
-    fn lines() {
-        assert_eq!(line(|out| ok(out, "")), "OK\n");
-        assert_eq!(line(|out| ok(out, "ann 3")), "OK ann 3\n");
-        assert_eq!(line(|out| ok(out, "a ")), "OK a \n");
-        let exists = line(|out| error(out, Code::Exists, "ann has an account"));
-        assert_eq!(exists, "ERR exists ann has an account\n");
-        let stopping = line(|out| note(out, Note::Stopping));
-        assert_eq!(stopping, "NOTE stopping this server stops; connect to another one\n");
-        let long = line(|out| error(out, Code::NotPrimary, "ü".repeat(LINE_BYTES_MAX)));
-        assert!(long.starts_with("ERR not-primary ü") && long.ends_with("ü\n"));
-        assert!((LINE_BYTES_MAX - 1..=LINE_BYTES_MAX).contains(&long.len()), "{}", long.len());
-        assert_eq!(
-            line(|out| message(out, 7, WallTime(0), "bob", "a  b")),
-            "MSG 7 1970-01-01T00:00:00.000Z bob a  b\n"
-        );
     }
 }

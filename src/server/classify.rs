@@ -4,12 +4,12 @@ use super::Server;
 use super::channel::Channel;
 use super::connection::{Kind, Reading, Tunnel};
 use super::sockets::Sockets;
-use crate::frontend::Text;
+use crate::frontend::{self, Text};
 use crate::host::{Edges, Fail};
 use crate::limits::{OVERFLOW_PLACES, OVERFLOW_TIME, UNPROVEN_LINKS_MAX};
 use crate::names::SessionId;
 use crate::node::Input;
-use crate::protocol::{self, Code, Note};
+use crate::protocol::{Code, Note, Reply, Words};
 use mio::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, Write};
@@ -139,18 +139,18 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
 }
 
 fn refuse_busy(socket: &TcpStream) {
-    say(socket, |line| protocol::error(line, Code::Busy, "too many connections; try again"));
+    say(socket, Reply::Error(Code::Busy, Words::Text("too many connections; try again")));
 }
 
 /// Says why to who has sent nothing.
 pub(super) fn say_note(socket: &TcpStream, note: Note) {
-    say(socket, |line| protocol::note(line, note));
+    say(socket, Reply::Note(note));
 }
 
 /// Says one line to who has not been let in.
-fn say(mut socket: &TcpStream, write: impl FnOnce(&mut Vec<u8>)) {
+fn say(mut socket: &TcpStream, reply: Reply<'_>) {
     let mut line = Vec::new();
-    write(&mut line);
+    frontend::encode(reply, &mut line);
     // Best effort: an empty socket buffer takes one line.
     let _ = socket.write(&line);
 }

@@ -112,8 +112,10 @@ mod mailbox {
 /// Lines of clients.
 mod protocol {
     use super::*;
+    use postern::frontend;
     use postern::moment::WallTime;
-    use postern::protocol::{self, Code};
+    use postern::names::UserName;
+    use postern::protocol::{self, Answer, Code, Reply, Words};
 
     #[divan::bench]
     fn parse_send(bencher: Bencher<'_, '_>) {
@@ -127,26 +129,27 @@ mod protocol {
     }
 
     #[divan::bench]
-    fn write_ok(bencher: Bencher<'_, '_>) {
-        answer(bencher, |out| protocol::ok(out, black_box(1_234_567_u64)));
+    fn encode_ok(bencher: Bencher<'_, '_>) {
+        encode(bencher, Reply::Ok(Answer::Number(1_234_567)));
     }
 
     #[divan::bench]
-    fn write_error(bencher: Bencher<'_, '_>) {
-        answer(bencher, |out| protocol::error(out, Code::NotPrimary, "127.0.0.1:5001"));
+    fn encode_error(bencher: Bencher<'_, '_>) {
+        encode(bencher, Reply::Error(Code::NotPrimary, Words::Text("127.0.0.1:5001")));
     }
 
     #[divan::bench]
-    fn write_message(bencher: Bencher<'_, '_>) {
+    fn encode_message(bencher: Bencher<'_, '_>) {
         let (text, time) = (text(), WallTime(1_700_000_000_000));
-        answer(bencher, |out| protocol::message(out, 1_234_567, time, "ann", black_box(&text)));
+        let from = UserName::parse("ann").expect("a name");
+        encode(bencher, Reply::Message { n: 1_234_567, time, from, text: &text });
     }
 
-    fn answer(bencher: Bencher<'_, '_>, write: impl Fn(&mut Vec<u8>)) {
+    fn encode(bencher: Bencher<'_, '_>, reply: Reply<'_>) {
         let mut out = Vec::new();
         bencher.bench_local(|| {
             out.clear();
-            write(&mut out);
+            frontend::encode(black_box(reply), &mut out);
         });
     }
 }

@@ -1,9 +1,10 @@
 //! One text client's view of a session: what it asked, and whether each request got exactly one
 //! answer, in order.
 
+use postern::frontend;
 use postern::limits::LINE_BYTES_MAX;
 use postern::names::SessionId;
-use postern::protocol::{self, Command};
+use postern::protocol::{self, Answer, Command, Reply};
 use std::collections::VecDeque;
 
 /// What the final line of an answer must be.
@@ -159,7 +160,7 @@ fn expected(line: &[u8]) -> Option<Expected> {
         Ok(None) => None,
         Ok(Some((_, Command::Ping(text)))) => {
             let mut out = Vec::new();
-            protocol::ok(&mut out, text);
+            frontend::encode(Reply::Ok(Answer::Echo(text)), &mut out);
             out.pop();
             Some(Expected::Line(out))
         }

@@ -1,0 +1,113 @@
+//! Replies as lines of the text protocol.
+
+use crate::limits::LINE_BYTES_MAX;
+use crate::protocol::{Answer, Code, Reply, Words};
+use std::fmt;
+use std::io::Write;
+
+/// Appends a reply as a line to `out`.
+pub fn encode(reply: Reply<'_>, out: &mut Vec<u8>) {
+    match reply {
+        Reply::Ok(answer) => encode_answer(answer, out),
+        Reply::Error(code, words) => encode_error(code, words, out),
+        Reply::Note(note) => write(out, format_args!("NOTE {} {note}\n", note.code())),
+        Reply::Message { n, time, from, text } => {
+            write(out, format_args!("MSG {n} {} {from} {text}\n", time.rfc3339()));
+        }
+        Reply::User { name, online } => {
+            out.extend_from_slice(b"USER ");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(if online { b" online\n" } else { b" offline\n" });
+        }
+        Reply::Stat(key, value) => write(out, format_args!("STAT {key} {value}\n")),
+        Reply::Help(line) => write(out, format_args!("HELP {line}\n")),
+    }
+}
+
+fn encode_answer(answer: Answer<'_>, out: &mut Vec<u8>) {
+    match answer {
+        Answer::Done | Answer::Echo("") => out.extend_from_slice(b"OK\n"),
+        Answer::Number(number) => write(out, format_args!("OK {number}\n")),
+        Answer::User(user) => write(out, format_args!("OK {user}\n")),
+        Answer::Login(user, last) => write(out, format_args!("OK {user} {last}\n")),
+        Answer::Echo(text) => write(out, format_args!("OK {text}\n")),
+        Answer::Bye => out.extend_from_slice(b"OK bye\n"),
+    }
+}
+
+/// As many words as a line holds.
+fn encode_error(code: Code, words: Words<'_>, out: &mut Vec<u8>) {
+    let mut line = format!("ERR {code} {words}");
+    let fits = (0..=line.len().min(LINE_BYTES_MAX - 1)).rev().find(|at| line.is_char_boundary(*at));
+    line.truncate(fits.unwrap_or(0));
+    write(out, format_args!("{line}\n"));
+}
+
+fn write(out: &mut Vec<u8>, line: fmt::Arguments<'_>) {
+    out.write_fmt(line).expect("a vector takes every byte");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::moment::WallTime;
+    use crate::names::UserName;
+    use crate::protocol::Note;
+
+    fn line(reply: Reply<'_>) -> String {
+        let mut out = b"before\n".to_vec();
+        encode(reply, &mut out);
+        let line = String::from_utf8(out).unwrap();
+        line.strip_prefix("before\n").unwrap().to_owned()
+    }
+
+    #[test]
+    fn each_reply_is_a_line() {
+        let ann = UserName::parse("ann").unwrap();
+        let table = [
+            (Reply::Ok(Answer::Done), "OK"),
+            (Reply::Ok(Answer::Number(7)), "OK 7"),
+            (Reply::Ok(Answer::User(ann)), "OK ann"),
+            (Reply::Ok(Answer::Login(ann, 3)), "OK ann 3"),
+            (Reply::Ok(Answer::Echo("")), "OK"),
+            (Reply::Ok(Answer::Echo("a ")), "OK a "),
+            (Reply::Ok(Answer::Bye), "OK bye"),
+            (Reply::Error(Code::Busy, Words::Text("try again")), "ERR busy try again"),
+            (
+                Reply::Error(Code::Exists, Words::User("there is an account", ann)),
+                "ERR exists there is an account ann",
+            ),
+            (
+                Reply::Error(Code::BadArgument, Words::Number("the last is", 7)),
+                "ERR bad-argument the last is 7",
+            ),
+            (
+                Reply::Error(Code::NotReady, Words::Note(Note::LoginTimeout)),
+                "ERR not-ready no request came before a login",
+            ),
+            (
+                Reply::Note(Note::Stopping),
+                "NOTE stopping this server stops; connect to another one",
+            ),
+            (
+                Reply::Message { n: 7, time: WallTime(0), from: ann, text: "a  b" },
+                "MSG 7 1970-01-01T00:00:00.000Z ann a  b",
+            ),
+            (Reply::User { name: ann, online: true }, "USER ann online"),
+            (Reply::User { name: ann, online: false }, "USER ann offline"),
+            (Reply::Stat("role", "primary"), "STAT role primary"),
+            (Reply::Help("QUIT: ends"), "HELP QUIT: ends"),
+        ];
+        for (reply, expected) in table {
+            assert_eq!(line(reply), format!("{expected}\n"));
+        }
+    }
+
+    #[test]
+    fn an_error_is_as_long_as_a_line_at_most() {
+        let words = "ü".repeat(LINE_BYTES_MAX);
+        let long = line(Reply::Error(Code::NotPrimary, Words::Text(&words)));
+        assert!(long.starts_with("ERR not-primary ü") && long.ends_with("ü\n"));
+        assert!((LINE_BYTES_MAX - 1..=LINE_BYTES_MAX).contains(&long.len()), "{}", long.len());
+    }
+}
