@@ -11,9 +11,9 @@
 //! but itself; `time` is in milliseconds since the Unix epoch. Strings in a body are a `u16`
 //! length and their bytes.
 
+use crate::ids::{Index, Position, Term};
 use crate::limits::RECORD_BYTES_MAX;
-use crate::moment::WallTime;
-use crate::names::{Index, Position, Term};
+use crate::time::WallTime;
 use byteorder::{ByteOrder, LE, ReadBytesExt};
 use std::fmt;
 

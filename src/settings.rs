@@ -1,8 +1,8 @@
 //! `postern.toml`: read into a type whose values are valid, or refused with file, line and key.
 
 use crate::address;
+use crate::ids::{GroupId, Secret};
 use crate::limits::{SILENCE_MS_MAX, SILENCE_MS_MIN};
-use crate::names::{GroupId, Secret};
 use crate::replica::Takeover;
 use base64ct::{Base64, Encoding};
 use serde::Deserialize;

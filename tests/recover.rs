@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Group, Status, postern, run, snapshot, stderr};
-use postern::names::{DiskId, Member, Position, ServerId, Term, Vote};
+use postern::ids::{DiskId, Member, Position, ServerId, Term, Vote};
 use postern::record::{self, Kind, Record};
 use postern::replica::Config;
 use postern::settings::Settings;

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Client, DEADLINE, Group};
-use postern::names::Secret;
+use postern::ids::Secret;
 use postern::server::call::Call;
 use postern::server::channel::{Channel, HANDSHAKE_BYTES};
 use postern::settings::Settings;

@@ -8,8 +8,8 @@ use super::answer::{self, Line, Refusal};
 use super::watch::Awaited;
 use super::{Account, Error, Event, Message, Ticket};
 use crate::limits::KEYS_KEPT;
-use crate::moment::Moment;
 use crate::protocol::{After, Code};
+use crate::time::Moment;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 

@@ -75,7 +75,7 @@ pub use answer::Refusal;
 pub use dial::{Unreached, dial};
 pub use event::{Error, Event, Message, Ticket};
 
-use crate::moment::Moment;
+use crate::time::Moment;
 use conversation::{Answer, Conversation, Stop, UNANSWERED_MAX};
 use dial::Lookups;
 use mio::{Events, Poll, Token};

@@ -4,7 +4,7 @@ use super::conversation::{Conversation, Stop};
 use super::servers::Servers;
 use super::wire::first_line;
 use super::{Account, Error, Event};
-use crate::moment::Moment;
+use crate::time::Moment;
 
 /// A client, and the connection that it has, if any.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::conversation::{Answer, Conversation, Stop};
 use super::{Account, After, Client, Error, Event, Message, Ticket};
 use crate::limits::KEYS_KEPT;
-use crate::moment::Moment;
+use crate::time::Moment;
 use std::time::Duration;
 
 /// A conversation and its clock.

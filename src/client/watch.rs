@@ -1,6 +1,6 @@
 //! When a server's silence means something, and when it is asked how it is.
 
-use crate::moment::Moment;
+use crate::time::Moment;
 use std::time::Duration;
 
 /// How long a server may say nothing when an answer is awaited. Members that say nothing are given

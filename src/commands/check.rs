@@ -1,6 +1,6 @@
 //! `postern check`: what the files of a stopped server hold, and what of it is damaged.
 
-use crate::names::Vote;
+use crate::ids::Vote;
 use crate::options;
 use crate::store::check::{Findings, check};
 use crate::store::disk::RealDisk;

@@ -3,7 +3,7 @@
 use super::ask::ask_all;
 use super::operator::{NoAnswer, PATIENCE, ask};
 use super::{Answer, is};
-use crate::names::ServerId;
+use crate::ids::ServerId;
 use crate::options;
 use crate::replica::{Order, Packet, Verdict};
 use crate::settings::Settings;

@@ -2,7 +2,7 @@
 
 use super::ask_status;
 use crate::address;
-use crate::names::ServerId;
+use crate::ids::ServerId;
 use crate::settings::Settings;
 use socket2::{Domain, Socket, Type};
 use std::io::{self, ErrorKind};

@@ -2,7 +2,7 @@
 //! again. Nothing is shown of what takes less than a second.
 
 use super::stderr;
-use crate::moment::in_words;
+use crate::time::in_words;
 use rustix::fs::{FileType, fstat};
 use rustix::termios::tcgetwinsize;
 use std::collections::VecDeque;

@@ -5,14 +5,14 @@
 
 use super::operator::{connect, is_silence, shake};
 use super::{hold_unchanged, serve};
-use crate::moment::WallTime;
-use crate::names::{DiskId, Member, Position, ProcessId, ServerId, Term};
+use crate::ids::{DiskId, Member, Position, ProcessId, ServerId, Term};
 use crate::options;
 use crate::replica::Beginning;
 use crate::settings::Settings;
 use crate::store::check::{Findings, check};
 use crate::store::disk::RealDisk;
 use crate::store::{Former, Identity, Store};
+use crate::time::WallTime;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,8 @@
 //! `postern serve`: puts a server together from its settings and its data directory, and runs it.
 
 use crate::host::{self, Host, Setup};
+use crate::ids::{DiskId, Index, ProcessId, ServerId};
 use crate::limits::{DESCRIPTORS_RESERVED, SPACE_RESERVED};
-use crate::moment::WallTime;
-use crate::names::{DiskId, Index, ProcessId, ServerId};
 use crate::node;
 use crate::options;
 use crate::replica::{Aside, Shape, Shared};
@@ -11,6 +10,7 @@ use crate::server::{Ending, Parts, Server, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::{Identity, OpenError, Opened, ServerDisk, SetAside, Store};
+use crate::time::WallTime;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use socket2::SockRef;
@@ -316,7 +316,7 @@ fn clients_max(wanted: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{Position, Term};
+    use crate::ids::{Position, Term};
     use crate::record::{self, Kind};
 
     /// A server that is asked to stop before each of its lives has begun.
@@ -368,7 +368,7 @@ mod tests {
         let shell = shell(folder.path());
         live(&shell, None);
         let mut store = opened(&shell);
-        store.persist(crate::names::Vote { term: Term(1), ..Default::default() }).unwrap();
+        store.persist(crate::ids::Vote { term: Term(1), ..Default::default() }).unwrap();
         for index in 1..=5 {
             let at = Position { index: Index(index), term: Term(1) };
             let mut entry = Vec::new();

@@ -50,9 +50,9 @@ fn write(out: &mut Vec<u8>, line: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::moment::WallTime;
-    use crate::names::UserName;
+    use crate::ids::UserName;
     use crate::protocol::Note;
+    use crate::time::WallTime;
 
     fn line(reply: Reply<'_>) -> String {
         let mut out = b"before\n".to_vec();

@@ -1,12 +1,12 @@
 //! How a host is put together from an open directory.
 
 use super::Host;
-use crate::moment::Moment;
-use crate::names::{Member, Position};
+use crate::ids::{Member, Position};
 use crate::node::{self, Node};
 use crate::replica::{self, Replica, Shape, Shared, Takeover};
 use crate::store::disk::Disk;
 use crate::store::{Former, Opened};
+use crate::time::Moment;
 
 /// What a host is built from, beside its directory.
 #[derive(Debug)]

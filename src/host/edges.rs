@@ -1,9 +1,9 @@
 //! What a host can't do itself.
 
-use crate::moment::{Moment, WallTime};
-use crate::names::{Index, LinkId, ServerId, SessionId};
+use crate::ids::{Index, LinkId, ServerId, SessionId};
 use crate::node::Job;
 use crate::replica::{Append, Closing, Packet};
+use crate::time::{Moment, WallTime};
 use std::io;
 
 /// The edges of a host: sockets, clocks and the thread that hashes passwords; or what a simulator

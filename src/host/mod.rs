@@ -8,13 +8,13 @@ pub use build::{Setup, in_use};
 pub use edges::{Edges, Gone, Usage};
 
 use crate::frontend::{Request, Text};
+use crate::ids::{SessionId, Vote};
 use crate::limits::{OUTPUT_BYTES_MAX, SPACE_RESERVED, SPACE_TIME};
-use crate::moment::{Moment, WallTime};
-use crate::names::{SessionId, Vote};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Outlet, Output};
 use crate::replica::{Aside, Closing, Effect, Event, Packet};
 use crate::store::Store;
 use crate::store::disk::Disk;
+use crate::time::{Moment, WallTime};
 use std::{fmt, io, mem};
 use storage::Storage;
 

@@ -1,13 +1,13 @@
 //! The disk side of a host: the log, the vote, and what of both is not durable yet.
 
 use super::Fail;
+use crate::ids::Vote;
+use crate::latency::Meter;
 use crate::limits::SEAL_TIME;
-use crate::meter::Meter;
-use crate::moment::Moment;
-use crate::names::Vote;
 use crate::replica::{Mark, SeenDisk};
 use crate::store::Store;
 use crate::store::disk::Disk;
+use crate::time::Moment;
 use std::mem;
 
 /// A store, and when what must be written to it.

@@ -1,6 +1,6 @@
 //! What an entry of the log changes, and its bytes: the body of a record.
 
-use crate::names::{Index, UserName};
+use crate::ids::{Index, UserName};
 use crate::record::{Kind, read_bytes, read_str, write_bytes, write_str};
 use byteorder::{LE, ReadBytesExt};
 

@@ -1,9 +1,9 @@
 //! Keys of ONCE: which of the last entries stored a message under a key of its sender. Like all
 //! of the state it follows from the log alone.
 
+use crate::ids::{Index, Secret, UserName};
+use crate::keyed_hash::ShortKey;
 use crate::limits::KEYS_KEPT;
-use crate::mac::ShortKey;
-use crate::names::{Index, Secret, UserName};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};

@@ -7,7 +7,7 @@ mod keys;
 pub use change::Change;
 pub use keys::Once;
 
-use crate::names::{Index, Secret, UserName};
+use crate::ids::{Index, Secret, UserName};
 use keys::{Keys, Known};
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -3,12 +3,12 @@
 use super::replies::outcome_of;
 use super::session::{Step, Task};
 use super::{Context, Fatal, Node, Pending};
+use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
 use crate::mailbox::{Change, Outcome};
-use crate::moment::Moment;
-use crate::names::{Index, SessionId, UserName};
 use crate::protocol::{Code, Note, Reply, Words};
 use crate::record::{Kind, Record};
+use crate::time::Moment;
 use std::io;
 
 impl Node {

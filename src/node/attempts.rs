@@ -1,8 +1,8 @@
 //! Wrong passwords, counted: who guesses has to wait, and the right one waits too.
 
+use crate::ids::{Origin, UserName};
 use crate::limits::{ATTEMPT_WINDOW, ATTEMPTS_PER_NAME, ATTEMPTS_PER_ORIGIN, ORIGINS_REMEMBERED};
-use crate::moment::Moment;
-use crate::names::{Origin, UserName};
+use crate::time::Moment;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 

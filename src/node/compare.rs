@@ -4,7 +4,7 @@
 //! `accounts` or a timeout that differ a handover changes what clients may do.
 
 use super::Node;
-use crate::names::{LinkId, ServerId};
+use crate::ids::{LinkId, ServerId};
 use crate::protocol;
 use crate::replica::Packet;
 use std::fmt::Write as _;

@@ -5,11 +5,11 @@ use super::replies::WRONG_PASSWORD;
 use super::session::{Login, Step};
 use super::{Context, Fatal, Node};
 use crate::frontend;
+use crate::ids::{Index, SessionId};
 use crate::limits::{DAMAGED_TIME, LISTED_PER_TURN, OUTPUT_BYTES_MAX};
 use crate::mailbox::{Account, Change};
-use crate::moment::Moment;
-use crate::names::{Index, SessionId};
 use crate::protocol::{Answer, Code, Note, Reply, Words};
+use crate::time::Moment;
 use std::io;
 
 /// The lines that were written last. Whoever stands at the same place of the same mailbox gets a

@@ -2,8 +2,8 @@
 //! one that asks for hundreds keeps nobody else waiting.
 
 use super::Job;
+use crate::ids::{Origin, SessionId};
 use crate::limits::{HASHES_AT_WORK, HASHES_MAX};
-use crate::names::{Origin, SessionId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The jobs of each address, served in turns.

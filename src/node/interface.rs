@@ -1,9 +1,9 @@
 //! What goes into a node, and what comes out.
 
-use crate::meter::Meter;
-use crate::moment::{Moment, WallTime};
-use crate::names::{LinkId, Origin, Position, Secret, SessionId};
+use crate::ids::{LinkId, Origin, Position, Secret, SessionId};
+use crate::latency::Meter;
 use crate::replica::{Event, LogReader, Out, Packet};
+use crate::time::{Moment, WallTime};
 use std::fmt;
 use std::time::Duration;
 

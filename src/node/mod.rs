@@ -26,13 +26,13 @@ mod status;
 mod trouble;
 
 use crate::frontend;
+use crate::ids::{Index, LinkId, Origin, ServerId, SessionId, Term, UserName};
+use crate::latency::Meter;
 use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
-use crate::meter::Meter;
-use crate::moment::Moment;
-use crate::names::{Index, LinkId, Origin, ServerId, SessionId, Term, UserName};
 use crate::protocol::{Code, Note, Reply, Words};
 use crate::replica::{Event, Packet, Replica};
+use crate::time::Moment;
 use attempts::Attempts;
 use compare::Compared;
 use deliver::Lines;

@@ -3,11 +3,11 @@
 
 use super::session::Session;
 use super::{Context, Node, Output};
+use crate::ids::{LinkId, Origin, SessionId, UserName};
 use crate::limits::{LINE_BYTES_MAX, USERS_PER_ANSWER};
-use crate::moment::Moment;
-use crate::names::{LinkId, Origin, SessionId, UserName};
 use crate::protocol::{self, Answer, Code, Reply, Words};
 use crate::replica::Packet;
+use crate::time::Moment;
 
 impl Node {
     /// Takes the request of a link; it has no other. The one who asked is a session as clients

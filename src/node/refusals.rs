@@ -1,10 +1,10 @@
 //! Why a server does not do what it was asked, and who could: for a person.
 
 use super::Node;
-use crate::moment::Moment;
-use crate::names::Position;
+use crate::ids::Position;
 use crate::protocol::{Code, Reply, Words};
 use crate::replica::NotTaken;
+use crate::time::Moment;
 
 /// Why a request is not carried out.
 #[derive(Clone, Debug)]

@@ -5,9 +5,9 @@
 //! the entry that set the password. Nothing of it is ever on disk.
 
 use super::Node;
+use crate::ids::{Index, LinkId, Secret, UserName};
+use crate::keyed_hash::{Hash, MacKey};
 use crate::limits::{PROOFS_PER_PIECE, PROOFS_SPARE};
-use crate::mac::{Hash, MacKey};
-use crate::names::{Index, LinkId, Secret, UserName};
 use crate::replica::{Packet, Standpoint};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Replies that several requests get.
 
+use crate::ids::UserName;
 use crate::mailbox::{Change, Outcome};
-use crate::names::UserName;
 use crate::protocol::{Answer, Code, Reply, Words};
 
 /// The password is wrong, or there is no such account: nobody learns which.

@@ -3,12 +3,12 @@
 use super::replies::{WRONG_PASSWORD, beyond_end, exists, no_such_user, outcome_of};
 use super::session::{Checked, Listing, Login, Slot, Step, Task};
 use super::{Context, Hashed, Job, Node, Output, Pending};
+use crate::ids::{Index, SessionId, UserName};
 use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::mailbox::{Change, Once};
-use crate::moment::Moment;
-use crate::names::{Index, SessionId, UserName};
 use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Words};
 use crate::replica::Standpoint;
+use crate::time::Moment;
 
 /// What a password is checked against when there is no such account, so that both take as long:
 /// the hash of a password that nobody knows, of the cost that all hashes have.

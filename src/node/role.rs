@@ -1,10 +1,10 @@
 //! What it means for sessions that this server stops, stops being primary, or hands its role over.
 
 use super::Node;
-use crate::moment::Moment;
-use crate::names::SessionId;
+use crate::ids::SessionId;
 use crate::protocol::Note;
 use crate::replica::Standpoint;
+use crate::time::Moment;
 
 impl Node {
     pub(super) fn stop(&mut self, now: Moment) {

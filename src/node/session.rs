@@ -1,9 +1,9 @@
 //! A client's standing: who it is, where it reads in its mailbox, what it waits for.
 
 use crate::frontend;
-use crate::moment::Moment;
-use crate::names::{Index, Origin, SessionId, UserName};
+use crate::ids::{Index, Origin, SessionId, UserName};
 use crate::protocol::{After, Code, Pattern, Reply, Words};
+use crate::time::Moment;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 

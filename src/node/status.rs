@@ -1,7 +1,7 @@
 //! `STATUS`: every key, on every server, in every state.
 
 use super::{Context, Node};
-use crate::names::ServerId;
+use crate::ids::ServerId;
 use crate::replica::Standpoint;
 use std::fmt::Display;
 

@@ -5,11 +5,11 @@ mod promises;
 mod unreadable;
 
 use super::*;
+use crate::ids::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Secret, Vote};
 use crate::mailbox::Change;
-use crate::moment::WallTime;
-use crate::names::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Secret, Vote};
 use crate::record::{self, Record};
 use crate::replica::{self, Effect, LogReader, Mark, Shape, Shared, Takeover};
+use crate::time::WallTime;
 use fake_log::FakeLog;
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -2,9 +2,9 @@
 //! `STATUS`, refusals, the log and the commands that read them.
 
 use super::Node;
-use crate::moment::{Moment, in_words};
-use crate::names::{Member, ServerId};
+use crate::ids::{Member, ServerId};
 use crate::replica::{Config, DialFailure, Obstacle, Standpoint};
+use crate::time::{Moment, in_words};
 use std::time::Duration;
 
 /// How often the log looks whether changes are taken.

@@ -1,8 +1,8 @@
 //! Requests: one table from which parsing, usage texts and `HELP` come.
 
 use super::reply::Code;
+use crate::ids::UserName;
 use crate::limits::{KEY_BYTES_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
-use crate::names::UserName;
 use std::fmt;
 
 /// Where a reading of a mailbox begins: behind this message.

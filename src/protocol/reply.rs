@@ -1,8 +1,8 @@
 //! What a server sends to a client, whatever the front end makes of it.
 
 use super::Refusal;
-use crate::moment::WallTime;
-use crate::names::UserName;
+use crate::ids::UserName;
+use crate::time::WallTime;
 use std::fmt::{self, Display};
 
 /// The first word after `ERR`: the contract. The words behind it may change.

@@ -5,9 +5,9 @@ use super::packet::{Append, Packet};
 use super::past::Lineage;
 use super::rules::Rule;
 use super::{Config, Replica, Role};
-use crate::moment::Moment;
-use crate::names::{Index, LinkId, Member};
+use crate::ids::{Index, LinkId, Member};
 use crate::record::{self, BadRecord, Kind, Record};
+use crate::time::Moment;
 use std::fmt;
 
 /// A follower's view of the primary. Members and learners follow alike.

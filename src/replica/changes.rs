@@ -5,9 +5,9 @@ use super::event::Out;
 use super::handover::Handover;
 use super::rules::Rule;
 use super::{Config, Replica, Role, Timer};
+use crate::ids::{Member, ServerId};
 use crate::limits::{PENALTY_DROPS, PENALTY_TIME, PENALTY_WINDOW};
-use crate::moment::{Moment, WallTime};
-use crate::names::{Member, ServerId};
+use crate::time::{Moment, WallTime};
 use std::fmt;
 
 /// Why a member counts as lost.

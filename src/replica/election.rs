@@ -6,9 +6,9 @@ use super::members::Config;
 use super::packet::{Ask, Packet};
 use super::rules::Rule;
 use super::{Replica, Role, Takeover, Timer};
+use crate::ids::{DiskId, Index, LinkId, Member, ServerId, Term, Vote};
 use crate::limits::{COIN_TIME, RANK_TIME};
-use crate::moment::{Moment, WallTime};
-use crate::names::{DiskId, Index, LinkId, Member, ServerId, Term, Vote};
+use crate::time::{Moment, WallTime};
 use std::time::Duration;
 
 /// A round of votes that is not decided.

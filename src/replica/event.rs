@@ -3,7 +3,7 @@
 use super::hello::{Hello, Refusal};
 use super::packet::{Append, Packet};
 use super::seen::SeenDisk;
-use crate::names::{Index, LinkId, Member, ServerId, Vote};
+use crate::ids::{Index, LinkId, Member, ServerId, Vote};
 use crate::record::Record;
 use std::ops::Range;
 use std::{fmt, io};

@@ -5,9 +5,9 @@ use super::packet::{Order, Packet, Verdict};
 use super::peer::{Link, Peer};
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
+use crate::ids::{GroupId, LinkId, Member, ServerId, Term};
 use crate::limits::{DAMAGED_TIME, SLOW_SYNCS, SLOW_WINDOW};
-use crate::moment::Moment;
-use crate::names::{GroupId, LinkId, Member, ServerId, Term};
+use crate::time::Moment;
 
 /// A primary on its way out: it takes no changes until this is decided.
 #[derive(Clone, Debug)]

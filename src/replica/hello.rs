@@ -3,7 +3,7 @@
 use super::packet::{
     BadPacket, read_bool, read_id, read_option, read_position, write_option, write_position,
 };
-use crate::names::{DiskId, GroupId, Incarnation, Member, Position, ProcessId, ServerId, Term};
+use crate::ids::{DiskId, GroupId, Incarnation, Member, Position, ProcessId, ServerId, Term};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
@@ -191,6 +191,6 @@ pub(super) fn sample_hello() -> Hello {
         has_other: true,
         term: Term(9),
         founder: None,
-        last: Position { term: Term(3), index: crate::names::Index(4) },
+        last: Position { term: Term(3), index: crate::ids::Index(4) },
     }
 }

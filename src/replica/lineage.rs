@@ -9,9 +9,9 @@ use super::packet::{Append, Packet};
 use super::past::{Lineage, Past};
 use super::rules::Rule;
 use super::{Replica, Role};
-use crate::moment::{Moment, WallTime};
-use crate::names::{DiskId, LinkId, Member, Position, Term, Vote};
+use crate::ids::{DiskId, LinkId, Member, Position, Term, Vote};
 use crate::record::{self, Kind, Record};
+use crate::time::{Moment, WallTime};
 
 /// The config and the terms with which a server begins a lineage of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

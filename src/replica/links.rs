@@ -7,11 +7,11 @@ use super::past::{Lineage, Past};
 use super::peer::Link;
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
+use crate::ids::{DiskId, LinkId, Member, Run, ServerId};
 use crate::limits::{
     ANCESTRY_MAX, DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX,
 };
-use crate::moment::Moment;
-use crate::names::{DiskId, LinkId, Member, Run, ServerId};
+use crate::time::Moment;
 
 /// A link whose other side has not said hello.
 #[derive(Clone, Debug)]

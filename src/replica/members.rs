@@ -1,6 +1,6 @@
 //! Who is attached: the config and the arithmetic of agreement, apart from the machinery.
 
-use crate::names::{DiskId, Index, Member, Position, Run, ServerId, Term};
+use crate::ids::{DiskId, Index, Member, Position, Run, ServerId, Term};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
@@ -176,7 +176,7 @@ pub(super) fn reached_by_majority<T: Copy + Ord>(marks: &mut [T]) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{Incarnation, ProcessId};
+    use crate::ids::{Incarnation, ProcessId};
 
     fn member(id: u8, disk: u128) -> Member {
         Member { id: ServerId::new(id).unwrap(), disk: DiskId(disk) }

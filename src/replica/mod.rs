@@ -49,12 +49,12 @@ pub(crate) use seen::{read_runs, write_runs};
 pub use shape::Shape;
 pub use view::PeerView;
 
-use crate::moment::{Moment, WallTime};
-use crate::names::{
+use crate::ids::{
     Incarnation, Index, LinkId, Member, Position, ProcessId, Run, ServerId, Term, Vote,
 };
 use crate::record::{self, Kind, Record};
 use crate::rng::Rng;
+use crate::time::{Moment, WallTime};
 use backup::Following;
 use election::{Candidacy, Standing};
 use handover::{Handover, Syncs};

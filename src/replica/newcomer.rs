@@ -9,8 +9,8 @@ use super::packet::Packet;
 use super::past::Past;
 use super::peer::Link;
 use super::rules::Rule;
-use crate::moment::Moment;
-use crate::names::{LinkId, ServerId};
+use crate::ids::{LinkId, ServerId};
+use crate::time::Moment;
 
 /// How many links of one id wait, at most.
 const NEWCOMERS_MAX: usize = 4;

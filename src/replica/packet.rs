@@ -3,8 +3,8 @@
 use super::hello::{Hello, Refusal};
 use super::members::Config;
 use super::past::Lineage;
-use crate::moment::{Moment, WallTime};
-use crate::names::{DiskId, GroupId, Index, Position, ServerId, Term};
+use crate::ids::{DiskId, GroupId, Index, Position, ServerId, Term};
+use crate::time::{Moment, WallTime};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 

@@ -4,8 +4,8 @@
 use super::hello::Hello;
 use super::packet::{read_option, read_position, write_option, write_position};
 use super::seen::{read_runs, write_runs};
+use crate::ids::{DiskId, Position, Run};
 use crate::limits::ANCESTRY_MAX;
-use crate::names::{DiskId, Position, Run};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
@@ -95,8 +95,8 @@ impl Past {
 mod tests {
     use super::super::hello::sample_hello;
     use super::*;
+    use crate::ids::{Incarnation, Index, ProcessId, Term};
     use crate::limits::{FIRST_BYTES_MAX, RUNS_KEPT};
-    use crate::names::{Incarnation, Index, ProcessId, Term};
     use crate::replica::Packet;
 
     fn run(incarnation: u64, process: u64) -> Run {

@@ -4,9 +4,9 @@
 use super::event::{DialFailure, Obstacle};
 use super::hello::Hello;
 use super::packet::Bearing;
+use crate::ids::{DiskId, Incarnation, LinkId, Member, Position, ProcessId, Run, ServerId};
 use crate::limits::SHUN_TIME_MAX;
-use crate::moment::Moment;
-use crate::names::{DiskId, Incarnation, LinkId, Member, Position, ProcessId, Run, ServerId};
+use crate::time::Moment;
 use std::time::Duration;
 
 /// The link that counts.

@@ -5,11 +5,11 @@ use super::members::reached_by_majority;
 use super::packet::{Append, Packet};
 use super::rules::Rule;
 use super::{Config, Replica, Role, Timer};
+use crate::ids::{Index, LinkId, Member, ProcessId, ServerId, Term};
 use crate::limits::{
     BATCH_TIME, ENTRIES_BYTES_MAX, PENALTY_TIME, PENALTY_WINDOW, PIECES_IN_FLIGHT_MAX,
 };
-use crate::moment::{Moment, WallTime};
-use crate::names::{Index, LinkId, Member, ProcessId, ServerId, Term};
+use crate::time::{Moment, WallTime};
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use super::Replica;
 use super::event::{Effect, Obstacle, Out};
 use super::peer::{Link, Peer};
-use crate::names::{LinkId, ServerId};
+use crate::ids::{LinkId, ServerId};
 
 impl Replica {
     /// Who answered a dial does not know the secret.

@@ -3,8 +3,8 @@
 
 use super::event::{LogReader, Out};
 use super::{Config, Replica, Role};
-use crate::moment::{Moment, WallTime};
-use crate::names::ServerId;
+use crate::ids::ServerId;
+use crate::time::{Moment, WallTime};
 use std::fmt::{self, Write};
 
 /// A decision that may come at any time.

@@ -2,8 +2,8 @@
 //! told from the directory.
 
 use super::rules::Rule;
+use crate::ids::{DiskId, Incarnation, ProcessId, Run};
 use crate::limits::{COPIES_MAX, RUNS_KEPT, SEEN_MAX};
-use crate::names::{DiskId, Incarnation, ProcessId, Run};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
 

@@ -2,10 +2,10 @@
 
 use super::members::Config;
 use super::past::Lineage;
+use crate::ids::{DiskId, Index, Position, Run, Term};
 use crate::limits::SEEN_MAX;
-use crate::moment::WallTime;
-use crate::names::{DiskId, Index, Position, Run, Term};
 use crate::record::{Kind, Record};
+use crate::time::WallTime;
 
 /// The shape of a log.
 #[derive(Clone, Debug, Default)]
@@ -168,7 +168,7 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{DiskId, Incarnation, Member, ProcessId, ServerId};
+    use crate::ids::{DiskId, Incarnation, Member, ProcessId, ServerId};
     use crate::record;
     use crate::replica::Origin;
 

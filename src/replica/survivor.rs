@@ -7,8 +7,8 @@ use super::packet::Packet;
 use super::peer::Link;
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
-use crate::moment::{Moment, WallTime};
-use crate::names::{Incarnation, LinkId, Member, Position, ProcessId};
+use crate::ids::{Incarnation, LinkId, Member, Position, ProcessId};
+use crate::time::{Moment, WallTime};
 
 /// What a server knows of the one whose dying would leave it alone.
 #[derive(Clone, Debug)]

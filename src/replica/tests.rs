@@ -18,8 +18,8 @@ mod votes;
 mod world;
 
 use super::*;
+use crate::ids::DiskId;
 use crate::limits::CLOCK_TIME;
-use crate::names::DiskId;
 use std::time::Duration;
 use world::*;
 

@@ -1,6 +1,6 @@
 //! Deadlines with their reasons: a table and its minimum, no callbacks.
 
-use crate::moment::Moment;
+use crate::time::Moment;
 
 /// Why the replica wants to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

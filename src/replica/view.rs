@@ -4,8 +4,8 @@ use super::event::{DialFailure, Obstacle};
 use super::members::Config;
 use super::rules::Decisions;
 use super::{Replica, Role, Standpoint};
-use crate::moment::Moment;
-use crate::names::{DiskId, Index, LinkId, Member, Position, ServerId, Term};
+use crate::ids::{DiskId, Index, LinkId, Member, Position, ServerId, Term};
+use crate::time::Moment;
 use std::time::Duration;
 
 /// What is known of the connection to another server.

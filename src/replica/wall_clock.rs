@@ -32,9 +32,9 @@
 //! another one is down, or runs alone. A time that was too late once is repeated until it is true.
 
 use super::Replica;
+use crate::ids::{ProcessId, ServerId};
 use crate::limits::{CLOCK_TIME, SKEW_MAX, SKEW_WARNING_TIME};
-use crate::moment::{Moment, WallTime};
-use crate::names::{ProcessId, ServerId};
+use crate::time::{Moment, WallTime};
 use std::time::Duration;
 
 /// Bound of every clock and difference, in µs: sums of a few of them fit.

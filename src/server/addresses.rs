@@ -3,8 +3,8 @@
 //! it. A server needs its own address to start, and no other.
 
 use crate::address;
-use crate::moment::Moment;
-use crate::names::ServerId;
+use crate::ids::ServerId;
+use crate::time::Moment;
 use mio::Waker;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 use super::channel::Channel;
 use super::classify::LINK_BYTE;
 use super::link::{LENGTH_BYTES, begin_frame, end_frame, next_frame};
+use crate::ids::{GroupId, Secret};
 use crate::limits::FIRST_BYTES_MAX;
-use crate::names::{GroupId, Secret};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

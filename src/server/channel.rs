@@ -10,8 +10,8 @@
 //! both sides' fresh numbers. So nothing is believed of a dialler before a message after the
 //! handshake was opened: [`Channel::is_proven`].
 
+use crate::ids::{GroupId, Secret};
 use crate::limits::{FIRST_BYTES_MAX, FRAME_BYTES_MAX, REKEY_MESSAGES};
-use crate::names::{GroupId, Secret};
 use byteorder::{ByteOrder, LE};
 use snow::{Builder, HandshakeState, TransportState};
 use std::{fmt, mem};

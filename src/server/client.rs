@@ -4,8 +4,8 @@ use super::Server;
 use super::connection::{Kind, Reading, key_of};
 use super::sockets::Sockets;
 use crate::host::Fail;
+use crate::ids::SessionId;
 use crate::limits::{READ_BYTES_PER_TURN, SLOW_TIME};
-use crate::names::SessionId;
 
 /// Bytes read at a time from a client: small, for each may leave a part of them unconsumed.
 const READ_BYTES: usize = 16 * 1024;

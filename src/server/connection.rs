@@ -2,9 +2,9 @@
 
 use super::channel::{Broken, Channel};
 use crate::frontend::Text;
+use crate::ids::{LinkId, ServerId, SessionId};
 use crate::limits::{CLIENT_KEPT_BYTES_MAX, LINK_KEPT_BYTES_MAX};
-use crate::moment::Moment;
-use crate::names::{LinkId, ServerId, SessionId};
+use crate::time::Moment;
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};

@@ -4,7 +4,7 @@ use super::connection::{Connection, Kind, Reading, key_of};
 use super::sockets::Sockets;
 use super::{Fail, Server, classify};
 use crate::host::Gone;
-use crate::names::SessionId;
+use crate::ids::SessionId;
 use crate::node::Input;
 use crate::protocol::Note;
 use mio::Events;

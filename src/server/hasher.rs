@@ -1,6 +1,6 @@
 //! The helper thread that hashes passwords: 30 ms each, which the loop must never wait.
 
-use crate::names::SessionId;
+use crate::ids::SessionId;
 use crate::node::{Hashed, Job};
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};

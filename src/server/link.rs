@@ -8,10 +8,10 @@ use super::connection::{Connection, Kind, Reading, Tunnel, forget_front, key_of}
 use super::sockets::Sockets;
 use super::{Fail, Server};
 use crate::host::Edges;
+use crate::ids::{LinkId, ServerId};
 use crate::limits::{
     FIRST_BYTES_MAX, FRAME_BYTES_MAX, LINK_KEPT_BYTES_MAX, PEER_READ_BYTES_PER_TURN,
 };
-use crate::names::{LinkId, ServerId};
 use crate::node::Input;
 use crate::replica::{Append, Closing, DialFailure, Event, Packet};
 use byteorder::{ByteOrder, LE};

@@ -19,11 +19,11 @@ mod warm;
 
 pub use crate::host::Fail;
 use crate::host::Host;
-use crate::moment::Moment;
-use crate::names::{GroupId, Secret};
+use crate::ids::{GroupId, Secret};
 use crate::node::Input;
 use crate::replica::{Aside, Event};
 use crate::store::ServerDisk;
+use crate::time::Moment;
 use connection::Kind;
 pub use machine::boot_time;
 use mio::net::TcpListener;

@@ -1,7 +1,7 @@
 //! What a person was told in the last minute, so that each reason is logged once in it.
 
 use crate::limits::REASONS_MAX;
-use crate::moment::Moment;
+use crate::time::Moment;
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! The connections of a server, each in its place, with what is to be done about them and when.
 
 use super::connection::{Connection, Kind};
-use crate::moment::Moment;
+use crate::time::Moment;
 use mio::net::TcpStream;
 use slab::Slab;
 use std::collections::BTreeSet;

@@ -8,8 +8,8 @@ use super::identity::BYTES_MAX as IDENTITY_BYTES_MAX;
 use super::log::Log;
 use super::segment::first_index;
 use super::whole;
+use crate::ids::{Index, Position};
 use crate::limits::FILE_PIECE_BYTES;
-use crate::names::{Index, Position};
 use std::io;
 
 /// What was put aside is below it.

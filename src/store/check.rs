@@ -7,9 +7,9 @@ use super::recovery::{self, Known, Torn};
 use super::segment::{first_index, path};
 use super::vote::VoteFile;
 use super::{BAD_VOTE, LOG, LONE_VOTE, NO_LOG, OLD_VOTE, OpenError};
-use crate::moment::WallTime;
-use crate::names::{Index, Position, Vote};
+use crate::ids::{Index, Position, Vote};
 use crate::replica::Config;
+use crate::time::WallTime;
 
 /// What a directory holds.
 #[derive(Debug)]

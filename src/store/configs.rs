@@ -1,8 +1,8 @@
 //! Where the configs of a log stand: every batch header names the newest before it, so that the
 //! loss of one is noticed.
 
+use crate::ids::Index;
 use crate::limits::CONFIGS_KEPT;
-use crate::names::Index;
 
 /// The places of the newest configs. A cut brings back the one before; it seldom reaches further.
 #[derive(Clone, Debug, Default)]

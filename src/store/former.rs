@@ -6,8 +6,8 @@
 
 use super::disk::Disk;
 use super::{aside, whole};
+use crate::ids::{Index, Position, Term};
 use crate::limits::FORMER_KEPT;
-use crate::names::{Index, Position, Term};
 use std::fmt::Write;
 use std::io;
 

@@ -3,8 +3,8 @@
 use super::configs::Configs;
 use super::disk::Disk;
 use super::segment::{HEADER_BYTES, Header, is_header, path};
+use crate::ids::Index;
 use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX, SEGMENTS_OPEN_MAX, TAIL_BYTES_MAX};
-use crate::names::Index;
 use crate::record::{self, Kind, Record};
 use byteorder::{ByteOrder, LE};
 use std::cell::RefCell;

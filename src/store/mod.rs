@@ -48,8 +48,8 @@ pub use identity::Identity;
 pub use recovery::Torn;
 pub use segment::HEADER_BYTES;
 
+use crate::ids::{Index, Position, ProcessId, Vote};
 use crate::limits::SEGMENT_BYTES;
-use crate::names::{Index, Position, ProcessId, Vote};
 use crate::record::Record;
 use crate::replica::{LogReader, SeenDisk};
 use disk::Disk;

@@ -9,8 +9,8 @@ use super::recovery::{self, Known, Reading};
 use super::segment::{file_name, path};
 use super::vote::VoteFile;
 use super::{LOG, OpenError, OpenOptions, Store, refuse_foreign};
+use crate::ids::{Index, Vote};
 use crate::limits::FILE_PIECE_BYTES;
-use crate::names::{Index, Vote};
 use crate::record::Record;
 use std::io;
 

@@ -12,8 +12,8 @@
 //! damaged, its loss is noticed. The checksum covers the header and its own offset.
 
 use super::disk::Disk;
+use crate::ids::{Index, Position, Term};
 use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX};
-use crate::names::{Index, Position, Term};
 use crate::record::{BadRecord, Kind, Record};
 use byteorder::{ByteOrder, LE};
 use std::io;

@@ -7,12 +7,12 @@ mod salvage;
 
 use super::memory::MemoryDisk;
 use super::*;
+use crate::ids::{DiskId, GroupId, Incarnation, Member, Position, Run, ServerId, Term};
 use crate::limits;
-use crate::moment::WallTime;
-use crate::names::{DiskId, GroupId, Incarnation, Member, Position, Run, ServerId, Term};
 use crate::record::{self, Kind};
 use crate::replica::Config;
 use crate::rng::Rng;
+use crate::time::WallTime;
 
 const LABEL: &str = "2026-11-25T03-22-00Z";
 

@@ -2,7 +2,7 @@
 //! vote and a crash leaves the vote before it readable.
 
 use super::disk::Disk;
-use crate::names::{DiskId, Member, ServerId, Term, Vote};
+use crate::ids::{DiskId, Member, ServerId, Term, Vote};
 use byteorder::{ByteOrder, LE};
 use std::io;
 

@@ -19,10 +19,10 @@ fn text() -> String {
 mod record {
     use super::*;
     use crate::mailbox::message;
+    use postern::ids::{Index, Position, Term};
     use postern::mailbox::Change;
-    use postern::moment::WallTime;
-    use postern::names::{Index, Position, Term};
     use postern::record::{self, Record};
+    use postern::time::WallTime;
 
     /// One record with a change in it, behind what is there.
     pub(super) fn write(out: &mut Vec<u8>, index: u64, change: &Change<'_>) {
@@ -58,8 +58,8 @@ mod record {
 /// The replicated state and its changes.
 mod mailbox {
     use super::*;
+    use postern::ids::{Index, Secret, UserName};
     use postern::mailbox::{Change, Mailboxes};
-    use postern::names::{Index, Secret, UserName};
 
     fn ann() -> UserName {
         UserName::parse("ann").expect("a name")
@@ -113,9 +113,9 @@ mod mailbox {
 mod protocol {
     use super::*;
     use postern::frontend;
-    use postern::moment::WallTime;
-    use postern::names::UserName;
+    use postern::ids::UserName;
     use postern::protocol::{self, Answer, Code, Reply, Words};
+    use postern::time::WallTime;
 
     #[divan::bench]
     fn parse_send(bencher: Bencher<'_, '_>) {
@@ -158,7 +158,7 @@ mod protocol {
 mod packet {
     use super::*;
     use crate::mailbox::message;
-    use postern::names::{Index, Position, Term};
+    use postern::ids::{Index, Position, Term};
     use postern::record;
     use postern::replica::{Append, Packet};
 
@@ -206,7 +206,7 @@ mod packet {
 /// Links between servers, encrypted.
 mod channel {
     use super::*;
-    use postern::names::{GroupId, Secret};
+    use postern::ids::{GroupId, Secret};
     use postern::server::channel::Channel;
 
     const GROUP: GroupId = GroupId(1);

@@ -1,7 +1,7 @@
 //! What the encryption of a link costs, without sockets: sealed on one side, opened on the other.
 
+use postern::ids::{GroupId, Secret};
 use postern::limits::ENTRIES_BYTES_MAX;
-use postern::names::{GroupId, Secret};
 use postern::server::channel::Channel;
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! What a person types: messages, and commands that begin with a slash.
 
-use crate::names::UserName;
+use crate::ids::UserName;
 use std::fmt::Write;
 
 /// A line, read.

@@ -3,8 +3,8 @@
 //! shows.
 
 use super::*;
+use crate::ids::Position;
 use crate::limits::APPLIED_PER_TURN;
-use crate::names::Position;
 
 /// Does what the node wants hashed, and nothing else: what is logged by that is not stored.
 fn hash_all(world: &mut World) {

@@ -2,7 +2,7 @@
 //! or by any server, when they change nothing.
 
 use super::*;
-use crate::names::Position;
+use crate::ids::Position;
 use crate::record::Kind;
 
 /// Only an entry of a newer version ends the server.

@@ -1,8 +1,8 @@
 //! Who is handed the role, when, and how a server leaves that was told to stop.
 
 use super::*;
+use crate::ids::GroupId;
 use crate::limits::{SLOW_SYNCS, SLOW_WINDOW};
-use crate::names::GroupId;
 
 /// Server 1, primary of a healthy group, and the world that it is of.
 fn primary() -> (World, Replica) {

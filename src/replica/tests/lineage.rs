@@ -1,8 +1,8 @@
 //! Histories that begin where a person overruled: who follows them, when, and what is put aside.
 
 use super::*;
+use crate::ids::GroupId;
 use crate::limits::ANCESTRY_MAX;
-use crate::names::GroupId;
 
 /// Server `n` of a healthy group whose primary is 1, and the world that it is of.
 fn server(n: u8) -> (World, Replica) {

@@ -2,7 +2,7 @@
 
 use super::super::past::Past;
 use super::super::*;
-use crate::names::{DiskId, GroupId};
+use crate::ids::{DiskId, GroupId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 

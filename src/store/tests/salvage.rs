@@ -4,7 +4,7 @@
 use super::crash::{Stopping, at_every_call};
 use super::damage::{content, formed, harm_batch};
 use super::*;
-use crate::names::Vote;
+use crate::ids::Vote;
 
 /// The first term of a lineage of server 1.
 const LINEAGE: Term = Term(1 << 48);

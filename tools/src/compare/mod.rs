@@ -20,7 +20,7 @@ use crate::{group, process};
 use clap::{Args, ValueEnum};
 use measure::SETTINGS;
 use peer::Peer;
-use postern::moment::WallTime;
+use postern::time::WallTime;
 use std::cell::Cell;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -8,8 +8,8 @@
 //! not.
 
 use super::case::{Args, Case};
+use postern::ids::{GroupId, Secret};
 use postern::limits::{FIRST_BYTES_MAX, FRAME_BYTES_MAX};
-use postern::names::{GroupId, Secret};
 use postern::rng::Rng;
 use postern::server::channel::{Channel, HANDSHAKE_BYTES};
 use std::mem;

@@ -7,8 +7,8 @@ use super::case::{Args, Case, mutate_bytes, pick};
 use postern::client::probe::Probe;
 use postern::client::{Account, After, Event};
 use postern::limits::LINE_BYTES_MAX;
-use postern::moment::Moment;
 use postern::rng::Rng;
+use postern::time::Moment;
 use std::time::Duration;
 
 /// What a client may hold: events that its caller has not taken and one for each message.

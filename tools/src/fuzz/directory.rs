@@ -5,11 +5,10 @@
 
 use super::case::{Args, Case, pick};
 use crate::sim::GROUP;
-use postern::mailbox::Change;
-use postern::moment::WallTime;
-use postern::names::{
+use postern::ids::{
     DiskId, Incarnation, Index, Member, Position, ProcessId, Run, ServerId, Term, UserName, Vote,
 };
+use postern::mailbox::Change;
 use postern::record::{self, Kind, Record};
 use postern::replica::{Config, SeenDisk};
 use postern::rng::Rng;
@@ -17,6 +16,7 @@ use postern::store::check::check as look;
 use postern::store::disk::Disk;
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, OpenError, Store};
+use postern::time::WallTime;
 use std::collections::BTreeMap;
 
 /// Letters of pieces that damage files.

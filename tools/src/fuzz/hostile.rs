@@ -4,17 +4,17 @@ use super::case::{Args, pick};
 use super::packets::peer;
 use super::victim::{Victim, disk_of, past};
 use crate::sim::GROUP;
-use postern::mailbox::Change;
-use postern::moment::{Moment, WallTime};
-use postern::names::{
+use postern::ids::{
     DiskId, Incarnation, Index, Member, Position, ProcessId, ServerId, Term, UserName,
 };
+use postern::mailbox::Change;
 use postern::record::{self, Kind};
 use postern::replica::{
     Append, Ask, Bearing, Config, Hello, Lineage, Order, Origin, Packet, Refusal, Standpoint,
     Verdict,
 };
 use postern::rng::Rng;
+use postern::time::{Moment, WallTime};
 
 /// How many kinds of packets [`build`] knows.
 const KINDS: u8 = 26;

@@ -17,14 +17,14 @@ use super::case::{Args, Case, pick};
 use super::talk::Talk;
 use crate::sim::{self, Act, GROUP, Incoming, Process, Settings};
 use postern::host::Fail;
+use postern::ids::{DiskId, ServerId, SessionId};
 use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX, SEGMENT_BYTES, SPACE_TIME};
-use postern::moment::{Moment, WallTime};
-use postern::names::{DiskId, ServerId, SessionId};
 use postern::node::Hashed;
 use postern::replica::Takeover;
 use postern::rng::Rng;
 use postern::store::Identity;
 use postern::store::memory::MemoryDisk;
+use postern::time::{Moment, WallTime};
 use std::mem;
 
 const CLIENTS: usize = 4;

@@ -7,7 +7,7 @@
 use super::case::{Args, Case, mutate_bytes, pick};
 use super::hostile;
 use super::victim::{Start, Victim, disk_of};
-use postern::names::{DiskId, LinkId, Member, ServerId};
+use postern::ids::{DiskId, LinkId, Member, ServerId};
 use postern::replica::Packet;
 use postern::rng::Rng;
 

@@ -1,13 +1,13 @@
 //! The log with which a victim starts that is not blank.
 
 use super::victim::disk_of;
+use postern::ids::{Index, Member, Position, ServerId, Term, UserName, Vote};
 use postern::mailbox::Change;
-use postern::moment::WallTime;
-use postern::names::{Index, Member, Position, ServerId, Term, UserName, Vote};
 use postern::record::{self, Kind};
 use postern::replica::Config;
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, Store};
+use postern::time::WallTime;
 
 /// The wall clock at the start.
 pub(super) const WALL_MS: u64 = 1_700_000_000_000;

@@ -2,8 +2,8 @@
 //! answer, in order.
 
 use postern::frontend;
+use postern::ids::SessionId;
 use postern::limits::LINE_BYTES_MAX;
-use postern::names::SessionId;
 use postern::protocol::{self, Answer, Command, Reply};
 use std::collections::VecDeque;
 

@@ -4,16 +4,16 @@
 use super::prepared::{WALL_MS, prepare};
 use crate::sim::{self, Act, Entry, GROUP, Incoming, Process, Settings};
 use postern::host::Fail;
-use postern::limits::{PROOFS_SPARE, SEEN_MAX, SEGMENT_BYTES};
-use postern::moment::{Moment, WallTime};
-use postern::names::{
+use postern::ids::{
     DiskId, Incarnation, Index, LinkId, Member, Position, ProcessId, Run, ServerId, SessionId, Term,
 };
+use postern::limits::{PROOFS_SPARE, SEEN_MAX, SEGMENT_BYTES};
 use postern::record;
 use postern::replica::{Hello, Packet, Past, Shared, Takeover};
 use postern::rng::Rng;
 use postern::store::Identity;
 use postern::store::memory::MemoryDisk;
+use postern::time::{Moment, WallTime};
 use std::collections::VecDeque;
 use std::mem;
 

@@ -2,8 +2,7 @@
 //! every step.
 
 use super::action::{Action, Bounds};
-use postern::moment::{Moment, WallTime};
-use postern::names::{
+use postern::ids::{
     DiskId, GroupId, Incarnation, Index, LinkId, Member, ProcessId, Run, ServerId, Term, Vote,
 };
 use postern::record::{self, Kind, Record};
@@ -11,6 +10,7 @@ use postern::replica::{
     Decision, Effect, Event, LogReader, Mark, Out, Packet, Replica, Setup, Shape, Shared,
     Standpoint, Takeover,
 };
+use postern::time::{Moment, WallTime};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hasher};
@@ -137,7 +137,7 @@ impl World {
         let members = all().map(|n| Member { id: id(n), disk: world.servers[slot(n)].disk.id });
         let config = postern::replica::Config::new(members.collect::<Vec<_>>(), true);
         let mut first = Vec::new();
-        let at = postern::names::Position { index: Index(1), term: Term::ZERO };
+        let at = postern::ids::Position { index: Index(1), term: Term::ZERO };
         record::write(&mut first, at, WALL, Kind::CONFIG, |body| config.encode(body));
         for server in &mut world.servers {
             server.disk.records.push(first.clone().into());

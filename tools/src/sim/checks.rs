@@ -3,7 +3,7 @@
 use super::mirror::{Entry, Mirror};
 use super::process::Process;
 use super::truth::Truth;
-use postern::names::{DiskId, Index, Member, Term, Vote};
+use postern::ids::{DiskId, Index, Member, Term, Vote};
 use postern::record::Kind;
 use postern::replica::{Config, Packet, Replica, Standpoint};
 use postern::store::memory::MemoryDisk;

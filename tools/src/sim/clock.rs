@@ -1,7 +1,7 @@
 //! Virtual time: what happens when, and the clocks of machines that run at their own rates.
 
 use super::network::Due;
-use postern::moment::Moment;
+use postern::time::Moment;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 

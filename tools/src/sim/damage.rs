@@ -8,7 +8,7 @@ use super::story;
 use super::trial::is_well;
 use super::truth;
 use super::world::World;
-use postern::names::Member;
+use postern::ids::Member;
 use postern::replica::{Config, Standpoint};
 use postern::rng::Rng;
 use postern::store::check::check;

@@ -5,10 +5,10 @@ use super::mirror::Mirror;
 use super::process::Act;
 use postern::frontend::Text;
 use postern::host::{self, Gone, Usage};
-use postern::moment::{Moment, WallTime};
-use postern::names::{Index, LinkId, ServerId, SessionId};
+use postern::ids::{Index, LinkId, ServerId, SessionId};
 use postern::node::Job;
 use postern::replica::{Append, Closing, Packet};
+use postern::time::{Moment, WallTime};
 use std::collections::VecDeque;
 use std::io;
 

@@ -9,7 +9,7 @@ use super::process::{self, GROUP, Incoming, Process};
 use super::story;
 use super::world::World;
 use postern::host::Fail;
-use postern::names::{DiskId, Member};
+use postern::ids::{DiskId, Member};
 use postern::node::Fatal;
 use postern::replica::{Aside, Beginning};
 use postern::store::check::check;

@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::damage::Copied;
 use super::process::{Incoming, Process};
 use super::wall::WallClock;
-use postern::names::DiskId;
+use postern::ids::DiskId;
 use postern::store::memory::MemoryDisk;
 
 /// Why a process takes nothing now.

@@ -1,9 +1,9 @@
 //! What the checks remember of a log: of each entry its term, kind and checksum, and the configs.
 
-use postern::moment::WallTime;
-use postern::names::{Index, Term};
+use postern::ids::{Index, Term};
 use postern::record::{self, Kind, Record};
 use postern::replica::Config;
+use postern::time::WallTime;
 
 /// One entry. The checksum covers everything, the index included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

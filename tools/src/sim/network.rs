@@ -2,7 +2,7 @@
 //! is sent; it arrives later in order, or the connection breaks; nothing is lost in between.
 
 use super::clock::Schedule;
-use postern::names::{LinkId, SessionId};
+use postern::ids::{LinkId, SessionId};
 use postern::replica::Packet;
 use postern::rng::Rng;
 use std::collections::VecDeque;

@@ -4,15 +4,13 @@
 use super::edges::Edges;
 use super::mirror::Mirror;
 use postern::host::{Fail, Host, Setup};
-use postern::moment::{Moment, WallTime};
-use postern::names::{
-    DiskId, GroupId, Index, LinkId, ProcessId, Secret, ServerId, SessionId, Vote,
-};
+use postern::ids::{DiskId, GroupId, Index, LinkId, ProcessId, Secret, ServerId, SessionId, Vote};
 use postern::node::{self, Hashed, Input, Job, Node};
 use postern::replica::{Aside, DialFailure, Event, Packet, Shape, Shared, Takeover};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, OpenError, OpenOptions, SetAside, Store};
+use postern::time::{Moment, WallTime};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;

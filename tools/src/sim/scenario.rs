@@ -47,12 +47,12 @@ use super::trial::{is_well, judge, picture};
 use super::wall::true_wall;
 use super::world::World;
 use crate::checker::{OpId, Outcome, Request};
+use postern::ids::SessionId;
 use postern::limits::SEGMENT_BYTES;
-use postern::moment::WallTime;
-use postern::names::SessionId;
 use postern::replica::{Rule, Standpoint, Takeover};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
+use postern::time::WallTime;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a sync takes, before half of it is added or taken away by chance.

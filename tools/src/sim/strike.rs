@@ -7,7 +7,7 @@ use super::network::{CLIENTS, Message, Way};
 use super::process::{GROUP, Incoming, Process};
 use super::story;
 use super::world::World;
-use postern::names::LinkId;
+use postern::ids::LinkId;
 use postern::replica::{Order, Packet, Standpoint};
 use postern::rng::Rng;
 
@@ -269,7 +269,7 @@ impl World {
             && stage > 0
         {
             server.disk.fail(|failures| failures.syncs_left = Some(stage - 1));
-            let (now, wall) = (server.clock.read(now), postern::moment::WallTime(0));
+            let (now, wall) = (server.clock.read(now), postern::time::WallTime(0));
             // Whatever it would do after that, it does not live to do.
             drop(process.store_all(now, wall));
         }

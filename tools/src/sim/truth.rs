@@ -1,8 +1,8 @@
 //! What a power cut would leave of the log of a simulated disk, read again only where it changed.
 
 use super::mirror::Entry;
+use postern::ids::{DiskId, Index, Term};
 use postern::limits::RECORD_BYTES_MAX;
-use postern::names::{DiskId, Index, Term};
 use postern::record::Record;
 use postern::store::HEADER_BYTES;
 use postern::store::memory::MemoryDisk;
@@ -131,11 +131,11 @@ impl Truth {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use postern::moment::WallTime;
-    use postern::names::{GroupId, Position, ServerId};
+    use postern::ids::{GroupId, Position, ServerId};
     use postern::record::{self, Kind};
     use postern::store::disk::Disk;
     use postern::store::{Identity, OpenOptions, Store};
+    use postern::time::WallTime;
 
     fn entry(index: u64, term: u64) -> Vec<u8> {
         let at = Position { index: Index(index), term: Term(term) };

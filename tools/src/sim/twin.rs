@@ -14,7 +14,7 @@ use super::faults::Fault;
 use super::network::TWIN;
 use super::story;
 use super::world::{World, id};
-use postern::names::{DiskId, ServerId};
+use postern::ids::{DiskId, ServerId};
 use postern::replica::Standpoint;
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;

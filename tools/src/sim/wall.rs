@@ -11,9 +11,9 @@
 use super::network::Place;
 use super::process::Incoming;
 use super::world::World;
-use postern::moment::{Moment, WallTime};
-use postern::names::LinkId;
+use postern::ids::LinkId;
 use postern::replica::{Packet, Standpoint};
+use postern::time::{Moment, WallTime};
 use std::collections::VecDeque;
 
 /// The wall time at which every world begins, in ms.

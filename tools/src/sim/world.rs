@@ -11,10 +11,10 @@ use super::scenario::Probe;
 use super::story;
 use super::twin::Twin;
 use super::wall::Times;
-use postern::moment::WallTime;
-use postern::names::{LinkId, ServerId, SessionId};
+use postern::ids::{LinkId, ServerId, SessionId};
 use postern::replica::{Config, Packet, Rule, Standpoint};
 use postern::rng::Rng;
+use postern::time::WallTime;
 
 /// Turns of one process at one moment; more of them is a process that spins.
 const TURNS_MAX: u32 = 10_000;

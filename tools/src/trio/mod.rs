@@ -6,9 +6,9 @@
 mod server;
 mod wires;
 
-use postern::moment::Moment;
-use postern::names::{ServerId, SessionId};
+use postern::ids::{ServerId, SessionId};
 use postern::node::Input;
+use postern::time::Moment;
 use server::Server;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;

@@ -3,13 +3,13 @@
 use super::wires::{Arrival, Inbox, Wires};
 use crate::sim::{GROUP, Settings, hash};
 use postern::host::{self, Fail, Gone, Host, Usage};
+use postern::ids::{DiskId, LinkId, ProcessId, ServerId, SessionId};
 use postern::limits::SEGMENT_BYTES;
-use postern::moment::{Moment, WallTime};
-use postern::names::{DiskId, LinkId, ProcessId, ServerId, SessionId};
 use postern::node::{Input, Job};
 use postern::replica::{Append, Closing, Event, Packet, Shape, Standpoint, Takeover};
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, Store};
+use postern::time::{Moment, WallTime};
 use std::{io, mem};
 
 const SETTINGS: Settings = Settings {

@@ -1,6 +1,6 @@
 //! The links between the three: what one sends lies in the inbox of another until its turn.
 
-use postern::names::{LinkId, ServerId};
+use postern::ids::{LinkId, ServerId};
 use postern::replica::Packet;
 use std::io;
 use std::mem;

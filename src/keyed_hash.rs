@@ -1,7 +1,7 @@
 //! Keyed hashes (BLAKE2s, RFC 7693; for tables SipHash-2-4, Aumasson, Bernstein 2012) under keys
 //! that are derived from the secret of the group: the same on all servers, and of no use elsewhere.
 
-use crate::names::Secret;
+use crate::ids::Secret;
 use blake2::Blake2sMac;
 use blake2::digest::Mac;
 use blake2::digest::consts::{U16, U32};

@@ -1,6 +1,6 @@
 //! Latencies of the last seconds, in a table of fixed size.
 
-use crate::moment::Moment;
+use crate::time::Moment;
 use std::time::Duration;
 
 /// A window is between one and two of these long.
