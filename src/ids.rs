@@ -161,40 +161,40 @@ impl fmt::Display for Index {
     }
 }
 
-/// Raft's term. The upper 16 bits are the lineage, ordered first; the others count.
+/// Raft's term. The upper 16 bits are the epoch, ordered first; the others count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Term(pub u64);
 
-/// The bits of a term below those of its lineage.
-const LINEAGE_SHIFT: u32 = 48;
-/// The last term of a lineage, without the bits of the lineage.
-const COUNT_MAX: u64 = (1 << LINEAGE_SHIFT) - 1;
+/// The bits of a term below those of its epoch.
+const EPOCH_SHIFT: u32 = 48;
+/// The last term of an epoch, without the bits of the epoch.
+const COUNT_MAX: u64 = (1 << EPOCH_SHIFT) - 1;
 /// See [`Term::is_credible`].
-const COUNT_CREDIBLE: u64 = 1 << (LINEAGE_SHIFT - 1);
+const COUNT_CREDIBLE: u64 = 1 << (EPOCH_SHIFT - 1);
 /// So far beyond that a server follows another one.
 const TERMS_NEAR: u64 = 1 << 10;
-/// The last lineage that is believed. Persons begin few of them.
-const LINEAGE_CREDIBLE: u16 = 0xf000;
+/// The last epoch that is believed. Persons begin few of them.
+const EPOCH_CREDIBLE: u16 = 0xf000;
 
 impl Term {
     /// The term of the formation's entry, before any election.
     pub const ZERO: Term = Term(0);
 
-    /// The lineage: how often, along this history, a person overruled an election.
-    pub fn lineage(self) -> u16 {
-        (self.0 >> LINEAGE_SHIFT) as u16
+    /// The epoch: how often, along this history, a person overruled an election.
+    pub fn epoch(self) -> u16 {
+        (self.0 >> EPOCH_SHIFT) as u16
     }
 
-    /// The next term of the same lineage.
+    /// The next term of the same epoch.
     ///
     /// # Panics
     /// When it has none: see [`Term::has_next`].
     pub fn next(self) -> Term {
-        assert!(self.has_next(), "terms of a lineage ran out");
+        assert!(self.has_next(), "terms of an epoch ran out");
         Term(self.0 + 1)
     }
 
-    /// Whether its lineage has a next term; it has 2^48.
+    /// Whether its epoch has a next term; it has 2^48.
     pub fn has_next(self) -> bool {
         self.count() < COUNT_MAX
     }
@@ -204,39 +204,39 @@ impl Term {
     }
 
     /// Whether a server whose own term is `known` may believe that this one was reached: no number
-    /// of elections comes near the end of a lineage, nor any person near the last lineage. A term
+    /// of elections comes near the end of an epoch, nor any person near the last epoch. A term
     /// beyond that would be the last one.
     pub fn is_credible(self, known: Term) -> bool {
-        let near = self.lineage() == known.lineage() && self.count() <= known.count() + TERMS_NEAR;
-        self.lineage() <= LINEAGE_CREDIBLE && (self.count() <= COUNT_CREDIBLE || near)
+        let near = self.epoch() == known.epoch() && self.count() <= known.count() + TERMS_NEAR;
+        self.epoch() <= EPOCH_CREDIBLE && (self.count() <= COUNT_CREDIBLE || near)
     }
 
-    /// The term of the entry that begins the next lineage of this server's: its number modulo 4
+    /// The term of the entry that begins the next epoch of this server's: its number modulo 4
     /// is the server's id, so that no two servers draw the same.
     ///
     /// # Panics
-    /// After 16,000 lineages.
-    pub fn next_lineage(self, founder: ServerId) -> Term {
-        let next = (self.lineage() + 1..=u16::MAX).find(|n| n % 4 == u16::from(founder.number()));
-        Term(u64::from(next.expect("lineages ran out")) << LINEAGE_SHIFT)
+    /// After 16,000 epochs.
+    pub fn next_epoch(self, founder: ServerId) -> Term {
+        let next = (self.epoch() + 1..=u16::MAX).find(|n| n % 4 == u16::from(founder.number()));
+        Term(u64::from(next.expect("epochs ran out")) << EPOCH_SHIFT)
     }
 
-    /// The term of the entry that begins this term's lineage.
+    /// The term of the entry that begins this term's epoch.
     pub fn beginning(self) -> Term {
-        Term(u64::from(self.lineage()) << LINEAGE_SHIFT)
+        Term(u64::from(self.epoch()) << EPOCH_SHIFT)
     }
 
-    /// Whether this is the term of an entry that begins a lineage, before any election in it.
-    pub fn begins_lineage(self) -> bool {
-        self.lineage() > 0 && self.count() == 0
+    /// Whether this is the term of an entry that begins an epoch, before any election in it.
+    pub fn begins_epoch(self) -> bool {
+        self.epoch() > 0 && self.count() == 0
     }
 }
 
 impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.lineage() {
+        match self.epoch() {
             0 => self.0.fmt(f),
-            lineage => write!(f, "{lineage}.{}", self.count()),
+            epoch => write!(f, "{epoch}.{}", self.count()),
         }
     }
 }
@@ -263,7 +263,7 @@ pub struct Vote {
     pub term: Term,
     /// Who has this server's vote in that term.
     pub given: Option<Member>,
-    /// The disk of the server that began the term's lineage; of the first lineage, none.
+    /// The disk of the server that began the term's epoch; of the first epoch, none.
     pub founder: Option<DiskId>,
 }
 
@@ -356,20 +356,20 @@ mod tests {
     }
 
     #[test]
-    fn terms_order_by_lineage_first() {
+    fn terms_order_by_epoch_first() {
         let old = Term((1 << 48) - 2);
         let new = Term(1 << 48);
         assert!(old < new);
-        assert_eq!((old.lineage(), new.lineage()), (0, 1));
+        assert_eq!((old.epoch(), new.epoch()), (0, 1));
         assert_eq!(Term((3 << 48) | 7).to_string(), "3.7");
-        let begun = |term: u64, id| Term(term).next_lineage(ServerId::new(id).unwrap()).lineage();
+        let begun = |term: u64, id| Term(term).next_epoch(ServerId::new(id).unwrap()).epoch();
         assert_eq!([begun(7, 1), begun(7, 3), begun(1 << 48, 1), begun(2 << 48, 1)], [1, 3, 5, 5]);
-        assert!(Term(1 << 48).begins_lineage() && !new.next().begins_lineage());
-        assert!(!Term::ZERO.begins_lineage());
+        assert!(Term(1 << 48).begins_epoch() && !new.next().begins_epoch());
+        assert!(!Term::ZERO.begins_epoch());
     }
 
     #[test]
-    fn terms_near_the_end_of_a_lineage_are_not_believed() {
+    fn terms_near_the_end_of_a_epoch_are_not_believed() {
         let last = Term(COUNT_MAX);
         assert!(!last.has_next() && Term(COUNT_MAX - 1).has_next());
         assert!(!last.is_credible(Term(7)) && last.is_credible(Term(COUNT_MAX - 5)));
@@ -378,7 +378,7 @@ mod tests {
         assert!(Term(COUNT_CREDIBLE + 1).is_credible(Term(COUNT_CREDIBLE + 1 - TERMS_NEAR)));
         assert!(!Term(COUNT_CREDIBLE + 1).is_credible(Term(COUNT_CREDIBLE - TERMS_NEAR)));
         assert!(!Term((0xf001 << 48) | 1).is_credible(Term(7)));
-        assert!(!Term((1 << 48) | COUNT_MAX).is_credible(last), "of another lineage");
+        assert!(!Term((1 << 48) | COUNT_MAX).is_credible(last), "of another epoch");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub const RUNS_KEPT: usize = 16;
 pub const SEEN_MAX: usize = 16;
 /// Copies of one disk that are remembered.
 pub const COPIES_MAX: usize = 4;
-/// Lineages that a hello lists, the newest ones that its sender's log holds.
+/// Epochs that a hello lists, the newest ones that its sender's log holds.
 pub const ANCESTRY_MAX: usize = 16;
 /// Messages on an encrypted link in one direction, after which its key is changed; few in unit
 /// tests.
@@ -61,7 +61,7 @@ pub const SPACE_RESERVED: u64 = 64 * 1024 * 1024;
 pub const RESERVE_BYTES: u64 = 1024 * 1024;
 /// How often free space is looked at, and memory given back that connections do not use.
 pub const SPACE_TIME: Duration = Duration::from_secs(1);
-/// Directories that were set aside and are remembered.
+/// Directories that were quarantined and are remembered.
 pub const FORMER_KEPT: usize = 16;
 /// Configs of the log whose places are kept in memory.
 pub const CONFIGS_KEPT: usize = 64;
@@ -105,9 +105,9 @@ pub const OVERFLOW_PLACES: usize = 16;
 /// How long such a connection may take for its first byte.
 pub const OVERFLOW_TIME: Duration = Duration::from_secs(1);
 /// Connections that say to be servers and have not proved yet that they know the secret.
-pub const UNPROVEN_LINKS_MAX: usize = 16;
+pub const HANDSHAKING_LINKS_MAX: usize = 16;
 /// Reasons that are remembered, so that each is logged once a minute.
-pub const REASONS_MAX: usize = 64;
+pub const LOGGED_WARNINGS_MAX: usize = 64;
 /// Links from other servers that have not said hello yet.
 pub const UNKNOWN_LINKS_MAX: usize = 16;
 /// Descriptors kept for files, peers, listener and poll when `max_clients` follows the file limit.
@@ -116,10 +116,10 @@ pub const DESCRIPTORS_RESERVED: u64 = 128;
 /// what is sent to it; no longer than the login timeout.
 pub const SLOW_TIME: Duration = Duration::from_secs(60);
 
-/// The least `silence_ms`.
-pub const SILENCE_MS_MIN: u64 = 100;
-/// The greatest `silence_ms`.
-pub const SILENCE_MS_MAX: u64 = 60_000;
+/// The least `peer_timeout_ms`.
+pub const PEER_TIMEOUT_MS_MIN: u64 = 100;
+/// The greatest `peer_timeout_ms`.
+pub const PEER_TIMEOUT_MS_MAX: u64 = 60_000;
 /// A batch follows the one before at the latest after this time.
 pub const BATCH_TIME: Duration = Duration::from_millis(5);
 /// The first delay between two dials of a lost peer.

@@ -97,7 +97,7 @@ pub enum Command {
     /// Reads all files of a stopped server, says what they hold and what is damaged.
     #[command(after_help = concat!(
         "Changes nothing. Exit 0 if all is sound, 1 if something is damaged. It also reads what ",
-        "was set aside.\n\nExample:\n  postern check --data data1",
+        "was quarantined.\n\nExample:\n  postern check --data data1",
     ))]
     Check(Check),
     /// Asks the primary to give its role to a backup, before planned work on its machine.
@@ -288,7 +288,7 @@ pub struct Status {
 /// Options of `postern check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The data directory, or a folder below its `set-aside`.
+    /// The data directory, or a folder below its `quarantine`.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
 }
@@ -310,7 +310,7 @@ pub struct Recover {
     /// The data directory to go on with.
     #[arg(long)]
     pub data: PathBuf,
-    /// Go on with what was set aside in this folder of the data directory, as `STATUS` names it.
+    /// Go on with what was quarantined in this folder of the data directory, as `STATUS` names it.
     #[arg(long, value_name = "FOLDER")]
     pub from: Option<PathBuf>,
     /// Another data directory of the group, to see which one is best; may be given again.

@@ -35,7 +35,7 @@ impl Kind {
     pub const PASSWORD: Kind = Kind(4);
     /// A message for a mailbox.
     pub const MESSAGE: Kind = Kind(5);
-    /// A lineage that the group has refused to follow.
+    /// An epoch that the group has refused to follow.
     pub const REFUSAL: Kind = Kind(6);
 
     /// Whether this version can apply such an entry.

@@ -2,10 +2,11 @@
 
 use crate::address;
 use crate::ids::{GroupId, Secret};
-use crate::limits::{SILENCE_MS_MAX, SILENCE_MS_MIN};
+use crate::limits::{PEER_TIMEOUT_MS_MAX, PEER_TIMEOUT_MS_MIN};
 use crate::replica::Takeover;
 use base64ct::{Base64, Encoding};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -30,7 +31,7 @@ pub struct Settings {
     /// The data directory.
     pub data: PathBuf,
     /// `T` in milliseconds.
-    pub silence_ms: u32,
+    pub peer_timeout_ms: u32,
     /// Which backup stands first.
     pub takeover: Takeover,
     /// Fewest members with which changes are taken.
@@ -53,7 +54,9 @@ struct File {
     secret: Spanned<String>,
     listen: Option<Spanned<String>>,
     data: Option<PathBuf>,
-    silence_ms: Option<Spanned<u64>>,
+    peer_timeout_ms: Option<Spanned<u64>>,
+    /// The former name of `peer_timeout_ms`.
+    silence_ms: Option<Spanned<IgnoredAny>>,
     takeover: Option<Spanned<String>>,
     min_copies: Option<Spanned<u64>>,
     last_survivor: Option<Spanned<String>>,
@@ -127,11 +130,15 @@ impl Settings {
     /// Reads and checks the text of a file; an error says at which byte.
     fn parse(text: &str) -> Result<Settings, Wrong> {
         let file: File = toml::from_str(text).map_err(|error| refusal(&error))?;
-        let silence_ms = in_range(
-            "silence_ms",
-            file.silence_ms.as_ref(),
+        if let Some(former) = &file.silence_ms {
+            let why = "silence_ms: this setting is called peer_timeout_ms now; rename it";
+            return Err((at(former), why.to_owned()));
+        }
+        let peer_timeout_ms = in_range(
+            "peer_timeout_ms",
+            file.peer_timeout_ms.as_ref(),
             2000,
-            SILENCE_MS_MIN..=SILENCE_MS_MAX,
+            PEER_TIMEOUT_MS_MIN..=PEER_TIMEOUT_MS_MAX,
         )?;
         let max_clients = in_range("max_clients", file.max_clients.as_ref(), 0, 0..=1_000_000)?;
         let login_timeout =
@@ -168,7 +175,7 @@ impl Settings {
             secret: Secret::new(secret),
             listen,
             data: file.data.unwrap_or_else(|| DATA_DEFAULT.into()),
-            silence_ms: silence_ms as u32,
+            peer_timeout_ms: peer_timeout_ms as u32,
             takeover,
             copies_min: copies_min as u8,
             survivor_auto,
@@ -238,8 +245,8 @@ fn template(servers: &[String], random: &[u8]) -> String {
          # Everything below is optional, shown with its default.\n\
          # listen = \"127.0.0.1:5001\"   # default: what this server's own entry resolves to\n\
          # data = \"{DATA_DEFAULT}\"\n\
-         # silence_ms = 2000      # {SILENCE_MS_MIN} to {SILENCE_MS_MAX}: a server unheard for \
-         so long is given up\n\
+         # peer_timeout_ms = 2000 # {PEER_TIMEOUT_MS_MIN} to {PEER_TIMEOUT_MS_MAX}: a server that \
+         does not answer for this long is given up\n\
          # takeover = \"coin\"      # or \"rank\": the lower id goes first\n\
          # min_copies = 1         # 1 to 3: refuse changes when fewer servers are attached\n\
          # last_survivor = \"ask\"  # or \"auto\": goes on alone when the other one is refused;\n\
@@ -323,7 +330,7 @@ mod tests {
         Settings::init(&path, &servers, true).unwrap();
         let settings = Settings::read(&path).unwrap();
         assert_eq!(settings.servers, servers);
-        assert_eq!((settings.silence_ms, settings.copies_min), (2000, 1));
+        assert_eq!((settings.peer_timeout_ms, settings.copies_min), (2000, 1));
         assert!(settings.survivor_auto);
         let before = fs::read(&path).unwrap();
         assert!(Settings::init(&path, &servers, true).unwrap_err().contains("not overwritten"));
@@ -357,7 +364,16 @@ mod tests {
     #[test]
     fn errors_name_line_and_key() {
         let table = [
-            ("# silence_ms = 2000 ", "silence_ms = 50 #", "silence_ms: is not within 100 to 60000"),
+            (
+                "# peer_timeout_ms = 2000 ",
+                "peer_timeout_ms = 50 #",
+                "peer_timeout_ms: is not within 100 to 60000",
+            ),
+            (
+                "# peer_timeout_ms = 2000 ",
+                "silence_ms = 2000 #",
+                "silence_ms: this setting is called peer_timeout_ms now; rename it",
+            ),
             ("# takeover = \"coin\" ", "takeover = \"dice\" #", "takeover:"),
             ("# min_copies = 1 ", "min_copies = 4 #", "min_copies: is not within 1 to 3"),
             ("# last_survivor = \"ask\" ", "last_survivor = \"me\" #", "last_survivor: is"),

@@ -1,5 +1,5 @@
-//! What is damaged is put aside, never deleted, and the server is filled by the others; what may be
-//! the only copy is not touched, and a torn tail is no damage. `postern check` says which it is.
+//! What is damaged is quarantined, never deleted, and the server is filled by the others; what may
+//! be the only copy is not touched, and a torn tail is no damage. `postern check` says which it is.
 
 mod common;
 
@@ -40,9 +40,9 @@ fn three_without(n: usize, killed: bool) -> (Group, Vec<String>) {
     (group, texts)
 }
 
-/// The only folder below `set-aside`.
-fn set_aside(data: &Path) -> PathBuf {
-    let folders: Vec<_> = std::fs::read_dir(data.join("set-aside")).unwrap().collect();
+/// The only folder below `quarantine`.
+fn quarantine(data: &Path) -> PathBuf {
+    let folders: Vec<_> = std::fs::read_dir(data.join("quarantine")).unwrap().collect();
     assert_eq!(folders.len(), 1);
     folders[0].as_ref().unwrap().path()
 }
@@ -72,14 +72,14 @@ fn a_damaged_server_is_filled_by_the_others() {
         let primary = group.wait_members(3);
         group.wait(n, "it has everything", |status| status["messages"] == "30");
         assert_eq!(group.mailbox(primary, "ann"), texts);
-        let folder = set_aside(&data);
+        let folder = quarantine(&data);
         assert!(folder.file_name().unwrap().to_str().unwrap().starts_with("damaged-"));
         let kept: Vec<Vec<u8>> = snapshot(&folder).into_values().collect();
         assert!(before.values().all(|bytes| kept.contains(bytes)), "{what}: all is kept");
         let said = group.log(n);
         let said = said.lines().find(|line| line.contains("damaged: ")).expect("a warning");
-        assert!(said.contains(what) && said.contains("set-aside/damaged-"), "{said}");
-        assert_eq!(check(&folder).status.code(), Some(1), "what was put aside can be looked at");
+        assert!(said.contains(what) && said.contains("quarantine/damaged-"), "{said}");
+        assert_eq!(check(&folder).status.code(), Some(1), "what was quarantined can be looked at");
 
         assert_eq!(group.terminate(n), Some(0));
         let checked = check(&data);

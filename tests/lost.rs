@@ -1,7 +1,7 @@
-//! A server that has set its log aside, for whatever reason, forms no new group: the accounts and
+//! A server that has quarantined its log, for whatever reason, forms no new group: the accounts and
 //! messages of the old one would be gone without a word, and anybody could make those accounts
 //! again. It says what it has, waits, and joins a group that has the log; or a person goes on with
-//! what was set aside.
+//! what was quarantined.
 
 mod common;
 
@@ -65,7 +65,8 @@ fn three_that_have_lost_their_logs_form_no_group_and_a_person_goes_on() {
             assert!(refused.starts_with("ERR not-ready "), "{refused}");
         }
         // It says what there is, and the command.
-        let status = group.wait(1, "it knows of 2", |s| s["waiting"].contains("server 2 has set"));
+        let status =
+            group.wait(1, "it knows of 2", |s| s["waiting"].contains("server 2 has quarantined"));
         let (from, _) = status["set_aside"].split_once(' ').unwrap();
         assert!(status["set_aside"].contains(" up to entry "), "{status:?}");
         assert!(status["waiting"].contains(&format!("--from {from}")), "{status:?}");
@@ -73,10 +74,12 @@ fn three_that_have_lost_their_logs_form_no_group_and_a_person_goes_on() {
         // Waiting changes nothing, not even over a restart of all.
         (1..=3).for_each(|n| group.kill(n));
         (1..=3).for_each(|n| group.start(n));
-        group.wait(1, "it waits again", |status| status["waiting"].contains("server 2 has set"));
+        group.wait(1, "it waits again", |status| {
+            status["waiting"].contains("server 2 has quarantined")
+        });
         assert!((1..=3).all(|n| group.status(n).unwrap()["members"] == "-"));
 
-        // A person goes on with what was set aside, after it was said what would be lost.
+        // A person goes on with what was quarantined, after it was said what would be lost.
         (1..=3).for_each(|n| group.kill(n));
         let shown = recover(&group, 1, from, None);
         let text = String::from_utf8_lossy(&shown.stdout).into_owned();
@@ -99,6 +102,6 @@ fn one_that_has_lost_its_log_joins_the_others() {
     (1..=3).for_each(|n| group.start(n));
     let primary = group.wait_members(3);
     assert_eq!(group.mailbox(primary, "ann"), texts);
-    assert!(group.status(2).unwrap()["set_aside"].starts_with("set-aside/damaged-"));
+    assert!(group.status(2).unwrap()["set_aside"].starts_with("quarantine/damaged-"));
     assert_eq!(group.status(1).unwrap()["set_aside"], "-");
 }

@@ -124,9 +124,9 @@ fn term(records: &[Vec<u8>]) -> Term {
     Record::parse(records.last().unwrap()).unwrap().term
 }
 
-/// The only folder below `set-aside`, and its kind.
-fn set_aside(data: &Path) -> PathBuf {
-    let folders: Vec<_> = std::fs::read_dir(data.join("set-aside")).unwrap().collect();
+/// The only folder below `quarantine`, and its kind.
+fn quarantine(data: &Path) -> PathBuf {
+    let folders: Vec<_> = std::fs::read_dir(data.join("quarantine")).unwrap().collect();
     assert_eq!(folders.len(), 1);
     folders[0].as_ref().unwrap().path()
 }
@@ -135,8 +135,8 @@ fn is_kind(folder: &Path, kind: &str) -> bool {
     folder.file_name().unwrap().to_str().unwrap().starts_with(kind)
 }
 
-fn lineage(status: &Status) -> &str {
-    status["term"].split_once('.').map_or("0", |(lineage, _)| lineage)
+fn epoch(status: &Status) -> &str {
+    status["term"].split_once('.').map_or("0", |(epoch, _)| epoch)
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn it_looks_first_and_acts_on_what_was_seen() {
     assert!(group.client(1, "ann").ask("SEND ann after").starts_with("OK"));
     for n in 1..=3 {
         let status = group.wait(n, "it has it all", |status| status["messages"] == "6");
-        assert_eq!(lineage(&status), "1");
+        assert_eq!(epoch(&status), "1");
     }
 }
 
@@ -226,11 +226,11 @@ fn a_history_that_is_only_heard_of_elects_nobody() {
     // Schedule 14: the override was broken off before its entry was written.
     let (mut group, texts) = dead(5);
     let mut settings = std::fs::read_to_string(group.config()).unwrap();
-    settings += "\nsilence_ms = 300\n";
+    settings += "\npeer_timeout_ms = 300\n";
     std::fs::write(group.config(), settings).unwrap();
     let (mut store, _) = open(&group, 1);
     let me = store.identity().clone();
-    let term = Term::ZERO.next_lineage(me.id);
+    let term = Term::ZERO.next_epoch(me.id);
     store.persist(Vote { term, given: None, founder: Some(me.disk) }).unwrap();
     drop(store);
     let (mut store, records) = open(&group, 3);
@@ -242,7 +242,7 @@ fn a_history_that_is_only_heard_of_elects_nobody() {
     for n in 1..=3 {
         // One after the other, or two might be healthy together before they hear of it.
         group.start(n);
-        group.wait(n, "it has heard of the history", |status| lineage(status) == "1");
+        group.wait(n, "it has heard of the history", |status| epoch(status) == "1");
     }
     let end = Instant::now() + Duration::from_millis(3 * 300);
     while Instant::now() < end {
@@ -254,17 +254,17 @@ fn a_history_that_is_only_heard_of_elects_nobody() {
     }
     (1..=3).for_each(|n| group.kill(n));
 
-    // Done again, it is whole: the others follow, and what only one of them had is kept aside.
+    // Done again, it is whole: the others follow, and what only one of them had is quarantined.
     recover(&group.config(), &group.data(1));
     group.start(1);
     join(&mut group, 1);
     assert_eq!(group.mailbox(1, "ann"), texts);
     for n in 1..=3 {
         let status = group.wait(n, "it follows", |status| status["messages"] == "5");
-        assert_eq!(lineage(&status), "5");
+        assert_eq!(epoch(&status), "5");
     }
-    assert!(is_kind(&set_aside(&group.data(3)), "lineage-0-"));
-    assert!(!group.data(2).join("set-aside").exists());
+    assert!(is_kind(&quarantine(&group.data(3)), "epoch-0-"));
+    assert!(!group.data(2).join("quarantine").exists());
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn two_histories_stay_apart() {
     });
     send(&group, 3, &vec!["to the other".to_owned()]);
     let (first, other) = (group.status(1).unwrap(), group.status(3).unwrap());
-    assert_eq!((lineage(&first), lineage(&other)), ("1", "3"));
+    assert_eq!((epoch(&first), epoch(&other)), ("1", "3"));
     assert_eq!(first["role"], "primary");
     let history = |own: &str| [&texts[..], &[own.to_owned()]].concat();
     assert_eq!(group.mailbox(1, "ann"), history("to the first"));
@@ -301,7 +301,7 @@ fn two_histories_stay_apart() {
     assert_eq!(group.mailbox(3, "ann"), history("to the other"));
     for n in 1..=3 {
         let status = group.wait(n, "it has it all", |status| status["messages"] == "6");
-        assert_eq!(lineage(&status), "3");
+        assert_eq!(epoch(&status), "3");
     }
 }
 
@@ -315,7 +315,7 @@ fn the_others_may_be_started_together() {
     join(&mut group, 1);
     for n in 1..=3 {
         let status = group.wait(n, "it has it all", |status| status["messages"] == "2");
-        assert_eq!(lineage(&status), "1");
+        assert_eq!(epoch(&status), "1");
     }
     assert_eq!(group.mailbox(1, "ann"), texts);
 }
@@ -345,7 +345,7 @@ fn a_straggler_takes_nothing_from_a_group_that_lives() {
     let said = group.log(2) + &group.log(3);
     assert!(said.contains("refused server 1: "), "both sides say why: {said}");
     assert_eq!(group.status(primary).unwrap()["role"], "primary");
-    assert_eq!(lineage(&group.status(primary).unwrap()), "0");
+    assert_eq!(epoch(&group.status(primary).unwrap()), "0");
     assert_eq!(group.mailbox(primary, "ann"), texts);
 
     group.kill(1);
@@ -403,8 +403,8 @@ fn the_best_directory_is_the_one_of_the_highest_term() {
     for n in [1, 3] {
         group.wait(n, "it has what was answered", |status| status["messages"] == "9");
     }
-    assert!(is_kind(&set_aside(&group.data(1)), "old-copy-"), "all is kept");
-    assert!(!group.data(3).join("set-aside").exists());
+    assert!(is_kind(&quarantine(&group.data(1)), "old-copy-"), "all is kept");
+    assert!(!group.data(3).join("quarantine").exists());
 }
 
 #[test]
@@ -436,8 +436,8 @@ fn what_can_be_read_of_the_only_copy_goes_on() {
     act.args(["--yes", &word]);
     let done = run(act);
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
-    let folder = set_aside(&data);
-    assert!(is_kind(&folder, "damaged-") && stdout(&done).contains("set-aside/damaged-"));
+    let folder = quarantine(&data);
+    assert!(is_kind(&folder, "damaged-") && stdout(&done).contains("quarantine/damaged-"));
     assert!(snapshot(&folder).into_values().any(|kept| kept == bytes), "nothing is deleted");
 
     group.start(1);

@@ -5,8 +5,8 @@ mod common;
 
 use common::{Client, DEADLINE, Group};
 use postern::ids::Secret;
-use postern::server::call::Call;
 use postern::server::channel::{Channel, HANDSHAKE_BYTES};
+use postern::server::operator_client::OperatorClient;
 use postern::settings::Settings;
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
@@ -75,7 +75,7 @@ fn nonsense_gets_few_bytes_and_little_time() {
     let mut client = group.connect(1);
     client.send_bytes(&vec![0; 10_000_000]);
     rest(&mut client);
-    // Less than that: closed when the time is over, which is a quarter of silence_ms.
+    // Less than that: closed when the time is over, which is a quarter of peer_timeout_ms.
     let mut client = group.connect(1);
     client.send_bytes(&[0; HANDSHAKE_BYTES]);
     let (said, time) = rest(&mut client);
@@ -125,13 +125,14 @@ fn a_recorded_handshake_is_useless() {
 fn a_command_that_knows_the_secret_is_let_in() {
     let group = Group::alone();
     let settings = Settings::read(&group.config()).unwrap();
-    let call = Call::begin(group.connect(1).stream, &settings.secret, settings.group);
+    let call = OperatorClient::begin(group.connect(1).stream, &settings.secret, settings.group);
     let mut call = call.unwrap();
     // No packet: the server ends the link.
     call.send(b"\xff").unwrap();
     assert!(call.receive().is_err());
     wait_log(&group, 1, "a link spoke nonsense");
     let other = Secret::new([1; Secret::BYTES]);
-    let refused = Call::begin(group.connect(1).stream, &other, settings.group).unwrap_err();
+    let refused =
+        OperatorClient::begin(group.connect(1).stream, &other, settings.group).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
 }

@@ -60,15 +60,15 @@ impl Traced {
     }
 
     /// What the server did to the files of its directory and to its clients, in order.
-    fn calls(&self, data: &Path) -> Vec<Call> {
+    fn calls(&self, data: &Path) -> Vec<OperatorClient> {
         let text = std::fs::read_to_string(&self.trace).unwrap();
         let data = data.display().to_string();
-        text.lines().filter_map(|line| Call::read(line, &data)).collect()
+        text.lines().filter_map(|line| OperatorClient::read(line, &data)).collect()
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Call {
+enum OperatorClient {
     /// Of a file, or of what a folder names, within the data directory.
     Write(String),
     Sync(String),
@@ -76,19 +76,19 @@ enum Call {
     Said(String),
 }
 
-impl Call {
-    fn read(line: &str, data: &str) -> Option<Call> {
+impl OperatorClient {
+    fn read(line: &str, data: &str) -> Option<OperatorClient> {
         let (_, call) = line.split_once(' ')?;
         let (name, rest) = call.trim().split_once('(')?;
         let path = rest.split(['<', '>']).nth(1)?;
         let file = path.strip_prefix(data).map(|file| file.trim_start_matches('/').to_owned());
         match (name, file) {
-            ("pwrite64", Some(file)) => Some(Call::Write(file)),
-            ("fdatasync" | "fsync", Some(file)) => Some(Call::Sync(file)),
+            ("pwrite64", Some(file)) => Some(OperatorClient::Write(file)),
+            ("fdatasync" | "fsync", Some(file)) => Some(OperatorClient::Sync(file)),
             ("write" | "sendto" | "writev", None)
                 if path.starts_with("socket:") || path.starts_with("TCP") =>
             {
-                rest.split('"').nth(1).map(|words| Call::Said(words.to_owned()))
+                rest.split('"').nth(1).map(|words| OperatorClient::Said(words.to_owned()))
             }
             _ => None,
         }
@@ -98,7 +98,7 @@ impl Call {
 const LOG: &str = "log/00000000000000000001.log";
 
 /// Where one of these calls comes first at or after `from`.
-fn find(calls: &[Call], from: usize, what: &Call) -> usize {
+fn find(calls: &[OperatorClient], from: usize, what: &OperatorClient) -> usize {
     let at = calls[from..].iter().position(|call| call == what);
     from + at.unwrap_or_else(|| panic!("{what:?} does not come in {:#?}", &calls[from..]))
 }
@@ -111,7 +111,10 @@ fn a_message_is_written_and_synced_before_it_is_acknowledged() {
     let mut ann = group.client(1, "ann");
     assert_eq!(ann.ask("SEND ann hello"), "OK 1");
     let calls = traced.calls(&group.data(1));
-    let (write, sync) = (|f: &str| Call::Write(f.to_owned()), |f: &str| Call::Sync(f.to_owned()));
+    let (write, sync) = (
+        |f: &str| OperatorClient::Write(f.to_owned()),
+        |f: &str| OperatorClient::Sync(f.to_owned()),
+    );
     // The directory: each file before its name, and the identity last.
     let vote = find(&calls, 0, &write("vote"));
     let vote_synced = find(&calls, vote, &sync("vote"));
@@ -124,7 +127,7 @@ fn a_message_is_written_and_synced_before_it_is_acknowledged() {
     // The message.
     let said = calls
         .iter()
-        .rposition(|call| matches!(call, Call::Said(words) if words.starts_with("OK 1")));
+        .rposition(|call| matches!(call, OperatorClient::Said(words) if words.starts_with("OK 1")));
     let said = said.unwrap_or_else(|| panic!("it was told: {calls:#?}"));
     let write = calls[..said].iter().rposition(|call| *call == write(LOG)).expect("it is written");
     assert!(calls[write..said].contains(&sync(LOG)), "{:#?}", &calls[write..said]);
@@ -165,13 +168,13 @@ fn a_vote_is_synced_before_the_log_of_its_term_is_written() {
     group.wait(other, "it leads all three", |status| {
         status["role"] == "primary"
             && status["members"].split(',').count() == 3
-            && status["answered_index"] == status["last_index"]
+            && status["acknowledged_index"] == status["last_index"]
     });
     let calls = traced.calls(&group.data(3));
     let calls = &calls[before..];
-    let vote = find(calls, 0, &Call::Write("vote".to_owned()));
-    let log = find(calls, 0, &Call::Write(LOG.to_owned()));
-    let synced = find(calls, vote, &Call::Sync("vote".to_owned()));
+    let vote = find(calls, 0, &OperatorClient::Write("vote".to_owned()));
+    let log = find(calls, 0, &OperatorClient::Write(LOG.to_owned()));
+    let synced = find(calls, vote, &OperatorClient::Sync("vote".to_owned()));
     assert!(vote < synced && synced < log, "{calls:#?}");
 }
 

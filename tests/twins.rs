@@ -46,7 +46,7 @@ fn a_second_server_with_an_id_is_refused_while_the_first_answers() {
             assert_eq!(ann.ask(&format!("SEND ann {n}")), format!("OK {n}"));
         }
         let after =
-            group.wait(primary, "all is stored", |s| s["answered_index"] == s["last_index"]);
+            group.wait(primary, "all is stored", |s| s["acknowledged_index"] == s["last_index"]);
         assert_eq!(after["members"], before["members"], "the first one stays");
         let grown = after["last_index"].parse::<u64>().unwrap()
             - before["last_index"].parse::<u64>().unwrap();

@@ -55,19 +55,19 @@
 //! [`Event::Unknown`]. Messages of the own mailbox come without a gap and without repetition, also
 //! when connections break in the middle of one.
 //!
-//! `conversation` says what is said, without sockets; `servers` whose turn it is to be asked,
+//! `state` says what is said, without sockets; `servers` whose turn it is to be asked,
 //! `dial` makes a connection, `wire` is one, `answer` reads lines, `event` is what a caller learns.
 
 mod answer;
-mod conversation;
+mod client_state;
 mod dial;
 mod event;
+mod keepalive;
 #[cfg(feature = "simulate")]
 pub mod probe;
 mod servers;
 #[cfg(test)]
 mod tests;
-mod watch;
 mod wire;
 
 pub use crate::protocol::After;
@@ -76,14 +76,14 @@ pub use dial::{Unreached, dial};
 pub use event::{Error, Event, Message, Ticket};
 
 use crate::time::Moment;
-use conversation::{Answer, Conversation, Stop, UNANSWERED_MAX};
+use client_state::{Answer, ClientState, Stop, UNANSWERED_MAX};
 use dial::Lookups;
+use keepalive::Keepalive;
 use mio::{Events, Poll, Token};
 use servers::Servers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
-use watch::Watch;
 use wire::Wire;
 
 /// How long a server may take to be reached.
@@ -137,7 +137,7 @@ impl fmt::Debug for Account {
 /// # Errors
 /// Why none would.
 pub fn check_message(to: &str, text: &str) -> Result<(), Refusal> {
-    conversation::check(&[to], &format!("SEND {to} {text}"))
+    client_state::check(&[to], &format!("SEND {to} {text}"))
 }
 
 /// Wakes a client out of [`Client::next`], from any thread.
@@ -155,7 +155,7 @@ impl Waker {
 /// A client of a group. It connects when something is asked of it.
 #[derive(Debug)]
 pub struct Client {
-    conversation: Conversation,
+    state: ClientState,
     servers: Servers,
     lookups: Lookups,
     /// The connection, and to whom.
@@ -165,7 +165,7 @@ pub struct Client {
     events: Events,
     waker: Arc<mio::Waker>,
     began: Instant,
-    watch: Watch,
+    keepalive: Keepalive,
     /// Who is dialled next, and when.
     dial: Option<(Moment, String)>,
     /// A [`Waker`] was used since the last call of [`Client::next`] that told so.
@@ -187,7 +187,7 @@ impl Client {
         let Account { user, password, .. } = &account;
         let command = if account.create { "CREATE" } else { "LOGIN" };
         let request = format!("{command} {user} {password}");
-        conversation::check(&[user, password], &request).map_err(Error::Refused)?;
+        client_state::check(&[user, password], &request).map_err(Error::Refused)?;
         if servers.is_empty() {
             return Err(Error::NoPrimary("there is no server to ask".to_owned()));
         }
@@ -197,7 +197,7 @@ impl Client {
         let poll = Poll::new().map_err(Error::Io)?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(Error::Io)?;
         Ok(Client {
-            conversation: Conversation::new(account, prefix),
+            state: ClientState::new(account, prefix),
             servers: Servers::new(servers),
             lookups: Lookups::default(),
             wire: None,
@@ -206,7 +206,7 @@ impl Client {
             events: Events::with_capacity(4),
             waker: Arc::new(waker),
             began: Instant::now(),
-            watch: Watch::new(),
+            keepalive: Keepalive::new(),
             dial: None,
             woken: false,
             patience: Some(Duration::from_secs(30)),
@@ -229,7 +229,7 @@ impl Client {
     pub fn send(&mut self, to: &str, text: &str) -> Result<u64, Error> {
         let ticket = self.submit(to, text)?;
         loop {
-            match self.conversation.take_outcome(ticket) {
+            match self.state.take_outcome(ticket) {
                 None => self.turn(None)?,
                 Some(Event::Stored { number, .. }) => return Ok(number),
                 Some(Event::Refused { why, .. }) => return Err(Error::Refused(why)),
@@ -248,12 +248,12 @@ impl Client {
             self.turn(None)?;
         }
         let now = self.now();
-        self.conversation.submit(now, to, text).map_err(Error::Refused)
+        self.state.submit(now, to, text).map_err(Error::Refused)
     }
 
     /// Whether a message is taken at once. 256 may be under way.
     pub fn has_room(&self) -> bool {
-        self.conversation.unanswered() < UNANSWERED_MAX
+        self.state.unanswered() < UNANSWERED_MAX
     }
 
     /// How long [`Client::list`] and [`Client::change_password`] may take; `None`, as at first: as
@@ -264,13 +264,13 @@ impl Client {
 
     /// How many messages were taken of which nothing is known yet.
     pub fn unanswered(&self) -> usize {
-        self.conversation.unanswered()
+        self.state.unanswered()
     }
 
     /// How many messages may be stored, or may not: they were sent, and not answered. The others
     /// of [`Client::unanswered`] never left.
     pub fn in_doubt(&self) -> usize {
-        self.conversation.in_doubt()
+        self.state.in_doubt()
     }
 
     /// The next event; `None` when there was none in that time, or a [`Waker`] was used. Without a
@@ -284,14 +284,14 @@ impl Client {
     pub fn next(&mut self, patience: Option<Duration>) -> Result<Option<Event>, Error> {
         let until = patience.map(|patience| self.now() + patience);
         loop {
-            if let Some(event) = self.conversation.take_event() {
+            if let Some(event) = self.state.take_event() {
                 return Ok(Some(event));
             }
-            self.conversation.refill();
+            self.state.refill();
             self.turn(until)?;
             let woken = std::mem::take(&mut self.woken);
             if woken || until.is_some_and(|until| until <= self.now()) {
-                return Ok(self.conversation.take_event());
+                return Ok(self.state.take_event());
             }
         }
     }
@@ -316,7 +316,7 @@ impl Client {
     /// As [`Client::send`]; after [`Error::Unknown`] either of them may be the right one.
     pub fn change_password(&mut self, old: &str, new: &str) -> Result<(), Error> {
         self.ask("PASSWD", &[old, new], false)?;
-        self.conversation.on_password_changed(new);
+        self.state.on_password_changed(new);
         Ok(())
     }
 
@@ -326,12 +326,12 @@ impl Client {
         words: &[&str],
         repeatable: bool,
     ) -> Result<Vec<String>, Error> {
-        self.conversation.ask(command, words, repeatable).map_err(Error::Refused)?;
+        self.state.ask(command, words, repeatable).map_err(Error::Refused)?;
         let until = self.answer_patience.map(|patience| self.now() + patience);
         loop {
-            match self.conversation.take_answer() {
+            match self.state.take_answer() {
                 None if until.is_some_and(|until| until <= self.now()) => {
-                    let asked = self.conversation.give_up_question();
+                    let asked = self.state.give_up_question();
                     let why = || Error::NoPrimary(self.excuses());
                     return Err(if asked && !repeatable { Error::Unknown } else { why() });
                 }
@@ -345,7 +345,7 @@ impl Client {
 
     /// How many servers hold what is stored now, as the primary last said.
     pub fn copies(&self) -> usize {
-        let members = self.conversation.said().get("members").map_or("-", String::as_str);
+        let members = self.state.said().get("members").map_or("-", String::as_str);
         if members == "-" { 0 } else { members.split(',').count() }
     }
 
@@ -374,14 +374,14 @@ impl Client {
         let Some((wire, _)) = &mut self.wire else {
             return self.connect(until);
         };
-        if let Err(error) = wire.send(&mut self.conversation.out) {
+        if let Err(error) = wire.send(&mut self.state.out) {
             // What the server said before it closed may say why.
             while self.read()? {}
             self.lose(&error.to_string(), None);
             return Ok(());
         }
         if !wire.is_readable() {
-            let deadline = self.watch.deadline(self.now(), self.conversation.awaited());
+            let deadline = self.keepalive.deadline(self.now(), self.state.awaited());
             self.wait(until.into_iter().chain([deadline]).chain(self.given_up()).min())?;
         }
         self.read()?;
@@ -427,16 +427,16 @@ impl Client {
             }
         };
         if came {
-            self.watch.on_heard();
-        } else if self.watch.is_late(now, self.conversation.awaited()) {
+            self.keepalive.on_heard();
+        } else if self.keepalive.is_late(now, self.state.awaited()) {
             self.lose("it does not answer", None);
             return Ok(false);
         }
-        let seen = self.conversation.seen();
+        let seen = self.state.seen();
         while let Some((wire, _)) = &mut self.wire {
             let said = match wire.line() {
                 Ok(None) => break,
-                Ok(Some(line)) => self.conversation.on_line(now, line),
+                Ok(Some(line)) => self.state.on_line(now, line),
                 Err(error) => Err(Stop::Here { why: error.to_string(), named: None }),
             };
             match said {
@@ -448,11 +448,11 @@ impl Client {
                 Err(Stop::Here { why, named }) => self.lose(&why, named.as_deref()),
             }
         }
-        if self.conversation.seen() > seen && self.searching.is_some() {
+        if self.state.seen() > seen && self.searching.is_some() {
             // A long mailbox comes before the login is answered.
             self.searching = Some(now);
         }
-        if self.conversation.is_logged_in() {
+        if self.state.is_logged_in() {
             self.look(now);
         }
         Ok(came)
@@ -462,22 +462,22 @@ impl Client {
     fn look(&mut self, now: Moment) {
         if self.searching.take().is_some() {
             self.excuses.clear();
-            self.watch.on_login(now);
+            self.keepalive.on_login(now);
             self.learn();
-        } else if self.watch.looks(now) {
+        } else if self.keepalive.looks(now) {
             self.servers.on_found();
             self.learn();
-            self.conversation.ask_status(now);
+            self.state.ask_status(now);
         }
         // Another connection that ends at once, and did nothing, is not begun without a pause.
-        if self.conversation.has_answered() {
+        if self.state.has_answered() {
             self.servers.on_found();
         }
     }
 
     /// Takes in the servers that the primary last named.
     fn learn(&mut self) {
-        if let Some(servers) = self.conversation.said().get("servers") {
+        if let Some(servers) = self.state.said().get("servers") {
             self.servers.learn(servers.split(','));
         }
     }
@@ -501,9 +501,9 @@ impl Client {
         self.wires += 1;
         match self.open(&server) {
             Ok(wire) => {
-                self.watch.on_heard();
+                self.keepalive.on_heard();
                 let now = self.now();
-                self.conversation.begin(now, &server);
+                self.state.begin(now, &server);
                 self.wire = Some((wire, server));
             }
             Err(why) => self.excuse(server, why.to_string()),
@@ -523,7 +523,7 @@ impl Client {
     /// Gives the connection up.
     fn lose(&mut self, why: &str, named: Option<&str>) {
         let Some((_, server)) = self.wire.take() else { return };
-        self.conversation.on_lost(why);
+        self.state.on_lost(why);
         if let Some(named) = named {
             self.servers.on_named(named);
         }

@@ -1,6 +1,6 @@
 //! A client without sockets, for programs that speak to it as a hostile server does.
 
-use super::conversation::{Conversation, Stop};
+use super::client_state::{ClientState, Stop};
 use super::servers::Servers;
 use super::wire::first_line;
 use super::{Account, Error, Event};
@@ -9,7 +9,7 @@ use crate::time::Moment;
 /// A client, and the connection that it has, if any.
 #[derive(Debug)]
 pub struct Probe {
-    conversation: Conversation,
+    state: ClientState,
     servers: Servers,
     connected: bool,
     input: Vec<u8>,
@@ -36,7 +36,7 @@ impl Probe {
     /// A client that is not connected yet.
     pub fn new(account: Account) -> Probe {
         Probe {
-            conversation: Conversation::new(account, "key".to_owned()),
+            state: ClientState::new(account, "key".to_owned()),
             servers: Servers::new(vec!["lab1:5001".to_owned()]),
             connected: false,
             input: Vec::new(),
@@ -50,7 +50,7 @@ impl Probe {
         }
         let (server, _) = self.servers.next();
         if server == "lab1:5001" {
-            self.conversation.begin(now, &server);
+            self.state.begin(now, &server);
             self.connected = true;
         }
     }
@@ -76,7 +76,7 @@ impl Probe {
                 Ok(None) => break,
                 Ok(Some((line, bytes))) => {
                     taken += bytes;
-                    self.conversation.on_line(now, line)
+                    self.state.on_line(now, line)
                 }
                 Err(error) => Err(Stop::Here { why: error.to_string(), named: None }),
             };
@@ -94,8 +94,8 @@ impl Probe {
         if self.connected {
             self.input = input[taken..].to_vec();
         }
-        if self.conversation.is_logged_in()
-            && let Some(servers) = self.conversation.said().get("servers")
+        if self.state.is_logged_in()
+            && let Some(servers) = self.state.said().get("servers")
         {
             self.servers.learn(servers.split(','));
         }
@@ -104,45 +104,45 @@ impl Probe {
 
     /// Loses the connection.
     pub fn lose(&mut self, why: &str) {
-        self.conversation.on_lost(why);
+        self.state.on_lost(why);
         self.connected = false;
         self.input.clear();
     }
 
     /// Submits a message, if it is one.
     pub fn submit(&mut self, now: Moment, to: &str, text: &str) {
-        if self.conversation.unanswered() < super::UNANSWERED_MAX {
-            let _ = self.conversation.submit(now, to, text);
+        if self.state.unanswered() < super::UNANSWERED_MAX {
+            let _ = self.state.submit(now, to, text);
         }
     }
 
     /// Asks for a list of users.
     pub fn list(&mut self) {
-        let _ = self.conversation.ask("LIST", &["*"], true);
+        let _ = self.state.ask("LIST", &["*"], true);
     }
 
     /// Asks how the server is, and for messages that were not kept.
     pub fn look(&mut self, now: Moment) {
-        if self.connected && self.conversation.is_logged_in() {
-            self.conversation.ask_status(now);
-            self.conversation.refill();
+        if self.connected && self.state.is_logged_in() {
+            self.state.ask_status(now);
+            self.state.refill();
         }
     }
 
     /// Takes an event, or the answer to the list.
     pub fn take_event(&mut self) -> Option<Event> {
-        let _ = self.conversation.take_answer();
-        self.conversation.take_event()
+        let _ = self.state.take_answer();
+        self.state.take_event()
     }
 
     /// Sends what is to be sent.
     pub fn sent(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.conversation.out)
+        std::mem::take(&mut self.state.out)
     }
 
     /// Counts what this client holds.
     pub fn held(&self) -> Held {
-        let [asked, events, data, status, out] = self.conversation.held();
+        let [asked, events, data, status, out] = self.state.held();
         Held { asked, events, data, status, out, servers: self.servers.held() }
     }
 

@@ -1,6 +1,6 @@
 //! A client, line by line, without sockets: what it sends, and what it makes of what comes.
 
-use super::conversation::{Answer, Conversation, Stop};
+use super::client_state::{Answer, ClientState, Stop};
 use super::{Account, After, Client, Error, Event, Message, Ticket};
 use crate::limits::KEYS_KEPT;
 use crate::time::Moment;
@@ -9,12 +9,12 @@ use std::time::Duration;
 /// A conversation and its clock.
 struct World {
     now: Moment,
-    client: Conversation,
+    client: ClientState,
 }
 
 impl World {
     fn new(account: Account) -> World {
-        World { now: Moment(0), client: Conversation::new(account, "key".to_owned()) }
+        World { now: Moment(0), client: ClientState::new(account, "key".to_owned()) }
     }
 
     /// Logged in at a server whose log has so many entries.

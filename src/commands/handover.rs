@@ -22,8 +22,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
     let settings = Settings::read(&options.config)?;
     // The primary gives it up after `T`; an election takes as long at most, if all goes well.
-    let silence = Duration::from_millis(settings.silence_ms.into());
-    let deadline = Instant::now() + 2 * silence + PATIENCE;
+    let peer_timeout = Duration::from_millis(settings.peer_timeout_ms.into());
+    let deadline = Instant::now() + 2 * peer_timeout + PATIENCE;
     let to = options.to.and_then(ServerId::new);
     if to.is_some_and(|to| to.slot() >= settings.servers.len()) {
         let (config, count) = (options.config.display(), super::servers(settings.servers.len()));
@@ -123,10 +123,10 @@ fn newest_primary(answers: &[Option<Answer>]) -> Option<usize> {
     primaries.max().map(|(_, slot)| slot)
 }
 
-/// A term as STATUS shows it: its lineage, if it is not the first, and its number.
+/// A term as STATUS shows it: its epoch, if it is not the first, and its number.
 fn term(text: &str) -> Option<(u16, u64)> {
-    let (lineage, number) = text.split_once('.').unwrap_or(("0", text));
-    Some((lineage.parse().ok()?, number.parse().ok()?))
+    let (epoch, number) = text.split_once('.').unwrap_or(("0", text));
+    Some((epoch.parse().ok()?, number.parse().ok()?))
 }
 
 #[cfg(test)]

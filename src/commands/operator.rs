@@ -2,7 +2,7 @@
 
 use crate::client::{self, Unreached};
 use crate::replica::Packet;
-use crate::server::call::Call;
+use crate::server::operator_client::OperatorClient;
 use crate::settings::Settings;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Calls the server at a place of the list.
-fn call(settings: &Settings, slot: usize) -> io::Result<Call> {
+fn call(settings: &Settings, slot: usize) -> io::Result<OperatorClient> {
     let stream =
         connect(&settings.servers[slot]).map_err(|why| io::Error::other(why.to_string()))?;
     shake(settings, stream)
@@ -27,8 +27,8 @@ pub(super) fn connect(server: &str) -> Result<TcpStream, Unreached> {
 }
 
 /// Makes sure that a server of the group listens there.
-pub(super) fn shake(settings: &Settings, stream: TcpStream) -> io::Result<Call> {
-    Call::begin(stream, &settings.secret, settings.group)
+pub(super) fn shake(settings: &Settings, stream: TcpStream) -> io::Result<OperatorClient> {
+    OperatorClient::begin(stream, &settings.secret, settings.group)
 }
 
 /// Whether somebody did not answer in time.

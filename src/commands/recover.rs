@@ -55,7 +55,7 @@ fn within<'a>(options: &options::Recover, from: &'a Path) -> &'a Path {
     from.strip_prefix(&options.data).unwrap_or(from)
 }
 
-/// What was set aside and can be gone on from instead, for a person.
+/// What was quarantined and can be gone on from instead, for a person.
 fn elsewhere(options: &options::Recover, findings: &Findings) -> String {
     let best = findings.former.iter().max_by_key(|former| former.last);
     best.map_or_else(String::new, |Former { folder, last, .. }| {
@@ -166,7 +166,7 @@ impl Plan {
         let findings = &directories[0].findings;
         let named = options.id.and_then(ServerId::new);
         let found = findings.identity.as_ref().map(|identity| identity.id);
-        // What was set aside belongs to whom the directory belongs.
+        // What was quarantined belongs to whom the directory belongs.
         let found = match options.from {
             Some(_) => found.or(owner(&options.data)?),
             None => found,
@@ -252,7 +252,7 @@ impl Plan {
         if let Some(id) = options.id {
             command += &format!(" --id {id}");
         }
-        let (id, history) = (self.me.id, self.begin.term.lineage());
+        let (id, history) = (self.me.id, self.begin.term.epoch());
         let (data, last) = (options.data.display(), self.directories[0].findings.last);
         text += &format!(
             "\nServer {id} would go on alone with {data}, as history {history}, behind entry \
@@ -264,7 +264,7 @@ impl Plan {
         if absent.len() > 1 {
             text += &format!(
                 "\nThe others must not run without server {id} until they have joined it: start it \
-                 first. What\nthey hold and it does not, they then put aside; nothing is deleted.\n"
+                 first. They\nthen quarantine what they hold and it does not; nothing is deleted.\n"
             );
         }
         let word = self.word();
@@ -299,7 +299,7 @@ impl Plan {
         let entry = begin.entry(time);
         let folder = Store::salvage(disk, &new, begin.vote, &entry, serve::label().as_str());
         let folder = folder.map_err(|error| failed(&error))?;
-        let (id, history) = (me.id, begin.term.lineage());
+        let (id, history) = (me.id, begin.term.epoch());
         let mut text =
             format!("Server {id} goes on alone, as history {history}, behind entry {last}.\n");
         if let Some(folder) = folder {
@@ -332,8 +332,8 @@ fn describe(directory: &Directory, text: &mut String) {
     if let Some(at) = findings.unread_config {
         row("members", format!("unreadable (entry {at}): may be others"));
     }
-    if directory.term().lineage() > last.term.lineage() {
-        let history = directory.term().lineage();
+    if directory.term().epoch() > last.term.epoch() {
+        let history = directory.term().epoch();
         row("history", format!("it has heard of history {history}, and holds nothing of that"));
     }
     if let Some(torn) = &findings.torn {
@@ -355,7 +355,7 @@ fn losses(id: ServerId, findings: &Findings) -> Vec<String> {
         let behind = found.saturating_sub(last.0);
         losses.push(format!(
             "what lay behind entry {last} before the damage; {behind} entries there can still be \
-             read, and are put aside"
+             read, and are quarantined"
         ));
     }
     let Some((_, config)) = findings.config else { return losses };

@@ -5,11 +5,11 @@ use crate::ids::{DiskId, Index, ProcessId, ServerId};
 use crate::limits::{DESCRIPTORS_RESERVED, SPACE_RESERVED};
 use crate::node;
 use crate::options;
-use crate::replica::{Aside, Shape, Shared};
+use crate::replica::{LogSummary, Quarantine, Shared};
 use crate::server::{Ending, Parts, Server, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::{Disk, RealDisk};
-use crate::store::{Identity, OpenError, Opened, ServerDisk, SetAside, Store};
+use crate::store::{Identity, OpenError, Opened, Quarantined, ServerDisk, Store};
 use crate::time::WallTime;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
@@ -87,16 +87,16 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     let stop_with_stdin = options.stop_with_stdin;
     let recovery = super::recover::words(&options.config, &data);
     let shell = Shell { settings, id, data, recovery, listeners, stop_with_stdin, stopped };
-    let mut aside = None;
+    let mut quarantine = None;
     loop {
-        match shell.live(aside)? {
+        match shell.live(quarantine)? {
             Ending::Stopped => return Ok(ExitCode::SUCCESS),
-            Ending::Left(left) => aside = Some(left),
+            Ending::Quarantine(left) => quarantine = Some(left),
         }
     }
 }
 
-/// What stays the same when a server puts aside what it has, and begins anew.
+/// What stays the same when a server quarantines its directory, and starts again.
 struct Shell {
     settings: Settings,
     id: ServerId,
@@ -111,20 +111,20 @@ struct Shell {
 }
 
 impl Shell {
-    /// One life, after the one before has left `aside` to be put aside.
-    fn live(&self, aside: Option<Aside>) -> Result<Ending, String> {
+    /// One life, after the one before has left something to `quarantine`.
+    fn live(&self, quarantine: Option<Quarantine>) -> Result<Ending, String> {
         let shown = self.data.display();
         let began = boot_time();
-        if aside == Some(Aside::Everything) {
-            self.set_aside().map_err(|error| format!("{shown}: {error}"))?;
+        if quarantine == Some(Quarantine::Everything) {
+            self.quarantine().map_err(|error| format!("{shown}: {error}"))?;
         }
-        let (mut opened, mut shape) = self.open()?;
-        if let Some(Aside::Tail(last)) = aside {
-            self.set_tail_aside(&mut opened, last).map_err(|error| format!("{shown}: {error}"))?;
+        let (mut opened, mut summary) = self.open()?;
+        if let Some(Quarantine::Tail(last)) = quarantine {
+            self.quarantine_tail(&mut opened, last).map_err(|error| format!("{shown}: {error}"))?;
             drop(opened);
-            (opened, shape) = self.open()?;
+            (opened, summary) = self.open()?;
         }
-        let host = Host::build(opened, shape, self.setup()?);
+        let host = Host::build(opened, summary, self.setup()?);
         for listener in &self.listeners {
             let listens = SockRef::from(listener).listen(BACKLOG);
             listens.map_err(|error| format!("can't listen: {error}"))?;
@@ -159,7 +159,7 @@ impl Shell {
         );
     }
 
-    fn open(&self) -> Result<(Opened<ServerDisk>, Shape), String> {
+    fn open(&self) -> Result<(Opened<ServerDisk>, LogSummary), String> {
         let settings = &self.settings;
         let shown = self.data.display();
         let disk = ServerDisk::open(&self.data).map_err(|error| format!("{shown}: {error}"))?;
@@ -167,20 +167,20 @@ impl Shell {
         let mut expected =
             Identity::new(settings.group, settings.servers.len() as u8, self.id, new);
         expected.process = ProcessId(random()? as u64);
-        let mut shape = Shape::default();
+        let mut summary = LogSummary::default();
         let label = label();
-        let open = |disk, shape: &mut Shape| {
-            *shape = Shape::default();
-            Store::open(disk, &expected, label.as_str(), |record| shape.push(record))
+        let open = |disk, summary: &mut LogSummary| {
+            *summary = LogSummary::default();
+            Store::open(disk, &expected, label.as_str(), |record| summary.push(record))
         };
-        let mut opened = open(disk, &mut shape);
+        let mut opened = open(disk, &mut summary);
         if let Err(OpenError::Io(error)) = &opened
             && error.kind() == io::ErrorKind::StorageFull
             && let Ok(disk) = ServerDisk::open(&self.data)
             && Store::release_reserve(&disk).is_ok_and(|was_there| was_there)
         {
             log::warn!("{shown}: the disk is full ({error}): the reserve is used to start");
-            opened = open(disk, &mut shape);
+            opened = open(disk, &mut summary);
         }
         let opened = opened.map_err(|error| match error {
         OpenError::Damaged(_) => format!(
@@ -196,12 +196,12 @@ impl Shell {
         {
             log::warn!("{shown}: no room is kept for a start on a full disk: {error}");
         }
-        if let Some(SetAside { folder, why }) = &opened.set_aside {
+        if let Some(Quarantined { folder, why }) = &opened.quarantined {
             log::warn!(
                 "{shown}: damaged: {why}; what can't be trusted must not vote: all of it is in \
              {folder} now, and this server begins empty, to be filled by the others"
             );
-            shape = Shape::default();
+            summary = LogSummary::default();
         }
         if let Some(torn) = &opened.torn {
             log::warn!(
@@ -223,7 +223,7 @@ impl Shell {
                 );
             }
         }
-        Ok((opened, shape))
+        Ok((opened, summary))
     }
 
     fn setup(&self) -> Result<Setup, String> {
@@ -231,7 +231,7 @@ impl Shell {
         let shared = Shared {
             group: settings.group,
             servers: settings.servers.len() as u8,
-            silence_ms: settings.silence_ms,
+            peer_timeout_ms: settings.peer_timeout_ms,
             copies_min: settings.copies_min,
             survivor_auto: settings.survivor_auto,
         };
@@ -248,9 +248,9 @@ impl Shell {
         Ok(Setup { shared, takeover: settings.takeover, seed: random()? as u64, node })
     }
 
-    /// Puts the whole directory aside.
-    fn set_aside(&self) -> io::Result<()> {
-        let folder = Store::set_aside(&ServerDisk::open(&self.data)?, "old-copy", &label())?;
+    /// Quarantines the whole directory.
+    fn quarantine(&self) -> io::Result<()> {
+        let folder = Store::quarantine(&ServerDisk::open(&self.data)?, "old-copy", &label())?;
         let shown = self.data.display();
         log::warn!(
             "{shown}: it is an old copy, or of another history: all of it is in {folder} now, \
@@ -259,12 +259,12 @@ impl Shell {
         Ok(())
     }
 
-    /// Puts the entries behind `last` aside.
-    fn set_tail_aside(&self, opened: &mut Opened<ServerDisk>, last: Index) -> io::Result<()> {
-        if let Some(folder) = opened.store.set_tail_aside(last, &label())? {
+    /// Quarantines the entries after `last`.
+    fn quarantine_tail(&self, opened: &mut Opened<ServerDisk>, last: Index) -> io::Result<()> {
+        if let Some(folder) = opened.store.quarantine_tail(last, &label())? {
             let shown = self.data.display();
             log::warn!(
-                "{shown}: the entries behind {last} are not in the lineage that this server \
+                "{shown}: the entries behind {last} are not in the epoch that this server \
                  follows: they are in {folder} now"
             );
         }
@@ -335,16 +335,16 @@ mod tests {
         }
     }
 
-    fn live(shell: &Shell, aside: Option<Aside>) {
-        assert_eq!(shell.live(aside).unwrap(), Ending::Stopped);
+    fn live(shell: &Shell, quarantine: Option<Quarantine>) {
+        assert_eq!(shell.live(quarantine).unwrap(), Ending::Stopped);
     }
 
     fn opened(shell: &Shell) -> Store<ServerDisk> {
         shell.open().unwrap().0.store
     }
 
-    fn set_aside(shell: &Shell, kind: &str) -> PathBuf {
-        let folders = std::fs::read_dir(shell.data.join("set-aside")).unwrap();
+    fn quarantine(shell: &Shell, kind: &str) -> PathBuf {
+        let folders = std::fs::read_dir(shell.data.join("quarantine")).unwrap();
         let mut folders = folders.map(|folder| folder.unwrap().path());
         folders.find(|path| path.display().to_string().contains(kind)).unwrap()
     }
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_begins_with_putting_aside_what_the_one_before_left() {
+    fn a_life_begins_with_the_quarantine_of_what_the_one_before_left() {
         let folder = tempfile::tempdir().unwrap();
         let shell = shell(folder.path());
         live(&shell, None);
@@ -379,16 +379,16 @@ mod tests {
         let disk = store.identity().disk;
         drop(store);
 
-        live(&shell, Some(Aside::Tail(Index(3))));
+        live(&shell, Some(Quarantine::Tail(Index(3))));
         let store = opened(&shell);
         assert_eq!((store.last(), store.identity().disk), (Index(3), disk));
-        assert!(set_aside(&shell, "lineage-0-").join("00000000000000000004.log").exists());
+        assert!(quarantine(&shell, "epoch-0-").join("00000000000000000004.log").exists());
         drop(store);
 
-        live(&shell, Some(Aside::Everything));
+        live(&shell, Some(Quarantine::Everything));
         let store = opened(&shell);
         assert_eq!(store.last(), Index::ZERO);
         assert_ne!(store.identity().disk, disk, "it is somebody else");
-        assert!(set_aside(&shell, "old-copy-").join("identity").exists());
+        assert!(quarantine(&shell, "old-copy-").join("identity").exists());
     }
 }

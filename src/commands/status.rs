@@ -15,7 +15,7 @@ const COLUMNS: [(&str, &str); 8] = [
     ("gate", "gate"),
     ("term", "term"),
     ("last_index", "last"),
-    ("answered_index", "answered"),
+    ("acknowledged_index", "answered"),
     ("applied_index", "applied"),
     ("sessions", "sessions"),
     ("members", "members"),

@@ -90,9 +90,9 @@ fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
     protocol::parse_operator(line.as_bytes()).map_err(|refusal| refusal.words.to_owned())?;
     let request = Packet::Request { group: settings.group };
     // A change waits for a member that says nothing for `T`, a password for its turn.
-    let silence = Duration::from_millis(settings.silence_ms.into());
-    let patience = 3 * silence + HASHES_TIME;
-    let deadline = Instant::now() + 2 * silence + PATIENCE;
+    let peer_timeout = Duration::from_millis(settings.peer_timeout_ms.into());
+    let patience = 3 * peer_timeout + HASHES_TIME;
+    let deadline = Instant::now() + 2 * peer_timeout + PATIENCE;
     loop {
         let (mut excuses, mut heard) = (Vec::new(), false);
         for (slot, server) in settings.servers.iter().enumerate() {

@@ -3,7 +3,7 @@
 use super::Host;
 use crate::ids::{Member, Position};
 use crate::node::{self, Node};
-use crate::replica::{self, Replica, Shape, Shared, Takeover};
+use crate::replica::{self, LogSummary, Replica, Shared, Takeover};
 use crate::store::disk::Disk;
 use crate::store::{Former, Opened};
 use crate::time::Moment;
@@ -22,9 +22,9 @@ pub struct Setup {
 }
 
 impl<D: Disk> Host<D> {
-    /// Puts a host together from a directory that was opened; `shape` is what the replica keeps of
-    /// its log.
-    pub fn build(opened: Opened<D>, shape: Shape, setup: Setup) -> Host<D> {
+    /// Puts a host together from a directory that was opened; `summary` is what the replica keeps
+    /// of its log.
+    pub fn build(opened: Opened<D>, summary: LogSummary, setup: Setup) -> Host<D> {
         let Setup { shared, takeover, seed, node } = setup;
         let identity = opened.store.identity();
         let former = in_use(&opened.former);
@@ -35,7 +35,7 @@ impl<D: Disk> Host<D> {
             shared: Shared { servers: identity.servers, ..shared },
             takeover,
             vote: opened.vote,
-            shape,
+            summary,
             seen: identity.seen().clone(),
             runs: identity.runs().to_vec(),
             former: former.iter().map(|(_, last)| *last).max(),
@@ -47,7 +47,7 @@ impl<D: Disk> Host<D> {
     }
 }
 
-/// What was set aside and may have been used by clients: the folder, and its last readable entry.
+/// What was quarantined and may have been used by clients: the folder, and its last readable entry.
 pub fn in_use(former: &[Former]) -> Vec<(String, Position)> {
     let used = former.iter().filter(|former| former.opened);
     used.map(|former| (former.folder.clone(), former.last)).collect()

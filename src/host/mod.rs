@@ -11,7 +11,7 @@ use crate::frontend::{Request, Text};
 use crate::ids::{SessionId, Vote};
 use crate::limits::{OUTPUT_BYTES_MAX, SPACE_RESERVED, SPACE_TIME};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Outlet, Output};
-use crate::replica::{Aside, Closing, Effect, Event, Packet};
+use crate::replica::{Closing, Effect, Event, Packet, Quarantine};
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::time::{Moment, WallTime};
@@ -39,9 +39,9 @@ impl fmt::Display for Fail {
 /// A node and its log.
 ///
 /// Getters: [`node`](Host::node), [`store`](Host::store), [`now`](Host::now), [`vote`](Host::vote),
-/// [`left`](Host::left), [`next_deadline`](Host::next_deadline). The turn: see the module. Beside
-/// it: [`read_clock`](Host::read_clock) after a read that took long, [`cool`](Host::cool) now and
-/// then, [`close`](Host::close) at the end.
+/// [`quarantine`](Host::quarantine), [`next_deadline`](Host::next_deadline). The turn: see the
+/// module. Beside it: [`read_clock`](Host::read_clock) after a read that took long,
+/// [`cool`](Host::cool) now and then, [`close`](Host::close) at the end.
 #[derive(Debug)]
 pub struct Host<D: Disk> {
     core: Core<D>,
@@ -51,7 +51,7 @@ pub struct Host<D: Disk> {
     /// Empty between inputs.
     out: Output,
     /// Empty between turns.
-    touched: Vec<SessionId>,
+    dirty: Vec<SessionId>,
 }
 
 /// What effects change.
@@ -63,7 +63,7 @@ struct Core<D: Disk> {
     now: Moment,
     wall: WallTime,
     /// This life is over: nothing more is taken, stored or said.
-    left: Option<Aside>,
+    left: Option<Quarantine>,
 }
 
 impl<D: Disk> Host<D> {
@@ -75,7 +75,7 @@ impl<D: Disk> Host<D> {
             space_at: Moment(0),
             turns: 0,
             out: Output::default(),
-            touched: Vec::new(),
+            dirty: Vec::new(),
         }
     }
 
@@ -99,8 +99,8 @@ impl<D: Disk> Host<D> {
         self.core.storage.vote()
     }
 
-    /// What is to be put aside before this server starts again, once its life is over.
-    pub fn left(&self) -> Option<Aside> {
+    /// What is to be quarantined before this server starts again, once its life is over.
+    pub fn quarantine(&self) -> Option<Quarantine> {
         self.core.left
     }
 
@@ -209,7 +209,7 @@ impl<D: Disk> Host<D> {
             storage.seal_soon(*now);
             node.note_flush(*now);
         }
-        self.handle(Input::Replica(Event::Stored(self.core.storage.mark())), edges)
+        self.handle(Input::Replica(Event::Durable(self.core.storage.mark())), edges)
     }
 
     /// Sends what is queued for other servers, then for clients.
@@ -219,12 +219,12 @@ impl<D: Disk> Host<D> {
     pub fn flush<E: Edges>(&mut self, edges: &mut E) -> Result<(), Fail> {
         edges.flush_links();
         self.note_gone(edges)?;
-        let mut touched = mem::take(&mut self.touched);
-        self.core.node.take_touched(&mut touched);
-        for session in touched.drain(..) {
+        let mut dirty = mem::take(&mut self.dirty);
+        self.core.node.take_dirty(&mut dirty);
+        for session in dirty.drain(..) {
             self.flush_client(session, edges)?;
         }
-        self.touched = touched;
+        self.dirty = dirty;
         if self.note_gone(edges)? {
             // A link may have something to say about that.
             edges.flush_links();
@@ -366,8 +366,8 @@ impl<D: Disk> Core<D> {
             }
             Effect::Dial(to) => edges.dial(to),
             Effect::Close(link, why) => edges.close_link(link, why),
-            Effect::See(disk) => self.storage.see(self.now, *disk),
-            Effect::Leave(aside) => self.left = Some(aside),
+            Effect::RecordIncarnation(disk) => self.storage.see(self.now, *disk),
+            Effect::Quarantine(quarantine) => self.left = Some(quarantine),
         }
         Ok(())
     }

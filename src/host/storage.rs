@@ -4,7 +4,7 @@ use super::Fail;
 use crate::ids::Vote;
 use crate::latency::Meter;
 use crate::limits::SEAL_TIME;
-use crate::replica::{Mark, SeenDisk};
+use crate::replica::{Durable, SeenDisk};
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::time::Moment;
@@ -75,8 +75,8 @@ impl<D: Disk> Storage<D> {
     }
 
     /// What is durable now.
-    pub(super) fn mark(&self) -> Mark {
-        Mark { last: self.store.stored(), vote: self.vote }
+    pub(super) fn mark(&self) -> Durable {
+        Durable { last: self.store.stored(), vote: self.vote }
     }
 
     /// Plans the next seal.

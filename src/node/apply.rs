@@ -1,7 +1,7 @@
 //! Answered entries become state, and answers to those who wait for them.
 
 use super::replies::outcome_of;
-use super::session::{Step, Task};
+use super::session::{RequestState, Task};
 use super::{Context, Fatal, Node, Pending};
 use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
@@ -12,14 +12,14 @@ use crate::time::Moment;
 use std::io;
 
 impl Node {
-    pub(super) fn apply_answered(&mut self, world: &Context<'_>) -> Result<(), Fatal> {
-        let answered = self.replica.answered();
-        let until = answered.min(Index(self.applied.0 + APPLIED_PER_TURN as u64));
+    pub(super) fn apply_acknowledged(&mut self, world: &Context<'_>) -> Result<(), Fatal> {
+        let acknowledged = self.replica.acknowledged();
+        let until = acknowledged.min(Index(self.applied.0 + APPLIED_PER_TURN as u64));
         while self.applied < until {
             let from = self.applied.next();
-            let through = world.log.fit(from, until, ENTRIES_BYTES_MAX);
+            let through = world.log.last_within(from, until, ENTRIES_BYTES_MAX);
             let mut done = Ok(());
-            let read = world.log.visit(from, through, &mut |record| {
+            let read = world.log.for_each(from, through, &mut |record| {
                 if done.is_ok() {
                     done = self.apply(world.now, record);
                 }
@@ -43,7 +43,7 @@ impl Node {
         };
         let outcome = self.mailboxes.apply(record.index, &change);
         if let (Some(set), Outcome::Done) = (replaced, outcome) {
-            self.remembered.forget(set);
+            self.passwords.forget(set);
         }
         let awaited = self.pending.front().is_some_and(|pending| pending.index == record.index);
         let pending = if awaited { self.pending.pop_front() } else { None };
@@ -100,7 +100,7 @@ impl Node {
             }
             _ => outcome_of(change, outcome),
         };
-        if let Step::Logged(task) = &session.step {
+        if let RequestState::Logged(task) = &session.request {
             let deletes = matches!(**task, Task::Delete { .. }) && outcome == Outcome::Done;
             self.finish(now, id, reply);
             if deletes {
@@ -112,13 +112,13 @@ impl Node {
             return;
         }
         session.answer_logged(pending.index, reply);
-        if session.slots.is_empty()
-            && let Step::Queued(_) = session.step
-            && let Step::Queued(task) = std::mem::take(&mut session.step)
+        if session.pending_replies.is_empty()
+            && let RequestState::Queued(_) = session.request
+            && let RequestState::Queued(task) = std::mem::take(&mut session.request)
         {
             self.begin(now, id, *task);
         }
-        self.touch(id);
+        self.mark_dirty(id);
         self.settle(now, id);
     }
 

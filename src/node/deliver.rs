@@ -2,7 +2,7 @@
 //! Whether a session replays a year or follows live, it is a position in its mailbox that moves.
 
 use super::replies::WRONG_PASSWORD;
-use super::session::{Login, Step};
+use super::session::{Login, RequestState};
 use super::{Context, Fatal, Node};
 use crate::frontend;
 use crate::ids::{Index, SessionId};
@@ -61,9 +61,9 @@ impl Node {
             if session.closing {
                 continue;
             }
-            let moved = match session.step {
-                Step::Showing { .. } => self.show_messages(world, id),
-                Step::Listing(_) => {
+            let moved = match session.request {
+                RequestState::Showing { .. } => self.show_messages(world, id),
+                RequestState::Listing(_) => {
                     self.list_names(world, id);
                     Ok(())
                 }
@@ -91,7 +91,7 @@ impl Node {
             return self.stalled.push(id);
         }
         let Some(session) = self.sessions.get(&id) else { return };
-        if let Step::Showing { .. } = session.step {
+        if let RequestState::Showing { .. } = session.request {
             let words = format!("entry {at} can't be read from the disk of this server");
             return self.finish(now, id, Reply::Error(Code::Unreadable, Words::Text(&words)));
         }
@@ -101,7 +101,9 @@ impl Node {
     /// One step of the answer to a LOG or LOGIN.
     fn show_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Trouble> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let Step::Showing { next, last, ref login } = session.step else { return Ok(()) };
+        let RequestState::Showing { next, last, ref login } = session.request else {
+            return Ok(());
+        };
         let login = login.as_deref().copied();
         let Some(reader) = login.or(session.login()) else { return Ok(()) };
         // A LOGIN under way is on no list of sessions that a changed account closes.
@@ -117,7 +119,7 @@ impl Node {
         let reached = self.write_messages(world, id, reader, next, last)?;
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         if reached <= last {
-            if let Step::Showing { next, .. } = &mut session.step {
+            if let RequestState::Showing { next, .. } = &mut session.request {
                 *next = reached;
             }
             return Ok(());
@@ -177,7 +179,7 @@ impl Node {
             if !copied && self.online.get(&reader.user).is_some_and(|online| online.len() > 1) {
                 self.lines.keep(account.created, first, next, &session.out[before..]);
             }
-            self.touch(id);
+            self.mark_dirty(id);
         }
         if stopped {
             // What was read before is sent; the next step meets the trouble at once.
@@ -188,7 +190,7 @@ impl Node {
 
     fn list_names(&mut self, world: &Context<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Step::Listing(listing) = &mut session.step else { return };
+        let RequestState::Listing(listing) = &mut session.request else { return };
         let mut ended = true;
         for (seen, name) in self.mailboxes.names_after(listing.after).enumerate() {
             if seen == LISTED_PER_TURN || session.out.len() >= OUTPUT_BYTES_MAX {
@@ -207,7 +209,7 @@ impl Node {
             return self.finish(world.now, id, Reply::Ok(Answer::Number(found)));
         }
         let full = session.out.len() >= OUTPUT_BYTES_MAX;
-        self.touch(id);
+        self.mark_dirty(id);
         if !full {
             self.start_moving(id);
         }
@@ -223,7 +225,7 @@ enum Trouble {
 
 fn write_message(world: &Context<'_>, at: Index, n: u64, out: &mut Vec<u8>) -> Result<(), Trouble> {
     let mut written = false;
-    let read = world.log.visit(at, at, &mut |record| {
+    let read = world.log.for_each(at, at, &mut |record| {
         if let Some(Change::Message { from, text, .. }) = Change::decode(record.kind, record.body) {
             frontend::encode(Reply::Message { n, time: record.time, from, text }, out);
             written = true;

@@ -24,7 +24,7 @@ impl Node {
     pub fn held(&self) -> Held {
         let (links, disks) = self.replica.held();
         Held {
-            proofs: self.remembered.count(),
+            proofs: self.passwords.count(),
             pending: self.pending.len(),
             reads: self.reads.len(),
             operators: self.operators.len(),

@@ -132,7 +132,7 @@ pub struct Setup {
     pub version: &'static str,
     /// The command with which an operator makes this server go on alone.
     pub recovery: String,
-    /// The directories that this server has set aside and that clients may have used: the folder
+    /// The directories that this server has quarantined and that clients may have used: the folder
     /// within the data directory, and its last readable entry.
     pub former: Vec<(String, Position)>,
     /// What the other servers are told of its settings, to find differences: keys and values.

@@ -2,22 +2,22 @@
 //! replica. Inputs in; effects, password jobs and bytes for clients out.
 //!
 //! `requests` takes lines and answers them, `apply` turns answered entries into state and
-//! answers, `deliver` moves messages to readers, `remembered` and `attempts` know which passwords
-//! were right and wrong, `hashes` which are to be hashed, `trouble` knows what keeps changes from
-//! being taken, `refusals` and `status` say it, `compare` finds settings that differ, `role`
+//! answers, `deliver` moves messages to readers, `passwords` and `throttle` know which passwords
+//! were right and wrong, `hash_queue` which are to be hashed, `trouble` knows what keeps changes
+//! from being taken, `refusals` and `status` say it, `compare` finds settings that differ, `role`
 //! follows the replica's role, `operator` serves who knows the group's secret.
 
 mod apply;
-mod attempts;
 mod compare;
 mod deliver;
-mod hashes;
+mod hash_queue;
 #[cfg(feature = "simulate")]
 mod held;
 mod interface;
+mod login_throttle;
 mod operator;
+mod password_cache;
 mod refusals;
-mod remembered;
 mod replies;
 mod requests;
 mod role;
@@ -33,17 +33,17 @@ use crate::mailbox::Mailboxes;
 use crate::protocol::{Code, Note, Reply, Words};
 use crate::replica::{Event, Packet, Replica};
 use crate::time::Moment;
-use attempts::Attempts;
 use compare::Compared;
 use deliver::Lines;
-use hashes::Hashes;
+use hash_queue::HashQueue;
 #[cfg(feature = "simulate")]
 pub use held::Held;
 pub use interface::{Context, Fatal, Gauges, Hashed, Input, Job, Outlet, Output, Setup};
-use remembered::Remembered;
+use login_throttle::LoginThrottle;
+use password_cache::PasswordCache;
 #[cfg(test)]
 pub(crate) use requests::NOBODY;
-use session::{Session, Sessions, Step};
+use session::{RequestState, Session, Sessions};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use trouble::Reports;
@@ -79,18 +79,18 @@ pub struct Node {
     reads: VecDeque<(u64, SessionId)>,
     deadlines: BTreeSet<(Moment, SessionId)>,
     /// Sessions that the shell must look at.
-    touched: Vec<SessionId>,
+    dirty: Vec<SessionId>,
     /// Sessions with messages to move.
     moving: Vec<SessionId>,
     /// Those that wait for a handover, since the next message can't be read here.
     stalled: Vec<SessionId>,
     /// When it was last logged that an entry can't be read: readers may ask for it again and again.
     unreadable_at: Option<Moment>,
-    hashes: Hashes,
-    remembered: Remembered,
-    /// The lineage in which they were: entries of another one are others.
-    lineage: u16,
-    attempts: Attempts,
+    hash_queue: HashQueue,
+    passwords: PasswordCache,
+    /// The epoch in which they were: entries of another one are others.
+    epoch: u16,
+    throttle: LoginThrottle,
     compared: Compared,
     reports: Reports,
     /// When whatever is unanswered is given up.
@@ -108,9 +108,9 @@ impl Node {
     pub fn new(now: Moment, setup: Setup, replica: Replica) -> Node {
         Node {
             mailboxes: Mailboxes::new(&setup.secret),
-            remembered: Remembered::new(&setup.secret),
-            lineage: replica.term().lineage(),
-            attempts: Attempts::default(),
+            passwords: PasswordCache::new(&setup.secret),
+            epoch: replica.term().epoch(),
+            throttle: LoginThrottle::default(),
             compared: Compared::default(),
             reports: Reports::default(),
             setup,
@@ -125,11 +125,11 @@ impl Node {
             unanswered_bytes: 0,
             reads: VecDeque::new(),
             deadlines: BTreeSet::new(),
-            touched: Vec::new(),
+            dirty: Vec::new(),
             moving: Vec::new(),
             stalled: Vec::new(),
             unreadable_at: None,
-            hashes: Hashes::default(),
+            hash_queue: HashQueue::default(),
             stopping: None,
             given_up: false,
             handing_over: false,
@@ -168,10 +168,10 @@ impl Node {
                 if let Some((link, line)) = operator {
                     self.on_operator(world, link, line, out);
                 }
-                if let Event::Tick | Event::Stored(_) = event {
+                if let Event::Tick | Event::Durable(_) = event {
                     self.follow_role(world.now);
                     self.follow_handover();
-                    self.apply_answered(world)?;
+                    self.apply_acknowledged(world)?;
                     self.resume_reads(world, out);
                     self.move_messages(world)?;
                     self.report_trouble(world.now);
@@ -197,7 +197,7 @@ impl Node {
             Input::Stop => self.stop(world.now),
         }
         self.answer_operators(out);
-        assert!(self.applied <= self.replica.answered(), "only answered entries are applied");
+        assert!(self.applied <= self.replica.acknowledged(), "only answered entries are applied");
         Ok(())
     }
 
@@ -214,16 +214,16 @@ impl Node {
             Packet::Ping { .. } => self.tell_settings(link, packets),
             Packet::Settings => self.on_settings(link, records),
             Packet::Proofs => self.on_proofs(link, records, packets),
-            Packet::ProofsTaken => self.remembered.on_taken(link),
+            Packet::ProofsTaken => self.passwords.on_taken(link),
             _ => {}
         }
     }
 
     /// When `Event::Tick` is wanted, at the latest.
     pub fn next_deadline(&self) -> Option<Moment> {
-        let backlog = self.applied < self.replica.answered()
+        let backlog = self.applied < self.replica.acknowledged()
             || !self.moving.is_empty()
-            || !self.touched.is_empty();
+            || !self.dirty.is_empty();
         let backlog = backlog.then_some(Moment(0));
         let sessions = self.deadlines.first().map(|(at, _)| *at);
         let stop = self.stopping.filter(|_| !self.given_up);
@@ -235,9 +235,9 @@ impl Node {
         self.stopping.is_none()
             && !self.replica.is_handing_over()
             && self.sessions.get(&session).is_some_and(|session| {
-                matches!(session.step, Step::Idle)
+                matches!(session.request, RequestState::Idle)
                     && !session.closing
-                    && session.slots.len() < REQUESTS_MAX
+                    && session.pending_replies.len() < REQUESTS_MAX
                     && session.out.len() < OUTPUT_BYTES_MAX
             })
     }
@@ -267,19 +267,19 @@ impl Node {
     }
 
     /// The clients that have output, or want a line again; each once.
-    pub fn take_touched(&mut self, into: &mut Vec<SessionId>) {
+    pub fn take_dirty(&mut self, into: &mut Vec<SessionId>) {
         into.clear();
-        std::mem::swap(into, &mut self.touched);
+        std::mem::swap(into, &mut self.dirty);
         for id in into {
             if let Some(session) = self.sessions.get_mut(id) {
-                session.touched = false;
+                session.dirty = false;
             }
         }
     }
 
     /// Whether everything taken is answered, or the time for that is over.
     pub fn is_stopped(&self, now: Moment) -> bool {
-        let served = self.sessions.is_empty() && self.applied >= self.replica.answered();
+        let served = self.sessions.is_empty() && self.applied >= self.replica.acknowledged();
         self.stopping.is_some() && (served || self.given_up) && self.replica.is_released(now)
     }
 
@@ -303,18 +303,18 @@ impl Node {
         self.replica.note_unsent(now, link);
     }
 
-    fn touch(&mut self, id: SessionId) {
+    fn mark_dirty(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id)
-            && !std::mem::replace(&mut session.touched, true)
+            && !std::mem::replace(&mut session.dirty, true)
         {
-            self.touched.push(id);
+            self.dirty.push(id);
         }
     }
 
     fn answer(&mut self, id: SessionId, reply: Reply<'_>) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.answer(reply);
-            self.touch(id);
+            self.mark_dirty(id);
         }
     }
 
@@ -323,7 +323,7 @@ impl Node {
         if let Some(session) = self.sessions.get_mut(&id) {
             let out = session.next_answer();
             replies.into_iter().for_each(|reply| frontend::encode(reply, out));
-            self.touch(id);
+            self.mark_dirty(id);
         }
     }
 
@@ -352,8 +352,8 @@ impl Node {
         self.set_deadline(id, None);
         self.log_out(id);
         let Some(gone) = self.sessions.remove(&id) else { return };
-        self.hashes.forget(gone.from, id);
-        if matches!(gone.step, Step::Reading(_)) {
+        self.hash_queue.forget(gone.from, id);
+        if matches!(gone.request, RequestState::Reading(_)) {
             self.reads.retain(|(_, reader)| *reader != id);
         }
     }
@@ -377,7 +377,7 @@ impl Node {
         self.set_deadline(id, None);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if !session.closing {
-            self.hashes.forget(session.from, id);
+            self.hash_queue.forget(session.from, id);
             if session.answer_unknown() {
                 // It waited, and did nothing.
                 session.send(Reply::Error(note.refusal(), Words::Note(note)));
@@ -385,7 +385,7 @@ impl Node {
             session.closing = true;
             session.send(Reply::Note(note));
         }
-        self.touch(id);
+        self.mark_dirty(id);
     }
 
     /// After each answer: the end of a half-closed session, of one of a stopping server, and the
@@ -399,7 +399,7 @@ impl Node {
             session.closing = true;
             self.set_deadline(id, None);
             self.log_out(id);
-            return self.touch(id);
+            return self.mark_dirty(id);
         }
         let timeout = session.login.is_none().then_some(now + self.setup.login_timeout);
         self.set_deadline(id, timeout);
@@ -411,7 +411,7 @@ impl Node {
     fn on_drained(&mut self, id: SessionId) {
         self.start_moving(id);
         // Lines that waited for room may be taken now.
-        self.touch(id);
+        self.mark_dirty(id);
     }
 
     fn on_input_ended(&mut self, now: Moment, id: SessionId, unfinished: bool) {
@@ -422,7 +422,7 @@ impl Node {
             session.answer(Reply::Error(Code::BadArgument, words));
         }
         self.settle(now, id);
-        self.touch(id);
+        self.mark_dirty(id);
     }
 
     fn keep_deadlines(&mut self, now: Moment) {
@@ -437,13 +437,15 @@ impl Node {
         {
             self.set_deadline(id, None);
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            match &session.step {
-                Step::Reading(_) => {
+            match &session.request {
+                RequestState::Reading(_) => {
                     let words = Words::Text("the primary could not answer in time; try again");
                     self.finish(now, id, Reply::Error(Code::NotReady, words));
                     self.reads.retain(|(_, reader)| *reader != id);
                 }
-                Step::Idle if session.login.is_none() && session.slots.is_empty() => {
+                RequestState::Idle
+                    if session.login.is_none() && session.pending_replies.is_empty() =>
+                {
                     self.close_with(id, Note::LoginTimeout);
                 }
                 _ => {}
@@ -465,9 +467,9 @@ impl Node {
     ) {
         let open = self.sessions.get_mut(&id).filter(|session| !session.closing);
         let Some(session) = open else { return };
-        session.step = Step::Idle;
+        session.request = RequestState::Idle;
         replies.into_iter().for_each(|reply| session.send(reply));
-        self.touch(id);
+        self.mark_dirty(id);
         self.start_moving(id);
         self.settle(now, id);
     }

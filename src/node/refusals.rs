@@ -58,15 +58,15 @@ impl Node {
         Denial { code: Code::NotReady, words: words.unwrap_or_default() }
     }
 
-    /// What was set aside here, for a person; `-` when that is nothing.
-    pub(super) fn set_aside(&self) -> String {
+    /// What was quarantined here, for a person; `-` when that is nothing.
+    pub(super) fn quarantine(&self) -> String {
         let each = |(folder, last): &(String, Position)| format!("{folder} up to entry {last}");
         let all: Vec<String> = self.setup.former.iter().map(each).collect();
         if all.is_empty() { "-".to_owned() } else { all.join(", ") }
     }
 
     /// Why a server with an empty log forms no group, and what a person can do about it: a
-    /// directory was set aside here, or at another server that is linked.
+    /// directory was quarantined here, or at another server that is linked.
     pub(super) fn lost(&self) -> Option<String> {
         if self.replica.config().is_some() {
             return None;
@@ -75,13 +75,13 @@ impl Node {
         let others: Vec<String> = self
             .replica
             .former_of_peers()
-            .map(|(id, last)| format!("server {id} has set one aside up to entry {last}"))
+            .map(|(id, last)| format!("server {id} has quarantined one up to entry {last}"))
             .collect();
         if own.is_none() && others.is_empty() {
             return None;
         }
         let mut words = match own {
-            Some(_) => format!("this server has set its log aside ({})", self.set_aside()),
+            Some(_) => format!("this server has quarantined its log ({})", self.quarantine()),
             None => "this server has no log".to_owned(),
         };
         for other in &others {

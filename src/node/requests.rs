@@ -1,13 +1,13 @@
 //! Lines in, answers out.
 
 use super::replies::{WRONG_PASSWORD, beyond_end, exists, no_such_user, outcome_of};
-use super::session::{Checked, Listing, Login, Slot, Step, Task};
+use super::session::{Checked, Listing, Login, PendingReply, RequestState, Task};
 use super::{Context, Hashed, Job, Node, Output, Pending};
 use crate::ids::{Index, SessionId, UserName};
 use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::mailbox::{Change, Once};
 use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Words};
-use crate::replica::Standpoint;
+use crate::replica::RoleView;
 use crate::time::Moment;
 
 /// What a password is checked against when there is no such account, so that both take as long:
@@ -47,7 +47,7 @@ impl Node {
                 let words = Words::Malformed(&refusal);
                 return self.answer(id, Reply::Error(refusal.code, words));
             }
-            None => return self.touch(id),
+            None => return self.mark_dirty(id),
         };
         if self.refuses(world.now, id, right) {
             return;
@@ -90,7 +90,7 @@ impl Node {
             self.answer(id, self.not_ready(now).reply());
             return true;
         }
-        if self.replica.standpoint() != Standpoint::Primary {
+        if self.replica.role() != RoleView::Primary {
             self.answer(id, self.not_primary(now).reply());
             return true;
         }
@@ -148,7 +148,7 @@ impl Node {
         match self.propose(world, id, &change, out) {
             Some(index) => {
                 if let Some(session) = self.sessions.get_mut(&id) {
-                    session.slots.push_back(Slot::Logged(index));
+                    session.pending_replies.push_back(PendingReply::Logged(index));
                 }
             }
             // It may be the last that the session waited for.
@@ -189,10 +189,10 @@ impl Node {
     /// Runs a task when the answers before it are given.
     fn queue(&mut self, now: Moment, id: SessionId, task: Task) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        if session.slots.is_empty() {
+        if session.pending_replies.is_empty() {
             self.begin(now, id, task);
         } else {
-            session.step = Step::Queued(Box::new(task));
+            session.request = RequestState::Queued(Box::new(task));
         }
     }
 
@@ -203,7 +203,7 @@ impl Node {
                 self.set_deadline(id, None);
                 self.answer(id, Reply::Ok(Answer::Bye));
                 if let Some(session) = self.sessions.get_mut(&id) {
-                    session.step = Step::Idle;
+                    session.request = RequestState::Idle;
                     session.closing = true;
                 }
             }
@@ -212,13 +212,13 @@ impl Node {
                 self.finish(now, id, Reply::Ok(Answer::Done));
             }
             task => {
-                let Some(round) = self.replica.ask_round() else {
+                let Some(round) = self.replica.read_index() else {
                     return self.finish(now, id, self.not_primary(now).reply());
                 };
                 self.reads.push_back((round, id));
-                self.set_deadline(id, Some(now + self.replica.silence()));
+                self.set_deadline(id, Some(now + self.replica.peer_timeout()));
                 if let Some(session) = self.sessions.get_mut(&id) {
-                    session.step = Step::Reading(Box::new(task));
+                    session.request = RequestState::Reading(Box::new(task));
                 }
             }
         }
@@ -226,9 +226,9 @@ impl Node {
 
     /// Goes on with the tasks whose reads are confirmed.
     pub(super) fn resume_reads(&mut self, world: &Context<'_>, out: &mut Output) {
-        let confirmed = self.replica.confirmed_round();
+        let confirmed = self.replica.confirmed_read();
         // Everything that was answered before the read was asked for is shown.
-        if self.applied < self.replica.answered() {
+        if self.applied < self.replica.acknowledged() {
             return;
         }
         while let Some((round, id)) = self.reads.front().copied()
@@ -236,12 +236,12 @@ impl Node {
         {
             self.reads.pop_front();
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            match std::mem::take(&mut session.step) {
-                Step::Reading(task) => {
+            match std::mem::take(&mut session.request) {
+                RequestState::Reading(task) => {
                     self.set_deadline(id, None);
                     self.resume(world, id, *task, out);
                 }
-                step => session.step = step,
+                request => session.request = request,
             }
         }
     }
@@ -255,7 +255,12 @@ impl Node {
                     return self.finish(now, id, exists(user));
                 }
                 let job = Job { session: id, password: password.clone(), against: None };
-                self.hash(now, job, Step::Hashing { task: Box::new(task), set: Index::ZERO }, out);
+                self.hash(
+                    now,
+                    job,
+                    RequestState::Hashing { task: Box::new(task), set: Index::ZERO },
+                    out,
+                );
             }
             Task::Login { user, .. } | Task::Delete { user, .. } => {
                 let deletes_other = matches!(task, Task::Delete { .. })
@@ -275,7 +280,7 @@ impl Node {
                     return self.finish(now, id, no_such_user(to));
                 }
                 self.log_message(world, id, to, key.as_deref(), text, out);
-                self.touch(id);
+                self.mark_dirty(id);
             }
             Task::Log { after, limit } => {
                 let account = login.and_then(|login| self.mailboxes.account(login.user));
@@ -289,7 +294,7 @@ impl Node {
             Task::List { pattern } => {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     let listing = Listing { after: None, pattern, count: 0 };
-                    session.step = Step::Listing(Box::new(listing));
+                    session.request = RequestState::Listing(Box::new(listing));
                 }
                 self.start_moving(id);
             }
@@ -297,7 +302,7 @@ impl Node {
             Task::Reset { user, ref password } => {
                 let Some(set) = self.password_set(now, id, user) else { return };
                 let job = Job { session: id, password: password.clone(), against: None };
-                self.hash(now, job, Step::Hashing { task: Box::new(task), set }, out);
+                self.hash(now, job, RequestState::Hashing { task: Box::new(task), set }, out);
             }
             Task::Remove { user } => {
                 let Some(checked) = self.password_set(now, id, user) else { return };
@@ -318,7 +323,8 @@ impl Node {
 
     fn show(&mut self, id: SessionId, after: u64, last: u64, login: Option<Login>) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.step = Step::Showing { next: after + 1, last, login: login.map(Box::new) };
+            session.request =
+                RequestState::Showing { next: after + 1, last, login: login.map(Box::new) };
         }
         self.start_moving(id);
     }
@@ -339,7 +345,7 @@ impl Node {
         let account = self.mailboxes.account(user);
         let set = account.map_or(Index::ZERO, |account| account.password_set);
         let last = account.map_or(0, crate::mailbox::Account::last);
-        match self.remembered.verify(user, set, task.password()) {
+        match self.passwords.verify(user, set, task.password()) {
             None => {}
             Some(false) => return self.on_wrong_password(world.now, id, user),
             Some(true) => {
@@ -350,13 +356,13 @@ impl Node {
         let against = account.map_or(NOBODY, |account| &account.hash).to_owned();
         let job = Job { session: id, password: task.password().to_owned(), against: Some(against) };
         let checked = Checked { user, task, set, last };
-        self.hash(world.now, job, Step::Checking(Box::new(checked)), out);
+        self.hash(world.now, job, RequestState::Checking(Box::new(checked)), out);
     }
 
     /// Answers that someone who guesses has to wait, if so.
     fn refuses_attempt(&mut self, now: Moment, id: SessionId, user: UserName) -> bool {
         let Some(session) = self.sessions.get(&id) else { return false };
-        let Some(wait) = self.attempts.wait(session.from, user, now) else { return false };
+        let Some(wait) = self.throttle.wait(session.from, user, now) else { return false };
         let seconds = wait.as_secs() + 1;
         let words = format!("too many wrong passwords; try again in {seconds} s");
         self.finish(now, id, Reply::Error(Code::TooManyAttempts, Words::Text(&words)));
@@ -384,25 +390,25 @@ impl Node {
         if self.mailboxes.account(user).is_none_or(|account| account.password_set != set) {
             return self.finish(world.now, id, WRONG_PASSWORD);
         }
-        self.remembered.add(user, set, checked.task.password());
+        self.passwords.add(user, set, checked.task.password());
         self.on_right_password(world, id, checked, out);
     }
 
     fn on_wrong_password(&mut self, now: Moment, id: SessionId, user: UserName) {
         if let Some(session) = self.sessions.get(&id) {
-            self.attempts.note(session.from, user, now);
+            self.throttle.note(session.from, user, now);
         }
         self.finish(now, id, WRONG_PASSWORD);
     }
 
-    fn hash(&mut self, now: Moment, job: Job, step: Step, out: &mut Output) {
+    fn hash(&mut self, now: Moment, job: Job, request: RequestState, out: &mut Output) {
         let Some(session) = self.sessions.get_mut(&job.session) else { return };
-        session.step = step;
-        if let Some(refused) = self.hashes.push(session.from, job) {
+        session.request = request;
+        if let Some(refused) = self.hash_queue.push(session.from, job) {
             let words = Words::Text("too many logins wait; try again");
             self.finish(now, refused, Reply::Error(Code::Busy, words));
         }
-        out.jobs.extend(self.hashes.next());
+        out.jobs.extend(self.hash_queue.next());
     }
 
     pub(super) fn on_hashed(
@@ -412,7 +418,7 @@ impl Node {
         hashed: Hashed,
         out: &mut Output,
     ) {
-        self.hashes.on_done();
+        self.hash_queue.on_done();
         self.take_hashed(world, id, hashed, out);
         self.next_hashes(world, out);
     }
@@ -420,18 +426,18 @@ impl Node {
     /// Gives the thread what it can use. Many sessions of one account come at once, after a
     /// restart: what was checked for one of them needs no hash for the others.
     fn next_hashes(&mut self, world: &Context<'_>, out: &mut Output) {
-        while let Some(job) = self.hashes.next() {
+        while let Some(job) = self.hash_queue.next() {
             let session = self.sessions.get(&job.session);
-            let known = session.and_then(|session| match &session.step {
-                Step::Checking(checked) => {
-                    self.remembered.verify(checked.user, checked.set, checked.task.password())
+            let known = session.and_then(|session| match &session.request {
+                RequestState::Checking(checked) => {
+                    self.passwords.verify(checked.user, checked.set, checked.task.password())
                 }
                 _ => None,
             });
             match known {
                 None => out.jobs.push(job),
                 Some(right) => {
-                    self.hashes.on_done();
+                    self.hash_queue.on_done();
                     self.take_hashed(world, job.session, Hashed::Checked(right), out);
                 }
             }
@@ -446,11 +452,11 @@ impl Node {
         out: &mut Output,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        match (std::mem::take(&mut session.step), hashed) {
-            (Step::Checking(checked), Hashed::Checked(right)) => {
+        match (std::mem::take(&mut session.request), hashed) {
+            (RequestState::Checking(checked), Hashed::Checked(right)) => {
                 self.on_checked(world, id, *checked, right, out);
             }
-            (Step::Hashing { task, set }, Hashed::Made(hash)) => {
+            (RequestState::Hashing { task, set }, Hashed::Made(hash)) => {
                 let user = match &*task {
                     Task::Create { user, .. } | Task::Reset { user, .. } => Some(*user),
                     _ => session.login().map(|login| login.user),
@@ -463,7 +469,7 @@ impl Node {
                 };
                 self.log_task(world, id, *task, &change, out);
             }
-            (step, _) => session.step = step,
+            (request, _) => session.request = request,
         }
     }
 
@@ -489,7 +495,7 @@ impl Node {
             }
             Task::Passwd { ref new, .. } => {
                 let job = Job { session: id, password: new.clone(), against: None };
-                self.hash(world.now, job, Step::Hashing { task: Box::new(task), set }, out);
+                self.hash(world.now, job, RequestState::Hashing { task: Box::new(task), set }, out);
             }
             task => {
                 let change = Change::Delete { user, checked: set };
@@ -510,7 +516,7 @@ impl Node {
         if let Some(session) = self.sessions.get_mut(&id)
             && logged
         {
-            session.step = Step::Logged(Box::new(task));
+            session.request = RequestState::Logged(Box::new(task));
         } else {
             self.settle(world.now, id);
         }

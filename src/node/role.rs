@@ -3,7 +3,7 @@
 use super::Node;
 use crate::ids::SessionId;
 use crate::protocol::Note;
-use crate::replica::Standpoint;
+use crate::replica::RoleView;
 use crate::time::Moment;
 
 impl Node {
@@ -11,7 +11,7 @@ impl Node {
         if self.stopping.is_some() {
             return;
         }
-        self.stopping = Some(now + self.replica.silence());
+        self.stopping = Some(now + self.replica.peer_timeout());
         self.replica.stop(now);
         let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
         for id in ids {
@@ -21,7 +21,7 @@ impl Node {
 
     /// A server that stops being primary answers what it was asked, says so, and closes.
     pub(super) fn follow_role(&mut self, now: Moment) {
-        let leads = (self.replica.standpoint() == Standpoint::Primary).then(|| self.replica.term());
+        let leads = (self.replica.role() == RoleView::Primary).then(|| self.replica.term());
         if leads == self.led {
             return;
         }
@@ -49,7 +49,7 @@ impl Node {
         self.handing_over = self.replica.is_handing_over();
         if ended {
             let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.touch(id));
+            ids.into_iter().for_each(|id| self.mark_dirty(id));
             let stalled = std::mem::take(&mut self.stalled);
             stalled.into_iter().for_each(|id| self.start_moving(id));
         }

@@ -21,7 +21,7 @@ pub(super) struct Login {
 
 /// An answer's place among the answers of a session.
 #[derive(Clone, Debug)]
-pub(super) enum Slot {
+pub(super) enum PendingReply {
     /// A message that is logged at this entry and not answered.
     Logged(Index),
     /// An answer that waits for those before it.
@@ -70,7 +70,7 @@ pub(super) struct Checked {
 
 /// How far such a request is. Small, for most sessions are idle.
 #[derive(Clone, Debug, Default)]
-pub(super) enum Step {
+pub(super) enum RequestState {
     /// There is none.
     #[default]
     Idle,
@@ -132,8 +132,8 @@ pub(super) struct Session {
     pub(super) out: Vec<u8>,
     pub(super) login: Option<Box<Login>>,
     /// Answers in the order of the requests; empty while a task runs.
-    pub(super) slots: VecDeque<Slot>,
-    pub(super) step: Step,
+    pub(super) pending_replies: VecDeque<PendingReply>,
+    pub(super) request: RequestState,
     /// Closed by the other side in its direction: no pushes, and an end when all is answered.
     pub(super) input_ended: bool,
     /// To be closed when `out` is empty; nothing more is taken or said.
@@ -141,7 +141,7 @@ pub(super) struct Session {
     /// When something must have happened; what, depends on the step.
     pub(super) deadline: Option<Moment>,
     /// It is on the list of those that the shell looks at, or that have messages to move.
-    pub(super) touched: bool,
+    pub(super) dirty: bool,
     pub(super) moving: bool,
 }
 
@@ -152,12 +152,12 @@ impl Session {
             from,
             out: Vec::new(),
             login: None,
-            slots: VecDeque::new(),
-            step: Step::Idle,
+            pending_replies: VecDeque::new(),
+            request: RequestState::Idle,
             input_ended: false,
             closing: false,
             deadline: None,
-            touched: false,
+            dirty: false,
             moving: false,
         }
     }
@@ -167,8 +167,8 @@ impl Session {
         if self.out.is_empty() {
             self.out = Vec::new();
         }
-        if self.slots.is_empty() {
-            self.slots = VecDeque::new();
+        if self.pending_replies.is_empty() {
+            self.pending_replies = VecDeque::new();
         }
     }
 
@@ -178,16 +178,16 @@ impl Session {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.step, Step::Idle) && self.slots.is_empty()
+        matches!(self.request, RequestState::Idle) && self.pending_replies.is_empty()
     }
 
     /// Whether messages may be pushed: not before the answer to a reading that was asked for.
     pub(super) fn may_push(&self) -> bool {
-        let reads = match &self.step {
-            Step::Queued(task) | Step::Reading(task) => {
+        let reads = match &self.request {
+            RequestState::Queued(task) | RequestState::Reading(task) => {
                 matches!(**task, Task::Log { .. } | Task::Login { .. } | Task::Logout | Task::Quit)
             }
-            Step::Showing { .. } => true,
+            RequestState::Showing { .. } => true,
             _ => false,
         };
         !reads && !self.input_ended && !self.closing
@@ -200,12 +200,12 @@ impl Session {
 
     /// Where the next answer goes: to the client, or behind those that are missing before it.
     pub(super) fn next_answer(&mut self) -> &mut Vec<u8> {
-        if self.slots.is_empty() {
+        if self.pending_replies.is_empty() {
             return &mut self.out;
         }
-        self.slots.push_back(Slot::Ready(Vec::new()));
-        match self.slots.back_mut() {
-            Some(Slot::Ready(bytes)) => bytes,
+        self.pending_replies.push_back(PendingReply::Ready(Vec::new()));
+        match self.pending_replies.back_mut() {
+            Some(PendingReply::Ready(bytes)) => bytes,
             _ => unreachable!("it was just added"),
         }
     }
@@ -221,16 +221,19 @@ impl Session {
         let words = Words::Text("this change may or may not take effect");
         let mut unknown = Vec::new();
         frontend::encode(Reply::Error(Code::UnknownOutcome, words), &mut unknown);
-        for slot in self.slots.drain(..) {
+        for slot in self.pending_replies.drain(..) {
             match slot {
-                Slot::Logged(_) => self.out.extend_from_slice(&unknown),
-                Slot::Ready(bytes) => self.out.extend_from_slice(&bytes),
+                PendingReply::Logged(_) => self.out.extend_from_slice(&unknown),
+                PendingReply::Ready(bytes) => self.out.extend_from_slice(&bytes),
             }
         }
-        match std::mem::take(&mut self.step) {
-            Step::Logged(_) => self.out.extend_from_slice(&unknown),
-            Step::Idle | Step::Showing { .. } | Step::Listing { .. } => {}
-            Step::Queued(_) | Step::Reading(_) | Step::Checking(_) | Step::Hashing { .. } => {
+        match std::mem::take(&mut self.request) {
+            RequestState::Logged(_) => self.out.extend_from_slice(&unknown),
+            RequestState::Idle | RequestState::Showing { .. } | RequestState::Listing { .. } => {}
+            RequestState::Queued(_)
+            | RequestState::Reading(_)
+            | RequestState::Checking(_)
+            | RequestState::Hashing { .. } => {
                 return true;
             }
         }
@@ -239,15 +242,15 @@ impl Session {
 
     /// Answers the change logged at `index`, and what waited behind it.
     pub(super) fn answer_logged(&mut self, index: Index, reply: Reply<'_>) {
-        let first = self.slots.pop_front();
+        let first = self.pending_replies.pop_front();
         assert!(
-            matches!(first, Some(Slot::Logged(at)) if at == index),
+            matches!(first, Some(PendingReply::Logged(at)) if at == index),
             "changes are answered in the order of the log"
         );
         self.send(reply);
-        while let Some(Slot::Ready(bytes)) = self.slots.front() {
+        while let Some(PendingReply::Ready(bytes)) = self.pending_replies.front() {
             self.out.extend_from_slice(bytes);
-            self.slots.pop_front();
+            self.pending_replies.pop_front();
         }
     }
 }

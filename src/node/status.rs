@@ -2,7 +2,7 @@
 
 use super::{Context, Node};
 use crate::ids::ServerId;
-use crate::replica::Standpoint;
+use crate::replica::RoleView;
 use std::fmt::Display;
 
 fn or_dash(value: Option<impl Display>) -> String {
@@ -22,12 +22,12 @@ impl Node {
 
     fn add_group(&self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {
         let replica = &self.replica;
-        let role = match replica.standpoint() {
-            Standpoint::Blank => "blank",
-            Standpoint::Learner => "learner",
-            Standpoint::Backup => "backup",
-            Standpoint::Candidate => "candidate",
-            Standpoint::Primary => "primary",
+        let role = match replica.role() {
+            RoleView::Blank => "blank",
+            RoleView::Learner => "learner",
+            RoleView::Backup => "backup",
+            RoleView::Candidate => "candidate",
+            RoleView::Primary => "primary",
         };
         let primary = replica.primary(world.now);
         let missing = ServerId::all(self.setup.addresses.len() as u8)
@@ -48,11 +48,11 @@ impl Node {
         let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
         stat("waiting", or_dash(waiting));
         stat("waiting_for", or_dash((!servers.is_empty()).then(|| servers.join(","))));
-        stat("set_aside", self.set_aside());
+        stat("set_aside", self.quarantine());
         stat("settings_differ", self.compared.shown());
         stat("last_index", replica.last().to_string());
         stat("committed_index", replica.committed().to_string());
-        stat("answered_index", replica.answered().to_string());
+        stat("acknowledged_index", replica.acknowledged().to_string());
         stat("applied_index", self.applied.to_string());
     }
 
@@ -81,12 +81,11 @@ impl Node {
         let skew = self.replica.clock_skew(now);
         stat("clock_skew_ms", or_dash(skew.map(|skew| skew.as_millis())));
         stat("sync_worst_us", gauges.syncs.worst().as_micros().to_string());
-        stat("repaired", "0".to_owned());
     }
 
     fn add_peers(&self, world: &Context<'_>, stat: &mut impl FnMut(&str, String)) {
         for id in ServerId::all(3) {
-            stat(&format!("peer_{id}_behind"), or_dash(self.replica.peer_behind(id)));
+            stat(&format!("peer_{id}_lag"), or_dash(self.replica.peer_lag(id)));
             stat(&format!("peer_{id}_state"), self.replica.peer_state(id, world.now).to_owned());
         }
     }

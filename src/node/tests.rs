@@ -8,7 +8,7 @@ use super::*;
 use crate::ids::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Secret, Vote};
 use crate::mailbox::Change;
 use crate::record::{self, Record};
-use crate::replica::{self, Effect, LogReader, Mark, Shape, Shared, Takeover};
+use crate::replica::{self, Durable, Effect, LogReader, LogSummary, Shared, Takeover};
 use crate::time::WallTime;
 use fake_log::FakeLog;
 use std::net::{IpAddr, Ipv4Addr};
@@ -40,12 +40,12 @@ impl World {
         let shared = Shared {
             group: GroupId(1),
             servers: 1,
-            silence_ms: 2000,
+            peer_timeout_ms: 2000,
             copies_min: 1,
             survivor_auto: false,
         };
-        let mut shape = Shape::default();
-        log.0.iter().for_each(|record| shape.push(&Record::trust(record)).unwrap());
+        let mut summary = LogSummary::default();
+        log.0.iter().for_each(|record| summary.push(&Record::trust(record)).unwrap());
         let setup = replica::Setup {
             me,
             incarnation: Incarnation(1),
@@ -53,7 +53,7 @@ impl World {
             shared,
             takeover: Takeover::Coin,
             vote,
-            shape,
+            summary,
             seen: Default::default(),
             runs: vec![Run { incarnation: Incarnation(1), process: ProcessId(1) }],
             former: None,
@@ -167,8 +167,8 @@ impl World {
             if std::mem::take(&mut self.flush) {
                 self.stored = Index(self.log.0.len() as u64);
             }
-            let mark = Mark { last: self.stored, vote: self.vote };
-            self.tell(Input::Replica(Event::Stored(mark)));
+            let mark = Durable { last: self.stored, vote: self.vote };
+            self.tell(Input::Replica(Event::Durable(mark)));
             self.now += Duration::from_millis(1);
         }
     }
@@ -182,7 +182,7 @@ impl World {
     fn said(&mut self, session: SessionId) -> String {
         let said = std::mem::take(self.node.outlet(session).unwrap().output);
         self.tell(Input::Drained(session));
-        self.node.take_touched(&mut Vec::new());
+        self.node.take_dirty(&mut Vec::new());
         String::from_utf8(said).unwrap()
     }
 }
@@ -228,7 +228,7 @@ fn one_hash_serves_all_who_wait_with_the_same_password() {
     }
     assert!(world.said(wrong).starts_with("ERR wrong-password "));
     assert_eq!(world.hashed - before, 2, "as many as the thread had when the first was known");
-    assert!(world.node.hashes.is_empty());
+    assert!(world.node.hash_queue.is_empty());
 }
 
 #[test]
@@ -271,12 +271,12 @@ fn a_session_that_ends_while_it_waits_harms_nobody() {
     world.tell(Input::Line(BOB, b"PASSWD correct-horse other-horse"));
     for _ in 0..3 {
         world.tell(Input::Replica(Event::Tick));
-        let mark = Mark { last: world.stored, vote: world.vote };
-        world.tell(Input::Replica(Event::Stored(mark)));
+        let mark = Durable { last: world.stored, vote: world.vote };
+        world.tell(Input::Replica(Event::Durable(mark)));
     }
     world.tell(Input::Gone(BOB));
     world.turn();
-    assert!(world.node.hashes.is_empty());
+    assert!(world.node.hash_queue.is_empty());
     assert!(world.node.sessions.is_empty() && world.node.online.is_empty());
     assert_eq!(world.node.mailboxes.messages(), 1, "a request that was taken is carried out");
 }
@@ -290,8 +290,8 @@ fn a_session_closed_by_another_one_may_have_changes_under_way() {
     for closing in ["PASSWD correct-horse other-horse", "DELETE ann other-horse"] {
         world.tell(Input::Line(ANN, closing.as_bytes()));
         world.tell(Input::Replica(Event::Tick));
-        let mark = Mark { last: world.stored, vote: world.vote };
-        world.tell(Input::Replica(Event::Stored(mark)));
+        let mark = Durable { last: world.stored, vote: world.vote };
+        world.tell(Input::Replica(Event::Durable(mark)));
         // The password is being checked: what the phone sends now is logged behind the change.
         while let Some(job) = world.jobs.pop() {
             let made = Hashed::Made(format!("hash of {}", job.password));
@@ -332,7 +332,7 @@ fn a_password_that_was_right_is_not_hashed_again() {
     assert_eq!(world.said(ANN), "OK\n");
     assert_eq!(world.hashed, before + 1, "the new one");
     // The old one is told late, to a server that has applied the new one.
-    world.node.remembered.add(ann, old, "correct-horse");
+    world.node.passwords.add(ann, old, "correct-horse");
     let said = world.visit(HERE, &["LOGIN ann correct-horse", "LOGIN ann other-horse"]);
     let codes: Vec<&str> = said.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
     assert_eq!(codes, ["wrong-password", "ann"], "{said}");
@@ -530,7 +530,10 @@ fn nothing_is_said_behind_the_note_that_closes() {
     (0..others as u64).for_each(|n| visit(&mut world, n, HERE));
     world.tell(Input::Line(ANN, b"PASSWD correct-horse other-horse"));
     world.tell(Input::Replica(Event::Tick));
-    assert!(matches!(world.node.sessions[&ANN].step, Step::Hashing { .. }), "hers is the last one");
+    assert!(
+        matches!(world.node.sessions[&ANN].request, RequestState::Hashing { .. }),
+        "hers is the last one"
+    );
     world.node.close_with(ANN, Note::Deleted);
     // One from elsewhere would take the place of the last one from here.
     visit(&mut world, 999, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
@@ -579,8 +582,8 @@ fn a_kind_of_entry_from_the_future_stops_the_node() {
     let context = Context { now: world.now, wall: WallTime(0), log: &world.log, gauges: &gauges };
     let mut out = Output::default();
     world.node.handle(&context, Input::Replica(Event::Tick), &mut out).unwrap();
-    let mark = Mark { last: record.index, vote: world.vote };
-    let stopped = world.node.handle(&context, Input::Replica(Event::Stored(mark)), &mut out);
+    let mark = Durable { last: record.index, vote: world.vote };
+    let stopped = world.node.handle(&context, Input::Replica(Event::Durable(mark)), &mut out);
     assert!(stopped.unwrap_err().0.contains("a newer version"));
 }
 
@@ -589,9 +592,9 @@ fn a_kind_of_entry_from_the_future_stops_the_node() {
 fn a_handover_that_came_to_nothing_wakes_every_client() {
     let mut world = World::new();
     world.turn();
-    assert_eq!(world.node.touched, []);
+    assert_eq!(world.node.dirty, []);
     world.node.handing_over = true;
     world.tell(Input::Replica(Event::Tick));
-    assert!([ANN, BOB].iter().all(|id| world.node.touched.contains(id)));
+    assert!([ANN, BOB].iter().all(|id| world.node.dirty.contains(id)));
     assert!(!world.node.handing_over);
 }

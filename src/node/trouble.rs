@@ -3,7 +3,7 @@
 
 use super::Node;
 use crate::ids::{Member, ServerId};
-use crate::replica::{Config, DialFailure, Obstacle, Standpoint};
+use crate::replica::{Config, DialFailure, Obstacle, RoleView};
 use crate::time::{Moment, in_words};
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ impl Node {
         if let Some(words) = self.lost() {
             return Some(Trouble { is_outage: true, ..Trouble::new(words) });
         }
-        let standpoint = self.replica.standpoint();
+        let role = self.replica.role();
         if !self.replica.gate_open() {
             return Some(self.gate_closed(now));
         }
@@ -66,8 +66,8 @@ impl Node {
             Some(primary) if primary != self.replica.me() => {
                 Some(Trouble::new(format!("not primary; server {} is", primary.id)))
             }
-            _ if standpoint != Standpoint::Primary => Some(self.no_primary(now)),
-            _ if self.replica.confirmed_round().is_none() => {
+            _ if role != RoleView::Primary => Some(self.no_primary(now)),
+            _ if self.replica.confirmed_read().is_none() => {
                 let servers = self.other_members().map(|member| member.id).collect();
                 let found = self.waited(now, servers, self.replica.config());
                 let words = format!("for the first entry of the term: {}", found.words);

@@ -2,7 +2,7 @@
 
 use super::event::{Closing, Effect, Out};
 use super::packet::{Append, Packet};
-use super::past::Lineage;
+use super::past::Epoch;
 use super::rules::Rule;
 use super::{Config, Replica, Role};
 use crate::ids::{Index, LinkId, Member};
@@ -15,10 +15,10 @@ use std::fmt;
 pub(super) struct Following {
     pub(super) primary: Option<Member>,
     /// In this term, this log is equal to the primary's up to here.
-    proved: Index,
+    matched: Index,
     /// How far the primary says that entries are committed and answered.
     told_committed: Index,
-    told_answered: Index,
+    told_acknowledged: Index,
     /// The primary's newest round, and the link to acknowledge on when that is owed.
     round: u64,
     owed: Option<LinkId>,
@@ -56,7 +56,7 @@ impl fmt::Display for BadEntries {
 fn check_kind(record: &Record<'_>) -> Result<(), BadEntries> {
     match record.kind {
         Kind::CONFIG if Config::decode(record.body).is_none() => Err(BadEntries::Config),
-        Kind::REFUSAL if Lineage::decode(record.body).is_none() => Err(BadEntries::Config),
+        Kind::REFUSAL if Epoch::decode(record.body).is_none() => Err(BadEntries::Config),
         kind if kind.is_known() => Ok(()),
         kind => Err(BadEntries::Kind(record.index, kind)),
     }
@@ -73,11 +73,11 @@ impl Replica {
         out: &mut Out,
     ) {
         if append.term < self.vote.term {
-            return out.send(link, Packet::Stale { term: self.vote.term });
+            return out.send(link, Packet::HigherTerm { term: self.vote.term });
         }
         self.adopt(append.term, out);
         if append.term != self.vote.term {
-            return; // another lineage
+            return; // another epoch
         }
         let first_news = match &self.role {
             Role::Primary(_) => {
@@ -92,12 +92,12 @@ impl Replica {
             self.step_down("there is a primary", out);
             self.role = Role::Follower(Following { primary: Some(from), ..Following::default() });
         }
-        if self.shape.term(append.prev.index) != Some(append.prev.term) {
+        if self.summary.term(append.prev.index) != Some(append.prev.term) {
             let hint = self.equal_at_most(append.prev.index);
-            return out.send(link, Packet::Behind { term: append.term, hint });
+            return out.send(link, Packet::AppendRejected { term: append.term, hint });
         }
         match self.take_entries(now, append, records, out) {
-            Ok(Some(proved)) => self.note_progress(link, append, proved),
+            Ok(Some(matched)) => self.note_progress(link, append, matched),
             Ok(None) => {} // this life has ended
             Err(why) => {
                 if let BadEntries::Fixed(_) = why {
@@ -114,14 +114,14 @@ impl Replica {
         let at = self.peers.iter().position(|peer| peer.has_link(link));
         let at = at.expect("the packet came on this peer's link");
         self.lose_link(now, at, Some(Closing::Nonsense), out);
-        let least = self.silence() / 2;
+        let least = self.peer_timeout() / 2;
         self.peers[at].shun(now, least);
     }
 
     /// Where to try next when `prev` does not match: behind this log, or before the term that
     /// stands there.
     fn equal_at_most(&self, prev: Index) -> Index {
-        if prev > self.last() { self.last() } else { self.shape.before_term(prev) }
+        if prev > self.last() { self.last() } else { self.summary.before_term(prev) }
     }
 
     /// Takes what is new, overwrites what conflicts; how far the logs are now proved equal, unless
@@ -135,10 +135,10 @@ impl Replica {
     ) -> Result<Option<Index>, BadEntries> {
         // What is committed here, or was proved equal to this very primary's log, stays.
         let fixed = match &self.role {
-            Role::Follower(following) => self.committed.max(following.proved),
+            Role::Follower(following) => self.committed.max(following.matched),
             _ => self.committed,
         };
-        let mut proved = append.prev;
+        let mut matched = append.prev;
         let start = out.bytes.len();
         // The formation's entry comes first in every log.
         let first = record::each(records).next().and_then(Result::ok);
@@ -148,33 +148,33 @@ impl Replica {
         // Checked as a whole before anything is taken.
         for record in record::each(records) {
             let record = record.map_err(BadEntries::Record)?;
-            let follows = record.index == proved.index.next();
-            if !follows || record.term < proved.term || record.term > append.term {
+            let follows = record.index == matched.index.next();
+            if !follows || record.term < matched.term || record.term > append.term {
                 return Err(BadEntries::Order);
             }
             if record.kind != Kind::MESSAGE {
                 check_kind(&record)?;
             }
             if record.index <= fixed
-                && self.shape.term(record.index) != Some(record.term)
-                && !self.crosses_lineage(&append)
+                && self.summary.term(record.index) != Some(record.term)
+                && !self.crosses_epoch(&append)
             {
                 return Err(BadEntries::Fixed(fixed));
             }
-            proved = record.position();
+            matched = record.position();
         }
         for record in record::each(records) {
             let record = record.expect("all were just checked");
-            match self.shape.term(record.index) {
+            match self.summary.term(record.index) {
                 Some(term) if term == record.term => continue,
-                Some(_) if self.crosses_lineage(&append) => {
-                    self.leave_for_lineage(&record, out);
+                Some(_) if self.crosses_epoch(&append) => {
+                    self.leave_for_epoch(&record, out);
                     return Ok(None);
                 }
                 Some(_) => self.cut_conflict(&record, start, out),
                 None => {}
             }
-            self.shape.push(&record).expect("its configs were just read");
+            self.summary.push(&record).expect("its configs were just read");
             out.bytes.extend_from_slice(record.bytes);
             if record.kind == Kind::CONFIG {
                 self.close_copies(now, out);
@@ -184,7 +184,7 @@ impl Replica {
         if end > start {
             out.push(Effect::Append(start..end));
         }
-        Ok(Some(proved.index))
+        Ok(Some(matched.index))
     }
 
     fn cut_conflict(&mut self, record: &Record<'_>, start: usize, out: &mut Out) {
@@ -198,31 +198,31 @@ impl Replica {
         );
         self.note(Rule::ConflictCut);
         log::info!("entries {} to {} were never committed: cut", record.index, self.last());
-        self.shape.cut(keep);
+        self.summary.cut(keep);
         self.flushed = self.flushed.min(keep);
         self.stored = self.stored.min(keep);
         out.push(Effect::Cut(keep));
     }
 
-    fn note_progress(&mut self, link: LinkId, append: Append, proved: Index) {
+    fn note_progress(&mut self, link: LinkId, append: Append, matched: Index) {
         let Role::Follower(following) = &mut self.role else { return };
-        following.proved = following.proved.max(proved);
+        following.matched = following.matched.max(matched);
         following.told_committed = following.told_committed.max(append.committed);
-        following.told_answered = following.told_answered.max(append.answered);
+        following.told_acknowledged = following.told_acknowledged.max(append.acknowledged);
         following.round = following.round.max(append.round);
         following.owed = Some(link);
         self.learn_committed();
-        self.restless = true;
+        self.needs_tick = true;
     }
 
     fn learn_committed(&mut self) {
         let Role::Follower(following) = &self.role else { return };
-        let equal = following.proved;
+        let equal = following.matched;
         self.committed = self.committed.max(following.told_committed.min(equal));
         // A backup never applies beyond what it stored.
-        let answered = following.told_answered.min(self.committed).min(self.stored);
-        self.answered = self.answered.max(answered);
-        self.shape.settle(self.committed);
+        let acknowledged = following.told_acknowledged.min(self.committed).min(self.stored);
+        self.acknowledged = self.acknowledged.max(acknowledged);
+        self.summary.settle(self.committed);
     }
 
     pub(super) fn tick_backup(&mut self, now: Moment, out: &mut Out) {
@@ -244,9 +244,9 @@ impl Replica {
         {
             out.send(
                 link,
-                Packet::Stored {
+                Packet::AppendAccepted {
                     term: self.vote.term,
-                    stored: following.proved.min(self.stored),
+                    stored: following.matched.min(self.stored),
                     round: following.round,
                 },
             );

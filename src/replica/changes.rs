@@ -39,7 +39,7 @@ impl Replica {
         self.note_losses(now, out);
         self.withholds = false;
         self.timers.expired(Timer::Promise, now);
-        let Some((index, config)) = self.shape.config() else { return };
+        let Some((index, config)) = self.summary.config() else { return };
         let config = *config;
         let settled = index <= self.committed;
         let stopping = self.stopping.is_some();
@@ -72,7 +72,7 @@ impl Replica {
     /// No majority was heard for `T`; counted from the election at the earliest.
     fn cut_off(&self, now: Moment) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        now >= primary.since + self.silence() && !self.was_majority_heard(now)
+        now >= primary.since + self.peer_timeout() && !self.was_majority_heard(now)
     }
 
     /// Like [`Replica::hears_majority`], but a link that was just lost still has its `T`.
@@ -83,7 +83,7 @@ impl Replica {
                 || self
                     .peer(member.id)
                     .and_then(|peer| peer.heard)
-                    .is_some_and(|heard| now < heard + self.silence())
+                    .is_some_and(|heard| now < heard + self.peer_timeout())
         };
         config.members().filter(|member| heard(*member)).count() >= config.majority()
     }
@@ -96,19 +96,19 @@ impl Replica {
         if self.is_gone(member) {
             return Some(Loss::Gone);
         }
-        if self.peer(member.id).is_some_and(|peer| peer.bearing.stopping) {
+        if self.peer(member.id).is_some_and(|peer| peer.health.stopping) {
             return Some(Loss::Stopping);
         }
-        let silence = self.silence();
-        if now < primary.since + silence {
+        let peer_timeout = self.peer_timeout();
+        if now < primary.since + peer_timeout {
             return None;
         }
         let heard = self.peer(member.id).and_then(|peer| peer.heard);
-        if heard.is_none_or(|heard| now >= heard + silence) {
+        if heard.is_none_or(|heard| now >= heard + peer_timeout) {
             return Some(Loss::Unheard);
         }
         let waits = primary.progress(member).and_then(super::primary::Progress::waits_since);
-        waits.is_some_and(|since| now >= since + silence).then_some(Loss::Sick)
+        waits.is_some_and(|since| now >= since + peer_timeout).then_some(Loss::Sick)
     }
 
     /// Notes since when each member is lost: of one that is gone, since its link was.
@@ -144,7 +144,7 @@ impl Replica {
     /// of the drop under the members before; but only if it has voted for nobody else since, and a
     /// stored vote tells that of the newest term alone. Raft has the same gap.
     fn withdraw(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
-        let before = self.shape.config_up_to(self.committed).filter(|before| before.has(self.me));
+        let before = self.summary.config_up_to(self.committed).filter(|before| before.has(self.me));
         let Some(before) = before.copied() else { return false };
         // The one before may need the lost as much. If it has more members, any of them may come.
         let helps = self.can_commit(&before, now) || before.count() > config.count();
@@ -261,7 +261,7 @@ impl Replica {
                 && self.loss(*learner, now).is_none()
                 && !self.is_penalized(learner.id, now)
                 // As a member it would keep everybody from sending.
-                && self.peer(learner.id).is_some_and(|peer| !peer.bearing.full)
+                && self.peer(learner.id).is_some_and(|peer| !peer.health.full)
         });
         let Some(learner) = learner.filter(|_| self.handover.is_none()) else { return false };
         if !self.is_free_of_promises(now, out) {
@@ -276,11 +276,11 @@ impl Replica {
 
     fn open_gate(&mut self, wall: WallTime, config: &Config, out: &mut Out) -> bool {
         let complete = config.count() == usize::from(self.shared.servers);
-        let (index, term_start) = match (&self.role, self.shape.config()) {
+        let (index, term_start) = match (&self.role, self.summary.config()) {
             (Role::Primary(primary), Some((index, _))) => (index, primary.term_start),
             _ => return false,
         };
-        if config.gate_open || !complete || self.answered < index.max(term_start) {
+        if config.gate_open || !complete || self.acknowledged < index.max(term_start) {
             return false;
         }
         self.note(Rule::GateOpened);

@@ -1,4 +1,4 @@
-//! When to stand, pre-vote and vote; and the formation that comes before the first election.
+//! When to campaign, pre-vote and vote; and the formation that comes before the first election.
 
 use super::backup::Following;
 use super::event::{Closing, Out};
@@ -25,8 +25,8 @@ pub(super) struct Candidacy {
 
 /// What a server remembers between its candidacies.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Standing {
-    /// The stand that is set has a reason that does not wait for silence.
+pub(super) struct ElectionState {
+    /// The campaign that is planned has a reason that does not wait for silence.
     pub(super) urgent: bool,
     /// Why it is set.
     reason: Option<Rule>,
@@ -48,24 +48,24 @@ impl Replica {
             self.lose_round(now);
         }
         self.consider_standing(now);
-        if self.timers.expired(Timer::Stand, now) {
-            self.stand(now, out);
+        if self.timers.expired(Timer::Campaign, now) {
+            self.campaign(now, out);
         }
     }
 
     /// Only a member of its own newest config stands, and only when it could win.
-    pub(super) fn may_stand(&self) -> Option<&Config> {
-        let able = self.stopping.is_none() && self.holds_lineage() && self.vote.term.has_next();
+    pub(super) fn may_campaign(&self) -> Option<&Config> {
+        let able = self.stopping.is_none() && self.holds_epoch() && self.vote.term.has_next();
         let config = self.config().filter(|config| config.has(self.me) && able)?;
         let linked = config.members().filter(|m| *m == self.me || self.link_to(*m).is_some());
         (linked.count() >= config.majority()).then_some(config)
     }
 
     /// Just after its start a server that knows of no primary asks everybody first: one of them
-    /// may know of a later lineage, or that this directory is an old copy.
+    /// may know of a later epoch, or that this directory is an old copy.
     fn looks_around(&self, now: Moment, primary: Option<Member>) -> bool {
         let unmet = self.peers.iter().any(|peer| !peer.met);
-        primary.is_none() && unmet && now < self.started + self.silence()
+        primary.is_none() && unmet && now < self.started + self.peer_timeout()
     }
 
     pub(super) fn consider_standing(&mut self, now: Moment) {
@@ -76,40 +76,40 @@ impl Replica {
         // Unheard, not gone: whatever it is, it gets its `T`.
         let silent = primary.is_some_and(|member| {
             let peer = self.peer(member.id).and_then(|peer| peer.heard);
-            peer.is_none_or(|heard| now >= heard + self.silence())
+            peer.is_none_or(|heard| now >= heard + self.peer_timeout())
         });
         let waits =
-            self.awaits_lineage(now) || self.looks_around(now, primary) || self.is_doubted(now);
-        let able = self.may_stand().is_some() && !waits;
+            self.awaits_epoch(now) || self.looks_around(now, primary) || self.is_doubted(now);
+        let able = self.may_campaign().is_some() && !waits;
         if heard || !able || !(gone || silent) {
             if heard {
-                self.standing.lost = 0;
+                self.election.lost = 0;
             }
-            return self.timers.clear(Timer::Stand);
+            return self.timers.clear(Timer::Campaign);
         }
-        if self.timers.is_set(Timer::Stand) && (self.standing.urgent || !gone) {
+        if self.timers.is_set(Timer::Campaign) && (self.election.urgent || !gone) {
             return;
         }
         let delay = self.stand_delay(primary, gone);
-        self.standing.urgent = gone;
-        self.standing.reason = Some(match primary {
-            None => Rule::StoodNoPrimary,
-            Some(_) if gone => Rule::StoodGone,
-            Some(_) => Rule::StoodUnheard,
+        self.election.urgent = gone;
+        self.election.reason = Some(match primary {
+            None => Rule::CampaignNoPrimary,
+            Some(_) if gone => Rule::CampaignGone,
+            Some(_) => Rule::CampaignUnheard,
         });
-        self.timers.set(Timer::Stand, now + delay);
+        self.timers.set(Timer::Campaign, now + delay);
     }
 
     pub(super) fn stand_delay(&mut self, primary: Option<Member>, gone: bool) -> Duration {
-        let lost = self.standing.lost;
+        let lost = self.election.lost;
         if lost > 0 {
-            let least = (self.standing.took * 2).max(COIN_TIME);
-            let longest = self.silence().max(least);
+            let least = (self.election.took * 2).max(COIN_TIME);
+            let longest = self.peer_timeout().max(least);
             let delay = least.saturating_mul(1 << lost.min(16)).min(longest);
             return self.rng.up_to(delay);
         }
         match self.takeover {
-            _ if !gone => self.rng.up_to(self.silence()),
+            _ if !gone => self.rng.up_to(self.peer_timeout()),
             Takeover::Coin => self.rng.up_to(COIN_TIME),
             Takeover::Rank => {
                 let backups = self.config().into_iter().flat_map(Config::members);
@@ -119,9 +119,9 @@ impl Replica {
         }
     }
 
-    pub(super) fn stand(&mut self, now: Moment, out: &mut Out) {
-        if self.may_stand().is_some() && matches!(self.role, Role::Follower(_)) {
-            if let Some(reason) = self.standing.reason.take() {
+    pub(super) fn campaign(&mut self, now: Moment, out: &mut Out) {
+        if self.may_campaign().is_some() && matches!(self.role, Role::Follower(_)) {
+            if let Some(reason) = self.election.reason.take() {
                 self.note(reason);
             }
             self.begin_round(now, false, self.vote.term.next(), out);
@@ -132,13 +132,13 @@ impl Replica {
         // Its own vote is among them, and counts when it is stored.
         let (granted, refused) = (vec![self.me], Vec::new());
         self.role = Role::Candidate(Candidacy { real, term, began: now, granted, refused });
-        self.timers.clear(Timer::Stand);
+        self.timers.clear(Timer::Campaign);
         // After rounds that came to nothing the disks may be slow: votes get more time.
-        let patience = self.silence() / 4 * (1 << self.standing.lost.min(2));
+        let patience = self.peer_timeout() / 4 * (1 << self.election.lost.min(2));
         self.timers.set(Timer::Round, now + patience);
-        self.restless = true;
+        self.needs_tick = true;
         let config = *self.config().expect("who stands has a config");
-        let ask = Ask { term, last: self.shape.last(), config };
+        let ask = Ask { term, last: self.summary.last(), config };
         for member in config.members() {
             if let Some(link) = self.link_to(member) {
                 let packet = if real { Packet::AskVote(ask) } else { Packet::AskPreVote(ask) };
@@ -158,24 +158,24 @@ impl Replica {
         let lost = count(&candidacy.refused) > config.count() - config.majority();
         let (real, began, term) = (candidacy.real, candidacy.began, candidacy.term);
         if won && real {
-            self.standing.took = now - began;
+            self.election.took = now - began;
             self.become_primary(now, wall, out);
         } else if won {
-            self.stand_for_votes(now, term, out);
+            self.ask_for_votes(now, term, out);
         } else if lost {
             self.lose_round(now);
         }
     }
 
     /// Votes for itself and asks the others for theirs, while its own is being stored.
-    pub(super) fn stand_for_votes(&mut self, now: Moment, term: Term, out: &mut Out) {
+    pub(super) fn ask_for_votes(&mut self, now: Moment, term: Term, out: &mut Out) {
         self.set_vote(Vote { term, given: Some(self.me), ..self.vote }, out);
         self.begin_round(now, true, term, out);
     }
 
     /// Back to following; the next round comes later.
     pub(super) fn lose_round(&mut self, now: Moment) {
-        self.standing.lost += 1;
+        self.election.lost += 1;
         self.note(Rule::RoundLost);
         self.role = Role::Follower(Following::default());
         self.timers.clear(Timer::Round);
@@ -186,8 +186,8 @@ impl Replica {
     /// follows only a config that names it.
     fn may_lead(&self, ask: &Ask) -> bool {
         let known = self.config().is_some() || ask.config.has(self.me);
-        let lineage = self.holds_lineage() && ask.term.lineage() == self.vote.term.lineage();
-        known && lineage && ask.last >= self.shape.last()
+        let epoch = self.holds_epoch() && ask.term.epoch() == self.vote.term.epoch();
+        known && epoch && ask.last >= self.summary.last()
     }
 
     pub(super) fn on_ask_pre_vote(
@@ -207,11 +207,11 @@ impl Replica {
             Role::Follower(_) => self.primary(now).is_some(),
             Role::Candidate(candidacy) => {
                 // Of two that meet, the older log, or else the higher id, stands back.
-                let mine = (self.shape.last(), std::cmp::Reverse(self.me.id));
+                let mine = (self.summary.last(), std::cmp::Reverse(self.me.id));
                 candidacy.real || mine > (ask.last, std::cmp::Reverse(from.id))
             }
         };
-        let waits = self.awaits_lineage(now) || self.is_doubted(now);
+        let waits = self.awaits_epoch(now) || self.is_doubted(now);
         let granted = free && !led && !waits && self.may_lead(&ask);
         out.send(link, Packet::PreVote { term: ask.term, granted, own });
         match (granted, led) {
@@ -222,7 +222,7 @@ impl Replica {
         self.tell_again(from);
         if granted && !matches!(self.role, Role::Primary(_)) {
             if matches!(self.role, Role::Candidate(_)) {
-                self.note(Rule::StoodBack);
+                self.note(Rule::CampaignBack);
                 self.lose_round(now);
             }
             self.yield_to_candidate(now);
@@ -231,9 +231,9 @@ impl Replica {
 
     /// Gives a candidate that may win the time to do so.
     fn yield_to_candidate(&mut self, now: Moment) {
-        self.standing.urgent = true;
-        let delay = (self.standing.took * 2).max(COIN_TIME) + self.rng.up_to(COIN_TIME);
-        self.timers.set(Timer::Stand, now + delay);
+        self.election.urgent = true;
+        let delay = (self.election.took * 2).max(COIN_TIME) + self.rng.up_to(COIN_TIME);
+        self.timers.set(Timer::Campaign, now + delay);
     }
 
     pub(super) fn on_pre_vote(
@@ -258,7 +258,7 @@ impl Replica {
         ask: Ask,
         out: &mut Out,
     ) {
-        if ask.term.lineage() != self.vote.term.lineage() {
+        if ask.term.epoch() != self.vote.term.epoch() {
             return;
         }
         self.adopt(ask.term, out);
@@ -277,7 +277,7 @@ impl Replica {
             self.set_vote(Vote { given: Some(from), ..self.vote }, out);
         }
         self.yield_to_candidate(now);
-        self.standing.owed = Some((link, ask.term));
+        self.election.owed = Some((link, ask.term));
         self.send_owed_vote(out);
     }
 
@@ -286,7 +286,7 @@ impl Replica {
         if !self.vote_stored {
             return;
         }
-        if let Some((link, term)) = self.standing.owed.take()
+        if let Some((link, term)) = self.election.owed.take()
             && term == self.vote.term
         {
             out.send(link, Packet::Vote { term, granted: true });
@@ -295,7 +295,7 @@ impl Replica {
 
     #[cfg(feature = "simulate")]
     pub(super) fn owed_vote(&self) -> Option<(LinkId, Term)> {
-        self.standing.owed
+        self.election.owed
     }
 
     pub(super) fn on_vote(&mut self, from: Member, term: Term, granted: bool, out: &mut Out) {
@@ -315,7 +315,7 @@ impl Replica {
         if !ballots.contains(&from) {
             ballots.push(from);
         }
-        self.restless = true;
+        self.needs_tick = true;
     }
 
     /// Follows this server no more: it has said that it is not primary. A link keeps its order,
@@ -325,14 +325,14 @@ impl Replica {
             && following.primary == Some(from)
         {
             following.primary = None;
-            self.restless = true;
+            self.needs_tick = true;
         }
     }
 
     /// Before there is any config: server 1 writes the first entry when both others, on links
     /// that are open now, have said that they are blank and have met exactly these disks.
     ///
-    /// One that has set a directory aside which clients may have used takes no part: what it lost
+    /// One that has quarantined a directory which clients may have used takes no part: what it lost
     /// would not be missed in a new group. It only joins one.
     pub(super) fn tick_formation(&mut self, now: Moment, out: &mut Out) {
         if self.former.is_some() {

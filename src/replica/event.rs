@@ -52,7 +52,7 @@ pub enum Event<'a> {
         records: &'a [u8],
     },
     /// What was appended and persisted is durable.
-    Stored(Mark),
+    Durable(Durable),
 }
 
 /// Why a dial came to nothing.
@@ -91,7 +91,7 @@ pub enum Obstacle {
 
 /// What is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct Durable {
     /// All entries up to here.
     pub last: Index,
     /// This vote.
@@ -129,17 +129,18 @@ pub enum Effect {
     /// Close a link when what is queued on it was sent.
     Close(LinkId, Closing),
     /// Remember this of another disk, soon.
-    See(Box<SeenDisk>),
-    /// Store and send nothing more: end this life, put aside what can't be kept, and start again.
-    Leave(Aside),
+    RecordIncarnation(Box<SeenDisk>),
+    /// Store and send nothing more: end the process, quarantine what can't be kept, and start
+    /// again.
+    Quarantine(Quarantine),
 }
 
-/// What of a data directory is put aside, never deleted, before the server starts again.
+/// What of a data directory is quarantined, never deleted, before the server starts again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aside {
+pub enum Quarantine {
     /// All of it: it is an old copy, or part of another history. The server comes back blank.
     Everything,
-    /// The entries behind this one, which a later lineage does not have.
+    /// The entries behind this one, which a later epoch does not have.
     Tail(Index),
 }
 
@@ -198,13 +199,13 @@ impl Out {
 pub trait LogReader {
     /// The last entry up to `through` that can be read together with `from` in `bytes_max`
     /// bytes; at least `from`.
-    fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index;
+    fn last_within(&self, from: Index, through: Index, bytes_max: usize) -> Index;
     /// Hands the records `from` to `through` to `visit`, one by one, without copying what is in
     /// memory.
     ///
     /// # Errors
     /// When the log can't be read there.
-    fn visit(
+    fn for_each(
         &self,
         from: Index,
         through: Index,

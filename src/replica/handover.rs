@@ -16,12 +16,12 @@ pub(super) struct Handover {
     why: Rule,
     /// The one that a person has chosen.
     to: Option<ServerId>,
-    /// Who was told to stand.
+    /// The member that was told to campaign.
     told: Option<Member>,
 }
 
 impl Handover {
-    /// Whether a backup was told to stand.
+    /// Whether a backup was told to campaign.
     pub(super) fn is_told(&self) -> bool {
         self.told.is_some()
     }
@@ -49,8 +49,8 @@ impl Replica {
     pub fn stop(&mut self, now: Moment) {
         if self.stopping.is_none() {
             self.stopping = Some(now);
-            self.timers.set(Timer::Stop, now + self.silence() * 2);
-            self.restless = true;
+            self.timers.set(Timer::Stop, now + self.peer_timeout() * 2);
+            self.needs_tick = true;
         }
     }
 
@@ -60,7 +60,7 @@ impl Replica {
         let Some(began) = self.stopping else { return false };
         let dropped = self.config().is_none_or(|config| !config.has(self.me));
         let alone = !self.members_linked().any(|(_, stopping)| !stopping);
-        dropped || alone || now >= began + self.silence() * 2
+        dropped || alone || now >= began + self.peer_timeout() * 2
     }
 
     /// Members that are linked, and whether they are stopping.
@@ -70,7 +70,7 @@ impl Replica {
             let member = peer.link.as_ref()?.member;
             config
                 .is_some_and(|config| config.has(member))
-                .then_some((member, peer.bearing.stopping))
+                .then_some((member, peer.health.stopping))
         })
     }
 
@@ -91,9 +91,9 @@ impl Replica {
             log::info!("handing over to a backup");
             self.note(why);
             self.handover = Some(Handover { why, to: None, told: None });
-            self.timers.set(Timer::Handover, now + self.silence());
+            self.timers.set(Timer::Handover, now + self.peer_timeout());
         }
-        self.restless = true;
+        self.needs_tick = true;
         Verdict::Taken
     }
 
@@ -129,7 +129,7 @@ impl Replica {
             self.ping(now, out);
         }
         // A member that was lost just before may have to be dropped first.
-        if self.handover.is_none() && now < began + self.silence() * 2 {
+        if self.handover.is_none() && now < began + self.peer_timeout() * 2 {
             self.begin_handover(now, Rule::HandedOverStop);
         }
         self.timers.expired(Timer::Stop, now);
@@ -142,11 +142,11 @@ impl Replica {
             log::warn!("the handover did not come about");
             self.note(Rule::HandoverGivenUp);
             self.handover = None;
-            self.restless = true;
-        } else if handover.told.is_none() && self.answered == self.last() {
+            self.needs_tick = true;
+        } else if handover.told.is_none() && self.acknowledged == self.last() {
             let Some((heir, link)) = self.heir(now, handover.why, handover.to) else { return };
             log::info!("server {heir} is told to take over");
-            out.send(link, Packet::StandNow { term: self.vote.term });
+            out.send(link, Packet::TimeoutNow { term: self.vote.term });
             if let Some(handover) = &mut self.handover {
                 handover.told = Some(heir);
             }
@@ -160,7 +160,7 @@ impl Replica {
         let heirs = self.possible_heirs(now, why).filter_map(|(peer, link)| {
             let chosen = to.is_none_or(|to| link.member.id == to);
             let has_all = primary.progress(link.member).map(|p| p.stored) == Some(last) && chosen;
-            let faults = (peer.unreachable.is_some(), peer.bearing.damaged, peer.bearing.slow);
+            let faults = (peer.unreachable.is_some(), peer.health.damaged, peer.health.slow);
             has_all.then_some((faults, (link.member, link.id)))
         });
         heirs.min_by_key(|(faults, _)| *faults).map(|(_, heir)| heir)
@@ -173,10 +173,10 @@ impl Replica {
             let link = peer.link.as_ref()?;
             let member = self.config()?.has(link.member);
             // When this server ends anyway, one of them takes over, reachable or not.
-            let unable = peer.bearing.stopping
+            let unable = peer.health.stopping
                 || (why != Rule::HandedOverStop && peer.unreachable.is_some())
-                || (why == Rule::HandedOverSlow && peer.bearing.slow)
-                || (why == Rule::HandedOverDamaged && peer.bearing.damaged);
+                || (why == Rule::HandedOverSlow && peer.health.slow)
+                || (why == Rule::HandedOverDamaged && peer.health.damaged);
             (member && !unable && self.hears(link.member, now)).then_some((peer, link))
         })
     }
@@ -184,14 +184,14 @@ impl Replica {
     /// The primary of this term hands over.
     pub(super) fn on_stand_now(&mut self, now: Moment, from: Member, term: Term, out: &mut Out) {
         let follows = matches!(&self.role, Role::Follower(f) if f.primary == Some(from));
-        if term == self.vote.term && follows && self.may_stand().is_some() {
-            self.note(Rule::StoodHandedOver);
-            self.stand_for_votes(now, self.vote.term.next(), out);
+        if term == self.vote.term && follows && self.may_campaign().is_some() {
+            self.note(Rule::CampaignHandedOver);
+            self.ask_for_votes(now, self.vote.term.next(), out);
         }
     }
 
     pub(super) fn note_synced(&mut self, now: Moment) {
-        let half = self.silence() / 2;
+        let half = self.peer_timeout() / 2;
         if let Some(began) = self.syncs.began.take()
             && now - began > half
         {
@@ -207,13 +207,13 @@ impl Replica {
     /// Entries that are to be sent on this link can't be read: it is not tried again for `T`, and a
     /// server that can read them may take over.
     pub fn note_unsent(&mut self, now: Moment, link: LinkId) {
-        let silence = self.silence();
+        let peer_timeout = self.peer_timeout();
         let peer = self.peers.iter().find(|peer| peer.has_link(link));
         let member = peer.and_then(|peer| peer.link.as_ref()).map(|link| link.member);
         if let (Role::Primary(primary), Some(member)) = (&mut self.role, member)
             && let Some(progress) = primary.progress_mut(member)
         {
-            progress.blocked = Some(now + silence);
+            progress.blocked = Some(now + peer_timeout);
         }
         self.leave_damaged(now);
     }
@@ -236,14 +236,14 @@ impl Replica {
 
     /// A primary whose own syncs are slow gives its role to one whose are not, once per `T`.
     fn hand_over_when_slow(&mut self, now: Moment) {
-        let due = self.syncs.handed_over.is_none_or(|at| now >= at + self.silence());
+        let due = self.syncs.handed_over.is_none_or(|at| now >= at + self.peer_timeout());
         if self.handover.is_some() || self.stopping.is_some() || !due || !self.is_slow(now) {
             return;
         }
         let able = self.peers.iter().any(|peer| {
             let member = peer.link.as_ref().map(|link| link.member);
             let known = member.filter(|m| self.config().is_some_and(|config| config.has(*m)));
-            known.is_some() && !peer.bearing.slow && !peer.bearing.stopping
+            known.is_some() && !peer.health.slow && !peer.health.stopping
         });
         if able {
             self.syncs.handed_over = Some(now);

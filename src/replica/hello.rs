@@ -15,7 +15,7 @@ pub struct Shared {
     /// How many servers it has.
     pub servers: u8,
     /// `T` in milliseconds.
-    pub silence_ms: u32,
+    pub peer_timeout_ms: u32,
     /// Fewest members with which changes are taken.
     pub copies_min: u8,
     /// Whether a last survivor goes on by itself.
@@ -41,7 +41,7 @@ pub struct Hello {
     pub has_other: bool,
     /// The sender's term.
     pub term: Term,
-    /// The disk of the server that began the term's lineage; of the first lineage, none.
+    /// The disk of the server that began the term's epoch; of the first epoch, none.
     pub founder: Option<DiskId>,
     /// The end of the sender's stored log.
     pub last: Position,
@@ -63,7 +63,7 @@ pub enum Refusal {
     /// Its disk was seen in a later life: an old copy of a directory.
     OldCopy,
     /// Two histories that different servers began under one number: a person decides.
-    Lineage,
+    Epoch,
     /// A history that was begun over this one, while the group here is healthy.
     Straggler,
     /// Its directory may be an old copy; only a primary that hears a majority decides that.
@@ -80,7 +80,7 @@ impl Hello {
     pub(super) fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
         out.write_u128::<LE>(self.shared.group.0)?;
         out.write_u8(self.shared.servers)?;
-        out.write_u32::<LE>(self.shared.silence_ms)?;
+        out.write_u32::<LE>(self.shared.peer_timeout_ms)?;
         out.write_u8(self.shared.copies_min)?;
         out.write_u8(u8::from(self.shared.survivor_auto))?;
         out.write_u8(self.from.id.number())?;
@@ -99,7 +99,7 @@ impl Hello {
         let shared = Shared {
             group: GroupId(rest.read_u128::<LE>()?),
             servers: rest.read_u8()?,
-            silence_ms: rest.read_u32::<LE>()?,
+            peer_timeout_ms: rest.read_u32::<LE>()?,
             copies_min: rest.read_u8()?,
             survivor_auto: read_bool(rest)?,
         };
@@ -126,7 +126,7 @@ impl Refusal {
         Refusal::SameId,
         Refusal::WrongId,
         Refusal::OldCopy,
-        Refusal::Lineage,
+        Refusal::Epoch,
         Refusal::Straggler,
         Refusal::Doubtful,
         Refusal::Occupied,
@@ -145,12 +145,12 @@ impl fmt::Display for Refusal {
             Refusal::Version => "it speaks another version",
             Refusal::Group => "it belongs to another group",
             Refusal::Settings => {
-                "its settings differ (number of servers, silence_ms, min_copies, last_survivor)"
+                "its settings differ (servers, peer_timeout_ms, min_copies or last_survivor)"
             }
             Refusal::SameId => "both servers have the same id",
             Refusal::WrongId => "another server answers at that address",
             Refusal::OldCopy => "its data directory is an old copy",
-            Refusal::Lineage => {
+            Refusal::Epoch => {
                 "two servers began a history of their own under one number: keep one of them and \
                  move the other's directory away"
             }
@@ -179,7 +179,7 @@ pub(super) fn sample_hello() -> Hello {
         shared: Shared {
             group: GroupId(1),
             servers: 3,
-            silence_ms: 2000,
+            peer_timeout_ms: 2000,
             copies_min: 1,
             survivor_auto: false,
         },

@@ -1,9 +1,9 @@
 //! Links: dialling, the hello, and which of two links to one server stays.
 
-use super::event::{Aside, Closing, DialFailure, Effect, Event, Obstacle, Out};
+use super::event::{Closing, DialFailure, Effect, Event, Obstacle, Out, Quarantine};
 use super::hello::{Hello, Refusal};
-use super::packet::{Bearing, Packet};
-use super::past::{Lineage, Past};
+use super::packet::{Packet, PeerHealth};
+use super::past::{Epoch, Past};
 use super::peer::Link;
 use super::rules::Rule;
 use super::{Replica, Role, Timer};
@@ -44,7 +44,7 @@ impl Replica {
     }
 
     fn await_hello(&mut self, now: Moment, link: LinkId, dialled: Option<ServerId>) {
-        let deadline = now + self.silence() / 4;
+        let deadline = now + self.peer_timeout() / 4;
         self.pending.push(Pending { link, dialled, deadline });
     }
 
@@ -62,18 +62,18 @@ impl Replica {
             has_other: begun || linked,
             term: self.vote.term,
             founder: self.vote.founder,
-            last: self.shape.position(self.stored),
+            last: self.summary.position(self.stored),
         }
     }
 
     /// What follows a hello of this server's.
     pub(super) fn past(&self) -> Past {
-        let heard = self.vote.term.lineage() > self.shape.last().term.lineage();
-        let heard = self.own_lineage().filter(|_| heard);
-        let mut lineages: Vec<Lineage> = self.shape.lineages().chain(heard).collect();
-        let surplus = lineages.len().saturating_sub(ANCESTRY_MAX);
-        lineages.drain(..surplus);
-        Past { runs: self.runs.clone(), lineages, former: self.former }
+        let heard = self.vote.term.epoch() > self.summary.last().term.epoch();
+        let heard = self.own_epoch().filter(|_| heard);
+        let mut epochs: Vec<Epoch> = self.summary.epochs().chain(heard).collect();
+        let surplus = epochs.len().saturating_sub(ANCESTRY_MAX);
+        epochs.drain(..surplus);
+        Past { runs: self.runs.clone(), epochs, former: self.former }
     }
 
     pub(super) fn say_hello(&mut self, link: LinkId, to: ServerId, out: &mut Out) {
@@ -93,7 +93,7 @@ impl Replica {
         let peer = &mut self.peers[at];
         peer.dialling.under_way = peer.dialling.under_way.saturating_sub(1);
         peer.dialling.seeking = false;
-        self.restless |= !std::mem::replace(&mut peer.met, true);
+        self.needs_tick |= !std::mem::replace(&mut peer.met, true);
         if peer.link.is_some() {
             if !peer.reached {
                 peer.unreachable = Some(why);
@@ -104,7 +104,7 @@ impl Replica {
         peer.log_loss();
         if why == DialFailure::Refused {
             peer.refused = true;
-            self.restless = true;
+            self.needs_tick = true;
             self.note_refused(to.slot());
         }
         self.dial_later(now, at);
@@ -112,7 +112,7 @@ impl Replica {
 
     /// After a dial that came to nothing: again, later each time, if no other is under way.
     fn dial_later(&mut self, now: Moment, at: usize) {
-        let longest = self.silence() / 2;
+        let longest = self.peer_timeout() / 2;
         let begun = self.is_greeting(self.peers[at].id);
         let dialling = &mut self.peers[at].dialling;
         if dialling.under_way > 0 || begun {
@@ -149,7 +149,7 @@ impl Replica {
     fn on_dial_ended(&mut self, now: Moment, to: Option<ServerId>, quick: bool, out: &mut Out) {
         let Some(at) = self.peers.iter().position(|peer| Some(peer.id) == to) else { return };
         let peer = &mut self.peers[at];
-        self.restless |= !std::mem::replace(&mut peer.met, true);
+        self.needs_tick |= !std::mem::replace(&mut peer.met, true);
         if peer.link.is_some() {
             return;
         }
@@ -181,11 +181,11 @@ impl Replica {
         self.dial_now(now, at, out);
         // Whether the others are there is asked now, not at the next heartbeat.
         self.ping(now, out);
-        self.restless = true;
+        self.needs_tick = true;
     }
 
-    pub(super) fn bearing(&self, now: Moment) -> Bearing {
-        Bearing {
+    pub(super) fn health(&self, now: Moment) -> PeerHealth {
+        PeerHealth {
             leads: matches!(self.role, Role::Primary(_)),
             stopping: self.stopping.is_some(),
             slow: self.is_slow(now),
@@ -195,7 +195,7 @@ impl Replica {
     }
 
     pub(super) fn own_ping(&self, now: Moment) -> Packet {
-        Packet::Ping { sent: now, wall: self.clocks.own(now), bearing: self.bearing(now) }
+        Packet::Ping { sent: now, wall: self.clocks.own(now), health: self.health(now) }
     }
 
     pub(super) fn ping(&mut self, now: Moment, out: &mut Out) {
@@ -207,7 +207,7 @@ impl Replica {
 
     /// Whoever is about to ping does it with others: servers that wake up together sleep longer.
     pub(super) fn ping_together(&mut self, now: Moment) {
-        if self.timers.expired(Timer::Ping, now + self.silence() / 16) {
+        if self.timers.expired(Timer::Ping, now + self.peer_timeout() / 16) {
             self.timers.set(Timer::Ping, now);
         }
     }
@@ -221,7 +221,7 @@ impl Replica {
         let peer = &mut self.peers[at];
         if peer.answered.is_none_or(|answered| answered < sent) {
             (peer.heard, peer.answered) = (peer.heard.max(Some(sent)), Some(sent));
-            self.restless |= matches!(&self.role, Role::Primary(primary) if primary.has_loss);
+            self.needs_tick |= matches!(&self.role, Role::Primary(primary) if primary.has_loss);
         }
     }
 
@@ -242,11 +242,11 @@ impl Replica {
             }
         }
         if self.timers.expired(Timer::Ping, now) {
-            self.timers.set(Timer::Ping, now + self.silence() / 8);
-            let silence = self.silence();
+            self.timers.set(Timer::Ping, now + self.peer_timeout() / 8);
+            let peer_timeout = self.peer_timeout();
             for at in 0..self.peers.len() {
                 let peer = &self.peers[at];
-                let silent = peer.heard.is_some_and(|heard| now >= heard + silence);
+                let silent = peer.heard.is_some_and(|heard| now >= heard + peer_timeout);
                 if peer.link.is_none() {
                     self.peers[at].log_loss();
                 } else if silent {
@@ -312,7 +312,7 @@ impl Replica {
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == hello.from.id)
             && hello.shared.group == self.shared.group
         {
-            peer.lineage = Some(hello.term.lineage());
+            peer.epoch = Some(hello.term.epoch());
         }
         if let Err(why) = self.judge(now, (hello, past), dialled, out) {
             if hello.process == self.process {
@@ -326,7 +326,7 @@ impl Replica {
             self.refuse(link, Some(hello.from.id), why, out);
             return self.on_dial_ended(now, dialled, false, out);
         }
-        if hello.term.lineage() > self.vote.term.lineage() && !self.may_follow_lineage(now) {
+        if hello.term.epoch() > self.vote.term.epoch() && !self.may_follow_epoch(now) {
             out.push(Effect::Close(link, Closing::Spare));
             return self.on_dial_ended(now, dialled, false, out);
         }
@@ -356,7 +356,7 @@ impl Replica {
         let Some(at) = self.peers.iter().position(|peer| Some(peer.id) == to) else { return };
         if self.peers[at].link.is_none() {
             (self.peers[at].refused, self.peers[at].met) = (true, true);
-            self.restless = true;
+            self.needs_tick = true;
             self.dial_later(now, at);
         }
     }
@@ -368,18 +368,18 @@ impl Replica {
         self.lose_link(now, at, Some(Closing::RefusedBy(Some(id), why)), out);
         self.note_obstacle(Some(id), Obstacle::RefusedBy(why));
         // It will refuse the next hello as well: it is not asked in a hurry.
-        self.peers[at].dialling.delay = self.silence() / 2;
+        self.peers[at].dialling.delay = self.peer_timeout() / 2;
         self.heed_refusal(now, why, out);
     }
 
-    /// One that is told that its directory is an old copy puts it aside, and comes back blank.
+    /// One that is told that its directory is an old copy quarantines it, and restarts blank.
     fn heed_refusal(&mut self, now: Moment, why: Refusal, out: &mut Out) {
         match why {
             // Whom a majority follows is no old copy, whatever one of them remembers.
             Refusal::OldCopy if !self.leads_majority(now) => {
-                log::warn!("this directory is an old copy: it is put aside");
+                log::warn!("this directory is an old copy: it is quarantined");
                 self.note(Rule::LeftOldCopy);
-                self.leave(Aside::Everything, out);
+                self.leave(Quarantine::Everything, out);
             }
             Refusal::Doubtful => {
                 self.doubted = Some(now);
@@ -399,7 +399,7 @@ impl Replica {
     /// Another server has lately taken this directory for an old copy, and no primary has decided
     /// that: an old copy must neither lead a term that had a primary nor vote in it.
     pub(super) fn is_doubted(&self, now: Moment) -> bool {
-        self.doubted.is_some_and(|since| now < since + self.silence() * 2)
+        self.doubted.is_some_and(|since| now < since + self.peer_timeout() * 2)
     }
 
     fn refuse(&mut self, link: LinkId, from: Option<ServerId>, why: Refusal, out: &mut Out) {
@@ -413,7 +413,7 @@ impl Replica {
             Refusal::Settings => self.note(Rule::RefusedSettings),
             Refusal::SameId => self.note(Rule::RefusedSameId),
             Refusal::WrongId => self.note(Rule::RefusedWrongId),
-            Refusal::Lineage => self.note(Rule::RefusedLineage),
+            Refusal::Epoch => self.note(Rule::RefusedEpoch),
             Refusal::Straggler | Refusal::Parted => self.note(Rule::RefusedStraggler),
             Refusal::OldCopy | Refusal::Doubtful | Refusal::Nonsense => {} // noted with its reason
             Refusal::Occupied => self.note(Rule::RefusedOccupied),
@@ -443,9 +443,9 @@ impl Replica {
         if self.peer(hello.from.id).is_some_and(|peer| peer.shunned > Some(now)) {
             return Err(Refusal::Nonsense);
         }
-        let (own, theirs) = (self.vote.term.lineage(), hello.term.lineage());
+        let (own, theirs) = (self.vote.term.epoch(), hello.term.epoch());
         if theirs == own && hello.founder != self.vote.founder {
-            return Err(Refusal::Lineage);
+            return Err(Refusal::Epoch);
         }
         if theirs > own && self.is_healthy(now) {
             return Err(Refusal::Straggler);
@@ -454,7 +454,7 @@ impl Replica {
             return Err(Refusal::Parted);
         }
         match self.is_old_copy(hello, past) {
-            // What one server remembers is not enough to put a directory aside.
+            // What one server remembers is not enough to quarantine a directory.
             Some(rule) => {
                 self.note(rule);
                 if rule == Rule::RefusedCopy {
@@ -472,7 +472,7 @@ impl Replica {
     /// higher, a log that lacks what this primary counted on.
     fn is_old_copy(&self, hello: &Hello, past: &Past) -> Option<Rule> {
         let disk = hello.from.disk;
-        let copy = self.seen.copy_rule(disk, &past.runs, self.shape.run_added(disk));
+        let copy = self.seen.copy_rule(disk, &past.runs, self.summary.run_added(disk));
         if copy.is_some() {
             return copy;
         }
@@ -483,15 +483,15 @@ impl Replica {
         let known = primary.progress(hello.from)?;
         // A hello may have been under way for long: what its own process acknowledged since then
         // is not forgotten.
-        let forgot =
-            known.process != Some(hello.process) && hello.last < self.shape.position(known.stored);
+        let forgot = known.process != Some(hello.process)
+            && hello.last < self.summary.position(known.stored);
         forgot.then_some(Rule::RefusedForgot)
     }
 
     /// Closes a link to a disk that was added in another life than the one that is linked.
     pub(super) fn close_copies(&mut self, now: Moment, out: &mut Out) {
         let is_copy = |link: &Link| {
-            let (added, seen) = (self.shape.run_added(link.member.disk), &self.seen);
+            let (added, seen) = (self.summary.run_added(link.member.disk), &self.seen);
             added.is_some_and(|added| seen.is_other_life(link.member.disk, added))
         };
         let copy = self.peers.iter().position(|peer| peer.link.as_ref().is_some_and(is_copy));
@@ -549,12 +549,12 @@ impl Replica {
         }
         self.note_life(member, &past.runs, new_life, out);
         self.on_linked(now, member, process);
-        self.restless = true;
+        self.needs_tick = true;
     }
 
     fn store_seen(&self, disk: DiskId, out: &mut Out) {
         let seen = self.seen.of(disk);
-        out.effects.extend(seen.map(|seen| Effect::See(Box::new(seen.clone()))));
+        out.effects.extend(seen.map(|seen| Effect::RecordIncarnation(Box::new(seen.clone()))));
     }
 
     /// A primary that is back in a later life leads no more.

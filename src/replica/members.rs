@@ -22,7 +22,7 @@ pub enum Origin {
     /// None of the others.
     #[default]
     Other,
-    /// It is a lineage's first one, which branched from this entry.
+    /// It is an epoch's first one, which branched from this entry.
     Branch(Position),
     /// It adds this server to the members before, in this run of it.
     Added(ServerId, Run),

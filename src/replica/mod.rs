@@ -5,19 +5,20 @@
 //! called "Raft" below; Ongaro's dissertation (2014), called "Ongaro": §3.10 leadership transfer,
 //! §4.1 single-server changes, §6.4 reads, §9.6 pre-vote.
 //!
-//! In the order to read them: `event` (the surface), `packet` and `hello`, `members` and `shape`
+//! In the order to read them: `event` (the surface), `packet` and `hello`, `members` and `summary`
 //! (what is agreed on), `peer`, `links`, `reach`, `past` and `newcomer` (who is there), `election`,
-//! `primary`, `changes` (of the members, by the primary), `backup`, `handover`, `lineage`,
+//! `primary`, `changes` (of the members, by the primary), `backup`, `handover`, `epoch`,
 //! `survivor`, `wall_clock`; `view` (what others see of it); `rules` names what can be decided.
 
 mod backup;
 mod changes;
 mod election;
+mod epoch;
 mod event;
 mod handover;
 mod hello;
-mod lineage;
 mod links;
+mod log_summary;
 mod members;
 mod newcomer;
 mod packet;
@@ -29,24 +30,25 @@ mod rules;
 #[cfg(feature = "simulate")]
 mod search;
 mod seen;
-mod shape;
 mod survivor;
 mod timers;
 mod view;
 mod wall_clock;
 
-pub use event::{Aside, Closing, DialFailure, Effect, Event, LogReader, Mark, Obstacle, Out};
+pub use epoch::Beginning;
+pub use event::{
+    Closing, DialFailure, Durable, Effect, Event, LogReader, Obstacle, Out, Quarantine,
+};
 pub use hello::{Hello, Refusal, Shared};
-pub use lineage::Beginning;
+pub use log_summary::LogSummary;
 pub use members::{Config, Origin};
-pub use packet::{Append, Ask, Bearing, Order, Packet, Verdict};
-pub use past::{Lineage, Past};
+pub use packet::{Append, Ask, Order, Packet, PeerHealth, Verdict};
+pub use past::{Epoch, Past};
 pub use rules::{Decisions, Rule};
 #[cfg(feature = "simulate")]
 pub use search::Decision;
 pub use seen::{Seen, SeenDisk};
 pub(crate) use seen::{read_runs, write_runs};
-pub use shape::Shape;
 pub use view::PeerView;
 
 use crate::ids::{
@@ -56,7 +58,7 @@ use crate::record::{self, Kind, Record};
 use crate::rng::Rng;
 use crate::time::{Moment, WallTime};
 use backup::Following;
-use election::{Candidacy, Standing};
+use election::{Candidacy, ElectionState};
 use handover::{Handover, Syncs};
 use links::Pending;
 use newcomer::Newcomer;
@@ -92,12 +94,12 @@ pub struct Setup {
     /// The vote as stored.
     pub vote: Vote,
     /// The stored log.
-    pub shape: Shape,
+    pub summary: LogSummary,
     /// What is remembered of other disks.
     pub seen: Seen,
     /// The newest starts of this disk, in order; the last one is this one.
     pub runs: Vec<Run>,
-    /// Directories were set aside that clients may have used: the best of their last entries.
+    /// Directories were quarantined that clients may have used: the best of their last entries.
     pub former: Option<Position>,
     /// For delays and coin flips.
     pub seed: u64,
@@ -105,7 +107,7 @@ pub struct Setup {
 
 /// What a server is to the group; what `STATUS` calls its role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standpoint {
+pub enum RoleView {
     /// It has no config.
     Blank,
     /// It receives entries but is no member.
@@ -152,7 +154,7 @@ pub struct Replica {
     timers: Timers,
     clocks: WallClocks,
     /// Something changed that [`Event::Tick`] must look at before anybody sleeps.
-    restless: bool,
+    needs_tick: bool,
     /// Since when it is about to end: it stands for nothing.
     stopping: Option<Moment>,
     stop_said: bool,
@@ -165,14 +167,14 @@ pub struct Replica {
     decisions: Decisions,
     started: Moment,
 
-    /// The vote of this server's own lineage was found stored, the entry that begins it was not.
-    lineage_begun: bool,
-    /// Since when a later lineage has been met and not followed, with no primary of the own one.
-    later_lineage: Option<Moment>,
+    /// The vote of this server's own epoch was found stored, the entry that begins it was not.
+    epoch_begun: bool,
+    /// Since when a later epoch has been met and not followed, with no primary of the own one.
+    later_epoch: Option<Moment>,
     vote: Vote,
     /// `vote` is on disk. What is said in its term waits for that.
     vote_stored: bool,
-    shape: Shape,
+    summary: LogSummary,
     /// Up to here entries are on disk or on their way there.
     flushed: Index,
     /// Up to here entries are on disk.
@@ -180,10 +182,10 @@ pub struct Replica {
     /// Raft's commit index: no election can undo it.
     committed: Index,
     /// Committed, and stored by every member of the primary's newest config.
-    answered: Index,
+    acknowledged: Index,
 
     role: Role,
-    standing: Standing,
+    election: ElectionState,
     /// Of a primary: its role is being given to a backup.
     handover: Option<Handover>,
     syncs: Syncs,
@@ -205,23 +207,23 @@ pub struct Replica {
     former: Option<Position>,
     /// When another server has last taken this directory for an old copy.
     doubted: Option<Moment>,
-    /// Later lineages that were refused; those that are not in the log are still to be logged.
-    refused: Vec<Lineage>,
+    /// Later epochs that were refused; those that are not in the log are still to be logged.
+    refused: Vec<Epoch>,
 }
 
 impl Replica {
     /// A replica as it is after a start; it does nothing before the first event.
     pub fn new(now: Moment, setup: Setup) -> Replica {
-        let stored = setup.shape.last().index;
+        let stored = setup.summary.last().index;
         let others = ServerId::all(setup.shared.servers).filter(|id| *id != setup.me.id);
         let mut timers = Timers::default();
         let founder =
             setup.vote.founder == Some(setup.me.disk) && setup.vote.given == Some(setup.me);
-        let held = setup.shape.last().term.lineage() == setup.vote.term.lineage();
+        let held = setup.summary.last().term.epoch() == setup.vote.term.epoch();
         timers.set(Timer::Ping, now);
         // Only this server could commit in such a config, and what it stored was committed by that.
         let alone = setup
-            .shape
+            .summary
             .config()
             .is_some_and(|(_, config)| config.count() == 1 && config.has(setup.me));
         let committed = if alone { stored } else { Index::ZERO };
@@ -234,7 +236,7 @@ impl Replica {
             rng: Rng::new(setup.seed),
             timers,
             clocks: WallClocks::default(),
-            restless: true,
+            needs_tick: true,
             stopping: None,
             stop_said: false,
             full: false,
@@ -242,17 +244,17 @@ impl Replica {
             left: false,
             decisions: Decisions::default(),
             started: now,
-            lineage_begun: founder && !held,
-            later_lineage: None,
+            epoch_begun: founder && !held,
+            later_epoch: None,
             vote: setup.vote,
             vote_stored: true,
-            shape: setup.shape,
+            summary: setup.summary,
             flushed: stored,
             stored,
             committed,
-            answered: Index::ZERO,
+            acknowledged: Index::ZERO,
             role: Role::Follower(Following::default()),
-            standing: Standing::default(),
+            election: ElectionState::default(),
             handover: None,
             syncs: Syncs::default(),
             evidence: [None, None, None],
@@ -289,7 +291,7 @@ impl Replica {
         self.clocks.read_own(now, wall);
         // Records are written at these alone.
         let wall = match event {
-            Event::Tick | Event::Stored(_) => self.clocks.stamp(now, wall),
+            Event::Tick | Event::Durable(_) => self.clocks.stamp(now, wall),
             _ => wall,
         };
         match event {
@@ -302,7 +304,7 @@ impl Replica {
             Event::Received { link, packet, records } => {
                 self.on_received(now, link, packet, records, out);
             }
-            Event::Stored(mark) => self.on_stored(now, wall, mark, out),
+            Event::Durable(mark) => self.on_stored(now, wall, mark, out),
         }
         self.check();
     }
@@ -335,7 +337,7 @@ impl Replica {
             return Err(NotTaken::NoSpace(id));
         }
         // The turn's batch may have been begun.
-        self.restless = true;
+        self.needs_tick = true;
         let wall = self.clocks.stamp(now, wall);
         Ok(self.append_own(self.vote.term, wall, kind, body, out))
     }
@@ -353,19 +355,19 @@ impl Replica {
     }
 
     /// Asks for a round of reads; the number returned is confirmed when
-    /// [`Replica::confirmed_round`] has reached it. `None` on a server that is not primary.
-    pub fn ask_round(&mut self) -> Option<u64> {
+    /// [`Replica::confirmed_read`] has reached it. `None` on a server that is not primary.
+    pub fn read_index(&mut self) -> Option<u64> {
         match &mut self.role {
-            Role::Primary(primary) => Some(primary.ask_round()),
+            Role::Primary(primary) => Some(primary.read_index()),
             _ => None,
         }
     }
 
     /// The newest round in which a majority answered that this server is still primary, once an
     /// entry of its own term is answered (ReadIndex, Ongaro §6.4).
-    pub fn confirmed_round(&self) -> Option<u64> {
+    pub fn confirmed_read(&self) -> Option<u64> {
         match &self.role {
-            Role::Primary(primary) if self.answered >= primary.term_start => {
+            Role::Primary(primary) if self.acknowledged >= primary.term_start => {
                 Some(primary.confirmed)
             }
             _ => None,
@@ -374,7 +376,7 @@ impl Replica {
 
     /// When [`Event::Tick`] wants to be sent, at the latest.
     pub fn next_deadline(&self) -> Option<Moment> {
-        if self.restless {
+        if self.needs_tick {
             return Some(Moment(0));
         }
         let peers = self.peers.iter().filter_map(|peer| peer.dialling.next);
@@ -407,7 +409,7 @@ impl Replica {
     /// Whether this server has answered something that was sent to it in the last `T`, on a link
     /// that is open.
     fn hears(&self, member: Member, now: Moment) -> bool {
-        self.peer(member.id).is_some_and(|peer| peer.hears(member, now, self.silence()))
+        self.peer(member.id).is_some_and(|peer| peer.hears(member, now, self.peer_timeout()))
     }
 
     /// Whether the server's link is lost and its address refuses, or another disk answers there.
@@ -425,9 +427,9 @@ impl Replica {
     ) -> Index {
         let at = Position { term, index: self.last().next() };
         let start = out.bytes.len();
-        record::write(&mut out.bytes, at, wall.max(self.shape.last_time()), kind, body);
+        record::write(&mut out.bytes, at, wall.max(self.summary.last_time()), kind, body);
         let range = start..out.bytes.len();
-        let pushed = self.shape.push(&Record::trust(&out.bytes[range.clone()]));
+        let pushed = self.summary.push(&Record::trust(&out.bytes[range.clone()]));
         pushed.expect("a server writes configs that it can read");
         out.push(Effect::Append(range));
         at.index
@@ -436,16 +438,16 @@ impl Replica {
     fn append_config(&mut self, term: Term, wall: WallTime, config: Config, out: &mut Out) {
         let index = self.append_own(term, wall, Kind::CONFIG, |body| config.encode(body), out);
         log::info!("entry {index} of term {term}: the members are {config}");
-        self.restless = true;
+        self.needs_tick = true;
     }
 
     fn on_tick(&mut self, now: Moment, wall: WallTime, log: &dyn LogReader, out: &mut Out) {
-        self.restless = false;
+        self.needs_tick = false;
         self.tick_links(now, out);
         self.tick_stop(now, out);
-        self.complete_lineage(now, wall, out);
-        if self.later_lineage.is_some() && self.is_healthy(now) {
-            self.later_lineage = None;
+        self.complete_epoch(now, wall, out);
+        if self.later_epoch.is_some() && self.is_healthy(now) {
+            self.later_epoch = None;
         }
         self.tick_survivor(now, wall, out);
         self.tick_election(now, wall, out);
@@ -477,14 +479,14 @@ impl Replica {
             return self.close_nonsense(now, link, out);
         }
         match packet {
-            Packet::Ping { sent, wall, bearing } => {
+            Packet::Ping { sent, wall, health } => {
                 self.measure_clock(at, now, sent, wall);
                 let promised = self.promise(from, now);
                 out.send(link, Packet::Pong { sent, promised });
                 self.ping_together(now);
-                self.restless |= bearing != self.peers[at].bearing;
-                self.peers[at].bearing = bearing;
-                if !bearing.leads {
+                self.needs_tick |= health != self.peers[at].health;
+                self.peers[at].health = health;
+                if !health.leads {
                     self.leave_primary(from);
                 }
             }
@@ -494,17 +496,17 @@ impl Replica {
             }
             Packet::AskRelease { asked } => self.on_ask_release(now, from, link, asked, out),
             Packet::Released { asked } => self.on_released(now, from, asked),
-            Packet::StandNow { term } => self.on_stand_now(now, from, term, out),
+            Packet::TimeoutNow { term } => self.on_stand_now(now, from, term, out),
             Packet::Blank { met } => {
                 self.peers[at].said_blank = Some(met);
-                self.restless = true;
+                self.needs_tick = true;
             }
             Packet::Append(append) => self.on_append(now, from, link, append, records, out),
-            Packet::Stored { term, stored, round } => {
+            Packet::AppendAccepted { term, stored, round } => {
                 self.on_acknowledged(from, term, stored, round, out);
             }
-            Packet::Behind { term, hint } => self.on_behind(from, term, hint),
-            Packet::Stale { term } => self.adopt(term, out),
+            Packet::AppendRejected { term, hint } => self.on_append_rejected(from, term, hint),
+            Packet::HigherTerm { term } => self.adopt(term, out),
             Packet::AskPreVote(ask) => self.on_ask_pre_vote(now, from, link, ask, out),
             Packet::PreVote { term, granted, own } => {
                 self.on_pre_vote(from, term, granted, own, out);
@@ -512,7 +514,7 @@ impl Replica {
             Packet::AskVote(ask) => self.on_ask_vote(now, from, link, ask, out),
             Packet::Vote { term, granted } => self.on_vote(from, term, granted, out),
             Packet::SteppedDown { .. } => self.leave_primary(from),
-            Packet::Refuses(lineage) => self.remember_refused(now, lineage),
+            Packet::Refuses(epoch) => self.remember_refused(now, epoch),
             // The node has looked at them.
             Packet::Proofs | Packet::ProofsTaken | Packet::Settings => {}
             // What begins a link, and what operators are told.
@@ -520,7 +522,7 @@ impl Replica {
         }
     }
 
-    fn on_stored(&mut self, now: Moment, wall: WallTime, mark: Mark, out: &mut Out) {
+    fn on_stored(&mut self, now: Moment, wall: WallTime, mark: Durable, out: &mut Out) {
         assert!(mark.last <= self.last(), "nothing is stored that was not appended");
         // What was proposed after the turn's batch was begun went to disk with it.
         self.flushed = self.flushed.max(mark.last);
@@ -537,7 +539,7 @@ impl Replica {
 
     /// Takes a higher term; a primary or candidate of a lower one is none any more.
     fn adopt(&mut self, term: Term, out: &mut Out) {
-        if term <= self.vote.term || term.lineage() != self.vote.term.lineage() {
+        if term <= self.vote.term || term.epoch() != self.vote.term.epoch() {
             return;
         }
         if matches!(self.role, Role::Primary(_)) {
@@ -572,12 +574,12 @@ impl Replica {
             }
         }
         self.role = Role::Follower(Following::default());
-        self.restless = true;
+        self.needs_tick = true;
     }
 
     /// What is always true, checked after every event.
     fn check(&self) {
-        assert!(self.answered <= self.committed, "answered goes beyond committed");
+        assert!(self.acknowledged <= self.committed, "answered goes beyond committed");
         assert!(self.committed <= self.last(), "committed goes beyond the log");
         assert!(self.stored <= self.flushed && self.flushed <= self.last());
         match &self.role {
@@ -585,7 +587,7 @@ impl Replica {
                 primary.term_start <= self.last() && self.vote.given == Some(self.me),
                 "a primary was elected and has written an entry of its term"
             ),
-            _ => assert!(self.answered <= self.stored, "a backup applies only what it stored"),
+            _ => assert!(self.acknowledged <= self.stored, "a backup applies only what it stored"),
         }
     }
 }

@@ -52,7 +52,7 @@ impl Replica {
                 hello: *hello,
                 past: past.clone(),
                 since: now,
-                deadline: now + self.silence() / 8,
+                deadline: now + self.peer_timeout() / 8,
             });
         }
         true

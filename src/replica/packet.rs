@@ -2,7 +2,7 @@
 
 use super::hello::{Hello, Refusal};
 use super::members::Config;
-use super::past::Lineage;
+use super::past::Epoch;
 use crate::ids::{DiskId, GroupId, Index, Position, ServerId, Term};
 use crate::time::{Moment, WallTime};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
@@ -13,7 +13,7 @@ pub(super) const VERSION: u16 = 4;
 
 /// What a server says of itself with each ping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bearing {
+pub struct PeerHealth {
     /// It is primary: who stepped down while a link was lost says so here.
     pub leads: bool,
     /// It is about to end: it wants to be dropped, and is handed nothing.
@@ -57,7 +57,7 @@ pub struct Append {
     /// How far the primary knows entries committed.
     pub committed: Index,
     /// How far they are answered.
-    pub answered: Index,
+    pub acknowledged: Index,
     /// The primary's newest round of reads.
     pub round: u64,
 }
@@ -93,7 +93,7 @@ pub enum Packet {
         /// The sender's wall clock at that moment.
         wall: WallTime,
         /// How things are with the sender.
-        bearing: Bearing,
+        health: PeerHealth,
     },
     /// The answer to a ping.
     Pong {
@@ -111,7 +111,7 @@ pub enum Packet {
     /// See [`Append`].
     Append(Append),
     /// The sender's log is equal to the primary's, and durable, up to `stored`.
-    Stored {
+    AppendAccepted {
         /// The term in which the primary said what it holds.
         term: Term,
         /// Never simply the last index.
@@ -120,14 +120,14 @@ pub enum Packet {
         round: u64,
     },
     /// An append's `prev` is not in the sender's log.
-    Behind {
+    AppendRejected {
         /// The term of the append.
         term: Term,
         /// Where both logs may be equal, at most.
         hint: Index,
     },
     /// The sender's term is higher than that of what was said to it.
-    Stale {
+    HigherTerm {
         /// The sender's term.
         term: Term,
     },
@@ -158,12 +158,12 @@ pub enum Packet {
     },
     /// Stand for election now, without a pre-vote: the primary of this term hands over
     /// (`TimeoutNow` in Ongaro §3.10).
-    StandNow {
+    TimeoutNow {
         /// The sender's term.
         term: Term,
     },
-    /// The sender, a backup, has refused to follow this lineage: the primary logs that.
-    Refuses(Lineage),
+    /// The sender, a backup, has refused to follow this epoch: the primary logs that.
+    Refuses(Epoch),
     /// An operator's hello and order in one; the answer is a verdict, and the end of the link.
     Order {
         /// The group it is meant for.
@@ -228,9 +228,9 @@ impl Packet {
                 out.write_u16::<LE>(version)
             }
             Packet::Refused(refusal) => out.write_u8(2).and_then(|()| out.write_u8(refusal as u8)),
-            Packet::Ping { sent, wall, bearing } => {
+            Packet::Ping { sent, wall, health } => {
                 out.write_u8(3).and_then(|()| out.write_u64::<LE>(sent.0))?;
-                out.write_u64::<LE>(wall.0).and_then(|()| out.write_u8(bearing.bits()))
+                out.write_u64::<LE>(wall.0).and_then(|()| out.write_u8(health.bits()))
             }
             Packet::Pong { sent, promised } => {
                 out.write_u8(4)?;
@@ -246,21 +246,23 @@ impl Packet {
                 out.write_u64::<LE>(append.term.0)?;
                 write_position(out, append.prev)?;
                 out.write_u64::<LE>(append.committed.0)?;
-                out.write_u64::<LE>(append.answered.0)?;
+                out.write_u64::<LE>(append.acknowledged.0)?;
                 out.write_u64::<LE>(append.round)
             }
-            Packet::Stored { term, stored, round } => {
+            Packet::AppendAccepted { term, stored, round } => {
                 out.write_u8(7)?;
                 out.write_u64::<LE>(term.0)?;
                 out.write_u64::<LE>(stored.0)?;
                 out.write_u64::<LE>(round)
             }
-            Packet::Behind { term, hint } => {
+            Packet::AppendRejected { term, hint } => {
                 out.write_u8(8)?;
                 out.write_u64::<LE>(term.0)?;
                 out.write_u64::<LE>(hint.0)
             }
-            Packet::Stale { term } => out.write_u8(9).and_then(|()| out.write_u64::<LE>(term.0)),
+            Packet::HigherTerm { term } => {
+                out.write_u8(9).and_then(|()| out.write_u64::<LE>(term.0))
+            }
             Packet::AskPreVote(ask) => out.write_u8(10).and_then(|()| ask.write(out)),
             Packet::PreVote { term, granted, own } => {
                 out.write_u8(11)?;
@@ -277,7 +279,7 @@ impl Packet {
             Packet::SteppedDown { term } => {
                 out.write_u8(14).and_then(|()| out.write_u64::<LE>(term.0))
             }
-            Packet::StandNow { term } => {
+            Packet::TimeoutNow { term } => {
                 out.write_u8(15).and_then(|()| out.write_u64::<LE>(term.0))
             }
             Packet::Order { group, order } => {
@@ -302,9 +304,9 @@ impl Packet {
             Packet::Released { asked } => {
                 out.write_u8(25).and_then(|()| out.write_u64::<LE>(asked.0))
             }
-            Packet::Refuses(lineage) => {
+            Packet::Refuses(epoch) => {
                 out.write_u8(22)?;
-                lineage.encode(out);
+                epoch.encode(out);
                 Ok(())
             }
         }
@@ -315,12 +317,12 @@ impl Packet {
         match *self {
             Packet::Hello(hello) => Some(hello.term),
             Packet::Append(append) => Some(append.term),
-            Packet::Stored { term, .. }
-            | Packet::Behind { term, .. }
-            | Packet::Stale { term }
+            Packet::AppendAccepted { term, .. }
+            | Packet::AppendRejected { term, .. }
+            | Packet::HigherTerm { term }
             | Packet::Vote { term, .. }
             | Packet::SteppedDown { term }
-            | Packet::StandNow { term } => Some(term),
+            | Packet::TimeoutNow { term } => Some(term),
             Packet::AskPreVote(ask) | Packet::AskVote(ask) => Some(ask.term),
             Packet::PreVote { term, own, .. } => Some(term.max(own)),
             _ => None,
@@ -341,7 +343,7 @@ impl Packet {
             3 => {
                 let (sent, wall) =
                     (Moment(rest.read_u64::<LE>()?), WallTime(rest.read_u64::<LE>()?));
-                Packet::Ping { sent, wall, bearing: Bearing::from_bits(rest.read_u8()?)? }
+                Packet::Ping { sent, wall, health: PeerHealth::from_bits(rest.read_u8()?)? }
             }
             4 => {
                 let sent = Moment(rest.read_u64::<LE>()?);
@@ -359,21 +361,21 @@ impl Packet {
                     term: Term(rest.read_u64::<LE>()?),
                     prev: read_position(rest)?,
                     committed: Index(rest.read_u64::<LE>()?),
-                    answered: Index(rest.read_u64::<LE>()?),
+                    acknowledged: Index(rest.read_u64::<LE>()?),
                     round: rest.read_u64::<LE>()?,
                 };
                 return Ok((Packet::Append(append), rest));
             }
-            7 => Packet::Stored {
+            7 => Packet::AppendAccepted {
                 term: Term(rest.read_u64::<LE>()?),
                 stored: Index(rest.read_u64::<LE>()?),
                 round: rest.read_u64::<LE>()?,
             },
-            8 => Packet::Behind {
+            8 => Packet::AppendRejected {
                 term: Term(rest.read_u64::<LE>()?),
                 hint: Index(rest.read_u64::<LE>()?),
             },
-            9 => Packet::Stale { term: Term(rest.read_u64::<LE>()?) },
+            9 => Packet::HigherTerm { term: Term(rest.read_u64::<LE>()?) },
             10 => Packet::AskPreVote(Ask::read(rest)?),
             11 => Packet::PreVote {
                 term: Term(rest.read_u64::<LE>()?),
@@ -383,7 +385,7 @@ impl Packet {
             12 => Packet::AskVote(Ask::read(rest)?),
             13 => Packet::Vote { term: Term(rest.read_u64::<LE>()?), granted: read_bool(rest)? },
             14 => Packet::SteppedDown { term: Term(rest.read_u64::<LE>()?) },
-            15 => Packet::StandNow { term: Term(rest.read_u64::<LE>()?) },
+            15 => Packet::TimeoutNow { term: Term(rest.read_u64::<LE>()?) },
             16 => match rest.read_u16::<LE>()? {
                 VERSION => {
                     let group = GroupId(rest.read_u128::<LE>()?);
@@ -406,8 +408,8 @@ impl Packet {
             24 => Packet::AskRelease { asked: Moment(rest.read_u64::<LE>()?) },
             25 => Packet::Released { asked: Moment(rest.read_u64::<LE>()?) },
             22 => {
-                let lineage = Lineage::decode(rest).ok_or(BadPacket)?;
-                return Ok((Packet::Refuses(lineage), &[]));
+                let epoch = Epoch::decode(rest).ok_or(BadPacket)?;
+                return Ok((Packet::Refuses(epoch), &[]));
             }
             _ => return Err(BadPacket),
         };
@@ -415,16 +417,16 @@ impl Packet {
     }
 }
 
-impl Bearing {
+impl PeerHealth {
     fn bits(self) -> u8 {
         let bits = [self.leads, self.stopping, self.slow, self.full, self.damaged];
         bits.into_iter().rev().fold(0, |bits, bit| bits << 1 | u8::from(bit))
     }
 
-    fn from_bits(bits: u8) -> Result<Bearing, BadPacket> {
+    fn from_bits(bits: u8) -> Result<PeerHealth, BadPacket> {
         let [leads, stopping, slow, full, damaged] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
-        let bearing = Bearing { leads, stopping, slow, full, damaged };
-        if bits < 32 { Ok(bearing) } else { Err(BadPacket) }
+        let health = PeerHealth { leads, stopping, slow, full, damaged };
+        if bits < 32 { Ok(health) } else { Err(BadPacket) }
     }
 }
 
@@ -527,17 +529,22 @@ mod tests {
         let hello = sample_hello();
         let (member, at) = (hello.from, hello.last);
         let ask = Ask { term: Term(5), last: at, config: Config::new([member], true) };
-        let append =
-            Append { term: Term(1), prev: at, committed: Index(2), answered: Index(3), round: 4 };
+        let append = Append {
+            term: Term(1),
+            prev: at,
+            committed: Index(2),
+            acknowledged: Index(3),
+            round: 4,
+        };
         let mut all = vec![
             Packet::Hello(hello),
             Packet::Foreign { version: 77 },
             Packet::Hello(Hello { founder: Some(DiskId(10)), ..hello }),
-            Packet::Ping { sent: Moment(1), wall: WallTime(0), bearing: Bearing::default() },
+            Packet::Ping { sent: Moment(1), wall: WallTime(0), health: PeerHealth::default() },
             Packet::Ping {
                 sent: Moment(1),
                 wall: WallTime(u64::MAX),
-                bearing: Bearing {
+                health: PeerHealth {
                     leads: true,
                     stopping: true,
                     slow: true,
@@ -549,20 +556,20 @@ mod tests {
             Packet::Pong { sent: Moment(2), promised: Some(at) },
             Packet::Blank { met: [DiskId(1), DiskId(2), DiskId(3)] },
             Packet::Append(append),
-            Packet::Stored { term: Term(1), stored: Index(2), round: 3 },
-            Packet::Behind { term: Term(1), hint: Index(2) },
-            Packet::Stale { term: Term(1) },
+            Packet::AppendAccepted { term: Term(1), stored: Index(2), round: 3 },
+            Packet::AppendRejected { term: Term(1), hint: Index(2) },
+            Packet::HigherTerm { term: Term(1) },
             Packet::AskPreVote(ask),
             Packet::PreVote { term: Term(1), granted: true, own: Term(2) },
             Packet::AskVote(ask),
             Packet::Vote { term: Term(1), granted: false },
             Packet::SteppedDown { term: Term(1) },
-            Packet::StandNow { term: Term(1) },
+            Packet::TimeoutNow { term: Term(1) },
             Packet::Order { group: GroupId(1), order: Order::HandOver(None) },
             Packet::Order { group: GroupId(1), order: Order::HandOver(ServerId::new(3)) },
             Packet::Request { group: GroupId(1) },
             Packet::Answer,
-            Packet::Refuses(Lineage { number: 5, founder: DiskId(6) }),
+            Packet::Refuses(Epoch { number: 5, founder: DiskId(6) }),
             Packet::Proofs,
             Packet::ProofsTaken,
             Packet::Settings,

@@ -1,5 +1,5 @@
 //! What follows a hello: what its sender's directory and log have been through. Its starts tell a
-//! copy of a directory from the directory; its lineages tell whose history a log descends from.
+//! copy of a directory from the directory; its epochs tell whose history a log descends from.
 
 use super::hello::Hello;
 use super::packet::{read_option, read_position, write_option, write_position};
@@ -9,17 +9,17 @@ use crate::limits::ANCESTRY_MAX;
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
-/// A lineage, for good: a person may begin two of one number on two servers.
+/// An epoch, for good: a person may begin two of one number on two servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lineage {
+pub struct Epoch {
     /// The upper 16 bits of its terms.
     pub number: u16,
     /// The disk of the server that began it.
     pub founder: DiskId,
 }
 
-impl Lineage {
-    /// Bytes of a lineage as an entry's body holds it.
+impl Epoch {
+    /// Bytes of an epoch as an entry's body holds it.
     const BYTES: usize = 18;
 
     /// Writes it as the body of an entry of [`crate::record::Kind::REFUSAL`] holds it.
@@ -29,16 +29,16 @@ impl Lineage {
     }
 
     /// Reads it from an entry's body.
-    pub fn decode(mut body: &[u8]) -> Option<Lineage> {
-        if body.len() != Lineage::BYTES {
+    pub fn decode(mut body: &[u8]) -> Option<Epoch> {
+        if body.len() != Epoch::BYTES {
             return None;
         }
         let number = body.read_u16::<LE>().ok()?;
-        Some(Lineage { number, founder: DiskId(body.read_u128::<LE>().ok()?) })
+        Some(Epoch { number, founder: DiskId(body.read_u128::<LE>().ok()?) })
     }
 }
 
-impl fmt::Display for Lineage {
+impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of disk {}", self.number, self.founder)
     }
@@ -49,9 +49,9 @@ impl fmt::Display for Lineage {
 pub struct Past {
     /// The newest starts of the sender's disk, in order, this one included.
     pub runs: Vec<Run>,
-    /// The newest lineages that the sender's log holds, in order.
-    pub lineages: Vec<Lineage>,
-    /// The sender has set directories aside that may hold what clients were told is stored: the
+    /// The newest epochs that the sender's log holds, in order.
+    pub epochs: Vec<Epoch>,
+    /// The sender has quarantined directories that may hold what clients were told is stored: the
     /// best of their last entries.
     pub former: Option<Position>,
 }
@@ -64,8 +64,8 @@ impl Past {
 
     fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
         write_runs(out, &self.runs)?;
-        out.write_u8(self.lineages.len() as u8)?;
-        self.lineages.iter().for_each(|lineage| lineage.encode(out));
+        out.write_u8(self.epochs.len() as u8)?;
+        self.epochs.iter().for_each(|epoch| epoch.encode(out));
         write_option(out, self.former, write_position)
     }
 
@@ -80,10 +80,10 @@ impl Past {
     fn read(rest: &mut &[u8]) -> io::Result<Past> {
         let bad = || io::Error::from(io::ErrorKind::InvalidData);
         let mut past = Past { runs: read_runs(rest)?, ..Past::default() };
-        let lineages = usize::from(rest.read_u8()?);
-        for _ in 0..Some(lineages).filter(|n| *n <= ANCESTRY_MAX).ok_or_else(bad)? {
-            let (body, behind) = rest.split_at_checked(Lineage::BYTES).ok_or_else(bad)?;
-            past.lineages.push(Lineage::decode(body).ok_or_else(bad)?);
+        let epochs = usize::from(rest.read_u8()?);
+        for _ in 0..Some(epochs).filter(|n| *n <= ANCESTRY_MAX).ok_or_else(bad)? {
+            let (body, behind) = rest.split_at_checked(Epoch::BYTES).ok_or_else(bad)?;
+            past.epochs.push(Epoch::decode(body).ok_or_else(bad)?);
             *rest = behind;
         }
         past.former = read_option(rest, read_position).map_err(|_| bad())?;
@@ -106,12 +106,12 @@ mod tests {
     fn largest() -> (Hello, Past) {
         let runs: Vec<Run> = (1..=RUNS_KEPT as u64).map(|n| run(n, n + 100)).collect();
         let own = *runs.last().unwrap();
-        let lineage = |number: u16| Lineage { number, founder: DiskId(number.into()) };
-        let lineages = (1..=ANCESTRY_MAX as u16).map(lineage).collect();
+        let epoch = |number: u16| Epoch { number, founder: DiskId(number.into()) };
+        let epochs = (1..=ANCESTRY_MAX as u16).map(epoch).collect();
         let former = Some(Position { term: Term(3), index: Index(4) });
         let hello = sample_hello();
         let hello = Hello { incarnation: own.incarnation, process: own.process, ..hello };
-        (hello, Past { runs, lineages, former })
+        (hello, Past { runs, epochs, former })
     }
 
     #[test]

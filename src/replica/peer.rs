@@ -3,7 +3,7 @@
 
 use super::event::{DialFailure, Obstacle};
 use super::hello::Hello;
-use super::packet::Bearing;
+use super::packet::PeerHealth;
 use crate::ids::{DiskId, Incarnation, LinkId, Member, Position, ProcessId, Run, ServerId};
 use crate::limits::SHUN_TIME_MAX;
 use crate::time::Moment;
@@ -93,16 +93,16 @@ pub(super) struct Peer {
     /// This process has answered at its own address.
     pub(super) reached: bool,
     pub(super) dialling: Dialling,
-    /// The lineage that its last hello spoke of, since this server started.
-    pub(super) lineage: Option<u16>,
-    /// It has set directories aside: see [`super::past::Past::former`].
+    /// The epoch that its last hello spoke of, since this server started.
+    pub(super) epoch: Option<u16>,
+    /// It has quarantined directories: see [`super::past::Past::former`].
     pub(super) former: Option<Position>,
     /// It sent what no sound server sends: it is refused until then.
     pub(super) shunned: Option<Moment>,
     /// For how long, the last time.
     pub(super) shunned_for: Duration,
     /// What it last said of itself on this link.
-    pub(super) bearing: Bearing,
+    pub(super) health: PeerHealth,
     /// The three disks that it, blank, has said on this link that it met.
     pub(super) said_blank: Option<[DiskId; 3]>,
     /// The same, said to it on this link.
@@ -125,11 +125,11 @@ impl Peer {
             life: None,
             reached: false,
             dialling: Dialling { next: Some(now), ..Dialling::default() },
-            lineage: None,
+            epoch: None,
             former: None,
             shunned: None,
             shunned_for: Duration::ZERO,
-            bearing: Bearing::default(),
+            health: PeerHealth::default(),
             said_blank: None,
             told_blank: None,
         }
@@ -140,7 +140,7 @@ impl Peer {
         self.refused = false;
         self.obstacle = None;
         self.answered = None;
-        self.bearing = Bearing::default();
+        self.health = PeerHealth::default();
         self.said_blank = None;
         self.told_blank = None;
         let under_way = self.dialling.under_way;
@@ -177,8 +177,8 @@ impl Peer {
         self.link.as_ref().is_some_and(|link| link.member == member)
     }
 
-    pub(super) fn hears(&self, member: Member, now: Moment, silence: Duration) -> bool {
-        self.is_linked(member) && self.heard.is_some_and(|at| now < at + silence)
+    pub(super) fn hears(&self, member: Member, now: Moment, peer_timeout: Duration) -> bool {
+        self.is_linked(member) && self.heard.is_some_and(|at| now < at + peer_timeout)
     }
 
     pub(super) fn is_gone(&self, member: Member) -> bool {

@@ -26,7 +26,7 @@ pub(super) struct Progress {
     /// Where the logs part is being looked for: one append at a time.
     probing: bool,
     /// Appends that are not acknowledged.
-    pieces: VecDeque<Piece>,
+    in_flight: VecDeque<InFlight>,
     /// Since when nothing was acknowledged on the links before this one: a new link alone is no
     /// sign of health.
     waited: Option<Moment>,
@@ -43,7 +43,7 @@ pub(super) struct Progress {
 
 /// An append that is not acknowledged.
 #[derive(Clone, Copy, Debug)]
-struct Piece {
+struct InFlight {
     /// Its last entry; of an empty one, the entry before.
     last: Index,
     sent: Moment,
@@ -83,7 +83,7 @@ impl Primary {
         self.progress.iter_mut().find(|progress| progress.member == member)
     }
 
-    pub(super) fn ask_round(&mut self) -> u64 {
+    pub(super) fn read_index(&mut self) -> u64 {
         self.round_asked = true;
         self.round + 1
     }
@@ -114,7 +114,7 @@ impl Primary {
                 stored: Index::ZERO,
                 next,
                 probing: true,
-                pieces: VecDeque::new(),
+                in_flight: VecDeque::new(),
                 waited: None,
                 blocked: None,
                 round: 0,
@@ -131,7 +131,7 @@ impl Primary {
 impl Progress {
     /// Since when its oldest unacknowledged entry waits.
     pub(super) fn waits_since(&self) -> Option<Moment> {
-        self.waited.or(self.pieces.front().map(|piece| piece.sent))
+        self.waited.or(self.in_flight.front().map(|piece| piece.sent))
     }
 
     /// Begins again on a new link; what it acknowledged stays true. Whoever was given up in
@@ -140,7 +140,7 @@ impl Progress {
         self.waited = self.waits_since().filter(|since| now < *since + patience);
         self.next = if self.stored > Index::ZERO { self.stored.next() } else { next };
         self.probing = true;
-        self.pieces.clear();
+        self.in_flight.clear();
         self.told = None;
         self.caught_up = false;
     }
@@ -166,9 +166,9 @@ impl Replica {
             has_loss: false,
             drops: Vec::new(),
         });
-        self.standing.lost = 0;
+        self.election.lost = 0;
         self.timers.clear(Timer::Round);
-        self.timers.clear(Timer::Stand);
+        self.timers.clear(Timer::Campaign);
         let config = self.config().expect("who is elected has a config").restated();
         self.append_config(self.vote.term, wall, config, out);
         let links = self.peers.iter().filter_map(|peer| peer.link.as_ref());
@@ -176,12 +176,12 @@ impl Replica {
         for (member, process) in linked {
             self.on_linked(now, member, process);
         }
-        self.restless = true;
+        self.needs_tick = true;
     }
 
     pub(super) fn on_linked(&mut self, now: Moment, member: Member, process: ProcessId) {
-        let silence = self.silence();
-        let config = self.shape.config().map(|(_, config)| *config);
+        let peer_timeout = self.peer_timeout();
+        let config = self.summary.config().map(|(_, config)| *config);
         let peers = &self.peers;
         let stays = |member: Member| {
             config.is_some_and(|config| config.has(member))
@@ -190,7 +190,7 @@ impl Replica {
         if let Role::Primary(primary) = &mut self.role {
             let next = primary.term_start;
             let progress = primary.remember(member, next, stays);
-            progress.reset(next, now, silence);
+            progress.reset(next, now, peer_timeout);
             progress.process = Some(process);
         }
     }
@@ -201,13 +201,13 @@ impl Replica {
             && let Some(progress) = primary.progress_mut(member)
         {
             progress.told = None;
-            self.restless = true;
+            self.needs_tick = true;
         }
     }
 
     /// Backups are told what is answered with the next append, or at the next heartbeat.
     pub(super) fn refresh_told(&mut self) {
-        let now_true = Some((self.committed, self.answered));
+        let now_true = Some((self.committed, self.acknowledged));
         if let Role::Primary(primary) = &mut self.role {
             for progress in &mut primary.progress {
                 if progress.told != now_true {
@@ -233,18 +233,18 @@ impl Replica {
 
     /// Begins a batch when it is time, and sends everybody what is missing there.
     pub(super) fn send_all(&mut self, now: Moment, log: &dyn LogReader, out: &mut Out) {
-        let urgent = self.shape.config().is_some_and(|(index, _)| index > self.flushed);
+        let urgent = self.summary.config().is_some_and(|(index, _)| index > self.flushed);
         let Role::Primary(primary) = &mut self.role else { return }; // it may have stepped down
         if primary.round_asked {
             primary.round_asked = false;
             primary.round += 1;
         }
         self.timers.clear(Timer::Batch);
-        if self.flushed < self.shape.last().index {
+        if self.flushed < self.summary.last().index {
             let due = primary.flushed_at + BATCH_TIME;
-            if urgent || self.answered >= self.flushed || now >= due {
+            if urgent || self.acknowledged >= self.flushed || now >= due {
                 primary.flushed_at = now;
-                self.flushed = self.shape.last().index;
+                self.flushed = self.summary.last().index;
                 self.syncs.begin(now);
                 out.push(Effect::Flush);
             } else {
@@ -271,51 +271,55 @@ impl Replica {
         out: &mut Out,
     ) {
         let is_member = self.config().is_some_and(|config| config.has(member));
-        let silence = self.silence();
+        let peer_timeout = self.peer_timeout();
         let Role::Primary(primary) = &mut self.role else { return };
         let (round, term) = (primary.round, self.vote.term);
-        let (start, patience) = (primary.term_start, silence * 2);
+        let (start, patience) = (primary.term_start, peer_timeout * 2);
         let Some(progress) = primary.progress_mut(member) else { return };
         if progress.blocked > Some(now) {
             return;
         }
         // Whoever is sick was given up at `T`. What is still waited for may never have arrived.
         if progress.waits_since().is_some_and(|since| now >= since + patience) {
-            progress.reset(start, now, silence);
+            progress.reset(start, now, peer_timeout);
         }
         // Learners are sent committed entries only: one that comes back must not bring an entry
         // that the members have given up.
         let limit = if is_member { self.flushed } else { self.committed.min(self.flushed) };
         let allowed = if progress.probing { 1 } else { PIECES_IN_FLIGHT_MAX };
-        let (committed, answered) = (self.committed, self.answered);
-        let shape = &self.shape;
+        let (committed, acknowledged) = (self.committed, self.acknowledged);
+        let summary = &self.summary;
         let head = |next: Index| {
-            let prev = shape.position(next.before());
-            Append { term, prev, committed, answered, round }
+            let prev = summary.position(next.before());
+            Append { term, prev, committed, acknowledged, round }
         };
         let mut sent = false;
-        while progress.next <= limit && progress.pieces.len() < allowed {
+        while progress.next <= limit && progress.in_flight.len() < allowed {
             let first = progress.next;
-            let last = log.fit(first, limit, ENTRIES_BYTES_MAX);
+            let last = log.last_within(first, limit, ENTRIES_BYTES_MAX);
             out.push(Effect::SendEntries { link, append: head(first), first, last });
-            progress.pieces.push_back(Piece { last, sent: now, complete: last >= committed });
+            progress.in_flight.push_back(InFlight { last, sent: now, complete: last >= committed });
             progress.next = last.next();
             sent = true;
         }
-        let probe = progress.probing && progress.pieces.is_empty();
+        let probe = progress.probing && progress.in_flight.is_empty();
         let owes_round = progress.round_sent < round;
         if !sent && (probe || owes_round || progress.told.is_none()) {
             let append = head(progress.next);
             out.send(link, Packet::Append(append));
             if probe {
                 let last = append.prev.index;
-                progress.pieces.push_back(Piece { last, sent: now, complete: last >= committed });
+                progress.in_flight.push_back(InFlight {
+                    last,
+                    sent: now,
+                    complete: last >= committed,
+                });
             }
             sent = true;
         }
         if sent {
             progress.round_sent = round;
-            progress.told = Some((committed, answered));
+            progress.told = Some((committed, acknowledged));
         }
     }
 
@@ -341,16 +345,16 @@ impl Replica {
         progress.next = progress.next.max(stored.next());
         progress.round = progress.round.max(round);
         progress.caught_up = stored >= committed;
-        while let Some(piece) = progress.pieces.front().filter(|piece| piece.last <= stored) {
+        while let Some(piece) = progress.in_flight.front().filter(|piece| piece.last <= stored) {
             progress.caught_up |= piece.complete;
             progress.waited = None;
-            progress.pieces.pop_front();
+            progress.in_flight.pop_front();
             progress.probing = false;
         }
-        self.restless = true;
+        self.needs_tick = true;
     }
 
-    pub(super) fn on_behind(&mut self, from: Member, term: Term, hint: Index) {
+    pub(super) fn on_append_rejected(&mut self, from: Member, term: Term, hint: Index) {
         let hint = hint.min(self.last());
         let Role::Primary(primary) = &mut self.role else { return };
         if term != self.vote.term {
@@ -360,13 +364,13 @@ impl Replica {
         let lowest = progress.stored.next();
         progress.next = progress.next.before().min(hint.next()).max(lowest);
         progress.probing = true;
-        progress.pieces.clear();
-        self.restless = true;
+        progress.in_flight.clear();
+        self.needs_tick = true;
     }
 
     /// Moves `committed` and `answered` as far as what is stored allows, and confirms rounds.
     pub(super) fn advance(&mut self) {
-        let Some((_, config)) = self.shape.config() else { return };
+        let Some((_, config)) = self.summary.config() else { return };
         let Role::Primary(primary) = &mut self.role else { return };
         let me = self.me;
         let mut stored = marks(config, |member| {
@@ -381,12 +385,12 @@ impl Replica {
         // Entries of earlier terms are committed only under one of the own (Raft §5.4.2).
         if by_majority >= primary.term_start && by_majority > self.committed {
             self.committed = by_majority;
-            self.restless = true;
+            self.needs_tick = true;
         }
-        let answered = by_all.min(self.committed);
-        if self.committed >= primary.term_start && answered > self.answered {
-            self.answered = answered;
-            self.restless = true;
+        let acknowledged = by_all.min(self.committed);
+        if self.committed >= primary.term_start && acknowledged > self.acknowledged {
+            self.acknowledged = acknowledged;
+            self.needs_tick = true;
         }
         let mut rounds = marks(config, |member| {
             if member == me {
@@ -397,7 +401,7 @@ impl Replica {
         });
         primary.confirmed = primary.confirmed.max(reached_by_majority(&mut rounds).unwrap_or(0));
         let committed = self.committed;
-        self.shape.settle(committed);
+        self.summary.settle(committed);
     }
 
     pub(super) fn hears_majority(&self, now: Moment) -> bool {

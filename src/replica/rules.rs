@@ -7,11 +7,11 @@
 pub enum Rule {
     Formed,
     GateOpened,
-    StoodGone,
-    StoodUnheard,
-    StoodNoPrimary,
-    StoodHandedOver,
-    StoodBack,
+    CampaignGone,
+    CampaignUnheard,
+    CampaignNoPrimary,
+    CampaignHandedOver,
+    CampaignBack,
     Elected,
     RoundLost,
     PreVoteRefusedLed,
@@ -36,10 +36,10 @@ pub enum Rule {
     RefusedCopy,
     RefusedForgot,
     RefusedOccupied,
-    RefusedLineage,
+    RefusedEpoch,
     RefusedStraggler,
     LoggedRefusal,
-    LineageFollowed,
+    EpochFollowed,
     LeftOldCopy,
     LeftTail,
     LeftHistory,
@@ -55,22 +55,22 @@ pub enum Rule {
     /// The other member gave up what a primary of two had promised.
     PromiseReleased,
     WentOnAlone,
-    LineageCompleted,
+    EpochCompleted,
 }
 
 /// How many rules there are.
-pub(super) const RULES: usize = Rule::LineageCompleted as usize + 1;
+pub(super) const RULES: usize = Rule::EpochCompleted as usize + 1;
 
 impl Rule {
     /// All of them, in the order of [`Decisions`].
     pub const ALL: [Rule; RULES] = [
         Rule::Formed,
         Rule::GateOpened,
-        Rule::StoodGone,
-        Rule::StoodUnheard,
-        Rule::StoodNoPrimary,
-        Rule::StoodHandedOver,
-        Rule::StoodBack,
+        Rule::CampaignGone,
+        Rule::CampaignUnheard,
+        Rule::CampaignNoPrimary,
+        Rule::CampaignHandedOver,
+        Rule::CampaignBack,
         Rule::Elected,
         Rule::RoundLost,
         Rule::PreVoteRefusedLed,
@@ -95,10 +95,10 @@ impl Rule {
         Rule::RefusedCopy,
         Rule::RefusedForgot,
         Rule::RefusedOccupied,
-        Rule::RefusedLineage,
+        Rule::RefusedEpoch,
         Rule::RefusedStraggler,
         Rule::LoggedRefusal,
-        Rule::LineageFollowed,
+        Rule::EpochFollowed,
         Rule::LeftOldCopy,
         Rule::LeftTail,
         Rule::LeftHistory,
@@ -113,7 +113,7 @@ impl Rule {
         Rule::PromiseAwaited,
         Rule::PromiseReleased,
         Rule::WentOnAlone,
-        Rule::LineageCompleted,
+        Rule::EpochCompleted,
     ];
 }
 

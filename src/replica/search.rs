@@ -11,7 +11,7 @@ use std::fmt::{self, Write};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Ask for votes, as after a won pre-vote, which changes nothing itself.
-    Stand,
+    Campaign,
     /// Drop a member, or the member of that id under another disk.
     Drop(ServerId),
     /// Add a linked learner.
@@ -24,10 +24,10 @@ impl Replica {
     /// Decides, if the rules allow it now; whether they do.
     pub fn decide(&mut self, now: Moment, wall: WallTime, what: Decision, out: &mut Out) -> bool {
         match what {
-            Decision::Stand => {
-                let able = self.may_stand().is_some() && !matches!(self.role, Role::Primary(_));
+            Decision::Campaign => {
+                let able = self.may_campaign().is_some() && !matches!(self.role, Role::Primary(_));
                 if able {
-                    self.stand_for_votes(now, self.vote.term.next(), out);
+                    self.ask_for_votes(now, self.vote.term.next(), out);
                 }
                 able
             }
@@ -43,7 +43,7 @@ impl Replica {
                 })
             }
             Decision::Withdraw => {
-                let before = self.shape.config_up_to(self.committed).copied();
+                let before = self.summary.config_up_to(self.committed).copied();
                 self.rewrite(wall, false, out, |config| {
                     before
                         .filter(|before| !before.members().eq(config.members()))
@@ -61,7 +61,7 @@ impl Replica {
         change: impl FnOnce(&Config) -> Option<Config>,
     ) -> bool {
         let Role::Primary(_) = self.role else { return false };
-        let Some((index, config)) = self.shape.config() else { return false };
+        let Some((index, config)) = self.summary.config() else { return false };
         let allowed = (index <= self.committed) == settled && self.own_term_committed() == settled;
         let allowed = allowed || (!settled && index > self.committed);
         match change(config).filter(|next| allowed && next.has(self.me)) {
@@ -97,7 +97,7 @@ impl Replica {
             self.flushed,
             self.stored,
             self.committed,
-            self.answered,
+            self.acknowledged,
             self.role,
             self.owed_vote(),
         )

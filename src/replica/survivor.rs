@@ -67,7 +67,7 @@ impl Replica {
         if sent > now {
             return;
         }
-        let until = sent + self.silence() / 2;
+        let until = sent + self.peer_timeout() / 2;
         if let Some(known) = &mut self.evidence[from.id.slot()]
             && known.member == from
             && known.released.is_none_or(|released| sent > released)
@@ -97,7 +97,7 @@ impl Replica {
             self.release_asked = None;
             self.promised_until = now.min(self.promised_until);
             self.note(Rule::PromiseReleased);
-            self.restless = true;
+            self.needs_tick = true;
         }
     }
 
@@ -127,18 +127,18 @@ impl Replica {
         if self.is_only_survivor(now) {
             log::warn!("the primary of two has died: this server goes on alone");
             self.note(Rule::WentOnAlone);
-            self.begin_lineage(now, wall, out);
+            self.begin_epoch(now, wall, out);
         }
     }
 
     fn is_only_survivor(&self, now: Moment) -> bool {
-        let Some((index, config)) = self.shape.config() else { return false };
-        if config.count() != 2 || !config.has(self.me) || !self.holds_lineage() {
+        let Some((index, config)) = self.summary.config() else { return false };
+        if config.count() != 2 || !config.has(self.me) || !self.holds_epoch() {
             return false;
         }
         let Some(other) = config.members().find(|member| *member != self.me) else { return false };
         let Some(known) = &self.evidence[other.id.slot()] else { return false };
-        let at = self.shape.position(index);
+        let at = self.summary.position(index);
         known.member == other
             && self.link_to(other).is_none()
             && known.answered_there
@@ -153,12 +153,12 @@ impl Replica {
             return None;
         }
         let Role::Primary(_) = self.role else { return None };
-        let (index, config) = self.shape.config()?;
-        if config.count() != 2 || !config.has(to) || index > self.answered {
+        let (index, config) = self.summary.config()?;
+        if config.count() != 2 || !config.has(to) || index > self.acknowledged {
             return None;
         }
-        let at = self.shape.position(index);
-        self.promised_until = now + self.silence() / 2;
+        let at = self.summary.position(index);
+        self.promised_until = now + self.peer_timeout() / 2;
         // What is released from now on was promised before.
         self.release_asked = None;
         self.note(Rule::Promised);

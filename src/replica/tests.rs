@@ -5,13 +5,13 @@ mod alone;
 mod appends;
 mod clocks;
 mod drops;
+mod epoch;
 mod greeting;
 mod guards;
 mod handover;
 mod hello;
 mod leading;
 mod leaving;
-mod lineage;
 mod links;
 mod survivor;
 mod votes;
@@ -96,7 +96,7 @@ fn the_backups_take_over_in_milliseconds_when_the_primary_is_killed() {
         let new = world.wait_members(1_000, 2);
         assert_ne!(new, old);
         assert!(world.now - before < Duration::from_millis(60), "{:?}", world.now - before);
-        assert!(world.running[&new].replica.answered() > index);
+        assert!(world.running[&new].replica.acknowledged() > index);
         // What returns is a backup again.
         world.start(old);
         assert_eq!(world.wait_members(1_000, 3), new);
@@ -116,7 +116,7 @@ fn a_killed_backup_is_dropped_and_added_again() {
         world.start(backup);
         assert_eq!(world.wait_members(1_000, 3), primary);
         world.run_until(1_000, "the backup applies", |world| {
-            world.running[&backup].replica.answered() >= index
+            world.running[&backup].replica.acknowledged() >= index
         });
     }
 }
@@ -135,7 +135,7 @@ fn a_lost_disk_is_somebody_else_and_is_filled() {
         let primary = world.wait_members(3_000, 3);
         assert_ne!(primary, victim, "a blank server leads nobody");
         world.run_until(1_000, "the new disk has everything", |world| {
-            world.running[&victim].replica.answered() >= index
+            world.running[&victim].replica.acknowledged() >= index
         });
     }
 }
@@ -209,7 +209,7 @@ fn everything_down_and_up_again() {
         world.run(100);
         world.start_all();
         let primary = world.wait_members(3_000, 3);
-        assert!(world.running[&primary].replica.answered() >= index);
+        assert!(world.running[&primary].replica.acknowledged() >= index);
     }
 }
 
@@ -229,8 +229,8 @@ fn a_primary_that_is_cut_off_steps_down_and_its_entries_go() {
         world.run_until(10_000, "a new primary of two", |world| {
             world.primary().is_some_and(|n| n != old) && world.members() == 2
         });
-        assert_ne!(world.running[&old].replica.standpoint(), Standpoint::Primary);
-        assert!(world.running[&old].replica.answered() < lost);
+        assert_ne!(world.running[&old].replica.role(), RoleView::Primary);
+        assert!(world.running[&old].replica.acknowledged() < lost);
         let new = world.primary().unwrap();
         let index = world.propose(new, "new").unwrap();
         world.wait_answered(200, new, index);
@@ -250,7 +250,7 @@ fn a_primary_that_stepped_down_unheard_is_not_waited_for() {
         world.cut.insert((b, a));
     }
     world.run_until(6_000, "it steps down", |world| {
-        world.running[&old].replica.standpoint() != Standpoint::Primary
+        world.running[&old].replica.role() != RoleView::Primary
     });
     world.cut.clear();
     world.wait_members(8_000, 3);
@@ -289,10 +289,10 @@ fn a_read_waits_for_a_majority_that_answered_after_it() {
     let primary = world.primary().unwrap();
     let ask = |world: &mut World| {
         let replica = &mut world.running.get_mut(&primary).unwrap().replica;
-        replica.restless = true;
-        replica.ask_round().unwrap()
+        replica.needs_tick = true;
+        replica.read_index().unwrap()
     };
-    let confirmed = |world: &World| world.running[&primary].replica.confirmed_round();
+    let confirmed = |world: &World| world.running[&primary].replica.confirmed_read();
     let round = ask(&mut world);
     assert!(confirmed(&world).unwrap() < round);
     world.run_until(100, "confirmed", |world| confirmed(world) >= Some(round));
@@ -306,7 +306,7 @@ fn a_read_waits_for_a_majority_that_answered_after_it() {
 }
 
 #[test]
-fn an_old_copy_of_a_directory_is_put_aside() {
+fn an_old_copy_of_a_directory_is_quarantined() {
     let mut world = formed(11);
     let primary = world.primary().unwrap();
     let backup = (1..=3).find(|n| *n != primary).unwrap();
@@ -338,7 +338,7 @@ fn a_stopping_primary_hands_over_in_milliseconds_and_is_dropped() {
         world.running.get_mut(&old).unwrap().replica.stop(now);
         world.run_until(20, "a backup leads", |world| world.primary().is_some_and(|n| n != old));
         let new = world.primary().unwrap();
-        assert!(world.running[&new].replica.answered() >= index);
+        assert!(world.running[&new].replica.acknowledged() >= index);
         world.run_until(20, "it is released", |world| {
             world.running[&old].replica.is_released(world.now)
         });
@@ -380,14 +380,14 @@ fn the_last_of_three_goes_on_alone_and_is_followed_when_the_others_return() {
         world.crash(second);
         world.run_until(50, "the last one leads", |world| world.primary().is_some());
         let last = world.primary().unwrap();
-        assert!(world.running[&last].replica.answered() >= index);
+        assert!(world.running[&last].replica.acknowledged() >= index);
         let index = world.propose(last, "alone").unwrap();
         world.wait_answered(100, last, index);
         world.start(first);
         world.start(second);
         assert_eq!(world.wait_members(8_000, 3), last);
         world.run_until(1_000, "all is applied", |world| {
-            world.running.values().all(|server| server.replica.answered() >= index)
+            world.running.values().all(|server| server.replica.acknowledged() >= index)
         });
     }
 }
@@ -451,7 +451,7 @@ fn bad_days() {
         // Appends lost in a cut are found missing after `T`.
         world.wait_answered(20_000, primary, index);
         world.run_until(20_000, "backups apply everything", |world| {
-            world.running.values().all(|server| server.replica.answered() >= index)
+            world.running.values().all(|server| server.replica.acknowledged() >= index)
         });
     }
 }

@@ -7,8 +7,8 @@ use crate::time::Moment;
 pub(super) enum Timer {
     /// To ping the others, to tell backups what was answered, and to look at who is heard.
     Ping,
-    /// To stand for election.
-    Stand,
+    /// To campaign.
+    Campaign,
     /// To give up a round of votes that is not decided.
     Round,
     /// To begin a batch although the one before is not answered.

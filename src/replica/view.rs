@@ -3,7 +3,7 @@
 use super::event::{DialFailure, Obstacle};
 use super::members::Config;
 use super::rules::Decisions;
-use super::{Replica, Role, Standpoint};
+use super::{Replica, Role, RoleView};
 use crate::ids::{DiskId, Index, LinkId, Member, Position, ServerId, Term};
 use crate::time::Moment;
 use std::time::Duration;
@@ -36,20 +36,20 @@ impl Replica {
         self.vote.term
     }
 
-    /// The disk of the server that began the present lineage; of the first one, none.
+    /// The disk of the server that began the present epoch; of the first one, none.
     pub fn founder(&self) -> Option<DiskId> {
         self.vote.founder
     }
 
     /// What this server is to the group.
-    pub fn standpoint(&self) -> Standpoint {
+    pub fn role(&self) -> RoleView {
         match &self.role {
-            Role::Primary(_) => Standpoint::Primary,
-            Role::Candidate(_) => Standpoint::Candidate,
-            Role::Follower(_) => match self.shape.config() {
-                None => Standpoint::Blank,
-                Some((_, config)) if config.has(self.me) => Standpoint::Backup,
-                Some(_) => Standpoint::Learner,
+            Role::Primary(_) => RoleView::Primary,
+            Role::Candidate(_) => RoleView::Candidate,
+            Role::Follower(_) => match self.summary.config() {
+                None => RoleView::Blank,
+                Some((_, config)) if config.has(self.me) => RoleView::Backup,
+                Some(_) => RoleView::Learner,
             },
         }
     }
@@ -67,19 +67,19 @@ impl Replica {
 
     /// The newest config.
     pub fn config(&self) -> Option<&Config> {
-        self.shape.config().map(|(_, config)| config)
+        self.summary.config().map(|(_, config)| config)
     }
 
     /// Whether clients are let in, as far as this server can know.
     pub fn gate_open(&self) -> bool {
         // A later config follows only when the one before is committed.
-        self.shape.config_up_to(self.answered).is_some_and(|config| config.gate_open)
-            || self.shape.gate_was_open()
+        self.summary.config_up_to(self.acknowledged).is_some_and(|config| config.gate_open)
+            || self.summary.gate_was_open()
     }
 
     /// The last index, stored or not.
     pub fn last(&self) -> Index {
-        self.shape.last().index
+        self.summary.last().index
     }
 
     /// Raft's commit index, as far as this server knows it.
@@ -88,8 +88,8 @@ impl Replica {
     }
 
     /// How far entries may be applied.
-    pub fn answered(&self) -> Index {
-        self.answered
+    pub fn acknowledged(&self) -> Index {
+        self.acknowledged
     }
 
     /// Whether there are fewer members than `min_copies` asks for.
@@ -103,7 +103,7 @@ impl Replica {
             if *member == self.me {
                 return self.full;
             }
-            self.peer(member.id).is_some_and(|peer| peer.is_linked(*member) && peer.bearing.full)
+            self.peer(member.id).is_some_and(|peer| peer.is_linked(*member) && peer.health.full)
         };
         self.config()?.members().find(is_full).map(|member| member.id)
     }
@@ -111,13 +111,13 @@ impl Replica {
     /// Whether this server, a member, can't go on without one that it has lost: only a person can
     /// know that the others are gone for good.
     pub fn may_be_last(&self) -> bool {
-        let able = self.may_stand().is_some() || matches!(self.role, Role::Primary(_));
+        let able = self.may_campaign().is_some() || matches!(self.role, Role::Primary(_));
         !able && self.config().is_some_and(|config| config.has(self.me))
     }
 
     /// `T`.
-    pub fn silence(&self) -> Duration {
-        Duration::from_millis(u64::from(self.shared.silence_ms))
+    pub fn peer_timeout(&self) -> Duration {
+        Duration::from_millis(u64::from(self.shared.peer_timeout_ms))
     }
 
     /// How often each rule has decided here.
@@ -148,8 +148,8 @@ impl Replica {
         primary.is_some_and(|peer| peer.has_link(link))
     }
 
-    /// Linked servers that have set directories aside which clients may have used, and the best of
-    /// their last entries.
+    /// Linked servers that have quarantined directories which clients may have used, and the best
+    /// of their last entries.
     pub fn former_of_peers(&self) -> impl Iterator<Item = (ServerId, Position)> + '_ {
         let linked = self.peers.iter().filter(|peer| peer.link.is_some());
         linked.filter_map(|peer| peer.former.map(|last| (peer.id, last)))
@@ -167,9 +167,9 @@ impl Replica {
             linked: peer.link.as_ref().map(|link| link.member),
             obstacle: peer.obstacle,
             lost_at: peer.lost_at,
-            is_stopping: peer.bearing.stopping,
+            is_stopping: peer.health.stopping,
             is_penalized: self.is_penalized(id, now),
-            lag: self.peer_behind(id),
+            lag: self.peer_lag(id),
         }
     }
 
@@ -180,7 +180,7 @@ impl Replica {
         };
         match &peer.link {
             None => "lost",
-            Some(_) if peer.bearing.stopping => "stopping",
+            Some(_) if peer.health.stopping => "stopping",
             Some(_) if self.is_penalized(id, now) => "penalty",
             Some(link) if self.config().is_some_and(|config| config.has(link.member)) => "member",
             Some(_) => "learner",
@@ -188,7 +188,7 @@ impl Replica {
     }
 
     /// On a primary: how many entries the other server has not acknowledged.
-    pub fn peer_behind(&self, id: ServerId) -> Option<u64> {
+    pub fn peer_lag(&self, id: ServerId) -> Option<u64> {
         let Role::Primary(primary) = &self.role else { return None };
         let link = self.peer(id)?.link.as_ref()?;
         let stored = primary.progress(link.member).map_or(Index::ZERO, |p| p.stored);

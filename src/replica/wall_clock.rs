@@ -217,7 +217,7 @@ impl Replica {
     /// A ping has arrived from the peer at this place of the list.
     pub(super) fn measure_clock(&mut self, at: usize, now: Moment, sent: Moment, wall: WallTime) {
         let Some(link) = &self.peers[at].link else { return };
-        let (from, timeout) = (link.member.id, self.silence());
+        let (from, timeout) = (link.member.id, self.peer_timeout());
         let ping = PingClocks { process: link.process, sent, wall };
         self.clocks.measure(from, ping, now, timeout);
         let primary = self.primary(now).map(|primary| primary.id);
@@ -228,7 +228,7 @@ impl Replica {
 
     /// The largest difference between this server's wall clock and that of a server that it hears.
     pub fn clock_skew(&self, now: Moment) -> Option<Duration> {
-        self.clocks.skew(now, self.silence())
+        self.clocks.skew(now, self.peer_timeout())
     }
 }
 

@@ -7,7 +7,7 @@ use super::sockets::Sockets;
 use crate::frontend::{self, Text};
 use crate::host::{Edges, Fail};
 use crate::ids::SessionId;
-use crate::limits::{OVERFLOW_PLACES, OVERFLOW_TIME, UNPROVEN_LINKS_MAX};
+use crate::limits::{HANDSHAKING_LINKS_MAX, OVERFLOW_PLACES, OVERFLOW_TIME};
 use crate::node::Input;
 use crate::protocol::{Code, Note, Reply, Words};
 use mio::net::TcpStream;
@@ -59,7 +59,7 @@ impl Server {
         }
         let Kind::Unknown { over, from } = connection.kind else { return Ok(()) };
         if connection.input.first() == Some(&LINK_BYTE) {
-            sockets.begin_proof(key, from);
+            sockets.begin_handshake(key, from);
         } else if over {
             refuse_busy(&connection.socket);
             sockets.close(key);
@@ -76,8 +76,8 @@ impl Server {
 
 impl Sockets {
     fn admit(&mut self, socket: TcpStream, from: IpAddr) {
-        let over = self.strangers >= self.knows.max_clients;
-        let taken = self.strangers.saturating_sub(self.knows.max_clients);
+        let over = self.unauthenticated >= self.knows.max_clients;
+        let taken = self.unauthenticated.saturating_sub(self.knows.max_clients);
         if over && !self.has_place(taken, OVERFLOW_PLACES, from) {
             return refuse_busy(&socket);
         }
@@ -85,7 +85,7 @@ impl Sockets {
             return;
         }
         if let Some(key) = self.insert(socket, Kind::Unknown { over, from }) {
-            self.strangers += 1;
+            self.unauthenticated += 1;
             let time = if over { OVERFLOW_TIME } else { self.knows.login_timeout };
             self.table.set_deadline(key, Some(self.now + time));
             self.table.list(key);
@@ -111,17 +111,17 @@ impl Sockets {
     }
 
     /// Who says to be a server gets little time and few bytes to prove it.
-    fn begin_proof(&mut self, key: usize, from: IpAddr) {
-        if !self.has_place(self.unproven, UNPROVEN_LINKS_MAX, from) {
+    fn begin_handshake(&mut self, key: usize, from: IpAddr) {
+        if !self.has_place(self.handshaking, HANDSHAKING_LINKS_MAX, from) {
             self.warn(&format!("{from} says to be a server, as too many others do: closed"));
             return self.close(key);
         }
-        self.strangers -= 1;
-        self.unproven += 1;
+        self.unauthenticated -= 1;
+        self.handshaking += 1;
         let channel = Channel::responder(&self.knows.secret, self.knows.group);
         let connection = &mut self.table[key];
         connection.consume(1);
-        connection.kind = Kind::Unproven { from };
+        connection.kind = Kind::Handshaking { from };
         connection.tunnel = Some(Tunnel::new(channel, Vec::new()));
         self.table.set_deadline(key, Some(self.now + self.knows.peer_timeout / 4));
         self.table.list(key);

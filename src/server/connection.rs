@@ -17,7 +17,7 @@ pub(super) enum Kind {
     /// A text client.
     Client { session: SessionId, text: Text },
     /// It says to be a server, and has not proved yet that it knows the secret.
-    Unproven { from: IpAddr },
+    Handshaking { from: IpAddr },
     /// Another server; `dialled`: by us, and not proved to be one before its channel says so.
     Link { link: LinkId, dialled: Option<ServerId> },
     /// A dial under way, and the addresses to try after this one.

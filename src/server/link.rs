@@ -71,7 +71,7 @@ impl Server {
     }
 
     /// Reads from somebody who says to be a server, until it has proved that.
-    pub(super) fn read_unproven(&mut self, key: usize, from: IpAddr) -> Result<(), Fail> {
+    pub(super) fn read_handshaking(&mut self, key: usize, from: IpAddr) -> Result<(), Fail> {
         loop {
             let connection = &mut self.sockets.table[key];
             match connection.open(0) {
@@ -94,7 +94,7 @@ impl Server {
                 Err(broken) => {
                     // Best effort: an empty socket buffer takes our words.
                     let _ = connection.flush();
-                    self.sockets.drop_unproven(key, from, &broken.to_string());
+                    self.sockets.drop_handshaking(key, from, &broken.to_string());
                     return Ok(());
                 }
             }
@@ -105,7 +105,7 @@ impl Server {
         let connection = &mut self.sockets.table[key];
         let link = LinkId(connection.number(key));
         connection.kind = Kind::Link { link, dialled: None };
-        self.sockets.unproven -= 1;
+        self.sockets.handshaking -= 1;
         self.sockets.table.set_deadline(key, None);
         self.sockets.table.list(key);
         self.handle(Input::Replica(Event::Accepted { link }))
@@ -254,7 +254,7 @@ impl Sockets {
         }
     }
 
-    pub(super) fn drop_unproven(&mut self, key: usize, from: IpAddr, why: &str) {
+    pub(super) fn drop_handshaking(&mut self, key: usize, from: IpAddr, why: &str) {
         self.warn(&format!("{from} says to be a server, but {why}: closed"));
         self.close(key);
     }

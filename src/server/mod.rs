@@ -3,32 +3,32 @@
 //! peers together.
 
 mod addresses;
-pub mod call;
+mod buffer_pool;
 pub mod channel;
 mod classify;
 mod client;
 mod connection;
-mod farewell;
 mod hasher;
 mod link;
-mod machine;
-mod reasons;
+mod log_limiter;
+pub mod operator_client;
+mod process_stats;
+mod shutdown;
 mod sockets;
 mod table;
-mod warm;
 
 pub use crate::host::Fail;
 use crate::host::Host;
 use crate::ids::{GroupId, Secret};
 use crate::node::Input;
-use crate::replica::{Aside, Event};
+use crate::replica::{Event, Quarantine};
 use crate::store::ServerDisk;
 use crate::time::Moment;
 use connection::Kind;
-pub use machine::boot_time;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+pub use process_stats::boot_time;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use sockets::Sockets;
@@ -50,8 +50,8 @@ const LISTENERS_MAX: usize = 8;
 pub enum Ending {
     /// It was asked to end.
     Stopped,
-    /// It is to start again after this was put aside.
-    Left(Aside),
+    /// It is to start again after this was quarantined.
+    Quarantine(Quarantine),
 }
 
 /// What a server is made of, beside its host.
@@ -113,7 +113,7 @@ impl Server {
             secret: parts.secret,
             max_clients: parts.max_clients,
             began: parts.began,
-            peer_timeout: host.node().replica().silence(),
+            peer_timeout: host.node().replica().peer_timeout(),
             login_timeout: host.node().login_timeout(),
         };
         Ok(Server {
@@ -134,12 +134,12 @@ impl Server {
         let mut events = Events::with_capacity(1024);
         while !(self.stopping && self.host.is_stopped()) {
             self.turn(&mut events)?;
-            if let Some(aside) = self.host.left() {
-                return Ok(Ending::Left(aside));
+            if let Some(quarantine) = self.host.quarantine() {
+                return Ok(Ending::Quarantine(quarantine));
             }
         }
         self.host.close()?;
-        self.say_farewell(&mut events)?;
+        self.shut_down(&mut events)?;
         Ok(Ending::Stopped)
     }
 
@@ -198,7 +198,7 @@ impl Server {
         // A client that has hung up gets a deadline for what is left to be sent.
         let writable = event.is_writable() || ended;
         let session = connection.session();
-        let is_link = matches!(connection.kind, Kind::Link { .. } | Kind::Unproven { .. });
+        let is_link = matches!(connection.kind, Kind::Link { .. } | Kind::Handshaking { .. });
         if readable {
             self.sockets.table.list(key);
         }
@@ -225,7 +225,7 @@ impl Server {
             match connection.kind {
                 Kind::Unknown { .. } => self.read_unknown(key)?,
                 Kind::Client { session, .. } => self.read_client(key, session)?,
-                Kind::Unproven { from } => self.read_unproven(key, from)?,
+                Kind::Handshaking { from } => self.read_handshaking(key, from)?,
                 Kind::Link { link, .. } => self.read_link(key, link)?,
                 Kind::Lingering => self.sockets.read_lingering(key),
                 Kind::Dialling { .. } => {}
@@ -242,7 +242,9 @@ impl Server {
         while let Some(key) = self.sockets.table.expired(self.host.now()) {
             match self.sockets.table[key].kind {
                 Kind::Dialling { .. } => self.dial_decided(key, true)?,
-                Kind::Unproven { from } => self.sockets.drop_unproven(key, from, "took too long"),
+                Kind::Handshaking { from } => {
+                    self.sockets.drop_handshaking(key, from, "took too long");
+                }
                 Kind::Unknown { over, .. } => self.sockets.drop_silent(key, over),
                 _ => self.sockets.close(key),
             }

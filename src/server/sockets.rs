@@ -4,8 +4,8 @@ use super::TOKENS_RESERVED;
 use super::addresses::Addresses;
 use super::connection::{Kind, key_of};
 use super::hasher::Hasher;
-use super::machine::{boot_time, resident_bytes};
-use super::reasons::Reasons;
+use super::log_limiter::LogLimiter;
+use super::process_stats::{boot_time, resident_bytes};
 use super::table::Table;
 use crate::host::{Edges, Gone, Usage};
 use crate::ids::{GroupId, LinkId, Secret, ServerId, SessionId};
@@ -50,9 +50,9 @@ pub(super) struct Sockets {
     pub(super) addresses: Addresses,
     hasher: Hasher,
     /// Connections that are not links, or not yet.
-    pub(super) strangers: usize,
+    pub(super) unauthenticated: usize,
     /// Connections that claim to be links, and have not proved it yet.
-    pub(super) unproven: usize,
+    pub(super) handshaking: usize,
     /// Links with frames to send.
     pub(super) dirty: Vec<usize>,
     pub(super) failed_dials: Vec<(ServerId, DialFailure)>,
@@ -61,7 +61,7 @@ pub(super) struct Sockets {
     /// Connections whose empty buffers keep their memory, and when that ends for all of them.
     pub(super) warm: VecDeque<usize>,
     pub(super) cool_at: Moment,
-    reasons: Reasons,
+    log_limiter: LogLimiter,
     /// What is read from a socket at a time.
     pub(super) buffer: Vec<u8>,
     /// Where a frame is put together before it is sealed.
@@ -81,14 +81,14 @@ impl Sockets {
             addresses: Addresses::new(&knows.names, Arc::clone(&waker)),
             hasher: Hasher::start(waker)?,
             knows,
-            strangers: 0,
-            unproven: 0,
+            unauthenticated: 0,
+            handshaking: 0,
             dirty: Vec::new(),
             failed_dials: Vec::new(),
             gone: VecDeque::new(),
             warm: VecDeque::new(),
             cool_at: Moment(0),
-            reasons: Reasons::default(),
+            log_limiter: LogLimiter::default(),
             buffer: vec![0; FILE_PIECE_BYTES / 4],
             frame: Vec::new(),
         })
@@ -130,11 +130,11 @@ impl Sockets {
         let _ = self.poll.registry().deregister(&mut connection.socket);
         match connection.kind {
             Kind::Client { session, .. } => {
-                self.strangers -= 1;
+                self.unauthenticated -= 1;
                 self.note_gone(Gone::Client(session));
             }
-            Kind::Unknown { .. } | Kind::Lingering => self.strangers -= 1,
-            Kind::Unproven { .. } => self.unproven -= 1,
+            Kind::Unknown { .. } | Kind::Lingering => self.unauthenticated -= 1,
+            Kind::Handshaking { .. } => self.handshaking -= 1,
             Kind::Link { link, .. } => self.note_gone(Gone::Link(link)),
             Kind::Dialling { .. } => {}
         }
@@ -210,6 +210,6 @@ impl Edges for Sockets {
     }
 
     fn warn(&mut self, words: &str) {
-        self.reasons.warn(self.now, words);
+        self.log_limiter.warn(self.now, words);
     }
 }

@@ -32,7 +32,7 @@ pub struct Findings {
     pub torn: Option<Torn>,
     /// What is damaged, and where.
     pub damage: Vec<String>,
-    /// What was set aside before, within the directory.
+    /// What was quarantined before, within the directory.
     pub former: Vec<Former>,
 }
 
@@ -51,14 +51,14 @@ pub struct SegmentFindings {
     pub bytes: u64,
 }
 
-/// Reads all files of a directory that no server uses, or of one that was put aside.
+/// Reads all files of a directory that no server uses, or of one that was quarantined.
 ///
 /// # Errors
 /// When a file can't be read, or is of a newer version.
 pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     let found = Identity::read(disk)?;
     let vote = VoteFile::open(disk)?.map(|(_, vote)| vote);
-    // A tail that was put aside is segments alone.
+    // A tail that was quarantined is segments alone.
     let is_tail = disk.list(".")?.iter().any(|name| first_index(name).is_some());
     let folder = if is_tail { "." } else { LOG };
     let mut damage = Vec::new();

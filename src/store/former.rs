@@ -1,11 +1,11 @@
-//! Which directories this server had before and set aside: the file `former`, written before
+//! Which directories this server had before and has quarantined: the file `former`, written before
 //! anything is moved. A server that has lost what it held must never form a new group, in which
 //! nothing of it would be missed.
 //!
 //! Lines of text, for a person who looks there; the last one is their checksum.
 
 use super::disk::Disk;
-use super::{aside, whole};
+use super::{quarantine, whole};
 use crate::ids::{Index, Position, Term};
 use crate::limits::FORMER_KEPT;
 use std::fmt::Write;
@@ -16,7 +16,7 @@ const TITLE: &str = "postern former 1";
 /// More than the file has, in bytes.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// A directory that was set aside.
+/// A directory that was quarantined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Former {
     /// Where it is now, within the data directory.
@@ -28,22 +28,23 @@ pub struct Former {
     pub opened: bool,
 }
 
-/// All that are known, in the order in which they were set aside. When the file can't be read,
+/// All that are known, in the order in which they were quarantined. When the file can't be read,
 /// there were some, and nothing is known of them.
 pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Vec<Former>> {
     let Some(bytes) = whole::read(disk, FILE, BYTES_MAX)? else { return Ok(Vec::new()) };
-    let unknown =
-        || vec![Former { folder: "set-aside".to_owned(), last: Position::default(), opened: true }];
+    let unknown = || {
+        vec![Former { folder: "quarantine".to_owned(), last: Position::default(), opened: true }]
+    };
     let text = std::str::from_utf8(&bytes).ok();
     Ok(text.and_then(decode).filter(|all| !all.is_empty()).unwrap_or_else(unknown))
 }
 
-/// Adds a directory that is about to be set aside; durable on return. What was written before
+/// Adds a directory that is about to be quarantined; durable on return. What was written before
 /// about a folder into which nothing came is forgotten.
 pub(super) fn add<D: Disk>(disk: &D, new: Former) -> io::Result<()> {
     let mut all = Vec::new();
     for known in read(disk)? {
-        if !aside::is_empty(disk, &known.folder)? && known.folder != new.folder {
+        if !quarantine::is_empty(disk, &known.folder)? && known.folder != new.folder {
             all.push(known);
         }
     }
@@ -107,7 +108,7 @@ mod tests {
 
     fn sample(n: u64) -> Former {
         let last = Position { term: Term(n / 3), index: Index(n) };
-        Former { folder: format!("set-aside/damaged-{n}"), last, opened: n.is_multiple_of(2) }
+        Former { folder: format!("quarantine/damaged-{n}"), last, opened: n.is_multiple_of(2) }
     }
 
     fn filled(disk: &MemoryDisk, n: u64) -> Former {
@@ -156,7 +157,7 @@ mod tests {
         let disk = MemoryDisk::default();
         let last = Position { term: Term(u64::MAX), index: Index(u64::MAX) };
         let most: Vec<Former> = (0..FORMER_KEPT)
-            .map(|n| format!("set-aside/older-than-group-9999-12-31T23-59-59.999Z-{n:010}"))
+            .map(|n| format!("quarantine/older-than-group-9999-12-31T23-59-59.999Z-{n:010}"))
             .map(|folder| Former { folder, last, opened: true })
             .collect();
         whole::replace(&disk, FILE, encode(&most).as_bytes()).unwrap();
@@ -165,7 +166,7 @@ mod tests {
 
     /// Whatever becomes of the file, that there is one says enough: no new group is formed.
     #[test]
-    fn one_that_is_damaged_still_says_that_something_was_set_aside() {
+    fn one_that_is_damaged_still_says_that_something_was_quarantined() {
         let good = encode(&[sample(1), sample(3)]);
         assert_eq!(decode(&good), Some(vec![sample(1), sample(3)]));
         for bit in 0..good.len() * 8 {

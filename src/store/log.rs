@@ -325,7 +325,7 @@ impl<F> Log<F> {
 
     /// The last entry up to `through` that can be read together with `from` in `bytes_max`
     /// bytes; at least `from`.
-    pub(super) fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
+    pub(super) fn last_within(&self, from: Index, through: Index, bytes_max: usize) -> Index {
         let segment = &self.segments[self.segment_of(from)];
         let start = segment.offset(from);
         let through = through.min(segment.next().before());
@@ -343,7 +343,7 @@ impl<F> Log<F> {
     ///
     /// # Errors
     /// When a file can't be read, or what it holds is not what was written.
-    pub(super) fn visit<D: Disk<File = F>>(
+    pub(super) fn for_each<D: Disk<File = F>>(
         &self,
         disk: &D,
         from: Index,
@@ -422,7 +422,7 @@ impl<F> Log<F> {
         through: Index,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        self.visit(disk, from, through, &mut |record| out.extend_from_slice(record.bytes))
+        self.for_each(disk, from, through, &mut |record| out.extend_from_slice(record.bytes))
     }
 }
 

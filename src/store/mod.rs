@@ -7,8 +7,8 @@
 //! | `identity` | format, group, server, disk number, incarnation, newest segment |
 //! | `vote` | current term and the vote given in it |
 //! | `log/NNNN.log` | segments of the log, named by their first index |
-//! | `set-aside/…` | what was damaged, old, or of another history: moved here, never deleted |
-//! | `former` | what was set aside, written before it is moved: who lost a log forms no group |
+//! | `quarantine/…` | what was damaged, old, or of another history: moved here, never deleted |
+//! | `former` | what was quarantined, written before it is moved: who lost a log forms no group |
 //!
 //! **Torn or damaged.** Within one boot of the machine (`identity` names it, unless a write or sync
 //! has failed since) a process that was killed leaves the beginning of its last write: only an item
@@ -21,11 +21,10 @@
 //!
 //! What survives what: all that [`Store::flush`] and [`Store::persist`] covered survives every
 //! crash. Of what was appended since, a crash leaves any part; the next start cuts it where it
-//! is torn. What was durable and is not there as it was written is damage: all of it is put
-//! aside, and the directory begins anew as another disk, unless it may be the only copy. A failed
-//! write or sync is final: the page cache can't be trusted after it.
+//! is torn. What was durable and is not there as it was written is damage: all of it is
+//! quarantined, and the directory begins again as another disk, unless it may be the only copy. A
+//! failed write or sync is final: the page cache can't be trusted after it.
 
-mod aside;
 pub mod check;
 mod configs;
 pub mod disk;
@@ -36,6 +35,7 @@ mod identity;
 mod log;
 #[cfg(any(test, feature = "simulate"))]
 pub mod memory;
+mod quarantine;
 mod recovery;
 mod reserve;
 mod salvage;
@@ -145,16 +145,16 @@ pub struct Opened<D: Disk> {
     pub vote: Vote,
     /// A tail that was cut.
     pub torn: Option<Torn>,
-    /// Everything was damaged and put aside; the directory is a new one, and what the records
+    /// Everything was damaged and is quarantined; the directory is a new one, and what the records
     /// told is void.
-    pub set_aside: Option<SetAside>,
-    /// All that was ever set aside.
+    pub quarantined: Option<Quarantined>,
+    /// All that was ever quarantined.
     pub former: Vec<Former>,
 }
 
-/// What was damaged and put aside.
+/// What was damaged and is quarantined.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetAside {
+pub struct Quarantined {
     /// The folder within the directory that has it now.
     pub folder: String,
     /// What was wrong with it, and where.
@@ -167,7 +167,7 @@ const MEMBERS_SAFE: usize = 3;
 impl<D: Disk> Store<D> {
     /// Opens the directory that `expected` describes, making it with `expected.disk` when it is
     /// new, and counts the start. Every record is handed to `visit`, which may refuse it. A
-    /// damaged directory is set aside in a folder named by the label, and a new one is made; the
+    /// damaged directory is quarantined in a folder named by the label, and a new one is made; the
     /// records that `visit` was given are none of the new one's.
     ///
     /// # Errors
@@ -185,9 +185,9 @@ impl<D: Disk> Store<D> {
             Found::Good(identity) => refuse_foreign(identity, expected)?,
             Found::Nothing | Found::Damaged(_) => {}
         }
-        if let Some(folder) = aside::finish(&disk)? {
-            let why = "a crash came while it was set aside".to_owned();
-            return Store::create(disk, expected, segment_bytes, Some(SetAside { folder, why }));
+        if let Some(folder) = quarantine::finish(&disk)? {
+            let why = "a crash came while it was quarantined".to_owned();
+            return Store::create(disk, expected, segment_bytes, Some(Quarantined { folder, why }));
         }
         let identity = if let Found::Good(identity) = &found { Some(identity) } else { None };
         let disk_id = identity.map(|identity| identity.disk);
@@ -241,8 +241,8 @@ impl<D: Disk> Store<D> {
         if expected.servers < MEMBERS_SAFE as u8 || !safe {
             return Err(OpenError::Damaged(why));
         }
-        let folder = aside::everything(&disk, "damaged", label, last, opened)?;
-        Store::create(disk, expected, segment_bytes, Some(SetAside { folder, why }))
+        let folder = quarantine::everything(&disk, "damaged", label, last, opened)?;
+        Store::create(disk, expected, segment_bytes, Some(Quarantined { folder, why }))
     }
 
     /// Keeps room for a later start on a full disk.
@@ -279,14 +279,14 @@ impl<D: Disk> Store<D> {
         let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log };
         store.seal()?;
         let former = former::read(&store.disk)?;
-        Ok(Opened { store, vote, torn, set_aside: None, former })
+        Ok(Opened { store, vote, torn, quarantined: None, former })
     }
 
     fn create(
         disk: D,
         expected: &Identity,
         segment_bytes: u64,
-        set_aside: Option<SetAside>,
+        quarantined: Option<Quarantined>,
     ) -> Result<Opened<D>, OpenError> {
         let vote = VoteFile::create(&disk, Vote::default())?;
         disk.make_folder(LOG)?;
@@ -298,12 +298,12 @@ impl<D: Disk> Store<D> {
         identity.write(&disk)?;
         let former = former::read(&disk)?;
         let store = Store { disk, identity, unsaved: false, vote, log };
-        Ok(Opened { store, vote: Vote::default(), torn: None, set_aside, former })
+        Ok(Opened { store, vote: Vote::default(), torn: None, quarantined, former })
     }
 
-    /// Puts everything of a closed directory aside, in a folder of this kind named by `label`, a
+    /// Quarantines everything of a closed directory, in a folder of this kind named by `label`, a
     /// time; the next start finds it new. The folder within the directory is returned.
-    pub fn set_aside(disk: &D, kind: &str, label: &str) -> io::Result<String> {
+    pub fn quarantine(disk: &D, kind: &str, label: &str) -> io::Result<String> {
         let mut last = Position::default();
         let identity = match Identity::read(disk)? {
             Found::Good(identity) => Some(identity),
@@ -315,20 +315,20 @@ impl<D: Disk> Store<D> {
             Ok(())
         })?;
         let vote = VoteFile::open(disk)?.map(|(_, vote)| vote);
-        aside::everything(disk, kind, label, last, reading.may_have_opened(vote))
+        quarantine::everything(disk, kind, label, last, reading.may_have_opened(vote))
     }
 
-    /// Copies the entries behind `last` to a folder named by their lineage and by `label`, a
+    /// Copies the entries behind `last` to a folder named by their epoch and by `label`, a
     /// time, and then removes them from the log. The folder within the directory is returned, if
     /// there were any.
-    pub fn set_tail_aside(&mut self, last: Index, label: &str) -> io::Result<Option<String>> {
+    pub fn quarantine_tail(&mut self, last: Index, label: &str) -> io::Result<Option<String>> {
         if last >= self.last() {
             return Ok(None);
         }
         let mut first = Vec::new();
         self.copy(last.next(), last.next(), &mut first)?;
-        let kind = format!("lineage-{}", Record::trust(&first).term.lineage());
-        let folder = aside::tail(&self.disk, &self.log, last, &kind, label)?;
+        let kind = format!("epoch-{}", Record::trust(&first).term.epoch());
+        let folder = quarantine::tail(&self.disk, &self.log, last, &kind, label)?;
         self.remove_tail(last)?;
         Ok(Some(folder))
     }
@@ -338,7 +338,7 @@ impl<D: Disk> Store<D> {
     /// named by `label`, a time, and returned: nothing that was on disk is ever deleted.
     pub fn cut(&mut self, last: Index, label: &str) -> io::Result<Option<String>> {
         let folder = match last < self.stored() {
-            true => Some(aside::tail(&self.disk, &self.log, last, "overwritten", label)?),
+            true => Some(quarantine::tail(&self.disk, &self.log, last, "overwritten", label)?),
             false => None,
         };
         self.remove_tail(last)?;
@@ -456,17 +456,17 @@ impl<D: Disk> Store<D> {
 }
 
 impl<D: Disk> LogReader for Store<D> {
-    fn fit(&self, from: Index, through: Index, bytes_max: usize) -> Index {
-        self.log.fit(from, through, bytes_max)
+    fn last_within(&self, from: Index, through: Index, bytes_max: usize) -> Index {
+        self.log.last_within(from, through, bytes_max)
     }
 
-    fn visit(
+    fn for_each(
         &self,
         from: Index,
         through: Index,
         visit: &mut dyn FnMut(&Record<'_>),
     ) -> io::Result<()> {
-        self.log.visit(&self.disk, from, through, visit)
+        self.log.for_each(&self.disk, from, through, visit)
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a person's override does to the directory of a stopped server: what can be read of its log
-//! is kept, what is damaged is put aside, and one entry is written that no election has agreed to.
+//! is kept, what is damaged is quarantined, and one entry is written that no election has agreed
+//! to.
 
-use super::aside;
 use super::disk::Disk;
 use super::former;
 use super::identity::{Found, Identity};
+use super::quarantine;
 use super::recovery::{self, Known, Reading};
 use super::segment::{file_name, path};
 use super::vote::VoteFile;
@@ -16,7 +17,7 @@ use std::io;
 
 impl<D: Disk> Store<D> {
     /// Makes the directory that of `new`, which has another disk number: what was promised under
-    /// the old one does not bind it. What is damaged is put aside in a folder that is returned.
+    /// the old one does not bind it. What is damaged is quarantined in a folder that is returned.
     /// Then `vote` is stored, and behind all that can be read `entry`.
     ///
     /// A crash at any step leaves what can be read, and a directory for which this can be done
@@ -48,7 +49,7 @@ impl<D: Disk> Store<D> {
         let vote_file = VoteFile::open(&disk)?;
         let mut folder = None;
         if known.is_none() || vote_file.is_none() || !reading.damage.is_empty() {
-            let made = aside::make_new(&disk, "damaged", label)?;
+            let made = quarantine::make_new(&disk, "damaged", label)?;
             for name in ["identity", "vote"] {
                 copy(&disk, name, &format!("{made}/{name}"))?;
             }
@@ -80,8 +81,8 @@ impl<D: Disk> Store<D> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Moves the directory that was set aside in `folder` back, for [`Store::salvage`]; what is
-    /// there now is set aside first, in a folder of the kind `replaced` named by `label`, a time.
+    /// Moves the directory that was quarantined in `folder` back, for [`Store::salvage`]; what is
+    /// there now is quarantined first, in a folder of the kind `replaced` named by `label`, a time.
     ///
     /// # Errors
     /// When the disk fails, or `folder` holds no log; nothing was moved then.
@@ -89,11 +90,11 @@ impl<D: Disk> Store<D> {
         if disk.list(&format!("{folder}/{LOG}"))?.is_empty() {
             return Err(OpenError::Refused(format!("{folder}: it holds no log")));
         }
-        aside::finish(disk)?;
-        if aside::is_used(disk)? {
-            Store::set_aside(disk, "replaced", label)?;
+        quarantine::finish(disk)?;
+        if quarantine::is_used(disk)? {
+            Store::quarantine(disk, "replaced", label)?;
         }
-        aside::move_back(disk, folder)?;
+        quarantine::move_back(disk, folder)?;
         Ok(former::remove(disk, folder)?)
     }
 }

@@ -46,7 +46,7 @@ fn open<D: Disk>(disk: D) -> Result<Open<D>, OpenError> {
         records.push(record.bytes.to_vec());
         Ok(())
     })?;
-    if opened.set_aside.is_some() {
+    if opened.quarantined.is_some() {
         records.clear();
     }
     Ok((opened, records))
@@ -236,7 +236,7 @@ fn a_vote_older_than_the_log_is_damage() {
 
 /// What another primary has overwritten is kept where a person finds it, if it was on disk.
 #[test]
-fn what_is_cut_is_set_aside_first() {
+fn what_is_cut_is_quarantined_first() {
     let mut store = filled(6);
     store.append(&entry(7, 1, "in memory")).unwrap();
     assert_eq!(store.cut(Index(6), LABEL).unwrap(), None, "it was never on disk");
@@ -341,11 +341,15 @@ fn segments_follow_each_other_and_are_cut_across() {
     let mut bytes = Vec::new();
     opened.store.copy(around, Index(firsts[1] + 1), &mut bytes).unwrap();
     assert_eq!(record::each(&bytes).filter(Result::is_ok).count(), 3);
-    assert_eq!(opened.store.fit(around, last, 1 << 20), around, "a piece ends with its segment");
+    assert_eq!(
+        opened.store.last_within(around, last, 1 << 20),
+        around,
+        "a piece ends with its segment"
+    );
     let three = 3 * entry(1, 1, &"x".repeat(8000)).len();
-    assert_eq!(opened.store.fit(Index(1), last, three), Index(3));
-    assert_eq!(opened.store.fit(Index(1), last, three - 1), Index(2));
-    assert_eq!(opened.store.fit(Index(1), last, 0), Index(1));
+    assert_eq!(opened.store.last_within(Index(1), last, three), Index(3));
+    assert_eq!(opened.store.last_within(Index(1), last, three - 1), Index(2));
+    assert_eq!(opened.store.last_within(Index(1), last, 0), Index(1));
 
     let cut = Index(firsts[1] - 5);
     opened.store.cut(cut, LABEL).unwrap();
@@ -415,7 +419,7 @@ fn the_opener_of_a_directory_chooses_the_size_of_its_segments() {
     let mut store = begin(store.disk.crash(|| false));
     fill(&mut store, 5);
     assert_eq!(segments_of(&store.disk, LOG), 8, "those of an old directory are continued");
-    let folder = store.set_tail_aside(Index(6), LABEL).unwrap().unwrap();
+    let folder = store.quarantine_tail(Index(6), LABEL).unwrap().unwrap();
     assert_eq!((segments_of(&store.disk, LOG), segments_of(&store.disk, &folder)), (6, 2));
     let mut store = open(store.disk.crash(|| false)).unwrap().0.store;
     fill(&mut store, 7);

@@ -217,7 +217,7 @@ impl Group {
                     status["role"] == "primary"
                         && status["waiting"] == "-"
                         && status["members"].split(',').count() == count
-                        && status["answered_index"] == status["last_index"]
+                        && status["acknowledged_index"] == status["last_index"]
                 })
             });
             if let Some((n, _)) = found {

@@ -3,7 +3,7 @@
 use crate::common::{Client, Status};
 use crate::scene::Scene;
 
-const KEYS: [&str; 38] = [
+const KEYS: [&str; 37] = [
     "version",
     "server",
     "role",
@@ -17,7 +17,7 @@ const KEYS: [&str; 38] = [
     "settings_differ",
     "last_index",
     "committed_index",
-    "answered_index",
+    "acknowledged_index",
     "applied_index",
     "accounts",
     "sessions",
@@ -35,10 +35,9 @@ const KEYS: [&str; 38] = [
     "sync_p99_us",
     "sync_worst_us",
     "clock_skew_ms",
-    "repaired",
-    "peer_1_behind",
-    "peer_2_behind",
-    "peer_3_behind",
+    "peer_1_lag",
+    "peer_2_lag",
+    "peer_3_lag",
     "peer_1_state",
     "peer_2_state",
     "peer_3_state",
@@ -136,13 +135,14 @@ fn status_counts_what_was_answered() {
          ann < MSG 1 TIME @ann hi",
     );
     let after = ask(scene.client("ann"));
-    for key in ["last_index", "committed_index", "answered_index", "applied_index", "log_bytes"] {
+    for key in ["last_index", "committed_index", "acknowledged_index", "applied_index", "log_bytes"]
+    {
         assert!(number(&after, key) > number(&before, key), "{key} does not grow");
     }
     // Others may be here, and go.
     for key in ["accounts", "sessions", "connections", "messages"] {
         assert!(number(&after, key) >= 1, "{key} is {}", after[key]);
     }
-    let order = ["applied_index", "answered_index", "committed_index", "last_index"];
+    let order = ["applied_index", "acknowledged_index", "committed_index", "last_index"];
     assert!(order.map(|key| number(&after, key)).is_sorted(), "{after:?}");
 }

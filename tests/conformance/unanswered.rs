@@ -16,7 +16,7 @@ struct Paused {
 impl Paused {
     /// A group with these accounts, not paused yet.
     fn with<const N: usize>(users: [&str; N]) -> Option<Paused> {
-        let (group, primary) = running(3, "silence_ms = 10000")?;
+        let (group, primary) = running(3, "peer_timeout_ms = 10000")?;
         users.into_iter().for_each(|user| drop(group.client(primary, user)));
         Some(Paused { group, primary })
     }
@@ -37,7 +37,7 @@ impl Paused {
     fn wait_unanswered(&self, count: u64) {
         self.group.wait(self.primary, "all of that is logged", |status| {
             let index = |key: &str| status[key].parse::<u64>().expect("a number");
-            index("last_index") - index("answered_index") == count
+            index("last_index") - index("acknowledged_index") == count
         });
     }
 }
@@ -121,7 +121,7 @@ fn nothing_is_pushed_after_a_half_close() {
 
 #[test]
 fn an_outcome_is_unknown_when_the_role_is_lost_before_the_answer() {
-    let Some((group, primary)) = running(3, "silence_ms = 400") else { return };
+    let Some((group, primary)) = running(3, "peer_timeout_ms = 400") else { return };
     let mut ann = group.client(primary, "ann");
     others(primary).into_iter().for_each(|n| group.signal(n, Signal::STOP));
     ann.send("SEND ann maybe\nPING x\nSEND ann maybe\nLOG");
@@ -134,7 +134,9 @@ fn an_outcome_is_unknown_when_the_role_is_lost_before_the_answer() {
 
 #[test]
 fn an_outcome_that_is_unknown_closes_the_connection() {
-    let Some((group, primary)) = running(3, "silence_ms = 400\nmin_copies = 3") else { return };
+    let Some((group, primary)) = running(3, "peer_timeout_ms = 400\nmin_copies = 3") else {
+        return;
+    };
     let mut ann = group.client(primary, "ann");
     group.signal(others(primary)[0], Signal::STOP);
     ann.send("SEND ann maybe");

@@ -164,12 +164,12 @@ mod packet {
 
     fn append() -> Packet {
         let prev = Position { term: Term(1), index: Index(6) };
-        let (committed, answered) = (Index(6), Index(6));
-        Packet::Append(Append { term: Term(1), prev, committed, answered, round: 1 })
+        let (committed, acknowledged) = (Index(6), Index(6));
+        Packet::Append(Append { term: Term(1), prev, committed, acknowledged, round: 1 })
     }
 
     fn stored() -> Packet {
-        Packet::Stored { term: Term(1), stored: Index(7), round: 1 }
+        Packet::AppendAccepted { term: Term(1), stored: Index(7), round: 1 }
     }
 
     #[divan::bench(args = ["append", "stored"])]

@@ -8,11 +8,11 @@ use std::io;
 pub(super) struct FakeLog(pub(super) Vec<Vec<u8>>);
 
 impl LogReader for FakeLog {
-    fn fit(&self, _: Index, through: Index, _: usize) -> Index {
+    fn last_within(&self, _: Index, through: Index, _: usize) -> Index {
         through
     }
 
-    fn visit(
+    fn for_each(
         &self,
         from: Index,
         through: Index,

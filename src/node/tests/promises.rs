@@ -21,8 +21,8 @@ fn hash_all(world: &mut World) {
 /// A tick, and what is stored already: reads are confirmed by it.
 fn tick(world: &mut World) {
     world.tell(Input::Replica(Event::Tick));
-    let mark = Mark { last: world.stored, vote: world.vote };
-    world.tell(Input::Replica(Event::Stored(mark)));
+    let mark = Durable { last: world.stored, vote: world.vote };
+    world.tell(Input::Replica(Event::Durable(mark)));
 }
 
 /// Every ERR but `unknown-outcome` promises that nothing was stored: a change that is logged may
@@ -69,9 +69,9 @@ fn who_is_refused_after_a_read_is_not_waited_for() {
     world.tell(Input::Line(ANN, b"SEND carl hi"));
     hash_all(&mut world);
     world.stored = Index(world.log.0.len() as u64);
-    let mark = Mark { last: world.stored, vote: world.vote };
+    let mark = Durable { last: world.stored, vote: world.vote };
     world.tell(Input::Stop);
-    world.tell(Input::Replica(Event::Stored(mark)));
+    world.tell(Input::Replica(Event::Durable(mark)));
     tick(&mut world);
     assert!(world.said(other).starts_with("OK carl"));
     let said = world.said(ANN);
@@ -126,11 +126,11 @@ fn a_read_waits_for_a_backlog() {
         if std::mem::take(&mut world.flush) {
             world.stored = Index(world.log.0.len() as u64);
         }
-        let mark = Mark { last: world.stored, vote: world.vote };
-        world.tell(Input::Replica(Event::Stored(mark)));
+        let mark = Durable { last: world.stored, vote: world.vote };
+        world.tell(Input::Replica(Event::Durable(mark)));
         hash_all(&mut world);
-        let answered = world.node.replica.answered();
-        if !asked && world.node.applied < answered && world.node.applied > Index(100) {
+        let acknowledged = world.node.replica.acknowledged();
+        if !asked && world.node.applied < acknowledged && world.node.applied > Index(100) {
             asked = true;
             world.tell(Input::Opened(visitor, HERE.into()));
             world.tell(Input::Line(visitor, b"LOGIN bob correct-horse end"));

@@ -20,10 +20,10 @@ fn entries_of_earlier_terms_are_not_committed_by_counting() {
     let (_, mut replica) = primary_alone();
     let last = replica.last();
     let mut committed_when_own_begin_at = |start: Index| {
-        (replica.committed, replica.answered) = (Index::ZERO, Index::ZERO);
+        (replica.committed, replica.acknowledged) = (Index::ZERO, Index::ZERO);
         begin_term_at(&mut replica, start);
         replica.advance();
-        (replica.committed, replica.answered)
+        (replica.committed, replica.acknowledged)
     };
     assert_eq!(committed_when_own_begin_at(last.next()), (Index::ZERO, Index::ZERO));
     assert_eq!(committed_when_own_begin_at(last), (last, last));
@@ -55,7 +55,7 @@ fn learners_are_sent_committed_entries_only() {
         let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
         primary.progress_mut(three).unwrap().stored = Index::ZERO;
         // It has nothing, and says so.
-        replica.on_behind(three, replica.vote.term, Index::ZERO);
+        replica.on_append_rejected(three, replica.vote.term, Index::ZERO);
         let mut out = Out::default();
         replica.send_all(world.now, &world.running[&1].disk.log, &mut out);
         let link = replica.link_to(three).unwrap();
@@ -69,7 +69,7 @@ fn learners_are_sent_committed_entries_only() {
     let without = replica.config().unwrap().without(id(3));
     replica.append_config(replica.vote.term, WallTime(0), without, &mut Out::default());
     replica.committed = Index(2);
-    replica.answered = Index(2);
+    replica.acknowledged = Index(2);
     assert_eq!(sent(&mut replica), Some(Index(2)), "a learner does not");
 }
 
@@ -77,7 +77,7 @@ fn learners_are_sent_committed_entries_only() {
 fn who_links_again_and_again_and_stores_nothing_is_sick() {
     let (world, mut replica) = primary_alone();
     let three = replica.config().unwrap().member(id(3)).unwrap();
-    let silence = replica.silence();
+    let peer_timeout = replica.peer_timeout();
     let mut now = world.now;
     let mut waits_on_a_new_link = |replica: &mut Replica, after: Duration| {
         now += after;
@@ -87,10 +87,10 @@ fn who_links_again_and_again_and_stores_nothing_is_sick() {
         now - primary.progress(three).unwrap().waits_since().unwrap()
     };
     assert_eq!(waits_on_a_new_link(&mut replica, Duration::ZERO), Duration::ZERO);
-    let step = silence / 4;
+    let step = peer_timeout / 4;
     assert_eq!(waits_on_a_new_link(&mut replica, step), step);
     assert_eq!(waits_on_a_new_link(&mut replica, step), step * 2);
-    let rest = silence - step * 2;
+    let rest = peer_timeout - step * 2;
     assert_eq!(waits_on_a_new_link(&mut replica, rest), Duration::ZERO, "it was given up");
     let (term, last) = (replica.vote.term, replica.last());
     replica.on_acknowledged(three, term, last, 0, &mut Out::default());

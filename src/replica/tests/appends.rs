@@ -22,9 +22,9 @@ fn append(replica: &Replica, records: &[Vec<u8>], change: impl Fn(&mut Append)) 
     let (mut replica, mut out) = (replica.clone(), Out::default());
     let one = replica.config().unwrap().member(id(1)).unwrap();
     let link = replica.link_to(one).unwrap();
-    let prev = replica.shape.last();
-    let (committed, answered) = (replica.committed, replica.answered);
-    let mut append = Append { term: replica.vote.term, prev, committed, answered, round: 0 };
+    let prev = replica.summary.last();
+    let (committed, acknowledged) = (replica.committed, replica.acknowledged);
+    let mut append = Append { term: replica.vote.term, prev, committed, acknowledged, round: 0 };
     change(&mut append);
     replica.on_append(Moment(u64::MAX / 4), one, link, append, &records.concat(), &mut out);
     (replica, out)
@@ -59,16 +59,16 @@ fn an_append_is_taken_whole_or_not_at_all() {
         ("a flipped bit", flipped),
         ("no config", config(b"nonsense")),
         ("a config without members", config(&[0, 0])),
-        ("no lineage", record(last + 2, term, Kind::REFUSAL, b"nonsense")),
+        ("no epoch", record(last + 2, term, Kind::REFUSAL, b"nonsense")),
     ] {
         let (took, out) = append(&replica, &[good(1), second], |_| ());
         assert_eq!((appended(&out), took.last()), (None, Index(last)), "{name}");
         assert!(out.effects.contains(&Effect::Close(link, Closing::Nonsense)), "{name}");
     }
     let mut refusal = Vec::new();
-    past::Lineage { number: 1, founder: DiskId(9) }.encode(&mut refusal);
+    past::Epoch { number: 1, founder: DiskId(9) }.encode(&mut refusal);
     let (took, _) = append(&replica, &[record(last + 1, term, Kind::REFUSAL, &refusal)], |_| ());
-    assert_eq!((took.last(), took.shape.refusals()), (Index(last + 1), 1));
+    assert_eq!((took.last(), took.summary.refusals()), (Index(last + 1), 1));
     // A record of any other kind that is known is only bytes here.
     for (kind, taken) in [(Kind::CREATE, 1), (Kind::MESSAGE, 1), (Kind(7), 0), (Kind(77), 0)] {
         let (took, _) = append(&replica, &[record(last + 1, term, kind, b"nonsense")], |_| ());
@@ -117,18 +117,18 @@ fn where_the_logs_part_is_looked_for_behind_this_log_or_before_its_term() {
     let hint = |replica: &Replica, prev: Position| {
         let (_, out) = append(replica, &[], |append| append.prev = prev);
         out.effects.iter().find_map(|effect| match effect {
-            Effect::Send(to, Packet::Behind { hint, term: said }) => {
+            Effect::Send(to, Packet::AppendRejected { hint, term: said }) => {
                 assert_eq!((*to, *said), (link, term));
                 Some(*hint)
             }
             _ => None,
         })
     };
-    assert_eq!(hint(&replica, replica.shape.last()), None, "it is equal");
+    assert_eq!(hint(&replica, replica.summary.last()), None, "it is equal");
     assert_eq!(hint(&replica, Position { index: last.next(), term }), Some(last), "too far");
     assert_eq!(hint(&replica, Position { index: Index(last.0 + 9), term }), Some(last));
     // Entries of one term that part are looked for before all of that term.
-    let first = (1..=last.0).find(|at| replica.shape.term(Index(*at)) == Some(term)).unwrap();
+    let first = (1..=last.0).find(|at| replica.summary.term(Index(*at)) == Some(term)).unwrap();
     let other = Position { index: last, term: term.next() };
     assert_eq!(hint(&replica, other), Some(Index(first - 1)));
     replica.committed = Index(1);
@@ -142,7 +142,7 @@ fn an_append_of_an_earlier_term_is_answered_with_ones_own() {
     replica.vote.term = replica.vote.term.next();
     let term = replica.vote.term;
     let (took, out) = append(&replica, &[], |append| append.term = Term(term.0 - 1));
-    assert_eq!(out.effects, [Effect::Send(link, Packet::Stale { term })]);
+    assert_eq!(out.effects, [Effect::Send(link, Packet::HigherTerm { term })]);
     assert_eq!(took.vote.term, term);
 }
 
@@ -157,7 +157,8 @@ fn what_is_acknowledged_is_equal_and_stored_and_the_vote_of_its_term_is_too() {
         replica.acknowledge(&mut out);
         out.effects
     };
-    let acknowledged = |stored| vec![Effect::Send(link, Packet::Stored { term, stored, round: 7 })];
+    let acknowledged =
+        |stored| vec![Effect::Send(link, Packet::AppendAccepted { term, stored, round: 7 })];
     let mut unvoted = replica.clone();
     unvoted.vote_stored = false;
     assert_eq!(said(&mut unvoted), []);
@@ -192,17 +193,17 @@ fn a_follower_knows_no_more_answered_than_it_was_told_has_and_has_stored() {
     let knows = |told: (u64, u64), stored: u64| {
         let (mut replica, mut out) = append(&replica, &records, |append| {
             append.committed = Index(last.0 + told.0);
-            append.answered = Index(last.0 + told.1);
+            append.acknowledged = Index(last.0 + told.1);
         });
         replica.stored = Index(last.0 + stored);
         replica.acknowledge(&mut out);
-        (replica.committed.0 - last.0, replica.answered.0 - last.0)
+        (replica.committed.0 - last.0, replica.acknowledged.0 - last.0)
     };
     assert_eq!(knows((0, 0), 3), (0, 0));
     assert_eq!(knows((2, 1), 3), (2, 1));
     assert_eq!(knows((3, 3), 1), (3, 1), "not stored");
     assert_eq!(knows((9, 9), 3), (3, 3), "not proved equal");
-    assert_eq!(knows((1, 3), 3), (1, 1), "answered is committed");
+    assert_eq!(knows((1, 3), 3), (1, 1), "acknowledged is committed");
 }
 
 #[test]
@@ -244,7 +245,7 @@ fn a_nearly_full_disk_of_a_member_takes_no_change_but_a_delete() {
         primary.propose(Moment(0), WallTime(0), kind, |_| (), &mut Out::default()).err()
     };
     let own = |r: &mut Replica| r.note_space(world.now, true);
-    let other = |r: &mut Replica| peer(r, 3).bearing.full = true;
+    let other = |r: &mut Replica| peer(r, 3).health.full = true;
     let no_space = |n: u8| Some(NotTaken::NoSpace(id(n)));
     for kind in [Kind::MESSAGE, Kind::CREATE, Kind::PASSWORD] {
         assert_eq!(refused(kind, &|_| ()), None);
@@ -273,7 +274,7 @@ fn the_others_are_told_at_once_that_a_disk_is_full() {
         let mut out = Out::default();
         replica.tick_links(world.now, &mut out);
         let pings = out.effects.iter().filter_map(|effect| match effect {
-            Effect::Send(_, Packet::Ping { bearing, .. }) => Some(bearing.full),
+            Effect::Send(_, Packet::Ping { health, .. }) => Some(health.full),
             _ => None,
         });
         pings.collect::<Vec<_>>()
@@ -294,15 +295,15 @@ fn news_in_a_ping_are_looked_at_at_once() {
     let log = &world.running[&1].disk.log;
     let three = primary.config().unwrap().member(id(3)).unwrap();
     let link = primary.link_to(three).unwrap();
-    let bearing = primary.peers.iter().find(|peer| peer.has_link(link)).unwrap().bearing;
-    let mut hears = |bearing: Bearing| {
-        primary.restless = false;
-        let packet = Packet::Ping { sent: world.now, wall: WallTime(0), bearing };
+    let health = primary.peers.iter().find(|peer| peer.has_link(link)).unwrap().health;
+    let mut hears = |health: PeerHealth| {
+        primary.needs_tick = false;
+        let packet = Packet::Ping { sent: world.now, wall: WallTime(0), health };
         let event = Event::Received { link, packet, records: &rest_of(&packet) };
         primary.handle(world.now, WallTime(0), event, log, &mut Out::default());
-        primary.restless
+        primary.needs_tick
     };
-    assert!(!hears(bearing), "nothing new");
-    assert!(hears(Bearing { stopping: true, ..bearing }), "it wants to be dropped");
-    assert!(!hears(Bearing { stopping: true, ..bearing }));
+    assert!(!hears(health), "nothing new");
+    assert!(hears(PeerHealth { stopping: true, ..health }), "it wants to be dropped");
+    assert!(!hears(PeerHealth { stopping: true, ..health }));
 }

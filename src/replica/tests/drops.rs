@@ -35,7 +35,7 @@ fn just_before(now: Moment) -> Moment {
 #[test]
 fn each_kind_of_loss_has_its_time() {
     let (now, replica, log) = primary();
-    let silence = replica.silence();
+    let peer_timeout = replica.peer_timeout();
     type Change = fn(&mut Replica, Moment, &FakeLog);
     let table: [(&str, Change, Duration); 5] = [
         ("gone", |r, now, _| lose(r, 3, now), Duration::ZERO),
@@ -44,8 +44,8 @@ fn each_kind_of_loss_has_its_time() {
             |r, _, _| peer(r, 3).link.as_mut().unwrap().member.disk.0 ^= 1,
             Duration::ZERO,
         ),
-        ("stopping", |r, _, _| peer(r, 3).bearing.stopping = true, Duration::ZERO),
-        ("unheard", |_, _, _| (), silence),
+        ("stopping", |r, _, _| peer(r, 3).health.stopping = true, Duration::ZERO),
+        ("unheard", |_, _, _| (), peer_timeout),
         (
             "sick",
             |r, now, log| {
@@ -53,7 +53,7 @@ fn each_kind_of_loss_has_its_time() {
                     .unwrap();
                 r.send_all(now, log, &mut Out::default());
             },
-            silence,
+            peer_timeout,
         ),
     ];
     for (name, change, after) in table {
@@ -82,7 +82,7 @@ fn each_kind_of_loss_has_its_time() {
 #[test]
 fn silence_counts_from_the_election_at_the_earliest() {
     let (now, mut replica, _) = primary();
-    let silence = replica.silence();
+    let peer_timeout = replica.peer_timeout();
     peer(&mut replica, 3).heard = None;
     let after = |since: Moment| {
         let mut replica = replica.clone();
@@ -90,7 +90,7 @@ fn silence_counts_from_the_election_at_the_earliest() {
         primary.since = since;
         changed(&mut replica, now)
     };
-    let elected = Moment(now.0 - silence.as_micros() as u64);
+    let elected = Moment(now.0 - peer_timeout.as_micros() as u64);
     assert_eq!(after(Moment(elected.0 + 1)), [1, 2, 3]);
     assert_eq!(after(elected), [1, 2]);
 }
@@ -168,7 +168,7 @@ fn of_two_that_are_lost_neither_is_dropped() {
     lose(&mut replica, 2, now);
     lose(&mut replica, 3, now);
     assert_eq!(changed(&mut replica, now), [1, 2, 3]);
-    let later = now + replica.silence();
+    let later = now + replica.peer_timeout();
     assert!(matches!(replica.role, Role::Primary(_)), "it has its T");
     changed(&mut replica, just_before(later));
     assert!(matches!(replica.role, Role::Primary(_)));
@@ -226,7 +226,7 @@ fn every_drop_but_an_announced_one_counts_towards_the_penalty() {
         primary.drops.clone()
     };
     assert_eq!(drops(&|r| lose(r, 3, now)), [(id(3), now)]);
-    assert_eq!(drops(&|r| peer(r, 3).bearing.stopping = true), []);
+    assert_eq!(drops(&|r| peer(r, 3).health.stopping = true), []);
     assert_eq!(drops(&|r| peer(r, 3).heard = None), [(id(3), now)]);
 }
 
@@ -321,7 +321,7 @@ fn a_promise_holds_back_every_change_but_the_drop_of_one_that_is_gone() {
     };
     let (three, two) = (vec![1, 2, 3], vec![1, 2]);
     assert_eq!(after(&|r| lose(r, 3, now)), (two.clone(), two.clone()));
-    assert_eq!(after(&|r| peer(r, 3).bearing.stopping = true), (three.clone(), two.clone()));
+    assert_eq!(after(&|r| peer(r, 3).health.stopping = true), (three.clone(), two.clone()));
     assert_eq!(after(&|r| peer(r, 3).heard = None), (three, two));
     let (now, mut replica) = uncommitted(&[1], &[1, 2]);
     promise(&mut replica, now);
@@ -335,7 +335,7 @@ fn a_learner_is_added_when_it_has_caught_up_is_heard_and_not_lost() {
     let (now, _, _) = primary();
     let ready = || {
         let (_, mut replica) = uncommitted(&[1, 2], &[1, 2]);
-        (replica.committed, replica.answered, replica.stored) =
+        (replica.committed, replica.acknowledged, replica.stored) =
             (replica.last(), replica.last(), replica.last());
         let three = replica.peers.iter().find(|p| p.id == id(3)).unwrap().link.as_ref().unwrap();
         let three = three.member;
@@ -360,8 +360,8 @@ fn a_learner_is_added_when_it_has_caught_up_is_heard_and_not_lost() {
     assert!(added(&|_| ()));
     assert!(!added(&|r| caught_up(r, false)));
     assert!(!added(&|r| peer(r, 3).heard = None));
-    assert!(!added(&|r| peer(r, 3).bearing.stopping = true));
-    assert!(!added(&|r| peer(r, 3).bearing.full = true));
+    assert!(!added(&|r| peer(r, 3).health.stopping = true));
+    assert!(!added(&|r| peer(r, 3).health.full = true));
     assert!(!added(&|r| drops(r, 3)), "it is penalized");
     assert!(added(&|r| drops(r, 2)));
     assert!(!added(&|r| r.stopping = Some(now)));

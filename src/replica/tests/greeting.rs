@@ -20,7 +20,7 @@ fn server(n: u8) -> (World, Replica, Hello) {
         has_other: true,
         term: three.vote.term,
         founder: three.vote.founder,
-        last: three.shape.last(),
+        last: three.summary.last(),
     };
     (world, replica, hello)
 }
@@ -79,7 +79,7 @@ fn only_a_hello_may_come_first_and_on_accepted_links_an_order() {
     assert_eq!(closes(&told), Some(Closing::Spare));
     assert_eq!(closes(&unlinked(Some(3), order)), Some(Closing::Nonsense));
     for packet in [
-        Packet::Stale { term: Term(1) },
+        Packet::HigherTerm { term: Term(1) },
         Packet::Verdict(Verdict::Taken),
         Packet::Proofs,
         Packet::Blank { met: [DiskId(0); 3] },
@@ -132,10 +132,10 @@ fn a_dial_that_reaches_itself_counts_as_refused() {
 #[test]
 fn who_is_refused_asks_again_later_and_only_an_old_copy_leaves() {
     let (world, replica, _) = server(2);
-    let silence = replica.silence();
+    let peer_timeout = replica.peer_timeout();
     for (why, leaves) in [
         (Refusal::Settings, false),
-        (Refusal::Lineage, false),
+        (Refusal::Epoch, false),
         (Refusal::Straggler, false),
         (Refusal::OldCopy, true),
     ] {
@@ -144,7 +144,11 @@ fn who_is_refused_asks_again_later_and_only_an_old_copy_leaves() {
         peer(&mut greeted, 3).link = None;
         let effects = first(&world, &mut greeted, Some(3), Packet::Refused(why));
         assert_eq!(closes(&effects), Some(Closing::RefusedBy(Some(id(3)), why)));
-        assert_eq!(effects.contains(&Effect::Leave(Aside::Everything)), leaves, "{why:?}");
+        assert_eq!(
+            effects.contains(&Effect::Quarantine(Quarantine::Everything)),
+            leaves,
+            "{why:?}"
+        );
 
         let mut linked = replica.clone();
         let link = peer(&mut linked, 3).link.as_ref().unwrap().id;
@@ -152,9 +156,17 @@ fn who_is_refused_asks_again_later_and_only_an_old_copy_leaves() {
         let event = Event::Received { link, packet: Packet::Refused(why), records: &[] };
         linked.handle(world.now, WallTime(0), event, &world.running[&2].disk.log, &mut out);
         assert!(peer(&mut linked, 3).link.is_none());
-        assert_eq!(out.effects.contains(&Effect::Leave(Aside::Everything)), leaves, "{why:?}");
+        assert_eq!(
+            out.effects.contains(&Effect::Quarantine(Quarantine::Everything)),
+            leaves,
+            "{why:?}"
+        );
         assert_eq!(linked.left, leaves);
-        assert_eq!(peer(&mut linked, 3).dialling.delay, silence / 2, "it is not asked in a hurry");
+        assert_eq!(
+            peer(&mut linked, 3).dialling.delay,
+            peer_timeout / 2,
+            "it is not asked in a hurry"
+        );
     }
     // Whom a majority follows is no old copy, whatever one of them remembers.
     let (world, primary, _) = server(1);
@@ -165,7 +177,7 @@ fn who_is_refused_asks_again_later_and_only_an_old_copy_leaves() {
         primary.left
     };
     assert!(!refused(world.now));
-    assert!(refused(world.now + silence * 9), "nobody follows it any more");
+    assert!(refused(world.now + peer_timeout * 9), "nobody follows it any more");
 }
 
 #[test]
@@ -173,20 +185,20 @@ fn a_later_history_that_may_not_be_followed_yet_is_met_and_closed() {
     let (world, replica, hello) = server(2);
     let one = replica.config().unwrap().member(id(1)).unwrap();
     let later =
-        Hello { term: hello.term.next_lineage(id(3)), founder: Some(hello.from.disk), ..hello };
+        Hello { term: hello.term.next_epoch(id(3)), founder: Some(hello.from.disk), ..hello };
     let greets = |change: &dyn Fn(&mut Replica)| {
         let mut replica = replica.clone();
         peer(&mut replica, 3).link = None;
         change(&mut replica);
         let effects = first(&world, &mut replica, Some(3), Packet::Hello(later));
-        (closes(&effects), replica.later_lineage.is_some(), replica.vote.term == later.term)
+        (closes(&effects), replica.later_epoch.is_some(), replica.vote.term == later.term)
     };
     let refused = Closing::Refused(id(3), Refusal::Straggler);
     assert_eq!(greets(&|_| ()), (Some(refused), false, false), "1 is heard");
     assert_eq!(greets(&|r| r.leave_primary(one)), (Some(Closing::Spare), true, false));
     let long_met = |r: &mut Replica| {
         r.leave_primary(one);
-        r.later_lineage = Some(Moment(0));
+        r.later_epoch = Some(Moment(0));
     };
     assert_eq!(greets(&long_met), (None, false, true));
 }
@@ -202,13 +214,13 @@ fn the_first_outcome_of_a_dial_is_looked_at_at_once() {
             if taken {
                 replica.on_dialled(world.now, LINK, id(3), &mut Out::default());
             }
-            replica.restless = false;
+            replica.needs_tick = false;
             if taken {
                 replica.on_ended(world.now, LINK, &mut Out::default());
             } else {
                 replica.on_dial_failed(world.now, id(3), DialFailure::NoAnswer);
             }
-            assert_eq!(replica.restless, !met, "taken {taken}");
+            assert_eq!(replica.needs_tick, !met, "taken {taken}");
             assert!(peer(&mut replica, 3).met);
         }
     }

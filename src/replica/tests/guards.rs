@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::limits::RUNS_KEPT;
-use crate::replica::lineage::REFUSED_MAX;
-use crate::replica::past::{Lineage, Past};
+use crate::replica::epoch::REFUSED_MAX;
+use crate::replica::past::{Epoch, Past};
 
 const LINK: LinkId = LinkId(99);
 
@@ -31,7 +31,7 @@ fn next_start(world: &World, to: &Replica, n: u8) -> (Hello, Past) {
         has_other: false,
         term: from.vote.term,
         founder: from.vote.founder,
-        last: from.shape.last(),
+        last: from.summary.last(),
     };
     (hello, Past { runs: vec![old, new], ..Past::default() })
 }
@@ -57,7 +57,7 @@ fn is_let_in(effects: &[Effect]) -> bool {
 #[test]
 fn who_comes_with_the_id_of_one_that_answers_is_turned_away() {
     let (world, replica) = server(1);
-    let patience = replica.silence() / 8;
+    let patience = replica.peer_timeout() / 8;
     let came = next_start(&world, &replica, 2);
     let mut waiting = replica.clone();
     let effects = greet(&mut waiting, world.now, &came);
@@ -74,12 +74,12 @@ fn who_comes_with_the_id_of_one_that_answers_is_turned_away() {
     assert_eq!(refusal(&effects), None, "it may have died since");
     let (_, effects) = pong(world.now + patience);
     assert_eq!(refusal(&effects), None, "it was not asked that yet");
-    let (mut answered, effects) = pong(world.now);
+    let (mut acknowledged, effects) = pong(world.now);
     assert_eq!(refusal(&effects), Some(Refusal::Occupied));
     let (holder, newcomer) = (world.running[&2].replica.me, came.0.from);
     let closed = Closing::Occupied { stays: old, holder, newcomer };
     assert!(effects.contains(&Effect::Close(LINK, closed)));
-    assert!(peer(&mut answered, 2).has_link(old) && answered.newcomers.is_empty());
+    assert!(peer(&mut acknowledged, 2).has_link(old) && acknowledged.newcomers.is_empty());
 
     // Few of one id wait, those of one server together; others are asked to come again.
     let mut more = waiting.clone();
@@ -115,8 +115,8 @@ fn who_comes_with_the_id_of_one_that_answers_is_turned_away() {
     assert!(left.newcomers.is_empty());
 }
 
-/// A directory is set aside only by what a primary says that hears a majority; a copy is known by a
-/// start that it should list.
+/// A directory is quarantined only by what a primary says that hears a majority; a copy is known by
+/// a start that it should list.
 #[test]
 fn a_copy_is_known_by_a_start_that_it_lacks() {
     let (world, replica) = server(1);
@@ -176,7 +176,7 @@ fn a_copy_that_the_group_has_added_is_let_in() {
         let mut bytes = Vec::new();
         let at = Position { index: replica.last().next(), term: hello.term };
         record::write(&mut bytes, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
-        replica.shape.push(&Record::trust(&bytes)).unwrap();
+        replica.summary.push(&Record::trust(&bytes)).unwrap();
         replica
     };
     // The original was added again: nothing changes.
@@ -190,7 +190,7 @@ fn a_copy_that_the_group_has_added_is_let_in() {
     let effects = greet(&mut replica, world.now, &copy);
     assert!(is_let_in(&effects) && refusal(&effects).is_none());
     let seen = |effect: &Effect| match effect {
-        Effect::See(seen) => seen.disk == hello.from.disk && seen.runs == copy.1.runs,
+        Effect::RecordIncarnation(seen) => seen.disk == hello.from.disk && seen.runs == copy.1.runs,
         _ => false,
     };
     assert!(effects.iter().any(seen));
@@ -221,7 +221,7 @@ fn a_copy_that_was_refused_stays_refused() {
         let effects = greet(&mut replica, world.now, &copy);
         assert_eq!(refusal(&effects), Some(Refusal::Doubtful), "{n}");
         for effect in effects {
-            if let Effect::See(disk) = effect {
+            if let Effect::RecordIncarnation(disk) = effect {
                 stored.put(*disk);
             }
         }
@@ -232,13 +232,13 @@ fn a_copy_that_was_refused_stays_refused() {
 #[test]
 fn who_is_doubted_waits_before_it_stands() {
     let (world, mut replica) = server(2);
-    let silence = replica.silence();
+    let peer_timeout = replica.peer_timeout();
     let one = replica.config().unwrap().member(id(1)).unwrap();
     replica.leave_primary(one);
     let stands = |replica: &Replica, now: Moment| {
         let mut replica = replica.clone();
         replica.consider_standing(now);
-        replica.timers.is_set(Timer::Stand)
+        replica.timers.is_set(Timer::Campaign)
     };
     assert!(stands(&replica, world.now));
     let link = peer(&mut replica, 1).link.as_ref().unwrap().id;
@@ -247,8 +247,8 @@ fn who_is_doubted_waits_before_it_stands() {
     assert!(left.left);
     replica.on_refused(world.now, link, Refusal::Doubtful, &mut Out::default());
     assert!(!replica.left && !stands(&replica, world.now));
-    assert!(!stands(&replica, Moment((world.now + silence * 2).0 - 1)));
-    assert!(stands(&replica, world.now + silence * 2));
+    assert!(!stands(&replica, Moment((world.now + peer_timeout * 2).0 - 1)));
+    assert!(stands(&replica, world.now + peer_timeout * 2));
 }
 
 /// Nor does it vote: it may have forgotten what its original has acknowledged, and its vote would
@@ -259,7 +259,7 @@ fn who_is_doubted_does_not_vote() {
     let (one, three) = (id(1), replica.config().unwrap().member(id(3)).unwrap());
     let link = replica.link_to(three).unwrap();
     let term = replica.vote.term.next();
-    let ask = Ask { term, last: replica.shape.last(), config: *replica.config().unwrap() };
+    let ask = Ask { term, last: replica.summary.last(), config: *replica.config().unwrap() };
     for doubted in [None, Some(world.now)] {
         let mut replica = replica.clone();
         replica.leave_primary(replica.config().unwrap().member(one).unwrap());
@@ -286,7 +286,7 @@ fn who_is_doubted_does_not_vote() {
 #[test]
 fn who_repeats_nonsense_is_refused_for_longer() {
     let (world, mut replica) = server(2);
-    let least = replica.silence() / 2;
+    let least = replica.peer_timeout() / 2;
     let one = peer(&mut replica, 1);
     let mut now = world.now;
     let mut times = Vec::new();
@@ -303,17 +303,17 @@ fn who_repeats_nonsense_is_refused_for_longer() {
 /// The hello of server 3 after a person went on with it alone, although the others live.
 fn straggler(world: &World, to: &Replica) -> (Hello, Past) {
     let (mut hello, mut past) = next_start(world, to, 3);
-    (hello.term, hello.founder) = (hello.term.next_lineage(id(3)), Some(DiskId(33)));
-    past.lineages = vec![Lineage { number: hello.term.lineage(), founder: DiskId(33) }];
+    (hello.term, hello.founder) = (hello.term.next_epoch(id(3)), Some(DiskId(33)));
+    past.epochs = vec![Epoch { number: hello.term.epoch(), founder: DiskId(33) }];
     (hello, past)
 }
 
 /// A primary that a majority answers logs whom it refuses; a backup asks it to.
 #[test]
-fn a_refused_lineage_is_logged_once_and_refused_by_all_who_know_it() {
+fn a_refused_epoch_is_logged_once_and_refused_by_all_who_know_it() {
     let (world, mut primary) = server(1);
     let came = straggler(&world, &primary);
-    let lineage = came.1.lineages[0];
+    let epoch = came.1.epochs[0];
     assert_eq!(refusal(&greet(&mut primary, world.now, &came)), Some(Refusal::Straggler));
     let mut out = Out::default();
     let before = primary.last();
@@ -322,54 +322,54 @@ fn a_refused_lineage_is_logged_once_and_refused_by_all_who_know_it() {
         greet(&mut primary, world.now, &came);
     }
     assert_eq!(primary.last(), before.next(), "once");
-    assert!(primary.shape.has_refused(lineage));
+    assert!(primary.summary.has_refused(epoch));
 
     let (_, mut backup) = server(2);
     let mut to_backup = came.clone();
     to_backup.0.to = id(2);
     let effects = greet(&mut backup, world.now, &to_backup);
     assert_eq!(refusal(&effects), Some(Refusal::Straggler));
-    let asks = |e: &Effect| matches!(e, Effect::Send(_, Packet::Refuses(l)) if *l == lineage);
+    let asks = |e: &Effect| matches!(e, Effect::Send(_, Packet::Refuses(l)) if *l == epoch);
     assert!(effects.iter().any(asks), "{effects:?}");
     assert!(backup.refused.is_empty(), "its primary may have died a moment before");
     let (_, mut asked) = server(1);
     let link = peer(&mut asked, 2).link.as_ref().unwrap().id;
-    asked.on_received(world.now, link, Packet::Refuses(lineage), &[], &mut Out::default());
+    asked.on_received(world.now, link, Packet::Refuses(epoch), &[], &mut Out::default());
     asked.log_refusals(WallTime(0), &mut Out::default());
-    assert!(asked.shape.has_refused(lineage));
+    assert!(asked.summary.has_refused(epoch));
 
     // Alone later, the backup that has the entry refuses it, and what descends from it.
     let entry = Record::trust(&out.bytes).position();
-    backup.shape.push(&Record::trust(&out.bytes)).unwrap();
+    backup.summary.push(&Record::trust(&out.bytes)).unwrap();
     let alone = |backup: &Replica, came: &(Hello, Past)| {
         let mut backup = backup.clone();
-        backup.later_lineage = Some(Moment(0));
+        backup.later_epoch = Some(Moment(0));
         backup.step_down("a test", &mut Out::default());
         backup.peers.iter_mut().for_each(|peer| peer.link = None);
         refusal(&greet(&mut backup, world.now, came))
     };
     assert_eq!(alone(&backup, &to_backup), Some(Refusal::Parted));
     let mut child = to_backup.clone();
-    (child.0.term, child.0.founder) = (child.0.term.next_lineage(id(1)), Some(DiskId(44)));
+    (child.0.term, child.0.founder) = (child.0.term.next_epoch(id(1)), Some(DiskId(44)));
     assert_eq!(alone(&backup, &child), Some(Refusal::Parted), "its ancestor was refused");
-    child.1.lineages.clear();
+    child.1.epochs.clear();
     assert_eq!(alone(&backup, &child), None, "another one");
     // An entry that is cut refuses nothing.
-    backup.shape.cut(entry.index.before());
+    backup.summary.cut(entry.index.before());
     assert_eq!(alone(&backup, &to_backup), None);
 }
 
 #[test]
-fn each_of_few_other_lineages_is_refused_once_and_the_own_one_never() {
+fn each_of_few_other_epochs_is_refused_once_and_the_own_one_never() {
     let (world, mut primary) = server(1);
-    let begin = Beginning::new(primary.me, Term(0), primary.shape.last(), true);
-    primary.shape.push(&Record::trust(&begin.entry(WallTime(0)))).unwrap();
-    let own = primary.shape.lineages().next().unwrap();
+    let begin = Beginning::new(primary.me, Term(0), primary.summary.last(), true);
+    primary.summary.push(&Record::trust(&begin.entry(WallTime(0)))).unwrap();
+    let own = primary.summary.epochs().next().unwrap();
     primary.remember_refused(world.now, own);
     assert_eq!(primary.refused, []);
     for number in 1..100 {
-        let lineage = Lineage { number, founder: DiskId(77) };
-        (0..2).for_each(|_| primary.remember_refused(world.now, lineage));
+        let epoch = Epoch { number, founder: DiskId(77) };
+        (0..2).for_each(|_| primary.remember_refused(world.now, epoch));
         let known = usize::from(number).min(REFUSED_MAX);
         assert_eq!((primary.refused.len(), primary.refused.contains(&own)), (known, false));
     }
@@ -380,8 +380,8 @@ fn each_of_few_other_lineages_is_refused_once_and_the_own_one_never() {
 #[test]
 fn a_refusal_is_logged_by_a_primary_that_stays() {
     let (world, mut primary) = server(1);
-    let lineage = |number: u16| Lineage { number, founder: DiskId(77) };
-    primary.remember_refused(world.now, lineage(1));
+    let epoch = |number: u16| Epoch { number, founder: DiskId(77) };
+    primary.remember_refused(world.now, epoch(1));
     type Change = fn(&mut Replica, Moment);
     let changes: [(&str, Change, usize); 4] = [
         ("it stays", |_, _| (), 1),
@@ -393,16 +393,16 @@ fn a_refusal_is_logged_by_a_primary_that_stays() {
         let mut primary = primary.clone();
         change(&mut primary, world.now);
         primary.log_refusals(WallTime(0), &mut Out::default());
-        assert_eq!(primary.shape.refusals(), logged, "{what}");
+        assert_eq!(primary.summary.refusals(), logged, "{what}");
     }
     for number in 1..100 {
-        primary.refused = vec![lineage(number)];
+        primary.refused = vec![epoch(number)];
         primary.log_refusals(WallTime(0), &mut Out::default());
-        assert_eq!(primary.shape.refusals(), usize::from(number).min(REFUSED_MAX));
+        assert_eq!(primary.summary.refusals(), usize::from(number).min(REFUSED_MAX));
     }
 }
 
-/// Who has set its log aside takes no part in a formation.
+/// A server that has quarantined its log takes no part in a formation.
 #[test]
 fn who_has_lost_its_log_forms_nothing() {
     for lost in [None, Some(1), Some(2), Some(3)] {
@@ -463,12 +463,12 @@ fn nonsense_of_a_server_that_knows_the_secret_ends_nobody() {
     assert!(committed >= Index(2));
     let good = |replica: &Replica| Append {
         term: replica.vote.term,
-        prev: replica.shape.last(),
+        prev: replica.summary.last(),
         committed: replica.committed,
-        answered: replica.answered,
+        acknowledged: replica.acknowledged,
         round: 0,
     };
-    let at = |replica: &Replica, index: Index| replica.shape.position(index);
+    let at = |replica: &Replica, index: Index| replica.summary.position(index);
     let over = |index: Index, term: Term| entry(index, term, Kind::MESSAGE);
     let term = backup.vote.term;
     let early = Append { prev: at(&backup, Index(1)), term: term.next(), ..good(&backup) };
@@ -489,9 +489,15 @@ fn nonsense_of_a_server_that_knows_the_secret_ends_nobody() {
             Packet::Append(good(&backup)),
             entry(next, term, Kind(77)),
         ),
-        ("the last term", backup.clone(), 1, Packet::Stale { term: Term((1 << 48) - 1) }, vec![]),
         (
-            "a lineage that nobody began",
+            "the last term",
+            backup.clone(),
+            1,
+            Packet::HigherTerm { term: Term((1 << 48) - 1) },
+            vec![],
+        ),
+        (
+            "an epoch that nobody began",
             backup.clone(),
             1,
             Packet::Vote { term: Term(u64::MAX), granted: true },
@@ -501,19 +507,23 @@ fn nonsense_of_a_server_that_knows_the_secret_ends_nobody() {
     ];
     for (what, mut replica, from, packet, records) in table {
         let link = peer(&mut replica, from).link.as_ref().unwrap().id;
-        let (before, vote) = (replica.shape.last(), replica.vote);
+        let (before, vote) = (replica.summary.last(), replica.vote);
         let mut out = Out::default();
         let event = Event::Received { link, packet, records: &records };
         replica.handle(world.now, WallTime(0), event, log, &mut out);
         assert!(out.effects.contains(&Effect::Close(link, Closing::Nonsense)), "{what}: {out:?}");
         let changed = |e: &Effect| matches!(e, Effect::Cut(_) | Effect::Append(_));
         assert!(!out.effects.iter().any(changed), "{what}: {out:?}");
-        assert_eq!(replica.shape.last(), before, "{what}");
+        assert_eq!(replica.summary.last(), before, "{what}");
         assert!(replica.vote == vote || what.starts_with("overwrites"), "{what}");
         let (hello, past) = next_start(&world, &replica, from);
         let again = |at: Moment| refusal(&greet(&mut replica.clone(), at, &(hello, past.clone())));
         assert_eq!(again(world.now), Some(Refusal::Nonsense), "{what}");
-        assert_ne!(again(world.now + replica.silence() / 2), Some(Refusal::Nonsense), "{what}");
+        assert_ne!(
+            again(world.now + replica.peer_timeout() / 2),
+            Some(Refusal::Nonsense),
+            "{what}"
+        );
     }
 }
 
@@ -523,13 +533,14 @@ fn what_was_proved_equal_is_not_overwritten_in_the_same_term() {
     let (world, mut replica) = server(2);
     let one = replica.config().unwrap().member(id(1)).unwrap();
     let link = replica.link_to(one).unwrap();
-    let (last, term) = (replica.shape.last(), replica.vote.term.next());
+    let (last, term) = (replica.summary.last(), replica.vote.term.next());
     let mut send = |term_of_entry: Term, prev: Position| {
-        let append = Append { term, prev, committed: Index::ZERO, answered: Index::ZERO, round: 0 };
+        let append =
+            Append { term, prev, committed: Index::ZERO, acknowledged: Index::ZERO, round: 0 };
         let records = entry(prev.index.next(), term_of_entry, Kind::MESSAGE);
         let mut out = Out::default();
         replica.on_append(world.now, one, link, append, &records, &mut out);
-        (out.effects.contains(&Effect::Close(link, Closing::Nonsense)), replica.shape.last().term)
+        (out.effects.contains(&Effect::Close(link, Closing::Nonsense)), replica.summary.last().term)
     };
     assert_eq!(send(last.term, last), (false, last.term));
     assert_eq!(send(term, last), (true, last.term));
@@ -549,7 +560,7 @@ fn a_blank_server_takes_no_log_that_begins_otherwise() {
             term: Term(1),
             prev: Position::default(),
             committed: Index(1),
-            answered: Index(1),
+            acknowledged: Index(1),
             round: 0,
         };
         let mut out = Out::default();

@@ -16,7 +16,9 @@ fn told(replica: &mut Replica, now: Moment) -> Option<u8> {
     let mut out = Out::default();
     replica.tick_handover(now, &mut out);
     let told = out.effects.iter().find_map(|effect| match effect {
-        Effect::Send(link, Packet::StandNow { term }) if *term == replica.vote.term => Some(*link),
+        Effect::Send(link, Packet::TimeoutNow { term }) if *term == replica.vote.term => {
+            Some(*link)
+        }
         _ => None,
     });
     let heir = told.map(|link| replica.peers.iter().find(|peer| peer.has_link(link)).unwrap().id);
@@ -29,7 +31,7 @@ fn a_slow_backup_is_the_heir_only_when_there_is_no_other_and_speed_is_not_the_re
     let heir_of = |slow: [bool; 2], why: Rule| {
         let mut replica = replica.clone();
         for (peer, slow) in replica.peers.iter_mut().zip(slow) {
-            peer.bearing.slow = slow;
+            peer.health.slow = slow;
         }
         replica.begin_handover(world.now, why);
         told(&mut replica, world.now)
@@ -83,7 +85,7 @@ fn the_heir_is_a_member_that_is_heard_has_everything_and_stays() {
     let (world, replica) = primary();
     type Change = fn(&mut Replica);
     let changes: [(&str, Change); 5] = [
-        ("stopping", |r| peer(r, 2).bearing.stopping = true),
+        ("stopping", |r| peer(r, 2).health.stopping = true),
         ("unheard", |r| peer(r, 2).heard = None),
         ("lost", |r| peer(r, 2).link = None),
         ("no member", |r| {
@@ -112,7 +114,7 @@ fn the_heir_is_a_member_that_is_heard_has_everything_and_stays() {
 fn store_all(replica: &mut Replica) {
     let last = replica.last();
     (replica.flushed, replica.stored) = (last, last);
-    (replica.committed, replica.answered) = (last, last);
+    (replica.committed, replica.acknowledged) = (last, last);
     let all = replica.linked().collect::<Vec<_>>();
     let Role::Primary(primary) = &mut replica.role else { panic!("it leads") };
     for member in all {
@@ -136,7 +138,7 @@ fn nobody_is_told_before_all_is_answered_nor_after_t() {
     assert_eq!(told(&mut replica, world.now), Some(2));
     assert!(replica.is_handing_over(), "until there is another primary");
 
-    let end = world.now + late.silence();
+    let end = world.now + late.peer_timeout();
     assert_eq!(told(&mut late, Moment(end.0 - 1)), None);
     assert!(late.is_handing_over());
     told(&mut late, end);
@@ -154,7 +156,7 @@ fn no_order_is_taken_without_a_backup_that_stays() {
     };
     assert_eq!(verdict(&|_| ()), Verdict::Taken);
     assert_eq!(
-        verdict(&|r| r.peers.iter_mut().for_each(|p| p.bearing.stopping = true)),
+        verdict(&|r| r.peers.iter_mut().for_each(|p| p.health.stopping = true)),
         Verdict::NoBackup
     );
     assert_eq!(verdict(&|r| r.peers.iter_mut().for_each(|p| p.link = None)), Verdict::NoBackup);
@@ -188,11 +190,11 @@ fn who_is_told_stands_only_for_its_own_primary_and_term() {
 #[test]
 fn a_stopping_server_leaves_when_dropped_or_alone_or_after_2_t() {
     let (world, replica) = primary();
-    let silence = replica.silence();
+    let peer_timeout = replica.peer_timeout();
     let mut stopping = replica.clone();
     assert!(!stopping.is_released(world.now), "it was not asked to");
     stopping.stop(world.now);
-    let end = world.now + silence * 2;
+    let end = world.now + peer_timeout * 2;
     assert!(!stopping.is_released(Moment(end.0 - 1)));
     assert!(stopping.is_released(end));
     let mut timers = stopping.timers.clone();
@@ -204,8 +206,8 @@ fn a_stopping_server_leaves_when_dropped_or_alone_or_after_2_t() {
         stopping.is_released(world.now)
     };
     assert!(!released(&|_| ()));
-    assert!(!released(&|r| peer(r, 2).bearing.stopping = true), "3 is there");
-    assert!(released(&|r| r.peers.iter_mut().for_each(|p| p.bearing.stopping = true)));
+    assert!(!released(&|r| peer(r, 2).health.stopping = true), "3 is there");
+    assert!(released(&|r| r.peers.iter_mut().for_each(|p| p.health.stopping = true)));
     assert!(released(&|r| r.peers.iter_mut().for_each(|p| p.link = None)));
     assert!(released(&|r| {
         let without = r.config().unwrap().without(id(1));
@@ -217,28 +219,28 @@ fn a_stopping_server_leaves_when_dropped_or_alone_or_after_2_t() {
 fn a_stopping_primary_tries_to_hand_over_as_long_as_it_stays() {
     let (world, mut replica) = primary();
     replica.stop(world.now);
-    let silence = replica.silence();
+    let peer_timeout = replica.peer_timeout();
     let tries = |now: Moment| {
         let mut replica = replica.clone();
         hear_all(&mut replica, now);
         let mut out = Out::default();
         replica.tick_stop(now, &mut out);
         let said = |effect: &&Effect| match effect {
-            Effect::Send(_, Packet::Ping { bearing, .. }) => bearing.stopping,
+            Effect::Send(_, Packet::Ping { health, .. }) => health.stopping,
             _ => false,
         };
         assert_eq!(out.effects.iter().filter(said).count(), 2, "both are told at once");
         replica.is_handing_over()
     };
     assert!(tries(world.now));
-    assert!(tries(Moment((world.now + silence * 2).0 - 1)));
-    assert!(!tries(world.now + silence * 2));
+    assert!(tries(Moment((world.now + peer_timeout * 2).0 - 1)));
+    assert!(!tries(world.now + peer_timeout * 2));
 }
 
 #[test]
 fn three_slow_syncs_in_a_minute_are_a_slow_disk_and_handed_over_once_per_t() {
     let (world, mut replica) = primary();
-    let half = replica.silence() / 2;
+    let half = replica.peer_timeout() / 2;
     let mut now = world.now;
     let sync = |replica: &mut Replica, now: &mut Moment, takes: Duration| {
         replica.syncs.begin(*now);
@@ -269,14 +271,14 @@ fn three_slow_syncs_in_a_minute_are_a_slow_disk_and_handed_over_once_per_t() {
         replica.is_handing_over()
     };
     assert!(hands_over(&|_| ()));
-    assert!(hands_over(&|r| peer(r, 2).bearing.slow = true));
-    assert!(!hands_over(&|r| r.peers.iter_mut().for_each(|p| p.bearing.slow = true)));
+    assert!(hands_over(&|r| peer(r, 2).health.slow = true));
+    assert!(!hands_over(&|r| r.peers.iter_mut().for_each(|p| p.health.slow = true)));
     assert!(!hands_over(&|r| {
-        peer(r, 2).bearing.slow = true;
-        peer(r, 3).bearing.stopping = true;
+        peer(r, 2).health.slow = true;
+        peer(r, 3).health.stopping = true;
     }));
     assert!(!hands_over(&|r| {
-        peer(r, 2).bearing.slow = true;
+        peer(r, 2).health.slow = true;
         let without = r.config().unwrap().without(id(3));
         r.append_config(r.vote.term, WallTime(0), without, &mut Out::default());
     }));
@@ -286,7 +288,7 @@ fn three_slow_syncs_in_a_minute_are_a_slow_disk_and_handed_over_once_per_t() {
     replica.tick_handover(now, &mut Out::default());
     assert!(replica.is_handing_over());
     replica.handover = None;
-    let again = now + replica.silence();
+    let again = now + replica.peer_timeout();
     hear_all(&mut replica, again);
     replica.tick_handover(Moment(again.0 - 1), &mut Out::default());
     assert!(!replica.is_handing_over());

@@ -19,7 +19,7 @@ fn answer_to(change: impl Fn(&mut Hello)) -> (Vec<Packet>, Replica) {
         has_other: false,
         term: two.vote.term,
         founder: two.vote.founder,
-        last: two.shape.last(),
+        last: two.summary.last(),
     };
     change(&mut hello);
     (say(&world, &mut replica, Packet::Hello(hello)), replica)
@@ -52,7 +52,7 @@ fn every_wrong_hello_is_refused_for_its_own_reason() {
     type Change = fn(&mut Hello);
     let table: [(Change, Refusal, Rule); 12] = [
         (|h| h.shared.group.0 ^= 1, Refusal::Group, Rule::RefusedGroup),
-        (|h| h.shared.silence_ms += 1, Refusal::Settings, Rule::RefusedSettings),
+        (|h| h.shared.peer_timeout_ms += 1, Refusal::Settings, Rule::RefusedSettings),
         (|h| h.shared.servers = 1, Refusal::Settings, Rule::RefusedSettings),
         (|h| h.shared.copies_min = 3, Refusal::Settings, Rule::RefusedSettings),
         (|h| h.shared.survivor_auto ^= true, Refusal::Settings, Rule::RefusedSettings),
@@ -69,9 +69,9 @@ fn every_wrong_hello_is_refused_for_its_own_reason() {
             Refusal::OldCopy,
             Rule::RefusedForgot,
         ),
-        (|h| h.founder = Some(DiskId(1)), Refusal::Lineage, Rule::RefusedLineage),
+        (|h| h.founder = Some(DiskId(1)), Refusal::Epoch, Rule::RefusedEpoch),
         (
-            |h| (h.term, h.founder) = (h.term.next_lineage(id(2)), Some(h.from.disk)),
+            |h| (h.term, h.founder) = (h.term.next_epoch(id(2)), Some(h.from.disk)),
             Refusal::Straggler,
             Rule::RefusedStraggler,
         ),

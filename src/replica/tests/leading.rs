@@ -52,7 +52,7 @@ fn committed_is_by_a_majority_and_answered_by_all() {
     propose(&mut replica, &mut log, 3);
     let at = |n: u64| Index(before.0 + n);
     sent(&mut replica, now, &log, 2);
-    let state = |replica: &Replica| (replica.committed, replica.answered);
+    let state = |replica: &Replica| (replica.committed, replica.acknowledged);
     acknowledge(&mut replica, 2, at(2), 0);
     assert_eq!(state(&replica), (at(0), at(0)), "one of three");
     replica.stored = at(1);
@@ -95,20 +95,20 @@ fn only_acknowledgements_of_its_own_term_for_what_it_has_count() {
 #[test]
 fn a_round_is_confirmed_by_a_majority_once_an_own_entry_is_answered() {
     let (now, mut replica, log) = primary();
-    let before = replica.confirmed_round().unwrap();
-    let round = replica.ask_round().unwrap();
-    assert_eq!(replica.ask_round(), Some(round), "all of a turn share one");
-    assert_eq!(replica.confirmed_round(), Some(before));
+    let before = replica.confirmed_read().unwrap();
+    let round = replica.read_index().unwrap();
+    assert_eq!(replica.read_index(), Some(round), "all of a turn share one");
+    assert_eq!(replica.confirmed_read(), Some(before));
     assert_eq!(sent(&mut replica, now, &log, 2).len(), 1, "it is asked");
     assert_eq!(sent(&mut replica, now, &log, 2).len(), 0, "and once");
     let last = replica.last();
     acknowledge(&mut replica, 2, last, round - 1);
-    assert_eq!(replica.confirmed_round(), Some(before), "an answer to an earlier one");
+    assert_eq!(replica.confirmed_read(), Some(before), "an answer to an earlier one");
     acknowledge(&mut replica, 2, last, round);
-    assert_eq!(replica.confirmed_round(), Some(round));
+    assert_eq!(replica.confirmed_read(), Some(round));
     let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
-    primary.term_start = replica.answered.next();
-    assert_eq!(replica.confirmed_round(), None, "no entry of its own term is answered");
+    primary.term_start = replica.acknowledged.next();
+    assert_eq!(replica.confirmed_read(), None, "no entry of its own term is acknowledged");
 }
 
 #[test]
@@ -124,17 +124,17 @@ fn a_batch_begins_when_the_one_before_is_answered_or_5_ms_old_or_holds_a_config(
     replica.send_all(now, &log, &mut out);
     assert!(!out.effects.contains(&Effect::Flush), "there is nothing to write");
     propose(&mut replica, &mut log, 1);
-    assert!(begins(&mut replica, now, &log), "everything before is answered");
+    assert!(begins(&mut replica, now, &log), "everything before is acknowledged");
     propose(&mut replica, &mut log, 1);
     assert!(!begins(&mut replica, now, &log));
     let due = now + BATCH_TIME;
     assert!(replica.timers.is_set(Timer::Batch) && replica.timers.next() <= Some(due));
     assert!(!begins(&mut replica.clone(), Moment(due.0 - 1), &log));
     assert!(begins(&mut replica.clone(), due, &log));
-    let mut answered = replica.clone();
-    answered.committed = answered.flushed;
-    answered.answered = answered.flushed;
-    assert!(begins(&mut answered, now, &log));
+    let mut acknowledged = replica.clone();
+    acknowledged.committed = acknowledged.flushed;
+    acknowledged.acknowledged = acknowledged.flushed;
+    assert!(begins(&mut acknowledged, now, &log));
     let restated = replica.config().unwrap().restated();
     let mut out = Out::default();
     replica.append_config(replica.vote.term, WallTime(0), restated, &mut out);
@@ -172,17 +172,17 @@ fn so_many_pieces_are_in_flight_and_one_while_the_logs_are_compared() {
     assert_eq!((second.len(), second[0].0), (2, first[PIECES_IN_FLIGHT_MAX - 1].1.next()));
 
     let (two, term) = (member(&replica, 2), replica.vote.term);
-    replica.on_behind(two, term, Index(2));
+    replica.on_append_rejected(two, term, Index(2));
     let probe = sent(&mut replica, now, &log, 2);
     assert_eq!(probe.len(), 1);
     assert_eq!(probe[0].0, first[1].1.next(), "never below what it has acknowledged");
     let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
     primary.progress_mut(two).unwrap().stored = Index::ZERO;
-    replica.on_behind(two, Term(term.0 - 1), Index(2));
+    replica.on_append_rejected(two, Term(term.0 - 1), Index(2));
     assert_eq!(sent(&mut replica, now, &log, 2), [], "of an earlier term");
-    replica.on_behind(two, term, Index(2));
+    replica.on_append_rejected(two, term, Index(2));
     assert_eq!(sent(&mut replica, now, &log, 2)[0].0, Index(3));
-    replica.on_behind(two, term, Index(1_000));
+    replica.on_append_rejected(two, term, Index(1_000));
     assert_eq!(sent(&mut replica, now, &log, 2)[0].0, Index(5), "one further back at least");
     acknowledge(&mut replica, 2, Index(7), 0);
     assert_eq!(sent(&mut replica, now, &log, 2).len(), PIECES_IN_FLIGHT_MAX, "they are equal");
@@ -194,7 +194,7 @@ fn what_is_not_acknowledged_for_2_t_is_sent_again() {
     let before = replica.last();
     propose(&mut replica, &mut log, 1);
     assert_eq!(sent(&mut replica, now, &log, 2), [(before.next(), before.next())]);
-    let again = now + replica.silence() * 2;
+    let again = now + replica.peer_timeout() * 2;
     assert_eq!(sent(&mut replica.clone(), Moment(again.0 - 1), &log, 2), []);
     assert_eq!(sent(&mut replica, again, &log, 2), [(before.next(), before.next())]);
 }
@@ -291,9 +291,9 @@ fn so_many_disks_are_remembered_and_those_that_are_there_stay() {
 #[test]
 fn the_gate_opens_when_a_config_of_all_is_answered() {
     let (now, healthy, _) = primary();
-    let opens = |members: &[u8], answered: bool| {
+    let opens = |members: &[u8], acknowledged: bool| {
         let mut replica = healthy.clone();
-        replica.shape = Shape::default();
+        replica.summary = LogSummary::default();
         let all: Vec<Member> =
             std::iter::once(healthy.me).chain([2, 3].map(|n| member(&healthy, n))).collect();
         let them = all.into_iter().filter(|member| members.contains(&member.id.number()));
@@ -302,14 +302,14 @@ fn the_gate_opens_when_a_config_of_all_is_answered() {
         replica.append_config(Term(1), WallTime(0), config, &mut Out::default());
         let last = replica.last();
         (replica.flushed, replica.stored, replica.committed) = (last, last, last);
-        replica.answered = if answered { last } else { Index::ZERO };
+        replica.acknowledged = if acknowledged { last } else { Index::ZERO };
         let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
         primary.term_start = last;
         replica.change_members(now, WallTime(0), &mut Out::default());
         replica.config().unwrap().gate_open
     };
     assert!(opens(&[1, 2, 3], true));
-    assert!(!opens(&[1, 2, 3], false), "it is not answered");
+    assert!(!opens(&[1, 2, 3], false), "it is not acknowledged");
     assert!(!opens(&[1, 2], true), "one is missing");
     let mut open = healthy.clone();
     let last = open.last();

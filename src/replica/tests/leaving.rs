@@ -19,13 +19,13 @@ fn a_damaged_primary_hands_over_to_a_sound_one() {
     let leaves = |damaged: [bool; 2]| {
         let mut replica = replica.clone();
         for (peer, damaged) in replica.peers.iter_mut().zip(damaged) {
-            peer.bearing.damaged = damaged;
+            peer.health.damaged = damaged;
         }
         let leaves = replica.leave_damaged(world.now);
         let mut out = Out::default();
         replica.tick_handover(world.now, &mut out);
         let told = out.effects.iter().find_map(|effect| match effect {
-            Effect::Send(link, Packet::StandNow { .. }) => Some(*link),
+            Effect::Send(link, Packet::TimeoutNow { .. }) => Some(*link),
             _ => None,
         });
         let heir = told.and_then(|link| replica.peers.iter().find(|peer| peer.has_link(link)));
@@ -35,7 +35,7 @@ fn a_damaged_primary_hands_over_to_a_sound_one() {
     assert_eq!(leaves([true, false]), (true, Some(3)));
     assert_eq!(leaves([true, true]), (false, None));
     let mut given_up = replica.clone();
-    assert!(given_up.leave_damaged(world.now) && given_up.bearing(world.now).damaged);
+    assert!(given_up.leave_damaged(world.now) && given_up.health(world.now).damaged);
     given_up.handover = None;
     hear_all(&mut given_up, world.now + minute);
     assert!(!given_up.leave_damaged(Moment((world.now + minute).0 - 1)));
@@ -51,7 +51,7 @@ fn who_lacks_what_can_not_be_read_is_sent_nothing_for_t() {
     let log = &world.running[&1].disk.log;
     let link = peer(&mut replica, 3).link.as_ref().unwrap().id;
     replica.note_unsent(world.now, link);
-    let silence = replica.silence();
+    let peer_timeout = replica.peer_timeout();
     let mut sent = |at: Moment| {
         let mut out = Out::default();
         replica.propose(at, WallTime(0), Kind::MESSAGE, |_| (), &mut out).ok();
@@ -63,8 +63,8 @@ fn who_lacks_what_can_not_be_read_is_sent_nothing_for_t() {
             _ => false,
         })
     };
-    assert!(!sent(world.now) && !sent(Moment((world.now + silence).0 - 1)));
-    assert!(sent(world.now + silence));
+    assert!(!sent(world.now) && !sent(Moment((world.now + peer_timeout).0 - 1)));
+    assert!(sent(world.now + peer_timeout));
 }
 
 /// A round of reads counts only what was acknowledged in the term in which it was asked: an answer
@@ -73,14 +73,14 @@ fn who_lacks_what_can_not_be_read_is_sent_nothing_for_t() {
 fn a_round_acknowledged_in_an_older_term_does_not_count() {
     let (world, mut replica) = server(1);
     let log = &world.running[&1].disk.log;
-    let round = replica.ask_round().unwrap();
+    let round = replica.read_index().unwrap();
     replica.send_all(world.now, log, &mut Out::default());
     let (two, stored) = (replica.config().unwrap().member(id(2)).unwrap(), replica.last());
     let confirmed = |term: Term| {
         let mut replica = replica.clone();
         replica.on_acknowledged(two, term, stored, round, &mut Out::default());
         replica.advance();
-        replica.confirmed_round() >= Some(round)
+        replica.confirmed_read() >= Some(round)
     };
     assert!(!confirmed(Term(replica.vote.term.0 - 1)));
     assert!(confirmed(replica.vote.term));
@@ -91,15 +91,15 @@ fn a_round_acknowledged_in_an_older_term_does_not_count() {
 fn a_stopping_member_stores_as_long_as_it_is_heard() {
     let (world, mut replica) = server(1);
     let now = world.now + Duration::from_secs(60);
-    let silence = replica.silence();
+    let peer_timeout = replica.peer_timeout();
     let config = *replica.config().unwrap();
-    let ago = Moment(now.0 - silence.as_micros() as u64);
+    let ago = Moment(now.0 - peer_timeout.as_micros() as u64);
     type Change = fn(&mut Replica, Moment);
     let table: [(&str, Change, Option<u8>); 9] = [
         (
             "2 stops, 3 is unheard",
             |r, ago| {
-                peer(r, 2).bearing.stopping = true;
+                peer(r, 2).health.stopping = true;
                 peer(r, 3).heard = Some(ago);
             },
             Some(3),
@@ -107,7 +107,7 @@ fn a_stopping_member_stores_as_long_as_it_is_heard() {
         (
             "3 stops, 2 is unheard",
             |r, ago| {
-                peer(r, 3).bearing.stopping = true;
+                peer(r, 3).health.stopping = true;
                 peer(r, 2).heard = Some(ago);
             },
             Some(2),
@@ -115,17 +115,17 @@ fn a_stopping_member_stores_as_long_as_it_is_heard() {
         (
             "both stop",
             |r, _| {
-                peer(r, 2).bearing.stopping = true;
-                peer(r, 3).bearing.stopping = true;
+                peer(r, 2).health.stopping = true;
+                peer(r, 3).health.stopping = true;
             },
             None,
         ),
-        ("one stops", |r, _| peer(r, 2).bearing.stopping = true, Some(2)),
+        ("one stops", |r, _| peer(r, 2).health.stopping = true, Some(2)),
         (
             "all stop, and one is unheard",
             |r, ago| {
                 r.stopping = Some(ago);
-                peer(r, 2).bearing.stopping = true;
+                peer(r, 2).health.stopping = true;
                 peer(r, 3).heard = Some(ago);
             },
             None,
@@ -163,7 +163,7 @@ fn a_stopping_member_stores_as_long_as_it_is_heard() {
             "the primary and another one stop",
             |r, ago| {
                 r.stopping = Some(ago);
-                peer(r, 3).bearing.stopping = true;
+                peer(r, 3).health.stopping = true;
             },
             None,
         ),

@@ -64,7 +64,7 @@ fn redials_come_later_each_time_up_to_half_of_t() {
     let mut replica = started();
     tick(&mut replica, at(0));
     let mut now = at(0);
-    let (mut wanted, longest) = (REDIAL_TIME, replica.silence() / 2);
+    let (mut wanted, longest) = (REDIAL_TIME, replica.peer_timeout() / 2);
     for _ in 0..10 {
         peer(&mut replica, 1).dialling.under_way = 1;
         replica.on_dial_failed(now, id(1), DialFailure::Refused);
@@ -130,10 +130,10 @@ fn after_a_start_nobody_stands_before_every_dial_has_an_outcome_or_t() {
     let stands = |replica: &Replica, now: Moment| {
         let mut replica = replica.clone();
         replica.consider_standing(now);
-        replica.timers.is_set(Timer::Stand)
+        replica.timers.is_set(Timer::Campaign)
     };
     let replica = restarted(&|_| ());
-    let end = world.now + replica.silence();
+    let end = world.now + replica.peer_timeout();
     assert!(!stands(&replica, world.now) && !stands(&replica, Moment(end.0 - 1)));
     assert!(stands(&replica, end));
     assert!(!stands(&restarted(&|r| peer(r, 1).met = true), world.now), "3 may know more");
@@ -185,7 +185,7 @@ fn hello_of(world: &World, n: u8, to: &Replica) -> Hello {
         has_other: false,
         term: from.vote.term,
         founder: from.vote.founder,
-        last: from.shape.last(),
+        last: from.summary.last(),
     }
 }
 
@@ -214,9 +214,9 @@ fn a_primary_that_waits_for_an_answer_after_a_loss_looks_at_it_at_once() {
         let Role::Primary(leads) = &mut primary.role else { panic!("1 is primary") };
         leads.has_loss = loss;
         primary.peers[0].heard = Some(Moment(1));
-        primary.restless = false;
+        primary.needs_tick = false;
         primary.on_pong(0, sent, world.now, &mut Out::default());
-        primary.restless
+        primary.needs_tick
     };
     assert!(looks(true, world.now) && !looks(false, world.now));
     assert!(!looks(true, Moment(1)), "nothing new");
@@ -226,11 +226,11 @@ fn a_primary_that_waits_for_an_answer_after_a_loss_looks_at_it_at_once() {
 fn a_new_link_forgets_what_the_old_one_said_but_not_which_dials_are_under_way() {
     let mut known = Peer::new(id(1), at(0));
     known.refused = true;
-    known.bearing.stopping = true;
+    known.health.stopping = true;
     (known.said_blank, known.told_blank) = (Some([DiskId(1); 3]), Some([DiskId(1); 3]));
     (known.dialling.under_way, known.dialling.quick) = (2, 9);
     known.begin_anew();
-    assert!(!known.refused && !known.bearing.stopping);
+    assert!(!known.refused && !known.health.stopping);
     assert!(known.said_blank.is_none() && known.told_blank.is_none());
     assert_eq!((known.dialling.under_way, known.dialling.quick), (2, 0));
 }
@@ -240,7 +240,7 @@ fn a_silent_link_is_closed_after_t() {
     let world = formed(8);
     let mut replica = world.running[&2].replica.clone();
     let link = peer(&mut replica, 3).link.as_ref().unwrap().id;
-    let silence = replica.silence();
+    let peer_timeout = replica.peer_timeout();
     let closes = |now: Moment| {
         let mut replica = replica.clone();
         replica.peers.iter_mut().for_each(|peer| peer.heard = Some(now));
@@ -253,8 +253,8 @@ fn a_silent_link_is_closed_after_t() {
         assert!(closed.is_empty() || closed == [&Effect::Close(link, Closing::Silent)]);
         !closed.is_empty()
     };
-    assert!(!closes(Moment((world.now + silence).0 - 1)));
-    assert!(closes(world.now + silence));
+    assert!(!closes(Moment((world.now + peer_timeout).0 - 1)));
+    assert!(closes(world.now + peer_timeout));
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn a_primary_that_is_back_in_a_later_life_leads_no_more() {
         change(&mut link);
         let (runs, mut out) = (vec![link.run()], Out::default());
         replica.establish(world.now, link, &Past { runs, ..Past::default() }, &mut out);
-        let seen = out.effects.iter().any(|effect| matches!(effect, Effect::See(..)));
+        let seen = out.effects.iter().any(|effect| matches!(effect, Effect::RecordIncarnation(..)));
         let Role::Follower(following) = &replica.role else { panic!("2 follows") };
         (following.primary == Some(one), seen)
     };

@@ -49,12 +49,12 @@ fn who_has_all_the_evidence_goes_on_alone() {
     assert!(!after(&|b| b.shared.survivor_auto = false), "ask");
     assert!(!after(&|b| b.stopping = Some(now)), "it ends itself");
     assert!(!after(&|b| evidence(b).promised = None), "nothing was promised");
-    assert!(!after(&|b| evidence(b).answered_there = false), "it never answered there");
+    assert!(!after(&|b| evidence(b).answered_there = false), "it never acknowledged there");
     assert!(!after(&|b| evidence(b).refused = 0), "no dial was refused");
     assert!(!after(&|b| evidence(b).older_dials = Some(1)), "the one refused was begun before");
     assert!(!after(&|b| evidence(b).older_dials = None), "the link is not lost");
     assert!(!after(&|b| evidence(b).member.disk.0 ^= 1), "of another disk");
-    assert!(!after(&|b| b.vote.term = b.vote.term.next_lineage(id(1))), "heard of a later history");
+    assert!(!after(&|b| b.vote.term = b.vote.term.next_epoch(id(1))), "heard of a later history");
     let (at, until) = evidence(&mut backup.clone()).promised.unwrap();
     let other = Position { index: at.index.before(), ..at };
     assert!(!after(&|b| evidence(b).promised = Some((other, until))), "of another config");
@@ -70,7 +70,7 @@ fn who_has_all_the_evidence_goes_on_alone() {
         after(&|b: &mut Replica| {
             let changed = change(b.config().unwrap());
             b.append_config(b.vote.term, WallTime(0), changed, &mut Out::default());
-            let at = b.shape.position(b.last());
+            let at = b.summary.position(b.last());
             evidence(b).promised = Some((at, until));
         })
     };
@@ -113,8 +113,8 @@ fn a_refusal_counts_only_after_the_loss() {
 fn a_promise_is_kept_for_half_of_t_after_the_ping_and_no_promise_does_not_take_it_back() {
     let (world, _, mut backup) = two();
     let one = backup.config().unwrap().member(id(1)).unwrap();
-    let at = backup.shape.position(backup.last());
-    let half = backup.silence() / 2;
+    let at = backup.summary.position(backup.last());
+    let half = backup.peer_timeout() / 2;
     let later = world.now + half;
     let before = evidence(&mut backup).promised;
     backup.note_promise(later, one, later + half, Some(at));
@@ -131,8 +131,8 @@ fn a_promise_is_kept_for_half_of_t_after_the_ping_and_no_promise_does_not_take_i
 #[test]
 fn a_primary_promises_to_the_other_of_two_while_its_config_is_answered() {
     let (world, primary, backup) = two();
-    let (now, half) = (world.now + Duration::from_secs(9), primary.silence() / 2);
-    let newest = primary.shape.config().map(|(index, _)| primary.shape.position(index));
+    let (now, half) = (world.now + Duration::from_secs(9), primary.peer_timeout() / 2);
+    let newest = primary.summary.config().map(|(index, _)| primary.summary.position(index));
     let promised = |to: Member, change: &dyn Fn(&mut Replica)| {
         let mut primary = primary.clone();
         change(&mut primary);
@@ -153,12 +153,12 @@ fn a_primary_promises_to_the_other_of_two_while_its_config_is_answered() {
     assert_eq!(promised(backup.me, &|p| p.shared.survivor_auto = false), None);
     assert_eq!(promised(backup.me, &|p| p.withholds = true), None);
     assert_eq!(promised(Member { disk: DiskId(1), ..backup.me }, &|_| ()), None, "no member");
-    let unanswered = |p: &mut Replica| p.answered = p.shape.config().unwrap().0.before();
+    let unanswered = |p: &mut Replica| p.acknowledged = p.summary.config().unwrap().0.before();
     assert_eq!(promised(backup.me, &unanswered), None);
     let three = |p: &mut Replica| {
         let with = p.config().unwrap().with(Member { id: id(3), disk: DiskId(3) }, RUN);
         p.append_config(p.vote.term, WallTime(0), with, &mut Out::default());
-        p.answered = p.last();
+        p.acknowledged = p.last();
     };
     assert_eq!(promised(backup.me, &three), None, "of three");
     let mut follower = backup.clone();
@@ -182,7 +182,7 @@ fn only_who_dialled_us_is_dialled_to_be_found_and_once() {
             .filter(|effect| matches!(effect, Effect::Dial(to) if *to == id(1)))
             .count()
     };
-    assert_eq!(dials(&|_| ()), 0, "it has answered there");
+    assert_eq!(dials(&|_| ()), 0, "it has acknowledged there");
     assert_eq!(dials(&|b| peer(b, 1).reached = false), 1);
 }
 
@@ -206,7 +206,7 @@ fn a_promise_that_is_given_up_holds_nothing_back() {
     assert_eq!(asks(&mut wants, now), None, "once");
 
     // Who was asked has nothing any more on which it would go on alone.
-    let at = backup.shape.position(backup.last());
+    let at = backup.summary.position(backup.last());
     backup.note_promise(now, primary.me, now, Some(at));
     let mut out = Out::default();
     backup.on_ask_release(now, primary.me, link, asked, &mut out);

@@ -16,7 +16,7 @@ fn of(replica: &Replica, n: u8) -> Member {
 
 /// Logs like that of `replica`, and whether each is at least as new.
 fn logs(replica: &Replica) -> [(Position, bool); 6] {
-    let Position { term, index } = replica.shape.last();
+    let Position { term, index } = replica.summary.last();
     let at = |term: u64, index: u64| Position { term: Term(term), index: Index(index) };
     [
         (at(term.0, index.0), true),
@@ -66,11 +66,11 @@ fn one_vote_a_term_for_a_log_that_is_as_new() {
 }
 
 #[test]
-fn a_vote_is_not_given_in_another_lineage_or_without_its_first_entry() {
+fn a_vote_is_not_given_in_another_epoch_or_without_its_first_entry() {
     let (world, replica) = backup();
     let three = of(&replica, 3);
     let link = replica.link_to(three).unwrap();
-    let (config, last) = (*replica.config().unwrap(), replica.shape.last());
+    let (config, last) = (*replica.config().unwrap(), replica.summary.last());
     let asked = |term: Term, change: &dyn Fn(&mut Replica)| {
         let mut voter = replica.clone();
         change(&mut voter);
@@ -81,8 +81,8 @@ fn a_vote_is_not_given_in_another_lineage_or_without_its_first_entry() {
         said(&out, link)
     };
     let own = replica.vote.term;
-    assert_eq!(asked(own.next_lineage(id(3)), &|_| {}), None);
-    let heard_of = own.next_lineage(id(3));
+    assert_eq!(asked(own.next_epoch(id(3)), &|_| {}), None);
+    let heard_of = own.next_epoch(id(3));
     let not_held = asked(heard_of.next(), &|voter| voter.vote.term = heard_of);
     assert_eq!(not_held, Some(Packet::Vote { term: heard_of.next(), granted: false }));
 }
@@ -121,18 +121,18 @@ fn a_pre_vote_is_promised_to_who_could_win_and_only_when_nobody_leads() {
             }
         }
     }
-    // Who has met a later lineage promises nothing.
+    // Who has met a later epoch promises nothing.
     let mut voter = replica.clone();
     voter.leave_primary(one);
-    voter.later_lineage = Some(world.now);
-    assert!(!asked(&mut voter, own.next(), replica.shape.last()));
+    voter.later_epoch = Some(world.now);
+    assert!(!asked(&mut voter, own.next(), replica.summary.last()));
 }
 
 #[test]
 fn of_two_that_stand_the_older_log_or_else_the_higher_id_stands_back() {
     let (world, replica) = backup();
     let own = replica.vote.term;
-    let last = replica.shape.last();
+    let last = replica.summary.last();
     let shorter = Position { index: last.index.before(), ..last };
     for (asks, theirs, real, granted) in [
         (3, last, false, false),
@@ -154,7 +154,7 @@ fn of_two_that_stand_the_older_log_or_else_the_higher_id_stands_back() {
         let wanted = Packet::PreVote { term: own.next(), granted, own };
         assert_eq!(said(&out, link), Some(wanted), "{asks} {theirs} {real}");
         assert_eq!(matches!(candidate.role, Role::Candidate(_)), !granted);
-        assert_eq!(candidate.timers.is_set(Timer::Stand), granted, "and lets it try");
+        assert_eq!(candidate.timers.is_set(Timer::Campaign), granted, "and lets it try");
     }
 }
 
@@ -165,11 +165,13 @@ fn a_primary_that_hears_no_majority_promises_but_does_not_stand_back() {
     let three = of(&primary, 3);
     let link = primary.link_to(three).unwrap();
     let config = *primary.config().unwrap();
-    let ask = Ask { term: primary.vote.term.next(), last: primary.shape.last(), config };
+    let ask = Ask { term: primary.vote.term.next(), last: primary.summary.last(), config };
     let mut granted_at = |now: Moment| {
         let mut out = Out::default();
         primary.on_ask_pre_vote(now, three, link, ask, &mut out);
-        assert!(matches!(primary.role, Role::Primary(_)) && !primary.timers.is_set(Timer::Stand));
+        assert!(
+            matches!(primary.role, Role::Primary(_)) && !primary.timers.is_set(Timer::Campaign)
+        );
         matches!(said(&out, link), Some(Packet::PreVote { granted: true, .. }))
     };
     assert!(!granted_at(world.now));
@@ -187,7 +189,7 @@ fn votes_are_enough_when_members_under_their_disks_are_a_majority_and_ones_own_i
         let mut out = Out::default();
         candidate.leave_primary(one);
         if real {
-            candidate.stand_for_votes(world.now, term, &mut out);
+            candidate.ask_for_votes(world.now, term, &mut out);
         } else {
             candidate.begin_round(world.now, false, term, &mut out);
         }
@@ -229,7 +231,7 @@ fn each_lost_round_doubles_the_delay_up_to_t() {
     let (_, mut replica) = backup();
     let ms = Duration::from_millis;
     let longest = |lost: u32, took: Duration, replica: &mut Replica| {
-        (replica.standing.lost, replica.standing.took) = (lost, took);
+        (replica.election.lost, replica.election.took) = (lost, took);
         (0..2_000).map(|_| replica.stand_delay(None, true)).max().unwrap()
     };
     for (lost, took, bound) in [
@@ -244,7 +246,7 @@ fn each_lost_round_doubles_the_delay_up_to_t() {
         assert!(longest <= bound && longest >= bound * 9 / 10, "{lost} {took:?}: {longest:?}");
     }
     // Unheard, not gone: after up to `T`.
-    replica.standing.lost = 0;
+    replica.election.lost = 0;
     let longest = (0..2_000).map(|_| replica.stand_delay(None, false)).max().unwrap();
     assert!(longest <= ms(2000) && longest >= ms(1800), "{longest:?}");
 }
@@ -264,17 +266,17 @@ fn with_rank_the_lower_id_of_the_backups_stands_at_once() {
 #[test]
 fn a_round_has_a_quarter_of_t_and_more_after_lost_rounds() {
     let (world, replica) = backup();
-    let quarter = replica.silence() / 4;
+    let quarter = replica.peer_timeout() / 4;
     for (lost, patience) in [(0, quarter), (1, quarter * 2), (2, quarter * 4), (7, quarter * 4)] {
         let mut candidate = replica.clone();
         candidate.leave_primary(of(&replica, 1));
-        candidate.standing.lost = lost;
+        candidate.election.lost = lost;
         candidate.begin_round(world.now, true, replica.vote.term.next(), &mut Out::default());
         let end = world.now + patience;
         assert!(!candidate.timers.clone().expired(Timer::Round, Moment(end.0 - 1)), "{lost}");
         let tick = |candidate: &mut Replica, now: Moment| {
             candidate.tick_election(now, WallTime(0), &mut Out::default());
-            (matches!(candidate.role, Role::Candidate(_)), candidate.standing.lost)
+            (matches!(candidate.role, Role::Candidate(_)), candidate.election.lost)
         };
         assert_eq!(tick(&mut candidate, Moment(end.0 - 1)), (true, lost));
         assert_eq!(tick(&mut candidate, end), (false, lost + 1), "the round is lost");
@@ -304,15 +306,15 @@ fn only_a_follower_that_could_win_stands() {
         let mut replica = replica.clone();
         replica.leave_primary(of(&replica, 1));
         change(&mut replica);
-        replica.timers.set(Timer::Stand, world.now);
+        replica.timers.set(Timer::Campaign, world.now);
         let before = replica.decisions;
-        replica.stand(world.now, &mut Out::default());
+        replica.campaign(world.now, &mut Out::default());
         assert!(before == replica.decisions || matches!(replica.role, Role::Candidate(_)));
         matches!(&replica.role, Role::Candidate(candidacy) if !candidacy.real)
     };
     assert!(stands(&|_| ()));
     assert!(!stands(&|r| r.stopping = Some(world.now)));
-    assert!(!stands(&|r| r.vote.term = r.vote.term.next_lineage(id(1))));
+    assert!(!stands(&|r| r.vote.term = r.vote.term.next_epoch(id(1))));
     assert!(!stands(&|r| r.peers.iter_mut().for_each(|peer| peer.link = None)));
     assert!(stands(&|r| r.peers[0].link = None), "two of three");
     assert!(!stands(&|r| {
@@ -321,14 +323,14 @@ fn only_a_follower_that_could_win_stands() {
     }));
     assert!(!stands(&|r| {
         let term = r.vote.term.next();
-        r.stand_for_votes(world.now, term, &mut Out::default());
+        r.ask_for_votes(world.now, term, &mut Out::default());
     }));
 }
 
 #[test]
 fn who_hears_its_primary_does_not_stand_and_who_lost_it_does() {
     let (world, replica) = backup();
-    let silence = replica.silence();
+    let peer_timeout = replica.peer_timeout();
     let one = of(&replica, 1);
     let when = |change: &dyn Fn(&mut Replica), now: Moment| {
         let mut replica = replica.clone();
@@ -347,11 +349,14 @@ fn who_hears_its_primary_does_not_stand_and_who_lost_it_does() {
         (peer.link, peer.refused) = (None, refused);
     };
     assert_eq!(when(&|_| (), now), None);
-    assert_eq!(when(&|_| (), Moment((now + silence).0 - 1)), None);
-    assert!(when(&|_| (), now + silence).is_some_and(|delay| delay <= silence), "unheard");
+    assert_eq!(when(&|_| (), Moment((now + peer_timeout).0 - 1)), None);
+    assert!(
+        when(&|_| (), now + peer_timeout).is_some_and(|delay| delay <= peer_timeout),
+        "unheard"
+    );
     assert!(when(&|r| lose(r, true), now).is_some_and(|delay| delay <= coin), "gone");
     assert_eq!(when(&|r| lose(r, false), now), None, "its link is lost: it has its T");
-    assert!(when(&|r| lose(r, false), now + silence).is_some());
+    assert!(when(&|r| lose(r, false), now + peer_timeout).is_some());
     assert!(
         when(&|r| r.leave_primary(one), now).is_some_and(|delay| delay <= coin),
         "none is known"
@@ -359,8 +364,8 @@ fn who_hears_its_primary_does_not_stand_and_who_lost_it_does() {
     // A stand that is set stays, unless a better reason comes, or the primary is heard again.
     let set = |urgent: bool| {
         move |r: &mut Replica| {
-            r.timers.set(Timer::Stand, now + silence * 9);
-            r.standing.urgent = urgent;
+            r.timers.set(Timer::Campaign, now + peer_timeout * 9);
+            r.election.urgent = urgent;
         }
     };
     assert_eq!(when(&set(true), now), None, "heard again");
@@ -371,21 +376,21 @@ fn who_hears_its_primary_does_not_stand_and_who_lost_it_does() {
                 lose(r, refused);
                 set(r);
             },
-            now + silence,
+            now + peer_timeout,
         )
         .unwrap()
     };
-    assert_eq!(both(true, true), silence * 8);
-    assert_eq!(both(false, false), silence * 8);
+    assert_eq!(both(true, true), peer_timeout * 8);
+    assert_eq!(both(false, false), peer_timeout * 8);
     assert!(both(false, true) <= coin, "now it is gone");
 }
 
 #[test]
 fn a_lost_round_counts_until_a_primary_is_heard() {
     let (world, mut replica) = backup();
-    replica.standing.lost = 3;
+    replica.election.lost = 3;
     replica.consider_standing(world.now);
-    assert_eq!(replica.standing.lost, 0);
+    assert_eq!(replica.election.lost, 0);
 }
 
 #[test]
@@ -420,14 +425,14 @@ fn a_candidate_that_may_win_gets_the_time_of_two_votes() {
     replica.leave_primary(of(&replica, 1));
     let ask = Ask {
         term: replica.vote.term.next(),
-        last: replica.shape.last(),
+        last: replica.summary.last(),
         config: *replica.config().unwrap(),
     };
     let ms = Duration::from_millis;
     for (took, least) in [(ms(0), ms(10)), (ms(3), ms(10)), (ms(100), ms(200))] {
         for real in [false, true] {
             let mut voter = replica.clone();
-            voter.standing.took = took;
+            voter.election.took = took;
             if real {
                 voter.on_ask_vote(world.now, three, link, ask, &mut Out::default());
             } else {

@@ -14,11 +14,11 @@ pub(super) struct FakeLog {
 }
 
 impl LogReader for FakeLog {
-    fn fit(&self, from: Index, through: Index, _: usize) -> Index {
+    fn last_within(&self, from: Index, through: Index, _: usize) -> Index {
         // Small pieces, so that windows and probes are exercised.
         Index(from.0 + 2).min(through)
     }
-    fn visit(
+    fn for_each(
         &self,
         from: Index,
         through: Index,
@@ -77,7 +77,7 @@ pub(super) struct World {
     /// Everything that was ever answered, by index.
     pub(super) truth: BTreeMap<Index, String>,
     pub(super) primaries: BTreeMap<Term, u8>,
-    pub(super) silence_ms: u32,
+    pub(super) peer_timeout_ms: u32,
     pub(super) auto: bool,
     /// How far wall clocks are ahead.
     pub(super) ahead_ms: BTreeMap<u8, u64>,
@@ -133,7 +133,7 @@ impl World {
             serial: 0,
             truth: BTreeMap::new(),
             primaries: BTreeMap::new(),
-            silence_ms: 2000,
+            peer_timeout_ms: 2000,
             auto: false,
             ahead_ms: BTreeMap::new(),
         };
@@ -157,14 +157,14 @@ impl World {
     pub(super) fn start(&mut self, n: u8) {
         let mut disk = self.stopped.remove(&n).expect("it is stopped");
         disk.incarnation += 1;
-        let mut shape = Shape::default();
+        let mut summary = LogSummary::default();
         for record in &disk.log.records {
-            shape.push(&Record::parse(record).unwrap()).unwrap();
+            summary.push(&Record::parse(record).unwrap()).unwrap();
         }
         let shared = Shared {
             group: GroupId(7),
             servers: self.servers,
-            silence_ms: self.silence_ms,
+            peer_timeout_ms: self.peer_timeout_ms,
             copies_min: 1,
             survivor_auto: self.auto,
         };
@@ -176,7 +176,7 @@ impl World {
             shared,
             takeover: Takeover::Coin,
             vote: disk.vote,
-            shape,
+            summary,
             seen: Default::default(),
             runs: vec![Run { incarnation: Incarnation(disk.incarnation), process }],
             former: None,
@@ -289,8 +289,8 @@ impl World {
         if (flush || server.replica.vote != server.disk.vote) && !server.sick {
             server.disk.vote = server.replica.vote;
             let last = if flush { server.replica.flushed } else { server.replica.stored };
-            let mark = Mark { last, vote: server.disk.vote };
-            step(server, Event::Stored(mark), &mut flush);
+            let mark = Durable { last, vote: server.disk.vote };
+            step(server, Event::Durable(mark), &mut flush);
         }
         self.learn(n);
         for act in outs {
@@ -298,11 +298,11 @@ impl World {
                 Act::Send(link, packet, records) => self.send(link, packet, records),
                 Act::Dial(to) => self.dial(n, to.number()),
                 Act::Close(link) => self.close(link),
-                Act::Leave(aside) => {
+                Act::Quarantine(quarantine) => {
                     self.crash(n);
-                    match aside {
-                        Aside::Everything => self.wipe(n),
-                        Aside::Tail(last) => {
+                    match quarantine {
+                        Quarantine::Everything => self.wipe(n),
+                        Quarantine::Tail(last) => {
                             let disk = self.stopped.get_mut(&n).expect("it was just stopped");
                             disk.log.records.truncate(last.0 as usize);
                         }
@@ -317,13 +317,13 @@ impl World {
     /// Checks what a server claims against everything that was ever answered.
     pub(super) fn learn(&mut self, n: u8) {
         let server = self.running.get_mut(&n).unwrap();
-        let standpoint = server.replica.standpoint();
-        if standpoint == Standpoint::Primary {
+        let role = server.replica.role();
+        if role == RoleView::Primary {
             let other = *self.primaries.entry(server.replica.term()).or_insert(n);
             assert_eq!(other, n, "two primaries of one term");
         }
         let known = server.answered.last().map_or(0, |(index, _)| index.0);
-        for at in known + 1..=server.replica.answered().0 {
+        for at in known + 1..=server.replica.acknowledged().0 {
             let record = Record::parse(&server.disk.log.records[at as usize - 1]).unwrap();
             let text = format!("{}:{}", record.term, String::from_utf8_lossy(record.body));
             server.answered.push((Index(at), text.clone()));
@@ -373,11 +373,11 @@ impl World {
             let config = replica.config().map(ToString::to_string).unwrap_or_default();
             format!(
                 "{n}: {:?} term {} last {} committed {} answered {} members {config}; ",
-                replica.standpoint(),
+                replica.role(),
                 replica.term(),
                 replica.last(),
                 replica.committed(),
-                replica.answered()
+                replica.acknowledged()
             )
         });
         each.collect()
@@ -385,8 +385,7 @@ impl World {
 
     pub(super) fn primary(&self) -> Option<u8> {
         let leads = |server: &Server| {
-            server.replica.standpoint() == Standpoint::Primary
-                && server.replica.confirmed_round().is_some()
+            server.replica.role() == RoleView::Primary && server.replica.confirmed_read().is_some()
         };
         self.running.iter().filter(|(_, s)| leads(s)).map(|(n, _)| *n).next_back()
     }
@@ -422,20 +421,20 @@ impl World {
 
     pub(super) fn wait_answered(&mut self, ms: u64, n: u8, index: Index) {
         self.run_until(ms, &format!("entry {index} answered"), |world| {
-            world.running[&n].replica.answered() >= index
+            world.running[&n].replica.acknowledged() >= index
         });
     }
 }
 
 pub(super) fn settled(replica: &Replica) -> bool {
-    replica.shape.config().is_some_and(|(index, _)| index <= replica.answered())
+    replica.summary.config().is_some_and(|(index, _)| index <= replica.acknowledged())
 }
 
 pub(super) enum Act {
     Send(LinkId, Packet, Vec<u8>),
     Dial(ServerId),
     Close(LinkId),
-    Leave(Aside),
+    Quarantine(Quarantine),
 }
 
 pub(super) fn perform(
@@ -467,14 +466,14 @@ pub(super) fn perform(
                 server
                     .disk
                     .log
-                    .visit(first, last, &mut |record| records.extend_from_slice(record.bytes))
+                    .for_each(first, last, &mut |record| records.extend_from_slice(record.bytes))
                     .unwrap();
                 acts.push(Act::Send(link, Packet::Append(append), records));
             }
             Effect::Dial(to) => acts.push(Act::Dial(to)),
             Effect::Close(link, _) => acts.push(Act::Close(link)),
-            Effect::See(..) => {}
-            Effect::Leave(aside) => acts.push(Act::Leave(aside)),
+            Effect::RecordIncarnation(..) => {}
+            Effect::Quarantine(quarantine) => acts.push(Act::Quarantine(quarantine)),
         }
     }
 }

@@ -116,13 +116,13 @@ fn reopened(at: &str, disk: &MemoryDisk) -> Vec<Vec<u8>> {
     };
     let seen = Stopping::after(disk.copied(), u64::MAX);
     let (opened, records) = open(seen).unwrap_or_else(|why| panic!("{at}: {why}"));
-    assert_eq!(opened.set_aside, None, "{at}");
+    assert_eq!(opened.quarantined, None, "{at}");
     let newest = opened.store.log.newest();
     assert_eq!(opened.store.identity().segment, newest, "{at}");
     let synced = opened.store.disk.synced.borrow().iter().any(|folder| folder == LOG);
     assert!(newest <= named || synced, "{at}: a name is not durable");
     let (again, same) = open(opened.store.disk.inner.crash(|| false)).unwrap();
-    assert_eq!(again.set_aside, None, "{at}");
+    assert_eq!(again.quarantined, None, "{at}");
     assert!(records == same, "{at}: {} records, then {}", records.len(), same.len());
     records
 }
@@ -219,7 +219,7 @@ fn a_cut_that_reaches_into_an_earlier_segment() {
 }
 
 #[test]
-fn damage_on_its_way_aside() {
+fn damage_on_its_way_to_quarantine() {
     for file in [FIRST, "identity", "vote"] {
         let image = formed(3, 4).disk.crash(|| false);
         image.edit(file, |bytes| bytes[40] ^= 1);
@@ -233,13 +233,13 @@ fn damage_on_its_way_aside() {
 }
 
 #[test]
-fn an_old_copy_on_its_way_aside() {
+fn an_old_copy_on_its_way_to_quarantine() {
     // Of two members: as damage it would be refused.
     let image = formed(2, 4).disk.crash(|| false);
     let log = content(&image, FIRST);
     at_every_call(
         &image,
-        |disk| Ok(Store::set_aside(&disk, "old-copy", LABEL).map(drop)?),
+        |disk| Ok(Store::quarantine(&disk, "old-copy", LABEL).map(drop)?),
         |at, done, disk| {
             let is_whole = ["identity", "vote", FIRST].iter().all(|p| disk.open(p, false).is_ok());
             assert!(!(done && is_whole), "{at}");
@@ -257,22 +257,23 @@ fn begins_anew(at: &str, disk: &MemoryDisk, log: &[u8]) {
     assert!(records.is_empty() && opened.store.last() == Index::ZERO, "{at}");
     let disk = opened.store.disk.crash(|| false);
     let kinds = ["damaged", "old-copy"].iter();
-    let folders = kinds.flat_map(|kind| ["", "-2"].map(|n| format!("set-aside/{kind}-{LABEL}{n}")));
+    let folders =
+        kinds.flat_map(|kind| ["", "-2"].map(|n| format!("quarantine/{kind}-{LABEL}{n}")));
     let kept: Vec<_> = folders.map(|folder| format!("{folder}/{FIRST}")).collect();
     let kept = kept.iter().filter(|path| disk.open(path, false).is_ok());
     assert!(kept.clone().any(|path| content(&disk, path) == log), "{at}: {kept:?}");
-    assert!(open(disk).unwrap().0.set_aside.is_none(), "{at}");
+    assert!(open(disk).unwrap().0.quarantined.is_none(), "{at}");
 }
 
 #[test]
-fn a_tail_on_its_way_aside() {
+fn a_tail_on_its_way_to_quarantine() {
     let image = formed(3, 8).disk.crash(|| false);
     let folder = RefCell::new(String::new());
     at_every_call(
         &image,
         |disk| {
             let mut store = open(disk)?.0.store;
-            *folder.borrow_mut() = store.set_tail_aside(Index(5), LABEL)?.unwrap();
+            *folder.borrow_mut() = store.quarantine_tail(Index(5), LABEL)?.unwrap();
             Ok(())
         },
         |at, done, disk| {
@@ -280,7 +281,7 @@ fn a_tail_on_its_way_aside() {
             assert!(found == 8 || (5..8).contains(&found), "{at}: {found}");
             assert!(!done || found == 5, "{at}: {found}");
             if found < 8 {
-                let folder = format!("set-aside/lineage-0-{LABEL}");
+                let folder = format!("quarantine/epoch-0-{LABEL}");
                 let reading = recovery::read(
                     disk,
                     &folder,
@@ -294,14 +295,14 @@ fn a_tail_on_its_way_aside() {
     );
 }
 
-/// Moving back what was set aside, interrupted anywhere and done again: both directories are still
-/// there, each with its own files.
+/// Moving back what was quarantined, interrupted anywhere and done again: both directories are
+/// still there, each with its own files.
 #[test]
 fn a_directory_on_its_way_back() {
     let image = formed(3, 4).disk.crash(|| false);
     image.edit("vote", Vec::clear);
     let opened = open(image).unwrap().0;
-    let folder = opened.set_aside.unwrap().folder;
+    let folder = opened.quarantined.unwrap().folder;
     let image = opened.store.disk.crash(|| false);
     let blank = content(&image, "identity");
     let log = content(&image, &format!("{folder}/{FIRST}"));

@@ -1,4 +1,4 @@
-//! Damage: all of it is put aside and the directory begins anew, unless it may be the only copy;
+//! Damage: all of it is quarantined and the directory begins anew, unless it may be the only copy;
 //! nothing that was known to be durable is lost in silence.
 
 use super::*;
@@ -45,7 +45,7 @@ fn begin(disk: MemoryDisk) -> Result<Opened<MemoryDisk>, OpenError> {
 }
 
 #[test]
-fn what_is_damaged_is_put_aside_and_the_directory_begins_anew() {
+fn what_is_damaged_is_quarantined_and_the_directory_begins_anew() {
     type Break = fn(&MemoryDisk);
     let breaks: [(Break, &str); 5] = [
         (|disk| disk.edit(FIRST, |bytes| bytes[100] ^= 1), "log/00000000000000000001.log: at byte"),
@@ -59,20 +59,20 @@ fn what_is_damaged_is_put_aside_and_the_directory_begins_anew() {
         harm(&disk);
         let log = content(&disk, FIRST);
         let opened = begin(disk).unwrap();
-        let aside = opened.set_aside.unwrap();
-        assert!(aside.why.starts_with(why), "{why}: {}", aside.why);
-        assert_eq!(aside.folder, format!("set-aside/damaged-{LABEL}"));
+        let quarantine = opened.quarantined.unwrap();
+        assert!(quarantine.why.starts_with(why), "{why}: {}", quarantine.why);
+        assert_eq!(quarantine.folder, format!("quarantine/damaged-{LABEL}"));
         let mut store = opened.store;
         assert_eq!((store.identity().disk, store.last()), (DiskId(99), Index::ZERO));
         assert_eq!(store.identity().incarnation, Incarnation(1));
-        assert_eq!(content(&store.disk, &format!("{}/{FIRST}", aside.folder)), log);
-        // What was put aside is not overwritten by the next damage.
+        assert_eq!(content(&store.disk, &format!("{}/{FIRST}", quarantine.folder)), log);
+        // What was quarantined is not overwritten by the next damage.
         store.append(&config(1, 3)).unwrap();
         store.flush().unwrap();
         store.disk.remove("vote").unwrap();
         let again = begin(store.disk).unwrap();
-        assert_eq!(again.set_aside.unwrap().folder, format!("{}-2", aside.folder));
-        assert_eq!(content(&again.store.disk, &format!("{}/{FIRST}", aside.folder)), log);
+        assert_eq!(again.quarantined.unwrap().folder, format!("{}-2", quarantine.folder));
+        assert_eq!(content(&again.store.disk, &format!("{}/{FIRST}", quarantine.folder)), log);
     }
 }
 
@@ -82,8 +82,8 @@ fn a_segment_that_vanished_is_damage() {
     let firsts = three_segments(&mut store);
     let disk = store.disk.crash(|| false);
     disk.remove(&segment::path(LOG, Index(firsts[2]))).unwrap();
-    let aside = begin(disk).unwrap().set_aside.unwrap();
-    assert!(aside.why.ends_with("it is missing"), "{}", aside.why);
+    let quarantine = begin(disk).unwrap().quarantined.unwrap();
+    assert!(quarantine.why.ends_with("it is missing"), "{}", quarantine.why);
 }
 
 /// A log that is not mounted looks like one that vanished: beginning anew would forget that there
@@ -95,7 +95,7 @@ fn a_directory_without_any_log_is_left_alone() {
         disk.remove(FIRST).unwrap();
         harm(&disk);
         let before = content(&disk, "identity");
-        let opened = begin(disk.clone()).map(|opened| opened.set_aside);
+        let opened = begin(disk.clone()).map(|opened| opened.quarantined);
         assert!(matches!(&opened, Err(OpenError::Damaged(why)) if why == NO_LOG), "{opened:?}");
         assert_eq!(content(&disk, "identity"), before);
         assert_eq!(disk.paths().len(), 2, "{:?}", disk.paths());
@@ -114,7 +114,7 @@ fn a_directory_without_any_log_is_left_alone() {
 /// What a server has lost is written down before it is moved, with what of it can be read: it must
 /// not form a new group, in which nothing of it would be missed.
 #[test]
-fn what_is_set_aside_is_remembered() {
+fn what_is_quarantined_is_remembered() {
     type Break = fn(&MemoryDisk);
     let breaks: [(Break, u64); 3] = [
         (|disk| harm_batch(disk, 3), 2),
@@ -125,12 +125,12 @@ fn what_is_set_aside_is_remembered() {
         let disk = formed(3, 4).disk.crash(|| false);
         harm(&disk);
         let opened = begin(disk).unwrap();
-        let folder = opened.set_aside.unwrap().folder;
+        let folder = opened.quarantined.unwrap().folder;
         let last = Position { index: Index(last), term: Term(1) };
         let former = [Former { folder, last, opened: true }];
         assert_eq!(opened.former, former);
         let again = begin(opened.store.disk.crash(|| false)).unwrap();
-        assert_eq!((again.set_aside, &again.former[..]), (None, &former[..]));
+        assert_eq!((again.quarantined, &again.former[..]), (None, &former[..]));
         assert_eq!(check::check(&again.store.disk).unwrap().former, former);
     }
 }
@@ -164,8 +164,8 @@ fn what_no_client_has_used_is_remembered_as_that() {
         let former = begin(disk).unwrap().former;
         assert_eq!(former.iter().map(|former| former.opened).collect::<Vec<_>>(), [may_have]);
     }
-    // What is set aside for another reason is read as a start reads it: a segment that its identity
-    // names may have held more.
+    // What is quarantined for another reason is read as a start reads it: a segment that its
+    // identity names may have held more.
     for (vanishes, may_have) in [(false, false), (true, true)] {
         let mut store = created(MemoryDisk::default());
         store.append(&closed(1, 0)).unwrap();
@@ -178,7 +178,7 @@ fn what_no_client_has_used_is_remembered_as_that() {
         if vanishes {
             disk.remove(&segment::path(LOG, Index(2))).unwrap();
         }
-        Store::set_aside(&disk, "old-copy", LABEL).unwrap();
+        Store::quarantine(&disk, "old-copy", LABEL).unwrap();
         assert_eq!(former::read(&disk).unwrap()[0].opened, may_have);
     }
     // One that was never used at all.
@@ -246,7 +246,7 @@ fn a_damaged_config_is_noticed_from_a_later_segment() {
     store.flush().unwrap();
     let disk = store.disk.crash(|| false);
     harm_batch(&disk, 3);
-    assert!(begin(disk).unwrap().set_aside.is_some());
+    assert!(begin(disk).unwrap().quarantined.is_some());
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn one_that_was_dropped_holds_no_only_copy() {
     store.seal().unwrap();
     let disk = store.disk.crash(|| false);
     harm_batch(&disk, 3);
-    assert!(begin(disk).unwrap().set_aside.is_some());
+    assert!(begin(disk).unwrap().quarantined.is_some());
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn the_newest_config_is_found_behind_damage_and_in_later_segments() {
     store.flush().unwrap();
     let disk = store.disk.crash(|| false);
     disk.edit(FIRST, |bytes| bytes[3] ^= 1);
-    assert!(begin(disk).unwrap().set_aside.is_some());
+    assert!(begin(disk).unwrap().quarantined.is_some());
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn a_gap_between_segments_and_falling_terms_are_damage() {
     let firsts = three_segments(&mut store);
     let disk = store.disk.crash(|| false);
     disk.remove(&format!("log/{}", segment::file_name(Index(firsts[1])))).unwrap();
-    let why = begin(disk).unwrap().set_aside.unwrap().why;
+    let why = begin(disk).unwrap().quarantined.unwrap().why;
     assert!(why.ends_with("entries before it are missing"), "{why}");
 
     let mut store = formed(3, 2);
@@ -318,7 +318,7 @@ fn a_gap_between_segments_and_falling_terms_are_damage() {
     store.append(&entry(4, 4, "low")).unwrap();
     store.flush().unwrap();
     store.seal().unwrap();
-    let why = begin(store.disk.crash(|| false)).unwrap().set_aside.unwrap().why;
+    let why = begin(store.disk.crash(|| false)).unwrap().quarantined.unwrap().why;
     assert!(why.ends_with("a term is lower than the one before"), "{why}");
 }
 
@@ -353,7 +353,7 @@ fn the_first_batch_of_a_named_segment_is_never_torn() {
     for byte in [3, 20, 28, 32, 48] {
         let disk = store.disk.crash(|| false);
         disk.edit(&path, |bytes| bytes[byte] ^= 1);
-        assert!(begin(disk).unwrap().set_aside.is_some(), "byte {byte}");
+        assert!(begin(disk).unwrap().quarantined.is_some(), "byte {byte}");
     }
 }
 
@@ -385,7 +385,7 @@ fn every_flipped_bit_keeps_the_records_or_is_noticed() {
                     }
                     Err(why) => panic!("{at}: {why}"),
                 };
-                if opened.set_aside.is_none() && records != all {
+                if opened.quarantined.is_none() && records != all {
                     // Cut as a torn tail: only what no header says was durable.
                     assert!(opened.torn.is_some() && records.len() >= known, "{at}");
                     assert!(all.starts_with(&records), "{at}");
@@ -396,15 +396,15 @@ fn every_flipped_bit_keeps_the_records_or_is_noticed() {
 }
 
 #[test]
-fn a_tail_that_is_put_aside_can_be_read_there() {
+fn a_tail_that_is_quarantined_can_be_read_there() {
     let mut store = formed(3, 4);
     three_segments(&mut store);
     let last = store.last().0;
-    store.append(&entry(last + 1, (1 << 48) | 1, "of a lineage")).unwrap();
+    store.append(&entry(last + 1, (1 << 48) | 1, "of an epoch")).unwrap();
     let mut gone = Vec::new();
     store.copy(Index(3), Index(last + 1), &mut gone).unwrap();
-    let folder = store.set_tail_aside(Index(2), LABEL).unwrap().unwrap();
-    assert_eq!(folder, format!("set-aside/lineage-0-{LABEL}"));
+    let folder = store.quarantine_tail(Index(2), LABEL).unwrap().unwrap();
+    assert_eq!(folder, format!("quarantine/epoch-0-{LABEL}"));
     assert_eq!(store.last(), Index(2));
     let disk = store.disk.crash(|| false);
     let mut kept = Vec::new();
@@ -447,8 +447,8 @@ fn a_check_sees_damage_and_changes_nothing() {
     assert!(empty.damage.is_empty());
 }
 
-/// A directory that had no identity was set aside long ago: a log that is not there now is none of
-/// that, and is waited for.
+/// A directory that had no identity was quarantined long ago: a log that is not there now is none
+/// of that, and is waited for.
 #[test]
 fn an_old_move_is_not_gone_on_with() {
     let disk = formed(3, 4).disk.crash(|| false);

@@ -6,8 +6,8 @@ use super::damage::{content, formed, harm_batch};
 use super::*;
 use crate::ids::Vote;
 
-/// The first term of a lineage of server 1.
-const LINEAGE: Term = Term(1 << 48);
+/// The first term of an epoch of server 1.
+const EPOCH: Term = Term(1 << 48);
 
 /// Goes on under a new disk number behind the entry `last`.
 fn salvage<D: Disk>(disk: D, last: u64) -> Result<Option<String>, OpenError> {
@@ -21,8 +21,8 @@ fn salvage_with<D: Disk>(
 ) -> Result<Option<String>, OpenError> {
     let mut new = identity();
     new.disk = DiskId(99);
-    let vote = Vote { term: LINEAGE, given: None, founder: Some(new.disk) };
-    let at = Position { index: Index(last + 1), term: LINEAGE };
+    let vote = Vote { term: EPOCH, given: None, founder: Some(new.disk) };
+    let at = Position { index: Index(last + 1), term: EPOCH };
     let config = Config::new([Member { id: new.id, disk: new.disk }], true);
     let mut entry = Vec::new();
     record::write(&mut entry, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
@@ -33,18 +33,18 @@ fn salvage_with<D: Disk>(
 fn salvaged(at: &str, disk: &MemoryDisk, last: u64) -> Vec<Vec<u8>> {
     let (opened, mut records) = open(disk.crash(|| false)).unwrap_or_else(|e| panic!("{at}: {e}"));
     let identity = opened.store.identity().clone();
-    assert_eq!((opened.set_aside, opened.torn, identity.disk), (None, None, DiskId(99)), "{at}");
-    assert_eq!((opened.vote.term, opened.vote.founder), (LINEAGE, Some(DiskId(99))), "{at}");
+    assert_eq!((opened.quarantined, opened.torn, identity.disk), (None, None, DiskId(99)), "{at}");
+    assert_eq!((opened.vote.term, opened.vote.founder), (EPOCH, Some(DiskId(99))), "{at}");
     let own = records.pop().unwrap();
-    assert_eq!(Record::trust(&own).position().term, LINEAGE, "{at}");
+    assert_eq!(Record::trust(&own).position().term, EPOCH, "{at}");
     assert_eq!(records.len() as u64, last, "{at}");
     records
 }
 
-/// Everything that the files below `set-aside` hold.
-fn aside(disk: &MemoryDisk) -> Vec<Vec<u8>> {
+/// Everything that the files below `quarantine` hold.
+fn quarantine(disk: &MemoryDisk) -> Vec<Vec<u8>> {
     let paths = disk.paths();
-    paths.iter().filter(|path| path.starts_with("set-aside/")).map(|p| content(disk, p)).collect()
+    paths.iter().filter(|path| path.starts_with("quarantine/")).map(|p| content(disk, p)).collect()
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn the_entry_that_goes_on_begins_a_segment_when_the_last_one_is_full() {
 }
 
 #[test]
-fn what_lies_behind_damage_is_put_aside_and_the_rest_goes_on() {
+fn what_lies_behind_damage_is_quarantined_and_the_rest_goes_on() {
     type Break = fn(&MemoryDisk);
     let breaks: [(&str, u64, Break); 5] = [
         ("an entry", 2, |disk| harm_batch(disk, 3)),
@@ -92,9 +92,9 @@ fn what_lies_behind_damage_is_put_aside_and_the_rest_goes_on() {
         let harmed = disk.copied();
         assert!(matches!(open(disk.copied()), Err(OpenError::Damaged(_))), "{what}");
         let folder = salvage(disk.clone(), last).unwrap();
-        assert_eq!(folder, Some(format!("set-aside/damaged-{LABEL}")), "{what}");
+        assert_eq!(folder, Some(format!("quarantine/damaged-{LABEL}")), "{what}");
         assert_eq!(salvaged(what, &disk, last), sound[..last as usize], "{what}");
-        let kept = aside(&disk);
+        let kept = quarantine(&disk);
         for path in harmed.paths() {
             let changed = path == FIRST && last < 4 || path == "vote" || path == "identity";
             assert!(!changed || kept.contains(&content(&harmed, &path)), "{what}: {path}");
@@ -144,8 +144,8 @@ fn a_log_without_its_beginning_holds_nothing_to_go_on_from() {
 /// The last entry that can still be read, and whether all is done.
 fn state(disk: &MemoryDisk) -> (u64, bool) {
     let found = check::check(disk).unwrap();
-    let done = found.damage.is_empty() && found.last.term == LINEAGE;
-    (found.last.index.0 - u64::from(found.last.term == LINEAGE), done)
+    let done = found.damage.is_empty() && found.last.term == EPOCH;
+    (found.last.index.0 - u64::from(found.last.term == EPOCH), done)
 }
 
 #[test]
@@ -174,14 +174,14 @@ fn a_crash_at_any_step_leaves_what_can_be_read() {
             assert_eq!(found, last, "{at}");
             assert!(ended || !done, "{at}");
             let vote = VoteFile::open(disk).unwrap().map_or(Term::ZERO, |(_, vote)| vote.term);
-            if had_vote && vote == LINEAGE {
+            if had_vote && vote == EPOCH {
                 let Found::Good(identity) = Identity::read(disk).unwrap() else { panic!("{at}") };
                 assert_eq!(identity.disk, DiskId(99), "{at}: its founder is nowhere");
             }
             if !ended {
                 let disk = disk.copied();
                 if let Ok((opened, _)) = open(disk.copied()) {
-                    assert_eq!(opened.set_aside, None, "{at}: a start would begin anew");
+                    assert_eq!(opened.quarantined, None, "{at}: a start would begin anew");
                 }
                 salvage(disk.clone(), last).unwrap_or_else(|why| panic!("{at}: {why}"));
                 salvaged(at, &disk, last);

@@ -101,7 +101,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     }
     let time = Duration::from_secs(options.seconds);
     let faults = options.faults.unwrap_or(usize::MAX);
-    let silence = Duration::from_millis(settings.silence_ms);
+    let silence = Duration::from_millis(settings.peer_timeout_ms);
     let pressure = Pressure { rate: options.rate, bytes: options.bytes, time };
     let played = Run::begin(&mut arena, seed, silence, pressure, interrupted)
         .and_then(|run| run.play(Plan::new(seed, kinds), faults, time));
@@ -126,7 +126,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
 
 /// Settings of the group that change what it does among faults.
 struct Settings {
-    silence_ms: u64,
+    peer_timeout_ms: u64,
     survivor: Survivor,
     takeover: &'static str,
     min_copies: u8,
@@ -137,19 +137,19 @@ impl Settings {
         let mut rng = Rng::new(seed ^ 0x5e77);
         // A disk that others use, too, may take half a second for a sync, in which a server says
         // nothing: with less than that, what is seen is the machine.
-        let silence_ms = [1000, 2000][rng.below(2) as usize];
+        let peer_timeout_ms = [1000, 2000][rng.below(2) as usize];
         let auto = if rng.below(3) == 0 { Survivor::Auto } else { Survivor::Ask };
         let takeover = if rng.below(4) == 0 { "rank" } else { "coin" };
         let min_copies = if rng.below(6) == 0 { 2 } else { 1 };
-        Settings { silence_ms, survivor: survivor.unwrap_or(auto), takeover, min_copies }
+        Settings { peer_timeout_ms, survivor: survivor.unwrap_or(auto), takeover, min_copies }
     }
 
     /// As they stand in the file.
     fn lines(&self) -> Vec<String> {
-        let Settings { silence_ms, survivor, takeover, min_copies } = self;
+        let Settings { peer_timeout_ms, survivor, takeover, min_copies } = self;
         let survivor = if *survivor == Survivor::Auto { "auto" } else { "ask" };
         vec![
-            format!("silence_ms = {silence_ms}"),
+            format!("peer_timeout_ms = {peer_timeout_ms}"),
             format!("last_survivor = \"{survivor}\""),
             format!("takeover = \"{takeover}\""),
             format!("min_copies = {min_copies}"),

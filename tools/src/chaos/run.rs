@@ -213,7 +213,7 @@ impl<'a> Run<'a> {
                 && known.iter().all(|state| {
                     let of = |key| state.get(key);
                     of("last_index") == known[0].get("last_index")
-                        && ["committed_index", "answered_index", "applied_index"]
+                        && ["committed_index", "acknowledged_index", "applied_index"]
                             .iter()
                             .all(|key| of(key) == of("last_index"))
                 });

@@ -231,16 +231,16 @@ impl World {
                 }
                 unchanged(&before, &disk)
             }
-            Ok(opened) if opened.set_aside.is_some() => {
+            Ok(opened) if opened.quarantined.is_some() => {
                 let kept = files(&disk);
                 let lost = before.iter().find(|(path, bytes)| {
                     let moved = |(to, kept): (&String, &Vec<u8>)| {
-                        to.starts_with("set-aside/") && to.ends_with(*path) && kept == *bytes
+                        to.starts_with("quarantine/") && to.ends_with(*path) && kept == *bytes
                     };
                     path.starts_with("log/") && !kept.iter().any(moved)
                 });
                 match lost {
-                    Some((path, _)) => Err(format!("what is put aside is lost: {path}")),
+                    Some((path, _)) => Err(format!("what is quarantined is lost: {path}")),
                     None => self.go_on(&disk, opened.store, Vec::new()),
                 }
             }
@@ -288,8 +288,8 @@ impl World {
             Ok(())
         });
         let again = again.map_err(|error| format!("what went on can't be opened: {error}"))?;
-        if again.set_aside.is_some() || found != records || again.vote != vote {
-            return Err(format!("what went on is lost: {:?}", again.set_aside));
+        if again.quarantined.is_some() || found != records || again.vote != vote {
+            return Err(format!("what went on is lost: {:?}", again.quarantined));
         }
         Ok(())
     }

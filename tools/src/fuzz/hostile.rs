@@ -10,7 +10,7 @@ use postern::ids::{
 use postern::mailbox::Change;
 use postern::record::{self, Kind};
 use postern::replica::{
-    Append, Ask, Bearing, Config, Hello, Lineage, Order, Origin, Packet, Refusal, Standpoint,
+    Append, Ask, Config, Epoch, Hello, Order, Origin, Packet, PeerHealth, Refusal, RoleView,
     Verdict,
 };
 use postern::rng::Rng;
@@ -110,17 +110,17 @@ fn records(rng: &mut Rng, out: &mut Vec<u8>) {
 fn value(victim: &Victim, args: &mut Args<'_>) -> u64 {
     let replica = victim.process.node().replica();
     let term = replica.term();
-    let lineage = u64::from(term.lineage()) << 48;
+    let epoch = u64::from(term.epoch()) << 48;
     let base = match args.byte() {
         0 => 0,
         1 => term.0,
         2 => replica.last().0,
         3 => replica.committed().0,
-        4 => replica.answered().0,
+        4 => replica.acknowledged().0,
         5 => victim.process.store().stored().0,
-        6 => lineage | ((1 << 48) - 1),
-        7 => lineage.wrapping_add(1 << 48),
-        8 => lineage.wrapping_add(2 << 48),
+        6 => epoch | ((1 << 48) - 1),
+        7 => epoch.wrapping_add(1 << 48),
+        8 => epoch.wrapping_add(2 << 48),
         9 => u64::MAX,
         10 => 0xffff << 48,
         11 => i64::MAX as u64,
@@ -154,9 +154,9 @@ pub(super) fn hello(victim: &Victim, args: &mut Args<'_>) -> Hello {
     hello.process = told(victim).map_or(hello.process, ProcessId);
     hello.serial = told(victim).unwrap_or(hello.serial);
     hello.has_other = flags & 8 != 0;
-    let lineage = hello.term.lineage();
-    if lineage != victim.process.node().replica().term().lineage() || flags & 16 != 0 {
-        hello.founder = Some(DiskId(lineage.into()));
+    let epoch = hello.term.epoch();
+    if epoch != victim.process.node().replica().term().epoch() || flags & 16 != 0 {
+        hello.founder = Some(DiskId(epoch.into()));
     }
     if flags & 32 != 0 {
         // A new disk each time.
@@ -179,25 +179,28 @@ pub(super) fn build(victim: &Victim, from: Member, args: &mut Args<'_>) -> (Pack
     let packet = match kind {
         0 => Packet::Hello(hello(victim, args)),
         1 => {
-            let (sent, bearing) = (Moment(value(victim, args)), bearing(args.byte()));
-            Packet::Ping { sent, wall: WallTime(value(victim, args)), bearing }
+            let (sent, health) = (Moment(value(victim, args)), health(args.byte()));
+            Packet::Ping { sent, wall: WallTime(value(victim, args)), health }
         }
         2 => {
             let sent = Moment(value(victim, args));
             Packet::Pong { sent, promised: Some(position(victim, args)) }
         }
         3 => Packet::Blank { met: met(args) },
-        5 => Packet::Stored {
+        5 => Packet::AppendAccepted {
             term: Term(value(victim, args)),
             stored: Index(value(victim, args)),
             round: value(victim, args),
         },
-        6 => Packet::Behind { term: Term(value(victim, args)), hint: Index(value(victim, args)) },
-        7 => Packet::Stale { term: Term(value(victim, args)) },
+        6 => Packet::AppendRejected {
+            term: Term(value(victim, args)),
+            hint: Index(value(victim, args)),
+        },
+        7 => Packet::HigherTerm { term: Term(value(victim, args)) },
         8 => Packet::AskPreVote(ask(victim, from, args)),
         10 => Packet::AskVote(ask(victim, from, args)),
         12 => Packet::SteppedDown { term: Term(value(victim, args)) },
-        13 => Packet::StandNow { term: Term(value(victim, args)) },
+        13 => Packet::TimeoutNow { term: Term(value(victim, args)) },
         14 => Packet::Order { group: GROUP, order: Order::HandOver(None) },
         15 => Packet::Request { group: GROUP },
         16 => Packet::Answer,
@@ -210,7 +213,7 @@ pub(super) fn build(victim: &Victim, from: Member, args: &mut Args<'_>) -> (Pack
         21 => Packet::Refused(refusal(args.byte())),
         22 => {
             let founder = disk_of(from.id);
-            Packet::Refuses(Lineage { number: value(victim, args) as u16, founder })
+            Packet::Refuses(Epoch { number: value(victim, args) as u16, founder })
         }
         _ => ballot(victim, kind, args),
     };
@@ -247,11 +250,11 @@ fn ballot(victim: &Victim, kind: u8, args: &mut Args<'_>) -> Packet {
 }
 
 fn refusal(which: u8) -> Refusal {
-    // The old copy is left out: whoever is told so puts everything aside, as it is meant to.
+    // The old copy is left out: whoever is told so quarantines everything, as it is meant to.
     let all = [Refusal::Version, Refusal::Group, Refusal::Settings, Refusal::SameId];
     let more = [
         Refusal::WrongId,
-        Refusal::Lineage,
+        Refusal::Epoch,
         Refusal::Straggler,
         Refusal::Doubtful,
         Refusal::Occupied,
@@ -261,9 +264,9 @@ fn refusal(which: u8) -> Refusal {
     all[usize::from(which) % all.len()]
 }
 
-fn bearing(bits: u8) -> Bearing {
+fn health(bits: u8) -> PeerHealth {
     let [leads, stopping, slow, full, damaged] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
-    Bearing { leads, stopping, slow, full, damaged }
+    PeerHealth { leads, stopping, slow, full, damaged }
 }
 
 fn ask(victim: &Victim, from: Member, args: &mut Args<'_>) -> Ask {
@@ -281,7 +284,7 @@ fn append(victim: &Victim, args: &mut Args<'_>) -> Append {
         term: Term(value(victim, args)),
         prev: position(victim, args),
         committed: Index(value(victim, args)),
-        answered: Index(value(victim, args)),
+        acknowledged: Index(value(victim, args)),
         round: value(victim, args),
     }
 }
@@ -377,7 +380,7 @@ fn proofs(victim: &Victim, args: &mut Args<'_>) -> Vec<u8> {
         out.pop();
     }
     // A primary takes none: it is not worth the time.
-    let leads = victim.process.node().replica().standpoint() == Standpoint::Primary;
+    let leads = victim.process.node().replica().role() == RoleView::Primary;
     out.truncate(if leads { PROOF_BYTES } else { out.len() });
     out
 }

@@ -138,7 +138,7 @@ impl World {
         let identity = Identity::new(GROUP, 1, me, DiskId(1));
         let settings = Settings {
             segment_bytes: SEGMENT_BYTES,
-            silence_ms: 2000,
+            peer_timeout_ms: 2000,
             takeover: Takeover::Rank,
             copies_min: 1,
             survivor_auto: false,
@@ -151,7 +151,7 @@ impl World {
             World { process, disk, now: Moment(0), inbox: Vec::new(), clients, sessions: 0 };
         for _ in 0..100 {
             world.turn(5)?;
-            if world.process.node().replica().confirmed_round().is_some() {
+            if world.process.node().replica().confirmed_read().is_some() {
                 return Ok(world);
             }
         }

@@ -29,7 +29,7 @@ const VALUES: [&str; 16] = [
 const KEYS: [&str; 12] = [
     "listen",
     "data",
-    "silence_ms",
+    "peer_timeout_ms",
     "takeover",
     "min_copies",
     "last_survivor",
@@ -68,7 +68,7 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
     for _ in 0..rng.below(6) {
         let key = KEYS[pick(rng, KEYS.len())];
         let good = match key {
-            "silence_ms" => "2000",
+            "peer_timeout_ms" => "2000",
             "takeover" => "\"rank\"",
             "min_copies" | "login_timeout_s" => "1",
             "last_survivor" => "\"auto\"",

@@ -6,7 +6,7 @@ use super::run::{case, corpus};
 use super::shrink::shrink;
 use super::target::{Target, Which};
 use super::victim::{Start, Victim};
-use postern::replica::Standpoint;
+use postern::replica::RoleView;
 use postern::rng::Rng;
 
 const SEED: u64 = 1;
@@ -83,16 +83,16 @@ fn cases_survive_their_text() {
 #[test]
 fn victims_are_what_they_should_be() {
     let starts = [
-        (Start::Blank, Standpoint::Blank),
-        (Start::Learner, Standpoint::Learner),
-        (Start::Backup, Standpoint::Backup),
-        (Start::Candidate, Standpoint::Candidate),
-        (Start::Primary, Standpoint::Primary),
+        (Start::Blank, RoleView::Blank),
+        (Start::Learner, RoleView::Learner),
+        (Start::Backup, RoleView::Backup),
+        (Start::Candidate, RoleView::Candidate),
+        (Start::Primary, RoleView::Primary),
     ];
     for (me, (start, expected)) in (1..=3).flat_map(|me| starts.map(|start| (me, start))) {
         let victim = Victim::start(me, start, 1, false).unwrap();
         let replica = victim.process.node().replica();
-        assert_eq!(replica.standpoint(), expected, "server {me}");
+        assert_eq!(replica.role(), expected, "server {me}");
         assert_eq!(replica.gate_open(), start != Start::Blank, "server {me}, {start:?}");
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct Victim {
     inbox: Vec<Incoming>,
     /// The entries that were committed, and how far they were acknowledged.
     committed: Vec<Entry>,
-    answered: Index,
+    acknowledged: Index,
     term: Term,
 }
 
@@ -91,7 +91,7 @@ impl Victim {
         let me = id(me);
         let settings = Settings {
             segment_bytes: SEGMENT_BYTES,
-            silence_ms: SILENCE_MS,
+            peer_timeout_ms: SILENCE_MS,
             takeover: Takeover::Rank,
             copies_min,
             survivor_auto: auto,
@@ -112,7 +112,7 @@ impl Victim {
             next: 1,
             inbox: Vec::new(),
             committed: Vec::new(),
-            answered: Index::ZERO,
+            acknowledged: Index::ZERO,
             term: Term::ZERO,
         };
         victim.turn()?;
@@ -129,13 +129,13 @@ impl Victim {
             self.connect(hello)?;
         }
         for _ in 0..200 {
-            let standpoint = self.process.node().replica().standpoint();
-            let leads = standpoint == postern::replica::Standpoint::Primary;
-            let stands = standpoint == postern::replica::Standpoint::Candidate;
+            let role = self.process.node().replica().role();
+            let leads = role == postern::replica::RoleView::Primary;
+            let stands = role == postern::replica::RoleView::Candidate;
             if stands && !to_the_end {
                 return Ok(());
             }
-            if leads && self.process.node().replica().confirmed_round().is_some() {
+            if leads && self.process.node().replica().confirmed_read().is_some() {
                 return Ok(());
             }
             self.wait(20)?;
@@ -148,9 +148,9 @@ impl Victim {
         self.process.node().replica().me()
     }
 
-    /// Whether the process has ended as it is meant to: its directory is put aside.
+    /// Whether the process has ended as it is meant to: its directory is quarantined.
     pub(super) fn has_left(&self) -> bool {
-        self.process.left().is_some()
+        self.process.quarantine().is_some()
     }
 
     /// An honest hello of a peer that knows what the victim knows.
@@ -160,7 +160,7 @@ impl Victim {
             shared: Shared {
                 group: GROUP,
                 servers: 3,
-                silence_ms: self.settings.silence_ms,
+                peer_timeout_ms: self.settings.peer_timeout_ms,
                 copies_min: self.settings.copies_min,
                 survivor_auto: self.settings.survivor_auto,
             },
@@ -311,9 +311,10 @@ impl Victim {
     /// What no peer may bring about.
     fn check(&mut self) -> Result<(), String> {
         let replica = self.process.node().replica();
-        let (committed, answered, term) = (replica.committed(), replica.answered(), replica.term());
+        let (committed, answered, term) =
+            (replica.committed(), replica.acknowledged(), replica.term());
         let entries = self.process.mirror().entries();
-        if committed.0 < self.committed.len() as u64 || answered < self.answered {
+        if committed.0 < self.committed.len() as u64 || answered < self.acknowledged {
             return Err(format!("the commit index falls: to {committed}, {answered} answered"));
         }
         if term < self.term {
@@ -323,7 +324,7 @@ impl Victim {
             return Err(format!("a committed entry is cut: {} were", self.committed.len()));
         }
         self.committed.extend_from_slice(&entries[self.committed.len()..committed.0 as usize]);
-        (self.answered, self.term) = (answered, term);
+        (self.acknowledged, self.term) = (answered, term);
         let held = self.process.node().held();
         let bounds = [
             ("verified passwords", held.proofs, PROOFS_MAX),
@@ -364,7 +365,7 @@ fn honest(packet: Packet, rest: &[u8]) -> Option<Packet> {
         Packet::Append(append) => {
             let last = record::each(rest).filter_map(Result::ok).last();
             let stored = last.map_or(append.prev.index, |record| record.index);
-            Packet::Stored { term: append.term, stored, round: append.round }
+            Packet::AppendAccepted { term: append.term, stored, round: append.round }
         }
         Packet::Blank { met } => Packet::Blank { met },
         Packet::Proofs => Packet::ProofsTaken,

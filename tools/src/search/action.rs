@@ -36,7 +36,7 @@ pub enum Action {
     /// A client sends something to a primary.
     Propose(u8),
     /// A server asks for votes.
-    Stand(u8),
+    Campaign(u8),
     /// A primary drops a member.
     Drop(u8, u8),
     /// A primary adds a learner.
@@ -61,7 +61,7 @@ impl fmt::Display for Action {
             Action::Deliver { from, to } => write!(f, "deliver {from} {to}"),
             Action::Sync(n) => write!(f, "sync {n}"),
             Action::Propose(n) => write!(f, "send {n}"),
-            Action::Stand(n) => write!(f, "stand {n}"),
+            Action::Campaign(n) => write!(f, "campaign {n}"),
             Action::Drop(n, other) => write!(f, "drop {n} {other}"),
             Action::Add(n, other) => write!(f, "add {n} {other}"),
             Action::Withdraw(n) => write!(f, "withdraw {n}"),

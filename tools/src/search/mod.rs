@@ -162,9 +162,9 @@ mod tests {
         };
         let mut world = World::formed(&bounds);
         world.claim_answered(9, "what nobody ever sent");
-        let lost = catch_unwind(AssertUnwindSafe(|| world.after(&[Action::Stand(2)])));
+        let lost = catch_unwind(AssertUnwindSafe(|| world.after(&[Action::Campaign(2)])));
         assert!(lost.is_ok(), "standing is allowed");
-        let world = world.after(&[Action::Stand(2), Action::Sync(2)]);
+        let world = world.after(&[Action::Campaign(2), Action::Sync(2)]);
         let elected = catch_unwind(AssertUnwindSafe(|| {
             let mut world = world;
             let mut actions = Vec::new();

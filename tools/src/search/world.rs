@@ -7,8 +7,8 @@ use postern::ids::{
 };
 use postern::record::{self, Kind, Record};
 use postern::replica::{
-    Decision, Effect, Event, LogReader, Mark, Out, Packet, Replica, Setup, Shape, Shared,
-    Standpoint, Takeover,
+    Decision, Durable, Effect, Event, LogReader, LogSummary, Out, Packet, Replica, RoleView, Setup,
+    Shared, Takeover,
 };
 use postern::time::{Moment, WallTime};
 use std::collections::{BTreeMap, VecDeque};
@@ -33,10 +33,10 @@ struct Disk {
 }
 
 impl LogReader for Disk {
-    fn fit(&self, _: Index, through: Index, _: usize) -> Index {
+    fn last_within(&self, _: Index, through: Index, _: usize) -> Index {
         through
     }
-    fn visit(
+    fn for_each(
         &self,
         from: Index,
         through: Index,
@@ -149,7 +149,7 @@ impl World {
         for (a, b) in pairs() {
             world.join(a, b);
         }
-        world.apply(Action::Stand(1));
+        world.apply(Action::Campaign(1));
         world.settle();
         world.left = *bounds;
         world
@@ -221,9 +221,9 @@ impl World {
                 into.push(Action::Crash(n, true));
             }
         }
-        if replica.standpoint() != Standpoint::Primary {
+        if replica.role() != RoleView::Primary {
             if self.left.terms > 0 {
-                into.push(Action::Stand(n));
+                into.push(Action::Campaign(n));
             }
             return;
         }
@@ -251,8 +251,8 @@ impl World {
             }
             Action::Sync(n) => self.sync(n),
             Action::Propose(n) => self.propose(n),
-            Action::Stand(n) => {
-                self.left.terms -= u8::from(self.decide(n, Decision::Stand));
+            Action::Campaign(n) => {
+                self.left.terms -= u8::from(self.decide(n, Decision::Campaign));
             }
             Action::Drop(n, other) => {
                 self.left.changes -= u8::from(self.decide(n, Decision::Drop(id(other))));
@@ -332,8 +332,8 @@ impl World {
         if let Some(count) = server.flush.take() {
             server.disk.durable = count.min(server.disk.records.len());
         }
-        let mark = Mark { last: Index(server.disk.durable as u64), vote: server.disk.vote };
-        self.tell(n, Event::Stored(mark));
+        let mark = Durable { last: Index(server.disk.durable as u64), vote: server.disk.vote };
+        self.tell(n, Event::Durable(mark));
         self.end_turn(n);
     }
 
@@ -370,12 +370,16 @@ impl World {
                     let mut records = Vec::new();
                     server
                         .disk
-                        .visit(first, last, &mut |record| records.extend_from_slice(record.bytes))
+                        .for_each(first, last, &mut |record| {
+                            records.extend_from_slice(record.bytes);
+                        })
                         .expect("they are there");
                     (link, Packet::Append(append), records)
                 }
-                Effect::Leave(aside) => panic!("server {n} puts aside {aside:?}"),
-                Effect::Dial(_) | Effect::Close(..) | Effect::See(..) => continue,
+                Effect::Quarantine(quarantine) => {
+                    panic!("server {n} puts quarantine {quarantine:?}")
+                }
+                Effect::Dial(_) | Effect::Close(..) | Effect::RecordIncarnation(..) => continue,
             };
             // Pings only say who is there, and everybody is asked at any time anyway.
             let idle = matches!(packet, Packet::Ping { .. } | Packet::Pong { .. });
@@ -389,14 +393,14 @@ impl World {
     fn start(&mut self, n: u8) {
         let server = &mut self.servers[slot(n)];
         server.disk.incarnation += 1;
-        let mut shape = Shape::default();
+        let mut summary = LogSummary::default();
         for record in &server.disk.records {
-            shape.push(&Record::trust(record)).expect("it was read before");
+            summary.push(&Record::trust(record)).expect("it was read before");
         }
         let shared = Shared {
             group: GroupId(7),
             servers: SERVERS,
-            silence_ms: 2_000,
+            peer_timeout_ms: 2_000,
             copies_min: 1,
             survivor_auto: false,
         };
@@ -409,7 +413,7 @@ impl World {
             shared,
             takeover: Takeover::Coin,
             vote: server.disk.vote,
-            shape,
+            summary,
             seen: Default::default(),
             runs: vec![Run { incarnation: Incarnation(server.disk.incarnation), process }],
             former: None,
@@ -473,9 +477,7 @@ impl World {
     fn compare(&mut self, n: u8) {
         let server = &self.servers[slot(n)];
         let Some(replica) = &server.replica else { return };
-        if replica.standpoint() == Standpoint::Primary
-            && !self.primaries.contains_key(&replica.term())
-        {
+        if replica.role() == RoleView::Primary && !self.primaries.contains_key(&replica.term()) {
             // One that is elected late, in a term before, can't get anything answered.
             let earlier = self.truth.iter().filter(|(_, (term, _))| *term < replica.term());
             for (at, (_, record)) in earlier {
@@ -484,22 +486,25 @@ impl World {
             }
             Rc::make_mut(&mut self.primaries).insert(replica.term(), n);
         }
-        if replica.standpoint() == Standpoint::Primary {
+        if replica.role() == RoleView::Primary {
             assert_eq!(self.primaries[&replica.term()], n, "two primaries of one term");
         }
-        let answered = replica.answered().0;
-        let leads = replica.standpoint() == Standpoint::Primary;
-        for at in server.compared + 1..=answered {
+        let acknowledged = replica.acknowledged().0;
+        let leads = replica.role() == RoleView::Primary;
+        for at in server.compared + 1..=acknowledged {
             let record = &server.disk.records[at as usize - 1];
             if let Some(known) = self.truth.get(&at) {
-                assert!(known.1 == *record, "entry {at} was answered, and is another one at {n}");
+                assert!(
+                    known.1 == *record,
+                    "entry {at} was acknowledged, and is another one at {n}"
+                );
                 continue;
             }
             assert!(leads, "server {n} applies entry {at}, which was never answered");
             self.assert_stored(replica, at, record);
             Rc::make_mut(&mut self.truth).insert(at, (replica.term(), Rc::clone(record)));
         }
-        self.servers[slot(n)].compared = answered.max(self.servers[slot(n)].compared);
+        self.servers[slot(n)].compared = acknowledged.max(self.servers[slot(n)].compared);
     }
 
     /// Answered means: on the disk of every member of the config it was answered under.
@@ -509,7 +514,7 @@ impl World {
             let disk = &self.servers[member.id.slot()].disk;
             if disk.id == member.disk {
                 let stored = disk.durable as u64 >= at && disk.records[at as usize - 1] == *record;
-                assert!(stored, "entry {at} is answered, and not stored by member {member}");
+                assert!(stored, "entry {at} is acknowledged, and not stored by member {member}");
             }
         }
     }

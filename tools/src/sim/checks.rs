@@ -5,7 +5,7 @@ use super::process::Process;
 use super::truth::Truth;
 use postern::ids::{DiskId, Index, Member, Term, Vote};
 use postern::record::Kind;
-use postern::replica::{Config, Packet, Replica, Standpoint};
+use postern::replica::{Config, Packet, Replica, RoleView};
 use postern::store::memory::MemoryDisk;
 
 /// In which no primary need have an entry.
@@ -17,7 +17,7 @@ type Disks<'a> = [(Option<DiskId>, &'a MemoryDisk); 4];
 /// What the checks remember of one process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
-    answered: Index,
+    acknowledged: Index,
     committed: Index,
     /// Up to here it knew what was committed when a disk was damaged: that was true, and need not
     /// be any more.
@@ -28,7 +28,7 @@ pub(super) struct Seen {
 /// What was learned of the group as a whole.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
-    pub(super) answered: Vec<Entry>,
+    pub(super) acknowledged: Vec<Entry>,
     committed: Vec<Entry>,
     /// In which term each was committed: all primaries of later terms have it, one of an earlier
     /// term that counts its votes late need not.
@@ -41,7 +41,7 @@ pub(super) struct Checks {
     /// The disks that answered configs have added, since somebody took note of it.
     pub(super) added: Vec<DiskId>,
     pub(super) seen: [Seen; 4],
-    /// Who began a lineage by a person's mistake, beside a group that goes on: what is committed
+    /// Who began an epoch by a person's mistake, beside a group that goes on: what is committed
     /// there is nothing to the group.
     pub(super) strays: Vec<DiskId>,
     pub(super) elections: u64,
@@ -105,8 +105,8 @@ impl Checks {
         truth.gone = gone;
         truth.term = Term::ZERO;
         // What was committed by a majority with this disk need not be any more.
-        self.committed.truncate(self.answered.len());
-        self.committed_in.truncate(self.answered.len());
+        self.committed.truncate(self.acknowledged.len());
+        self.committed_in.truncate(self.acknowledged.len());
         for seen in &mut self.seen {
             seen.doubtful = seen.doubtful.max(seen.committed);
             seen.committed = seen.committed.min(Index(self.committed.len() as u64));
@@ -116,12 +116,12 @@ impl Checks {
     /// Whether all that was answered is durable on a disk.
     pub(super) fn keeps_all(&mut self, id: DiskId, disk: &MemoryDisk) -> bool {
         self.truth(id).refresh(disk);
-        let answered = self.answered.len();
+        let acknowledged = self.acknowledged.len();
         let entries = &self.truths.iter().find(|truth| truth.disk == id).expect("made").entries;
-        entries.len() >= answered && entries[..answered] == self.answered[..]
+        entries.len() >= acknowledged && entries[..acknowledged] == self.acknowledged[..]
     }
 
-    /// Whether a replica follows a lineage that is none of the group's: see [`Checks::strays`].
+    /// Whether a replica follows an epoch that is none of the group's: see [`Checks::strays`].
     pub(super) fn is_stray(&self, replica: &Replica) -> bool {
         replica.founder().is_some_and(|founder| self.strays.contains(&founder))
     }
@@ -139,7 +139,7 @@ impl Checks {
             return Ok(());
         }
         let seen = self.seen[server];
-        if replica.standpoint() == Standpoint::Primary && seen.led != Some(replica.term()) {
+        if replica.role() == RoleView::Primary && seen.led != Some(replica.term()) {
             self.seen[server].led = Some(replica.term());
             self.elected(replica, mirror)?;
         }
@@ -147,9 +147,9 @@ impl Checks {
             self.seen[server].committed = replica.committed();
             self.learn_committed(seen, replica, mirror)?;
         }
-        if replica.answered() > seen.answered {
-            self.seen[server].answered = replica.answered();
-            self.learn_answered(seen.answered, replica, mirror, config_before, disks)?;
+        if replica.acknowledged() > seen.acknowledged {
+            self.seen[server].acknowledged = replica.acknowledged();
+            self.learn_answered(seen.acknowledged, replica, mirror, config_before, disks)?;
         }
         Ok(())
     }
@@ -211,15 +211,15 @@ impl Checks {
         disks: Disks<'_>,
     ) -> Result<(), String> {
         let me = replica.me();
-        let fresh = self.answered.len() as u64;
-        for at in from.0..replica.answered().0 {
+        let fresh = self.acknowledged.len() as u64;
+        for at in from.0..replica.acknowledged().0 {
             let entry = mirror.entry(Index(at + 1)).ok_or("answered goes beyond the log")?;
-            match self.answered.get(at as usize) {
+            match self.acknowledged.get(at as usize) {
                 Some(known) if *known != entry => {
-                    return Err(format!("{me}: answered entry {} is another one now", at + 1));
+                    return Err(format!("{me}: acknowledged entry {} is another one now", at + 1));
                 }
                 Some(_) => continue,
-                None => self.answered.push(entry),
+                None => self.acknowledged.push(entry),
             }
             if entry.kind == Kind::CONFIG {
                 self.configs += 1;
@@ -234,11 +234,11 @@ impl Checks {
                 return Err(format!("{me}: entry {} was taken with the gate closed", at + 1));
             }
         }
-        if fresh == self.answered.len() as u64 {
+        if fresh == self.acknowledged.len() as u64 {
             return Ok(());
         }
         // One that led may have counted, and stepped down, in one turn.
-        if replica.standpoint() != Standpoint::Primary && config_before.is_none() {
+        if replica.role() != RoleView::Primary && config_before.is_none() {
             return Err(format!("{me} is no primary and the first to know what is answered"));
         }
         self.check_stored_by_all(fresh as usize, replica, config_before, disks)
@@ -261,12 +261,12 @@ impl Checks {
                 return Ok(());
             }
         }
-        let member = missing.ok_or("entries were answered without a config")?;
+        let member = missing.ok_or("entries were acknowledged without a config")?;
         Err(format!(
             "{} answered entries {} to {} that {member} does not have on its disk",
             replica.me(),
             fresh + 1,
-            self.answered.len()
+            self.acknowledged.len()
         ))
     }
 
@@ -278,7 +278,7 @@ impl Checks {
             self.truths[at].refresh(disk);
         }
         let truth = &self.truths[at];
-        (from..self.answered.len()).all(|at| truth.held(at, self.answered[at]))
+        (from..self.acknowledged.len()).all(|at| truth.held(at, self.acknowledged[at]))
     }
 }
 
@@ -288,7 +288,7 @@ pub(super) fn said_too_early(process: &Process, packet: &Packet) -> Option<Strin
         Packet::Vote { granted: true, term } if process.vote().term < term => {
             Some(format!("votes in term {term}"))
         }
-        Packet::Stored { stored, .. } if stored > process.store().stored() => {
+        Packet::AppendAccepted { stored, .. } if stored > process.store().stored() => {
             Some(format!("acknowledges entry {stored}"))
         }
         _ => None,

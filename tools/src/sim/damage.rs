@@ -9,7 +9,7 @@ use super::trial::is_well;
 use super::truth;
 use super::world::World;
 use postern::ids::Member;
-use postern::replica::{Config, Standpoint};
+use postern::replica::{Config, RoleView};
 use postern::rng::Rng;
 use postern::store::check::check;
 use postern::store::memory::{Failures, MemoryDisk};
@@ -94,7 +94,7 @@ impl World {
             self.power_on(n);
             self.resume(n, self.servers[n].pauses);
         }
-        let silence = u64::from(self.settings.silence_ms) * 1_000;
+        let silence = u64::from(self.settings.peer_timeout_ms) * 1_000;
         self.quiet_until = self.now + 12 * silence;
         self.schedule.add(self.now + 6 * silence, What::Part { server: n as u8 });
         true
@@ -108,12 +108,12 @@ impl World {
         let leads = self.servers[n]
             .process
             .as_ref()
-            .is_some_and(|process| process.node().replica().standpoint() == Standpoint::Primary);
+            .is_some_and(|process| process.node().replica().role() == RoleView::Primary);
         let busy = self.calm || self.straggler.is_some() || self.twin.is_some();
         if busy || !well || leads || !self.may_lose(&[n]) {
             return;
         }
-        let span = u64::from(self.settings.silence_ms) * (4_000 + self.rng.below(60_000));
+        let span = u64::from(self.settings.peer_timeout_ms) * (4_000 + self.rng.below(60_000));
         self.schedule.add(self.now + span, What::MoveAway { server: n as u8 });
         self.ends_life(n, true);
         self.isolate_from_clients(n, 1);
@@ -251,11 +251,11 @@ impl World {
         if lost.iter().any(|n| self.servers[*n].disk_id.is_none()) {
             return 0;
         }
-        let answered = self.checks.answered.len() as u64;
+        let acknowledged = self.checks.acknowledged.len() as u64;
         let settled = self.servers.iter().enumerate().all(|(at, server)| match &server.process {
             Some(process) => {
                 let newest = process.mirror().newest_config();
-                self.is_copy(at) || newest.is_none_or(|(at, _)| at.0 <= answered)
+                self.is_copy(at) || newest.is_none_or(|(at, _)| at.0 <= acknowledged)
             }
             None => lost.contains(&at) || at == TWIN,
         });
@@ -342,9 +342,10 @@ mod tests {
 
     /// Three machines on which nothing runs.
     fn world() -> World {
-        let (silence_ms, takeover) = (1000, Takeover::Coin);
+        let (peer_timeout_ms, takeover) = (1000, Takeover::Coin);
         let (copies_min, survivor_auto, segment_bytes) = (1, false, 100);
-        let settings = Settings { silence_ms, takeover, copies_min, survivor_auto, segment_bytes };
+        let settings =
+            Settings { peer_timeout_ms, takeover, copies_min, survivor_auto, segment_bytes };
         World::empty(1, settings)
     }
 
@@ -368,7 +369,7 @@ mod tests {
         assert!(world.is_whole() && world.finding.is_none(), "{:?}", world.finding);
         assert!(world.checks.config.is_some_and(|config| config.count() == 3));
         let term = world.servers[2].process.as_ref().map(|process| process.vote().term);
-        assert!(term.is_some_and(|term| term.lineage() > 0), "no person went on with it");
+        assert!(term.is_some_and(|term| term.epoch() > 0), "no person went on with it");
     }
 
     /// The group has filled the two again by itself: then the third is lost, and is not needed.
@@ -391,7 +392,7 @@ mod tests {
         world.go_on_with_the_third();
         world.start(2);
         world.run_to(world.now + 5_000_000);
-        let lineages: Vec<u16> = world.replicas().map(|replica| replica.term().lineage()).collect();
-        assert_eq!((lineages, &world.finding), (vec![0, 0, 0], &None));
+        let epochs: Vec<u16> = world.replicas().map(|replica| replica.term().epoch()).collect();
+        assert_eq!((epochs, &world.finding), (vec![0, 0, 0], &None));
     }
 }

@@ -11,7 +11,7 @@ use super::world::World;
 use postern::host::Fail;
 use postern::ids::{DiskId, Member};
 use postern::node::Fatal;
-use postern::replica::{Aside, Beginning};
+use postern::replica::{Beginning, Quarantine};
 use postern::store::check::check;
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, OpenError, OpenOptions, Store};
@@ -34,14 +34,20 @@ impl World {
             self.checks.look(disk, &server.disk);
         }
         let mut settings = self.settings;
-        settings.silence_ms += u32::from(server.misconfigured);
+        settings.peer_timeout_ms += u32::from(server.misconfigured);
         match process::start(&server.disk, id, settings, &label(self.now), &mut self.rng) {
             Ok(process) => {
-                if let Some(aside) = &process.set_aside {
+                if let Some(quarantine) = &process.quarantined {
                     if !self.destroyed {
-                        self.fail(format!("server {} is damaged by a crash: {}", n + 1, aside.why));
+                        self.fail(format!(
+                            "server {} is damaged by a crash: {}",
+                            n + 1,
+                            quarantine.why
+                        ));
                     }
-                    story::tell(|| format!("{} is set aside: {}", aside.folder, aside.why));
+                    story::tell(|| {
+                        format!("{} is quarantined: {}", quarantine.folder, quarantine.why)
+                    });
                     self.servers[n].copies.clear();
                     if let Some(disk) = self.servers[n].disk_id.take() {
                         self.checks.damaged(disk, true);
@@ -141,12 +147,13 @@ impl World {
     }
 
     pub(super) fn leaves(&mut self, n: usize) -> bool {
-        let Some(aside) = self.servers[n].process.as_ref().and_then(Process::left) else {
+        let Some(quarantine) = self.servers[n].process.as_ref().and_then(Process::quarantine)
+        else {
             return false;
         };
-        story::tell(|| format!("leaves this life: {aside:?} is put aside"));
+        story::tell(|| format!("leaves this life: {quarantine:?} is quarantined"));
         self.ends_life(n, true);
-        self.set_aside(n, aside);
+        self.quarantine(n, quarantine);
         self.start_in(n, 10_000);
         true
     }
@@ -167,28 +174,28 @@ impl World {
         true
     }
 
-    /// Puts aside what a process left, as its next life does.
-    fn set_aside(&mut self, n: usize, aside: Aside) {
+    /// Quarantines what a process left, as its next life does.
+    fn quarantine(&mut self, n: usize, quarantine: Quarantine) {
         let (label, id) = (label(self.now), self.id_of(n));
         let server = &mut self.servers[n];
-        let done = match aside {
-            Aside::Everything => {
+        let done = match quarantine {
+            Quarantine::Everything => {
                 if let Some(disk) = server.disk_id {
                     self.checks.look(disk, &server.disk);
                 }
-                let done = Store::set_aside(&server.disk, "old-copy", &label).map(drop);
+                let done = Store::quarantine(&server.disk, "old-copy", &label).map(drop);
                 if let Some(disk) = server.disk_id.take_if(|_| done.is_ok()) {
                     self.checks.damaged(disk, true);
                     server.copies.clear();
                 }
                 done
             }
-            Aside::Tail(last) => {
-                process::set_tail_aside(&server.disk, id, last, &label, &mut self.rng)
+            Quarantine::Tail(last) => {
+                process::quarantine_tail(&server.disk, id, last, &label, &mut self.rng)
             }
         };
         if let Err(error) = done {
-            story::tell(|| format!("nothing can be put aside: {error}"));
+            story::tell(|| format!("nothing can be quarantined: {error}"));
         }
     }
 

@@ -6,10 +6,10 @@ use super::mirror::Mirror;
 use postern::host::{Fail, Host, Setup};
 use postern::ids::{DiskId, GroupId, Index, LinkId, ProcessId, Secret, ServerId, SessionId, Vote};
 use postern::node::{self, Hashed, Input, Job, Node};
-use postern::replica::{Aside, DialFailure, Event, Packet, Shape, Shared, Takeover};
+use postern::replica::{DialFailure, Event, LogSummary, Packet, Quarantine, Shared, Takeover};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
-use postern::store::{Identity, OpenError, OpenOptions, SetAside, Store};
+use postern::store::{Identity, OpenError, OpenOptions, Quarantined, Store};
 use postern::time::{Moment, WallTime};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -53,7 +53,7 @@ pub(crate) enum Act {
 /// The settings of a simulated group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    pub(crate) silence_ms: u32,
+    pub(crate) peer_timeout_ms: u32,
     pub(crate) takeover: Takeover,
     pub(crate) copies_min: u8,
     pub(crate) survivor_auto: bool,
@@ -63,8 +63,8 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// `T` in µs.
-    pub(super) fn silence_us(&self) -> u64 {
-        u64::from(self.silence_ms) * 1000
+    pub(super) fn peer_timeout_us(&self) -> u64 {
+        u64::from(self.peer_timeout_ms) * 1000
     }
 }
 
@@ -74,8 +74,8 @@ pub(crate) struct Process {
     edges: Edges,
     /// The first password is being hashed.
     pub(super) hashing: bool,
-    /// What the start found damaged and put aside.
-    pub(super) set_aside: Option<SetAside>,
+    /// What the start found damaged and has quarantined.
+    pub(super) quarantined: Option<Quarantined>,
     stopping: bool,
 }
 
@@ -90,19 +90,19 @@ pub(crate) fn start(
     open(disk, &new_identity(id, rng), settings, label, rng)
 }
 
-/// Puts the entries after `last` aside, as the next life of a server does that has left its tail.
-pub(super) fn set_tail_aside(
+/// Quarantines the entries after `last`, as the next life of a server does that has left its tail.
+pub(super) fn quarantine_tail(
     disk: &MemoryDisk,
     id: ServerId,
     last: Index,
     label: &str,
     rng: &mut Rng,
 ) -> io::Result<()> {
-    let mut shape = Shape::default();
+    let mut summary = LogSummary::default();
     let opened =
-        Store::open(disk.clone(), &new_identity(id, rng), label, |record| shape.push(record));
+        Store::open(disk.clone(), &new_identity(id, rng), label, |record| summary.push(record));
     let mut opened = opened.map_err(|error| io::Error::other(error.to_string()))?;
-    opened.store.set_tail_aside(last, label).map(drop)
+    opened.store.quarantine_tail(last, label).map(drop)
 }
 
 /// Who a directory is, if it is empty.
@@ -122,19 +122,19 @@ pub(crate) fn open(
     let (process, seed) = (ProcessId(rng.next_u64()), rng.next_u64());
     let mut expected = expected.clone();
     expected.process = process;
-    let mut shape = Shape::default();
+    let mut summary = LogSummary::default();
     let mut mirror = Mirror::default();
     let options = OpenOptions { label, segment_bytes: settings.segment_bytes };
     let mut opened = Store::open(disk.clone(), &expected, options, |record| {
         mirror.push(record);
-        shape.push(record)
+        summary.push(record)
     })?;
-    if opened.set_aside.is_some() {
-        (shape, mirror) = (Shape::default(), Mirror::default());
+    if opened.quarantined.is_some() {
+        (summary, mirror) = (LogSummary::default(), Mirror::default());
     }
-    let set_aside = opened.set_aside.take();
-    let host = Host::build(opened, shape, settings.setup(expected.servers, seed));
-    Ok(Process { host, edges: Edges::new(mirror), hashing: false, set_aside, stopping: false })
+    let quarantined = opened.quarantined.take();
+    let host = Host::build(opened, summary, settings.setup(expected.servers, seed));
+    Ok(Process { host, edges: Edges::new(mirror), hashing: false, quarantined, stopping: false })
 }
 
 impl Settings {
@@ -143,7 +143,7 @@ impl Settings {
         let shared = Shared {
             group: GROUP,
             servers,
-            silence_ms: self.silence_ms,
+            peer_timeout_ms: self.peer_timeout_ms,
             copies_min: self.copies_min,
             survivor_auto: self.survivor_auto,
         };
@@ -179,9 +179,9 @@ impl Process {
         &mut self.edges
     }
 
-    /// What is to be put aside before the next start, once this life is over.
-    pub(crate) fn left(&self) -> Option<Aside> {
-        self.host.left()
+    /// What is to be quarantined before the next start, once this life is over.
+    pub(crate) fn quarantine(&self) -> Option<Quarantine> {
+        self.host.quarantine()
     }
 
     /// When a turn is wanted, at the latest, on this process's clock.

@@ -49,7 +49,7 @@ use super::world::World;
 use crate::checker::{OpId, Outcome, Request};
 use postern::ids::SessionId;
 use postern::limits::SEGMENT_BYTES;
-use postern::replica::{Rule, Standpoint, Takeover};
+use postern::replica::{RoleView, Rule, Takeover};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 use postern::time::WallTime;
@@ -113,7 +113,7 @@ fn server(word: Option<&&str>) -> Result<usize, String> {
 impl Play {
     fn new(text: &str) -> Result<Play, String> {
         let mut settings = Settings {
-            silence_ms: 1000,
+            peer_timeout_ms: 1000,
             takeover: Takeover::Coin,
             copies_min: 1,
             survivor_auto: false,
@@ -122,7 +122,7 @@ impl Play {
         let mut blank = false;
         for line in text.lines() {
             match &words(line)[..] {
-                ["silence", ms] => settings.silence_ms = number(Some(ms))? as u32,
+                ["silence", ms] => settings.peer_timeout_ms = number(Some(ms))? as u32,
                 ["copies", n] => settings.copies_min = number(Some(n))? as u8,
                 ["segments", bytes] => settings.segment_bytes = number(Some(bytes))?,
                 ["auto"] => settings.survivor_auto = true,
@@ -341,7 +341,7 @@ impl Play {
 
     fn wait(&mut self, line: &str, words: &[&str]) -> Result<(), String> {
         let began = self.world.now;
-        let end = began + 10 * u64::from(self.world.settings.silence_ms) * 1000 + 3_000_000;
+        let end = began + 10 * u64::from(self.world.settings.peer_timeout_ms) * 1000 + 3_000_000;
         loop {
             if self.holds(words)? {
                 return Ok(());
@@ -360,7 +360,7 @@ impl Play {
             ["state", n, word] => self.stands(server(Some(n))?) == *word,
             ["gate", "open"] => processes.clone().any(|process| {
                 let replica = process.node().replica();
-                replica.standpoint() == Standpoint::Primary && replica.gate_open()
+                replica.role() == RoleView::Primary && replica.gate_open()
             }),
             ["members", list] => {
                 let mut wanted: Vec<usize> = Vec::new();
@@ -370,7 +370,7 @@ impl Play {
                 let primary = self
                     .world
                     .replicas()
-                    .filter(|replica| replica.standpoint() == Standpoint::Primary)
+                    .filter(|replica| replica.role() == RoleView::Primary)
                     .max_by_key(|replica| replica.term());
                 let exact = primary.and_then(|replica| replica.config()).is_some_and(|config| {
                     let members: Vec<usize> = config.members().map(|m| m.id.slot()).collect();
@@ -384,17 +384,17 @@ impl Play {
 
     fn stands(&self, n: usize) -> &'static str {
         let Some(process) = &self.world.servers[n].process else { return "down" };
-        match process.node().replica().standpoint() {
-            Standpoint::Primary => "primary",
-            Standpoint::Backup => "backup",
-            Standpoint::Learner => "learner",
-            Standpoint::Blank => "blank",
-            Standpoint::Candidate => "candidate",
+        match process.node().replica().role() {
+            RoleView::Primary => "primary",
+            RoleView::Backup => "backup",
+            RoleView::Learner => "learner",
+            RoleView::Blank => "blank",
+            RoleView::Candidate => "candidate",
         }
     }
 
     fn primary(&self) -> Option<usize> {
-        let leads = self.world.replicas().filter(|r| r.standpoint() == Standpoint::Primary);
+        let leads = self.world.replicas().filter(|r| r.role() == RoleView::Primary);
         leads.max_by_key(|replica| replica.term()).map(|replica| replica.me().id.slot())
     }
 
@@ -450,7 +450,7 @@ impl Play {
 
     /// OK, the code of the error, or `nothing` when the server ends, or 10 `T` are over.
     fn answer(&mut self, session: SessionId) -> String {
-        let end = self.world.now + 10 * u64::from(self.world.settings.silence_ms) * 1000;
+        let end = self.world.now + 10 * u64::from(self.world.settings.peer_timeout_ms) * 1000;
         loop {
             let probe = self.probe(session);
             let text = String::from_utf8_lossy(&probe.read);

@@ -8,7 +8,7 @@ use super::process::{GROUP, Incoming, Process};
 use super::story;
 use super::world::World;
 use postern::ids::LinkId;
-use postern::replica::{Order, Packet, Standpoint};
+use postern::replica::{Order, Packet, RoleView};
 use postern::rng::Rng;
 
 /// A fault that waits for its moment strikes after so long without it, in µs.
@@ -300,7 +300,7 @@ impl World {
     pub(super) fn order_handover(&mut self, n: usize) -> bool {
         let leads = |process: &Process| {
             let replica = process.node().replica();
-            replica.standpoint() == Standpoint::Primary
+            replica.role() == RoleView::Primary
         };
         let primary = (0..3).find(|n| self.servers[*n].process.as_ref().is_some_and(leads));
         let n = primary.unwrap_or(n);

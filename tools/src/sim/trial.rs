@@ -9,7 +9,7 @@ use super::truth;
 use super::world::World;
 use postern::limits::SEGMENT_BYTES;
 use postern::record;
-use postern::replica::{Replica, Standpoint, Takeover};
+use postern::replica::{Replica, RoleView, Takeover};
 use postern::rng::Rng;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -81,7 +81,7 @@ impl Trial {
 
     fn settings(&self) -> Settings {
         let mut rng = Rng::new(self.seed ^ 0x5e77);
-        let silence_ms = [200, 500, 1000, 2000, 2000, 5000][rng.below(6) as usize];
+        let peer_timeout_ms = [200, 500, 1000, 2000, 2000, 5000][rng.below(6) as usize];
         let takeover = if rng.below(4) == 0 { Takeover::Rank } else { Takeover::Coin };
         let copies_min = if rng.below(6) == 0 { 2 } else { 1 };
         let survivor_auto = rng.below(3) == 0;
@@ -92,7 +92,7 @@ impl Trial {
             2 => SEGMENT_BYTES_SMALL / 8,
             _ => SEGMENT_BYTES,
         };
-        Settings { silence_ms, takeover, copies_min, survivor_auto, segment_bytes }
+        Settings { peer_timeout_ms, takeover, copies_min, survivor_auto, segment_bytes }
     }
 
     fn plan(&self) -> Vec<Fault> {
@@ -168,7 +168,7 @@ fn demand_progress(world: &mut World) -> Result<(), String> {
     story::at(world.now, 0);
     story::tell(|| "PEACE".to_owned());
     world.calm_down();
-    let silence = u64::from(world.settings.silence_ms) * 1000;
+    let silence = u64::from(world.settings.peer_timeout_ms) * 1000;
     world.part_with_twin()?;
     wait(world, silence, "all three are members and agree", |world| is_well(world, 3))?;
     let mut rng = Rng::new(world.hash);
@@ -232,7 +232,7 @@ impl World {
 pub(super) fn is_well(world: &World, members: usize) -> bool {
     let replicas = world.replicas();
     let leads = replicas.clone().filter(|replica| {
-        replica.standpoint() == Standpoint::Primary && replica.confirmed_round().is_some()
+        replica.role() == RoleView::Primary && replica.confirmed_read().is_some()
     });
     // An old one may be stopped, and not know.
     let Some(primary) = leads.max_by_key(|replica| replica.term()) else { return false };
@@ -243,7 +243,7 @@ pub(super) fn is_well(world: &World, members: usize) -> bool {
     let equal = equal.filter(|replica| {
         replica.term() == primary.term() && replica.committed() == primary.committed()
     });
-    equal.count() == members && primary.answered() == primary.last()
+    equal.count() == members && primary.acknowledged() == primary.last()
 }
 
 pub(super) fn picture(world: &World) -> String {
@@ -257,13 +257,13 @@ pub(super) fn picture(world: &World) -> String {
                 let config = r.config().map(ToString::to_string).unwrap_or_default();
                 write!(
                     text,
-                    "{}: {:?} term {} last {} committed {} answered {} members {config}; ",
+                    "{}: {:?} term {} last {} committed {} acknowledged {} members {config}; ",
                     n + 1,
-                    r.standpoint(),
+                    r.role(),
                     r.term(),
                     r.last(),
                     r.committed(),
-                    r.answered()
+                    r.acknowledged()
                 )
             }
         };
@@ -274,7 +274,7 @@ pub(super) fn picture(world: &World) -> String {
 
 /// What was answered is there, and is what clients were told.
 pub(super) fn judge(world: &mut World, lose: bool) -> Result<(), String> {
-    let answered = world.checks.answered.len();
+    let acknowledged = world.checks.acknowledged.len();
     let mut found = None;
     for server in &world.servers {
         if let Some(disk) = server.disk_id
@@ -284,12 +284,12 @@ pub(super) fn judge(world: &mut World, lose: bool) -> Result<(), String> {
         }
     }
     let Some(disk) = found else {
-        return Err(format!("no disk has all of the {answered} answered entries"));
+        return Err(format!("no disk has all of the {acknowledged} answered entries"));
     };
     let log = truth::records(&disk);
     let mut records: Vec<&[u8]> =
         record::each(&log).filter_map(Result::ok).map(|record| record.bytes).collect();
-    records.truncate(answered);
+    records.truncate(acknowledged);
     if lose {
         let message = |bytes: &&[u8]| bytes[32] == record::Kind::MESSAGE.0;
         let last = records.iter().rposition(message);

@@ -65,7 +65,7 @@ pub(super) struct Truth {
     pub(super) term: Term,
     /// What it held when a fault damaged it: what it acknowledged before may still be counted.
     pub(super) before_damage: Vec<Entry>,
-    /// It is not there any more: wiped, or set aside.
+    /// It is not there any more: wiped, or quarantined.
     pub(super) gone: bool,
 }
 

@@ -15,7 +15,7 @@ use super::network::TWIN;
 use super::story;
 use super::world::{World, id};
 use postern::ids::{DiskId, ServerId};
-use postern::replica::Standpoint;
+use postern::replica::RoleView;
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 
@@ -23,7 +23,7 @@ use postern::store::memory::MemoryDisk;
 pub(super) struct Twin {
     /// Whose id it has.
     of: usize,
-    /// The disk that it has a copy of, until it has set that copy aside.
+    /// The disk that it has a copy of, until it has quarantined that copy.
     copied: Option<DiskId>,
     /// A server's newest config has named its disk: it may hold what the group counts on.
     named: bool,
@@ -106,7 +106,7 @@ impl World {
         let Some(replica) = server.process.as_ref().map(|process| process.node().replica()) else {
             return;
         };
-        if replica.standpoint() == Standpoint::Primary || replica.links().next().is_some() {
+        if replica.role() == RoleView::Primary || replica.links().next().is_some() {
             self.fail(format!("a copy of the directory of server {} takes its place", of + 1));
         }
         self.check_times(TWIN);
@@ -166,7 +166,7 @@ impl World {
             story::tell(|| format!("server {} is stopped while its second process runs", of + 1));
             self.servers[of].for_good = true;
             self.ends_life(of, true);
-            let silence = self.settings.silence_us();
+            let silence = self.settings.peer_timeout_us();
             let end = self.now + 20 * silence + 40_000_000;
             while self.twin.is_some() && self.finding.is_none() && !self.may_lose(&[of, TWIN]) {
                 if self.now > end {
@@ -191,9 +191,10 @@ mod tests {
     use postern::replica::Takeover;
 
     fn whole() -> World {
-        let (silence_ms, takeover) = (1000, Takeover::Coin);
+        let (peer_timeout_ms, takeover) = (1000, Takeover::Coin);
         let (copies_min, survivor_auto, segment_bytes) = (1, false, SEGMENT_BYTES);
-        let settings = Settings { silence_ms, takeover, copies_min, survivor_auto, segment_bytes };
+        let settings =
+            Settings { peer_timeout_ms, takeover, copies_min, survivor_auto, segment_bytes };
         let mut world = World::empty(1, settings);
         (0..3).for_each(|n| world.start(n));
         world.run_to(10_000_000);
@@ -226,7 +227,7 @@ mod tests {
         assert!(world.begin_old_copy(1, 0));
         assert!(world.is_copy(TWIN) && !world.begin_twin(1, None, 0), "one at a time");
         world.run_to(40_000_000);
-        assert!(!world.is_copy(TWIN) && world.finding.is_none(), "it sets the copy aside");
+        assert!(!world.is_copy(TWIN) && world.finding.is_none(), "it sets the copy quarantine");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::network::Place;
 use super::process::Incoming;
 use super::world::World;
 use postern::ids::LinkId;
-use postern::replica::{Packet, Standpoint};
+use postern::replica::{Packet, RoleView};
 use postern::time::{Moment, WallTime};
 use std::collections::VecDeque;
 
@@ -119,7 +119,7 @@ impl World {
     /// A packet leaves a server.
     pub(super) fn note_ping(&mut self, n: usize, place: Place, packet: &mut Packet) {
         let Packet::Ping { sent, wall, .. } = packet else { return };
-        let oldest = self.now.saturating_sub(16 * self.settings.silence_us());
+        let oldest = self.now.saturating_sub(16 * self.settings.peer_timeout_us());
         while self.times.sent.front().is_some_and(|(.., at)| *at < oldest) {
             self.times.sent.pop_front();
         }
@@ -133,11 +133,11 @@ impl World {
 
     /// Checks the times of what a process has just written, and notes the pings that it handled.
     pub(super) fn check_times(&mut self, n: usize) {
-        let gap = 2 * self.settings.silence_us();
+        let gap = 2 * self.settings.peer_timeout_us();
         let Some(process) = &mut self.servers[n].process else { return };
         let written = std::mem::take(&mut process.edges().mirror.written);
         let replica = process.node().replica();
-        let (leads, term) = (replica.standpoint() == Standpoint::Primary, replica.term());
+        let (leads, term) = (replica.role() == RoleView::Primary, replica.term());
         let links: Vec<LinkId> = replica.links().collect();
         if let Some((low, high)) = self.bounds(n, gap) {
             for (_, before, time) in written.iter().filter(|(of, ..)| leads && *of == term) {

@@ -12,7 +12,7 @@ use super::story;
 use super::twin::Twin;
 use super::wall::Times;
 use postern::ids::{LinkId, ServerId, SessionId};
-use postern::replica::{Config, Packet, Rule, Standpoint};
+use postern::replica::{Config, Packet, RoleView, Rule};
 use postern::rng::Rng;
 use postern::time::WallTime;
 
@@ -213,7 +213,7 @@ impl World {
         let owner = Owner { host, life: goal.life };
         let back = self.net.delay(host, from);
         if !powered || !self.net.takes_dials(from, host) {
-            let patience = u64::from(self.settings.silence_ms) * 500;
+            let patience = u64::from(self.settings.peer_timeout_ms) * 500;
             let what = What::DialFailed { from, life, to, refused: false };
             return self.schedule.add(self.now + patience, what);
         }
@@ -443,7 +443,7 @@ impl World {
         let Some(process) = &self.servers[n].process else { return };
         let replica = process.node().replica();
         let looked = self.checks.observe(n, replica, process.mirror(), config_before, disks);
-        if self.calm && replica.standpoint() == Standpoint::Primary {
+        if self.calm && replica.role() == RoleView::Primary {
             let now = self.servers[n].clock.read(self.now);
             self.penalty |= ServerId::all(3).any(|id| replica.peer_state(id, now) == "penalty");
         }
@@ -519,7 +519,7 @@ impl World {
             Packet::Append(append) if !records.is_empty() && append.prev.term != append.term => {
                 Some(Moments::FirstOfTermSent)
             }
-            Packet::Stored { .. } => Some(Moments::Acknowledged),
+            Packet::AppendAccepted { .. } => Some(Moments::Acknowledged),
             _ => None,
         };
         self.net.send(place, Message::Packet(packet, records), self.now, &mut self.schedule);
@@ -545,6 +545,6 @@ pub(super) fn id(server: usize) -> ServerId {
 /// The config of a process that leads.
 fn led_config(process: &Process) -> Option<Config> {
     let replica = process.node().replica();
-    let leads = replica.standpoint() == Standpoint::Primary;
+    let leads = replica.role() == RoleView::Primary;
     replica.config().copied().filter(|_| leads)
 }

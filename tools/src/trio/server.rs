@@ -6,14 +6,14 @@ use postern::host::{self, Fail, Gone, Host, Usage};
 use postern::ids::{DiskId, LinkId, ProcessId, ServerId, SessionId};
 use postern::limits::SEGMENT_BYTES;
 use postern::node::{Input, Job};
-use postern::replica::{Append, Closing, Event, Packet, Shape, Standpoint, Takeover};
+use postern::replica::{Append, Closing, Event, LogSummary, Packet, RoleView, Takeover};
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, Store};
 use postern::time::{Moment, WallTime};
 use std::{io, mem};
 
 const SETTINGS: Settings = Settings {
-    silence_ms: 2000,
+    peer_timeout_ms: 2000,
     takeover: Takeover::Rank,
     copies_min: 1,
     survivor_auto: false,
@@ -44,12 +44,12 @@ impl Server {
         let number = u64::from(id.number());
         let mut identity = Identity::new(GROUP, 3, id, DiskId(number.into()));
         identity.process = ProcessId(number);
-        let mut shape = Shape::default();
+        let mut summary = LogSummary::default();
         let opened =
-            Store::open(MemoryDisk::default(), &identity, "0", |record| shape.push(record))
+            Store::open(MemoryDisk::default(), &identity, "0", |record| summary.push(record))
                 .map_err(|error| error.to_string())?;
         Ok(Server {
-            host: Host::build(opened, shape, SETTINGS.setup(3, number)),
+            host: Host::build(opened, summary, SETTINGS.setup(3, number)),
             jobs: Vec::new(),
             answers: Vec::new(),
             inbox: Inbox::default(),
@@ -60,7 +60,7 @@ impl Server {
     pub(super) fn is_open_primary(&self) -> bool {
         let replica = self.host.node().replica();
         let complete = replica.config().is_some_and(|config| config.count() == 3);
-        replica.standpoint() == Standpoint::Primary && complete && replica.gate_open()
+        replica.role() == RoleView::Primary && complete && replica.gate_open()
     }
 
     /// Whether a turn is wanted although nothing arrived.
@@ -126,9 +126,9 @@ impl Server {
         let me = self.host.node().replica().me().id;
         let (jobs, answers) = (&mut self.jobs, &mut self.answers);
         let done = work(&mut self.host, &mut Edges { me, now, wires, jobs, answers });
-        match (done, self.host.left()) {
+        match (done, self.host.quarantine()) {
             (Err(fail), _) => Err(fail.to_string()),
-            (Ok(()), Some(aside)) => Err(format!("{aside:?}")),
+            (Ok(()), Some(quarantine)) => Err(format!("{quarantine:?}")),
             (Ok(()), None) => Ok(()),
         }
     }

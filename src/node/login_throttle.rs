@@ -8,9 +8,9 @@ use std::time::Duration;
 
 /// The wrong passwords of the last minute, by where they came from.
 #[derive(Debug, Default)]
-pub(super) struct Attempts(BTreeMap<Origin, VecDeque<(Moment, UserName)>>);
+pub(super) struct LoginThrottle(BTreeMap<Origin, VecDeque<(Moment, UserName)>>);
 
-impl Attempts {
+impl LoginThrottle {
     /// How long someone from there must wait before a password for this name is looked at.
     pub(super) fn wait(&self, from: Origin, name: UserName, now: Moment) -> Option<Duration> {
         let wrong = self.0.get(&from)?;
@@ -59,35 +59,35 @@ mod tests {
 
     #[test]
     fn five_of_a_name_and_twenty_of_an_address_in_a_minute() {
-        let mut attempts = Attempts::default();
+        let mut throttle = LoginThrottle::default();
         for n in 0..ATTEMPTS_PER_NAME as u64 {
-            assert_eq!(attempts.wait(origin(1), name(1), at(n)), None);
-            attempts.note(origin(1), name(1), at(n));
+            assert_eq!(throttle.wait(origin(1), name(1), at(n)), None);
+            throttle.note(origin(1), name(1), at(n));
         }
-        let wait = |attempts: &Attempts, of, n, now| attempts.wait(of, name(n), at(now));
-        assert_eq!(wait(&attempts, origin(1), 1, 10), Some(Duration::from_secs(50)));
-        assert_eq!(wait(&attempts, origin(1), 2, 10), None, "another name");
-        assert_eq!(wait(&attempts, origin(2), 1, 10), None, "another address");
-        assert_eq!(wait(&attempts, origin(1), 1, 59), Some(Duration::from_secs(1)));
-        assert_eq!(wait(&attempts, origin(1), 1, 60), None, "the first one is a minute old");
+        let wait = |throttle: &LoginThrottle, of, n, now| throttle.wait(of, name(n), at(now));
+        assert_eq!(wait(&throttle, origin(1), 1, 10), Some(Duration::from_secs(50)));
+        assert_eq!(wait(&throttle, origin(1), 2, 10), None, "another name");
+        assert_eq!(wait(&throttle, origin(2), 1, 10), None, "another address");
+        assert_eq!(wait(&throttle, origin(1), 1, 59), Some(Duration::from_secs(1)));
+        assert_eq!(wait(&throttle, origin(1), 1, 60), None, "the first one is a minute old");
         for n in 0..ATTEMPTS_PER_ORIGIN {
-            attempts.note(origin(1), name(n), at(70));
+            throttle.note(origin(1), name(n), at(70));
         }
-        assert_eq!(wait(&attempts, origin(1), 99, 75), Some(Duration::from_secs(55)));
-        assert_eq!(wait(&attempts, origin(1), 99, 130), None);
+        assert_eq!(wait(&throttle, origin(1), 99, 75), Some(Duration::from_secs(55)));
+        assert_eq!(wait(&throttle, origin(1), 99, 130), None);
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut attempts = Attempts::default();
+        let mut throttle = LoginThrottle::default();
         for n in 0..3 * ORIGINS_REMEMBERED as u32 {
             for _ in 0..2 * ATTEMPTS_PER_ORIGIN {
-                attempts.note(origin(n), name(1), at(u64::from(n)));
+                throttle.note(origin(n), name(1), at(u64::from(n)));
             }
         }
-        assert_eq!(attempts.0.len(), ORIGINS_REMEMBERED);
-        assert!(attempts.0.values().all(|wrong| wrong.len() == ATTEMPTS_PER_ORIGIN));
+        assert_eq!(throttle.0.len(), ORIGINS_REMEMBERED);
+        assert!(throttle.0.values().all(|wrong| wrong.len() == ATTEMPTS_PER_ORIGIN));
         let last = 3 * ORIGINS_REMEMBERED as u32 - 1;
-        assert!(attempts.wait(origin(last), name(1), at(u64::from(last))).is_some());
+        assert!(throttle.wait(origin(last), name(1), at(u64::from(last))).is_some());
     }
 }

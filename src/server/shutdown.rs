@@ -15,7 +15,7 @@ use std::time::Duration;
 /// How long a client may still send after our last words.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 /// How long that may hold up the end of the server.
-const FAREWELL_TIME: Duration = Duration::from_millis(200);
+const SHUTDOWN_TIME: Duration = Duration::from_millis(200);
 
 impl Server {
     pub(super) fn on_signals(&mut self) -> Result<(), Fail> {
@@ -48,7 +48,7 @@ impl Server {
     }
 
     /// Lets the others act, and clients read our last words.
-    pub(super) fn say_farewell(&mut self, events: &mut Events) -> Result<(), Fail> {
+    pub(super) fn shut_down(&mut self, events: &mut Events) -> Result<(), Fail> {
         self.listeners.clear();
         let sockets = &mut self.sockets;
         // The last sync may have taken longer than the farewell may.
@@ -60,7 +60,7 @@ impl Server {
                 classify::say_note(&connection.socket, Note::Stopping);
             }
         }
-        let end = self.host.now() + FAREWELL_TIME;
+        let end = self.host.now() + SHUTDOWN_TIME;
         while sockets.table.len() > 0 && self.host.now() < end {
             let left = end - self.host.now();
             match sockets.poll.poll(events, Some(left)) {

@@ -8,7 +8,7 @@ use super::Node;
 use crate::ids::{Index, LinkId, Secret, UserName};
 use crate::keyed_hash::{Hash, MacKey};
 use crate::limits::{PROOFS_PER_PIECE, PROOFS_SPARE};
-use crate::replica::{Packet, Standpoint};
+use crate::replica::{Packet, RoleView};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::collections::BTreeMap;
 use std::io;
@@ -28,7 +28,7 @@ struct Told {
 
 /// The remembered passwords of all accounts, at most one of each.
 #[derive(Debug)]
-pub(super) struct Remembered {
+pub(super) struct PasswordCache {
     mac: MacKey,
     /// By the entry that set the password, with a number in the order of arrival.
     proofs: BTreeMap<Index, (u64, Proof)>,
@@ -37,12 +37,12 @@ pub(super) struct Remembered {
     told: Vec<Told>,
 }
 
-impl Remembered {
+impl PasswordCache {
     /// None yet, under a key derived from the group's secret.
-    pub(super) fn new(secret: &Secret) -> Remembered {
+    pub(super) fn new(secret: &Secret) -> PasswordCache {
         let mac = MacKey::derive(secret, b"password");
         let (proofs, arrivals) = (BTreeMap::new(), BTreeMap::new());
-        Remembered { mac, proofs, arrivals, arrived: 0, told: Vec::new() }
+        PasswordCache { mac, proofs, arrivals, arrived: 0, told: Vec::new() }
     }
 
     /// Remembers the password that entry `set` gave to an account, and that was verified.
@@ -164,18 +164,17 @@ impl Node {
     /// Passwords that one server has verified are known to all: the primary tells the others, each
     /// turn.
     pub(super) fn tell_proofs(&mut self, packets: &mut Vec<(LinkId, Packet, Vec<u8>)>) {
-        let lineage = self.replica.term().lineage();
-        let other = std::mem::replace(&mut self.lineage, lineage) != lineage;
-        // Who begins a lineage keeps its entries.
-        let began =
-            matches!(self.replica.standpoint(), Standpoint::Candidate | Standpoint::Primary);
+        let epoch = self.replica.term().epoch();
+        let other = std::mem::replace(&mut self.epoch, epoch) != epoch;
+        // Who begins an epoch keeps its entries.
+        let began = matches!(self.replica.role(), RoleView::Candidate | RoleView::Primary);
         if other && !began {
-            self.remembered.clear();
+            self.passwords.clear();
         }
-        if self.replica.standpoint() == Standpoint::Primary {
-            self.remembered.tell(self.replica.links(), packets);
+        if self.replica.role() == RoleView::Primary {
+            self.passwords.tell(self.replica.links(), packets);
         } else {
-            self.remembered.tell_nobody();
+            self.passwords.tell_nobody();
         }
     }
 
@@ -187,7 +186,7 @@ impl Node {
         packets: &mut Vec<(LinkId, Packet, Vec<u8>)>,
     ) {
         if self.replica.follows_on(link) {
-            self.remembered.take(records, self.mailboxes.accounts());
+            self.passwords.take(records, self.mailboxes.accounts());
         }
         if self.replica.links().any(|open| open == link) {
             packets.push((link, Packet::ProofsTaken, Vec::new()));
@@ -202,18 +201,16 @@ mod bounds {
     /// A followed server that says a lot fills no memory: there is one password for each account.
     #[test]
     fn what_is_told_is_bounded_and_the_newest_stay() {
-        let mut remembered = Remembered::new(&Secret::new([7; Secret::BYTES]));
+        let mut passwords = PasswordCache::new(&Secret::new([7; Secret::BYTES]));
         let mut bytes = Vec::new();
         for set in 1..=3 * PROOFS_SPARE as u64 {
             write(&mut bytes, Index(set), &Proof::default());
         }
-        remembered.take(&bytes, 10);
-        assert_eq!(remembered.proofs.len(), PROOFS_SPARE + 10);
-        assert_eq!(remembered.arrivals.len(), PROOFS_SPARE + 10);
+        passwords.take(&bytes, 10);
+        assert_eq!(passwords.proofs.len(), PROOFS_SPARE + 10);
+        assert_eq!(passwords.arrivals.len(), PROOFS_SPARE + 10);
         let last = Index(3 * PROOFS_SPARE as u64);
-        assert!(
-            remembered.proofs.contains_key(&last) && !remembered.proofs.contains_key(&Index(1))
-        );
+        assert!(passwords.proofs.contains_key(&last) && !passwords.proofs.contains_key(&Index(1)));
     }
 }
 
@@ -225,12 +222,12 @@ mod tests {
         UserName::parse(name).unwrap()
     }
 
-    fn remembered(secret: u8) -> Remembered {
-        Remembered::new(&Secret::new([secret; 32]))
+    fn passwords(secret: u8) -> PasswordCache {
+        PasswordCache::new(&Secret::new([secret; 32]))
     }
 
     /// Tells until there is nothing to say; how many pieces that took.
-    fn tell_all(from: &mut Remembered, to: &mut Remembered) -> usize {
+    fn tell_all(from: &mut PasswordCache, to: &mut PasswordCache) -> usize {
         for pieces in 0.. {
             let mut packets = Vec::new();
             from.tell([LinkId(1)].into_iter(), &mut packets);
@@ -245,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_proof_counts_for_its_name_entry_password_and_secret_only() {
-        let mut one = remembered(1);
+        let mut one = passwords(1);
         let (ann, set) = (name("ann"), Index(5));
         assert_eq!(one.verify(ann, set, "correct-horse"), None);
         one.add(ann, set, "correct-horse");
@@ -253,7 +250,7 @@ mod tests {
         assert_eq!(one.verify(ann, set, "correct-horsf"), Some(false));
         assert_eq!(one.verify(name("bob"), set, "correct-horse"), Some(false));
         assert_eq!(one.verify(ann, Index(6), "correct-horse"), None);
-        let mut other = remembered(2);
+        let mut other = passwords(2);
         tell_all(&mut one, &mut other);
         assert_eq!(other.verify(ann, set, "correct-horse"), Some(false), "another secret");
         one.forget(set);
@@ -262,7 +259,7 @@ mod tests {
 
     #[test]
     fn all_of_them_reach_another_server_in_bounded_pieces() {
-        let (mut one, mut two) = (remembered(1), remembered(1));
+        let (mut one, mut two) = (passwords(1), passwords(1));
         let count = 2 * PROOFS_PER_PIECE as u64 + 1;
         for n in 1..=count {
             one.add(name(&format!("u{n}")), Index(n), "correct-horse");
@@ -286,7 +283,7 @@ mod tests {
 
     #[test]
     fn half_a_proof_is_none() {
-        let mut one = remembered(1);
+        let mut one = passwords(1);
         let mut bytes = Vec::new();
         write(&mut bytes, Index(9), &Proof::default());
         for length in 0..bytes.len() {

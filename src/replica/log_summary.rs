@@ -1,32 +1,32 @@
 //! What a replica knows of its own log without reading it: its end, its terms, its configs.
 
 use super::members::Config;
-use super::past::Lineage;
+use super::past::Epoch;
 use crate::ids::{DiskId, Index, Position, Run, Term};
 use crate::limits::SEEN_MAX;
 use crate::record::{Kind, Record};
 use crate::time::WallTime;
 
-/// The shape of a log.
+/// What the replica keeps of a log.
 #[derive(Clone, Debug, Default)]
-pub struct Shape {
+pub struct LogSummary {
     last: Position,
     last_time: WallTime,
     /// The first entry of each term, in order.
     terms: Vec<Position>,
-    /// The configs from the last one that was [`Shape::settle`]d.
+    /// The configs from the last one that was [`LogSummary::settle`]d.
     configs: Vec<(Index, Config)>,
     /// The runs as which disks were added: the newest settled one of each disk, and all later ones.
     added: Vec<(Index, DiskId, Run)>,
     /// A config with an open gate is among those that were forgotten.
     gate_was_open: bool,
-    /// The lineages that the log holds, and where each begins.
-    lineages: Vec<(Index, Lineage)>,
-    /// Lineages that the group has refused to follow, and where that stands.
-    refused: Vec<(Index, Lineage)>,
+    /// The epochs that the log holds, and where each begins.
+    epochs: Vec<(Index, Epoch)>,
+    /// Epochs that the group has refused to follow, and where that stands.
+    refused: Vec<(Index, Epoch)>,
 }
 
-impl Shape {
+impl LogSummary {
     /// Takes in the next record.
     ///
     /// # Errors
@@ -36,8 +36,8 @@ impl Shape {
         match record.kind {
             Kind::CONFIG => self.push_config(record)?,
             Kind::REFUSAL => {
-                let lineage = Lineage::decode(record.body).ok_or("a refusal is unreadable")?;
-                self.refused.push((record.index, lineage));
+                let epoch = Epoch::decode(record.body).ok_or("a refusal is unreadable")?;
+                self.refused.push((record.index, epoch));
             }
             _ => {}
         }
@@ -54,9 +54,9 @@ impl Shape {
         let config = Config::decode(record.body).ok_or("a config is unreadable")?;
         self.added.extend(config.added().map(|(disk, run)| (record.index, disk, run)));
         self.configs.push((record.index, config));
-        if let (true, Some(founder)) = (record.term.begins_lineage(), config.members().next()) {
-            let lineage = Lineage { number: record.term.lineage(), founder: founder.disk };
-            self.lineages.push((record.index, lineage));
+        if let (true, Some(founder)) = (record.term.begins_epoch(), config.members().next()) {
+            let epoch = Epoch { number: record.term.epoch(), founder: founder.disk };
+            self.epochs.push((record.index, epoch));
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ impl Shape {
         self.terms.retain(|start| start.index <= last);
         self.configs.retain(|(index, _)| *index <= last);
         self.added.retain(|(index, ..)| *index <= last);
-        self.lineages.retain(|(index, _)| *index <= last);
+        self.epochs.retain(|(index, _)| *index <= last);
         self.refused.retain(|(index, _)| *index <= last);
         self.last = self.position(last);
     }
@@ -108,17 +108,17 @@ impl Shape {
         self.last
     }
 
-    /// The lineages that the log holds, in order.
-    pub(super) fn lineages(&self) -> impl DoubleEndedIterator<Item = Lineage> + '_ {
-        self.lineages.iter().map(|(_, lineage)| *lineage)
+    /// The epochs that the log holds, in order.
+    pub(super) fn epochs(&self) -> impl DoubleEndedIterator<Item = Epoch> + '_ {
+        self.epochs.iter().map(|(_, epoch)| *epoch)
     }
 
-    /// Whether the log says, committed or not, that the group has refused this lineage.
-    pub(super) fn has_refused(&self, lineage: Lineage) -> bool {
-        self.refused.iter().any(|(_, refused)| *refused == lineage)
+    /// Whether the log says, committed or not, that the group has refused this epoch.
+    pub(super) fn has_refused(&self, epoch: Epoch) -> bool {
+        self.refused.iter().any(|(_, refused)| *refused == epoch)
     }
 
-    /// How many lineages the log refuses.
+    /// How many epochs the log refuses.
     pub(super) fn refusals(&self) -> usize {
         self.refused.len()
     }
@@ -172,7 +172,7 @@ mod tests {
     use crate::record;
     use crate::replica::Origin;
 
-    fn push(shape: &mut Shape, index: u64, term: u64, members: Option<u8>) {
+    fn push(summary: &mut LogSummary, index: u64, term: u64, members: Option<u8>) {
         let mut bytes = Vec::new();
         let at = Position { index: Index(index), term: Term(term) };
         let kind = if members.is_some() { Kind::CONFIG } else { Kind::MESSAGE };
@@ -180,52 +180,52 @@ mod tests {
             let ids = ServerId::all(members.unwrap_or(1));
             Config::new(ids.map(|id| Member { id, disk: DiskId(1) }), false).encode(out);
         });
-        shape.push(&Record::trust(&bytes)).unwrap();
+        summary.push(&Record::trust(&bytes)).unwrap();
     }
 
-    fn sample() -> Shape {
-        let mut shape = Shape::default();
-        push(&mut shape, 1, 0, Some(3));
-        push(&mut shape, 2, 1, Some(3));
-        push(&mut shape, 3, 1, None);
-        push(&mut shape, 4, 4, Some(2));
-        push(&mut shape, 5, 4, None);
-        shape
+    fn sample() -> LogSummary {
+        let mut summary = LogSummary::default();
+        push(&mut summary, 1, 0, Some(3));
+        push(&mut summary, 2, 1, Some(3));
+        push(&mut summary, 3, 1, None);
+        push(&mut summary, 4, 4, Some(2));
+        push(&mut summary, 5, 4, None);
+        summary
     }
 
     #[test]
     fn knows_terms_and_configs() {
-        let shape = sample();
-        let terms: Vec<_> = (0..=6).map(|at| shape.term(Index(at)).map(|term| term.0)).collect();
+        let summary = sample();
+        let terms: Vec<_> = (0..=6).map(|at| summary.term(Index(at)).map(|term| term.0)).collect();
         assert_eq!(terms, [Some(0), Some(0), Some(1), Some(1), Some(4), Some(4), None]);
-        assert_eq!(shape.before_term(Index(5)), Index(3));
-        assert_eq!(shape.before_term(Index(3)), Index(1));
-        assert_eq!(shape.before_term(Index(1)), Index(0));
-        assert_eq!(shape.config().unwrap().0, Index(4));
-        assert_eq!(shape.config_up_to(Index(3)).unwrap().count(), 3);
-        assert_eq!(shape.config_up_to(Index(0)), None);
+        assert_eq!(summary.before_term(Index(5)), Index(3));
+        assert_eq!(summary.before_term(Index(3)), Index(1));
+        assert_eq!(summary.before_term(Index(1)), Index(0));
+        assert_eq!(summary.config().unwrap().0, Index(4));
+        assert_eq!(summary.config_up_to(Index(3)).unwrap().count(), 3);
+        assert_eq!(summary.config_up_to(Index(0)), None);
     }
 
     #[test]
     fn a_cut_brings_back_the_config_before() {
-        let mut shape = sample();
-        shape.cut(Index(3));
-        assert_eq!(shape.last(), Position { term: Term(1), index: Index(3) });
-        assert_eq!(shape.config().unwrap().0, Index(2));
-        shape.cut(Index(0));
-        assert_eq!((shape.last(), shape.config()), (Position::default(), None));
-        push(&mut shape, 1, 0, None);
-        assert_eq!(shape.term(Index(1)), Some(Term(0)));
+        let mut summary = sample();
+        summary.cut(Index(3));
+        assert_eq!(summary.last(), Position { term: Term(1), index: Index(3) });
+        assert_eq!(summary.config().unwrap().0, Index(2));
+        summary.cut(Index(0));
+        assert_eq!((summary.last(), summary.config()), (Position::default(), None));
+        push(&mut summary, 1, 0, None);
+        assert_eq!(summary.term(Index(1)), Some(Term(0)));
     }
 
     #[test]
     fn settling_keeps_the_last_settled_config() {
-        let mut shape = sample();
-        shape.settle(Index(3));
-        assert_eq!(shape.config_up_to(Index(3)).unwrap().count(), 3);
-        shape.settle(Index(5));
-        assert!(!shape.gate_was_open());
-        assert_eq!(shape.config().unwrap().0, Index(4));
+        let mut summary = sample();
+        summary.settle(Index(3));
+        assert_eq!(summary.config_up_to(Index(3)).unwrap().count(), 3);
+        summary.settle(Index(5));
+        assert!(!summary.gate_was_open());
+        assert_eq!(summary.config().unwrap().0, Index(4));
     }
 
     fn run(n: u64) -> Run {
@@ -233,8 +233,8 @@ mod tests {
     }
 
     /// A log of configs that add these servers, each in the run of the entry's index; 0 adds none.
-    fn with_additions(added: &[u8]) -> Shape {
-        let mut shape = Shape::default();
+    fn with_additions(added: &[u8]) -> LogSummary {
+        let mut summary = LogSummary::default();
         for (index, id) in (1..).zip(added) {
             let members = ServerId::all(3).map(|id| Member { id, disk: DiskId(id.slot() as u128) });
             let mut config = Config::new(members, false);
@@ -244,32 +244,32 @@ mod tests {
             let mut bytes = Vec::new();
             let at = Position { index: Index(index), term: Term(1) };
             record::write(&mut bytes, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
-            shape.push(&Record::trust(&bytes)).unwrap();
+            summary.push(&Record::trust(&bytes)).unwrap();
         }
-        shape
+        summary
     }
 
     #[test]
     fn knows_the_run_as_which_each_disk_was_added_last() {
-        let runs = |shape: &Shape| {
-            [0, 1, 2].map(|disk| shape.run_added(DiskId(disk)).map_or(0, |run| run.incarnation.0))
+        let runs = |summary: &LogSummary| {
+            [0, 1, 2].map(|disk| summary.run_added(DiskId(disk)).map_or(0, |run| run.incarnation.0))
         };
         for settled in 0..=7 {
-            let mut shape = with_additions(&[0, 2, 3, 2, 0, 3, 2]);
-            shape.settle(Index(settled));
-            assert_eq!(runs(&shape), [0, 7, 6], "{settled}");
-            shape.cut(Index(settled.max(4)));
+            let mut summary = with_additions(&[0, 2, 3, 2, 0, 3, 2]);
+            summary.settle(Index(settled));
+            assert_eq!(runs(&summary), [0, 7, 6], "{settled}");
+            summary.cut(Index(settled.max(4)));
             let cut = [[0, 4, 3], [0, 4, 3], [0, 4, 6], [0, 7, 6]];
-            assert_eq!(runs(&shape), cut[settled.max(4) as usize - 4], "{settled}");
+            assert_eq!(runs(&summary), cut[settled.max(4) as usize - 4], "{settled}");
         }
-        let mut shape = with_additions(&[0, 2, 3, 2, 0, 3, 2]);
-        shape.settle(Index(7));
-        assert_eq!(shape.added.len(), 2, "one of each disk is kept");
+        let mut summary = with_additions(&[0, 2, 3, 2, 0, 3, 2]);
+        summary.settle(Index(7));
+        assert_eq!(summary.added.len(), 2, "one of each disk is kept");
     }
 
     #[test]
     fn additions_of_disks_that_are_long_gone_are_forgotten() {
-        let mut shape = with_additions(&[2]);
+        let mut summary = with_additions(&[2]);
         let member =
             |id: u8, disk: u128| Member { id: ServerId::new(id).unwrap(), disk: DiskId(disk) };
         for index in 2..100 {
@@ -278,44 +278,44 @@ mod tests {
             let mut bytes = Vec::new();
             let at = Position { index: Index(index), term: Term(1) };
             record::write(&mut bytes, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
-            shape.push(&Record::trust(&bytes)).unwrap();
+            summary.push(&Record::trust(&bytes)).unwrap();
         }
-        shape.settle(Index(90));
-        let known = |disk: u128| shape.run_added(DiskId(disk)).map(|run| run.incarnation.0);
+        summary.settle(Index(90));
+        let known = |disk: u128| summary.run_added(DiskId(disk)).map(|run| run.incarnation.0);
         assert_eq!([known(1), known(1002), known(1074)], [Some(1), None, None]);
         assert!((75..100).all(|n| known(1000 + n) == Some(n as u64)));
     }
 
     #[test]
     fn the_last_time_is_the_greatest() {
-        let mut shape = Shape::default();
+        let mut summary = LogSummary::default();
         for (index, time, last) in [(1, 5, 5), (2, 3, 5), (3, 9, 9)] {
             let mut bytes = Vec::new();
             let at = Position { index: Index(index), term: Term(1) };
             record::write(&mut bytes, at, WallTime(time), Kind::MESSAGE, |_| ());
-            shape.push(&Record::parse(&bytes).unwrap()).unwrap();
-            assert_eq!(shape.last_time(), WallTime(last));
+            summary.push(&Record::parse(&bytes).unwrap()).unwrap();
+            assert_eq!(summary.last_time(), WallTime(last));
         }
     }
 
     /// A log of configs, of which those named have an open gate.
-    fn configs(open: &[u64]) -> Shape {
-        let mut shape = Shape::default();
+    fn configs(open: &[u64]) -> LogSummary {
+        let mut summary = LogSummary::default();
         for index in 1..=6 {
             let id = ServerId::new(1).unwrap();
             let config = Config::new([Member { id, disk: DiskId(1) }], open.contains(&index));
             let mut bytes = Vec::new();
             let at = Position { index: Index(index), term: Term(1) };
             record::write(&mut bytes, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
-            shape.push(&Record::parse(&bytes).unwrap()).unwrap();
+            summary.push(&Record::parse(&bytes).unwrap()).unwrap();
         }
-        shape
+        summary
     }
 
     #[test]
     fn settled_configs_are_forgotten_but_for_the_last_and_an_open_gate_is_not() {
-        let kept = |shape: &Shape| -> Vec<u64> {
-            shape.configs.iter().map(|(index, _)| index.0).collect()
+        let kept = |summary: &LogSummary| -> Vec<u64> {
+            summary.configs.iter().map(|(index, _)| index.0).collect()
         };
         for (committed, left) in [
             (0, &[1u64, 2, 3, 4, 5, 6] as &[u64]),
@@ -324,18 +324,18 @@ mod tests {
             (4, &[4, 5, 6]),
             (9, &[6]),
         ] {
-            let mut shape = configs(&[]);
-            shape.settle(Index(committed));
-            assert_eq!(kept(&shape), left, "{committed}");
-            assert!(!shape.gate_was_open());
+            let mut summary = configs(&[]);
+            summary.settle(Index(committed));
+            assert_eq!(kept(&summary), left, "{committed}");
+            assert!(!summary.gate_was_open());
         }
         for open in 1..=6 {
-            let mut shape = configs(&[open]);
-            assert_eq!(shape.gate_was_open(), open == 5, "the one before the newest");
-            shape.settle(Index(4));
-            assert_eq!(shape.gate_was_open(), open <= 3 || open == 5, "{open}");
-            shape.settle(Index(5));
-            assert_eq!(shape.gate_was_open(), open <= 5, "{open}");
+            let mut summary = configs(&[open]);
+            assert_eq!(summary.gate_was_open(), open == 5, "the one before the newest");
+            summary.settle(Index(4));
+            assert_eq!(summary.gate_was_open(), open <= 3 || open == 5, "{open}");
+            summary.settle(Index(5));
+            assert_eq!(summary.gate_was_open(), open <= 5, "{open}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// The jobs of each address, served in turns.
 #[derive(Debug, Default)]
-pub(super) struct Hashes {
+pub(super) struct HashQueue {
     /// No queue is empty.
     waiting: BTreeMap<Origin, VecDeque<Job>>,
     /// Who has jobs, each once: who comes new, and who was served, goes to the end.
@@ -19,7 +19,7 @@ pub(super) struct Hashes {
     at_work: usize,
 }
 
-impl Hashes {
+impl HashQueue {
     /// Lets a job wait. Who has no place any more, this one or the newest of the address with the
     /// most, is given back.
     pub(super) fn push(&mut self, from: Origin, job: Job) -> Option<SessionId> {
@@ -101,10 +101,10 @@ mod tests {
         Job { session: SessionId(session), password: String::new(), against: None }
     }
 
-    fn served(hashes: &mut Hashes) -> Vec<u64> {
+    fn served(hash_queue: &mut HashQueue) -> Vec<u64> {
         let next = || {
-            let job = hashes.next()?;
-            hashes.on_done();
+            let job = hash_queue.next()?;
+            hash_queue.on_done();
             Some(job.session.0)
         };
         std::iter::from_fn(next).collect()
@@ -112,24 +112,24 @@ mod tests {
 
     #[test]
     fn addresses_take_turns() {
-        let mut hashes = Hashes::default();
+        let mut hash_queue = HashQueue::default();
         for (from, session) in [(1, 10), (1, 11), (1, 12), (2, 20), (3, 30), (3, 31)] {
-            assert_eq!(hashes.push(origin(from), job(session)), None);
+            assert_eq!(hash_queue.push(origin(from), job(session)), None);
         }
-        hashes.forget(origin(1), SessionId(11));
-        hashes.forget(origin(9), SessionId(12));
-        assert_eq!(served(&mut hashes), [10, 20, 30, 12, 31]);
-        assert!(hashes.is_empty());
+        hash_queue.forget(origin(1), SessionId(11));
+        hash_queue.forget(origin(9), SessionId(12));
+        assert_eq!(served(&mut hash_queue), [10, 20, 30, 12, 31]);
+        assert!(hash_queue.is_empty());
     }
 
     #[test]
     fn who_waits_is_not_overtaken_by_those_who_come_later() {
-        let mut hashes = Hashes::default();
-        assert_eq!(hashes.push(origin(9), job(9)), None);
+        let mut hash_queue = HashQueue::default();
+        assert_eq!(hash_queue.push(origin(9), job(9)), None);
         let mut turns = 0;
-        while hashes.next().is_some_and(|job| job.session != SessionId(9)) {
-            hashes.on_done();
-            hashes.push(origin(turns % 8), job(100));
+        while hash_queue.next().is_some_and(|job| job.session != SessionId(9)) {
+            hash_queue.on_done();
+            hash_queue.push(origin(turns % 8), job(100));
             turns += 1;
             assert!(turns < 10, "it starves");
         }
@@ -137,36 +137,36 @@ mod tests {
 
     #[test]
     fn among_equals_the_last_one_finds_no_place() {
-        let mut hashes = Hashes::default();
-        assert_eq!(hashes.push(Origin::OPERATOR, job(1000)), None);
+        let mut hash_queue = HashQueue::default();
+        assert_eq!(hash_queue.push(Origin::OPERATOR, job(1000)), None);
         for n in 1..HASHES_MAX {
-            assert_eq!(hashes.push(origin(n as u8), job(n as u64)), None);
+            assert_eq!(hash_queue.push(origin(n as u8), job(n as u64)), None);
         }
-        assert_eq!(hashes.push(origin(0), job(2000)), Some(SessionId(2000)));
-        let operators = hashes.push(Origin::OPERATOR, job(1001));
+        assert_eq!(hash_queue.push(origin(0), job(2000)), Some(SessionId(2000)));
+        let operators = hash_queue.push(Origin::OPERATOR, job(1001));
         assert!(operators.is_some_and(|session| session.0 < 1000), "{operators:?}");
     }
 
     #[test]
     fn the_thread_has_few_at_a_time() {
-        let mut hashes = Hashes::default();
-        (0..5).for_each(|n| assert_eq!(hashes.push(origin(1), job(n)), None));
-        (0..HASHES_AT_WORK).for_each(|_| assert!(hashes.next().is_some()));
-        assert!(hashes.next().is_none());
-        hashes.on_done();
-        assert!(hashes.next().is_some());
+        let mut hash_queue = HashQueue::default();
+        (0..5).for_each(|n| assert_eq!(hash_queue.push(origin(1), job(n)), None));
+        (0..HASHES_AT_WORK).for_each(|_| assert!(hash_queue.next().is_some()));
+        assert!(hash_queue.next().is_none());
+        hash_queue.on_done();
+        assert!(hash_queue.next().is_some());
     }
 
     #[test]
     fn who_asks_for_most_makes_room() {
-        let mut hashes = Hashes::default();
+        let mut hash_queue = HashQueue::default();
         for n in 0..HASHES_MAX as u64 {
-            assert_eq!(hashes.push(origin(1), job(n)), None);
+            assert_eq!(hash_queue.push(origin(1), job(n)), None);
         }
         let newest = HASHES_MAX as u64 - 1;
-        assert_eq!(hashes.push(origin(2), job(1000)), Some(SessionId(newest)), "of the other");
-        assert_eq!(hashes.push(origin(1), job(1001)), Some(SessionId(1001)), "its own");
-        assert_eq!(hashes.count, HASHES_MAX);
-        assert_eq!(served(&mut hashes)[..3], [0, 1000, 1]);
+        assert_eq!(hash_queue.push(origin(2), job(1000)), Some(SessionId(newest)), "of the other");
+        assert_eq!(hash_queue.push(origin(1), job(1001)), Some(SessionId(1001)), "its own");
+        assert_eq!(hash_queue.count, HASHES_MAX);
+        assert_eq!(served(&mut hash_queue)[..3], [0, 1000, 1]);
     }
 }

@@ -1,4 +1,4 @@
-//! Putting aside what can't be kept in the log: moved within the data directory, never deleted,
+//! What can't be kept in the log is moved within the data directory, never deleted,
 //! never overwritten.
 
 use super::LOG;
@@ -12,8 +12,8 @@ use crate::ids::{Index, Position};
 use crate::limits::FILE_PIECE_BYTES;
 use std::io;
 
-/// What was put aside is below it.
-const FOLDER: &str = "set-aside";
+/// What was quarantined is below it.
+const FOLDER: &str = "quarantine";
 
 /// What is moved, in this order. The log goes first, and as one; the identity goes last: a
 /// directory that has one and no log is one whose move was begun, or whose log is not mounted.
@@ -75,7 +75,7 @@ pub(super) fn is_used<D: Disk>(disk: &D) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Moves a directory that was set aside back to where nothing is now.
+/// Moves a directory that was quarantined back to where nothing is now.
 pub(super) fn move_back<D: Disk>(disk: &D, folder: &str) -> io::Result<()> {
     for name in PARTS {
         let from = format!("{folder}/{name}");
@@ -113,7 +113,7 @@ pub(super) fn tail<D: Disk>(
     while copy.last() < log.last() {
         let from = copy.last().next();
         piece.clear();
-        log.copy(disk, from, log.fit(from, log.last(), FILE_PIECE_BYTES), &mut piece)?;
+        log.copy(disk, from, log.last_within(from, log.last(), FILE_PIECE_BYTES), &mut piece)?;
         copy.append(disk, &piece)?;
         copy.flush(disk)?;
     }

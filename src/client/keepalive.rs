@@ -31,16 +31,16 @@ pub(super) enum Awaited {
 
 /// Watches a connection.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct Keepalive {
     /// Since when an answer is awaited without a word.
     silent: Option<Moment>,
     look_at: Moment,
     look_time: Duration,
 }
 
-impl Watch {
-    pub(super) fn new() -> Watch {
-        Watch { silent: None, look_at: Moment(0), look_time: LOOK_TIME_MIN }
+impl Keepalive {
+    pub(super) fn new() -> Keepalive {
+        Keepalive { silent: None, look_at: Moment(0), look_time: LOOK_TIME_MIN }
     }
 
     /// A login was answered.
@@ -90,35 +90,35 @@ mod tests {
 
     #[test]
     fn an_idle_server_that_answers_is_never_late() {
-        let mut watch = Watch::new();
+        let mut keepalive = Keepalive::new();
         let mut now = Moment(0);
-        watch.on_login(now);
+        keepalive.on_login(now);
         let mut looks = 0;
         while now < Moment(600_000_000) {
-            now = watch.deadline(now, Awaited::Nothing);
-            assert!(watch.looks(now), "it wakes for that only");
+            now = keepalive.deadline(now, Awaited::Nothing);
+            assert!(keepalive.looks(now), "it wakes for that only");
             looks += 1;
             // It is asked, and answers a second later.
-            let deadline = watch.deadline(now, Awaited::Answer);
+            let deadline = keepalive.deadline(now, Awaited::Answer);
             assert_eq!(deadline, now + ANSWER_TIME);
             now += Duration::from_secs(1);
-            assert!(!watch.is_late(now, Awaited::Answer));
-            watch.on_heard();
+            assert!(!keepalive.is_late(now, Awaited::Answer));
+            keepalive.on_heard();
         }
         assert!((50..80).contains(&looks), "{looks} times in ten minutes");
     }
 
     #[test]
     fn silence_counts_from_the_question() {
-        let mut watch = Watch::new();
-        watch.on_login(Moment(0));
+        let mut keepalive = Keepalive::new();
+        keepalive.on_login(Moment(0));
         let asked = Moment(20_000_000);
-        assert!(!watch.is_late(asked, Awaited::Answer));
+        assert!(!keepalive.is_late(asked, Awaited::Answer));
         let before = Moment(asked.0 + 4_999_999);
-        assert!(!watch.is_late(before, Awaited::Answer));
-        assert!(watch.is_late(asked + ANSWER_TIME, Awaited::Answer));
-        assert!(!watch.is_late(asked + ANSWER_TIME, Awaited::Password));
-        watch.on_heard();
-        assert!(!watch.is_late(asked + ANSWER_TIME, Awaited::Answer), "it counts anew");
+        assert!(!keepalive.is_late(before, Awaited::Answer));
+        assert!(keepalive.is_late(asked + ANSWER_TIME, Awaited::Answer));
+        assert!(!keepalive.is_late(asked + ANSWER_TIME, Awaited::Password));
+        keepalive.on_heard();
+        assert!(!keepalive.is_late(asked + ANSWER_TIME, Awaited::Answer), "it counts anew");
     }
 }

@@ -11,23 +11,23 @@ use std::time::Duration;
 
 /// An open, encrypted link to a server that has proved to know the secret.
 #[derive(Debug)]
-pub struct Call {
+pub struct OperatorClient {
     stream: TcpStream,
     channel: Channel,
     input: Vec<u8>,
     opened: Vec<u8>,
 }
 
-impl Call {
+impl OperatorClient {
     /// Shakes hands on a connection to a server. How long that may take is up to the timeouts of
     /// the stream.
     ///
     /// # Errors
     /// When the connection fails, or the other side does not know the secret.
-    pub fn begin(stream: TcpStream, secret: &Secret, group: GroupId) -> io::Result<Call> {
+    pub fn begin(stream: TcpStream, secret: &Secret, group: GroupId) -> io::Result<OperatorClient> {
         let mut first = vec![LINK_BYTE];
         let channel = Channel::initiator(secret, group, &mut first);
-        let mut call = Call { stream, channel, input: Vec::new(), opened: Vec::new() };
+        let mut call = OperatorClient { stream, channel, input: Vec::new(), opened: Vec::new() };
         call.stream.write_all(&first)?;
         while !call.channel.is_proven() {
             call.read()?;
@@ -141,7 +141,7 @@ mod tests {
             echo(&listener, &server);
         });
         let stream = TcpStream::connect(address).unwrap();
-        let mut call = Call::begin(stream, &secret, GroupId(1)).unwrap();
+        let mut call = OperatorClient::begin(stream, &secret, GroupId(1)).unwrap();
         for size in [0, 1, 1000, FRAME_BYTES_MAX] {
             let frame = vec![7; size];
             call.send(&frame).unwrap();
@@ -149,7 +149,7 @@ mod tests {
         }
         drop(call);
         let stream = TcpStream::connect(address).unwrap();
-        let refused = Call::begin(stream, &Secret::new([2; 32]), GroupId(1)).unwrap_err();
+        let refused = OperatorClient::begin(stream, &Secret::new([2; 32]), GroupId(1)).unwrap_err();
         assert!(refused.to_string().contains("does not know this group's secret"), "{refused}");
         server.join().unwrap();
     }

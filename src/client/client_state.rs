@@ -5,7 +5,7 @@
 //! last message that it has, and repeats what was not answered, with the keys that it had.
 
 use super::answer::{self, Line, Refusal};
-use super::watch::Awaited;
+use super::keepalive::Awaited;
 use super::{Account, Error, Event, Message, Ticket};
 use crate::limits::KEYS_KEPT;
 use crate::protocol::{After, Code};
@@ -88,7 +88,7 @@ pub(super) enum Answer {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Conversation {
+pub(super) struct ClientState {
     account: Account,
     /// Its password was right.
     was_good: bool,
@@ -123,14 +123,14 @@ pub(super) struct Conversation {
     pub(super) out: Vec<u8>,
 }
 
-impl Conversation {
+impl ClientState {
     /// Of an account, with keys that begin so.
-    pub(super) fn new(account: Account, prefix: String) -> Conversation {
+    pub(super) fn new(account: Account, prefix: String) -> ClientState {
         let seen = match account.after {
             After::Number(n) => Some(n),
             After::End | After::Last(_) => None,
         };
-        Conversation {
+        ClientState {
             account,
             was_good: false,
             prefix,

@@ -1,4 +1,4 @@
-//! Histories that begin where a person overruled: who follows them, when, and what is put aside.
+//! Histories that begin where a person overruled: who follows them, when, and what is quarantined.
 
 use super::*;
 use crate::ids::GroupId;
@@ -18,25 +18,25 @@ fn before(at: Moment) -> Moment {
 #[test]
 fn a_later_history_is_followed_after_t_without_a_primary_and_nobody_votes_until_2_t() {
     let (world, mut replica) = server(2);
-    let (now, silence) = (world.now, replica.silence());
-    assert!(!replica.awaits_lineage(now), "none was met");
-    assert!(!replica.may_follow_lineage(now));
-    assert!(!replica.may_follow_lineage(before(now + silence)));
-    assert!(replica.awaits_lineage(before(now + silence)));
+    let (now, peer_timeout) = (world.now, replica.peer_timeout());
+    assert!(!replica.awaits_epoch(now), "none was met");
+    assert!(!replica.may_follow_epoch(now));
+    assert!(!replica.may_follow_epoch(before(now + peer_timeout)));
+    assert!(replica.awaits_epoch(before(now + peer_timeout)));
     let mut heard = replica.clone();
-    assert!(replica.may_follow_lineage(now + silence), "counted from the first meeting");
-    assert!(replica.awaits_lineage(before(now + silence * 2)));
-    assert!(!replica.awaits_lineage(now + silence * 2));
+    assert!(replica.may_follow_epoch(now + peer_timeout), "counted from the first meeting");
+    assert!(replica.awaits_epoch(before(now + peer_timeout * 2)));
+    assert!(!replica.awaits_epoch(now + peer_timeout * 2));
 
     // A primary of its own history ends the wait, and a later meeting begins another one.
     let log = &world.running[&2].disk.log;
     heard.handle(now, WallTime(0), Event::Tick, log, &mut Out::default());
-    assert!(heard.is_healthy(now) && !heard.awaits_lineage(now));
-    assert!(!heard.may_follow_lineage(now + silence));
+    assert!(heard.is_healthy(now) && !heard.awaits_epoch(now));
+    assert!(!heard.may_follow_epoch(now + peer_timeout));
 
-    replica.later_lineage = None;
-    replica.shape = Shape::default();
-    assert!(replica.may_follow_lineage(now), "a blank server has nothing to lose");
+    replica.later_epoch = None;
+    replica.summary = LogSummary::default();
+    assert!(replica.may_follow_epoch(now), "a blank server has nothing to lose");
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn who_follows_a_later_history_takes_its_term_and_tells_the_others_anew() {
         replica.link_to(replica.config().unwrap().member(id(1)).unwrap()),
         replica.link_to(three).unwrap(),
     );
-    let term = replica.vote.term.next_lineage(id(3));
+    let term = replica.vote.term.next_epoch(id(3));
     let hello = Hello {
         shared: replica.shared,
         from: three,
@@ -70,7 +70,7 @@ fn who_follows_a_later_history_takes_its_term_and_tells_the_others_anew() {
         has_other: false,
         term,
         founder: Some(three.disk),
-        last: replica.shape.last(),
+        last: replica.summary.last(),
     };
     let mut out = Out::default();
     replica.adopt_hello(world.now, &hello, link, &mut out);
@@ -80,7 +80,7 @@ fn who_follows_a_later_history_takes_its_term_and_tells_the_others_anew() {
         _ => None,
     });
     assert_eq!(closed.collect::<Vec<_>>(), [(one, Closing::Restated)], "all links but this one");
-    assert!(!replica.holds_lineage() && replica.may_stand().is_none());
+    assert!(!replica.holds_epoch() && replica.may_campaign().is_none());
 
     // A higher term of the own history is only adopted.
     let (_, mut replica) = server(2);
@@ -91,8 +91,8 @@ fn who_follows_a_later_history_takes_its_term_and_tells_the_others_anew() {
     assert!(!out.effects.iter().any(|effect| matches!(effect, Effect::Close(..))));
 }
 
-/// What is put aside when this entry of a later history meets another one here.
-fn put_aside(replica: &Replica, index: Index, term: Term, config: Option<Config>) -> Aside {
+/// What is quarantined when this entry of a later history meets another one here.
+fn quarantined(replica: &Replica, index: Index, term: Term, config: Option<Config>) -> Quarantine {
     let mut replica = replica.clone();
     let mut bytes = Vec::new();
     let kind = if config.is_some() { Kind::CONFIG } else { Kind::MESSAGE };
@@ -102,22 +102,22 @@ fn put_aside(replica: &Replica, index: Index, term: Term, config: Option<Config>
         }
     });
     let mut out = Out::default();
-    replica.leave_for_lineage(&Record::parse(&bytes).unwrap(), &mut out);
+    replica.leave_for_epoch(&Record::parse(&bytes).unwrap(), &mut out);
     match out.effects[..] {
-        [Effect::Leave(aside)] if replica.left => aside,
+        [Effect::Quarantine(quarantine)] if replica.left => quarantine,
         _ => panic!("{out:?}"),
     }
 }
 
 #[test]
-fn only_a_tail_behind_the_branch_is_put_aside_alone() {
+fn only_a_tail_behind_the_branch_is_quarantined_alone() {
     let (_, replica) = server(2);
-    let last = replica.shape.last();
-    let branch = replica.shape.position(last.index.before());
+    let last = replica.summary.last();
+    let branch = replica.summary.position(last.index.before());
     let begin =
         Beginning::new(replica.config().unwrap().member(id(1)).unwrap(), last.term, branch, true);
-    let tail = Aside::Tail(branch.index);
-    assert_eq!(put_aside(&replica, last.index, begin.term, Some(begin.config)), tail);
+    let tail = Quarantine::Tail(branch.index);
+    assert_eq!(quarantined(&replica, last.index, begin.term, Some(begin.config)), tail);
     let mut other = begin.config;
     other.origin = Origin::Branch(Position { term: Term(0), ..branch });
     for (term, config, what) in [
@@ -126,42 +126,46 @@ fn only_a_tail_behind_the_branch_is_put_aside_alone() {
         (begin.term, Some(other), "it branched from another entry"),
         (begin.term, Some(begin.config.restated()), "no branch"),
     ] {
-        assert_eq!(put_aside(&replica, last.index, term, config), Aside::Everything, "{what}");
+        assert_eq!(
+            quarantined(&replica, last.index, term, config),
+            Quarantine::Everything,
+            "{what}"
+        );
     }
 }
 
 #[test]
 fn a_conflict_with_a_later_history_is_none_with_a_later_term() {
     let (world, replica) = server(2);
-    let last = replica.shape.last();
-    let prev = replica.shape.position(last.index.before());
+    let last = replica.summary.last();
+    let prev = replica.summary.position(last.index.before());
     let one = replica.config().unwrap().member(id(1)).unwrap();
     let link = replica.link_to(one).unwrap();
     let took = |term: Term| {
         let mut replica = replica.clone();
         replica.vote.term = term;
         replica.role = Role::Follower(Following::default());
-        (replica.committed, replica.answered) = (Index(1), Index(1));
+        (replica.committed, replica.acknowledged) = (Index(1), Index(1));
         let mut records = Vec::new();
         let at = Position { index: last.index, term };
         record::write(&mut records, at, WallTime(0), Kind::MESSAGE, |_| ());
-        let append = Append { term, prev, committed: Index(1), answered: Index(1), round: 0 };
+        let append = Append { term, prev, committed: Index(1), acknowledged: Index(1), round: 0 };
         let mut out = Out::default();
         replica.on_append(world.now, one, link, append, &records, &mut out);
         let cut = out.effects.iter().any(|effect| matches!(effect, Effect::Cut(_)));
-        let left = out.effects.iter().any(|effect| matches!(effect, Effect::Leave(_)));
+        let left = out.effects.iter().any(|effect| matches!(effect, Effect::Quarantine(_)));
         (cut, left)
     };
     assert_eq!(took(last.term.next()), (true, false));
-    assert_eq!(took(last.term.next_lineage(id(1))), (false, true));
+    assert_eq!(took(last.term.next_epoch(id(1))), (false, true));
 }
 
 #[test]
 fn only_who_stored_the_vote_of_a_history_of_its_own_and_not_its_entry_goes_on_with_it() {
     let (world, replica) = server(2);
     let log = &world.running[&2].disk.log;
-    let (me, last) = (replica.me, replica.shape.last());
-    let term = last.term.next_lineage(me.id);
+    let (me, last) = (replica.me, replica.summary.last());
+    let term = last.term.next_epoch(me.id);
     let begins = |vote: Vote| {
         let setup = Setup {
             me,
@@ -170,7 +174,7 @@ fn only_who_stored_the_vote_of_a_history_of_its_own_and_not_its_entry_goes_on_wi
             shared: Shared { group: GroupId(7), ..replica.shared },
             takeover: Takeover::Coin,
             vote,
-            shape: replica.shape.clone(),
+            summary: replica.summary.clone(),
             seen: Default::default(),
             runs: vec![Run { incarnation: Incarnation(9), process: ProcessId(9) }],
             former: None,
@@ -194,8 +198,8 @@ fn only_who_stored_the_vote_of_a_history_of_its_own_and_not_its_entry_goes_on_wi
 #[test]
 fn a_history_begins_with_an_entry_behind_the_last_one_that_names_it() {
     let (_, replica) = server(2);
-    let last = replica.shape.last();
-    let heard = last.term.next_lineage(id(1)).next();
+    let last = replica.summary.last();
+    let heard = last.term.next_epoch(id(1)).next();
     for (newest, least) in [(last.term, last.term), (heard, heard), (Term::ZERO, last.term)] {
         let begin = Beginning::new(replica.me, newest, last, true);
         let entry = begin.entry(WallTime(7));
@@ -206,8 +210,8 @@ fn a_history_begins_with_an_entry_behind_the_last_one_that_names_it() {
         assert_eq!(config, begin.config);
         assert!(config.has(replica.me) && config.count() == 1 && config.gate_open);
         assert_eq!(config.origin, Origin::Branch(last));
-        assert!(begin.term.begins_lineage() && begin.term.lineage() > least.lineage());
-        assert_eq!(begin.term.lineage() % 4, 2, "no two servers draw the same");
+        assert!(begin.term.begins_epoch() && begin.term.epoch() > least.epoch());
+        assert_eq!(begin.term.epoch() % 4, 2, "no two servers draw the same");
         let vote =
             Vote { term: begin.vote.term, given: Some(replica.me), founder: Some(replica.me.disk) };
         assert_eq!(begin.vote, vote);
@@ -216,24 +220,24 @@ fn a_history_begins_with_an_entry_behind_the_last_one_that_names_it() {
 
 /// Also the one that was heard of: who follows it may die before its first entry comes.
 #[test]
-fn a_hello_lists_the_newest_lineages_and_the_one_of_its_term() {
+fn a_hello_lists_the_newest_epochs_and_the_one_of_its_term() {
     let (_, mut replica) = server(2);
-    assert_eq!(replica.past().lineages, []);
+    assert_eq!(replica.past().epochs, []);
     let mut all = Vec::new();
     for _ in 0..ANCESTRY_MAX {
-        let begin = Beginning::new(replica.me, Term(0), replica.shape.last(), true);
+        let begin = Beginning::new(replica.me, Term(0), replica.summary.last(), true);
         let founder = Some(replica.me.disk);
         replica.vote = Vote { term: begin.term, given: None, founder };
-        all.push(Lineage { number: begin.term.lineage(), founder: replica.me.disk });
-        assert_eq!(replica.past().lineages, all, "it is heard of");
-        replica.shape.push(&Record::trust(&begin.entry(WallTime(0)))).unwrap();
-        assert_eq!(replica.past().lineages, all, "it is in the log");
+        all.push(Epoch { number: begin.term.epoch(), founder: replica.me.disk });
+        assert_eq!(replica.past().epochs, all, "it is heard of");
+        replica.summary.push(&Record::trust(&begin.entry(WallTime(0)))).unwrap();
+        assert_eq!(replica.past().epochs, all, "it is in the log");
     }
-    let mut shape = replica.shape.clone();
-    shape.cut(shape.last().index.before());
-    assert!(shape.lineages().eq(all[..ANCESTRY_MAX - 1].iter().copied()), "one was cut");
-    replica.vote.term = replica.vote.term.next_lineage(id(3));
+    let mut summary = replica.summary.clone();
+    summary.cut(summary.last().index.before());
+    assert!(summary.epochs().eq(all[..ANCESTRY_MAX - 1].iter().copied()), "one was cut");
+    replica.vote.term = replica.vote.term.next_epoch(id(3));
     replica.vote.founder = Some(DiskId(33));
-    all.push(Lineage { number: replica.vote.term.lineage(), founder: DiskId(33) });
-    assert_eq!(replica.past().lineages, all[1..]);
+    all.push(Epoch { number: replica.vote.term.epoch(), founder: DiskId(33) });
+    assert_eq!(replica.past().epochs, all[1..]);
 }
