@@ -271,9 +271,23 @@ pub struct Vote {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
-/// One text client, never reused within a run.
+/// One text client, or one operator's request; never reused within a run. Both this and a
+/// [`LinkId`] are the number of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
+
+impl SessionId {
+    /// The session of an operator, whose request came on a link: a connection is a link or a
+    /// client's, so that no client has this id.
+    pub(crate) fn of_operator(link: LinkId) -> SessionId {
+        SessionId(link.0)
+    }
+
+    /// The link on which the operator waits.
+    pub(crate) fn operator_link(self) -> LinkId {
+        LinkId(self.0)
+    }
+}
 
 /// An account's name: 1 to 32 of `a-z 0-9 _ . -`, starting with a letter or digit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

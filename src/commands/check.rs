@@ -19,7 +19,7 @@ pub fn run(options: &options::Check) -> Result<ExitCode, String> {
     if ["identity", "vote", "log"].iter().all(|part| !data.join(part).exists()) {
         return Err(format!("{shown}: holds nothing of a server"));
     }
-    let _lock = super::hold_unchanged(data)?;
+    let _lock = super::directory::hold_unchanged(data)?;
     let findings = check(&disk).map_err(|error| format!("{shown}: {error}"))?;
     super::print(report(&findings))?;
     Ok(if findings.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

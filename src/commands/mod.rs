@@ -18,6 +18,7 @@ pub mod tail;
 pub mod user;
 
 mod ask;
+mod directory;
 mod listen;
 mod operator;
 mod person;
@@ -29,9 +30,7 @@ pub use ask::{Answer, Unreached, ask_status, is};
 pub use stderr::{complain, complain_briefly, log_to_stderr};
 pub use terminal::end_on_signals;
 
-use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Write};
-use std::path::Path;
 
 /// Prints to stdout. A reader that has gone, as after `| head -1`, has read enough.
 ///
@@ -48,23 +47,4 @@ fn print(text: impl AsRef<[u8]>) -> Result<(), String> {
 /// "1 server", "3 servers".
 fn servers(count: usize) -> String {
     format!("{count} server{}", if count == 1 { "" } else { "s" })
-}
-
-/// Holds a data directory for this process, as long as its file `lock`, which is `opened`, is
-/// open.
-fn hold(data: &Path, opened: io::Result<File>) -> Result<File, String> {
-    let shown = data.display();
-    let file = opened.map_err(|error| format!("{shown}/lock: {error}"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(format!("{shown}: a server runs on it")),
-        Err(TryLockError::Error(error)) => Err(format!("{shown}/lock: {error}")),
-    }
-}
-
-/// The same for a directory that is only read: where it has no such file no server runs, and none
-/// is made.
-fn hold_unchanged(data: &Path) -> Result<Option<File>, String> {
-    let lock = data.join("lock");
-    lock.exists().then(|| hold(data, File::open(&lock))).transpose()
 }

@@ -3,8 +3,8 @@
 //! Without the word it changes nothing and says what it would do. The word depends on all that was
 //! read: it acts on what the person has seen, or not at all.
 
+use super::directory::{hold_or_make, hold_unchanged, label, random, recovery};
 use super::operator::{connect, is_silence, shake};
-use super::{hold_unchanged, serve};
 use crate::ids::{DiskId, Member, Position, ProcessId, ServerId, Term};
 use crate::options;
 use crate::replica::Beginning;
@@ -13,7 +13,6 @@ use crate::store::check::{Findings, check};
 use crate::store::disk::RealDisk;
 use crate::store::{Former, Identity, Store};
 use crate::time::WallTime;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,19 +58,9 @@ fn within<'a>(options: &options::Recover, from: &'a Path) -> &'a Path {
 fn elsewhere(options: &options::Recover, findings: &Findings) -> String {
     let best = findings.former.iter().max_by_key(|former| former.last);
     best.map_or_else(String::new, |Former { folder, last, .. }| {
-        let command = words(&options.config, &options.data);
+        let command = recovery(&options.config, &options.data);
         format!("; {folder} holds some, up to entry {last}: {command} --from {folder}")
     })
-}
-
-/// The command for a data directory, as a person types it.
-pub(super) fn words(config: &Path, data: &Path) -> String {
-    let mut words = "postern recover".to_owned();
-    if config != Path::new("postern.toml") {
-        write!(words, " --config {}", config.display()).expect("a string takes every word");
-    }
-    write!(words, " --data {}", data.display()).expect("a string takes every word");
-    words
 }
 
 /// Makes sure that no server of the group answers, and says of each how it does not.
@@ -194,7 +183,7 @@ impl Plan {
             ));
         };
         let newest = directories.iter().map(Directory::term).max().unwrap_or_default();
-        let me = Member { id, disk: DiskId(serve::random()?) };
+        let me = Member { id, disk: DiskId(random()?) };
         let begin = Beginning::new(me, newest, findings.last, config.gate_open);
         Ok(Plan { directories, me, begin, held })
     }
@@ -234,7 +223,7 @@ impl Plan {
                 _ => format!("\n{equal} of them hold equally much, up to entry {last}\n"),
             };
         }
-        let mut command = words(&options.config, &self.best().path);
+        let mut command = recovery(&options.config, &self.best().path);
         if !self.is_best() {
             for other in self.directories.iter().filter(|d| d.path != self.best().path) {
                 command += &format!(" --also {}", other.path.display());
@@ -243,7 +232,7 @@ impl Plan {
             return text;
         }
         if let Some(from) = &options.from {
-            let data = words(&options.config, &options.data);
+            let data = recovery(&options.config, &options.data);
             command = format!("{data} --from {}", within(options, from).display());
         }
         for also in &options.also {
@@ -279,25 +268,25 @@ impl Plan {
         }
         let servers = settings.servers.len() as u8;
         let mut new = Identity::new(settings.group, servers, self.me.id, self.me.disk);
-        new.process = ProcessId(serve::random()? as u64);
+        new.process = ProcessId(random()? as u64);
         let (me, begin) = (self.me, self.begin);
         let directory = &mut self.directories[0];
         let shown = options.data.display().to_string();
         let lock = if options.from.is_some() { &mut self.held } else { &mut directory.lock };
         if lock.is_none() {
-            *lock = Some(serve::lock(&options.data)?);
+            *lock = Some(hold_or_make(&options.data)?);
         }
         let failed = |error: &dyn std::fmt::Display| format!("{shown}: {error}");
         let disk = RealDisk::open(&options.data).map_err(|error| failed(&error))?;
         if let Some(from) = &options.from {
             let from = within(options, from).display().to_string();
-            let moved = Store::take_back(&disk, &from, &serve::label());
+            let moved = Store::take_back(&disk, &from, &label());
             moved.map_err(|error| failed(&error))?;
         }
         let last = directory.findings.last;
         let time = WallTime::from_system(SystemTime::now()).max(directory.findings.last_time);
         let entry = begin.entry(time);
-        let folder = Store::salvage(disk, &new, begin.vote, &entry, serve::label().as_str());
+        let folder = Store::salvage(disk, &new, begin.vote, &entry, label().as_str());
         let folder = folder.map_err(|error| failed(&error))?;
         let (id, history) = (me.id, begin.term.epoch());
         let mut text =

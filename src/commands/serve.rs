@@ -1,5 +1,6 @@
 //! `postern serve`: puts a server together from its settings and its data directory, and runs it.
 
+use super::directory::{hold_or_make, label, random, recovery};
 use crate::host::{self, Host, Setup};
 use crate::ids::{DiskId, Index, ProcessId, ServerId};
 use crate::limits::{DESCRIPTORS_RESERVED, SPACE_RESERVED};
@@ -8,22 +9,18 @@ use crate::options;
 use crate::replica::{LogSummary, Quarantine, Shared};
 use crate::server::{Ending, Parts, Server, boot_time};
 use crate::settings::Settings;
-use crate::store::disk::{Disk, RealDisk};
+use crate::store::disk::Disk;
 use crate::store::{Identity, OpenError, Opened, Quarantined, ServerDisk, Store};
-use crate::time::WallTime;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use socket2::SockRef;
-use std::fs::File;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
 
 /// Connections that the kernel may hold for us between two turns: all clients of a primary may come
 /// at once when it dies, and who finds no place tries again a second later. The kernel has its own
@@ -74,7 +71,7 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     })?;
     let listeners = super::listen::bind_all(&settings, id)?;
     let data = options.data.clone().unwrap_or_else(|| settings.data.clone());
-    let _lock = lock(&data)?;
+    let _lock = hold_or_make(&data)?;
     // Between two lives nobody else listens to signals.
     let stopped = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
@@ -85,7 +82,7 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     let ignored = signal_hook::flag::register(SIGXFSZ, Arc::default());
     ignored.map_err(|error| format!("signals: {error}"))?;
     let stop_with_stdin = options.stop_with_stdin;
-    let recovery = super::recover::words(&options.config, &data);
+    let recovery = recovery(&options.config, &data);
     let shell = Shell { settings, id, data, recovery, listeners, stop_with_stdin, stopped };
     let mut quarantine = None;
     loop {
@@ -272,25 +269,6 @@ impl Shell {
     }
 }
 
-/// The time, as names of files have it.
-pub(super) fn label() -> String {
-    WallTime::from_system(SystemTime::now()).label()
-}
-
-/// Makes the directory where it is missing, and holds it for this process.
-pub(super) fn lock(data: &Path) -> Result<File, String> {
-    RealDisk::open(data).map_err(|error| format!("{}: {error}", data.display()))?;
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true).mode(0o600);
-    super::hold(data, options.open(data.join("lock")))
-}
-
-pub(super) fn random() -> Result<u128, String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| format!("no randomness: {error}"))?;
-    Ok(u128::from_le_bytes(bytes))
-}
-
 /// No core file of a crash may hold the secret, or what clients typed.
 fn forbid_core_files() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
@@ -318,6 +296,8 @@ mod tests {
     use super::*;
     use crate::ids::{Position, Term};
     use crate::record::{self, Kind};
+    use crate::time::WallTime;
+    use std::path::Path;
 
     /// A server that is asked to stop before each of its lives has begun.
     fn shell(folder: &Path) -> Shell {

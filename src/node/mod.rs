@@ -154,7 +154,7 @@ impl Node {
                 let operator = self.replica.takes_request(&event);
                 match event {
                     Event::Tick => self.keep_deadlines(world.now),
-                    Event::Ended { link } => self.remove(SessionId(link.0)),
+                    Event::Ended { link } => self.remove(SessionId::of_operator(link)),
                     _ => {}
                 }
                 self.replica.handle(world.now, world.wall, event, world.log, &mut out.replica);

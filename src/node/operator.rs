@@ -19,7 +19,7 @@ impl Node {
         line: &[u8],
         out: &mut Output,
     ) {
-        let id = SessionId(link.0);
+        let id = SessionId::of_operator(link);
         self.sessions.insert(id, Box::new(Session::new(Origin::OPERATOR)));
         self.operators.push(id);
         match line.len() {
@@ -39,8 +39,9 @@ impl Node {
             let answered = asked.filter(|session| session.is_idle() && !session.out.is_empty());
             if let Some(session) = answered {
                 let lines = std::mem::take(&mut session.out);
-                out.packets.push((LinkId(id.0), Packet::Answer, lines));
-                out.said.push(LinkId(id.0));
+                let link = id.operator_link();
+                out.packets.push((link, Packet::Answer, lines));
+                out.said.push(link);
                 self.remove(id);
             }
             if !self.sessions.contains_key(&id) {
