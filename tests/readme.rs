@@ -1,4 +1,5 @@
-//! The session that the README shows is how it really looks: each line typed, each answer compared.
+//! The sessions that the documents show are how they really look: each line is typed, each answer
+//! compared.
 
 mod common;
 
@@ -16,21 +17,40 @@ fn without_time(line: &str) -> String {
     }
 }
 
-#[test]
-fn the_session_in_the_readme() {
-    let readme = include_str!("../README.md");
-    let session = readme.split("```session\n").nth(1).unwrap().split("```").next().unwrap();
-    let group = Group::open();
-    let mut client = group.connect(group.wait_members(3));
-    let mut answers = 0;
+/// Plays a session of a document on a new connection; returns how many lines were compared.
+fn play(group: &Group, primary: usize, session: &str) -> usize {
+    let mut client = group.connect(primary);
+    let mut compared = 0;
     for line in session.lines() {
         if let Some(typed) = line.strip_prefix("> ") {
             client.send(typed);
         } else {
-            assert_eq!(without_time(&client.line()), without_time(line));
-            answers += 1;
+            assert_eq!(without_time(&client.line()), without_time(line), "in:\n{session}");
+            compared += 1;
         }
     }
-    assert_eq!(client.rest(), Vec::<String>::new());
-    assert!(answers > 10, "the README shows a session");
+    assert_eq!(client.rest(), Vec::<String>::new(), "after:\n{session}");
+    compared
+}
+
+/// The sessions of a document, in order.
+fn sessions(document: &str) -> impl Iterator<Item = &str> {
+    document.split("```session\n").skip(1).map(|rest| rest.split("```").next().unwrap())
+}
+
+#[test]
+fn the_session_in_the_readme() {
+    let group = Group::open();
+    let primary = group.wait_members(3);
+    let compared = sessions(include_str!("../README.md")).map(|text| play(&group, primary, text));
+    assert!(compared.sum::<usize>() > 10, "the README shows a session");
+}
+
+#[test]
+fn the_sessions_in_the_document_of_the_protocol() {
+    let group = Group::open();
+    let primary = group.wait_members(3);
+    let document = include_str!("../src/frontend/README.md");
+    let compared: Vec<usize> = sessions(document).map(|text| play(&group, primary, text)).collect();
+    assert!(compared.len() >= 3 && compared.iter().all(|count| *count > 1), "{compared:?}");
 }

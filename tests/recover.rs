@@ -263,7 +263,10 @@ fn a_history_that_is_only_heard_of_elects_nobody() {
         let status = group.wait(n, "it follows", |status| status["messages"] == "5");
         assert_eq!(epoch(&status), "5");
     }
-    assert!(is_kind(&quarantine(&group.data(3)), "epoch-0-"));
+    let tail = quarantine(&group.data(3));
+    assert!(is_kind(&tail, "epoch-0-"));
+    let check = postern().arg("check").arg("--data").arg(&tail).output().unwrap();
+    assert!(check.status.success() && stdout(&check).contains("3 entries"), "{}", stderr(&check));
     assert!(!group.data(2).join("quarantine").exists());
 }
 

@@ -12,7 +12,7 @@ use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 /// What a server says of somebody who dialled it.
-const STRANGER: &str = "says to be a server, but does not know this group's secret";
+const STRANGER: &str = "it claims to be a server, but does not know this group's secret";
 
 fn wait_log(group: &Group, n: usize, words: &str) {
     let end = Instant::now() + DEADLINE;
@@ -45,14 +45,14 @@ fn a_server_with_another_secret_never_joins() {
     group.start(3);
     for n in [1, 2] {
         wait_log(&group, n, STRANGER);
-        wait_log(&group, 3, &format!("who answers for server {n} at {}", group.servers[n - 1]));
+        wait_log(&group, 3, &format!("the answer for server {n} at {}", group.servers[n - 1]));
     }
     // It tries again and again; that is said once.
     std::thread::sleep(Duration::from_millis(500));
     for n in [1, 2] {
         assert_eq!(group.log(n).matches(STRANGER).count(), 1, "{}", group.log(n));
     }
-    assert_eq!(group.log(3).matches("who answers for server").count(), 2, "{}", group.log(3));
+    assert_eq!(group.log(3).matches("the answer for server").count(), 2, "{}", group.log(3));
     assert!(!group.log(3).split("listens").last().unwrap().contains("linked with"));
     group.wait_members(2);
     // With the right one it is welcome.
@@ -85,7 +85,7 @@ fn nonsense_gets_few_bytes_and_little_time() {
     // Many at once keep nobody out for longer.
     let mut many: Vec<Client> = (0..40).map(|_| group.connect(1)).collect();
     many.iter_mut().for_each(|client| client.send_bytes(b"\0"));
-    wait_log(&group, 1, "as too many others do");
+    wait_log(&group, 1, "too many unauthenticated server connections");
     assert!(many.iter_mut().all(|client| rest(client).0.is_empty()));
     group.wait_members(3);
 }
@@ -113,11 +113,14 @@ fn a_recorded_handshake_is_useless() {
     again.send_bytes(&first);
     assert!(rest(&mut again).0.is_empty());
     wait_log(&group, 1, STRANGER);
-    assert!(!group.log(1).contains("a link spoke nonsense"), "the replica never heard of it");
+    assert!(
+        !group.log(1).contains("an invalid packet was received"),
+        "the replica never heard of it"
+    );
     // On the original one they are what they were: a frame that is no packet.
     original.send_bytes(&first);
     rest(&mut original);
-    wait_log(&group, 1, "a link spoke nonsense");
+    wait_log(&group, 1, "an invalid packet was received");
     group.wait_members(3);
 }
 
@@ -130,7 +133,7 @@ fn a_command_that_knows_the_secret_is_let_in() {
     // No packet: the server ends the link.
     call.send(b"\xff").unwrap();
     assert!(call.receive().is_err());
-    wait_log(&group, 1, "a link spoke nonsense");
+    wait_log(&group, 1, "an invalid packet was received");
     let other = Secret::new([1; Secret::BYTES]);
     let refused =
         OperatorClient::begin(group.connect(1).stream, &other, settings.group).unwrap_err();

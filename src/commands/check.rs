@@ -2,7 +2,7 @@
 
 use crate::ids::Vote;
 use crate::options;
-use crate::store::check::{Findings, check};
+use crate::store::check::{Findings, check, is_tail};
 use crate::store::disk::RealDisk;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -16,7 +16,8 @@ pub fn run(options: &options::Check) -> Result<ExitCode, String> {
     let data = &options.data;
     let shown = data.display();
     let disk = RealDisk::read_only(data).map_err(|error| format!("{shown}: {error}"))?;
-    if ["identity", "vote", "log"].iter().all(|part| !data.join(part).exists()) {
+    let is_tail = is_tail(&disk).map_err(|error| format!("{shown}: {error}"))?;
+    if !is_tail && ["identity", "vote", "log"].iter().all(|part| !data.join(part).exists()) {
         return Err(format!("{shown}: holds nothing of a server"));
     }
     let _lock = super::directory::hold_unchanged(data)?;

@@ -1,7 +1,7 @@
 //! Replies as lines of the text protocol.
 
 use crate::limits::LINE_BYTES_MAX;
-use crate::protocol::{Answer, Code, Reply, Words};
+use crate::protocol::{Answer, Reply};
 use std::fmt;
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use std::io::Write;
 pub fn encode(reply: Reply<'_>, out: &mut Vec<u8>) {
     match reply {
         Reply::Ok(answer) => encode_answer(answer, out),
-        Reply::Error(code, words) => encode_error(code, words, out),
+        Reply::Error(code, words) => encode_bounded(format!("ERR {code} {words}"), out),
         Reply::Note(note) => write(out, format_args!("NOTE {} {note}\n", note.code())),
         Reply::Message { n, time, from, text } => {
             write(out, format_args!("MSG {n} {} {from} {text}\n", time.rfc3339()));
@@ -19,7 +19,7 @@ pub fn encode(reply: Reply<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(if online { b" online\n" } else { b" offline\n" });
         }
-        Reply::Stat(key, value) => write(out, format_args!("STAT {key} {value}\n")),
+        Reply::Stat(key, value) => encode_bounded(format!("STAT {key} {value}"), out),
         Reply::Help(line) => write(out, format_args!("HELP {line}\n")),
     }
 }
@@ -35,9 +35,8 @@ fn encode_answer(answer: Answer<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// As many words as a line holds.
-fn encode_error(code: Code, words: Words<'_>, out: &mut Vec<u8>) {
-    let mut line = format!("ERR {code} {words}");
+/// Appends a line, or as much of it as the protocol allows.
+fn encode_bounded(mut line: String, out: &mut Vec<u8>) {
     let fits = (0..=line.len().min(LINE_BYTES_MAX - 1)).rev().find(|at| line.is_char_boundary(*at));
     line.truncate(fits.unwrap_or(0));
     write(out, format_args!("{line}\n"));
@@ -51,7 +50,7 @@ fn write(out: &mut Vec<u8>, line: fmt::Arguments<'_>) {
 mod tests {
     use super::*;
     use crate::ids::UserName;
-    use crate::protocol::Note;
+    use crate::protocol::{Code, Note, Words};
     use crate::time::WallTime;
 
     fn line(reply: Reply<'_>) -> String {
@@ -104,10 +103,11 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_as_long_as_a_line_at_most() {
+    fn what_is_too_long_for_a_line_is_cut() {
         let words = "ü".repeat(LINE_BYTES_MAX);
         let long = line(Reply::Error(Code::NotPrimary, Words::Text(&words)));
         assert!(long.starts_with("ERR not-primary ü") && long.ends_with("ü\n"));
         assert!((LINE_BYTES_MAX - 1..=LINE_BYTES_MAX).contains(&long.len()), "{}", long.len());
+        assert!(line(Reply::Stat("settings_differ", &words)).len() <= LINE_BYTES_MAX);
     }
 }

@@ -1,6 +1,6 @@
-//! Where the servers of the group are. Their names are looked up again and again, each look-up on a
-//! thread of its own: a resolver may take ten seconds to say nothing, and the loop never waits for
-//! it. A server needs its own address to start, and no other.
+//! The addresses of the group's servers. Each look-up of a name runs on its own thread and is
+//! repeated: a resolver may take ten seconds to fail, and the event loop never waits for it. To
+//! start, a server needs only its own address.
 
 use crate::address;
 use crate::ids::ServerId;
@@ -12,9 +12,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-/// How often a name is looked up while its server is dialled in vain.
+/// The interval between look-ups of a name while dials of its server fail.
 const LOOKUP_TIME: Duration = Duration::from_secs(1);
-/// A look-up that takes longer is logged.
+/// A look-up that takes longer than this is logged.
 const SILENT_TIME: Duration = Duration::from_secs(5);
 
 type Found = Result<Vec<SocketAddr>, String>;
@@ -32,13 +32,13 @@ pub(super) struct Addresses {
 struct Entry {
     /// `host:port`, as the settings have it.
     name: String,
-    /// What the last look-up that found something has found.
+    /// The result of the last look-up that succeeded.
     found: Vec<SocketAddr>,
     is_literal: bool,
-    /// Since when it is being looked up, or was.
+    /// When the current look-up began, or the last one.
     begun: Option<Moment>,
     under_way: bool,
-    /// Why the last look-up found nothing.
+    /// Why the last look-up failed.
     failed: Option<String>,
 }
 
@@ -75,7 +75,7 @@ impl Addresses {
         self.entries.iter().flat_map(|entry| entry.found.iter().copied())
     }
 
-    /// Begins to look a name up, if it was not looked up a moment ago.
+    /// Begins a look-up of a name, unless one began within the last second.
     pub(super) fn look_up(&mut self, now: Moment, id: ServerId) {
         let entry = &mut self.entries[id.slot()];
         let recent = entry.begun.is_some_and(|at| now < at + LOOKUP_TIME);
@@ -85,7 +85,7 @@ impl Addresses {
         entry.begun = Some(now);
         let (name, sender, waker) = (entry.name.clone(), self.sender.clone(), self.waker.clone());
         let look = move || {
-            // A loop that has ended needs no waking.
+            // An error means that the event loop has ended.
             let _ = sender.send((id, address::look_up(&name))).map(|()| waker.wake());
         };
         match thread::Builder::new().name("lookup".to_owned()).spawn(look) {
@@ -94,14 +94,14 @@ impl Addresses {
         }
     }
 
-    /// Takes in what look-ups have found; whether some have ended.
+    /// Stores the results of look-ups; returns whether one has ended.
     pub(super) fn take_results(&mut self) -> bool {
         let mut taken = false;
         while let Ok((id, found)) = self.results.try_recv() {
             let entry = &mut self.entries[id.slot()];
             entry.under_way = false;
             match found {
-                // What was known before counts on: a resolver may be down, too.
+                // The known addresses stay valid: the resolver may be down, too.
                 Err(why) => entry.failed = Some(why),
                 Ok(found) => (entry.found, entry.failed) = (found, None),
             }
@@ -110,7 +110,7 @@ impl Addresses {
         taken
     }
 
-    /// Why nothing is known of where a server is, or nothing new, for a person.
+    /// Describes why a server's address is unknown or out of date.
     pub(super) fn trouble(&self, now: Moment, id: ServerId) -> Option<String> {
         let Entry { name, found, begun, under_way, failed, .. } = &self.entries[id.slot()];
         let silent = *under_way && begun.is_some_and(|at| now >= at + SILENT_TIME);
@@ -123,8 +123,7 @@ impl Addresses {
         Some(format!("cannot look up {name} (server {id}): {why}{next}"))
     }
 
-    /// What is wrong with the addresses that are known, for a person. `listens` is where this
-    /// server, `me`, listens.
+    /// Describes what is wrong with the known addresses. This server, `me`, listens at `listens`.
     pub(super) fn conflict(&self, me: ServerId, listens: &[SocketAddr]) -> Option<String> {
         let ids = || ServerId::all(self.entries.len() as u8);
         for (one, other) in ids().flat_map(|one| ids().map(move |other| (one, other))) {
@@ -166,7 +165,7 @@ mod tests {
         ServerId::new(n).unwrap()
     }
 
-    /// Waits until a look-up that was begun has ended.
+    /// Waits until the current look-up has ended.
     fn finish(addresses: &mut Addresses) {
         let (id, found) = addresses.results.recv().unwrap();
         addresses.sender.send((id, found)).unwrap();

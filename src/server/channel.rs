@@ -1,14 +1,14 @@
-//! What makes a link authentic and secret: Noise `NNpsk0` with the secret of `postern.toml`, as
-//! bytes in and bytes out, without a socket.
+//! The authentication and encryption of a link: Noise `NNpsk0` with the secret of `postern.toml`,
+//! as bytes in and bytes out, without a socket.
 //!
-//! The dialler speaks first. Both handshake messages have the same, fixed size; then messages
-//! follow as `u16` length and ciphertext. What they carry is one stream of bytes in each
-//! direction, cut anywhere. Who does not know the secret gets no further than the first message
-//! (as a dialler) or the second (as the one dialled).
+//! The dialler sends first. Both handshake messages have the same, fixed size. After them come
+//! messages, each a `u16` length and a ciphertext. They carry one stream of bytes in each
+//! direction, cut anywhere. A dialler without the secret fails at its first message, a dialled side
+//! without it at the second.
 //!
-//! A recorded first message gets an answer when it is sent again, but no more: the keys depend on
-//! both sides' fresh numbers. So nothing is believed of a dialler before a message after the
-//! handshake was opened: [`Channel::is_proven`].
+//! A replayed first message gets an answer, but nothing more: the keys depend on fresh numbers of
+//! both sides. A dialler is therefore trusted only after a message that follows the handshake was
+//! opened: [`Channel::is_proven`].
 
 use crate::ids::{GroupId, Secret};
 use crate::limits::{FIRST_BYTES_MAX, FRAME_BYTES_MAX, REKEY_MESSAGES};
@@ -17,7 +17,7 @@ use snow::{Builder, HandshakeState, TransportState};
 use std::{fmt, mem};
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
-/// Both sides must begin with the same words, or the handshake fails: this version of the
+/// The handshake fails unless both sides begin with the same prologue: the version of the
 /// handshake, and the group.
 const PROLOGUE: &[u8] = b"postern link 1";
 const TAG_BYTES: usize = 16;
@@ -26,37 +26,37 @@ const MESSAGE_BYTES_MAX: usize = u16::MAX as usize;
 const LENGTH_BYTES: usize = 2;
 /// Either message of the handshake: a public key, and the proof that its sender knows the secret.
 pub const HANDSHAKE_BYTES: usize = 32 + TAG_BYTES;
-/// The answer to a dialler who does not know the secret, in place of a handshake message: it
-/// can't be mistaken for one, and tells a person who looks at the wire.
+/// The answer to a dialler without the secret. It is no valid handshake message, and a person can
+/// read it in a packet capture.
 const REFUSAL: &[u8; HANDSHAKE_BYTES] = b"postern: you do not know this group's secret\r\n\0\0";
 
-/// Why nothing more is taken from a channel.
+/// Why a channel accepts nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// The other side does not know the secret, or speaks something else altogether.
+    /// The other side does not know the secret, or uses another protocol.
     Stranger,
-    /// What came is not what the other side sealed.
+    /// The received bytes are not what the other side sealed.
     Tampered,
 }
 
 /// One side of an encrypted link.
 pub struct Channel {
     stage: Stage,
-    /// What was said before the handshake was complete.
+    /// Bytes to send, held back until the handshake is complete.
     held: Vec<u8>,
     is_proven: bool,
 }
 
 enum Stage {
-    /// The first message of the handshake, or the second, is awaited.
+    /// Waits for the first or the second message of the handshake.
     Handshake(Box<HandshakeState>),
     Open(Box<TransportState>),
-    /// Nothing more is taken or said.
+    /// Accepts and sends nothing more.
     Broken,
 }
 
 impl Channel {
-    /// The side that dialled; the first message of the handshake is written behind `out`.
+    /// Returns the dialler's side, and appends the first handshake message to `out`.
     pub fn initiator(secret: &Secret, group: GroupId, out: &mut Vec<u8>) -> Channel {
         let mut handshake = begin(secret, group, true);
         let start = grow(out, HANDSHAKE_BYTES);
@@ -66,7 +66,7 @@ impl Channel {
         Channel::new(handshake)
     }
 
-    /// The side that was dialled.
+    /// Returns the side that was dialled.
     pub fn responder(secret: &Secret, group: GroupId) -> Channel {
         Channel::new(begin(secret, group, false))
     }
@@ -76,13 +76,13 @@ impl Channel {
         Channel { stage, held: Vec::new(), is_proven: false }
     }
 
-    /// Whether the other side has proved that it knows the secret, here and now.
+    /// Whether the other side has proved, on this link, that it knows the secret.
     pub fn is_proven(&self) -> bool {
         self.is_proven
     }
 
-    /// Seals `bytes`, and writes the messages behind `out`; before the handshake is complete they
-    /// are held back.
+    /// Seals `bytes` and appends the messages to `out`. Until the handshake is complete, they are
+    /// held back.
     pub fn seal(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         match &mut self.stage {
             Stage::Handshake(_) => {
@@ -95,8 +95,8 @@ impl Channel {
         }
     }
 
-    /// Takes one message from the front of `input`, if all of it is here, and gives its length;
-    /// otherwise 0. What it carried is written behind `opened`, what is to be sent behind `out`.
+    /// Opens the message at the front of `input` if it is complete, and returns its length, else 0.
+    /// Its content is appended to `opened`, and bytes to send to `out`.
     ///
     /// # Errors
     /// When the message is not from the other side as it should be. The channel is then done with.
@@ -112,7 +112,7 @@ impl Channel {
                 let taken = open(&mut transport, input, opened);
                 self.stage = Stage::Open(transport);
                 self.is_proven |= matches!(taken, Ok(1..));
-                // A replayed handshake gets this far.
+                // A replayed handshake fails here.
                 taken.map_err(|()| if self.is_proven { Broken::Tampered } else { Broken::Stranger })
             }
             Stage::Broken => Err(Broken::Tampered),
@@ -149,7 +149,7 @@ impl Channel {
         let mut transport = handshake.into_transport_mode().map_err(|_| Broken::Stranger)?;
         seal(&mut transport, &mem::take(&mut self.held), out);
         self.stage = Stage::Open(Box::new(transport));
-        // The answer is made with the number that we drew for this link.
+        // The answer depends on the number that this side drew for this link.
         self.is_proven = is_initiator;
         Ok(HANDSHAKE_BYTES)
     }
@@ -185,8 +185,8 @@ fn grow(out: &mut Vec<u8>, by: usize) -> usize {
     start
 }
 
-/// The most that a message may carry. The first one is small: it is read before anything is known
-/// of its sender.
+/// The largest content of a message, in bytes. The first message is small, since its sender is
+/// unknown.
 fn carried_max(messages_before: u64) -> usize {
     if messages_before == 0 { FIRST_BYTES_MAX } else { MESSAGE_BYTES_MAX - TAG_BYTES }
 }
@@ -237,7 +237,7 @@ mod tests {
         Secret::new([byte; 32])
     }
 
-    /// One side, and what it has to send and was told.
+    /// One side, the bytes that it has to send, and the bytes that it received.
     struct Side {
         channel: Channel,
         out: Vec<u8>,
@@ -282,7 +282,7 @@ mod tests {
         to.take(&bytes)
     }
 
-    /// Two sides that have shaken hands, and said one word each.
+    /// Two sides after the handshake and one message each.
     fn open_pair() -> (Side, Side) {
         let (mut a, mut b) = Side::pair();
         a.say(b"hello");
@@ -353,7 +353,7 @@ mod tests {
             a.out.drain(..taken);
         }
         a.say(b"with the next key");
-        // Without a change of our own the message after the last of the old key can't be read.
+        // Unless this side changes its key too, it can't open the first message of the new key.
         let mut plain = [0; 64];
         let message = |out: &[u8]| out[LENGTH_BYTES..LENGTH_BYTES + 1 + TAG_BYTES].to_vec();
         transport.read_message(&message(&a.out), &mut plain).unwrap();
@@ -371,7 +371,7 @@ mod tests {
             assert_eq!(b.out, REFUSAL);
             assert_eq!(deliver(&mut b, &mut a), Err(Broken::Stranger));
             assert!(a.out.is_empty() && a.opened.is_empty() && b.opened.is_empty());
-            // Nothing more is taken.
+            // It accepts nothing more.
             assert!(b.take(&[0; 100]).is_err());
         }
     }
@@ -385,13 +385,13 @@ mod tests {
         let second = b.out.clone();
         deliver(&mut b, &mut a).unwrap();
         let hello = a.out.clone();
-        // The dialler's whole side, said again.
+        // The dialler's whole side, replayed.
         let mut again = Side::responder(&secret(1), GROUP);
         again.take(&first).unwrap();
         assert!(!again.channel.is_proven());
         assert_eq!(again.take(&hello), Err(Broken::Stranger));
         assert!(!again.channel.is_proven() && again.opened.is_empty());
-        // The answer, said again to another dialler.
+        // The answer, replayed to another dialler.
         let mut again = Side::initiator(&secret(1), GROUP);
         assert_eq!(again.take(&second), Err(Broken::Stranger));
         assert!(!again.channel.is_proven());
@@ -403,7 +403,7 @@ mod tests {
         let own = mem::take(&mut a.out);
         assert_eq!(a.take(&own), Err(Broken::Stranger));
         assert!(!a.channel.is_proven());
-        // The same after the handshake: what we sealed, said back to us.
+        // The same after the handshake: this side's own messages, reflected.
         let (mut a, mut b) = open_pair();
         a.say(b"words");
         let own = mem::take(&mut a.out);
@@ -431,10 +431,10 @@ mod tests {
             a.say(words);
             a.out[at] ^= 1;
             let taken = deliver(&mut a, &mut b);
-            // A longer length waits for what never comes.
+            // A longer length waits for bytes that never come.
             assert!(taken == Err(Broken::Tampered) || b.opened.is_empty(), "byte {at}");
         }
-        // Left out, doubled, in another order.
+        // Messages omitted, duplicated, reordered.
         let (mut a, mut b) = open_pair();
         a.say(words);
         let one = mem::take(&mut a.out);

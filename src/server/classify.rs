@@ -1,4 +1,4 @@
-//! Who is let in, and what it is: servers and clients come to one port, in any order and mixed.
+//! Admission and classification of connections: servers and clients share one port.
 
 use super::Server;
 use super::channel::Channel;
@@ -16,14 +16,14 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The first byte of a link between servers; everything else is text.
+/// The first byte of a link between servers. Any other first byte begins text.
 pub(super) const LINK_BYTE: u8 = 0;
 
-/// How long a connection without traffic is trusted before the kernel asks, and how it asks.
+/// TCP keep-alive: the idle time, the interval of probes, and their number.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
 impl Server {
-    /// Takes every connection that waits at the listeners.
+    /// Accepts every connection that waits at the listeners.
     pub(super) fn accept(&mut self) {
         for at in 0..self.listeners.len() {
             loop {
@@ -35,7 +35,8 @@ impl Server {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
-                        // Out of descriptors: what waits goes on waiting; spinning helps nobody.
+                        // File descriptors ran out. Waiting connections stay in the kernel's queue;
+                        // polling at once would spin.
                         self.sockets.warn(&format!("cannot accept connections: {error}"));
                         self.accept_again = Some(self.host.now() + Duration::from_millis(100));
                         break;
@@ -74,18 +75,54 @@ impl Server {
     }
 }
 
+/// Counts the connections that are not authenticated links, and bounds them.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Text clients, and connections that have sent nothing yet.
+    pub(super) clients: usize,
+    /// Connections that claim to be links and have not proved it yet.
+    pub(super) handshakes: usize,
+    clients_max: usize,
+}
+
+impl Places {
+    pub(super) fn new(clients_max: usize) -> Places {
+        Places { clients: 0, handshakes: 0, clients_max }
+    }
+
+    /// Whether all places for clients are in use. The few other places are for servers.
+    fn is_full(&self) -> bool {
+        self.clients >= self.clients_max
+    }
+
+    /// Whether a place beyond those for clients is free.
+    fn has_overflow(&self, is_known: bool) -> bool {
+        has_place(self.clients.saturating_sub(self.clients_max), OVERFLOW_PLACES, is_known)
+    }
+
+    /// Whether one more connection may claim to be a server.
+    fn has_handshake(&self, is_known: bool) -> bool {
+        has_place(self.handshakes, HANDSHAKING_LINKS_MAX, is_known)
+    }
+}
+
+/// Whether one of `places` is free when `taken` are in use. Half of them are reserved for the
+/// addresses of this group's servers, so that other machines can't keep them out.
+fn has_place(taken: usize, places: usize, is_known: bool) -> bool {
+    taken < if is_known { places } else { places / 2 }
+}
+
 impl Sockets {
     fn admit(&mut self, socket: TcpStream, from: IpAddr) {
-        let over = self.unauthenticated >= self.knows.max_clients;
-        let taken = self.unauthenticated.saturating_sub(self.knows.max_clients);
-        if over && !self.has_place(taken, OVERFLOW_PLACES, from) {
+        let over = self.places.is_full();
+        if over && !self.places.has_overflow(self.is_known(from)) {
             return refuse_busy(&socket);
         }
         if prepare(&socket).is_err() {
             return;
         }
         if let Some(key) = self.insert(socket, Kind::Unknown { over, from }) {
-            self.unauthenticated += 1;
+            self.places.clients += 1;
             let time = if over { OVERFLOW_TIME } else { self.knows.login_timeout };
             self.table.set_deadline(key, Some(self.now + time));
             self.table.list(key);
@@ -103,21 +140,22 @@ impl Sockets {
         self.close(key);
     }
 
-    /// Whether one more may come to the `taken` of so many places. One half of them is for the
-    /// addresses of this group's servers: others can't keep them out.
-    fn has_place(&self, taken: usize, places: usize, from: IpAddr) -> bool {
-        let is_known = self.addresses.all().any(|address| address.ip().to_canonical() == from);
-        taken < if is_known { places } else { places / 2 }
+    /// Whether a server of this group has this address.
+    fn is_known(&self, from: IpAddr) -> bool {
+        self.addresses.all().any(|address| address.ip().to_canonical() == from)
     }
 
-    /// Who says to be a server gets little time and few bytes to prove it.
+    /// Begins the handshake of a connection that claims to be a server. It gets little time and few
+    /// bytes for that.
     fn begin_handshake(&mut self, key: usize, from: IpAddr) {
-        if !self.has_place(self.handshaking, HANDSHAKING_LINKS_MAX, from) {
-            self.warn(&format!("{from} says to be a server, as too many others do: closed"));
+        if !self.places.has_handshake(self.is_known(from)) {
+            self.warn(&format!(
+                "too many unauthenticated server connections; closed one from {from}"
+            ));
             return self.close(key);
         }
-        self.unauthenticated -= 1;
-        self.handshaking += 1;
+        self.places.clients -= 1;
+        self.places.handshakes += 1;
         let channel = Channel::responder(&self.knows.secret, self.knows.group);
         let connection = &mut self.table[key];
         connection.consume(1);
@@ -130,7 +168,7 @@ impl Sockets {
 
 fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    // A telnet client's data mark is urgent. The kernel must not take it out of its place.
+    // A telnet client sends its data mark as urgent data. It must stay in its place in the stream.
     SockRef::from(socket).set_out_of_band_inline(true)?;
     let (time, interval, retries) = KEEPALIVE;
     let keepalive =
@@ -142,12 +180,12 @@ fn refuse_busy(socket: &TcpStream) {
     say(socket, Reply::Error(Code::Busy, Words::Text("too many connections; try again")));
 }
 
-/// Says why to who has sent nothing.
+/// Sends a note to a connection that has sent nothing.
 pub(super) fn say_note(socket: &TcpStream, note: Note) {
     say(socket, Reply::Note(note));
 }
 
-/// Says one line to who has not been let in.
+/// Sends one line to a connection that was not admitted.
 fn say(mut socket: &TcpStream, reply: Reply<'_>) {
     let mut line = Vec::new();
     frontend::encode(reply, &mut line);

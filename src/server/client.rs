@@ -1,4 +1,4 @@
-//! The connections of text clients: bytes to the front end, and bytes of answers to the socket.
+//! The connections of text clients: input to the front end, answers to the socket.
 
 use super::Server;
 use super::connection::{Kind, Reading, key_of};
@@ -11,9 +11,9 @@ use crate::limits::{READ_BYTES_PER_TURN, SLOW_TIME};
 const READ_BYTES: usize = 16 * 1024;
 
 impl Server {
-    /// Reads from a client and hands its requests to the node, as far as both go in this turn.
+    /// Reads from a client and passes its requests to the node, within the bounds of a turn.
     pub(super) fn read_client(&mut self, key: usize, session: SessionId) -> Result<(), Fail> {
-        self.keep_warm(key);
+        self.keep_buffers(key);
         let mut budget = READ_BYTES_PER_TURN / READ_BYTES;
         loop {
             self.feed(key, session)?;
@@ -38,7 +38,7 @@ impl Server {
         }
     }
 
-    /// Hands in the requests that are here, while the node wants them.
+    /// Passes the buffered requests to the node, as long as the session accepts them.
     fn feed(&mut self, key: usize, session: SessionId) -> Result<(), Fail> {
         let Some(connection) = self.sockets.table.get_mut(key) else { return Ok(()) };
         let Kind::Client { mut text, .. } = connection.kind else { return Ok(()) };
@@ -56,8 +56,8 @@ impl Server {
 }
 
 impl Sockets {
-    /// Sends a client what its session has for it, as far as its socket accepts that; whether the
-    /// socket was full before.
+    /// Sends the beginning of `output` to a client, as much as its socket accepts, and removes
+    /// that. Returns whether the socket was full before.
     pub(super) fn write_to_client(
         &mut self,
         session: SessionId,

@@ -1,4 +1,4 @@
-//! A socket: bytes in, bytes out, and what the shell remembers of it.
+//! A connection: its socket, its buffers and its state.
 
 use super::channel::{Broken, Channel};
 use crate::frontend::Text;
@@ -9,21 +9,23 @@ use mio::net::TcpStream;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 
-/// What is known of who is at the other end.
+/// What is known about the other side.
 #[derive(Debug)]
 pub(super) enum Kind {
-    /// It has sent nothing yet. `over`: beyond `max_clients`, in one of the places kept for peers.
+    /// It has sent nothing yet. `over`: it is beyond `max_clients`, in one of the places for
+    /// servers.
     Unknown { over: bool, from: IpAddr },
     /// A text client.
     Client { session: SessionId, text: Text },
-    /// It says to be a server, and has not proved yet that it knows the secret.
+    /// It claims to be a server, and has not proved yet that it knows the secret.
     Handshaking { from: IpAddr },
-    /// Another server; `dialled`: by us, and not proved to be one before its channel says so.
+    /// Another server. `dialled`: this server dialled it; until its channel says so, it is not
+    /// proved to be one.
     Link { link: LinkId, dialled: Option<ServerId> },
-    /// A dial under way, and the addresses to try after this one.
+    /// A dial in progress, and the addresses to try after this one.
     Dialling { to: ServerId, rest: Vec<SocketAddr>, all_refused: bool },
-    /// All is said: what still comes is thrown away, so that a reset does not overtake our last
-    /// words.
+    /// Everything was sent. Input is read and dropped, so that a TCP reset does not destroy the
+    /// last lines on their way.
     Lingering,
 }
 
@@ -32,57 +34,58 @@ pub(super) enum Kind {
 pub(super) struct Connection {
     pub(super) socket: TcpStream,
     pub(super) kind: Kind,
-    /// Tells this connection from an earlier one in the same place of the table.
+    /// Distinguishes this connection from an earlier one at the same place of the table.
     pub(super) serial: u32,
-    /// What came in and was not taken yet; no memory is held when it is empty.
+    /// Received bytes that are not consumed yet. An empty buffer holds no memory, unless the
+    /// connection is busy.
     pub(super) input: Vec<u8>,
-    /// What a link has and others have not; apart, for there may be many of those.
+    /// The encryption of a link. In a box, since most connections are clients.
     pub(super) tunnel: Option<Box<Tunnel>>,
-    /// The socket may have more to read; edge-triggered readiness says so only once.
+    /// The socket may have more to read: edge-triggered readiness is reported only once.
     pub(super) readable: bool,
-    /// A read that takes less than it might does not say that the socket is empty: the end of the
-    /// stream follows, or it stopped at urgent data.
+    /// A short read does not prove that the socket is empty: the end of the stream or urgent data
+    /// follows.
     pub(super) drain: bool,
-    /// It is on the list of connections to look at in this turn.
+    /// It is on the list of connections to read in this turn.
     pub(super) listed: bool,
-    /// The other side will send no more, and all that it sent was read.
+    /// The other side sends no more, and everything that it sent was read.
     pub(super) input_closed: bool,
-    /// The other side will send no more. What it sent may not have been read yet: a client's input
-    /// is not read while its answers wait.
+    /// The other side sends no more. Its last bytes may not have been read yet: a client's input is
+    /// not read while its answers wait.
     pub(super) hung_up: bool,
-    /// The socket took less than it was given.
+    /// The socket accepted less than it was given.
     pub(super) blocked: bool,
-    /// Empty buffers keep their memory.
+    /// It is busy: empty buffers keep their memory.
     pub(super) warm: bool,
-    /// Close when `output` is sent.
+    /// The link is closed when its output is sent.
     pub(super) closing: bool,
-    /// When something must have happened.
+    /// When the connection is closed unless something happens before.
     pub(super) deadline: Option<Moment>,
 }
 
-/// What makes a link authentic and secret.
+/// The encryption of a link, and its buffers.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     channel: Channel,
-    /// What the channel has opened and was not taken yet.
+    /// Bytes that the channel has opened and nobody has consumed yet.
     pub(super) opened: Vec<u8>,
-    /// What is to be sent, sealed. A client's output is kept by its session.
+    /// Sealed bytes to send. The output of a client is kept by its session.
     output: Vec<u8>,
 }
 
 impl Tunnel {
-    /// `output`: what the channel has begun with.
+    /// `output`: the first bytes that the channel sends.
     pub(super) fn new(channel: Channel, output: Vec<u8>) -> Box<Tunnel> {
         Box::new(Tunnel { channel, opened: Vec::new(), output })
     }
 }
 
-/// How a read ended.
+/// The outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// The bound was reached; there may be more.
+    /// Bytes were read; there may be more.
     More,
-    /// There is nothing more now.
+    /// Nothing more can be read now.
     Drained,
     /// The other side has closed its direction.
     Closed,
@@ -90,7 +93,7 @@ pub(super) enum Reading {
     Broken,
 }
 
-/// The place in the table that a connection's number speaks of.
+/// The place in the table that is part of a connection's number.
 pub(super) fn key_of(number: u64) -> usize {
     (number & 0xffff_ffff) as usize
 }
@@ -115,12 +118,13 @@ impl Connection {
         }
     }
 
-    /// A number for this connection in place `key` of the table that is never used again.
+    /// Returns the number of this connection, which is at place `key` of the table. It is never
+    /// reused.
     pub(super) fn number(&self, key: usize) -> u64 {
         (u64::from(self.serial) << 32) | key as u64
     }
 
-    /// The session of a client.
+    /// The session, if this is a client's connection.
     pub(super) fn session(&self) -> Option<SessionId> {
         match self.kind {
             Kind::Client { session, .. } => Some(session),
@@ -128,7 +132,7 @@ impl Connection {
         }
     }
 
-    /// Reads once into `buffer`, and adds what came to `input`.
+    /// Reads once by way of `buffer`, and appends the bytes to `input`.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Reading {
         loop {
             match self.socket.read(buffer) {
@@ -138,7 +142,7 @@ impl Connection {
                     return Reading::Closed;
                 }
                 Ok(count) => {
-                    // What comes after a short read is a new edge (epoll(7)).
+                    // Bytes that arrive after a short read are a new edge (epoll(7)).
                     self.readable = count == buffer.len() || self.drain;
                     self.input.extend_from_slice(&buffer[..count]);
                     return Reading::More;
@@ -156,13 +160,13 @@ impl Connection {
         }
     }
 
-    /// Forgets the first `count` bytes of the input.
+    /// Removes the first `count` bytes of the input.
     pub(super) fn consume(&mut self, count: usize) {
         let kept = if self.warm { CLIENT_KEPT_BYTES_MAX } else { 0 };
         forget_front(&mut self.input, count, kept);
     }
 
-    /// Gives back the memory of what is empty.
+    /// Frees the memory of empty buffers.
     pub(super) fn cool(&mut self) {
         self.warm = false;
         let of_link = self.tunnel.as_mut().map(|tunnel| [&mut tunnel.opened, &mut tunnel.output]);
@@ -172,38 +176,38 @@ impl Connection {
         }
     }
 
-    /// Opens the message of a link that lies behind the first `used` bytes of the input; gives its
-    /// length, or 0 when not all of it is here.
+    /// Opens the message of a link that begins after the first `used` bytes of the input. Returns
+    /// its length, or 0 if it is incomplete.
     pub(super) fn open(&mut self, used: usize) -> Result<usize, Broken> {
         let Some(tunnel) = &mut self.tunnel else { return Ok(0) };
         tunnel.channel.open(&self.input[used..], &mut tunnel.opened, &mut tunnel.output)
     }
 
-    /// Queues a frame of a link.
+    /// Seals a frame and queues it on a link.
     pub(super) fn seal(&mut self, frame: &[u8]) {
         if let Some(tunnel) = &mut self.tunnel {
             tunnel.channel.seal(frame, &mut tunnel.output);
         }
     }
 
-    /// Whether the other side of a link has proved to know the secret.
+    /// Whether the other side of a link has proved that it knows the secret.
     pub(super) fn is_proven(&self) -> bool {
         self.tunnel.as_ref().is_some_and(|tunnel| tunnel.channel.is_proven())
     }
 
-    /// Whether a link has something to send.
+    /// Whether a link has bytes to send.
     pub(super) fn has_output(&self) -> bool {
         self.tunnel.as_ref().is_some_and(|tunnel| !tunnel.output.is_empty())
     }
 
-    /// Forgets what a link had to send.
+    /// Drops the bytes that a link had to send.
     pub(super) fn drop_output(&mut self) {
         if let Some(tunnel) = &mut self.tunnel {
             tunnel.output = Vec::new();
         }
     }
 
-    /// Sends what a link has to send.
+    /// Sends the queued bytes of a link, as many as the socket accepts.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let Some(mut tunnel) = self.tunnel.take() else { return Ok(()) };
         let sent = self.write(&tunnel.output);
@@ -214,8 +218,8 @@ impl Connection {
         sent.map(|_| ())
     }
 
-    /// Sends from the front of `output` what the socket takes, after what the front end owes the
-    /// client.
+    /// Sends the bytes that the front end owes the client, then the beginning of `output`, as much
+    /// as the socket accepts; removes what was sent.
     pub(super) fn send(&mut self, output: &mut Vec<u8>) -> io::Result<()> {
         if let Kind::Client { text, .. } = &self.kind
             && !text.owed().is_empty()
@@ -233,7 +237,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes what the socket takes, and says how much that was.
+    /// Writes as much as the socket accepts, and returns how much that was.
     fn write(&mut self, output: &[u8]) -> io::Result<usize> {
         let mut done = 0;
         self.blocked = false;
@@ -253,8 +257,8 @@ impl Connection {
     }
 }
 
-/// Forgets the first `count` bytes of a buffer. When it is empty then, it keeps up to `kept` bytes
-/// of memory for the next ones.
+/// Removes the first `count` bytes of a buffer. A buffer that is empty then keeps its memory only
+/// if that is at most `kept` bytes.
 pub(super) fn forget_front(buffer: &mut Vec<u8>, count: usize, kept: usize) {
     if count < buffer.len() {
         buffer.drain(..count);

@@ -1,4 +1,5 @@
-//! The helper thread that hashes passwords: 30 ms each, which the loop must never wait.
+//! The helper thread that hashes passwords. A hash takes about 30 ms, for which the event loop must
+//! never wait.
 
 use crate::ids::SessionId;
 use crate::node::{Hashed, Job};
@@ -10,10 +11,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// Memory of a hash in KiB, passes over it, lanes.
+/// The cost of a hash: memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
 
-/// The loop's end of the thread. Dropping it ends the thread after the job at hand.
+/// The event loop's handle of the thread. Dropping it ends the thread after the current job.
 #[derive(Debug)]
 pub(super) struct Hasher {
     jobs: Sender<Job>,
@@ -21,7 +22,7 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
-    /// Starts the thread; it wakes the loop after each job.
+    /// Starts the thread. It wakes the event loop after each job.
     pub(super) fn start(waker: Arc<Waker>) -> io::Result<Hasher> {
         let (jobs, todo) = channel::<Job>();
         let (results, done) = channel();

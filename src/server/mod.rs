@@ -8,6 +8,8 @@ pub mod channel;
 mod classify;
 mod client;
 mod connection;
+mod dial;
+mod frame;
 mod hasher;
 mod link;
 mod log_limiter;
@@ -41,35 +43,35 @@ const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
 const STDIN: Token = Token(2);
 const LISTENER: Token = Token(3);
-/// Connections' tokens begin here; a name may resolve to a few addresses to listen on.
+/// The first token of a connection. A name may resolve to several addresses to listen on.
 const TOKENS_RESERVED: usize = 3 + LISTENERS_MAX;
 const LISTENERS_MAX: usize = 8;
 
-/// How a server's life ended, with its directory closed.
+/// How a server ended. Its directory is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It was asked to end.
+    /// It was asked to stop.
     Stopped,
-    /// It is to start again after this was quarantined.
+    /// It restarts after this part of the directory is quarantined.
     Quarantine(Quarantine),
 }
 
-/// What a server is made of, beside its host.
+/// The parts of a server beside its host.
 #[derive(Debug)]
 pub struct Parts {
-    /// Where it listens; at least one.
+    /// The sockets on which it listens, at least one.
     pub listeners: Vec<std::net::TcpListener>,
     /// `host:port` of each server, by id.
     pub names: Vec<String>,
-    /// The group, and what its servers know each other by.
+    /// The group. With the secret, its servers authenticate each other.
     pub group: GroupId,
     /// See [`Parts::group`].
     pub secret: Secret,
-    /// Most text clients.
+    /// The highest number of text clients.
     pub max_clients: usize,
-    /// It ends when its standard input does.
+    /// The server stops when its standard input ends.
     pub stop_with_stdin: bool,
-    /// When its clock began, by [`boot_time`].
+    /// When its monotonic clock began, by [`boot_time`].
     pub began: Duration,
 }
 
@@ -79,13 +81,13 @@ pub struct Server {
     sockets: Sockets,
     signals: Signals,
     listeners: Vec<TcpListener>,
-    /// When to accept connections again after there was no file descriptor for one.
+    /// When to accept connections again after file descriptors ran out.
     accept_again: Option<Moment>,
     stopping: bool,
 }
 
 impl Server {
-    /// Puts the edges around a host.
+    /// Creates the edges around a host.
     pub fn new(parts: Parts, host: Host<ServerDisk>) -> io::Result<Server> {
         let poll = Poll::new()?;
         let registry = poll.registry();
@@ -126,7 +128,7 @@ impl Server {
         })
     }
 
-    /// Runs until a signal ends it.
+    /// Runs until a signal stops it.
     ///
     /// # Errors
     /// When it can't go on; nothing that was not durable was acknowledged.
@@ -143,18 +145,18 @@ impl Server {
         Ok(Ending::Stopped)
     }
 
-    /// One turn: everything that is ready, one sync for all of it, and what follows from that.
+    /// Runs one turn: reads everything that is ready, syncs once, and sends the results.
     fn turn(&mut self, events: &mut Events) -> Result<(), Fail> {
         self.wait(events)?;
         self.host.begin_turn(&mut self.sockets)?;
         self.note_ready(events)?;
-        self.cool();
+        self.free_buffers();
         self.read_ready()?;
         self.expire()?;
         self.host.finish_turn(&mut self.sockets)
     }
 
-    /// Waits until something is ready, or the next deadline.
+    /// Waits until a source is ready, or for the next deadline.
     fn wait(&mut self, events: &mut Events) -> Result<(), Fail> {
         self.host.read_clock(&mut self.sockets);
         let timeout = if self.sockets.has_work() {
@@ -195,7 +197,7 @@ impl Server {
         }
         let readable = event.is_readable() || ended;
         connection.readable |= readable;
-        // A client that has hung up gets a deadline for what is left to be sent.
+        // A client that has hung up gets a deadline for the rest of its output.
         let writable = event.is_writable() || ended;
         let session = connection.session();
         let is_link = matches!(connection.kind, Kind::Link { .. } | Kind::Handshaking { .. });
@@ -210,7 +212,7 @@ impl Server {
         Ok(())
     }
 
-    /// A password is hashed, or a name is looked up.
+    /// Handles hashed passwords and results of look-ups.
     fn on_woken(&mut self) -> Result<(), Fail> {
         self.sockets.take_addresses();
         while let Some((session, hashed)) = self.sockets.take_hash() {

@@ -1,15 +1,15 @@
-//! A link from a command to a server, on a socket that blocks.
+//! A link from a command to a server, on a blocking socket.
 
 use super::channel::Channel;
 use super::classify::LINK_BYTE;
-use super::link::{LENGTH_BYTES, begin_frame, end_frame, next_frame};
+use super::frame::{LENGTH_BYTES, begin_frame, end_frame, next_frame};
 use crate::ids::{GroupId, Secret};
 use crate::limits::FIRST_BYTES_MAX;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// An open, encrypted link to a server that has proved to know the secret.
+/// An open, encrypted link to a server that has proved that it knows the secret.
 #[derive(Debug)]
 pub struct OperatorClient {
     stream: TcpStream,
@@ -19,8 +19,7 @@ pub struct OperatorClient {
 }
 
 impl OperatorClient {
-    /// Shakes hands on a connection to a server. How long that may take is up to the timeouts of
-    /// the stream.
+    /// Runs the handshake on a connection to a server. The timeouts of the stream bound its time.
     ///
     /// # Errors
     /// When the connection fails, or the other side does not know the secret.
@@ -35,7 +34,7 @@ impl OperatorClient {
         Ok(call)
     }
 
-    /// How long each step may take from now on.
+    /// Sets the timeout of each read from now on.
     ///
     /// # Errors
     /// When the connection has failed.
@@ -72,7 +71,7 @@ impl OperatorClient {
         }
     }
 
-    /// Opens what is here, or reads more.
+    /// Opens buffered bytes, or reads more.
     fn read(&mut self) -> io::Result<()> {
         let mut out = Vec::new();
         let taken = self.channel.open(&self.input, &mut self.opened, &mut out);
@@ -104,7 +103,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    /// Answers one call: shakes hands, and says back what it hears.
+    /// Serves one connection: runs the handshake, and echoes frames.
     fn echo(listener: &TcpListener, secret: &Secret) {
         let (mut stream, _) = listener.accept().unwrap();
         let mut channel = Channel::responder(secret, GroupId(1));

@@ -1,4 +1,5 @@
-//! The end of a connection, and of the server: whoever was told something last gets to read it.
+//! The end of connections and of the server, such that clients can read the last lines sent to
+//! them.
 
 use super::connection::{Connection, Kind, Reading, key_of};
 use super::sockets::Sockets;
@@ -12,9 +13,9 @@ use signal_hook::consts::SIGHUP;
 use std::io::{self, Read};
 use std::time::Duration;
 
-/// How long a client may still send after our last words.
+/// How long a client may still send after the last line to it.
 const LINGER_TIME: Duration = Duration::from_secs(1);
-/// How long that may hold up the end of the server.
+/// How long that may delay the end of the server.
 const SHUTDOWN_TIME: Duration = Duration::from_millis(200);
 
 impl Server {
@@ -23,7 +24,7 @@ impl Server {
             match signal {
                 SIGHUP => log::info!("SIGHUP: there is nothing to reopen"),
                 _ if self.stopping => {
-                    log::warn!("a second signal: ends at once");
+                    log::warn!("second signal: stopping at once");
                     log::logger().flush();
                     std::process::exit(1);
                 }
@@ -34,7 +35,7 @@ impl Server {
     }
 
     pub(super) fn on_stdin(&mut self) -> Result<(), Fail> {
-        // Nobody writes there: it only tells when the parent is gone.
+        // Nothing is written there. Its end means that the parent process has ended.
         match io::stdin().read(&mut [0; 64]) {
             Ok(count) if count > 0 => Ok(()),
             _ => self.stop(),
@@ -42,16 +43,16 @@ impl Server {
     }
 
     fn stop(&mut self) -> Result<(), Fail> {
-        log::info!("stopping: what is taken is finished");
+        log::info!("stopping: requests in progress are finished");
         self.stopping = true;
         self.handle(Input::Stop)
     }
 
-    /// Lets the others act, and clients read our last words.
+    /// Closes links, so that other servers react at once, and gives clients time to read.
     pub(super) fn shut_down(&mut self, events: &mut Events) -> Result<(), Fail> {
         self.listeners.clear();
         let sockets = &mut self.sockets;
-        // The last sync may have taken longer than the farewell may.
+        // The last sync may have taken longer than the shutdown may.
         self.host.read_clock(sockets);
         for key in sockets.table.places(|kind| !matches!(kind, Kind::Lingering)) {
             if let Some(connection) = sockets.table.remove(key)
@@ -77,7 +78,7 @@ impl Server {
 }
 
 impl Sockets {
-    /// Ends a client's connection so that it gets to read our last words.
+    /// Ends the connection of a client such that it can read the last lines.
     pub(super) fn linger(&mut self, session: SessionId) {
         let key = key_of(session.0);
         let client = self.table.get_mut(key).filter(|client| client.session() == Some(session));
@@ -94,7 +95,7 @@ impl Sockets {
         self.table.list(key);
     }
 
-    /// Throws away what still comes after our last words.
+    /// Reads and drops what a client still sends after the last line to it.
     pub(super) fn read_lingering(&mut self, key: usize) {
         let connection: &mut Connection = &mut self.table[key];
         let reading = connection.read(&mut self.buffer);

@@ -1,7 +1,9 @@
-//! Everything around a host that is not its own: connections, names, passwords to hash, the clocks.
+//! The edges that ship: connections, look-ups, password hashes, clocks.
 
 use super::TOKENS_RESERVED;
 use super::addresses::Addresses;
+use super::buffer_pool::BufferPool;
+use super::classify::Places;
 use super::connection::{Kind, key_of};
 use super::hasher::Hasher;
 use super::log_limiter::LogLimiter;
@@ -22,49 +24,44 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// What sockets know once and for all.
+/// The settings of the edges; they never change.
 pub(super) struct Setup {
     /// This server.
     pub(super) me: ServerId,
     /// `host:port` of each server, by id.
     pub(super) names: Vec<String>,
-    /// Where this one listens.
+    /// The addresses at which this server listens.
     pub(super) listens: Vec<SocketAddr>,
     pub(super) group: GroupId,
     pub(super) secret: Secret,
-    /// The most text clients.
+    /// The highest number of text clients.
     pub(super) max_clients: usize,
-    /// When the monotonic clock began.
+    /// When the monotonic clock began, by [`boot_time`].
     pub(super) began: Duration,
     pub(super) peer_timeout: Duration,
     pub(super) login_timeout: Duration,
 }
 
-/// The edges that ship.
+/// The edges of a server.
 pub(super) struct Sockets {
     pub(super) poll: Poll,
     pub(super) table: Table,
     pub(super) knows: Setup,
-    /// The time, as it was when the clock was last read.
+    /// The time of the last reading of the clock.
     pub(super) now: Moment,
     pub(super) addresses: Addresses,
     hasher: Hasher,
-    /// Connections that are not links, or not yet.
-    pub(super) unauthenticated: usize,
-    /// Connections that claim to be links, and have not proved it yet.
-    pub(super) handshaking: usize,
-    /// Links with frames to send.
+    pub(super) places: Places,
+    /// Links with bytes to send.
     pub(super) dirty: Vec<usize>,
     pub(super) failed_dials: Vec<(ServerId, DialFailure)>,
-    /// Connections that have ended, for the host.
+    /// Connections that have ended, to be reported to the host.
     gone: VecDeque<Gone>,
-    /// Connections whose empty buffers keep their memory, and when that ends for all of them.
-    pub(super) warm: VecDeque<usize>,
-    pub(super) cool_at: Moment,
+    pub(super) pool: BufferPool,
     log_limiter: LogLimiter,
-    /// What is read from a socket at a time.
+    /// The buffer for one read from a socket.
     pub(super) buffer: Vec<u8>,
-    /// Where a frame is put together before it is sealed.
+    /// The buffer for a frame before it is sealed.
     pub(super) frame: Vec<u8>,
 }
 
@@ -80,31 +77,29 @@ impl Sockets {
             now: Moment(0),
             addresses: Addresses::new(&knows.names, Arc::clone(&waker)),
             hasher: Hasher::start(waker)?,
+            places: Places::new(knows.max_clients),
             knows,
-            unauthenticated: 0,
-            handshaking: 0,
             dirty: Vec::new(),
             failed_dials: Vec::new(),
             gone: VecDeque::new(),
-            warm: VecDeque::new(),
-            cool_at: Moment(0),
+            pool: BufferPool::default(),
             log_limiter: LogLimiter::default(),
             buffer: vec![0; FILE_PIECE_BYTES / 4],
             frame: Vec::new(),
         })
     }
 
-    /// Whether there is something to do before anything else is ready.
+    /// Whether the next turn has work even if no socket is ready.
     pub(super) fn has_work(&self) -> bool {
         self.table.has_listed() || !self.failed_dials.is_empty()
     }
 
-    /// When something must be done, at the latest.
+    /// The next deadline of a connection.
     pub(super) fn next_deadline(&self) -> Option<Moment> {
         self.table.next_deadline()
     }
 
-    /// A hash that is done.
+    /// Returns the next finished hash.
     pub(super) fn take_hash(&mut self) -> Option<(SessionId, Hashed)> {
         self.hasher.pop()
     }
@@ -124,17 +119,17 @@ impl Sockets {
         Some(self.table.insert(socket, kind))
     }
 
-    /// Ends a connection; the host is told in time.
+    /// Closes a connection and records that for the host.
     pub(super) fn close(&mut self, key: usize) {
         let Some(mut connection) = self.table.remove(key) else { return };
         let _ = self.poll.registry().deregister(&mut connection.socket);
         match connection.kind {
             Kind::Client { session, .. } => {
-                self.unauthenticated -= 1;
+                self.places.clients -= 1;
                 self.note_gone(Gone::Client(session));
             }
-            Kind::Unknown { .. } | Kind::Lingering => self.unauthenticated -= 1,
-            Kind::Handshaking { .. } => self.handshaking -= 1,
+            Kind::Unknown { .. } | Kind::Lingering => self.places.clients -= 1,
+            Kind::Handshaking { .. } => self.places.handshakes -= 1,
             Kind::Link { link, .. } => self.note_gone(Gone::Link(link)),
             Kind::Dialling { .. } => {}
         }

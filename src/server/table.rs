@@ -1,4 +1,4 @@
-//! The connections of a server, each in its place, with what is to be done about them and when.
+//! The table of connections, with the list of those to read and their deadlines.
 
 use super::connection::{Connection, Kind};
 use crate::time::Moment;
@@ -12,11 +12,11 @@ use std::ops::{Index, IndexMut};
 #[derive(Debug, Default)]
 pub(super) struct Table {
     connections: Slab<Connection>,
-    /// Tells a connection from an earlier one in its place.
+    /// Distinguishes a connection from an earlier one at its place.
     serial: u32,
-    /// Those that are to be read in this turn.
+    /// The places of connections to read in the next turn.
     listed: Vec<usize>,
-    /// The deadline of each that has one, the next one first.
+    /// The deadlines, earliest first.
     deadlines: BTreeSet<(Moment, usize)>,
 }
 
@@ -50,13 +50,13 @@ impl Table {
         self.connections.len()
     }
 
-    /// The places of all connections of such kinds.
+    /// The places of all connections whose kind is wanted.
     pub(super) fn places(&self, is_wanted: impl Fn(&Kind) -> bool) -> Vec<usize> {
         let wanted = self.connections.iter().filter(|(_, connection)| is_wanted(&connection.kind));
         wanted.map(|(key, _)| key).collect()
     }
 
-    /// Notes that a connection is to be read, in this turn or the next one.
+    /// Adds a connection to the list of those to read.
     pub(super) fn list(&mut self, key: usize) {
         if let Some(connection) = self.connections.get_mut(key)
             && !mem::replace(&mut connection.listed, true)
@@ -65,24 +65,24 @@ impl Table {
         }
     }
 
-    /// Whether a connection is to be read.
+    /// Whether the list of connections to read has an entry.
     pub(super) fn has_listed(&self) -> bool {
         !self.listed.is_empty()
     }
 
-    /// The places to be read; those that are listed from now on are of the next turn.
+    /// Takes the list of places to read. Connections that are listed later belong to the next turn.
     pub(super) fn take_listed(&mut self) -> Vec<usize> {
         mem::take(&mut self.listed)
     }
 
-    /// A connection that [`Table::take_listed`] named, if it is still there.
+    /// Takes a connection off the list, if it still exists.
     pub(super) fn unlist(&mut self, key: usize) -> Option<&mut Connection> {
         let connection = self.connections.get_mut(key)?;
         connection.listed = false;
         Some(connection)
     }
 
-    /// Sets when a connection must have done something, or that it need not.
+    /// Sets or removes the deadline of a connection.
     pub(super) fn set_deadline(&mut self, key: usize, deadline: Option<Moment>) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if let Some(old) = mem::replace(&mut connection.deadline, deadline) {
@@ -93,12 +93,12 @@ impl Table {
         }
     }
 
-    /// The next deadline of all.
+    /// The earliest deadline.
     pub(super) fn next_deadline(&self) -> Option<Moment> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// The next connection whose deadline has passed; it has none from now on.
+    /// Takes the next connection whose deadline has passed, and removes that deadline.
     pub(super) fn expired(&mut self, now: Moment) -> Option<usize> {
         let (_, key) = self.deadlines.first().copied().filter(|(at, _)| *at <= now)?;
         self.set_deadline(key, None);

@@ -10,6 +10,7 @@ use super::{BAD_VOTE, LOG, LONE_VOTE, NO_LOG, OLD_VOTE, OpenError};
 use crate::ids::{Index, Position, Vote};
 use crate::replica::Config;
 use crate::time::WallTime;
+use std::io;
 
 /// What a directory holds.
 #[derive(Debug)]
@@ -51,6 +52,14 @@ pub struct SegmentFindings {
     pub bytes: u64,
 }
 
+/// Whether a folder is a tail of a log that was quarantined: segments alone.
+///
+/// # Errors
+/// The folder can't be read.
+pub fn is_tail<D: Disk>(disk: &D) -> io::Result<bool> {
+    Ok(disk.list(".")?.iter().any(|name| first_index(name).is_some()))
+}
+
 /// Reads all files of a directory that no server uses, or of one that was quarantined.
 ///
 /// # Errors
@@ -58,8 +67,7 @@ pub struct SegmentFindings {
 pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     let found = Identity::read(disk)?;
     let vote = VoteFile::open(disk)?.map(|(_, vote)| vote);
-    // A tail that was quarantined is segments alone.
-    let is_tail = disk.list(".")?.iter().any(|name| first_index(name).is_some());
+    let is_tail = is_tail(disk)?;
     let folder = if is_tail { "." } else { LOG };
     let mut damage = Vec::new();
     let mut is_new = false;

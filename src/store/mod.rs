@@ -1,29 +1,4 @@
-//! The one durable thing: an append-only log of replicated entries, and beside it who this
-//! directory is and whom it voted for. The only code that names files.
-//!
-//! | file | holds |
-//! | --- | --- |
-//! | `lock` | held while a server runs |
-//! | `identity` | format, group, server, disk number, incarnation, newest segment |
-//! | `vote` | current term and the vote given in it |
-//! | `log/NNNN.log` | segments of the log, named by their first index |
-//! | `quarantine/…` | what was damaged, old, or of another history: moved here, never deleted |
-//! | `former` | what was quarantined, written before it is moved: who lost a log forms no group |
-//!
-//! **Torn or damaged.** Within one boot of the machine (`identity` names it, unless a write or sync
-//! has failed since) a process that was killed leaves the beginning of its last write: only an item
-//! that the end of the file cuts off is torn, and whatever else is wrong is damage. After another
-//! boot, pages of the last batch may have been written in any order: everything in it that no later
-//! header says was durable is taken for torn. Two kinds of damage can't be told from that: rot in a
-//! last batch that was not sealed within its second before the power was cut, and a file of the
-//! same boot that lost its end. A disk that was taken out and mounted again within one boot is
-//! treated as if no power cut had come: what was torn then is called damage.
-//!
-//! What survives what: all that [`Store::flush`] and [`Store::persist`] covered survives every
-//! crash. Of what was appended since, a crash leaves any part; the next start cuts it where it
-//! is torn. What was durable and is not there as it was written is damage: all of it is
-//! quarantined, and the directory begins again as another disk, unless it may be the only copy. A
-//! failed write or sync is final: the page cache can't be trusted after it.
+#![doc = include_str!("README.md")]
 
 pub mod check;
 mod configs;

@@ -3,17 +3,19 @@
 use crate::common::{Client, Status};
 use crate::scene::Scene;
 
-const KEYS: [&str; 37] = [
+const KEYS: [&str; 40] = [
     "version",
     "server",
     "role",
     "primary",
+    "servers",
     "term",
     "members",
     "missing",
     "gate",
     "waiting",
     "waiting_for",
+    "set_aside",
     "settings_differ",
     "last_index",
     "committed_index",
@@ -29,6 +31,7 @@ const KEYS: [&str; 37] = [
     "uptime_seconds",
     "turns",
     "commits_per_second",
+    "commits_per_sync",
     "commit_p50_us",
     "commit_p99_us",
     "sync_p50_us",
@@ -44,7 +47,7 @@ const KEYS: [&str; 37] = [
 ];
 
 const ROLES: [&str; 5] = ["blank", "learner", "backup", "candidate", "primary"];
-const PEER_STATES: [&str; 6] = ["member", "learner", "penalty", "lost", "self", "-"];
+const PEER_STATES: [&str; 7] = ["member", "learner", "penalty", "stopping", "lost", "self", "-"];
 
 /// Asks for the status; each key comes once.
 pub(crate) fn ask(client: &mut Client) -> Status {
@@ -84,7 +87,10 @@ pub(crate) fn check(status: &Status) {
     for (key, value) in status {
         let unknown = value == "-";
         let fits = match &key[..] {
-            "version" | "waiting" | "settings_differ" => !value.is_empty(),
+            "version" | "servers" | "waiting" | "set_aside" | "settings_differ" => {
+                !value.is_empty()
+            }
+            "commits_per_sync" => value.parse::<f64>().is_ok(),
             "server" => is_server(value),
             "role" => ROLES.contains(&&value[..]),
             "primary" => {

@@ -1,0 +1,134 @@
+//! Dials of other servers: each address of a name in turn.
+
+use super::channel::Channel;
+use super::classify::LINK_BYTE;
+use super::connection::{Kind, Tunnel};
+use super::sockets::Sockets;
+use super::{Fail, Server};
+use crate::host::Edges;
+use crate::ids::{LinkId, ServerId};
+use crate::node::Input;
+use crate::replica::{DialFailure, Event};
+use mio::net::TcpStream;
+use std::net::SocketAddr;
+use std::{io, mem};
+
+impl Server {
+    /// Handles the outcome of a dial, or its timeout.
+    pub(super) fn dial_decided(&mut self, key: usize, timed_out: bool) -> Result<(), Fail> {
+        let connection = &mut self.sockets.table[key];
+        let Kind::Dialling { to, rest, all_refused } = &mut connection.kind else { return Ok(()) };
+        let (to, rest, all_refused) = (*to, mem::take(rest), *all_refused);
+        let outcome = outcome(&connection.socket, timed_out);
+        match outcome {
+            Outcome::Open => {
+                let link = LinkId(connection.number(key));
+                connection.kind = Kind::Link { link, dialled: Some(to) };
+                connection.readable = true;
+                let mut output = vec![LINK_BYTE];
+                let channel = Channel::initiator(
+                    &self.sockets.knows.secret,
+                    self.sockets.knows.group,
+                    &mut output,
+                );
+                connection.tunnel = Some(Tunnel::new(channel, output));
+                // A failed socket shows as the end of the link.
+                let _ = connection.socket.set_nodelay(true);
+                self.sockets.table.set_deadline(key, None);
+                self.handle(Input::Replica(Event::Dialled { link, to }))?;
+                self.sockets.dirty.push(key);
+                self.sockets.table.list(key);
+            }
+            Outcome::Undecided => {}
+            Outcome::Refused | Outcome::Failed => {
+                self.sockets.close(key);
+                self.sockets.dial_next(to, rest, all_refused && outcome == Outcome::Refused);
+            }
+        }
+        Ok(())
+    }
+
+    /// Warns of a server that has dialled this one and does not answer at its own address. No other
+    /// server would notice, and clients that are redirected there are lost.
+    pub(super) fn report_failed_dial(&mut self, to: ServerId) {
+        let looking = self.sockets.addresses.of(to).is_empty()
+            && self.sockets.addresses.trouble(self.host.now(), to).is_none();
+        if let Some(why) = self.host.node().replica().unreachable(to).filter(|_| !looking) {
+            let name = self.sockets.addresses.name(to).to_owned();
+            self.sockets.warn(&format!(
+                "server {to} reached this one, but {name} {why}: clients that are sent there do \
+                 not get in; correct the name, its `listen` or a firewall"
+            ));
+        }
+    }
+}
+
+impl Sockets {
+    /// Begins a dial. Its outcome is reported to the replica.
+    pub(super) fn begin_dial(&mut self, to: ServerId) {
+        self.addresses.look_up(self.now, to);
+        if let Some(trouble) = self.addresses.trouble(self.now, to) {
+            self.warn(&trouble);
+        }
+        let addresses = self.addresses.of(to).to_vec();
+        if addresses.is_empty() {
+            return self.failed_dials.push((to, DialFailure::NoName));
+        }
+        self.dial_next(to, addresses, true);
+    }
+
+    fn dial_next(&mut self, to: ServerId, mut rest: Vec<SocketAddr>, mut all_refused: bool) {
+        while let Some(address) = (!rest.is_empty()).then(|| rest.remove(0)) {
+            match TcpStream::connect(address) {
+                Ok(socket) => {
+                    let kind = Kind::Dialling { to, rest: rest.clone(), all_refused };
+                    if let Some(key) = self.insert(socket, kind) {
+                        self.table[key].readable = false;
+                        let deadline = self.now + self.knows.peer_timeout / 2;
+                        return self.table.set_deadline(key, Some(deadline));
+                    }
+                    all_refused = false;
+                }
+                Err(error) => all_refused &= error.kind() == io::ErrorKind::ConnectionRefused,
+            }
+        }
+        let why = if all_refused { DialFailure::Refused } else { DialFailure::NoAnswer };
+        self.failed_dials.push((to, why));
+    }
+
+    /// Stores the results of look-ups, and warns of what is wrong with the addresses.
+    pub(super) fn take_addresses(&mut self) {
+        if self.addresses.take_results()
+            && let Some(conflict) = self.addresses.conflict(self.knows.me, &self.knows.listens)
+        {
+            self.warn(&conflict);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Open,
+    Undecided,
+    Refused,
+    Failed,
+}
+
+fn outcome(socket: &TcpStream, timed_out: bool) -> Outcome {
+    if timed_out {
+        return Outcome::Failed;
+    }
+    match socket.take_error() {
+        Ok(Some(error)) | Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => Outcome::Refused,
+            _ => Outcome::Failed,
+        },
+        Ok(None) => match (socket.peer_addr(), socket.local_addr()) {
+            // The kernel may give the dial the very port that it dials, if nobody listens there.
+            (Ok(peer), Ok(local)) if peer == local => Outcome::Refused,
+            (Ok(_), _) => Outcome::Open,
+            (Err(error), _) if error.kind() == io::ErrorKind::NotConnected => Outcome::Undecided,
+            (Err(_), _) => Outcome::Failed,
+        },
+    }
+}
