@@ -1,4 +1,4 @@
-//! Answered entries become state, and answers to those who wait for them.
+//! Applies acknowledged entries to the state, and answers the clients that wait for them.
 
 use super::replies::outcome_of;
 use super::session::{RequestState, Task};
@@ -57,9 +57,9 @@ impl Node {
         Ok(())
     }
 
-    /// An entry that changes nothing here. No server of ours writes a change that can't be read;
-    /// one that knows the secret may have: on every server it changes nothing, so that all stay
-    /// equal.
+    /// Skips an entry that changes nothing. A server of this group never writes an undecodable
+    /// change, but a program that knows the secret may have. Every server skips such an entry, so
+    /// that all stay equal.
     #[cold]
     fn pass_over(&self, record: &Record<'_>) -> Result<(), Fatal> {
         if matches!(record.kind, Kind::CONFIG | Kind::REFUSAL) {
@@ -85,10 +85,10 @@ impl Node {
         outcome: Outcome,
     ) {
         let id = pending.session;
-        // One that is being closed was told that it is; its change counts all the same.
+        // A session that is closing already has its answer. The change takes effect all the same.
         let open = self.sessions.get_mut(&id).filter(|session| !session.closing);
         let Some(session) = open else { return };
-        // Taken before a drop left fewer copies than the settings ask for.
+        // The change was accepted before a drop left fewer members than `min_copies`.
         if self.replica.has_too_few_copies() {
             return self.close_with(id, Note::TooFewCopies);
         }
@@ -122,7 +122,8 @@ impl Node {
         self.settle(now, id);
     }
 
-    /// What a change means for the sessions of its account.
+    /// Updates the sessions of the account that a change affects: pushes a message, or closes
+    /// them.
     fn spread(&mut self, change: &Change<'_>, outcome: Outcome, by: Option<SessionId>) {
         match (change, outcome) {
             (Change::Message { to, .. }, Outcome::Stored(_)) => {

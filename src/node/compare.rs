@@ -1,7 +1,7 @@
-//! Settings that differ between the servers of a group. What would break the group is refused in
-//! the hello; everything else each server tells the others on each new link, and differences are
-//! logged and shown: with another address for one server, clients are led nowhere, and with
-//! `accounts` or a timeout that differ a handover changes what clients may do.
+//! Finds settings that differ between the servers of a group. The hello refuses differences that
+//! would break the group. Every server sends its other settings on each new link; differences are
+//! logged and shown. If an address of a server differs, clients are sent to a wrong place. If
+//! `accounts` or a timeout differs, a handover changes what clients may do.
 
 use super::Node;
 use crate::ids::{LinkId, ServerId};
@@ -9,20 +9,20 @@ use crate::protocol;
 use crate::replica::Packet;
 use std::fmt::Write as _;
 
-/// The longest text of settings that is read, in bytes.
+/// The most bytes of settings that are read or sent.
 const SETTINGS_BYTES_MAX: usize = 4096;
 
-/// What the other servers say of their settings.
+/// The comparison with the settings of the other servers.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
-    /// On which link each server was told this one's settings.
+    /// The link on which each server was last sent this server's settings.
     told: [Option<LinkId>; 3],
-    /// What each server has that is different here, by id.
+    /// The differences to each server, by id.
     differences: [Option<String>; 3],
 }
 
 impl Compared {
-    /// The differences to all others, for a person; `-` when there are none.
+    /// Describes the differences to all other servers for a person; `-` when there are none.
     pub(super) fn shown(&self) -> String {
         let each = ServerId::all(3).zip(&self.differences);
         let each = each.filter_map(|(id, found)| Some(format!("server {id}: {}", found.as_ref()?)));
@@ -32,7 +32,7 @@ impl Compared {
 }
 
 impl Node {
-    /// Tells a server this one's settings, once on each link.
+    /// Sends this server's settings to another server, once on each link.
     pub(super) fn tell_settings(
         &mut self,
         link: LinkId,
@@ -45,7 +45,7 @@ impl Node {
         }
     }
 
-    /// Another server has told its settings.
+    /// Compares the settings that another server sent with this server's.
     pub(super) fn on_settings(&mut self, link: LinkId, text: &[u8]) {
         let Some(member) = self.replica.member_on(link) else { return };
         let theirs = decode(text);
@@ -60,7 +60,7 @@ impl Node {
     }
 }
 
-/// Each setting a line, `key=value`.
+/// Encodes settings as text, one line `key=value` each.
 fn encode(settings: &[(String, String)]) -> Vec<u8> {
     let mut text = String::new();
     for (key, value) in settings {
@@ -71,7 +71,7 @@ fn encode(settings: &[(String, String)]) -> Vec<u8> {
     text
 }
 
-/// Reads what [`encode`] has written, or anything else: what is no setting is passed over.
+/// Decodes the text of [`encode`], or any other bytes: lines that are no settings are ignored.
 fn decode(text: &[u8]) -> Vec<(String, String)> {
     let text = &text[..text.len().min(SETTINGS_BYTES_MAX)];
     let text = String::from_utf8_lossy(text);
@@ -80,7 +80,8 @@ fn decode(text: &[u8]) -> Vec<(String, String)> {
     text.lines().filter(plain).filter_map(pair).collect()
 }
 
-/// What differs, for a person. A key that one side does not know is that of another version.
+/// Describes the differences for a person. A key that only one side has is ignored: it belongs to
+/// another version.
 fn differences(own: &[(String, String)], theirs: &[(String, String)]) -> Option<String> {
     let found: Vec<String> = own
         .iter()

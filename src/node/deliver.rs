@@ -1,5 +1,6 @@
-//! Messages and names move from the state to those who read, as far as their buffers have room.
-//! Whether a session replays a year or follows live, it is a position in its mailbox that moves.
+//! Writes messages and names from the state to the sessions that read them, as far as their output
+//! has room. A session that replays a year and one that receives new messages differ only in their
+//! position in the mailbox.
 
 use super::replies::WRONG_PASSWORD;
 use super::session::{Login, RequestState};
@@ -12,8 +13,8 @@ use crate::protocol::{Answer, Code, Note, Reply, Words};
 use crate::time::Moment;
 use std::io;
 
-/// The lines that were written last. Whoever stands at the same place of the same mailbox gets a
-/// copy of them: a message for a hundred sessions is read and written once.
+/// The message lines that were written last. Every session at the same position of the same
+/// mailbox gets a copy: a message for a hundred sessions is read and encoded once.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     /// The entry that created the account.
@@ -24,8 +25,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Copies the lines behind `out` if they are those of `account` from `next` on, go no further
-    /// than `last` and have room; the number of the next message then.
+    /// Appends the lines to `out` if they are those of `account` from `next` on, go no further
+    /// than `last` and fit into the output. Returns the number of the next message then.
     fn copy(&self, account: Index, next: u64, last: u64, out: &mut Vec<u8>) -> Option<u64> {
         let fits = self.account == account && self.first == next && self.next <= last + 1;
         let room = out.len() + self.bytes.len() <= OUTPUT_BYTES_MAX;
@@ -43,7 +44,7 @@ impl Lines {
 }
 
 impl Node {
-    /// Puts a session on the list of those with something to move.
+    /// Adds a session to those with something to write.
     pub(super) fn start_moving(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id)
             && !std::mem::replace(&mut session.moving, true)
@@ -52,8 +53,11 @@ impl Node {
         }
     }
 
+    /// Writes messages or names for every session in `moving`.
+    ///
     /// # Errors
-    /// When what is read is not what the state says; what can't be read fails one session.
+    /// When an entry is not what the state says. An entry that can't be read fails only one
+    /// session.
     pub(super) fn move_messages(&mut self, world: &Context<'_>) -> Result<(), Fatal> {
         for id in std::mem::take(&mut self.moving) {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
@@ -84,8 +88,9 @@ impl Node {
         Ok(())
     }
 
-    /// A session wants what this server can't read. Another one may be able to: the role is handed
-    /// over, and the session waits for that; if nobody can take it, only this read fails.
+    /// Handles a session that needs an entry which this server can't read. Another server may be
+    /// able to read it: this one hands the role over, and the session waits for that. If no server
+    /// can take over, only this read fails.
     fn on_unreadable(&mut self, now: Moment, id: SessionId, at: Index) {
         if self.replica.leave_damaged(now) {
             return self.stalled.push(id);
@@ -98,7 +103,7 @@ impl Node {
         self.close_with(id, Note::Unreadable);
     }
 
-    /// One step of the answer to a LOG or LOGIN.
+    /// Writes the next part of the answer to a LOG or LOGIN.
     fn show_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Trouble> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let RequestState::Showing { next, last, ref login } = session.request else {
@@ -106,7 +111,7 @@ impl Node {
         };
         let login = login.as_deref().copied();
         let Some(reader) = login.or(session.login()) else { return Ok(()) };
-        // A LOGIN under way is on no list of sessions that a changed account closes.
+        // A LOGIN under way is not in `online`, so a changed account does not close it.
         let account = self.mailboxes.account(reader.user);
         let same = account.is_some_and(|account| {
             account.created == reader.created
@@ -135,7 +140,7 @@ impl Node {
         Ok(())
     }
 
-    /// New messages, to one who is logged in.
+    /// Pushes new messages to a session that is logged in.
     fn push_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Trouble> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let Some(login) = session.login().filter(|_| session.may_push()) else { return Ok(()) };
@@ -147,7 +152,7 @@ impl Node {
         Ok(())
     }
 
-    /// Writes messages while the buffer has room; the number of the next one.
+    /// Writes messages while the output has room. Returns the number of the next message.
     fn write_messages(
         &mut self,
         world: &Context<'_>,
@@ -182,7 +187,7 @@ impl Node {
             self.mark_dirty(id);
         }
         if stopped {
-            // What was read before is sent; the next step meets the trouble at once.
+            // The messages before the unreadable one are sent; the next call returns the error.
             self.start_moving(id);
         }
         Ok(next)
@@ -216,7 +221,7 @@ impl Node {
     }
 }
 
-/// What keeps messages from being written.
+/// Why messages can't be written.
 enum Trouble {
     Fatal(Fatal),
     /// This entry can't be read.

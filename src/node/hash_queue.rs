@@ -1,27 +1,28 @@
-//! Password jobs that wait for the thread that hashes: bounded, and fair to all addresses, so that
-//! one that asks for hundreds keeps nobody else waiting.
+//! Queues the password jobs for the hashing thread. The queue is bounded and fair to all
+//! addresses, so that an address with hundreds of jobs does not delay the others.
 
 use super::Job;
 use crate::ids::{Origin, SessionId};
 use crate::limits::{HASHES_AT_WORK, HASHES_MAX};
 use std::collections::{BTreeMap, VecDeque};
 
-/// The jobs of each address, served in turns.
+/// The jobs of each address, served round-robin.
 #[derive(Debug, Default)]
 pub(super) struct HashQueue {
-    /// No queue is empty.
+    /// The queue of each address. None is empty.
     waiting: BTreeMap<Origin, VecDeque<Job>>,
-    /// Who has jobs, each once: who comes new, and who was served, goes to the end.
+    /// The addresses that have jobs, each once. An address goes to the end when it gets its first
+    /// job and whenever it was served.
     turns: VecDeque<Origin>,
-    /// Of all queues together.
+    /// The number of jobs in all queues together.
     count: usize,
-    /// Jobs that the thread has.
+    /// The number of jobs at the hashing thread.
     at_work: usize,
 }
 
 impl HashQueue {
-    /// Lets a job wait. Who has no place any more, this one or the newest of the address with the
-    /// most, is given back.
+    /// Queues a job. If the queue is full, removes the newest job of the address with the most
+    /// jobs, which may be this one, and returns its session.
     pub(super) fn push(&mut self, from: Origin, job: Job) -> Option<SessionId> {
         let jobs = self.waiting.entry(from).or_default();
         if jobs.is_empty() {
@@ -32,14 +33,15 @@ impl HashQueue {
         if self.count <= HASHES_MAX {
             return None;
         }
-        // Operators know the secret; among equals, who comes last finds no place.
+        // Operators know the secret and keep their places. Among equals, the address of the new
+        // job loses.
         let others = self.waiting.iter().filter(|(origin, _)| **origin != Origin::OPERATOR);
         let longest = others.max_by_key(|(origin, jobs)| (jobs.len(), **origin == from));
         let greediest = longest.map_or(from, |(origin, _)| *origin);
         self.take(greediest, VecDeque::pop_back).map(|job| job.session)
     }
 
-    /// The next job for the thread, if it can use one.
+    /// Returns the next job for the thread, if the thread can use one.
     pub(super) fn next(&mut self) -> Option<Job> {
         if self.at_work >= HASHES_AT_WORK {
             return None;
@@ -53,12 +55,12 @@ impl HashQueue {
         Some(job)
     }
 
-    /// The thread is done with one.
+    /// Notes that the thread has finished a job.
     pub(super) fn on_done(&mut self) {
         self.at_work -= 1;
     }
 
-    /// Nobody waits for the job of this session any more.
+    /// Removes the queued job of this session, which no longer waits for it.
     pub(super) fn forget(&mut self, from: Origin, session: SessionId) {
         self.take(from, |jobs| {
             let at = jobs.iter().position(|job| job.session == session)?;
@@ -81,7 +83,7 @@ impl HashQueue {
         Some(job)
     }
 
-    /// Whether nothing waits and nothing is at work.
+    /// Returns whether no job waits and none is at the thread.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0 && self.at_work == 0

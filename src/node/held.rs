@@ -1,21 +1,22 @@
-//! How much a node holds in memory because of others, for programs that try to make it grow.
+//! Counts what clients and other servers make a node hold in memory, for programs that try to make
+//! it grow.
 
 use super::Node;
 
-/// Counts of what clients and other servers can make a node remember.
+/// How many items of each kind clients and other servers made a node hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Verified passwords.
     pub proofs: usize,
-    /// Changes that are logged and not answered.
+    /// Changes that are logged and not yet acknowledged.
     pub pending: usize,
-    /// Sessions that wait for a round of reads.
+    /// Sessions that wait for a round of reads to be confirmed.
     pub reads: usize,
     /// Sessions that came over links.
     pub operators: usize,
-    /// Links whose other side has not said hello.
+    /// Links on which no hello was received.
     pub links: usize,
-    /// Disks whose incarnations are known.
+    /// Disks whose incarnations are recorded.
     pub disks: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What goes into a node, and what comes out.
+//! The interface of a node: its inputs, outputs and surroundings.
 
 use crate::ids::{LinkId, Origin, Position, Secret, SessionId};
 use crate::latency::Meter;
@@ -7,87 +7,87 @@ use crate::time::{Moment, WallTime};
 use std::fmt;
 use std::time::Duration;
 
-/// What a node is told from outside.
+/// An event from outside that a node handles.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// For the replica. `Event::Tick` ends every turn.
+    /// An event for the replica. `Event::Tick` ends every turn.
     Replica(Event<'a>),
-    /// A text client is there.
+    /// A text client has connected.
     Opened(SessionId, Origin),
-    /// It sent a line, given without its end; only while
-    /// [`Node::wants_line`](super::Node::wants_line).
+    /// A client sent a line, given without its line end. Allowed only while
+    /// [`Node::wants_line`](super::Node::wants_line) returns true.
     Line(SessionId, &'a [u8]),
-    /// It sent a line over the bound.
+    /// A client sent a line that is too long.
     LongLine(SessionId),
-    /// It will send no more; `unfinished` when a last line had no end.
+    /// A client has closed its sending direction.
     InputEnded {
-        /// Which client.
+        /// The client.
         session: SessionId,
-        /// A line without its end was left.
+        /// Whether the input ended in the middle of a line.
         unfinished: bool,
     },
-    /// The socket took some of its output.
+    /// The socket of a client has accepted some of its output.
     Drained(SessionId),
-    /// It is gone.
+    /// The connection of a client has ended.
     Gone(SessionId),
     /// A password job is done.
     Hashed(SessionId, Hashed),
-    /// The disk is nearly full, or is not any more.
+    /// The disk has become nearly full, or has space again.
     Full(bool),
-    /// Finish what is taken, then end.
+    /// Answer the accepted requests, then stop.
     Stop,
 }
 
 /// Work for the thread that hashes passwords.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Who waits for it.
+    /// The session that waits for the result.
     pub session: SessionId,
     /// The password.
     pub password: String,
-    /// The hash to check it against; to make a new one, none.
+    /// The hash to check the password against; `None` to make a new hash.
     pub against: Option<String>,
 }
 
-/// What came of a [`Job`].
+/// The result of a [`Job`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hashed {
-    /// The password is right, or not.
+    /// Whether the password is right.
     Checked(bool),
     /// The hash of a new password.
     Made(String),
 }
 
-/// What a node wants done.
+/// The work that a node asks for.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// The replica's effects, to be performed in their order.
+    /// The replica's effects, to be performed in this order.
     pub replica: Out,
     /// Passwords to hash.
     pub jobs: Vec<Job>,
-    /// What the node itself says to other servers, and what follows each packet.
+    /// Packets from the node itself to other servers, each with the payload that follows it.
     pub packets: Vec<(LinkId, Packet, Vec<u8>)>,
-    /// Links on which all is said behind that.
+    /// Links to close once the packets above are sent.
     pub said: Vec<LinkId>,
 }
 
 impl Output {
-    /// Whether the node wants something done beside the replica: seldom.
+    /// Returns whether there is work besides the replica's effects, which is rare.
     pub fn has_own(&self) -> bool {
         !(self.jobs.is_empty() && self.packets.is_empty() && self.said.is_empty())
     }
 }
 
-/// What the shell measures, for `STATUS`.
+/// Measurements of the event loop and the process, for `STATUS`.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
     /// Open connections of every kind.
     pub connections: u64,
-    /// Size of the log.
+    /// Size of the log, in bytes.
     pub log_bytes: u64,
-    /// Free space for it.
+    /// Free space on the log's disk, in bytes.
     pub disk_free_bytes: Option<u64>,
-    /// Resident memory of the process.
+    /// Resident memory of the process, in bytes.
     pub memory_bytes: Option<u64>,
     /// Latencies of syncs.
     pub syncs: Meter,
@@ -95,7 +95,7 @@ pub struct Gauges {
     pub turns: u64,
 }
 
-/// The world as a node sees it during one input.
+/// The surroundings of a node while it handles one input.
 pub struct Context<'a> {
     /// Monotonic time.
     pub now: Moment,
@@ -103,7 +103,7 @@ pub struct Context<'a> {
     pub wall: WallTime,
     /// The log.
     pub log: &'a dyn LogReader,
-    /// Measured anew when asked for.
+    /// Takes new measurements at each call.
     pub gauges: &'a dyn Fn() -> Gauges,
 }
 
@@ -113,40 +113,41 @@ impl fmt::Debug for Context<'_> {
     }
 }
 
-/// What a node can't go on after; the server must end with these words.
+/// A failure that a node can't continue after. The server must end with this message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fatal(pub String);
 
-/// What a node is told once.
+/// The configuration of a node, fixed at start.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// `host:port` of each server, by id.
     pub addresses: Vec<String>,
-    /// How long a client may stay without logging in.
+    /// How long a client that is not logged in may go without a request.
     pub login_timeout: Duration,
-    /// Whether everybody may make an account, or only an operator.
+    /// Whether every client may create an account, or only an operator.
     pub accounts_open: bool,
-    /// What the servers of the group share.
+    /// The secret that the servers of the group share.
     pub secret: Secret,
-    /// This build.
+    /// The version of this build.
     pub version: &'static str,
-    /// The command with which an operator makes this server go on alone.
+    /// The command with which an operator makes this server continue alone.
     pub recovery: String,
     /// The directories that this server has quarantined and that clients may have used: the folder
-    /// within the data directory, and its last readable entry.
+    /// within the data directory, and the last readable entry.
     pub former: Vec<(String, Position)>,
-    /// What the other servers are told of its settings, to find differences: keys and values.
+    /// The settings that this server sends to the others so that they find differences: keys and
+    /// values.
     pub settings: Vec<(String, String)>,
 }
 
-/// Where the answers to a client wait for its socket.
+/// The output of a client that waits for its socket.
 #[derive(Debug)]
 pub struct Outlet<'a> {
-    /// What is to be sent; the edges remove from the front what the socket accepts.
+    /// Bytes to send. The edges remove from the front what the socket accepts.
     pub output: &'a mut Vec<u8>,
-    /// When all of it is sent, the connection is closed.
+    /// Whether to close the connection when all output is sent.
     pub closing: bool,
-    /// The client may be closed if it does not read. One that is logged in and may still send
-    /// requests reads when it wants to; others must not hold their places.
+    /// Whether to close a client that does not read for too long. A client that is logged in and
+    /// may still send requests can read when it wants to; others must not hold their places.
     pub must_read: bool,
 }

@@ -1,4 +1,5 @@
-//! Wrong passwords, counted: who guesses has to wait, and the right one waits too.
+//! Counts wrong passwords. After too many, every further attempt must wait, even with the right
+//! password.
 
 use crate::ids::{Origin, UserName};
 use crate::limits::{ATTEMPT_WINDOW, ATTEMPTS_PER_NAME, ATTEMPTS_PER_ORIGIN, ORIGINS_REMEMBERED};
@@ -6,15 +7,16 @@ use crate::time::Moment;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// The wrong passwords of the last minute, by where they came from.
+/// The wrong passwords of the last minute, by the address that they came from.
 #[derive(Debug, Default)]
 pub(super) struct LoginThrottle(BTreeMap<Origin, VecDeque<(Moment, UserName)>>);
 
 impl LoginThrottle {
-    /// How long someone from there must wait before a password for this name is looked at.
+    /// Returns how long a client at this address must wait before a password for this name is
+    /// checked.
     pub(super) fn wait(&self, from: Origin, name: UserName, now: Moment) -> Option<Duration> {
         let wrong = self.0.get(&from)?;
-        // The one that has to become old before there are fewer than the bound.
+        // The attempt that must expire before the number of attempts is below the bound.
         let nth_newest = |bound: usize, of: &dyn Fn(UserName) -> bool| {
             let recent = wrong.iter().rev().filter(|(at, _)| now < *at + ATTEMPT_WINDOW);
             recent.filter(|(_, name)| of(*name)).nth(bound - 1).map(|(at, _)| *at)
@@ -24,7 +26,7 @@ impl LoginThrottle {
         by_name.max(by_all).map(|at| at + ATTEMPT_WINDOW - now)
     }
 
-    /// A wrong password came from there.
+    /// Records a wrong password from this address.
     pub(super) fn note(&mut self, from: Origin, name: UserName, now: Moment) {
         if !self.0.contains_key(&from) && self.0.len() >= ORIGINS_REMEMBERED {
             let newest = |wrong: &VecDeque<(Moment, UserName)>| wrong.back().map(|(at, _)| *at);

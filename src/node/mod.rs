@@ -1,11 +1,14 @@
-//! One server without sockets, files or clocks: joins the protocol, the mailboxes and the
-//! replica. Inputs in; effects, password jobs and bytes for clients out.
+//! One server as a state machine, without sockets, files or clocks. It connects the client
+//! protocol, the mailboxes and the replica. Inputs go in; effects, password jobs and output for
+//! clients come out.
 //!
-//! `requests` takes lines and answers them, `apply` turns answered entries into state and
-//! answers, `deliver` moves messages to readers, `passwords` and `throttle` know which passwords
-//! were right and wrong, `hash_queue` which are to be hashed, `trouble` knows what keeps changes
-//! from being taken, `refusals` and `status` say it, `compare` finds settings that differ, `role`
-//! follows the replica's role, `operator` serves who knows the group's secret.
+//! `requests` parses and answers lines, and `session` holds the state of each client. `apply`
+//! turns acknowledged entries into state and answers, and `deliver` writes messages to their
+//! readers. `password_cache` and `login_throttle` remember right and wrong passwords, and
+//! `hash_queue` holds those to hash. `trouble` finds out what keeps this server from accepting
+//! changes; `refusals` and `status` report it. `compare` finds settings that differ, and `role`
+//! follows the replica's role. `operator` serves connections that have proven that they know the
+//! group's secret.
 
 mod apply;
 mod compare;
@@ -48,7 +51,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use trouble::Reports;
 
-/// A change that is logged and not answered.
+/// A change that is in the log and not yet acknowledged, so that its client waits for the answer.
 #[derive(Debug)]
 struct Pending {
     index: Index,
@@ -64,39 +67,42 @@ pub struct Node {
     began: Moment,
     replica: Replica,
     mailboxes: Mailboxes,
-    /// Up to here entries are part of `mailboxes`.
+    /// The highest index whose entry is applied to `mailboxes`.
     applied: Index,
-    /// The term in which this server was primary when it last looked.
+    /// The term in which this server was primary at the last `follow_role`; `None` if it was not.
     led: Option<Term>,
     sessions: Sessions,
-    /// Those of them that came over a link.
+    /// The sessions of operators, which arrive over links.
     operators: Vec<SessionId>,
     online: BTreeMap<UserName, Vec<SessionId>>,
-    /// In the order of the log.
+    /// In log order.
     pending: VecDeque<Pending>,
     unanswered_bytes: usize,
-    /// Sessions that wait for a round of reads, in its order.
+    /// Sessions that wait for a round of reads to be confirmed, in the order of the rounds.
     reads: VecDeque<(u64, SessionId)>,
     deadlines: BTreeSet<(Moment, SessionId)>,
-    /// Sessions that the shell must look at.
+    /// Sessions that have output or accept a line again, for the event loop.
     dirty: Vec<SessionId>,
-    /// Sessions with messages to move.
+    /// Sessions with messages or names to write to their output.
     moving: Vec<SessionId>,
-    /// Those that wait for a handover, since the next message can't be read here.
+    /// Sessions that wait for a handover, since this server can't read their next message.
     stalled: Vec<SessionId>,
-    /// When it was last logged that an entry can't be read: readers may ask for it again and again.
+    /// When an unreadable entry was last logged. Limits the logging, since readers may request the
+    /// entry again and again.
     unreadable_at: Option<Moment>,
     hash_queue: HashQueue,
     passwords: PasswordCache,
-    /// The epoch in which they were: entries of another one are others.
+    /// The epoch in which `passwords` were verified. In another epoch the same index may hold
+    /// another entry.
     epoch: u16,
     throttle: LoginThrottle,
     compared: Compared,
     reports: Reports,
-    /// When whatever is unanswered is given up.
+    /// When a stopping server gives up the requests that are not yet answered.
     stopping: Option<Moment>,
     given_up: bool,
-    /// No lines are taken while the role is being handed over.
+    /// Whether a handover was under way at the last `follow_handover`. No lines are accepted
+    /// meanwhile.
     handing_over: bool,
     commits: Meter,
     flushes: Meter,
@@ -104,7 +110,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node around a replica.
+    /// Creates a node around a replica.
     pub fn new(now: Moment, setup: Setup, replica: Replica) -> Node {
         Node {
             mailboxes: Mailboxes::new(&setup.secret),
@@ -139,10 +145,10 @@ impl Node {
         }
     }
 
-    /// Takes in one input; what is to be done about it is added to `out`.
+    /// Handles one input and adds the work that results from it to `out`.
     ///
     /// # Errors
-    /// When the log can't be read or holds what this version does not know.
+    /// When the log can't be read, or holds an entry that this version does not understand.
     pub fn handle(
         &mut self,
         world: &Context<'_>,
@@ -201,7 +207,7 @@ impl Node {
         Ok(())
     }
 
-    /// What servers tell each other beside the replication.
+    /// Handles the packets that servers exchange in addition to replication.
     fn on_packet(
         &mut self,
         link: LinkId,
@@ -210,7 +216,7 @@ impl Node {
         packets: &mut Vec<(LinkId, Packet, Vec<u8>)>,
     ) {
         match packet {
-            // It comes on each link that counts, and soon.
+            // A peer pings soon after a link is established, and on every such link.
             Packet::Ping { .. } => self.tell_settings(link, packets),
             Packet::Settings => self.on_settings(link, records),
             Packet::Proofs => self.on_proofs(link, records, packets),
@@ -219,7 +225,7 @@ impl Node {
         }
     }
 
-    /// When `Event::Tick` is wanted, at the latest.
+    /// Returns when the node needs `Event::Tick` at the latest; `None` when no deadline is set.
     pub fn next_deadline(&self) -> Option<Moment> {
         let backlog = self.applied < self.replica.acknowledged()
             || !self.moving.is_empty()
@@ -230,7 +236,7 @@ impl Node {
         [backlog, sessions, stop, self.replica.next_deadline()].into_iter().flatten().min()
     }
 
-    /// Whether a line of this client may be handed in now.
+    /// Returns whether the node accepts a line from this client now.
     pub fn wants_line(&self, session: SessionId) -> bool {
         self.stopping.is_none()
             && !self.replica.is_handing_over()
@@ -242,31 +248,33 @@ impl Node {
             })
     }
 
-    /// What is to be sent to a client; none when it is gone.
+    /// Returns the output of a client; `None` when its session has ended.
     pub fn outlet(&mut self, session: SessionId) -> Option<Outlet<'_>> {
         let session = self.sessions.get_mut(&session)?;
         let (closing, logged_in) = (session.closing, session.login.is_some());
         Some(Outlet { output: &mut session.out, closing, must_read: closing || !logged_in })
     }
 
-    /// How many bytes are to be sent to a client.
+    /// Returns how many bytes wait to be sent to a client.
     pub fn output_bytes(&self, session: SessionId) -> usize {
         self.sessions.get(&session).map_or(0, |session| session.out.len())
     }
 
-    /// Gives back the memory of what a client's session holds empty.
+    /// Frees the memory of the empty buffers of a client's session.
     pub fn cool(&mut self, session: SessionId) {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.cool();
         }
     }
 
-    /// Whether a client's connection is to be closed.
+    /// Returns whether a client's connection must be closed: its session has ended, or it is
+    /// closing and all its output is sent.
     pub fn is_finished(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_none_or(|session| session.closing && session.out.is_empty())
     }
 
-    /// The clients that have output, or want a line again; each once.
+    /// Moves the clients that have output or accept a line again into `into`, each once. Clears
+    /// `into` first.
     pub fn take_dirty(&mut self, into: &mut Vec<SessionId>) {
         into.clear();
         std::mem::swap(into, &mut self.dirty);
@@ -277,28 +285,29 @@ impl Node {
         }
     }
 
-    /// Whether everything taken is answered, or the time for that is over.
+    /// Returns whether a stopping server may end: every request is answered or the time for that
+    /// is over, and the replica is released.
     pub fn is_stopped(&self, now: Moment) -> bool {
         let served = self.sessions.is_empty() && self.applied >= self.replica.acknowledged();
         self.stopping.is_some() && (served || self.given_up) && self.replica.is_released(now)
     }
 
-    /// How long a client may stay without logging in, silent or not.
+    /// Returns how long a client that is not logged in may go without a request.
     pub fn login_timeout(&self) -> Duration {
         self.setup.login_timeout
     }
 
-    /// The replica.
+    /// Returns the replica.
     pub fn replica(&self) -> &Replica {
         &self.replica
     }
 
-    /// Notes how many answers one sync of the log served, for `STATUS`.
+    /// Counts one sync of the log, for `commits_per_sync` in `STATUS`.
     pub fn note_flush(&mut self, now: Moment) {
         self.flushes.note(now, Duration::ZERO);
     }
 
-    /// Entries that the server at the other end of this link lacks can't be read here.
+    /// Notes that this server can't read the entries which the peer on this link lacks.
     pub fn note_unreadable(&mut self, now: Moment, link: LinkId) {
         self.replica.note_unsent(now, link);
     }
@@ -318,7 +327,7 @@ impl Node {
         }
     }
 
-    /// An answer of several lines.
+    /// Answers a request with several lines.
     fn answer_all<'a>(&mut self, id: SessionId, replies: impl IntoIterator<Item = Reply<'a>>) {
         if let Some(session) = self.sessions.get_mut(&id) {
             let out = session.next_answer();
@@ -371,7 +380,8 @@ impl Node {
         }
     }
 
-    /// Answers what is owed, says why, and closes when that is sent.
+    /// Answers the outstanding requests, sends `note` as the reason, and closes the session when
+    /// all output is sent.
     fn close_with(&mut self, id: SessionId, note: Note) {
         self.log_out(id);
         self.set_deadline(id, None);
@@ -379,7 +389,7 @@ impl Node {
         if !session.closing {
             self.hash_queue.forget(session.from, id);
             if session.answer_unknown() {
-                // It waited, and did nothing.
+                // The request waited and changed nothing.
                 session.send(Reply::Error(note.refusal(), Words::Note(note)));
             }
             session.closing = true;
@@ -388,8 +398,8 @@ impl Node {
         self.mark_dirty(id);
     }
 
-    /// After each answer: the end of a half-closed session, of one of a stopping server, and the
-    /// time that an idle one has.
+    /// Updates a session after each answer. Closes it if the client has half-closed it or this
+    /// server is stopping; otherwise starts the login timeout if no user is logged in.
     fn settle(&mut self, now: Moment, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.closing || !session.is_idle() {
@@ -410,7 +420,7 @@ impl Node {
 
     fn on_drained(&mut self, id: SessionId) {
         self.start_moving(id);
-        // Lines that waited for room may be taken now.
+        // Lines that waited for room in the output may be accepted now.
         self.mark_dirty(id);
     }
 
@@ -458,7 +468,7 @@ impl Node {
         self.finish_all(now, id, [reply]);
     }
 
-    /// The same with an answer of several lines.
+    /// Ends the task of a session with an answer of several lines.
     fn finish_all<'a>(
         &mut self,
         now: Moment,
@@ -474,7 +484,7 @@ impl Node {
         self.settle(now, id);
     }
 
-    /// `host:port` of a server.
+    /// Returns `host:port` of a server; `-` when it is not configured.
     fn address(&self, id: ServerId) -> &str {
         self.setup.addresses.get(id.slot()).map_or("-", String::as_str)
     }

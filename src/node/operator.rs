@@ -1,5 +1,5 @@
-//! Operators: who knows the group's secret may ask for accounts, one request over a link of its
-//! own.
+//! Serves operators: a connection that knows the group's secret may manage accounts, with one
+//! request on a link of its own.
 
 use super::session::Session;
 use super::{Context, Node, Output};
@@ -10,8 +10,8 @@ use crate::replica::Packet;
 use crate::time::Moment;
 
 impl Node {
-    /// Takes the request of a link; it has no other. The one who asked is a session as clients
-    /// are, of the link's number.
+    /// Handles the request of an operator's link, which sends only this one. The operator gets a
+    /// session like a client's, whose id is made from the link's number.
     pub(super) fn on_operator(
         &mut self,
         world: &Context<'_>,
@@ -31,7 +31,7 @@ impl Node {
         }
     }
 
-    /// Sends the answers that are whole, and forgets who asked.
+    /// Sends the answers that are complete, and removes the sessions of their operators.
     pub(super) fn answer_operators(&mut self, out: &mut Output) {
         for at in (0..self.operators.len()).rev() {
             let id = self.operators[at];
@@ -50,7 +50,7 @@ impl Node {
         }
     }
 
-    /// The next accounts behind a name; an empty answer is the end.
+    /// Lists the next accounts after a name. An answer without accounts marks the end.
     pub(super) fn list_users(&mut self, now: Moment, id: SessionId, after: Option<UserName>) {
         let names = self.mailboxes.names_after(after).take(USERS_PER_ANSWER);
         let user = |name| Reply::User { name, online: self.online.contains_key(&name) };

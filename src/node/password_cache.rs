@@ -1,8 +1,8 @@
-//! Passwords that were verified, remembered in memory on all servers: who logs in again, also
-//! after a failover, waits for no Argon2id, and a wrong guess costs next to nothing.
+//! Verified passwords, cached in memory on all servers. A repeated login, also after a failover,
+//! waits for no Argon2id hash, and a wrong guess costs almost nothing.
 //!
-//! What is kept is a keyed hash, useless without the group's secret, and bound to the name and to
-//! the entry that set the password. Nothing of it is ever on disk.
+//! The cache holds a keyed hash, which is useless without the group's secret. The hash is bound to
+//! the user name and to the entry that set the password. It is never written to disk.
 
 use super::Node;
 use crate::ids::{Index, LinkId, Secret, UserName};
@@ -16,21 +16,21 @@ use std::io;
 /// The keyed hash of a password, with what it is bound to.
 type Proof = Hash;
 
-/// How far another server was told, on one link.
+/// What was sent to another server on one link.
 #[derive(Debug)]
 struct Told {
     link: LinkId,
-    /// Whatever came before this is told.
+    /// The arrival number of the next password to send. All earlier ones are sent.
     next: u64,
-    /// A piece is under way.
+    /// Whether a piece is sent and not yet acknowledged.
     waits: bool,
 }
 
-/// The remembered passwords of all accounts, at most one of each.
+/// The cached passwords of all accounts, at most one for each account.
 #[derive(Debug)]
 pub(super) struct PasswordCache {
     mac: MacKey,
-    /// By the entry that set the password, with a number in the order of arrival.
+    /// By the entry that set the password, with the number of its arrival.
     proofs: BTreeMap<Index, (u64, Proof)>,
     arrivals: BTreeMap<u64, Index>,
     arrived: u64,
@@ -38,14 +38,14 @@ pub(super) struct PasswordCache {
 }
 
 impl PasswordCache {
-    /// None yet, under a key derived from the group's secret.
+    /// Creates an empty cache with a key derived from the group's secret.
     pub(super) fn new(secret: &Secret) -> PasswordCache {
         let mac = MacKey::derive(secret, b"password");
         let (proofs, arrivals) = (BTreeMap::new(), BTreeMap::new());
         PasswordCache { mac, proofs, arrivals, arrived: 0, told: Vec::new() }
     }
 
-    /// Remembers the password that entry `set` gave to an account, and that was verified.
+    /// Adds a verified password of an account, which entry `set` gave to it.
     pub(super) fn add(&mut self, user: UserName, set: Index, password: &str) {
         let proof = self.mac.hash(&parts(user.as_str(), &set.0.to_le_bytes(), password));
         self.insert(set, proof);
@@ -61,34 +61,36 @@ impl PasswordCache {
         self.arrivals.insert(self.arrived, set);
     }
 
-    /// Forgets the password that an entry set: it is replaced, or its account is gone.
+    /// Removes the password that an entry set, after the password was replaced or the account
+    /// deleted.
     pub(super) fn forget(&mut self, set: Index) {
         if let Some((arrival, _)) = self.proofs.remove(&set) {
             self.arrivals.remove(&arrival);
         }
     }
 
-    /// How many passwords are remembered.
+    /// Returns how many passwords are cached.
     #[cfg(feature = "simulate")]
     pub(super) fn count(&self) -> usize {
         self.proofs.len()
     }
 
-    /// Forgets everything.
+    /// Removes all passwords.
     pub(super) fn clear(&mut self) {
         self.proofs.clear();
         self.arrivals.clear();
     }
 
-    /// Whether this is the password that entry `set` gave to the account; `None` when that is
-    /// not remembered. Takes as long for every wrong one.
+    /// Returns whether this is the password that entry `set` gave to the account; `None` when that
+    /// password is not cached. Takes equally long for every wrong password.
     pub(super) fn verify(&self, user: UserName, set: Index, password: &str) -> Option<bool> {
         let (_, proof) = self.proofs.get(&set)?;
         Some(self.mac.verify(&parts(user.as_str(), &set.0.to_le_bytes(), password), proof))
     }
 
-    /// A primary tells every linked server what it does not know: one piece at a time, so that
-    /// many accounts neither fill a link nor hold up what else is said on it.
+    /// Sends the passwords that the linked servers do not have yet; called on a primary. At most
+    /// one piece is under way on each link, so that many accounts neither fill a link nor delay
+    /// its other packets.
     pub(super) fn tell(
         &mut self,
         links: impl Iterator<Item = LinkId> + Clone,
@@ -119,20 +121,20 @@ impl PasswordCache {
         }
     }
 
-    /// The other server has taken what was told to it on this link.
+    /// Notes that the other server has received the piece sent on this link.
     pub(super) fn on_taken(&mut self, link: LinkId) {
         if let Some(told) = self.told.iter_mut().find(|told| told.link == link) {
             told.waits = false;
         }
     }
 
-    /// Who leads no more tells nobody.
+    /// Stops sending verified passwords, after this server has lost the primary role.
     pub(super) fn tell_nobody(&mut self) {
         self.told.clear();
     }
 
-    /// Takes what the primary tells, of which `accounts` and a few more are believed: those of
-    /// accounts that are not known here yet. The oldest go first.
+    /// Adds the passwords that the primary sent. Keeps at most `accounts` and `PROOFS_SPARE` more,
+    /// for accounts that this server does not know yet, and removes the oldest first.
     pub(super) fn take(&mut self, mut bytes: &[u8], accounts: usize) {
         while let Ok((set, proof)) = read(&mut bytes) {
             self.insert(set, proof);
@@ -161,12 +163,11 @@ fn read(bytes: &mut &[u8]) -> io::Result<(Index, Proof)> {
 }
 
 impl Node {
-    /// Passwords that one server has verified are known to all: the primary tells the others, each
-    /// turn.
+    /// Sends verified passwords to the other servers if this server is primary. Called each turn.
     pub(super) fn tell_proofs(&mut self, packets: &mut Vec<(LinkId, Packet, Vec<u8>)>) {
         let epoch = self.replica.term().epoch();
         let other = std::mem::replace(&mut self.epoch, epoch) != epoch;
-        // Who begins an epoch keeps its entries.
+        // A server that begins an epoch keeps its own entries.
         let began = matches!(self.replica.role(), RoleView::Candidate | RoleView::Primary);
         if other && !began {
             self.passwords.clear();
@@ -178,7 +179,7 @@ impl Node {
         }
     }
 
-    /// A server has told passwords that are verified.
+    /// Handles the verified passwords that another server sent.
     pub(super) fn on_proofs(
         &mut self,
         link: LinkId,
@@ -198,7 +199,8 @@ impl Node {
 mod bounds {
     use super::*;
 
-    /// A followed server that says a lot fills no memory: there is one password for each account.
+    /// A primary that sends many passwords can't fill the memory: the bound depends on the
+    /// accounts.
     #[test]
     fn what_is_told_is_bounded_and_the_newest_stay() {
         let mut passwords = PasswordCache::new(&Secret::new([7; Secret::BYTES]));
@@ -226,7 +228,7 @@ mod tests {
         PasswordCache::new(&Secret::new([secret; 32]))
     }
 
-    /// Tells until there is nothing to say; how many pieces that took.
+    /// Sends pieces until all passwords are sent, and returns the number of pieces.
     fn tell_all(from: &mut PasswordCache, to: &mut PasswordCache) -> usize {
         for pieces in 0.. {
             let mut packets = Vec::new();
@@ -276,7 +278,7 @@ mod tests {
         assert_eq!(tell_all(&mut one, &mut two), 1);
         assert_eq!(two.verify(name("late"), Index(3), "other-horse"), Some(true));
         assert_eq!(two.proofs.len(), count as usize, "one of each account");
-        // A new link is told from the begin, as is every link of one that leads again.
+        // Every link starts from the beginning, also after this server has become primary again.
         one.tell_nobody();
         assert_eq!(tell_all(&mut one, &mut two), 3);
     }

@@ -1,4 +1,4 @@
-//! Why a server does not do what it was asked, and who could: for a person.
+//! Explains to a person why a server refuses a request, and which server would accept it.
 
 use super::Node;
 use crate::ids::Position;
@@ -6,7 +6,7 @@ use crate::protocol::{Code, Reply, Words};
 use crate::replica::NotTaken;
 use crate::time::Moment;
 
-/// Why a request is not carried out.
+/// The refusal of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Denial {
     code: Code,
@@ -20,7 +20,7 @@ impl Denial {
 }
 
 impl Node {
-    /// Where the primary is, or who is waited for.
+    /// Names the primary, or the servers that are waited for.
     pub(super) fn not_primary(&self, now: Moment) -> Denial {
         let code = Code::NotPrimary;
         let words = match self.replica.primary(now) {
@@ -36,7 +36,7 @@ impl Node {
         Denial { code, words }
     }
 
-    /// Why a change is not taken.
+    /// Explains why a change was not accepted.
     pub(super) fn not_taken(&self, now: Moment, why: NotTaken) -> Denial {
         match why {
             NotTaken::NotPrimary | NotTaken::HandingOver => self.not_primary(now),
@@ -52,21 +52,21 @@ impl Node {
         }
     }
 
-    /// Who was never attached yet.
+    /// Explains which servers the closed gate waits for.
     pub(super) fn not_ready(&self, now: Moment) -> Denial {
         let words = self.trouble(now).map(|trouble| trouble.as_refusal());
         Denial { code: Code::NotReady, words: words.unwrap_or_default() }
     }
 
-    /// What was quarantined here, for a person; `-` when that is nothing.
+    /// Describes for a person what this server has quarantined; `-` when that is nothing.
     pub(super) fn quarantine(&self) -> String {
         let each = |(folder, last): &(String, Position)| format!("{folder} up to entry {last}");
         let all: Vec<String> = self.setup.former.iter().map(each).collect();
         if all.is_empty() { "-".to_owned() } else { all.join(", ") }
     }
 
-    /// Why a server with an empty log forms no group, and what a person can do about it: a
-    /// directory was quarantined here, or at another server that is linked.
+    /// Explains why a server with an empty log forms no group, and what an operator can do. The
+    /// reason is a directory that this server, or another linked one, has quarantined.
     pub(super) fn lost(&self) -> Option<String> {
         if self.replica.config().is_some() {
             return None;

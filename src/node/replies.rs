@@ -1,10 +1,10 @@
-//! Replies that several requests get.
+//! Replies that several kinds of requests share.
 
 use crate::ids::UserName;
 use crate::mailbox::{Change, Outcome};
 use crate::protocol::{Answer, Code, Reply, Words};
 
-/// The password is wrong, or there is no such account: nobody learns which.
+/// The reply to a wrong password and to an unknown account. It does not reveal which.
 pub(super) const WRONG_PASSWORD: Reply<'static> =
     Reply::Error(Code::WrongPassword, Words::Text("the name or the password is wrong"));
 
@@ -16,12 +16,12 @@ pub(super) fn no_such_user(user: UserName) -> Reply<'static> {
     Reply::Error(Code::NoSuchUser, Words::User("there is no account", user))
 }
 
-/// A position beyond the end of a mailbox.
+/// Returns the reply to a position beyond the end of a mailbox.
 pub(super) fn beyond_end(last: u64) -> Reply<'static> {
     Reply::Error(Code::BadArgument, Words::Number("the last message is number", last))
 }
 
-/// What came of a change that is in the log.
+/// Returns the reply to a change that was applied.
 pub(super) fn outcome_of(change: &Change<'_>, outcome: Outcome) -> Reply<'static> {
     match (outcome, change) {
         (Outcome::Stored(n), _) => Reply::Ok(Answer::Number(n)),

@@ -1,4 +1,4 @@
-//! Lines in, answers out.
+//! Handles the lines of clients: parses, checks and runs requests, and answers them.
 
 use super::replies::{WRONG_PASSWORD, beyond_end, exists, no_such_user, outcome_of};
 use super::session::{Checked, Listing, Login, PendingReply, RequestState, Task};
@@ -10,8 +10,9 @@ use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Words}
 use crate::replica::RoleView;
 use crate::time::Moment;
 
-/// What a password is checked against when there is no such account, so that both take as long:
-/// the hash of a password that nobody knows, of the cost that all hashes have.
+/// The hash that a password is checked against if there is no such account, so that both cases
+/// take equally long. It is the hash of a password that nobody knows, with the cost parameters of
+/// all hashes.
 pub(crate) const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$cG9zdGVybi1ub2JvZHk$\
                       AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
@@ -26,7 +27,7 @@ impl Node {
         self.take_line(world, id, protocol::parse(line), out);
     }
 
-    /// Does or answers what a line asks for.
+    /// Runs, queues or refuses the request of a line.
     pub(super) fn take_line(
         &mut self,
         world: &Context<'_>,
@@ -74,14 +75,14 @@ impl Node {
         }
     }
 
-    /// A request came: who is not logged in has time for the next one.
+    /// Restarts the login timeout after a request of a client that is not logged in.
     pub(super) fn extend_login(&mut self, now: Moment, id: SessionId) {
         if self.sessions.get(&id).is_some_and(|session| session.login.is_none()) {
             self.set_deadline(id, Some(now + self.setup.login_timeout));
         }
     }
 
-    /// Answers with why this may not be asked here and now, if so.
+    /// Refuses a request that is not allowed here and now. Returns whether it did.
     fn refuses(&mut self, now: Moment, id: SessionId, right: Right) -> bool {
         if right == Right::Always {
             return false;
@@ -117,14 +118,15 @@ impl Node {
             return;
         };
         let (from, sender) = (login.user, login.created);
-        // A remembered key is answered before any other refusal.
+        // A message with a known key is answered before any other check refuses it.
         let known = key.and_then(|key| self.mailboxes.known(&Once { sender, key, to, text }));
         if let Some(outcome) = known {
             let change = Change::Message { to, from, sender, key, text };
             return self.answer(id, outcome_of(&change, outcome));
         }
         if self.mailboxes.account(to).is_none() {
-            // Whether there is no such user is a read; what follows waits, to keep its order.
+            // Only a confirmed read proves that there is no such user. Later requests wait, to
+            // keep their order.
             let (key, text) = (key.map(str::to_owned), text.to_owned());
             return self.queue(world.now, id, Task::Send { to, key, text });
         }
@@ -151,12 +153,12 @@ impl Node {
                     session.pending_replies.push_back(PendingReply::Logged(index));
                 }
             }
-            // It may be the last that the session waited for.
+            // This may have been the last answer that the session waited for.
             None => self.settle(world.now, id),
         }
     }
 
-    /// Logs a change, or answers why not.
+    /// Appends a change to the log, or answers why that is not possible.
     fn propose(
         &mut self,
         world: &Context<'_>,
@@ -186,7 +188,7 @@ impl Node {
         Some(index)
     }
 
-    /// Runs a task when the answers before it are given.
+    /// Runs a task once all earlier requests are answered.
     fn queue(&mut self, now: Moment, id: SessionId, task: Task) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.pending_replies.is_empty() {
@@ -224,10 +226,10 @@ impl Node {
         }
     }
 
-    /// Goes on with the tasks whose reads are confirmed.
+    /// Continues the tasks whose reads are confirmed.
     pub(super) fn resume_reads(&mut self, world: &Context<'_>, out: &mut Output) {
         let confirmed = self.replica.confirmed_read();
-        // Everything that was answered before the read was asked for is shown.
+        // A read must show everything that was acknowledged before it began.
         if self.applied < self.replica.acknowledged() {
             return;
         }
@@ -312,7 +314,8 @@ impl Node {
         }
     }
 
-    /// The entry that set a user's password; without such a user that is answered.
+    /// Returns the entry that set a user's password. If there is no such user, answers that and
+    /// returns `None`.
     fn password_set(&mut self, now: Moment, id: SessionId, user: UserName) -> Option<Index> {
         let set = self.mailboxes.account(user).map(|account| account.password_set);
         if set.is_none() {
@@ -329,8 +332,9 @@ impl Node {
         self.start_moving(id);
     }
 
-    /// Has the password of a task checked: against the one remembered of the account, else
-    /// against the account's hash, or nobody's.
+    /// Checks the password of a task against the cached password of the account. If none is
+    /// cached, queues a job that checks it against the account's hash, or against `NOBODY` if
+    /// there is no account.
     fn check(
         &mut self,
         world: &Context<'_>,
@@ -359,7 +363,7 @@ impl Node {
         self.hash(world.now, job, RequestState::Checking(Box::new(checked)), out);
     }
 
-    /// Answers that someone who guesses has to wait, if so.
+    /// Refuses an attempt after too many wrong passwords. Returns whether it did.
     fn refuses_attempt(&mut self, now: Moment, id: SessionId, user: UserName) -> bool {
         let Some(session) = self.sessions.get(&id) else { return false };
         let Some(wait) = self.throttle.wait(session.from, user, now) else { return false };
@@ -369,7 +373,7 @@ impl Node {
         true
     }
 
-    /// Goes on with a task whose password was hashed and compared.
+    /// Continues a task whose password was hashed and compared.
     fn on_checked(
         &mut self,
         world: &Context<'_>,
@@ -379,14 +383,14 @@ impl Node {
         out: &mut Output,
     ) {
         let (user, set) = (checked.user, checked.set);
-        // Guesses that were under way together are counted together.
+        // Guesses that were hashed concurrently count together.
         if self.refuses_attempt(world.now, id, user) {
             return;
         }
         if !right {
             return self.on_wrong_password(world.now, id, user);
         }
-        // It may have changed while the password was checked.
+        // The password may have changed while the job ran.
         if self.mailboxes.account(user).is_none_or(|account| account.password_set != set) {
             return self.finish(world.now, id, WRONG_PASSWORD);
         }
@@ -423,8 +427,8 @@ impl Node {
         self.next_hashes(world, out);
     }
 
-    /// Gives the thread what it can use. Many sessions of one account come at once, after a
-    /// restart: what was checked for one of them needs no hash for the others.
+    /// Gives the hashing thread as many jobs as it can use. After a restart many sessions of one
+    /// account log in at the same time: the result for one of them spares the others the hash.
     fn next_hashes(&mut self, world: &Context<'_>, out: &mut Output) {
         while let Some(job) = self.hash_queue.next() {
             let session = self.sessions.get(&job.session);

@@ -1,4 +1,4 @@
-//! What it means for sessions that this server stops, stops being primary, or hands its role over.
+//! Updates the sessions when this server stops, loses the primary role, or hands it over.
 
 use super::Node;
 use crate::ids::SessionId;
@@ -19,7 +19,7 @@ impl Node {
         }
     }
 
-    /// A server that stops being primary answers what it was asked, says so, and closes.
+    /// Answers all requests and closes all sessions after this server has lost the primary role.
     pub(super) fn follow_role(&mut self, now: Moment) {
         let leads = (self.replica.role() == RoleView::Primary).then(|| self.replica.term());
         if leads == self.led {
@@ -43,7 +43,7 @@ impl Node {
         }
     }
 
-    /// A handover that came to nothing lets its clients speak again.
+    /// Accepts lines again after a handover has failed.
     pub(super) fn follow_handover(&mut self) {
         let ended = self.handing_over && !self.replica.is_handing_over();
         self.handing_over = self.replica.is_handing_over();

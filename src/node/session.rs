@@ -1,4 +1,5 @@
-//! A client's standing: who it is, where it reads in its mailbox, what it waits for.
+//! The state of one client: its login, its position in the mailbox, and the request that it waits
+//! for.
 
 use crate::frontend;
 use crate::ids::{Index, Origin, SessionId, UserName};
@@ -7,28 +8,29 @@ use crate::time::Moment;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Who is logged in on a session.
+/// The login of a session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Login {
     pub(super) user: UserName,
     /// The entry that created the account.
     pub(super) created: Index,
-    /// The entry that set the password it was let in with.
+    /// The entry that set the password of this login.
     pub(super) set: Index,
-    /// The next message to push.
+    /// The number of the next message to push.
     pub(super) next: u64,
 }
 
 /// An answer's place among the answers of a session.
 #[derive(Clone, Debug)]
 pub(super) enum PendingReply {
-    /// A message that is logged at this entry and not answered.
+    /// A message that is logged at this index and not yet acknowledged.
     Logged(Index),
-    /// An answer that waits for those before it.
+    /// An answer that waits for the answers before it.
     Ready(Vec<u8>),
 }
 
-/// A request that runs alone: after the answers before it, and before the requests behind it.
+/// A request that runs alone: after the answers to all earlier requests, and before all later
+/// requests.
 #[derive(Clone, Debug)]
 pub(super) enum Task {
     Create { user: UserName, password: String },
@@ -46,7 +48,8 @@ pub(super) enum Task {
 }
 
 impl Task {
-    /// The password with which the client proves who it is; of a task without one, none.
+    /// Returns the password with which the client proves its identity; empty for a task without
+    /// one.
     pub(super) fn password(&self) -> &str {
         match self {
             Task::Login { password, .. } | Task::Delete { password, .. } => password,
@@ -56,52 +59,53 @@ impl Task {
     }
 }
 
-/// A request whose password is compared.
+/// A request whose password is being checked or is checked.
 #[derive(Clone, Debug)]
 pub(super) struct Checked {
     /// The account.
     pub(super) user: UserName,
     pub(super) task: Task,
-    /// The entry that set the password that counts.
+    /// The entry that set the password which the request is checked against.
     pub(super) set: Index,
-    /// The mailbox held so many messages when the read was confirmed.
+    /// The number of the last message in the mailbox when the read was confirmed.
     pub(super) last: u64,
 }
 
-/// How far such a request is. Small, for most sessions are idle.
+/// The state of a request that runs alone. Small, since most sessions are idle.
 #[derive(Clone, Debug, Default)]
 pub(super) enum RequestState {
-    /// There is none.
+    /// No request runs.
     #[default]
     Idle,
-    /// Answers before it are missing.
+    /// The task waits for the answers to earlier requests.
     Queued(Box<Task>),
-    /// It waits until this server has proved to be primary.
+    /// The task waits until this server has proven that it is primary.
     Reading(Box<Task>),
-    /// Its password is being checked.
+    /// The password of the task is being checked.
     Checking(Box<Checked>),
     /// A new password is being hashed; see [`Checked::set`].
     Hashing { task: Box<Task>, set: Index },
-    /// It is logged, and not answered.
+    /// The change of the task is logged and not yet acknowledged.
     Logged(Box<Task>),
-    /// Messages `next` to `last` are being shown; `login` begins with the answer.
+    /// Messages `next` to `last` are being shown. `login` becomes the session's login with the
+    /// answer.
     Showing { next: u64, last: u64, login: Option<Box<Login>> },
     /// Names are being shown.
     Listing(Box<Listing>),
 }
 
-/// How far a LIST is.
+/// The progress of a LIST.
 #[derive(Clone, Debug)]
 pub(super) struct Listing {
-    /// Names behind this one are to come.
+    /// The last name that was examined.
     pub(super) after: Option<UserName>,
     pub(super) pattern: Pattern,
-    /// How many were shown.
+    /// How many names were shown.
     pub(super) count: u64,
 }
 
-/// All clients, by their ids. Shells number them as they come: nobody can choose ids whose hashes
-/// meet.
+/// All clients by id. The server assigns consecutive ids, so clients can't choose ids whose hashes
+/// collide.
 pub(super) type Sessions = HashMap<SessionId, Box<Session>, BuildHasherDefault<IdHasher>>;
 
 /// Spreads ids over a table: Knuth's multiplicative hashing, with the golden ratio.
@@ -114,7 +118,7 @@ impl Hasher for IdHasher {
     }
 
     fn write_u64(&mut self, id: u64) {
-        // A table takes its place from the low bits, and a tag from the high ones.
+        // `HashMap` takes the bucket from the low bits, and a tag from the high bits.
         self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 
@@ -126,27 +130,28 @@ impl Hasher for IdHasher {
 /// One text client.
 #[derive(Debug)]
 pub(super) struct Session {
-    /// Where it comes from.
+    /// The address that the client connected from.
     pub(super) from: Origin,
-    /// What is to be sent, and not yet taken by the socket.
+    /// Bytes to send that the socket has not yet accepted.
     pub(super) out: Vec<u8>,
     pub(super) login: Option<Box<Login>>,
-    /// Answers in the order of the requests; empty while a task runs.
+    /// Answers in the order of the requests. Empty while a task runs.
     pub(super) pending_replies: VecDeque<PendingReply>,
     pub(super) request: RequestState,
-    /// Closed by the other side in its direction: no pushes, and an end when all is answered.
+    /// The client has closed its sending direction: the session gets no pushes, and ends when
+    /// every request is answered.
     pub(super) input_ended: bool,
-    /// To be closed when `out` is empty; nothing more is taken or said.
+    /// The session closes when `out` is empty. It accepts no requests and adds no output.
     pub(super) closing: bool,
-    /// When something must have happened; what, depends on the step.
+    /// The login timeout, or the time at which a read fails, depending on `request`.
     pub(super) deadline: Option<Moment>,
-    /// It is on the list of those that the shell looks at, or that have messages to move.
+    /// Whether the session is in `Node::dirty`; `moving`: in `Node::moving`.
     pub(super) dirty: bool,
     pub(super) moving: bool,
 }
 
 impl Session {
-    /// A client that has just come.
+    /// Creates the session of a client that has just connected.
     pub(super) fn new(from: Origin) -> Session {
         Session {
             from,
@@ -162,7 +167,7 @@ impl Session {
         }
     }
 
-    /// Gives back the memory of what is empty.
+    /// Frees the memory of empty buffers.
     pub(super) fn cool(&mut self) {
         if self.out.is_empty() {
             self.out = Vec::new();
@@ -172,7 +177,7 @@ impl Session {
         }
     }
 
-    /// Who is logged in.
+    /// Returns the login of the session.
     pub(super) fn login(&self) -> Option<Login> {
         self.login.as_deref().copied()
     }
@@ -181,7 +186,8 @@ impl Session {
         matches!(self.request, RequestState::Idle) && self.pending_replies.is_empty()
     }
 
-    /// Whether messages may be pushed: not before the answer to a reading that was asked for.
+    /// Returns whether messages may be pushed. They may not before the answer to a request that
+    /// reads the mailbox.
     pub(super) fn may_push(&self) -> bool {
         let reads = match &self.request {
             RequestState::Queued(task) | RequestState::Reading(task) => {
@@ -193,12 +199,13 @@ impl Session {
         !reads && !self.input_ended && !self.closing
     }
 
-    /// Answers a request: at once when no answer is missing before it.
+    /// Answers a request: immediately if no earlier answer is missing.
     pub(super) fn answer(&mut self, reply: Reply<'_>) {
         frontend::encode(reply, self.next_answer());
     }
 
-    /// Where the next answer goes: to the client, or behind those that are missing before it.
+    /// Returns the buffer for the next answer: the output, or a place in the queue while an
+    /// earlier answer is missing.
     pub(super) fn next_answer(&mut self) -> &mut Vec<u8> {
         if self.pending_replies.is_empty() {
             return &mut self.out;
@@ -210,13 +217,13 @@ impl Session {
         }
     }
 
-    /// Sends a reply, whatever else is owed.
+    /// Sends a reply immediately, even if earlier answers are missing.
     pub(super) fn send(&mut self, reply: Reply<'_>) {
         frontend::encode(reply, &mut self.out);
     }
 
-    /// Answers what is owed to a session that is closed now: a change that is logged may or may
-    /// not take effect. Whether a task is left that changed nothing.
+    /// Answers the outstanding requests of a session that is being closed: a logged change may or
+    /// may not take effect. Returns whether a task is left that has changed nothing.
     pub(super) fn answer_unknown(&mut self) -> bool {
         let words = Words::Text("this change may or may not take effect");
         let mut unknown = Vec::new();
@@ -240,7 +247,7 @@ impl Session {
         false
     }
 
-    /// Answers the change logged at `index`, and what waited behind it.
+    /// Answers the change logged at `index`, and then the answers that waited for it.
     pub(super) fn answer_logged(&mut self, index: Index, reply: Reply<'_>) {
         let first = self.pending_replies.pop_front();
         assert!(

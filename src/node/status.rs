@@ -1,4 +1,4 @@
-//! `STATUS`: every key, on every server, in every state.
+//! Builds the answer to `STATUS`. Every server shows every key in every state.
 
 use super::{Context, Node};
 use crate::ids::ServerId;
@@ -10,7 +10,7 @@ fn or_dash(value: Option<impl Display>) -> String {
 }
 
 impl Node {
-    /// Every key and its value, in the order in which `STATUS` shows them.
+    /// Returns every key and its value, in the order in which `STATUS` shows them.
     pub(super) fn status(&mut self, world: &Context<'_>) -> Vec<(String, String)> {
         let mut all = Vec::new();
         let mut stat = |key: &str, value: String| all.push((key.to_owned(), value));

@@ -1,5 +1,5 @@
-//! Why this server does not take changes, who is waited for, and what would help: one answer, for
-//! `STATUS`, refusals, the log and the commands that read them.
+//! Determines why this server does not accept changes, which servers it waits for, and what would
+//! help. The result is the same for `STATUS`, refusals, the log and the commands that read them.
 
 use super::Node;
 use crate::ids::{Member, ServerId};
@@ -7,21 +7,22 @@ use crate::replica::{Config, DialFailure, Obstacle, RoleView};
 use crate::time::{Moment, in_words};
 use std::time::Duration;
 
-/// How often the log looks whether changes are taken.
+/// How often `report_trouble` checks whether changes are accepted.
 const LOOK_TIME: Duration = Duration::from_secs(1);
-/// How often the trouble is logged at first,
+/// How often an outage is logged until it has lasted for `LONG_TIME`.
 const REPORT_TIME: Duration = Duration::from_secs(10);
-/// and how often when it lasts longer than this.
+/// How often an outage that has lasted this long is logged.
 const LONG_TIME: Duration = Duration::from_secs(60);
 
-/// What keeps changes from being taken.
+/// The reason why changes are not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
-    /// What it is, who is waited for and what would help.
+    /// The message: the reason, the servers that are waited for, and what would help.
     pub(super) words: String,
     /// The servers that are waited for.
     pub(super) servers: Vec<ServerId>,
-    /// The group serves nobody, as far as this server knows: a person may have to act.
+    /// Whether no server of the group accepts changes, as far as this server knows. An operator
+    /// may have to act.
     is_outage: bool,
 }
 
@@ -30,7 +31,8 @@ impl Trouble {
         Trouble { words, servers: Vec::new(), is_outage: false }
     }
 
-    /// The words of an error. `STATUS` says what is waited for under its key; here that is said.
+    /// Returns the message text of an error. Adds the word "waiting", which is the key in
+    /// `STATUS`.
     pub(super) fn as_refusal(&self) -> String {
         match self.words.starts_with("for ") {
             true => format!("waiting {}", self.words),
@@ -39,18 +41,18 @@ impl Trouble {
     }
 }
 
-/// Trouble that lasts is logged again and again.
+/// The state of the repeated log lines about an outage.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    /// When it is looked at again.
+    /// When to check for an outage next.
     look_at: Moment,
-    /// Since when the group serves nobody, and when that is logged next.
+    /// When the outage began, and when it is logged next.
     outage: Option<(Moment, Moment)>,
     logged: bool,
 }
 
 impl Node {
-    /// Why changes are not taken here; `None` when they are.
+    /// Returns why this server does not accept changes; `None` when it does.
     pub(super) fn trouble(&self, now: Moment) -> Option<Trouble> {
         if self.stopping.is_some() {
             return Some(Trouble::new("this server stops".to_owned()));
@@ -98,7 +100,8 @@ impl Node {
         Trouble { words: format!("for all servers once: {}", found.words), ..found }
     }
 
-    /// Nobody leads, as far as this server knows.
+    /// Returns what is missing for a primary, when no server is primary as far as this server
+    /// knows.
     pub(super) fn no_primary(&self, now: Moment) -> Trouble {
         let config = self.replica.config();
         let linked = |member: &Member| self.replica.linked().any(|linked| linked == *member);
@@ -124,14 +127,14 @@ impl Node {
         Trouble { words, ..found }
     }
 
-    /// The members of the newest config but this server.
+    /// Returns the members of the newest config except this server.
     fn other_members(&self) -> impl Iterator<Item = Member> + '_ {
         let members = self.replica.config().into_iter().flat_map(Config::members);
         members.filter(|member| *member != self.replica.me())
     }
 
-    /// The other servers that are not attached: not linked, or no members of the group that there
-    /// is.
+    /// Returns the other servers that are not attached: not linked, or not members of the existing
+    /// group.
     pub(super) fn unattached(&self) -> Vec<ServerId> {
         let config = self.replica.config();
         let attached = |id: ServerId| {
@@ -142,7 +145,8 @@ impl Node {
         all.filter(|id| *id != self.replica.me().id && !attached(*id)).collect()
     }
 
-    /// What is known of servers that are waited for. `config` names their disks, if those matter.
+    /// Describes the servers that are waited for. `config` names the disks they need, if that
+    /// matters.
     fn waited(&self, now: Moment, servers: Vec<ServerId>, config: Option<&Config>) -> Trouble {
         let each = servers.iter().map(|id| {
             let disk = config.and_then(|config| config.member(*id));
@@ -152,7 +156,7 @@ impl Node {
         Trouble { words, servers, is_outage: true }
     }
 
-    /// What is known of another server, for a person.
+    /// Describes another server for a person.
     fn about(&self, now: Moment, id: ServerId, awaited: Option<Member>) -> String {
         let mut words = format!("server {id} ({}) ", self.address(id));
         let peer = self.replica.peer_view(id, now);
@@ -190,7 +194,8 @@ impl Node {
         words
     }
 
-    /// Logs that the group serves nobody: after ten seconds and every ten, then every minute.
+    /// Logs an outage: after ten seconds and then every ten, and after the first minute once a
+    /// minute.
     pub(super) fn report_trouble(&mut self, now: Moment) {
         if now < self.reports.look_at {
             return;
