@@ -1,33 +1,33 @@
-//! The lines of a server, read.
+//! Parses the lines of a server.
 
 use super::Message;
 
-/// What a server refuses, and why.
+/// The reason why a server refuses a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The code: the contract (`no-such-user`, `busy`, …).
+    /// The code, which is part of the protocol (`no-such-user`, `busy`, …).
     pub code: String,
-    /// Words for a person.
+    /// The message text for a person.
     pub words: String,
 }
 
 /// One line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
-    /// The end of a good answer.
+    /// The end of a successful answer.
     Ok(&'a str),
-    /// The end of another one.
+    /// The end of an answer with an error.
     Err(Refusal),
-    /// A message, as part of an answer or unasked.
+    /// A message, as part of an answer or pushed.
     Message(Message),
-    /// The server says something about the connection.
+    /// A note of the server about the connection.
     Note(&'a str),
     /// A line of data before the end of an answer.
     Data(&'a str),
 }
 
-/// Reads a line without its end; `None` when it is none of a server: nothing of it may drive a
-/// terminal, and nothing is counted up to the end of numbers.
+/// Parses a line without its end; `None` when no server sends such a line. Rejects control
+/// characters, which could drive a terminal, and numbers that could overflow in later sums.
 pub(super) fn read(line: &str) -> Option<Line<'_>> {
     if line.chars().any(|c| c.is_control() && c != '\t') {
         return None;
@@ -54,8 +54,8 @@ pub(super) fn read(line: &str) -> Option<Line<'_>> {
     }
 }
 
-/// Reads the number of a message, or a count of messages. A server that gives one beyond this bound
-/// is wrong, and nothing that is computed from a number within it overflows.
+/// Parses the number of a message, or a count of messages. Servers never send one beyond this
+/// bound, and sums with a number within it do not overflow.
 pub(super) fn number(word: &str) -> Option<u64> {
     word.parse().ok().filter(|number| *number <= u64::MAX / 2)
 }

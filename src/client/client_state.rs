@@ -1,8 +1,9 @@
-//! What a client says to servers, and what it makes of their lines: pure, so that it can be tested
-//! without sockets.
+//! The requests that a client sends and its handling of the answers, without sockets, so that it
+//! can be tested.
 //!
-//! A conversation outlives its connections. On each it asks for the `STATUS`, logs in behind the
-//! last message that it has, and repeats what was not answered, with the keys that it had.
+//! The state outlives connections. On each connection the client asks for the `STATUS`, logs in to
+//! read after the last message that it has, and repeats the unanswered messages with their
+//! original keys.
 
 use super::answer::{self, Line, Refusal};
 use super::keepalive::Awaited;
@@ -13,32 +14,33 @@ use crate::time::Moment;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// Messages that are taken and not answered, at most: more than a server takes at a time, so that
-/// it never waits for us.
+/// The most unanswered messages. More than a server accepts at a time, so that the server never
+/// waits for the client.
 pub(super) const UNANSWERED_MAX: usize = 256;
-/// Events that are kept for the caller; messages beyond them are asked for again.
+/// The most events kept for the caller. The client requests messages beyond them again later.
 const EVENTS_MAX: usize = 4096;
 /// The most memory for the data of one answer, in bytes: some 300,000 names.
 const DATA_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What a server says of itself in lines of one `STATUS`.
+/// The most lines of one `STATUS` that are kept.
 const STATUS_MAX: usize = 256;
-/// Messages asked for at a time when some were not kept.
+/// How many messages to request at a time when some were not kept.
 const REFILL: usize = 1024;
-/// A key is not trusted longer than this: half of what servers remember, since more entries come
-/// while we look.
+/// The number of log entries for which a key is trusted: half of what servers remember, since the
+/// log grows while the client waits for its index.
 const KEYS_TRUSTED: u64 = KEYS_KEPT / 2;
-/// The index is asked for again before a message when it was heard so long ago.
+/// The age of the known log index from which the client asks for it again before it sends a
+/// message.
 const INDEX_TIME: Duration = Duration::from_secs(1);
 
-/// What a server says of itself, by key.
+/// The lines of a `STATUS`, by key.
 pub(super) type Status = BTreeMap<String, String>;
 
-/// Why a conversation can't go on here.
+/// Why the client can't continue.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// On this connection; who was named as the primary.
+    /// The connection must be closed. `named` is the server that was named as the primary.
     Here { why: String, named: Option<String> },
-    /// Nowhere.
+    /// No connection can help.
     Ever(Error),
 }
 
@@ -51,32 +53,33 @@ enum Asked {
     Message,
     Log,
     Question,
-    /// A question whose caller waits no longer.
+    /// A question whose caller no longer waits.
     GivenUp,
 }
 
-/// A message on its way.
+/// A message without a known outcome.
 #[derive(Debug)]
 struct Sending {
     ticket: Ticket,
     request: Vec<u8>,
-    /// The connection on which it was first sent, and an index of the log from before that.
+    /// The connection on which the message was first sent, and an index that the log had reached
+    /// before.
     first: Option<(u64, u64)>,
 }
 
-/// A request of the caller that is no message.
+/// A request of the caller that is not a message.
 #[derive(Debug)]
 struct Question {
     request: String,
-    /// It may be asked again when its answer was lost.
+    /// Whether the request may be repeated after its answer was lost.
     repeatable: bool,
     data: Vec<String>,
-    /// The memory that `data` takes.
+    /// The memory of `data`, in bytes.
     bytes: usize,
     answer: Option<Answer>,
 }
 
-/// What came of a question.
+/// The result of a question.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The lines of data.
@@ -86,45 +89,45 @@ pub(super) enum Answer {
     Unknown,
 }
 
-/// See the module.
+/// The state of a client. See the module.
 #[derive(Debug)]
 pub(super) struct ClientState {
     account: Account,
-    /// Its password was right.
+    /// Whether a login with the password has succeeded.
     was_good: bool,
-    /// What all keys begin with: the sender's own, and never the same again.
+    /// The prefix of all keys: random, so that no other client of the account uses the same keys.
     prefix: String,
     tickets: u64,
-    /// The connections so far, and to whom the last one was made.
+    /// The number of connections so far, and the server of the last one.
     connection: u64,
     server: String,
     logged_in: bool,
-    /// A message was answered on this connection.
+    /// Whether a message was answered on this connection.
     answered: bool,
     asked: VecDeque<Asked>,
     unanswered: VecDeque<Sending>,
-    /// How many of them were sent on this connection.
+    /// How many of `unanswered` were sent on this connection.
     sent: usize,
     question: Option<Question>,
-    /// Data of questions that were given up on this connection, in bytes.
+    /// Data received on this connection for questions that were given up, in bytes.
     passed_over: usize,
-    /// The number of the last message that was handed on; not known before the first answer when
-    /// the account does not say it.
+    /// The number of the last message that was passed to the caller. `None` before the first
+    /// answer unless the account names a number.
     seen: Option<u64>,
-    /// The number of the last message that came.
+    /// The number of the last message that was received.
     came: u64,
-    /// An index of the log that was reached, and when it was asked for last.
+    /// An index that the log has reached, and when the client last asked for it.
     index: u64,
     index_asked: Option<Moment>,
     status: Status,
     said: Status,
     events: VecDeque<Event>,
-    /// What is to be sent on this connection.
+    /// Bytes to send on this connection.
     pub(super) out: Vec<u8>,
 }
 
 impl ClientState {
-    /// Of an account, with keys that begin so.
+    /// Creates the state of a client of `account`, whose keys begin with `prefix`.
     pub(super) fn new(account: Account, prefix: String) -> ClientState {
         let seen = match account.after {
             After::Number(n) => Some(n),
@@ -155,7 +158,7 @@ impl ClientState {
         }
     }
 
-    /// Begins on a new connection to a server.
+    /// Starts on a new connection to a server.
     pub(super) fn begin(&mut self, now: Moment, server: &str) {
         self.connection += 1;
         self.answered = false;
@@ -163,7 +166,7 @@ impl ClientState {
         self.ask_status(now);
     }
 
-    /// The connection is lost.
+    /// Handles the loss of the connection.
     pub(super) fn on_lost(&mut self, why: &str) {
         let asked = self.asked.contains(&Asked::Question);
         if let Some(question) = self.question.as_mut().filter(|_| asked) {
@@ -183,7 +186,7 @@ impl ClientState {
         self.status.clear();
     }
 
-    /// Takes a message to send.
+    /// Queues a message for sending.
     pub(super) fn submit(&mut self, now: Moment, to: &str, text: &str) -> Result<Ticket, Refusal> {
         let ticket = Ticket(self.tickets + 1);
         let request = format!("ONCE {}-{} {to} {text}", self.prefix, ticket.0);
@@ -195,7 +198,7 @@ impl ClientState {
         Ok(ticket)
     }
 
-    /// Takes a question; there is one at a time.
+    /// Queues a question. At most one is open at a time.
     pub(super) fn ask(
         &mut self,
         command: &str,
@@ -210,48 +213,48 @@ impl ClientState {
         Ok(())
     }
 
-    /// Gives the question up; whether it was asked, and may be answered. That answer is then the
-    /// answer to no other question.
+    /// Gives the question up, and returns whether it was sent and may still be answered. That
+    /// answer is then ignored.
     pub(super) fn give_up_question(&mut self) -> bool {
         self.question = None;
         let asked = self.asked.iter_mut().find(|asked| **asked == Asked::Question);
         asked.map(|asked| *asked = Asked::GivenUp).is_some()
     }
 
-    /// How far the mailbox was read.
+    /// Returns the number of the last message that was passed to the caller.
     pub(super) fn seen(&self) -> Option<u64> {
         self.seen
     }
 
-    /// The answer to the question, once.
+    /// Returns the answer to the question, once.
     pub(super) fn take_answer(&mut self) -> Option<Answer> {
         let answer = self.question.as_mut()?.answer.take()?;
         self.question = None;
         Some(answer)
     }
 
-    /// The next event for the caller.
+    /// Returns the next event for the caller.
     pub(super) fn take_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// What became of a message, out of its turn.
+    /// Returns the outcome of a message before earlier events.
     pub(super) fn take_outcome(&mut self, of: Ticket) -> Option<Event> {
         let at = self.events.iter().position(|event| event.ticket() == Some(of))?;
         self.events.remove(at)
     }
 
-    /// How many messages are sent and not answered.
+    /// Returns how many messages have no known outcome.
     pub(super) fn unanswered(&self) -> usize {
         self.unanswered.len()
     }
 
-    /// How many of them were sent at all.
+    /// Returns how many of the unanswered messages were sent.
     pub(super) fn in_doubt(&self) -> usize {
         self.unanswered.iter().filter(|sending| sending.first.is_some()).count()
     }
 
-    /// What is awaited on this connection.
+    /// Returns what the client waits for on this connection.
     pub(super) fn awaited(&self) -> Awaited {
         match self.asked.front() {
             None => Awaited::Nothing,
@@ -264,7 +267,7 @@ impl ClientState {
         }
     }
 
-    /// Whether this connection was good for something.
+    /// Returns whether a message was answered on this connection.
     pub(super) fn has_answered(&self) -> bool {
         self.answered
     }
@@ -273,13 +276,13 @@ impl ClientState {
         self.logged_in
     }
 
-    /// What the server last said of itself.
+    /// Returns the last complete `STATUS`.
     pub(super) fn said(&self) -> &Status {
         &self.said
     }
 
-    /// How many requests await answers, how many events, bytes of data and lines of the status are
-    /// kept, and how many bytes are to be sent.
+    /// Returns the number of requests that await answers, of kept events, of bytes of data, of
+    /// status lines, and of bytes to send.
     #[cfg(feature = "simulate")]
     pub(super) fn held(&self) -> [usize; 5] {
         let data = self.question.as_ref().map_or(0, |question| question.bytes);
@@ -287,7 +290,7 @@ impl ClientState {
         [self.asked.len(), self.events.len(), data, status, self.out.len()]
     }
 
-    /// Asks how the server is.
+    /// Asks for the `STATUS` unless a request for it is already open.
     pub(super) fn ask_status(&mut self, now: Moment) {
         if !self.asked.contains(&Asked::Status) {
             self.index_asked = Some(now);
@@ -295,7 +298,7 @@ impl ClientState {
         }
     }
 
-    /// Asks for messages that came and were not kept, when there is room for them.
+    /// Requests messages again that were received and not kept, once there is room for them.
     pub(super) fn refill(&mut self) {
         let behind = self.seen.filter(|seen| *seen < self.came);
         if let Some(seen) = behind
@@ -307,21 +310,21 @@ impl ClientState {
         }
     }
 
-    /// Logs in with another password from now on.
+    /// Uses another password for later logins.
     pub(super) fn on_password_changed(&mut self, new: &str) {
         new.clone_into(&mut self.account.password);
     }
 
-    /// Takes in a line.
+    /// Handles a line from the server.
     pub(super) fn on_line(&mut self, now: Moment, line: &str) -> Result<(), Stop> {
         match answer::read(line) {
             Some(Line::Message(message)) => self.on_message(message),
             Some(Line::Data(data)) => self.on_data(data),
             Some(Line::Ok(words)) => self.on_ok(now, words),
             Some(Line::Err(why)) => self.on_err(why),
-            // Said behind an answer; nothing is closed.
+            // This note follows an answer, and the server keeps the connection open.
             Some(Line::Note(note)) if note.starts_with("kept-from ") => Ok(()),
-            // The server closes behind it.
+            // The server closes the connection after any other note.
             Some(Line::Note(why)) => Err(here(why)),
             None => Err(here("it does not speak as a postern server does")),
         }
@@ -419,11 +422,11 @@ impl ClientState {
                 self.ask_again();
                 return Err(here(&why.words));
             }
-            // Of a message: it is sent again with its key.
+            // The client sends the message again with its key.
             Some(Code::UnknownOutcome) => return Err(here(&why.words)),
             _ => {}
         }
-        // A connection that is not let in is told so unasked.
+        // A server that rejects a connection sends an error without a request.
         let was_asked = self.asked.pop_front();
         match (was_asked, code) {
             (None | Some(Asked::Status | Asked::Log), _)
@@ -434,7 +437,7 @@ impl ClientState {
                 self.write(Asked::Create, request.as_bytes());
                 Ok(())
             }
-            // Somebody guesses at this account from here: that passes.
+            // Someone at this address guesses the password: the throttle ends by itself.
             (Some(Asked::Login), Some(Code::TooManyAttempts)) if self.was_good => {
                 Err(here(&why.words))
             }
@@ -454,14 +457,14 @@ impl ClientState {
         }
     }
 
-    /// The question has been refused here, and may be asked elsewhere.
+    /// Keeps the question for another server after this one refused it.
     fn ask_again(&mut self) {
         if self.asked.front() == Some(&Asked::Question) {
             self.asked.pop_front();
         }
     }
 
-    /// Takes the message that was answered from those that are not.
+    /// Removes the oldest sent message, which was answered, and returns its ticket.
     fn settle(&mut self) -> Option<Ticket> {
         self.sent = self.sent.checked_sub(1)?;
         self.answered = true;
@@ -471,9 +474,10 @@ impl ClientState {
     fn on_status(&mut self, now: Moment) {
         self.said = std::mem::take(&mut self.status);
         let index = self.said.get("last_index").and_then(|index| index.parse().ok());
-        // Of a server that lags behind it may be less.
+        // A lagging server may report a lower index.
         self.index = self.index.max(index.unwrap_or(0));
-        // What is unanswered on this connection was sent behind this request.
+        // The unanswered messages of this connection were sent after this request, so the newer
+        // index is valid for them.
         for sending in self.unanswered.iter_mut().take(self.sent) {
             if let Some((connection, index)) = &mut sending.first
                 && *connection == self.connection
@@ -488,7 +492,8 @@ impl ClientState {
         }
     }
 
-    /// Messages whose keys may be forgotten can't be repeated: nobody can say what became of them.
+    /// Gives up messages whose keys the servers may have forgotten: repeating one could store it
+    /// twice.
     fn give_up_old_keys(&mut self) {
         let index = self.index;
         self.unanswered.retain(|sending| {
@@ -511,7 +516,7 @@ impl ClientState {
         self.write(Asked::Login, request.as_bytes());
     }
 
-    /// A program that takes no events keeps few of those that only tell of connections.
+    /// Adds an event about a connection, unless the caller's queue is full.
     fn tell_of_connection(&mut self, event: Event) {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
@@ -519,7 +524,7 @@ impl ClientState {
     }
 
     fn on_logged_in(&mut self, now: Moment, last: u64) {
-        // One server may be reached by several names; the group has one for it.
+        // A server may be reachable by several names; events contain the name that the group uses.
         if let Some(name) = self.own_name() {
             self.server = name;
         }
@@ -532,16 +537,16 @@ impl ClientState {
         self.send_question();
     }
 
-    /// What the group calls the server that was asked.
+    /// Returns the address of the connected server in the group's list.
     fn own_name(&self) -> Option<String> {
         let id = self.said.get("server")?.split('/').next()?.parse::<usize>().ok()?;
         let name = self.said.get("servers")?.split(',').nth(id.checked_sub(1)?)?;
         Some(name.to_owned())
     }
 
-    /// Sends the messages that were not sent on this connection yet.
+    /// Sends the messages that were not yet sent on this connection.
     fn send_messages(&mut self, now: Moment) {
-        // Behind a login that may fail they would be refused.
+        // After a login that may fail, the server might refuse them.
         let good = self.was_good && self.asked.contains(&Asked::Login);
         if !(self.logged_in || good) || self.sent == self.unanswered.len() {
             return;
@@ -574,11 +579,11 @@ impl ClientState {
     }
 }
 
-/// Requests are checked by the rules of servers: what is refused here is never sent. An argument
-/// that is more or less than one word would make another request of it.
+/// Checks a request by the rules of the servers, so that the client never sends one that they
+/// refuse. Each argument must be exactly one word, since otherwise it would change the request.
 pub(super) fn check(words: &[&str], request: &str) -> Result<(), Refusal> {
     if words.iter().any(|word| word.is_empty() || word.contains(' ')) {
-        // It may be a password: it is not shown.
+        // The argument may be a password, so the message does not contain it.
         let words = "a name or a password is one word, without spaces".to_owned();
         return Err(Refusal { code: Code::BadArgument.to_string(), words });
     }

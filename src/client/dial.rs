@@ -1,5 +1,5 @@
-//! Reaching a server by its name, within a time: the resolver may be silent, a name may have
-//! several addresses, and some of them may lead nowhere.
+//! Connects to a server by name within a time limit. The resolver may be silent, a name may have
+//! several addresses, and some of them may be unreachable.
 
 use crate::address;
 use std::collections::HashMap;
@@ -11,24 +11,24 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the next address waits for the one before (RFC 8305 calls it the connection attempt
-/// delay).
+/// How long the attempt at an address may take before the attempt at the next one starts (RFC 8305
+/// calls it the connection attempt delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// How long what was looked up is used.
+/// How long the result of a lookup is used before a new lookup starts.
 const FRESH_TIME: Duration = Duration::from_secs(1);
 
 /// Why there is no connection to a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreached {
-    /// Its name has no address, as the resolver says.
+    /// The name of the server has no address, according to the resolver.
     NoName(String),
-    /// The resolver does not say in time whether its name has an address.
+    /// The resolver did not answer in time.
     NoResolver,
-    /// Its machine is there, and no process listens.
+    /// The machine refused the connection: no process listens.
     Refused,
-    /// Nothing came in time.
+    /// No answer came in time.
     NoAnswer,
-    /// Something else.
+    /// Another error.
     Failed(String),
 }
 
@@ -54,7 +54,8 @@ impl From<io::Error> for Unreached {
     }
 }
 
-/// Looks a server up and connects to the first of its addresses that answers, all in this time.
+/// Looks a server up and connects to the first of its addresses that answers, all within
+/// `patience`.
 ///
 /// # Errors
 /// See [`Unreached`].
@@ -64,8 +65,8 @@ pub fn dial(server: &str, patience: Duration) -> Result<TcpStream, Unreached> {
     connect(&addresses, until.saturating_duration_since(Instant::now()))
 }
 
-/// Connects to the first of these addresses where somebody answers in time. They are tried one
-/// beside the other, each a moment after the one before it.
+/// Connects to the first of these addresses that answers in time. The attempts run in parallel,
+/// and each starts `ATTEMPT_DELAY` after the one before, or when an attempt fails.
 pub(super) fn connect(
     addresses: &[SocketAddr],
     patience: Duration,
@@ -99,7 +100,7 @@ pub(super) fn connect(
             Err(_) => return Err(Unreached::NoAnswer),
         }
     }
-    // The address that is not refused is the one to look after.
+    // A failure other than a refusal says more about what to fix.
     let other = failures.iter().position(|failure| *failure != Unreached::Refused).unwrap_or(0);
     let none = || Unreached::NoName("it has no address".to_owned());
     Err(failures.into_iter().nth(other).unwrap_or_else(none))
@@ -111,27 +112,28 @@ fn connect_to(address: SocketAddr, patience: Duration) -> io::Result<TcpStream> 
     }
     let stream = TcpStream::connect_timeout(&address, patience)?;
     if stream.local_addr()? == stream.peer_addr()? {
-        // A port that is free may be taken by the dial itself: nobody listens there.
+        // The dial may pick the destination port as its own source port and connect to itself; no
+        // server listens there.
         return Err(ErrorKind::ConnectionRefused.into());
     }
     Ok(stream)
 }
 
-/// Looks names up, each on a thread of its own: a resolver may take ten seconds to say nothing.
+/// Looks names up, each on its own thread, since a resolver may take ten seconds to fail.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lookups(Arc<(Mutex<HashMap<String, Lookup>>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct Lookup {
     under_way: bool,
-    /// What was found last, and when.
+    /// The result of the last successful lookup, and when it ended.
     found: Option<(Vec<SocketAddr>, Instant)>,
-    /// Why the last look-up found nothing, and when.
+    /// Why the last lookup failed, and when; `None` if it succeeded.
     failed: Option<(String, Instant)>,
 }
 
 impl Lookup {
-    /// Whether the last look-up has ended a moment ago.
+    /// Returns whether the last lookup ended less than `FRESH_TIME` ago.
     fn is_fresh(&self) -> bool {
         let found = self.found.as_ref().map(|(_, at)| at);
         let failed = self.failed.as_ref().map(|(_, at)| at);
@@ -144,7 +146,8 @@ impl Lookups {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to look a name up, if it is one, and is not being looked up.
+    /// Starts a lookup of a name, unless `server` is a literal address, the last result is fresh,
+    /// or a lookup is running.
     pub(super) fn begin(&self, server: &str) {
         let mut all = self.all();
         let lookup = all.entry(server.to_owned()).or_default();
@@ -172,8 +175,8 @@ impl Lookups {
         }
     }
 
-    /// Returns the addresses of a server. What an earlier look-up found, or did not find, counts
-    /// until a newer one has ended. Only the first look-up is waited for, at most `patience`.
+    /// Returns the addresses of a server. The result of an earlier lookup, also a failure, counts
+    /// until a newer one has ended. Waits only for the first lookup, at most `patience`.
     pub(super) fn addresses(
         &self,
         server: &str,
@@ -227,7 +230,7 @@ mod tests {
         let found = lookups.addresses("localhost:5001", Duration::from_secs(20)).unwrap();
         assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 5001));
         assert_eq!(lookups.addresses("[::1]:7", Duration::ZERO).unwrap().len(), 1);
-        // As if its look-up had begun, and never ended.
+        // A lookup that started and never ended.
         lookups
             .all()
             .insert("lab1:5001".to_owned(), Lookup { under_way: true, ..Lookup::default() });

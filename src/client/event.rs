@@ -1,4 +1,4 @@
-//! What a caller learns: messages, what became of its own, connections, and why it can't go on.
+//! The results that a caller gets: messages, outcomes, changes of the connection, and errors.
 
 use super::answer::Refusal;
 use std::{fmt, io};
@@ -8,44 +8,44 @@ use std::{fmt, io};
 pub struct Message {
     /// Its place in the mailbox, from 1, without a gap.
     pub number: u64,
-    /// When the primary took it: RFC 3339, UTC, milliseconds.
+    /// When the primary accepted the message: RFC 3339, UTC, milliseconds.
     pub time: String,
-    /// Who sent it.
+    /// The sender.
     pub from: String,
-    /// What it says.
+    /// The message text.
     pub text: String,
 }
 
-/// A message that was given to [`Client::submit`](super::Client::submit).
+/// Identifies a message that was submitted with [`Client::submit`](super::Client::submit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub(super) u64);
 
-/// What happens to a client.
+/// An event of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A message of the own mailbox, the one behind the last.
+    /// The next message of the own mailbox.
     Message(Message),
     /// A message is on the disk of every attached server.
     Stored {
-        /// Which one.
+        /// The message.
         ticket: Ticket,
         /// Its number in the receiver's mailbox.
         number: u64,
     },
     /// A message was not stored, and never will be.
     Refused {
-        /// Which one.
+        /// The message.
         ticket: Ticket,
         /// Why.
         why: Refusal,
     },
-    /// Nobody can say whether a message was stored: the connection was lost for too long.
+    /// It is unknown whether a message was stored: the connection was lost for too long.
     Unknown {
-        /// Which one.
+        /// The message.
         ticket: Ticket,
     },
-    /// Logged in at the primary. The messages that were there have been handed over, unless the
-    /// caller was too slow: then they follow.
+    /// The client has logged in at the primary. The messages up to `last` were returned already,
+    /// unless the caller was too slow: then they follow.
     Connected {
         /// `host:port` of the server.
         server: String,
@@ -56,13 +56,13 @@ pub enum Event {
     Lost {
         /// `host:port` of the server.
         server: String,
-        /// What is known of the reason.
+        /// The reason, as far as it is known.
         why: String,
     },
 }
 
 impl Event {
-    /// The message of which it tells what became of it.
+    /// Returns the message whose outcome this event reports.
     pub fn ticket(&self) -> Option<Ticket> {
         match self {
             Event::Stored { ticket, .. }
@@ -73,26 +73,28 @@ impl Event {
     }
 }
 
-/// Why a client can't go on.
+/// Why a request failed, or why the client can't continue.
 #[derive(Debug)]
 pub enum Error {
-    /// The servers say no to what was asked, or would.
+    /// The servers refuse the request, or would refuse it.
     Refused(Refusal),
-    /// The servers say no to the login: nothing more can be asked.
+    /// The servers refuse the login. The client can't be used any more.
     NotLetIn(Refusal),
-    /// No primary was found in the time that
-    /// [`Client::set_patience`](super::Client::set_patience) gives; what each server said.
+    /// No primary was found in the time set with
+    /// [`Client::set_patience`](super::Client::set_patience). Contains the last error of each
+    /// server.
     NoPrimary(String),
-    /// It may or may not have happened: the connection was lost before the answer came.
+    /// The request may or may not have taken effect: the connection was lost before the answer
+    /// came.
     Unknown,
     /// A message is missing in the mailbox. This is a fault of the servers.
     Gap {
-        /// The first that is missing.
+        /// The number of the first missing message.
         missing: u64,
-        /// The one that came.
+        /// The number of the message that came instead.
         came: u64,
     },
-    /// This machine can't do it.
+    /// An operation of the operating system failed.
     Io(io::Error),
 }
 

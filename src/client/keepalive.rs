@@ -1,22 +1,23 @@
-//! When a server's silence means something, and when it is asked how it is.
+//! Decides when a silent server counts as failed, and when to ask for its `STATUS`.
 
 use crate::time::Moment;
 use std::time::Duration;
 
-/// How long a server may say nothing when an answer is awaited. Members that say nothing are given
-/// up after two seconds, by default, and answers come then.
+/// How long a server may be silent while an answer is awaited. A primary drops a silent member
+/// after two seconds by default, and then answers.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
-/// The same when passwords of others may have to be hashed first.
+/// The limit for an answer that may wait for the password hashes of other clients.
 const PASSWORD_TIME: Duration = Duration::from_secs(30);
-/// The first answer of a server: it has nothing to wait for.
+/// The limit for the first answer of a server, which waits for nothing.
 const GREETING_TIME: Duration = Duration::from_secs(2);
-/// When a server is asked how it is: soon after the login, for members may be dropped or come back
-/// then, and ever more seldom.
+/// The first interval between two requests for the `STATUS`. It is short after a login, since
+/// members may be dropped or rejoin then, and doubles each time.
 const LOOK_TIME_MIN: Duration = Duration::from_millis(100);
-/// The longest time between two such questions; they also show that it is still there.
+/// The longest interval between two requests for the `STATUS`, which also show that the server is
+/// alive.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What is awaited.
+/// What a client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Awaited {
     /// Nothing.
@@ -25,14 +26,14 @@ pub(super) enum Awaited {
     Greeting,
     /// An answer.
     Answer,
-    /// One before which passwords may have to be hashed.
+    /// An answer that may wait for password hashes.
     Password,
 }
 
-/// Watches a connection.
+/// Monitors a connection.
 #[derive(Debug)]
 pub(super) struct Keepalive {
-    /// Since when an answer is awaited without a word.
+    /// When the server became silent while an answer was awaited.
     silent: Option<Moment>,
     look_at: Moment,
     look_time: Duration,
@@ -43,18 +44,18 @@ impl Keepalive {
         Keepalive { silent: None, look_at: Moment(0), look_time: LOOK_TIME_MIN }
     }
 
-    /// A login was answered.
+    /// Restarts the interval after a login.
     pub(super) fn on_login(&mut self, now: Moment) {
         self.look_time = LOOK_TIME_MIN;
         self.look_at = now + LOOK_TIME_MIN;
     }
 
-    /// Something came from the server, or a connection was made.
+    /// Ends the silence: bytes came from the server, or a connection was made.
     pub(super) fn on_heard(&mut self) {
         self.silent = None;
     }
 
-    /// When it is late, or to be asked how it is.
+    /// Returns when the server is late, or when to ask for its `STATUS` if no answer is awaited.
     pub(super) fn deadline(&mut self, now: Moment, awaited: Awaited) -> Moment {
         let patience = match awaited {
             Awaited::Nothing => {
@@ -68,12 +69,12 @@ impl Keepalive {
         *self.silent.get_or_insert(now) + patience
     }
 
-    /// Whether the server has said nothing for too long.
+    /// Returns whether the server was silent for too long.
     pub(super) fn is_late(&mut self, now: Moment, awaited: Awaited) -> bool {
         awaited != Awaited::Nothing && now >= self.deadline(now, awaited)
     }
 
-    /// Whether it is to be asked how it is, now.
+    /// Returns whether to ask for the `STATUS` now, and sets the next time.
     pub(super) fn looks(&mut self, now: Moment) -> bool {
         if now < self.look_at {
             return false;
@@ -98,7 +99,7 @@ mod tests {
             now = keepalive.deadline(now, Awaited::Nothing);
             assert!(keepalive.looks(now), "it wakes for that only");
             looks += 1;
-            // It is asked, and answers a second later.
+            // The client asks, and the server answers a second later.
             let deadline = keepalive.deadline(now, Awaited::Answer);
             assert_eq!(deadline, now + ANSWER_TIME);
             now += Duration::from_secs(1);

@@ -1,7 +1,7 @@
-//! A client for programs: it finds the primary, follows it through failovers, sends each message
-//! once, and hands over each message of the own mailbox once and in order.
+//! A client library. It finds the primary, follows it through failovers, stores each submitted
+//! message once, and returns each message of the own mailbox once and in order.
 //!
-//! Blocking, in the caller's thread. One that sends needs no more than this:
+//! Calls block the caller's thread. A program that only sends needs no more than this:
 //!
 //! ```
 //! use postern::client::{Account, Client};
@@ -17,8 +17,8 @@
 //! # }
 //! ```
 //!
-//! One that reads asks for the next event, again and again, and remembers the number of the last
-//! message: with [`Account::after`] it goes on behind it another day.
+//! A program that reads calls [`Client::next`] repeatedly and stores the number of the last
+//! message. With [`Account::after`] it continues after that message in a later run.
 //!
 //! ```
 //! use postern::client::{Account, Client, Event};
@@ -47,16 +47,17 @@
 //!
 //! # What it promises
 //!
-//! A message for which [`Client::send`] gives a number, or [`Event::Stored`] comes, is stored
-//! exactly once, and messages to one receiver in the order in which they were taken, as long as no
-//! server refuses one of them. After a lost connection what was not answered is sent again, with
-//! the key that it had, so that servers know it. They forget keys after a while
-//! ([`limits::KEYS_KEPT`](crate::limits::KEYS_KEPT)): who was cut off longer learns
-//! [`Event::Unknown`]. Messages of the own mailbox come without a gap and without repetition, also
-//! when connections break in the middle of one.
+//! A message for which [`Client::send`] returns a number, or [`Event::Stored`] comes, is stored
+//! exactly once. Messages to one receiver are stored in the order in which they were submitted, as
+//! long as no server refuses one of them. After a lost connection the client sends unanswered
+//! messages again with their original keys, by which servers recognize them. Servers forget keys
+//! after a while ([`limits::KEYS_KEPT`](crate::limits::KEYS_KEPT)): a client that was disconnected
+//! for longer gets [`Event::Unknown`]. Messages of the own mailbox come without gaps and without
+//! repetition, also when a connection breaks in the middle of one.
 //!
-//! `state` says what is said, without sockets; `servers` whose turn it is to be asked,
-//! `dial` makes a connection, `wire` is one, `answer` reads lines, `event` is what a caller learns.
+//! `client_state` holds the state without sockets, `servers` chooses the next server to try,
+//! `dial` connects, `wire` is a connection, `answer` parses lines, `event` holds the results for
+//! callers, and `keepalive` detects silent servers.
 
 mod answer;
 mod client_state;
@@ -86,18 +87,19 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 use wire::Wire;
 
-/// How long a server may take to be reached.
+/// The time limit for a connection attempt to a server.
 const DIAL_TIME: Duration = Duration::from_secs(1);
-/// How long a name may take to be looked up before the next server has its turn. The resolver goes
-/// on meanwhile.
+/// How long to wait for the lookup of a name before the client tries the next server. The lookup
+/// continues meanwhile.
 const LOOKUP_TIME: Duration = Duration::from_millis(50);
-/// Servers whose last words are remembered while there is no connection.
+/// The number of servers whose last error is kept while there is no connection.
 const EXCUSES_MAX: usize = 16;
 const WAKER: Token = Token(0);
-/// Tokens of connections begin here: each has its own, so that an old one's events harm nobody.
+/// The first token of a connection. Each connection has its own token, so that late events of an
+/// old one have no effect.
 const WIRES: usize = 1;
 
-/// Who logs in, and from where on it reads.
+/// The account that logs in, and where in its mailbox it starts to read.
 #[derive(Clone)]
 pub struct Account {
     user: String,
@@ -107,19 +109,19 @@ pub struct Account {
 }
 
 impl Account {
-    /// An account whose messages are read from now on.
+    /// Creates an account whose new messages are read from now on.
     pub fn new(user: &str, password: &str) -> Account {
         let (user, password) = (user.to_owned(), password.to_owned());
         Account { user, password, after: After::End, create: false }
     }
 
-    /// Reads from elsewhere.
+    /// Sets the position to start reading from.
     pub fn after(mut self, after: After) -> Account {
         self.after = after;
         self
     }
 
-    /// Makes the account if it is not there.
+    /// Creates the account on the server if it does not exist.
     pub fn created(mut self) -> Account {
         self.create = true;
         self
@@ -132,33 +134,33 @@ impl fmt::Debug for Account {
     }
 }
 
-/// Whether any server would take this message.
+/// Checks whether servers accept this message.
 ///
 /// # Errors
-/// Why none would.
+/// Why servers refuse it.
 pub fn check_message(to: &str, text: &str) -> Result<(), Refusal> {
     client_state::check(&[to], &format!("SEND {to} {text}"))
 }
 
-/// Wakes a client out of [`Client::next`], from any thread.
+/// Interrupts [`Client::next`] of a client from any thread.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<mio::Waker>);
 
 impl Waker {
-    /// Lets the call that waits, or else the next one, return without an event.
+    /// Makes the waiting call, or otherwise the next one, return without an event.
     pub fn wake(&self) {
-        // It fails when the client is gone, which then needs no waking.
+        // It fails only after the client was dropped, which needs no waking.
         let _ = self.0.wake();
     }
 }
 
-/// A client of a group. It connects when something is asked of it.
+/// A client of a group. It connects when a call first needs a connection.
 #[derive(Debug)]
 pub struct Client {
     state: ClientState,
     servers: Servers,
     lookups: Lookups,
-    /// The connection, and to whom.
+    /// The connection, and the server that it leads to.
     wire: Option<(Wire, String)>,
     wires: usize,
     poll: Poll,
@@ -166,23 +168,24 @@ pub struct Client {
     waker: Arc<mio::Waker>,
     began: Instant,
     keepalive: Keepalive,
-    /// Who is dialled next, and when.
+    /// When to dial next, and which server.
     dial: Option<(Moment, String)>,
-    /// A [`Waker`] was used since the last call of [`Client::next`] that told so.
+    /// Whether a [`Waker`] was used since the last call of [`Client::next`] that returned for it.
     woken: bool,
     patience: Option<Duration>,
     answer_patience: Option<Duration>,
-    /// Since when a primary is looked for.
+    /// When the search for a primary began.
     searching: Option<Moment>,
-    /// What servers said since the last login, the newest of each.
+    /// The newest error of each server since the last login.
     excuses: Vec<(String, String)>,
 }
 
 impl Client {
-    /// A client that asks these servers, `host:port` each; one is enough to find the others.
+    /// Creates a client of these servers, each `host:port`. One of them is enough to find the
+    /// others.
     ///
     /// # Errors
-    /// A name or a password that no server would take, no server, or no resources.
+    /// A name or a password that no server accepts, an empty list of servers, or no resources.
     pub fn new(servers: Vec<String>, account: Account) -> Result<Client, Error> {
         let Account { user, password, .. } = &account;
         let command = if account.create { "CREATE" } else { "LOGIN" };
@@ -216,16 +219,19 @@ impl Client {
         })
     }
 
-    /// How long it may take to find a primary; `None`: as long as it takes. Otherwise 30 s.
+    /// Sets how long the search for a primary may take; `None`: without a limit. The default is 30
+    /// s.
     pub fn set_patience(&mut self, patience: Option<Duration>) {
         self.patience = patience;
     }
 
-    /// Sends a message, and waits until it is stored; its number in the receiver's mailbox.
+    /// Sends a message, waits until it is stored, and returns its number in the receiver's
+    /// mailbox.
     ///
     /// # Errors
-    /// [`Error::Refused`]: it was not stored, and never will be. [`Error::Unknown`]: the connection
-    /// was lost for too long to know. After another one it is still on its way.
+    /// [`Error::Refused`]: the message was not stored, and never will be. [`Error::Unknown`]: the
+    /// connection was lost for too long to know. After any other error the message is still being
+    /// sent.
     pub fn send(&mut self, to: &str, text: &str) -> Result<u64, Error> {
         let ticket = self.submit(to, text)?;
         loop {
@@ -238,11 +244,12 @@ impl Client {
         }
     }
 
-    /// Takes a message to send; what becomes of it is told by [`Client::next`], and kept until that
-    /// is called. Waits only when [`Client::has_room`] says no.
+    /// Queues a message for sending. [`Client::next`] returns its outcome, which is kept until
+    /// then. Waits only if [`Client::has_room`] returns false.
     ///
     /// # Errors
-    /// [`Error::Refused`]: no server would take this name or text; others as in [`Client::next`].
+    /// [`Error::Refused`]: no server accepts this name or text; other errors as in
+    /// [`Client::next`].
     pub fn submit(&mut self, to: &str, text: &str) -> Result<Ticket, Error> {
         while !self.has_room() {
             self.turn(None)?;
@@ -251,36 +258,37 @@ impl Client {
         self.state.submit(now, to, text).map_err(Error::Refused)
     }
 
-    /// Whether a message is taken at once. 256 may be under way.
+    /// Returns whether `submit` accepts a message without waiting. At most 256 messages
+    /// may be unanswered.
     pub fn has_room(&self) -> bool {
         self.state.unanswered() < UNANSWERED_MAX
     }
 
-    /// How long [`Client::list`] and [`Client::change_password`] may take; `None`, as at first: as
-    /// long as it takes.
+    /// Sets how long [`Client::list`] and [`Client::change_password`] may take; `None`, the
+    /// default: without a limit.
     pub fn set_answer_patience(&mut self, patience: Option<Duration>) {
         self.answer_patience = patience;
     }
 
-    /// How many messages were taken of which nothing is known yet.
+    /// Returns how many submitted messages have no known outcome yet.
     pub fn unanswered(&self) -> usize {
         self.state.unanswered()
     }
 
-    /// How many messages may be stored, or may not: they were sent, and not answered. The others
-    /// of [`Client::unanswered`] never left.
+    /// Returns how many messages may or may not be stored: they were sent, and not answered. The
+    /// others of [`Client::unanswered`] were never sent.
     pub fn in_doubt(&self) -> usize {
         self.state.in_doubt()
     }
 
-    /// The next event; `None` when there was none in that time, or a [`Waker`] was used. Without a
-    /// time it waits as long as it takes.
+    /// Returns the next event; `None` if none came in time, or a [`Waker`] was used. Waits without
+    /// a limit if `patience` is `None`.
     ///
-    /// Nothing is read from the server between calls: a caller that takes its time holds up
-    /// nobody, and costs no memory.
+    /// Nothing is read from the server between calls, so a slow caller delays no other client and
+    /// needs no memory for unread messages.
     ///
     /// # Errors
-    /// After any, the client is of no more use but for one after [`Error::NoPrimary`].
+    /// After an error the client can't be used any more, except after [`Error::NoPrimary`].
     pub fn next(&mut self, patience: Option<Duration>) -> Result<Option<Event>, Error> {
         let until = patience.map(|patience| self.now() + patience);
         loop {
@@ -296,8 +304,8 @@ impl Client {
         }
     }
 
-    /// The names of the accounts that match a pattern with `*` and `?`, and whether they are
-    /// online.
+    /// Returns the names of the accounts that match a pattern with `*` and `?`, and whether they
+    /// are online.
     ///
     /// # Errors
     /// As [`Client::send`].
@@ -310,10 +318,10 @@ impl Client {
         Ok(lines.into_iter().filter_map(user).collect())
     }
 
-    /// Changes the password, and logs in with the new one from now on.
+    /// Changes the password. Later logins use the new one.
     ///
     /// # Errors
-    /// As [`Client::send`]; after [`Error::Unknown`] either of them may be the right one.
+    /// As [`Client::send`]; after [`Error::Unknown`] either password may be the valid one.
     pub fn change_password(&mut self, old: &str, new: &str) -> Result<(), Error> {
         self.ask("PASSWD", &[old, new], false)?;
         self.state.on_password_changed(new);
@@ -343,24 +351,24 @@ impl Client {
         }
     }
 
-    /// How many servers hold what is stored now, as the primary last said.
+    /// Returns how many servers store new messages, as the primary last reported.
     pub fn copies(&self) -> usize {
         let members = self.state.said().get("members").map_or("-", String::as_str);
         if members == "-" { 0 } else { members.split(',').count() }
     }
 
-    /// `host:port` of the server to which there is a connection.
+    /// Returns `host:port` of the connected server.
     pub fn server(&self) -> Option<&str> {
         self.wire.as_ref().map(|(_, server)| &server[..])
     }
 
-    /// Why there is no connection: what each server last said.
+    /// Explains why there is no connection: the last error of each server.
     pub fn excuses(&self) -> String {
         let said = self.excuses.iter().map(|(server, why)| format!("{server}: {why}"));
         said.collect::<Vec<_>>().join("; ")
     }
 
-    /// What wakes it.
+    /// Returns a [`Waker`] of this client.
     pub fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.waker))
     }
@@ -369,13 +377,13 @@ impl Client {
         Moment(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// Connects, or sends and reads once. Waits at most until then for the occasion.
+    /// Connects, or sends and reads once. Waits until `until` at most.
     fn turn(&mut self, until: Option<Moment>) -> Result<(), Error> {
         let Some((wire, _)) = &mut self.wire else {
             return self.connect(until);
         };
         if let Err(error) = wire.send(&mut self.state.out) {
-            // What the server said before it closed may say why.
+            // The last lines of the server before it closed the connection may explain the error.
             while self.read()? {}
             self.lose(&error.to_string(), None);
             return Ok(());
@@ -391,12 +399,12 @@ impl Client {
         Ok(())
     }
 
-    /// When the search for a primary is over.
+    /// Returns when to give up the search for a primary.
     fn given_up(&self) -> Option<Moment> {
         Some(self.searching? + self.patience?)
     }
 
-    /// Waits for the connection or the waker.
+    /// Waits for the connection or the waker, until `until` at most.
     fn wait(&mut self, until: Option<Moment>) -> Result<(), Error> {
         let timeout = until.map(|until| until - self.now());
         match self.poll.poll(&mut self.events, timeout) {
@@ -415,7 +423,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads once, and takes in the lines that came, if any did.
+    /// Reads once and handles the lines that came. Returns whether any bytes came.
     fn read(&mut self) -> Result<bool, Error> {
         let now = self.now();
         let Some((wire, _)) = &mut self.wire else { return Ok(false) };
@@ -449,7 +457,8 @@ impl Client {
             }
         }
         if self.state.seen() > seen && self.searching.is_some() {
-            // A long mailbox comes before the login is answered.
+            // A long mailbox precedes the answer to the login: each new message restarts the time
+            // limit.
             self.searching = Some(now);
         }
         if self.state.is_logged_in() {
@@ -458,7 +467,7 @@ impl Client {
         Ok(came)
     }
 
-    /// Looks after the server where it is logged in.
+    /// Updates the known servers after a login, and asks for the `STATUS` from time to time.
     fn look(&mut self, now: Moment) {
         if self.searching.take().is_some() {
             self.excuses.clear();
@@ -469,20 +478,20 @@ impl Client {
             self.learn();
             self.state.ask_status(now);
         }
-        // Another connection that ends at once, and did nothing, is not begun without a pause.
+        // A connection that ends before it has answered a message must not reset the pauses.
         if self.state.has_answered() {
             self.servers.on_found();
         }
     }
 
-    /// Takes in the servers that the primary last named.
+    /// Adds the servers that the primary last listed.
     fn learn(&mut self) {
         if let Some(servers) = self.state.said().get("servers") {
             self.servers.learn(servers.split(','));
         }
     }
 
-    /// Connects to the server whose turn it is, when it is time.
+    /// Connects to the server whose turn it is, once its pause is over.
     fn connect(&mut self, until: Option<Moment>) -> Result<(), Error> {
         let now = self.now();
         self.searching.get_or_insert(now);
@@ -511,16 +520,16 @@ impl Client {
         Ok(())
     }
 
-    /// Connects to a server, or says why that can't be done now.
+    /// Connects to a server.
     fn open(&mut self, server: &str) -> Result<Wire, Unreached> {
-        // All at once: a resolver that is silent for one name may know the next.
+        // All lookups start together: a resolver that is silent for one name may know the next.
         self.servers.known().for_each(|server| self.lookups.begin(server));
         let addresses = self.lookups.addresses(server, LOOKUP_TIME)?;
         let stream = dial::connect(&addresses, DIAL_TIME)?;
         Ok(Wire::new(stream, self.poll.registry(), Token(self.wires))?)
     }
 
-    /// Gives the connection up.
+    /// Closes the connection and records why. `named` is the server that was named as the primary.
     fn lose(&mut self, why: &str, named: Option<&str>) {
         let Some((_, server)) = self.wire.take() else { return };
         self.state.on_lost(why);

@@ -1,4 +1,4 @@
-//! A client without sockets, for programs that speak to it as a hostile server does.
+//! A client without sockets, for programs that feed it the lines of a hostile server.
 
 use super::client_state::{ClientState, Stop};
 use super::servers::Servers;
@@ -6,7 +6,7 @@ use super::wire::first_line;
 use super::{Account, Error, Event};
 use crate::time::Moment;
 
-/// A client, and the connection that it has, if any.
+/// A client and its simulated connection, if any.
 #[derive(Debug)]
 pub struct Probe {
     state: ClientState,
@@ -15,7 +15,7 @@ pub struct Probe {
     input: Vec<u8>,
 }
 
-/// Counts of what a server can make a client remember.
+/// How much of each kind a server made a client hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Requests that await answers.
@@ -24,7 +24,7 @@ pub struct Held {
     pub events: usize,
     /// Memory for the data of an answer, in bytes.
     pub data: usize,
-    /// Lines of a status.
+    /// Lines of a `STATUS`.
     pub status: usize,
     /// Bytes to be sent.
     pub out: usize,
@@ -33,7 +33,7 @@ pub struct Held {
 }
 
 impl Probe {
-    /// A client that is not connected yet.
+    /// Creates a client that is not connected yet.
     pub fn new(account: Account) -> Probe {
         Probe {
             state: ClientState::new(account, "key".to_owned()),
@@ -55,15 +55,15 @@ impl Probe {
         }
     }
 
-    /// Whether there is a connection.
+    /// Returns whether the client is connected.
     pub fn is_connected(&self) -> bool {
         self.connected
     }
 
-    /// Takes bytes of the server, as [`Client`](super::Client) does.
+    /// Handles bytes from the server, as [`Client`](super::Client) does.
     ///
     /// # Errors
-    /// Why the client can't go on anywhere.
+    /// Why the client can't continue on any connection.
     pub fn hear(&mut self, now: Moment, bytes: &[u8]) -> Result<(), Error> {
         if !self.connected {
             return Ok(());
@@ -102,26 +102,26 @@ impl Probe {
         Ok(())
     }
 
-    /// Loses the connection.
+    /// Ends the connection.
     pub fn lose(&mut self, why: &str) {
         self.state.on_lost(why);
         self.connected = false;
         self.input.clear();
     }
 
-    /// Submits a message, if it is one.
+    /// Submits a message, if it is valid and there is room.
     pub fn submit(&mut self, now: Moment, to: &str, text: &str) {
         if self.state.unanswered() < super::UNANSWERED_MAX {
             let _ = self.state.submit(now, to, text);
         }
     }
 
-    /// Asks for a list of users.
+    /// Asks for the list of all accounts.
     pub fn list(&mut self) {
         let _ = self.state.ask("LIST", &["*"], true);
     }
 
-    /// Asks how the server is, and for messages that were not kept.
+    /// Asks for the `STATUS`, and for messages that were not kept.
     pub fn look(&mut self, now: Moment) {
         if self.connected && self.state.is_logged_in() {
             self.state.ask_status(now);
@@ -129,13 +129,13 @@ impl Probe {
         }
     }
 
-    /// Takes an event, or the answer to the list.
+    /// Removes and returns an event, and discards the answer to the list.
     pub fn take_event(&mut self) -> Option<Event> {
         let _ = self.state.take_answer();
         self.state.take_event()
     }
 
-    /// Sends what is to be sent.
+    /// Removes and returns the bytes to send.
     pub fn sent(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.state.out)
     }
@@ -146,7 +146,7 @@ impl Probe {
         Held { asked, events, data, status, out, servers: self.servers.held() }
     }
 
-    /// How many bytes of an unfinished line are held.
+    /// Returns how many bytes of an unfinished line are held.
     pub fn unfinished(&self) -> usize {
         self.input.len()
     }

@@ -1,40 +1,40 @@
-//! Whose turn it is to be asked for the primary.
+//! Chooses the next server to try in the search for the primary.
 
 use crate::address;
 use std::time::Duration;
 
-/// Servers that are not in the list but were named by others, at most.
+/// The most servers that other servers named and that are not in the caller's list.
 const LEARNED_MAX: usize = 8;
-/// The first pause after nobody was the primary: a takeover takes a few milliseconds.
+/// The first pause after no known server was the primary: a takeover lasts a few milliseconds.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// The longest one.
+/// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// The servers of a group, as far as they are known.
+/// The known servers of a group.
 #[derive(Debug)]
 pub(super) struct Servers {
     /// `host:port` of each.
     known: Vec<String>,
-    /// How many of them the caller gave.
+    /// How many servers the caller gave. They come first in `known`.
     given: usize,
-    /// Who is asked next, when nobody was named.
+    /// The position of the next server to try unless a server was named as the primary.
     next: usize,
-    /// Who was named as the primary.
+    /// The server that was named as the primary, until it is tried.
     named: Option<String>,
-    /// Tried since the last pause.
+    /// How many servers were tried since the last pause.
     tried: usize,
     pause: Duration,
 }
 
 impl Servers {
-    /// These, which are some.
+    /// The servers to try. Never empty.
     pub(super) fn new(known: Vec<String>) -> Servers {
         Servers { given: known.len(), known, next: 0, named: None, tried: 0, pause: PAUSE_MIN }
     }
 
-    /// Who is to be asked, and how long to wait before that.
+    /// Returns the server to try next, and how long to wait before that.
     pub(super) fn next(&mut self) -> (String, Duration) {
-        // Who was named counts too: two servers may name each other.
+        // A named server counts as tried too: two servers may name each other.
         let pause = if self.tried >= self.known.len() { self.pause } else { Duration::ZERO };
         if pause > Duration::ZERO {
             self.tried = 0;
@@ -49,18 +49,18 @@ impl Servers {
         (server, pause)
     }
 
-    /// All servers that are asked.
+    /// Returns all known servers.
     pub(super) fn known(&self) -> impl Iterator<Item = &str> {
         self.known.iter().map(String::as_str)
     }
 
-    /// Another server says that this one is the primary.
+    /// Tries this server next, since another server named it as the primary.
     pub(super) fn on_named(&mut self, server: &str) {
         self.learn([server].into_iter());
         self.named = Some(server.to_owned());
     }
 
-    /// A server says that these are the group.
+    /// Adds the servers of the group, as a server listed them.
     pub(super) fn learn<'a>(&mut self, servers: impl Iterator<Item = &'a str>) {
         for server in servers {
             let known = self.known.iter().any(|known| address::is_same(known, server));
@@ -68,7 +68,8 @@ impl Servers {
                 continue;
             }
             if self.known.len() >= self.given + LEARNED_MAX {
-                // What was learned first may be nonsense; the group has three servers.
+                // The oldest learned server goes first, since it may be wrong; a group has at most
+                // three servers.
                 self.known.remove(self.given);
                 self.next %= self.known.len();
             }
@@ -76,13 +77,13 @@ impl Servers {
         }
     }
 
-    /// How many servers are remembered.
+    /// Returns how many servers are known.
     #[cfg(feature = "simulate")]
     pub(super) fn held(&self) -> usize {
         self.known.len()
     }
 
-    /// The one that was asked is the primary.
+    /// Resets the pauses, since the primary was found.
     pub(super) fn on_found(&mut self) {
         self.tried = 0;
         self.pause = PAUSE_MIN;

@@ -1,4 +1,4 @@
-//! A client, line by line, without sockets: what it sends, and what it makes of what comes.
+//! Tests a client without sockets, line by line: what it sends, and how it handles the answers.
 
 use super::client_state::{Answer, ClientState, Stop};
 use super::{Account, After, Client, Error, Event, Message, Ticket};
@@ -6,7 +6,7 @@ use crate::limits::KEYS_KEPT;
 use crate::time::Moment;
 use std::time::Duration;
 
-/// A conversation and its clock.
+/// The state of a client, and its clock.
 struct World {
     now: Moment,
     client: ClientState,
@@ -17,7 +17,7 @@ impl World {
         World { now: Moment(0), client: ClientState::new(account, "key".to_owned()) }
     }
 
-    /// Logged in at a server whose log has so many entries.
+    /// Logs in at a server whose log has `index` entries.
     fn logged_in(index: u64) -> World {
         let mut world = World::new(Account::new("ann", "correct-horse"));
         world.begin(index);
@@ -108,7 +108,7 @@ fn endless_data_is_refused_and_not_kept() {
     world.lose();
     let Some(Answer::Refused(why)) = world.client.take_answer() else { panic!("refused") };
     assert_eq!(why.code, "too-long");
-    // So it is when nobody waits for it.
+    // The limit also holds for a question that was given up.
     world.begin(100);
     world.hear("OK ann 0");
     world.sent();
@@ -141,7 +141,7 @@ fn what_was_not_answered_is_sent_again_with_its_key() {
     assert_eq!(world.sent(), "ONCE key-1 bob one\nONCE key-2 bob two\nONCE key-3 bob three\n");
     world.hear("OK 1");
     assert_eq!(world.events(), [Event::Stored { ticket: tickets[0], number: 1 }]);
-    // The server lost its role: what it logged may count or not.
+    // The server has lost the primary role: its logged changes may or may not take effect.
     let stop = world.stop("ERR unknown-outcome this change may or may not take effect");
     assert!(matches!(stop, Stop::Here { named: None, .. }), "{stop:?}");
     world.lose();
@@ -163,7 +163,7 @@ fn a_key_that_may_be_forgotten_is_not_used_again() {
         world.now += Duration::from_secs(60);
         let old = world.submit("one");
         assert!(world.sent().starts_with("STATUS\nONCE key-1 "), "how long is the log by now?");
-        // It was sent behind this answer, so that is the index that counts.
+        // The message was sent after this request, so this index is valid for it.
         world.hear("STAT last_index 5000\nOK");
         let young = world.submit("two");
         world.lose();
@@ -335,7 +335,7 @@ fn an_account_that_was_there_is_not_made_anew() {
     world.begin(1);
     let stop = world.stop("ERR wrong-password the name or the password is wrong");
     assert!(matches!(stop, Stop::Ever(Error::NotLetIn(_))), "{stop:?}");
-    // One whose making was refused for now is made by the next server.
+    // The next server creates an account whose creation was refused for a while.
     let mut world = World::new(Account::new("ann", "correct-horse").created());
     for _ in 0..2 {
         world.begin(1);

@@ -1,11 +1,11 @@
-//! A connection to a server: lines in, bytes out, and waiting for both.
+//! A connection to a server that reads lines and writes bytes without blocking.
 
 use crate::limits::LINE_BYTES_MAX;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
 
-/// What is read at a time, in bytes.
+/// How many bytes are read at a time.
 const READ_BYTES: usize = 64 * 1024;
 
 /// An open connection.
@@ -13,14 +13,14 @@ const READ_BYTES: usize = 64 * 1024;
 pub(super) struct Wire {
     stream: TcpStream,
     input: Vec<u8>,
-    /// How much of the input is taken.
+    /// How many bytes of `input` are consumed.
     taken: usize,
-    /// Edge-triggered readiness says once that there is more to read.
+    /// Whether there may be more to read. Readiness is edge-triggered: it is reported only once.
     readable: bool,
 }
 
 impl Wire {
-    /// Takes a connection over from `std`.
+    /// Creates a connection from a stream of `std`.
     pub(super) fn new(
         stream: std::net::TcpStream,
         registry: &Registry,
@@ -33,7 +33,7 @@ impl Wire {
         Ok(Wire { stream, input: Vec::new(), taken: 0, readable: true })
     }
 
-    /// There may be something to read.
+    /// Notes that there may be something to read.
     pub(super) fn on_readable(&mut self) {
         self.readable = true;
     }
@@ -42,7 +42,7 @@ impl Wire {
         self.readable
     }
 
-    /// Sends from the front of `out` what the socket takes.
+    /// Sends from the front of `out` what the socket accepts.
     pub(super) fn send(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         let mut done = 0;
         while done < out.len() {
@@ -58,7 +58,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Reads once; whether something came. The end of the connection is an error.
+    /// Reads once, and returns whether any bytes came. The end of the connection is an error.
     pub(super) fn read(&mut self) -> io::Result<bool> {
         self.input.drain(..self.taken);
         self.taken = 0;
@@ -82,7 +82,7 @@ impl Wire {
         }
     }
 
-    /// Takes the next line that is here, without its end.
+    /// Consumes and returns the next complete line, without its end.
     pub(super) fn line(&mut self) -> io::Result<Option<&str>> {
         let Some((line, bytes)) = first_line(&self.input[self.taken..])? else { return Ok(None) };
         self.taken += bytes;
@@ -90,11 +90,11 @@ impl Wire {
     }
 }
 
-/// Returns the first line of `input` without its end, and how many bytes both have; `None` when
-/// its end has not come.
+/// Returns the first line of `input` without its end, and the number of bytes with it; `None` when
+/// the line is not complete.
 ///
 /// # Errors
-/// When the line is too long, or is no text.
+/// When the line is too long, or is not UTF-8.
 pub(super) fn first_line(input: &[u8]) -> io::Result<Option<(&str, usize)>> {
     let nonsense = |why: &str| Err(io::Error::new(ErrorKind::InvalidData, why));
     let Some(end) = input.iter().position(|byte| *byte == b'\n') else {

@@ -216,7 +216,7 @@ impl Node {
         packets: &mut Vec<(LinkId, Packet, Vec<u8>)>,
     ) {
         match packet {
-            // A peer pings soon after a link is established, and on every such link.
+            // Every established link soon carries a ping, so each peer gets the settings.
             Packet::Ping { .. } => self.tell_settings(link, packets),
             Packet::Settings => self.on_settings(link, records),
             Packet::Proofs => self.on_proofs(link, records, packets),

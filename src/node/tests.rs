@@ -1,4 +1,5 @@
-//! One node, alone, on a log in memory: what clients are told, line by line, without a socket.
+//! Tests a single node with a log in memory and without a socket: what clients receive, line by
+//! line.
 
 mod fake_log;
 mod promises;
@@ -24,7 +25,7 @@ struct World {
     jobs: Vec<Job>,
     packets: Vec<(LinkId, Packet, Vec<u8>)>,
     closed: Vec<LinkId>,
-    /// Passwords hashed, and visitors that came.
+    /// How many passwords were hashed; `visitors`: how many clients and operators have connected.
     hashed: usize,
     visitors: u64,
 }
@@ -34,7 +35,7 @@ const ANN: SessionId = SessionId(1);
 const BOB: SessionId = SessionId(2);
 
 impl World {
-    /// A node that has just started on this log.
+    /// Starts a node on this log.
     fn started(log: FakeLog, vote: Vote) -> World {
         let me = Member { id: ServerId::all(1).next().unwrap(), disk: DiskId(1) };
         let shared = Shared {
@@ -85,7 +86,7 @@ impl World {
         }
     }
 
-    /// The same directory after a crash.
+    /// Starts a node on the same log after a crash.
     fn restarted(self) -> World {
         World::started(self.log, self.vote)
     }
@@ -126,7 +127,7 @@ impl World {
         self.packets.extend(out.packets);
     }
 
-    /// What an operator is told.
+    /// Sends an operator's request, and returns the answer.
     fn operate(&mut self, group: GroupId, line: &str) -> Option<String> {
         self.visitors += 1;
         let (link, packet) = (LinkId(self.visitors), Packet::Request { group });
@@ -139,7 +140,7 @@ impl World {
         Some(String::from_utf8(lines).unwrap())
     }
 
-    /// A new client, and what it is told.
+    /// Connects a client, sends lines, and returns the answers.
     fn visit(&mut self, from: IpAddr, lines: &[&str]) -> String {
         self.visitors += 1;
         let session = SessionId(self.visitors);
@@ -150,7 +151,7 @@ impl World {
         said
     }
 
-    /// Turns until nothing is left to do, passwords hashed in no time.
+    /// Runs turns until nothing is left to do. Hashing a password takes no time.
     fn turn(&mut self) {
         for _ in 0..20 {
             while let Some(job) = self.jobs.pop() {
@@ -292,7 +293,7 @@ fn a_session_closed_by_another_one_may_have_changes_under_way() {
         world.tell(Input::Replica(Event::Tick));
         let mark = Durable { last: world.stored, vote: world.vote };
         world.tell(Input::Replica(Event::Durable(mark)));
-        // The password is being checked: what the phone sends now is logged behind the change.
+        // While the password is checked, the phone's messages are logged after the change.
         while let Some(job) = world.jobs.pop() {
             let made = Hashed::Made(format!("hash of {}", job.password));
             let done = if job.against.is_some() { Hashed::Checked(true) } else { made };
@@ -331,14 +332,14 @@ fn a_password_that_was_right_is_not_hashed_again() {
     world.line(ANN, "PASSWD correct-horse other-horse");
     assert_eq!(world.said(ANN), "OK\n");
     assert_eq!(world.hashed, before + 1, "the new one");
-    // The old one is told late, to a server that has applied the new one.
+    // The old password arrives late at a server that has applied the new one.
     world.node.passwords.add(ann, old, "correct-horse");
     let said = world.visit(HERE, &["LOGIN ann correct-horse", "LOGIN ann other-horse"]);
     let codes: Vec<&str> = said.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
     assert_eq!(codes, ["wrong-password", "ann"], "{said}");
     assert_eq!(world.hashed, before + 3);
 
-    // An account of the same name is another one.
+    // A new account of the same name is a different account.
     world.line(ANN, "DELETE ann other-horse");
     let said = world.visit(HERE, &["CREATE ann third-horse", "LOGIN ann other-horse"]);
     assert!(said.ends_with("ERR wrong-password the name or the password is wrong\n"), "{said}");
@@ -361,7 +362,7 @@ fn who_guesses_waits_and_so_does_the_right_password() {
     assert_eq!(world.hashed, before, "nothing is looked at");
     assert_eq!(code(&world.visit(HERE, &["LOGIN ann correct-horse"])), "ann", "from elsewhere");
     assert_eq!(code(&world.visit(there, &["LOGIN bob correct-horse"])), "bob", "another name");
-    // An account that does not exist is guessed at no faster.
+    // Guesses at accounts that do not exist count against the address as well.
     for n in 0..15 {
         let said = world.visit(there, &[&format!("LOGIN nobody{n} wrong-horse")]);
         assert_eq!(code(&said), "wrong-password");
@@ -377,7 +378,7 @@ fn guesses_that_are_under_way_together_are_counted_together() {
     let guessers: Vec<SessionId> = (200..230).map(SessionId).collect();
     for session in &guessers {
         world.tell(Input::Opened(*session, HERE.into()));
-        // Of an account that is not there: each is hashed.
+        // The account does not exist, so every attempt is hashed.
         world.tell(Input::Line(*session, b"LOGIN carl wrong-horse"));
     }
     world.turn();
@@ -396,7 +397,7 @@ fn one_address_does_not_keep_the_others_from_logging_in() {
         let line = format!("CREATE user{} correct-horse", session.0);
         world.tell(Input::Line(*session, line.as_bytes()));
     }
-    // Their reads are confirmed; two jobs are at work, and those over the bound are refused.
+    // The reads are confirmed. Two jobs are at the thread, and those beyond the bound are refused.
     world.tell(Input::Replica(Event::Tick));
     assert_eq!(world.jobs.len(), crate::limits::HASHES_AT_WORK);
     let refused =
@@ -435,7 +436,7 @@ fn a_long_list_is_shown_in_bounded_pieces() {
         said += &world.said(ANN);
         turns += 1;
     }
-    // A socket that took something is one more occasion in each of them.
+    // Each turn lists names twice: at the tick, and after the socket has accepted output.
     assert!(turns >= accounts / (2 * crate::limits::LISTED_PER_TURN), "{turns} turns");
     let mut lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.pop(), Some("OK 100000"));
@@ -466,13 +467,13 @@ fn an_operator_is_answered_once_and_forgotten() {
     assert!(world.said(ANN).ends_with("NOTE deleted this account was deleted\n"));
     assert_eq!(world.visit(HERE, &["LOGIN cyd other-horse"]), "OK cyd 0\n");
     assert!(world.node.operators.is_empty());
-    // One whose link ends before the answer.
+    // The link of an operator ends before the answer.
     let (link, packet) = (LinkId(99), Packet::Request { group });
     let records = b"CREATE eve correct-horse";
     world.tell(Input::Replica(Event::Accepted { link }));
     world.tell(Input::Replica(Event::Received { link, packet, records }));
     assert_eq!(world.node.operators.len(), 1);
-    // Another request on the same link is none.
+    // A second request on the same link is ignored.
     world.tell(Input::Replica(Event::Received { link, packet, records: b"USERS" }));
     assert_eq!(world.node.operators.len(), 1);
     world.tell(Input::Replica(Event::Ended { link }));
@@ -507,7 +508,7 @@ fn an_operator_waits_as_long_as_a_change_may_take() {
     let (link, packet) = (LinkId(99), Packet::Request { group: GroupId(1) });
     world.tell(Input::Replica(Event::Accepted { link }));
     world.tell(Input::Replica(Event::Received { link, packet, records: b"REMOVE ann" }));
-    // A member that says nothing is waited for; nothing is stored meanwhile.
+    // The node waits for a silent member. Nothing is stored meanwhile.
     for _ in 0..20 {
         world.now += Duration::from_millis(90);
         world.tell(Input::Replica(Event::Tick));
@@ -535,7 +536,7 @@ fn nothing_is_said_behind_the_note_that_closes() {
         "hers is the last one"
     );
     world.node.close_with(ANN, Note::Deleted);
-    // One from elsewhere would take the place of the last one from here.
+    // A job from another address would take the place of the last one from this address.
     visit(&mut world, 999, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
     world.tell(Input::Replica(Event::Tick));
     assert!(world.said(ANN).ends_with("NOTE deleted this account was deleted\n"));
@@ -587,7 +588,7 @@ fn a_kind_of_entry_from_the_future_stops_the_node() {
     assert!(stopped.unwrap_err().0.contains("a newer version"));
 }
 
-/// Lines that waited for a handover are looked at again when it came to nothing.
+/// Lines that waited for a handover are accepted after it has failed.
 #[test]
 fn a_handover_that_came_to_nothing_wakes_every_client() {
     let mut world = World::new();

@@ -1,9 +1,9 @@
-//! A log in memory, of which entries can be lost.
+//! A log in memory whose entries can be lost.
 
 use super::*;
 use std::io;
 
-/// Entries as records; an empty one can't be read.
+/// Entries as records. Reading an empty one fails.
 #[derive(Default)]
 pub(super) struct FakeLog(pub(super) Vec<Vec<u8>>);
 

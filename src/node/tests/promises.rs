@@ -1,12 +1,12 @@
-//! Promises whose breaking no test of whole servers has noticed: what an error says of a change
-//! that is logged, what a read shows while a backlog is applied, and whose mail a LOGIN under way
+//! Tests promises whose violation no test of whole servers has noticed: what an error says about a
+//! logged change, what a read shows while a backlog is applied, and whose mail a LOGIN under way
 //! shows.
 
 use super::*;
 use crate::ids::Position;
 use crate::limits::APPLIED_PER_TURN;
 
-/// Does what the node wants hashed, and nothing else: what is logged by that is not stored.
+/// Hashes the passwords of all jobs. The changes that are logged by that are not yet stored.
 fn hash_all(world: &mut World) {
     while let Some(job) = world.jobs.pop() {
         let made = Hashed::Made(format!("hash of {}", job.password));
@@ -18,15 +18,15 @@ fn hash_all(world: &mut World) {
     }
 }
 
-/// A tick, and what is stored already: reads are confirmed by it.
+/// Runs a tick and reports what is already stored, which confirms reads.
 fn tick(world: &mut World) {
     world.tell(Input::Replica(Event::Tick));
     let mark = Durable { last: world.stored, vote: world.vote };
     world.tell(Input::Replica(Event::Durable(mark)));
 }
 
-/// Every ERR but `unknown-outcome` promises that nothing was stored: a change that is logged may
-/// take effect, whatever closes its session before that is known.
+/// Every ERR except `unknown-outcome` promises that nothing was stored. A logged change may take
+/// effect, whatever closes its session before its outcome is known.
 #[test]
 fn a_logged_change_whose_session_closes_has_an_unknown_outcome() {
     for line in [
@@ -57,8 +57,8 @@ fn a_logged_change_whose_session_closes_has_an_unknown_outcome() {
     }
 }
 
-/// A refusal is an answer like any other: a server that stops waits for nobody whom it refused, and
-/// who sent no more is disconnected. Here a SEND waits for a read while its receiver is created.
+/// A refusal is an answer like any other: a stopping server does not wait for a client whose last
+/// request it refused, and closes it. Here a SEND waits for a read while its receiver is created.
 #[test]
 fn who_is_refused_after_a_read_is_not_waited_for() {
     let mut world = World::new();
@@ -81,7 +81,7 @@ fn who_is_refused_after_a_read_is_not_waited_for() {
     assert!(world.node.is_finished(ANN));
 }
 
-/// The same when another session of the account ends it.
+/// The outcome is also unknown when another session of the account closes this one.
 #[test]
 fn a_logged_change_of_a_deleted_account_has_an_unknown_outcome() {
     for line in ["PASSWD correct-horse other-horse", "DELETE ann correct-horse"] {
@@ -103,8 +103,8 @@ fn a_logged_change_of_a_deleted_account_has_an_unknown_outcome() {
     }
 }
 
-/// A read shows everything that was acknowledged before it was asked for, also while a new primary
-/// still applies what it found in its log.
+/// A read shows everything that was acknowledged before the request, also while a new primary
+/// still applies the entries of its log.
 #[test]
 fn a_read_waits_for_a_backlog() {
     let mut before = World::new();
@@ -141,8 +141,8 @@ fn a_read_waits_for_a_backlog() {
     assert_eq!(world.said(visitor), format!("OK bob {messages}\n"));
 }
 
-/// A LOGIN under way ends with the password it was checked with, and with its account: it never
-/// shows the mail of a new owner of the name.
+/// A LOGIN under way fails once its password or its account changes: it never shows the mail of a
+/// new owner of the name.
 #[test]
 fn a_login_under_way_ends_when_its_account_changes() {
     let changes: [&[&str]; 2] = [

@@ -1,11 +1,11 @@
-//! Entries that can't be read: from this server's disk, when only the reading that wants one fails,
-//! or by any server, when they change nothing.
+//! Tests entries that can't be read. If only this server's disk has lost one, only the read of it
+//! fails. If no server can decode one, it changes nothing.
 
 use super::*;
 use crate::ids::Position;
 use crate::record::Kind;
 
-/// Only an entry of a newer version ends the server.
+/// Only an entry of an unknown kind, from a newer version, ends the server.
 #[test]
 fn an_entry_that_nobody_can_read_is_passed_over_by_all() {
     let restarted = |kind: Kind| {
@@ -30,8 +30,8 @@ fn an_entry_that_nobody_can_read_is_passed_over_by_all() {
     assert!(ended.is_err(), "it is not known what it means");
 }
 
-/// What comes before it is shown, and the connection goes on; who receives messages as they come
-/// is told, and closed.
+/// A read shows the messages before the unreadable one, and its connection stays open. A session
+/// that receives pushes gets a note and is closed.
 #[test]
 fn only_the_reading_of_an_entry_that_this_disk_lost_fails() {
     let mut world = World::new();
