@@ -45,7 +45,7 @@
 //! # }
 //! ```
 //!
-//! # What it promises
+//! # Guarantees
 //!
 //! A message for which [`Client::send`] returns a number, or [`Event::Stored`] comes, is stored
 //! exactly once. Messages to one receiver are stored in the order in which they were submitted, as
@@ -89,8 +89,8 @@ use wire::Wire;
 
 /// The time limit for a connection attempt to a server.
 const DIAL_TIME: Duration = Duration::from_secs(1);
-/// How long to wait for the lookup of a name before the client tries the next server. The lookup
-/// continues meanwhile.
+/// How long to wait for the lookup of a name before trying the next server. The lookup continues
+/// meanwhile.
 const LOOKUP_TIME: Duration = Duration::from_millis(50);
 /// The number of servers whose last error is kept while there is no connection.
 const EXCUSES_MAX: usize = 16;
@@ -219,8 +219,8 @@ impl Client {
         })
     }
 
-    /// Sets how long the search for a primary may take; `None`: without a limit. The default is 30
-    /// s.
+    /// Sets how long the search for a primary may take; `None`: without a limit. By default it is
+    /// 30 s.
     pub fn set_patience(&mut self, patience: Option<Duration>) {
         self.patience = patience;
     }
@@ -258,8 +258,8 @@ impl Client {
         self.state.submit(now, to, text).map_err(Error::Refused)
     }
 
-    /// Returns whether `submit` accepts a message without waiting. At most 256 messages
-    /// may be unanswered.
+    /// Returns whether `submit` accepts a message without waiting. At most 256 messages may be
+    /// unanswered.
     pub fn has_room(&self) -> bool {
         self.state.unanswered() < UNANSWERED_MAX
     }

@@ -335,7 +335,7 @@ fn an_account_that_was_there_is_not_made_anew() {
     world.begin(1);
     let stop = world.stop("ERR wrong-password the name or the password is wrong");
     assert!(matches!(stop, Stop::Ever(Error::NotLetIn(_))), "{stop:?}");
-    // The next server creates an account whose creation was refused for a while.
+    // If a server refuses to create the account for now, the next server creates it.
     let mut world = World::new(Account::new("ann", "correct-horse").created());
     for _ in 0..2 {
         world.begin(1);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// The jobs of each address, served round-robin.
 #[derive(Debug, Default)]
 pub(super) struct HashQueue {
-    /// The queue of each address. None is empty.
+    /// The queue of each address that has jobs. No queue is empty.
     waiting: BTreeMap<Origin, VecDeque<Job>>,
     /// The addresses that have jobs, each once. An address goes to the end when it gets its first
     /// job and whenever it was served.

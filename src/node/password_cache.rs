@@ -199,8 +199,8 @@ impl Node {
 mod bounds {
     use super::*;
 
-    /// A primary that sends many passwords can't fill the memory: the bound depends on the
-    /// accounts.
+    /// A primary that sends many passwords can't fill the memory: the number of accounts limits
+    /// the cache.
     #[test]
     fn what_is_told_is_bounded_and_the_newest_stay() {
         let mut passwords = PasswordCache::new(&Secret::new([7; Secret::BYTES]));

@@ -59,7 +59,7 @@ impl Task {
     }
 }
 
-/// A request whose password is being checked or is checked.
+/// A request whose password is being checked, or was right.
 #[derive(Clone, Debug)]
 pub(super) struct Checked {
     /// The account.
@@ -104,8 +104,8 @@ pub(super) struct Listing {
     pub(super) count: u64,
 }
 
-/// All clients by id. The server assigns consecutive ids, so clients can't choose ids whose hashes
-/// collide.
+/// All clients by id. The server numbers connections itself, so clients can't choose ids whose
+/// hashes collide.
 pub(super) type Sessions = HashMap<SessionId, Box<Session>, BuildHasherDefault<IdHasher>>;
 
 /// Spreads ids over a table: Knuth's multiplicative hashing, with the golden ratio.

@@ -151,7 +151,8 @@ impl World {
         said
     }
 
-    /// Runs turns until nothing is left to do. Hashing a password takes no time.
+    /// Runs twenty turns, after which nothing should be left to do. Hashing a password takes no
+    /// time.
     fn turn(&mut self) {
         for _ in 0..20 {
             while let Some(job) = self.jobs.pop() {
