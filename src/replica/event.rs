@@ -1,4 +1,4 @@
-//! The replica's whole surface: what happens to it, and what it wants done.
+//! The interface of the replica: the events that it receives and the effects that it requests.
 
 use super::hello::{Hello, Refusal};
 use super::packet::{Append, Packet};
@@ -8,59 +8,59 @@ use crate::record::Record;
 use std::ops::Range;
 use std::{fmt, io};
 
-/// What the world tells a replica.
+/// An input of the replica.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// The end of a turn, or a deadline: decide, and send what gathered.
+    /// The end of a turn, or a deadline: the replica decides, and sends what has accumulated.
     Tick,
-    /// A dial was answered; the link is open.
+    /// A dial succeeded; the link is open.
     Dialled {
         /// The new link.
         link: LinkId,
-        /// Whom it was meant to reach.
+        /// The server that was dialled.
         to: ServerId,
     },
-    /// Another server has dialled.
+    /// Another server dialled this one.
     Accepted {
         /// The new link.
         link: LinkId,
     },
-    /// A dial came to nothing.
+    /// A dial failed.
     DialFailed {
-        /// Whom it was meant to reach.
+        /// The server that was dialled.
         to: ServerId,
-        /// Why.
+        /// Why it failed.
         why: DialFailure,
     },
-    /// Who answered a dial does not know the group's secret; the link's end follows.
+    /// The server that answered a dial does not know the group's secret; `Ended` follows.
     NotAuthentic {
         /// The link.
         link: LinkId,
     },
     /// A link has ended.
     Ended {
-        /// Which one.
+        /// The link.
         link: LinkId,
     },
-    /// A packet came in.
+    /// A packet arrived.
     Received {
-        /// On which link.
+        /// The link.
         link: LinkId,
-        /// What it says.
+        /// The packet.
         packet: Packet,
-        /// The records of an append.
+        /// The bytes after the packet, such as the records of an append.
         records: &'a [u8],
     },
-    /// What was appended and persisted is durable.
+    /// Appended entries and the vote are durable.
     Durable(Durable),
 }
 
-/// Why a dial came to nothing.
+/// Why a dial failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialFailure {
-    /// Every address was refused: no process listens there.
+    /// Every address refused the connection: no process listens there.
     Refused,
-    /// Nothing came in time, or the network says that it leads nowhere.
+    /// No answer arrived in time, or the network reported the address as unreachable.
     NoAnswer,
     /// The server's name has no address.
     NoName,
@@ -79,9 +79,9 @@ impl fmt::Display for DialFailure {
 /// Why there is no link to another server, as far as this one knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// The last dial came to nothing.
+    /// The last dial failed.
     Dial(DialFailure),
-    /// Who listens at its address does not know the group's secret.
+    /// The server at its address does not know the group's secret.
     WrongSecret,
     /// The other server refuses this one.
     RefusedBy(Refusal),
@@ -89,35 +89,36 @@ pub enum Obstacle {
     Refused(Refusal),
 }
 
-/// What is durable.
+/// The state that is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durable {
-    /// All entries up to here.
+    /// The last durable entry.
     pub last: Index,
-    /// This vote.
+    /// The durable vote.
     pub vote: Vote,
 }
 
-/// What a replica wants done, in this order.
+/// An action that a replica requests. The caller performs the effects in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Add these records, a range of [`Out::bytes`], to the log.
     Append(Range<usize>),
-    /// Remove the entries after this one; those that were stored are copied aside first.
+    /// Remove the entries after this one. Entries that were stored are copied to quarantine
+    /// first.
     Cut(Index),
-    /// Write and sync what was appended, after what is to be sent was sent.
+    /// Write and sync the appended entries, after all packets of this turn are sent.
     Flush,
-    /// Write and sync the vote, after what is to be sent was sent.
+    /// Write and sync the vote, after all packets of this turn are sent.
     Persist(Vote),
-    /// Say something.
+    /// Send a packet.
     Send(LinkId, Packet),
-    /// Say hello, and what this server's directory and log have been through.
+    /// Send a hello, followed by the encoded `Past`.
     Greet(LinkId, Box<(Hello, Vec<u8>)>),
-    /// Say that the entries `first` to `last` follow.
+    /// Send an append, followed by the entries `first` to `last`.
     SendEntries {
-        /// On which link.
+        /// The link.
         link: LinkId,
-        /// What comes before the records.
+        /// The packet before the records.
         append: Append,
         /// The first entry.
         first: Index,
@@ -126,21 +127,22 @@ pub enum Effect {
     },
     /// Dial a server. Exactly one `Dialled` or `DialFailed` must follow.
     Dial(ServerId),
-    /// Close a link when what is queued on it was sent.
+    /// Close a link after its queued packets are sent.
     Close(LinkId, Closing),
-    /// Remember this of another disk, soon.
+    /// Store this record of another disk soon.
     RecordIncarnation(Box<SeenDisk>),
-    /// Store and send nothing more: end the process, quarantine what can't be kept, and start
-    /// again.
+    /// Stop storing and sending, end the process, quarantine what must not stay, and start again.
     Quarantine(Quarantine),
 }
 
-/// What of a data directory is quarantined, never deleted, before the server starts again.
+/// The part of a data directory that is quarantined, never deleted, before the server starts
+/// again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quarantine {
-    /// All of it: it is an old copy, or part of another history. The server comes back blank.
+    /// The whole directory: it is an old copy, or part of another epoch. The server restarts
+    /// uninitialized.
     Everything,
-    /// The entries behind this one, which a later epoch does not have.
+    /// The entries after this one, which a later epoch does not have.
     Tail(Index),
 }
 
@@ -149,38 +151,38 @@ pub enum Quarantine {
 pub enum Closing {
     /// Another link to the same server stays.
     Spare,
-    /// Nothing was heard on it for too long.
+    /// No packet arrived in time.
     Silent,
-    /// What came is no packet, or not one that may come there.
+    /// The bytes are no valid packet, or the packet is not allowed at this point.
     Nonsense,
-    /// We refuse the other side.
+    /// This server refuses the other side.
     Refused(ServerId, Refusal),
-    /// The other side refuses us.
+    /// The other side refuses this server.
     RefusedBy(Option<ServerId>, Refusal),
-    /// What was said on it no longer holds.
+    /// Something that this server sent on it no longer holds, so a new hello is needed.
     Restated,
-    /// A server came with the id of another one that is linked and answers.
+    /// A server connected with the id of another server that is linked and answers.
     Occupied {
         /// The link that stays.
         stays: LinkId,
-        /// Who is at its other end.
+        /// The server at the other end of that link.
         holder: Member,
-        /// Who came.
+        /// The server that connected.
         newcomer: Member,
     },
 }
 
-/// Effects, and the bytes that they speak of. The caller owns and reuses it.
+/// Effects and the bytes that they refer to. The caller owns and reuses this buffer.
 #[derive(Debug, Default)]
 pub struct Out {
-    /// What ranges of effects point into.
+    /// The bytes that the ranges in `effects` refer to.
     pub bytes: Vec<u8>,
-    /// In the order in which they are to be performed.
+    /// The effects, in the order in which to perform them.
     pub effects: Vec<Effect>,
 }
 
 impl Out {
-    /// Forgets everything, keeping the memory.
+    /// Removes all effects and bytes, but keeps the allocated memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.effects.clear();
@@ -195,12 +197,12 @@ impl Out {
     }
 }
 
-/// The log as its readers see it.
+/// Read access to the log.
 pub trait LogReader {
-    /// The last entry up to `through` that can be read together with `from` in `bytes_max`
-    /// bytes; at least `from`.
+    /// Returns the last entry up to `through` such that the entries from `from` on fit in
+    /// `bytes_max` bytes; at least `from`.
     fn last_within(&self, from: Index, through: Index, bytes_max: usize) -> Index;
-    /// Hands the records `from` to `through` to `visit`, one by one, without copying what is in
+    /// Passes the records `from` to `through` to `visit` one by one, without copying those in
     /// memory.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! What each side of a link says first: who it is, and what must agree; and why one is refused.
+//! The hello, the first packet of each side of a link: it names the sender and the settings that
+//! must be equal. Also the reasons to refuse a hello.
 
 use super::packet::{
     BadPacket, read_bool, read_id, read_option, read_position, write_option, write_position,
@@ -7,18 +8,18 @@ use crate::ids::{DiskId, GroupId, Incarnation, Member, Position, ProcessId, Serv
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
-/// What must agree between the servers of a group.
+/// The settings that must be equal on all servers of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shared {
     /// The group.
     pub group: GroupId,
-    /// How many servers it has.
+    /// The number of servers.
     pub servers: u8,
-    /// `T` in milliseconds.
+    /// The peer timeout in milliseconds.
     pub peer_timeout_ms: u32,
-    /// Fewest members with which changes are taken.
+    /// The fewest members with which the primary accepts changes.
     pub copies_min: u8,
-    /// Whether a last survivor goes on by itself.
+    /// Whether a last survivor continues without an operator.
     pub survivor_auto: bool,
 }
 
@@ -27,52 +28,54 @@ pub struct Shared {
 pub struct Hello {
     /// Settings that must agree.
     pub shared: Shared,
-    /// Who speaks.
+    /// The sender.
     pub from: Member,
-    /// Whom the sender takes the receiver for.
+    /// The server that the sender expects at the other end.
     pub to: ServerId,
-    /// How often the sender's disk was started.
+    /// The number of starts of the sender's disk.
     pub incarnation: Incarnation,
-    /// Which run of the server speaks.
+    /// The sender's process.
     pub process: ProcessId,
-    /// Counts the hellos of a process: of two, tells the later.
+    /// Numbers the hellos of a process, so that the receiver can tell which of two is later.
     pub serial: u64,
-    /// The sender has another link to the receiver, or has begun one.
+    /// The sender has another link to the receiver, or is opening one.
     pub has_other: bool,
     /// The sender's term.
     pub term: Term,
-    /// The disk of the server that began the term's epoch; of the first epoch, none.
+    /// The disk of the server that began the term's epoch; `None` for the first epoch.
     pub founder: Option<DiskId>,
     /// The end of the sender's stored log.
     pub last: Position,
 }
 
-/// Why a link is refused.
+/// Why a server refuses a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Another version of the packets.
+    /// The other side uses another version of the packets.
     Version,
-    /// Another group.
+    /// The other side belongs to another group.
     Group,
-    /// Another number of servers, silence, copies or survivor rule.
+    /// The settings in `Shared` differ.
     Settings,
-    /// Both have the same id.
+    /// Both servers have the same id.
     SameId,
-    /// The receiver is not whom the sender dialled.
+    /// The receiver is not the server that the sender dialled.
     WrongId,
-    /// Its disk was seen in a later life: an old copy of a directory.
+    /// The data directory is an old copy: its disk was recorded with a later start, or with other
+    /// starts.
     OldCopy,
-    /// Two histories that different servers began under one number: a person decides.
+    /// Different servers began two epochs with the same number; an operator must decide.
     Epoch,
-    /// A history that was begun over this one, while the group here is healthy.
+    /// The sender began a later epoch, while the receiver's group is healthy.
     Straggler,
-    /// Its directory may be an old copy; only a primary that hears a majority decides that.
+    /// The data directory may be an old copy. Only a primary that a majority answers decides
+    /// that.
     Doubtful,
-    /// Another server with this id is linked, and answers.
+    /// Another server with this id is linked and answers.
     Occupied,
-    /// It has just sent what no sound server sends.
+    /// The sender recently sent packets that no correct server sends.
     Nonsense,
-    /// A history that this server's group has refused before.
+    /// The receiver's group refused this epoch before.
     Parted,
 }
 

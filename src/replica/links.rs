@@ -1,4 +1,4 @@
-//! Links: dialling, the hello, and which of two links to one server stays.
+//! Links: dialling, the hello, and the choice between two links to the same server.
 
 use super::event::{Closing, DialFailure, Effect, Event, Obstacle, Out, Quarantine};
 use super::hello::{Hello, Refusal};
@@ -13,11 +13,11 @@ use crate::limits::{
 };
 use crate::time::Moment;
 
-/// A link whose other side has not said hello.
+/// A link on which the other side has not sent its hello.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) link: LinkId,
-    /// Whom we dialled; of a link that was accepted, nobody.
+    /// The server that this one dialled; `None` for an accepted link.
     pub(super) dialled: Option<ServerId>,
     pub(super) deadline: Moment,
 }
@@ -66,7 +66,7 @@ impl Replica {
         }
     }
 
-    /// What follows a hello of this server's.
+    /// Returns what follows this server's hello.
     pub(super) fn past(&self) -> Past {
         let heard = self.vote.term.epoch() > self.summary.last().term.epoch();
         let heard = self.own_epoch().filter(|_| heard);
@@ -83,7 +83,7 @@ impl Replica {
         out.push(Effect::Greet(link, Box::new((hello, past))));
     }
 
-    /// Whether a dial to this server was taken, and its hello has not come.
+    /// Returns whether a dial to this server succeeded and its hello has not arrived.
     pub(super) fn is_greeting(&self, id: ServerId) -> bool {
         self.pending.iter().any(|pending| pending.dialled == Some(id))
     }
@@ -110,7 +110,8 @@ impl Replica {
         self.dial_later(now, at);
     }
 
-    /// After a dial that came to nothing: again, later each time, if no other is under way.
+    /// Schedules the next dial after a failed one, with an increasing delay, unless another dial
+    /// is under way.
     fn dial_later(&mut self, now: Moment, at: usize) {
         let longest = self.peer_timeout() / 2;
         let begun = self.is_greeting(self.peers[at].id);
@@ -128,8 +129,8 @@ impl Replica {
         let peer = &mut self.peers[at];
         let first = peer.dialling.under_way == 0 && !begun;
         peer.dialling.under_way += 1;
-        // A dying process still listens for a moment, and takes a dial that it never answers: it
-        // gets a second one beside it, and no more.
+        // The kernel still accepts connections to a dying process for a moment, and such a dial
+        // is never answered. So a second dial starts beside the first one, but no third one.
         peer.dialling.next = first.then_some(now + DIAL_UNDECIDED_TIME);
         out.push(Effect::Dial(peer.id));
     }
@@ -145,7 +146,7 @@ impl Replica {
         }
     }
 
-    /// A dial was taken, and ended before the hello.
+    /// Redials after a dial that succeeded, but ended before the hello.
     fn on_dial_ended(&mut self, now: Moment, to: Option<ServerId>, quick: bool, out: &mut Out) {
         let Some(at) = self.peers.iter().position(|peer| Some(peer.id) == to) else { return };
         let peer = &mut self.peers[at];
@@ -161,7 +162,7 @@ impl Replica {
         }
     }
 
-    /// A link that counted has ended, or is closed for the reason given.
+    /// Handles the end of the link in use, or closes it if a reason is given.
     pub(super) fn lose_link(
         &mut self,
         now: Moment,
@@ -179,7 +180,8 @@ impl Replica {
         let under_way = peer.dialling.under_way;
         self.note_lost(link.member, under_way);
         self.dial_now(now, at, out);
-        // Whether the others are there is asked now, not at the next heartbeat.
+        // Pings the others now, not at the next heartbeat, to learn whether they are still
+        // active.
         self.ping(now, out);
         self.needs_tick = true;
     }
@@ -205,7 +207,8 @@ impl Replica {
         }
     }
 
-    /// Whoever is about to ping does it with others: servers that wake up together sleep longer.
+    /// Pings at once if this server's own ping is due soon: servers that wake up together sleep
+    /// longer.
     pub(super) fn ping_together(&mut self, now: Moment) {
         if self.timers.expired(Timer::Ping, now + self.peer_timeout() / 16) {
             self.timers.set(Timer::Ping, now);
@@ -213,7 +216,7 @@ impl Replica {
     }
 
     pub(super) fn on_pong(&mut self, at: usize, sent: Moment, now: Moment, out: &mut Out) {
-        // Only what was sent counts: a pong from the future is nonsense, and tells nothing.
+        // This server sent no ping in the future, so such a pong is invalid.
         if sent > now {
             return;
         }
@@ -284,7 +287,7 @@ impl Replica {
                 out.send(link, Packet::Verdict(verdict));
                 return out.push(Effect::Close(link, Closing::Spare));
             }
-            // The node answers it, in its own time.
+            // The node answers it later.
             Packet::Request { group } if dialled.is_none() && group == self.shared.group => return,
             _ => {
                 out.push(Effect::Close(link, Closing::Nonsense));
@@ -300,7 +303,7 @@ impl Replica {
         }
     }
 
-    /// A server has said who it is: it is refused, or linked.
+    /// Processes a hello: refuses the server, or links it.
     pub(super) fn greet(
         &mut self,
         now: Moment,
@@ -316,7 +319,7 @@ impl Replica {
         }
         if let Err(why) = self.judge(now, (hello, past), dialled, out) {
             if hello.process == self.process {
-                // Our own hello: no other server listens there.
+                // This server dialled itself: no other server listens at that address.
                 out.push(Effect::Close(link, Closing::Nonsense));
                 return self.on_reached_itself(now, Some(hello.to));
             }
@@ -340,8 +343,8 @@ impl Replica {
         self.adopt_hello(now, hello, link, out);
     }
 
-    /// An operator's request about accounts, if an event is one: on a link that has said nothing
-    /// before.
+    /// Returns an operator's request about accounts, if the event is one. Only the first packet
+    /// of a link can be one.
     pub fn takes_request<'a>(&self, event: &Event<'a>) -> Option<(LinkId, &'a [u8])> {
         let Event::Received { link, packet: Packet::Request { group }, records } = *event else {
             return None;
@@ -351,7 +354,7 @@ impl Replica {
         taken.then_some((link, records))
     }
 
-    /// No other server listens at the address that was dialled.
+    /// Records that no other server listens at the address that was dialled.
     fn on_reached_itself(&mut self, now: Moment, to: Option<ServerId>) {
         let Some(at) = self.peers.iter().position(|peer| Some(peer.id) == to) else { return };
         if self.peers[at].link.is_none() {
@@ -361,21 +364,24 @@ impl Replica {
         }
     }
 
-    /// The other side of a link that counts here does not accept our hello.
+    /// Handles the refusal of this server's hello on the link in use.
     pub(super) fn on_refused(&mut self, now: Moment, link: LinkId, why: Refusal, out: &mut Out) {
         let Some(at) = self.peers.iter().position(|peer| peer.has_link(link)) else { return };
         let id = self.peers[at].id;
         self.lose_link(now, at, Some(Closing::RefusedBy(Some(id), why)), out);
         self.note_obstacle(Some(id), Obstacle::RefusedBy(why));
-        // It will refuse the next hello as well: it is not asked in a hurry.
+        // The other side will refuse the next hello as well, so the next dial has the longest
+        // delay.
         self.peers[at].dialling.delay = self.peer_timeout() / 2;
         self.heed_refusal(now, why, out);
     }
 
-    /// One that is told that its directory is an old copy quarantines it, and restarts blank.
+    /// Reacts to a refusal: a server whose directory is an old copy quarantines it and restarts
+    /// uninitialized.
     fn heed_refusal(&mut self, now: Moment, why: Refusal, out: &mut Out) {
         match why {
-            // Whom a majority follows is no old copy, whatever one of them remembers.
+            // A server that a majority follows is not an old copy, whatever one other server
+            // remembers.
             Refusal::OldCopy if !self.leads_majority(now) => {
                 log::warn!("this directory is an old copy: it is quarantined");
                 self.note(Rule::LeftOldCopy);
@@ -391,13 +397,14 @@ impl Replica {
         }
     }
 
-    /// Whether this server is a primary whom a majority answers.
+    /// Returns whether this server is a primary that a majority answers.
     pub(super) fn leads_majority(&self, now: Moment) -> bool {
         matches!(self.role, Role::Primary(_)) && self.hears_majority(now)
     }
 
-    /// Another server has lately taken this directory for an old copy, and no primary has decided
-    /// that: an old copy must neither lead a term that had a primary nor vote in it.
+    /// Returns whether another server recently reported that this directory may be an old copy,
+    /// and no primary has decided that. An old copy must neither lead a term that had a primary
+    /// nor vote in it.
     pub(super) fn is_doubted(&self, now: Moment) -> bool {
         self.doubted.is_some_and(|since| now < since + self.peer_timeout() * 2)
     }
@@ -415,7 +422,7 @@ impl Replica {
             Refusal::WrongId => self.note(Rule::RefusedWrongId),
             Refusal::Epoch => self.note(Rule::RefusedEpoch),
             Refusal::Straggler | Refusal::Parted => self.note(Rule::RefusedStraggler),
-            Refusal::OldCopy | Refusal::Doubtful | Refusal::Nonsense => {} // noted with its reason
+            Refusal::OldCopy | Refusal::Doubtful | Refusal::Nonsense => {} // noted together with the reason
             Refusal::Occupied => self.note(Rule::RefusedOccupied),
         }
     }
@@ -454,7 +461,7 @@ impl Replica {
             return Err(Refusal::Parted);
         }
         match self.is_old_copy(hello, past) {
-            // What one server remembers is not enough to quarantine a directory.
+            // The memory of one server is not enough to quarantine a directory.
             Some(rule) => {
                 self.note(rule);
                 if rule == Rule::RefusedCopy {
@@ -468,8 +475,9 @@ impl Replica {
         }
     }
 
-    /// An earlier life of a disk, a copy that has been started since it was made, or, in a term not
-    /// higher, a log that lacks what this primary counted on.
+    /// Returns why the sender's directory is an old copy, if it is one. It is an earlier
+    /// incarnation of the disk, or a copy that was started after it was made. Or, in a term not
+    /// higher than this primary's, its log lacks entries that the primary has counted as stored.
     fn is_old_copy(&self, hello: &Hello, past: &Past) -> Option<Rule> {
         let disk = hello.from.disk;
         let copy = self.seen.copy_rule(disk, &past.runs, self.summary.run_added(disk));
@@ -481,14 +489,15 @@ impl Replica {
             return None;
         }
         let known = primary.progress(hello.from)?;
-        // A hello may have been under way for long: what its own process acknowledged since then
-        // is not forgotten.
+        // A hello may have been in flight for a long time. If the same process sent it, the
+        // entries that the process acknowledged since then are not lost.
         let forgot = known.process != Some(hello.process)
             && hello.last < self.summary.position(known.stored);
         forgot.then_some(Rule::RefusedForgot)
     }
 
-    /// Closes a link to a disk that was added in another life than the one that is linked.
+    /// Closes the link to a disk that the log has added with a run that the linked directory
+    /// lacks.
     pub(super) fn close_copies(&mut self, now: Moment, out: &mut Out) {
         let is_copy = |link: &Link| {
             let (added, seen) = (self.summary.run_added(link.member.disk), &self.seen);
@@ -511,8 +520,8 @@ impl Replica {
             None => true,
             Some(old) if !old.same_life(&new) => true,
             Some(old) => {
-                // Hellos on two links may arrive in either order: the serial tells which one
-                // knows more.
+                // The hellos of two links may arrive in either order; the hello with the higher
+                // serial is later.
                 let later = new.serial > old.serial;
                 if later && !new.has_other {
                     true
@@ -529,7 +538,7 @@ impl Replica {
         if !new_stays {
             return out.push(Effect::Close(new.id, Closing::Spare));
         }
-        // How things are here is known there before anything is acknowledged.
+        // The ping reports this server's health before any acknowledgement.
         out.send(new.id, self.own_ping(now));
         let (member, process) = (new.member, new.process);
         let peer = &mut self.peers[at];
@@ -543,8 +552,9 @@ impl Replica {
         peer.begin_anew();
         (peer.heard, peer.met, peer.former) = (Some(now), true, past.former);
         if self.shared.survivor_auto {
-            // Without that evidence nobody may go on alone. Others are sought with the next ping:
-            // a second link resets what is under way on the first.
+            // No server may continue alone without this evidence. In other setups the next ping
+            // starts these dials, since a second link resets the packets in flight on the first
+            // one.
             self.seek_links(out);
         }
         self.note_life(member, &past.runs, new_life, out);
@@ -557,7 +567,8 @@ impl Replica {
         out.effects.extend(seen.map(|seen| Effect::RecordIncarnation(Box::new(seen.clone()))));
     }
 
-    /// A primary that is back in a later life leads no more.
+    /// Records the server's starts. If the followed primary has started again, this server stops
+    /// following it.
     fn note_life(&mut self, member: Member, runs: &[Run], new_life: bool, out: &mut Out) {
         let later = self.seen.note(member.disk, runs);
         if later {

@@ -1,14 +1,16 @@
-//! The replication core: Raft, with every attached server waited for. Pure: events in, effects
-//! out; it knows payloads only as bytes.
+//! The replication core: Raft, extended so that an answer to a client waits for every member. The
+//! module is pure: events go in, effects come out, and payloads are opaque bytes.
 //!
 //! Sources: Ongaro and Ousterhout, *In Search of an Understandable Consensus Algorithm* (2014),
 //! called "Raft" below; Ongaro's dissertation (2014), called "Ongaro": §3.10 leadership transfer,
 //! §4.1 single-server changes, §6.4 reads, §9.6 pre-vote.
 //!
-//! In the order to read them: `event` (the surface), `packet` and `hello`, `members` and `summary`
-//! (what is agreed on), `peer`, `links`, `reach`, `past` and `newcomer` (who is there), `election`,
-//! `primary`, `changes` (of the members, by the primary), `backup`, `handover`, `epoch`,
-//! `survivor`, `wall_clock`; `view` (what others see of it); `rules` names what can be decided.
+//! Read the modules in this order. `event` is the interface; `packet` and `hello` define the
+//! messages; `members` and `log_summary` describe what the servers agree on. `peer`, `links`,
+//! `reach`, `past` and `newcomer` manage the links to other servers. `election`, `primary`,
+//! `changes` (membership changes by the primary), `backup`, `handover`, `epoch`, `survivor` and
+//! `wall_clock` hold the protocol. `view` exposes the state to other modules, and `rules` names
+//! every decision.
 
 mod backup;
 mod changes;
@@ -68,55 +70,56 @@ use survivor::Evidence;
 use timers::{Timer, Timers};
 use wall_clock::WallClocks;
 
-/// Which backup stands first when the primary is gone.
+/// Selects which backup campaigns first after the primary goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Takeover {
-    /// A coin flip of up to 10 ms.
+    /// A random delay of up to 10 ms.
     #[default]
     Coin,
-    /// The lower id; the other waits 20 ms.
+    /// The backup with the lower id campaigns at once; the other waits 20 ms.
     Rank,
 }
 
-/// Who a replica is, and what it was told to be.
+/// The identity, settings and stored state with which a replica starts.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// This server.
     pub me: Member,
-    /// How often its disk was started, this start included.
+    /// The number of starts of this server's disk, this start included.
     pub incarnation: Incarnation,
-    /// This run of it.
+    /// The id of this process.
     pub process: ProcessId,
-    /// What must agree with the others.
+    /// The settings that must be equal on all servers.
     pub shared: Shared,
-    /// Which backup stands first.
+    /// Which backup campaigns first.
     pub takeover: Takeover,
-    /// The vote as stored.
+    /// The stored vote.
     pub vote: Vote,
-    /// The stored log.
+    /// The summary of the stored log.
     pub summary: LogSummary,
-    /// What is remembered of other disks.
+    /// The stored knowledge of other disks.
     pub seen: Seen,
-    /// The newest starts of this disk, in order; the last one is this one.
+    /// The newest starts of this disk, oldest first; the last one is this start.
     pub runs: Vec<Run>,
-    /// Directories were quarantined that clients may have used: the best of their last entries.
+    /// The best last entry among quarantined directories that may hold acknowledged messages;
+    /// `None` if there are no such directories.
     pub former: Option<Position>,
-    /// For delays and coin flips.
+    /// Seeds the generator for delays and random choices.
     pub seed: u64,
 }
 
-/// What a server is to the group; what `STATUS` calls its role.
+/// A server's role as users see it: `STATUS` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoleView {
     /// It has no config.
     Blank,
-    /// It receives entries but is no member.
+    /// It receives entries but is not a member.
     Learner,
-    /// It follows, or waits for somebody to follow.
+    /// It follows a primary, or waits for one.
     Backup,
-    /// It stands for election.
+    /// It campaigns.
     Candidate,
-    /// It leads.
+    /// It is the primary.
     Primary,
 }
 
@@ -127,22 +130,22 @@ enum Role {
     Primary(Primary),
 }
 
-/// Why a change is not taken.
+/// Why the replica does not accept a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotTaken {
-    /// This server is not primary, or ends.
+    /// This server is not the primary, or is stopping.
     NotPrimary,
-    /// Its role is being given to a backup.
+    /// This server is handing its role over to a backup.
     HandingOver,
-    /// Not all servers were attached yet.
+    /// The gate is closed: not all servers have been members yet.
     GateClosed,
-    /// Fewer members than `min_copies`.
+    /// The group has fewer members than `min_copies`.
     TooFewCopies,
     /// The disk of this member is nearly full.
     NoSpace(ServerId),
 }
 
-/// One server's part in the group.
+/// One server of the group.
 #[derive(Clone, Debug)]
 pub struct Replica {
     me: Member,
@@ -153,66 +156,71 @@ pub struct Replica {
     rng: Rng,
     timers: Timers,
     clocks: WallClocks,
-    /// Something changed that [`Event::Tick`] must look at before anybody sleeps.
+    /// State changed that [`Event::Tick`] must process before the event loop sleeps.
     needs_tick: bool,
-    /// Since when it is about to end: it stands for nothing.
+    /// When [`Replica::stop`] was called. A stopping server never campaigns.
     stopping: Option<Moment>,
     stop_said: bool,
     /// Its own disk is nearly full.
     full: bool,
-    /// When an entry of its log could not be read, and, as primary, it tried to hand over for that.
+    /// When this server last failed to read an entry of its log and, as primary, tried to hand
+    /// over because of that.
     damaged: Option<Moment>,
-    /// This life has ended: nothing is done any more.
+    /// The process is ending for a quarantine: the replica ignores all further events.
     left: bool,
     decisions: Decisions,
     started: Moment,
 
-    /// The vote of this server's own epoch was found stored, the entry that begins it was not.
+    /// This server stored the vote of its own epoch, but not the entry that begins the epoch.
     epoch_begun: bool,
-    /// Since when a later epoch has been met and not followed, with no primary of the own one.
+    /// When this server first met a later epoch that it does not follow, while its own epoch had
+    /// no primary.
     later_epoch: Option<Moment>,
     vote: Vote,
-    /// `vote` is on disk. What is said in its term waits for that.
+    /// `vote` is durable. Messages of its term wait until then.
     vote_stored: bool,
     summary: LogSummary,
-    /// Up to here entries are on disk or on their way there.
+    /// The highest index that is durable or being written to disk.
     flushed: Index,
-    /// Up to here entries are on disk.
+    /// The highest durable index.
     stored: Index,
     /// Raft's commit index: no election can undo it.
     committed: Index,
-    /// Committed, and stored by every member of the primary's newest config.
+    /// The highest index that is committed and stored by every member of the primary's newest
+    /// config.
     acknowledged: Index,
 
     role: Role,
     election: ElectionState,
-    /// Of a primary: its role is being given to a backup.
+    /// On a primary: the handover in progress.
     handover: Option<Handover>,
     syncs: Syncs,
-    /// What is known of others whose dying would leave this server alone, by id.
+    /// Per id, the evidence about a server whose death would leave this server alone.
     evidence: [Option<Evidence>; 3],
-    /// The members do not change before this, and no such promise is given now.
+    /// This server promised not to change the members before this time. While `withholds` is set,
+    /// it gives no new promise.
     promised_until: Moment,
     withholds: bool,
-    /// Who was asked to give up its promise since the last one was given, and when.
+    /// The member that was asked, since the last promise, to give that promise up, and when.
     release_asked: Option<(Member, Moment)>,
     peers: Vec<Peer>,
-    /// Links whose other side has not said hello.
+    /// Links on which the other side has not sent its hello.
     pending: Vec<Pending>,
-    /// Servers with the id of another one that is linked.
+    /// Servers that connected with the id of a server that is already linked.
     newcomers: Vec<Newcomer>,
     hellos: u64,
     seen: Seen,
     runs: Vec<Run>,
     former: Option<Position>,
-    /// When another server has last taken this directory for an old copy.
+    /// When another server last reported that this directory may be an old copy.
     doubted: Option<Moment>,
-    /// Later epochs that were refused; those that are not in the log are still to be logged.
+    /// Later epochs that this server refused; `log_refusals` logs those that the log does not
+    /// hold.
     refused: Vec<Epoch>,
 }
 
 impl Replica {
-    /// A replica as it is after a start; it does nothing before the first event.
+    /// Returns a replica as it is after a start. It does nothing before the first event.
     pub fn new(now: Moment, setup: Setup) -> Replica {
         let stored = setup.summary.last().index;
         let others = ServerId::all(setup.shared.servers).filter(|id| *id != setup.me.id);
@@ -221,7 +229,8 @@ impl Replica {
             setup.vote.founder == Some(setup.me.disk) && setup.vote.given == Some(setup.me);
         let held = setup.summary.last().term.epoch() == setup.vote.term.epoch();
         timers.set(Timer::Ping, now);
-        // Only this server could commit in such a config, and what it stored was committed by that.
+        // Only this server can commit in such a config, so everything that it stored is
+        // committed.
         let alone = setup
             .summary
             .config()
@@ -273,10 +282,10 @@ impl Replica {
         }
     }
 
-    /// Takes in one event; what is to be done about it is added to `out`.
+    /// Processes one event and appends the resulting effects to `out`.
     ///
     /// # Panics
-    /// When what must always be true is not: better dead than wrong.
+    /// When an invariant is violated: a crash is safer than wrong data.
     pub fn handle(
         &mut self,
         now: Moment,
@@ -289,7 +298,7 @@ impl Replica {
             return;
         }
         self.clocks.read_own(now, wall);
-        // Records are written at these alone.
+        // Only these events write records.
         let wall = match event {
             Event::Tick | Event::Durable(_) => self.clocks.stamp(now, wall),
             _ => wall,
@@ -309,10 +318,10 @@ impl Replica {
         self.check();
     }
 
-    /// Gives a payload the next index, in the order of the calls.
+    /// Appends a payload to the log as the next entry and returns its index.
     ///
     /// # Errors
-    /// Why this server can't take it now.
+    /// Why this server can't accept it now.
     pub fn propose(
         &mut self,
         now: Moment,
@@ -336,13 +345,15 @@ impl Replica {
         if let Some(id) = self.full_member().filter(|_| kind != Kind::DELETE) {
             return Err(NotTaken::NoSpace(id));
         }
-        // The turn's batch may have been begun.
+        // This turn's batch may already be on its way to disk, so the next tick must flush this
+        // entry.
         self.needs_tick = true;
         let wall = self.clocks.stamp(now, wall);
         Ok(self.append_own(self.vote.term, wall, kind, body, out))
     }
 
-    /// The disk of this server is nearly full, or is not any more; the others are told at once.
+    /// Records whether this server's disk is nearly full, and reports a change to the others at
+    /// once.
     pub fn note_space(&mut self, now: Moment, full: bool) {
         if std::mem::replace(&mut self.full, full) == full {
             return;
@@ -354,8 +365,9 @@ impl Replica {
         self.timers.set(Timer::Ping, now);
     }
 
-    /// Asks for a round of reads; the number returned is confirmed when
-    /// [`Replica::confirmed_read`] has reached it. `None` on a server that is not primary.
+    /// Requests a round of reads and returns its number. The round is confirmed when
+    /// [`Replica::confirmed_read`] reaches that number. Returns `None` if this server is not
+    /// primary.
     pub fn read_index(&mut self) -> Option<u64> {
         match &mut self.role {
             Role::Primary(primary) => Some(primary.read_index()),
@@ -363,8 +375,8 @@ impl Replica {
         }
     }
 
-    /// The newest round in which a majority answered that this server is still primary, once an
-    /// entry of its own term is answered (ReadIndex, Ongaro §6.4).
+    /// Returns the newest round in which a majority confirmed that this server is still primary.
+    /// Returns `None` until an entry of its own term is acknowledged (ReadIndex, Ongaro §6.4).
     pub fn confirmed_read(&self) -> Option<u64> {
         match &self.role {
             Role::Primary(primary) if self.acknowledged >= primary.term_start => {
@@ -374,7 +386,7 @@ impl Replica {
         }
     }
 
-    /// When [`Event::Tick`] wants to be sent, at the latest.
+    /// Returns the latest time at which the caller must send [`Event::Tick`].
     pub fn next_deadline(&self) -> Option<Moment> {
         if self.needs_tick {
             return Some(Moment(0));
@@ -401,18 +413,19 @@ impl Replica {
         self.link(member).map(|link| link.id)
     }
 
-    /// The run of a server that is linked.
+    /// Returns the run of a server that is linked.
     fn run_of(&self, member: Member) -> Option<Run> {
         self.link(member).map(Link::run)
     }
 
-    /// Whether this server has answered something that was sent to it in the last `T`, on a link
-    /// that is open.
+    /// Returns whether the server is recently active: its link is open, and it answered a message
+    /// that was sent to it within the last peer timeout.
     fn hears(&self, member: Member, now: Moment) -> bool {
         self.peer(member.id).is_some_and(|peer| peer.hears(member, now, self.peer_timeout()))
     }
 
-    /// Whether the server's link is lost and its address refuses, or another disk answers there.
+    /// Returns whether the server is down: its link is lost and its address refuses connections,
+    /// or another disk answers there.
     fn is_gone(&self, member: Member) -> bool {
         self.peer(member.id).is_some_and(|peer| peer.is_gone(member))
     }
@@ -471,7 +484,7 @@ impl Replica {
         if let Packet::Refused(why) = packet {
             return self.on_refused(now, link, why, out);
         }
-        // A link that was closed here may still deliver what was under way.
+        // A link that this server closed may still deliver packets that were in flight.
         let Some(at) = self.peers.iter().position(|peer| peer.has_link(link)) else { return };
         let from = self.peers[at].link.as_ref().expect("this peer has this link").member;
         if let Some(term) = packet.term().filter(|term| !term.is_credible(self.vote.term)) {
@@ -515,16 +528,16 @@ impl Replica {
             Packet::Vote { term, granted } => self.on_vote(from, term, granted, out),
             Packet::SteppedDown { .. } => self.leave_primary(from),
             Packet::Refuses(epoch) => self.remember_refused(now, epoch),
-            // The node has looked at them.
+            // The node has processed these.
             Packet::Proofs | Packet::ProofsTaken | Packet::Settings => {}
-            // What begins a link, and what operators are told.
+            // These packets are valid only as the first on a link, or only towards operators.
             _ => self.close_nonsense(now, link, out),
         }
     }
 
     fn on_stored(&mut self, now: Moment, wall: WallTime, mark: Durable, out: &mut Out) {
         assert!(mark.last <= self.last(), "nothing is stored that was not appended");
-        // What was proposed after the turn's batch was begun went to disk with it.
+        // The sync also covered entries that were proposed after this turn's batch began.
         self.flushed = self.flushed.max(mark.last);
         self.stored = mark.last;
         self.vote_stored |= mark.vote == self.vote;
@@ -537,7 +550,8 @@ impl Replica {
         }
     }
 
-    /// Takes a higher term; a primary or candidate of a lower one is none any more.
+    /// Adopts a higher term of the same epoch. A primary or candidate of a lower term becomes a
+    /// follower.
     fn adopt(&mut self, term: Term, out: &mut Out) {
         if term <= self.vote.term || term.epoch() != self.vote.term.epoch() {
             return;
@@ -563,7 +577,7 @@ impl Replica {
         self.timers.clear(Timer::Handover);
         self.timers.clear(Timer::Promise);
         self.handover = None;
-        // What is not logged by now may not be what the group decides.
+        // Other servers may not have agreed to refusals that are not logged yet.
         self.refused.clear();
         if matches!(self.role, Role::Primary(_)) {
             log::warn!("no longer primary: {why}");
@@ -577,7 +591,7 @@ impl Replica {
         self.needs_tick = true;
     }
 
-    /// What is always true, checked after every event.
+    /// Checks the invariants; runs after every event.
     fn check(&self) {
         assert!(self.acknowledged <= self.committed, "answered goes beyond committed");
         assert!(self.committed <= self.last(), "committed goes beyond the log");

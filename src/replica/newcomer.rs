@@ -1,6 +1,6 @@
-//! A server that comes with the id of another one which is linked. It may be the same server after
-//! a restart whose end was not noticed, or a second process with that id: the first one decides,
-//! by an answer.
+//! Handles a server that connects with the id of another server that is linked. It may be the
+//! same server after a restart whose disconnect was not noticed, or a second process with that
+//! id. The linked server decides: if it answers a ping, it stays.
 
 use super::Replica;
 use super::event::{Closing, Effect, Out};
@@ -12,23 +12,24 @@ use super::rules::Rule;
 use crate::ids::{LinkId, ServerId};
 use crate::time::Moment;
 
-/// How many links of one id wait, at most.
+/// The most links of one id that wait.
 const NEWCOMERS_MAX: usize = 4;
 
-/// Who came, and waits. While the linked server answers a ping that was sent after this, it stays.
+/// A server that waits. If the linked server answers a ping that was sent after `since`, the
+/// linked server stays.
 #[derive(Clone, Debug)]
 pub(super) struct Newcomer {
     pub(super) link: LinkId,
     hello: Hello,
     past: Past,
     since: Moment,
-    /// The linked server has until then to answer.
+    /// The time by which the linked server must answer.
     pub(super) deadline: Moment,
 }
 
 impl Replica {
-    /// Whether the id of a hello belongs to another server that is linked; if so the linked one is
-    /// asked whether it is there, and the newcomer waits.
+    /// Returns whether the id of a hello belongs to another server that is linked. If so, this
+    /// pings the linked server, and the newcomer waits.
     pub(super) fn waits_for_place(
         &mut self,
         now: Moment,
@@ -41,10 +42,11 @@ impl Replica {
         let Some(peer) = self.peer(hello.from.id) else { return false };
         let Some(old) = peer.link.as_ref().filter(|old| !old.same_life(&new)) else { return false };
         out.send(old.id, self.own_ping(now));
-        // Who dials twice, since nobody answered at once, waits twice.
+        // A server that dials twice because nobody answered at once waits with both links.
         let waiting = self.newcomers.iter().filter(|new| new.hello.from.id == hello.from.id);
         if waiting.count() >= NEWCOMERS_MAX || dialled {
-            // What was dialled has our hello already: it is asked to come again.
+            // A server that this one dialled already has this server's hello, so it can't wait.
+            // Closing the link makes both sides dial again.
             out.push(Effect::Close(link, Closing::Spare));
         } else {
             self.newcomers.push(Newcomer {
@@ -58,8 +60,8 @@ impl Replica {
         true
     }
 
-    /// The linked server `id` has answered what was sent at `sent`: who came before that with its
-    /// id is another one.
+    /// Refuses the newcomers with this id: the linked server `id` answered a ping sent at `sent`,
+    /// after they connected, so they are another server.
     pub(super) fn turn_away(&mut self, id: ServerId, sent: Moment, out: &mut Out) {
         let Some(stays) = self.peer(id).and_then(|peer| peer.link.as_ref()) else { return };
         let (stays, holder) = (stays.id, stays.member);
@@ -73,7 +75,7 @@ impl Replica {
         }
     }
 
-    /// Lets those in for whose place nobody has answered.
+    /// Links the newcomers whose linked server did not answer in time, or has lost its link.
     pub(super) fn tick_newcomers(&mut self, now: Moment, out: &mut Out) {
         loop {
             let free = |new: &Newcomer| {

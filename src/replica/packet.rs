@@ -1,4 +1,4 @@
-//! What servers say to each other, and its bytes: one kind byte, then the fields, little-endian.
+//! The packets between servers and their encoding: one kind byte, then the fields, little-endian.
 
 use super::hello::{Hello, Refusal};
 use super::members::Config;
@@ -8,198 +8,203 @@ use crate::time::{Moment, WallTime};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
-/// The version of the packets; servers of other versions are refused.
+/// The version of the packets; servers refuse other versions.
 pub(super) const VERSION: u16 = 4;
 
-/// What a server says of itself with each ping.
+/// A server's state as it reports it in each ping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerHealth {
-    /// It is primary: who stepped down while a link was lost says so here.
+    /// It is primary. This also reports a step-down that happened while the link was lost.
     pub leads: bool,
-    /// It is about to end: it wants to be dropped, and is handed nothing.
+    /// It is stopping: it wants to be dropped, and no primary hands over to it.
     pub stopping: bool,
-    /// Its own disk is slow: no primary hands over to it for being slow itself.
+    /// Its disk is slow: no primary hands over to it because of its own slow disk.
     pub slow: bool,
-    /// Its own disk is nearly full: while it is a member, nothing is taken that needs room.
+    /// Its disk is nearly full: while it is a member, the primary accepts only deletions from
+    /// clients.
     pub full: bool,
     /// It could not read an entry of its log: no primary hands over to it for the same reason.
     pub damaged: bool,
 }
 
-/// What an operator asks of a server over a link of its own. The operator is no server (its hello
-/// has id 0), takes part in nothing, and is never counted.
+/// An operator's order, sent over a link of its own. The operator is not a server (its hello has
+/// id 0), is never a member and never counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Give the role of primary to this backup, or to any.
+    /// Hand the primary role over to this backup, or to any backup.
     HandOver(Option<ServerId>),
 }
 
-/// What a server answers to an [`Order`].
+/// The answer to an [`Order`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is begun.
+    /// The order is being carried out.
     Taken,
     /// This server is not primary.
     NotPrimary,
-    /// No backup is there that could take over.
+    /// No backup could take over.
     NoBackup,
-    /// The operator speaks for another group.
+    /// The operator named another group.
     OtherGroup,
 }
 
-/// Entries behind `prev`, or none; the records follow the packet.
+/// The header of the entries after `prev`. The records, if there are any, follow the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Append {
     /// The primary's term.
     pub term: Term,
     /// The entry before the first one sent.
     pub prev: Position,
-    /// How far the primary knows entries committed.
+    /// The highest index that the primary knows to be committed.
     pub committed: Index,
-    /// How far they are answered.
+    /// The highest acknowledged index.
     pub acknowledged: Index,
     /// The primary's newest round of reads.
     pub round: u64,
 }
 
-/// A request for a vote, or for a promise of one.
+/// A request for a vote or a pre-vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// The term to be elected in.
     pub term: Term,
     /// The end of the candidate's log.
     pub last: Position,
-    /// The candidate's newest config: a blank server looks for itself in it.
+    /// The candidate's newest config: an uninitialized server grants only if this config names
+    /// it.
     pub config: Config,
 }
 
-/// What one server says to another.
+/// A message from one server to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packet {
-    /// The first packet of each side; its bytes begin with the version. What the sender's directory
-    /// has been through follows.
+    /// The first packet of each side; its bytes begin with the version. The encoded `Past`
+    /// follows.
     Hello(Hello),
-    /// A hello of another version, of which nothing else is read.
+    /// A hello of another version; the rest of it is ignored.
     Foreign {
         /// The sender's version.
         version: u16,
     },
-    /// The answer to a hello that is not accepted.
+    /// Rejects a hello.
     Refused(Refusal),
     /// Asks for a pong.
     Ping {
-        /// The sender's monotonic clock, returned as it is.
+        /// The sender's monotonic clock; the pong returns it unchanged.
         sent: Moment,
         /// The sender's wall clock at that moment.
         wall: WallTime,
-        /// How things are with the sender.
+        /// The sender's state.
         health: PeerHealth,
     },
     /// The answer to a ping.
     Pong {
         /// The ping's `sent`.
         sent: Moment,
-        /// The sender, primary of two, will change this config, which is its newest, no earlier
-        /// than `T`/2 after the ping was sent (*Last survivor, auto*).
+        /// The sender is primary of two members and promises not to change its newest config,
+        /// which this names, before half a peer timeout after the ping was sent (*Last survivor,
+        /// auto*).
         promised: Option<Position>,
     },
-    /// The sender has no config, and has met these disks.
+    /// The sender is uninitialized, and is linked with these disks.
     Blank {
-        /// By id.
+        /// The disks, by server id.
         met: [DiskId; 3],
     },
     /// See [`Append`].
     Append(Append),
-    /// The sender's log is equal to the primary's, and durable, up to `stored`.
+    /// Acknowledges that the sender's log is durable, and equal to the primary's, up to `stored`.
     AppendAccepted {
-        /// The term in which the primary said what it holds.
+        /// The term of the append that proved it.
         term: Term,
-        /// Never simply the last index.
+        /// The highest index that is proved equal and durable; the sender's log may be longer.
         stored: Index,
-        /// The newest round that came with an append.
+        /// The newest round that an append carried.
         round: u64,
     },
-    /// An append's `prev` is not in the sender's log.
+    /// Rejects an append because its `prev` is not in the sender's log.
     AppendRejected {
         /// The term of the append.
         term: Term,
-        /// Where both logs may be equal, at most.
+        /// The highest index at which the two logs may be equal.
         hint: Index,
     },
-    /// The sender's term is higher than that of what was said to it.
+    /// Rejects a packet because the sender's term is higher.
     HigherTerm {
         /// The sender's term.
         term: Term,
     },
-    /// Would you vote for me? Changes nothing.
+    /// Asks for a pre-vote. It changes no state of the receiver's term or vote.
     AskPreVote(Ask),
     /// The answer to [`Packet::AskPreVote`].
     PreVote {
-        /// The term asked for.
+        /// The term of the request.
         term: Term,
-        /// The sender would vote.
+        /// The sender would vote for the receiver.
         granted: bool,
         /// The sender's own term.
         own: Term,
     },
-    /// Vote for me.
+    /// Asks for a vote.
     AskVote(Ask),
-    /// The answer to [`Packet::AskVote`], durable.
+    /// The answer to [`Packet::AskVote`]. A granted vote is durable.
     Vote {
         /// The sender's term.
         term: Term,
         /// The sender votes for the receiver.
         granted: bool,
     },
-    /// The sender was primary in this term and is no more.
+    /// The sender was primary in this term and has stepped down.
     SteppedDown {
-        /// The term it led.
+        /// The term in which it was primary.
         term: Term,
     },
-    /// Stand for election now, without a pre-vote: the primary of this term hands over
-    /// (`TimeoutNow` in Ongaro §3.10).
+    /// Campaign now, without a pre-vote: the primary of this term hands over (`TimeoutNow` in
+    /// Ongaro §3.10).
     TimeoutNow {
         /// The sender's term.
         term: Term,
     },
-    /// The sender, a backup, has refused to follow this epoch: the primary logs that.
+    /// The sender, a backup, has refused to follow this epoch; the primary logs the refusal.
     Refuses(Epoch),
-    /// An operator's hello and order in one; the answer is a verdict, and the end of the link.
+    /// An operator's hello and order in one packet. The server sends a verdict and closes the
+    /// link.
     Order {
-        /// The group it is meant for.
+        /// The group that the operator addresses.
         group: GroupId,
-        /// What is to be done.
+        /// The order.
         order: Order,
     },
     /// The answer to an order.
     Verdict(Verdict),
-    /// Passwords that the primary has verified follow; they are the node's business.
+    /// Passwords that the primary has verified follow; the node processes them.
     Proofs,
-    /// The answer to [`Packet::Proofs`]: more may come.
+    /// The answer to [`Packet::Proofs`]: the receiver may send more.
     ProofsTaken,
-    /// An operator's hello and a request about accounts, whose line follows; the node's business.
+    /// An operator's hello and request about accounts in one packet. The request's line follows;
+    /// the node processes it.
     Request {
-        /// The group it is meant for.
+        /// The group that the operator addresses.
         group: GroupId,
     },
-    /// The answer to it; its lines follow.
+    /// The answer to a request; its lines follow.
     Answer,
-    /// The sender's settings follow; they are the node's business.
+    /// The sender's settings follow; the node processes them.
     Settings,
-    /// The sender, primary of two, wants to change the members: the receiver gives up the promise
-    /// that it was given with pongs.
+    /// The sender, primary of two members, wants to change the members, and asks the receiver to
+    /// give up the promise that pongs gave it.
     AskRelease {
-        /// When it was asked, by the sender's clock.
+        /// When the sender asked, by its own clock.
         asked: Moment,
     },
-    /// The sender has given up that promise, and takes none for pings that it sent before.
+    /// The sender has given up that promise, and accepts none for pings that it sent before.
     Released {
-        /// Of the request.
+        /// The request's `asked`.
         asked: Moment,
     },
 }
 
-/// A packet that can't be read.
+/// The bytes are no valid packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadPacket;
 
@@ -210,8 +215,8 @@ impl From<io::Error> for BadPacket {
 }
 
 impl Packet {
-    /// Writes the packet behind `out`. What follows an append, proofs, a request
-    /// or its answer comes behind it.
+    /// Appends the packet to `out`. The caller appends what follows an append, a hello, proofs,
+    /// settings, a request or its answer.
     pub fn encode(&self, out: &mut Vec<u8>) {
         self.write(out).expect("a vector takes every byte");
     }
@@ -312,7 +317,7 @@ impl Packet {
         }
     }
 
-    /// The term that its sender claims to be in, or wants to be elected in.
+    /// Returns the term that the sender claims to be in, or wants to be elected in.
     pub(super) fn term(&self) -> Option<Term> {
         match *self {
             Packet::Hello(hello) => Some(hello.term),
@@ -329,14 +334,14 @@ impl Packet {
         }
     }
 
-    /// Reads a packet, and gives what lies behind it: the records of an append,
-    /// proofs, lines, or nothing.
+    /// Reads a packet, and returns the bytes after it: records, a past, proofs, settings, lines,
+    /// or nothing.
     pub fn decode(mut from: &[u8]) -> Result<(Packet, &[u8]), BadPacket> {
         let rest = &mut from;
         let packet = match rest.read_u8()? {
             1 => match rest.read_u16::<LE>()? {
                 VERSION => return Ok((Packet::Hello(Hello::read(rest)?), rest)),
-                // The fields of another version are not ours to judge.
+                // The format of another version's fields is unknown.
                 version => return Ok((Packet::Foreign { version }, &[])),
             },
             2 => Packet::Refused(Refusal::from_number(rest.read_u8()?)?),
@@ -431,7 +436,7 @@ impl PeerHealth {
 }
 
 impl Order {
-    /// 0: to any backup; otherwise the id of the one.
+    /// Returns the id of the chosen backup, or 0 for any backup.
     fn number(self) -> u8 {
         let Order::HandOver(to) = self;
         to.map_or(0, ServerId::number)

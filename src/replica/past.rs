@@ -1,5 +1,6 @@
-//! What follows a hello: what its sender's directory and log have been through. Its starts tell a
-//! copy of a directory from the directory; its epochs tell whose history a log descends from.
+//! The data that follows a hello: the history of the sender's directory and log. Its starts
+//! distinguish a copy of a directory from the original. Its epochs show from which log the
+//! sender's log descends.
 
 use super::hello::Hello;
 use super::packet::{read_option, read_position, write_option, write_position};
@@ -9,7 +10,8 @@ use crate::limits::ANCESTRY_MAX;
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
-/// An epoch, for good: a person may begin two of one number on two servers.
+/// Identifies an epoch. The number is not enough: operators may begin two epochs with the same
+/// number on two servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch {
     /// The upper 16 bits of its terms.
@@ -19,16 +21,16 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Bytes of an epoch as an entry's body holds it.
+    /// The encoded size of an epoch.
     const BYTES: usize = 18;
 
-    /// Writes it as the body of an entry of [`crate::record::Kind::REFUSAL`] holds it.
+    /// Appends the epoch as the body of an entry of [`crate::record::Kind::REFUSAL`].
     pub fn encode(self, out: &mut Vec<u8>) {
         out.extend(self.number.to_le_bytes());
         out.extend(self.founder.0.to_le_bytes());
     }
 
-    /// Reads it from an entry's body.
+    /// Reads an epoch from an entry's body.
     pub fn decode(mut body: &[u8]) -> Option<Epoch> {
         if body.len() != Epoch::BYTES {
             return None;
@@ -44,20 +46,20 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// What a server's directory and log have been through, as its hello tells it.
+/// The history of a server's directory and log, as it follows the server's hello.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Past {
-    /// The newest starts of the sender's disk, in order, this one included.
+    /// The newest starts of the sender's disk, oldest first, this one included.
     pub runs: Vec<Run>,
-    /// The newest epochs that the sender's log holds, in order.
+    /// The newest epochs that the sender's log holds, oldest first.
     pub epochs: Vec<Epoch>,
-    /// The sender has quarantined directories that may hold what clients were told is stored: the
-    /// best of their last entries.
+    /// The best last entry among the directories that the sender has quarantined and that may
+    /// hold acknowledged messages.
     pub former: Option<Position>,
 }
 
 impl Past {
-    /// Appends its bytes to `out`; on the link they follow the hello.
+    /// Appends the encoded past to `out`; on a link it follows the hello.
     pub fn encode(&self, out: &mut Vec<u8>) {
         self.write(out).expect("a vector takes every byte");
     }
@@ -69,7 +71,7 @@ impl Past {
         write_option(out, self.former, write_position)
     }
 
-    /// Reads what follows `hello`; `None` when it can't be that.
+    /// Reads the bytes after `hello`; returns `None` if they are invalid or contradict it.
     pub(super) fn decode(mut bytes: &[u8], hello: &Hello) -> Option<Past> {
         let past = Past::read(&mut bytes).ok()?;
         let own = Run { incarnation: hello.incarnation, process: hello.process };

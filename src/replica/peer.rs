@@ -1,5 +1,5 @@
-//! What is known of each other server: linked, heard, gone. It decides when something is tried,
-//! never whether it is safe.
+//! What this server knows of each other server: its link, its last answer, whether it is down.
+//! This state decides when the replica acts; safety never depends on it.
 
 use super::event::{DialFailure, Obstacle};
 use super::hello::Hello;
@@ -9,16 +9,16 @@ use crate::limits::SHUN_TIME_MAX;
 use crate::time::Moment;
 use std::time::Duration;
 
-/// The link that counts.
+/// The one link to a server that is in use.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) id: LinkId,
-    /// We dialled it.
+    /// This server dialled it.
     pub(super) dialled: bool,
     pub(super) member: Member,
     pub(super) incarnation: Incarnation,
     pub(super) process: ProcessId,
-    /// Which of the other side's hellos came on it, and whether that spoke of another link.
+    /// The serial of the other side's hello on this link, and that hello's `has_other`.
     pub(super) serial: u64,
     pub(super) has_other: bool,
 }
@@ -40,7 +40,7 @@ impl Link {
         Run { incarnation: self.incarnation, process: self.process }
     }
 
-    /// Which process of which server is at the other end.
+    /// Identifies the server and the process at the other end.
     pub(super) fn life(&self) -> (Member, Incarnation, ProcessId) {
         (self.member, self.incarnation, self.process)
     }
@@ -50,62 +50,64 @@ impl Link {
     }
 }
 
-/// Dials towards a server without a link.
+/// The dials to one server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dialling {
-    /// Dials whose outcome is not known.
+    /// The number of dials without a result yet.
     pub(super) under_way: u32,
     /// When to dial again.
     pub(super) next: Option<Moment>,
-    /// The delay before that, doubled each time.
+    /// The delay before the next dial; doubles with each failure.
     pub(super) delay: Duration,
-    /// Dials begun at once because the one before ended without a hello.
+    /// The number of immediate redials after dials that ended before the hello.
     pub(super) quick: u32,
-    /// A dial is under way although there is a link, to see that the address answers.
+    /// A dial is under way although there is a link, to check that the address answers.
     pub(super) seeking: bool,
 }
 
-/// Another server of the list.
+/// Another server of the configured list.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) id: ServerId,
     pub(super) link: Option<Link>,
-    /// When the newest thing was sent that it has answered.
+    /// The send time of the newest message that it has answered; a hello counts as answered when
+    /// it arrives.
     pub(super) heard: Option<Moment>,
-    /// The same, of what it answered on this link alone: its hello may have been under way for
-    /// long.
+    /// Like `heard`, but only for pings on this link: a hello may have been in flight for a long
+    /// time.
     pub(super) answered: Option<Moment>,
-    /// When its link was lost.
+    /// When its last link was lost.
     pub(super) lost_at: Option<Moment>,
-    /// Since the start, a dial to it has had an outcome, or it has dialled.
+    /// Since this server started, a dial to it has had a result, or it has dialled this server.
     pub(super) met: bool,
-    /// Since its link was lost, a dial was refused.
+    /// A dial was refused since its link was lost.
     pub(super) refused: bool,
-    /// Why there is no link now.
+    /// Why it is not linked now.
     pub(super) obstacle: Option<Obstacle>,
-    /// There is a link, which it has dialled, and the last dial to its own address came to nothing:
-    /// clients do not reach it either.
+    /// It is linked because it dialled this server, but the last dial to its own address failed.
+    /// Clients can't reach that address either.
     pub(super) unreachable: Option<DialFailure>,
-    /// The process whose link was logged, until its loss is.
+    /// The process whose link was logged; cleared when the loss of that link is logged.
     pub(super) announced: Option<(Member, Incarnation, ProcessId)>,
     /// The process that was linked last.
     pub(super) life: Option<(Member, Incarnation, ProcessId)>,
-    /// This process has answered at its own address.
+    /// That process has answered at its own address.
     pub(super) reached: bool,
     pub(super) dialling: Dialling,
-    /// The epoch that its last hello spoke of, since this server started.
+    /// The epoch in its last hello since this server started.
     pub(super) epoch: Option<u16>,
-    /// It has quarantined directories: see [`super::past::Past::former`].
+    /// The best last entry of the directories that it has quarantined: see
+    /// [`super::past::Past::former`].
     pub(super) former: Option<Position>,
-    /// It sent what no sound server sends: it is refused until then.
+    /// It sent packets that no correct server sends: this server refuses it until then.
     pub(super) shunned: Option<Moment>,
-    /// For how long, the last time.
+    /// The length of the last such refusal.
     pub(super) shunned_for: Duration,
-    /// What it last said of itself on this link.
+    /// The state that it last reported on this link.
     pub(super) health: PeerHealth,
-    /// The three disks that it, blank, has said on this link that it met.
+    /// The disks that its last `Blank` on this link named.
     pub(super) said_blank: Option<[DiskId; 3]>,
-    /// The same, said to it on this link.
+    /// The disks that this server's `Blank` on this link named.
     pub(super) told_blank: Option<[DiskId; 3]>,
 }
 
@@ -135,7 +137,7 @@ impl Peer {
         }
     }
 
-    /// Forgets what was true of the link before: it is lost, or another one counts.
+    /// Resets the state of the previous link: that link is lost, or another one replaces it.
     pub(super) fn begin_anew(&mut self) {
         self.refused = false;
         self.obstacle = None;
@@ -147,8 +149,8 @@ impl Peer {
         self.dialling = Dialling { under_way, ..Dialling::default() };
     }
 
-    /// It sent what no sound server sends, and would do so again: it is refused for `least`, and
-    /// for twice as long each time that it does so soon after, up to a minute.
+    /// Refuses the server for `least`, because it sent packets that no correct server sends. Each
+    /// repetition within a minute after a refusal doubles the time, up to a minute.
     pub(super) fn shun(&mut self, now: Moment, least: Duration) {
         let soon = self.shunned.is_some_and(|until| now < until + SHUN_TIME_MAX);
         let next = if soon { self.shunned_for * 2 } else { least };
@@ -156,8 +158,8 @@ impl Peer {
         self.shunned = Some(now + self.shunned_for);
     }
 
-    /// Logs that there is no link any more. Two servers that dial each other close one of their
-    /// links again: what another link follows at once is not worth a line.
+    /// Logs the loss of the link. Two servers that dial each other close one of their links: the
+    /// log omits a loss when another link replaces it at once.
     pub(super) fn log_loss(&mut self) {
         if self.link.is_none()
             && let Some((member, ..)) = self.announced.take()
