@@ -1,4 +1,5 @@
-//! Following a primary: match, append, overwrite, and acknowledge what is proved equal and stored.
+//! The follower: compares appends with its log, appends and overwrites entries, and acknowledges
+//! those that are proved equal and durable.
 
 use super::event::{Closing, Effect, Out};
 use super::packet::{Append, Packet};
@@ -10,28 +11,28 @@ use crate::record::{self, BadRecord, Kind, Record};
 use crate::time::Moment;
 use std::fmt;
 
-/// A follower's view of the primary. Members and learners follow alike.
+/// A follower's knowledge of the primary. Members and learners follow in the same way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Following {
     pub(super) primary: Option<Member>,
-    /// In this term, this log is equal to the primary's up to here.
+    /// The highest index up to which this log is proved equal to the primary's in this term.
     matched: Index,
-    /// How far the primary says that entries are committed and answered.
+    /// The highest committed and acknowledged indexes that the primary has sent.
     told_committed: Index,
     told_acknowledged: Index,
-    /// The primary's newest round, and the link to acknowledge on when that is owed.
+    /// The primary's newest round, and the link on which an acknowledgement is due.
     round: u64,
     owed: Option<LinkId>,
 }
 
-/// What keeps an append's records from being taken.
+/// Why the records of an append are not accepted.
 enum BadEntries {
     Record(BadRecord),
     Order,
     Config,
     /// An entry that this version can't apply.
     Kind(Index, Kind),
-    /// What is committed here, or proved equal, up to this entry, would be overwritten.
+    /// The records would overwrite entries up to this one, which are committed or proved equal.
     Fixed(Index),
 }
 
@@ -51,8 +52,8 @@ impl fmt::Display for BadEntries {
     }
 }
 
-/// Whether an entry of this kind can be taken. The bodies of changes are judged when they are
-/// applied: there they change nothing if they are unreadable.
+/// Checks that this version can store an entry of this kind. The bodies of changes are checked
+/// when they are applied; an unreadable change has no effect.
 fn check_kind(record: &Record<'_>) -> Result<(), BadEntries> {
     match record.kind {
         Kind::CONFIG if Config::decode(record.body).is_none() => Err(BadEntries::Config),
@@ -98,7 +99,7 @@ impl Replica {
         }
         match self.take_entries(now, append, records, out) {
             Ok(Some(matched)) => self.note_progress(link, append, matched),
-            Ok(None) => {} // this life has ended
+            Ok(None) => {} // the process is ending for a quarantine
             Err(why) => {
                 if let BadEntries::Fixed(_) = why {
                     self.note(Rule::KeptCommitted);
@@ -109,7 +110,7 @@ impl Replica {
         }
     }
 
-    /// Closes a link on which something came that no sound server says there.
+    /// Closes a link on which a packet arrived that no correct server sends there.
     pub(super) fn close_nonsense(&mut self, now: Moment, link: LinkId, out: &mut Out) {
         let at = self.peers.iter().position(|peer| peer.has_link(link));
         let at = at.expect("the packet came on this peer's link");
@@ -118,14 +119,14 @@ impl Replica {
         self.peers[at].shun(now, least);
     }
 
-    /// Where to try next when `prev` does not match: behind this log, or before the term that
-    /// stands there.
+    /// Returns the hint of a rejection, the next index to try when `prev` does not match. It is
+    /// the end of this log, or the last entry before the term of the conflicting entry.
     fn equal_at_most(&self, prev: Index) -> Index {
         if prev > self.last() { self.last() } else { self.summary.before_term(prev) }
     }
 
-    /// Takes what is new, overwrites what conflicts; how far the logs are now proved equal, unless
-    /// this life ends here.
+    /// Appends new entries and overwrites conflicting ones. Returns the index up to which the
+    /// logs are now proved equal, or `None` if this process ends for a quarantine.
     fn take_entries(
         &mut self,
         now: Moment,
@@ -133,19 +134,19 @@ impl Replica {
         records: &[u8],
         out: &mut Out,
     ) -> Result<Option<Index>, BadEntries> {
-        // What is committed here, or was proved equal to this very primary's log, stays.
+        // Entries that are committed, or proved equal to this primary's log, can't change.
         let fixed = match &self.role {
             Role::Follower(following) => self.committed.max(following.matched),
             _ => self.committed,
         };
         let mut matched = append.prev;
         let start = out.bytes.len();
-        // The formation's entry comes first in every log.
+        // Every log begins with the config that the formation wrote.
         let first = record::each(records).next().and_then(Result::ok);
         if append.prev.index == Index::ZERO && first.is_some_and(|r| r.kind != Kind::CONFIG) {
             return Err(BadEntries::Order);
         }
-        // Checked as a whole before anything is taken.
+        // Checks all records before appending any.
         for record in record::each(records) {
             let record = record.map_err(BadEntries::Record)?;
             let follows = record.index == matched.index.next();
@@ -219,7 +220,7 @@ impl Replica {
         let Role::Follower(following) = &self.role else { return };
         let equal = following.matched;
         self.committed = self.committed.max(following.told_committed.min(equal));
-        // A backup never applies beyond what it stored.
+        // A backup never applies entries that are not durable on its own disk.
         let acknowledged = following.told_acknowledged.min(self.committed).min(self.stored);
         self.acknowledged = self.acknowledged.max(acknowledged);
         self.summary.settle(self.committed);
@@ -235,7 +236,7 @@ impl Replica {
         }
     }
 
-    /// Acknowledges what was received, once it is stored.
+    /// Acknowledges received entries once they are durable.
     pub(super) fn acknowledge(&mut self, out: &mut Out) {
         self.learn_committed();
         let Role::Follower(following) = &mut self.role else { return };

@@ -1,5 +1,6 @@
-//! The primary changes the members by itself, one server at a time: withdraw, drop, add, and the
-//! gate (Ongaro §4.1 with its correction: an entry of the own term is committed first).
+//! Membership changes. The primary decides them alone, one server at a time: withdraw, drop, add,
+//! and open the gate. As the correction of Ongaro §4.1 demands, it first commits an entry of its
+//! own term.
 
 use super::event::Out;
 use super::handover::Handover;
@@ -13,13 +14,13 @@ use std::fmt;
 /// Why a member counts as lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loss {
-    /// Its process has ended, or its disk is another one.
+    /// It is down: its process has ended, or another disk runs under its id.
     Gone,
-    /// It says that it is about to end.
+    /// It reports that it is stopping.
     Stopping,
-    /// It has answered nothing for `T`.
+    /// It is unreachable: it has answered nothing for the peer timeout.
     Unheard,
-    /// It answers, and has not stored for `T` what it was sent.
+    /// It answers, but has not stored an entry for the peer timeout after it was sent.
     Sick,
 }
 
@@ -43,7 +44,8 @@ impl Replica {
         let config = *config;
         let settled = index <= self.committed;
         let stopping = self.stopping.is_some();
-        // Who was told to take over has everything but such a config, and could not win with it.
+        // The server that received `TimeoutNow` has all entries except a config written now, and
+        // could not win the election against it.
         let leaving = stopping && self.handover.as_ref().is_some_and(Handover::is_told);
         if leaving {
             return;
@@ -55,10 +57,12 @@ impl Replica {
                         && (self.add_learner(now, wall, &config, out)
                             || self.open_gate(wall, &config, out))))
         } else {
-            // A stopping primary does so too: what it leaves uncommitted may need a person.
+            // A stopping primary withdraws, too: an uncommitted config may otherwise leave a
+            // group that only an operator can repair.
             self.withdraw(now, wall, &config, out)
         };
-        // What a promise holds back comes soon: who stepped down before could not be replaced.
+        // A change that waits for a promise follows soon. If the primary stepped down before it,
+        // the group might be unable to elect a successor.
         if !wrote && !self.withholds && self.cut_off(now) {
             self.note(Rule::SteppedDownUnheard);
             self.step_down("a majority of the members is not heard", out);
@@ -69,13 +73,14 @@ impl Replica {
         matches!(&self.role, Role::Primary(primary) if self.committed >= primary.term_start)
     }
 
-    /// No majority was heard for `T`; counted from the election at the earliest.
+    /// Returns whether no majority has been recently active since the election.
     fn cut_off(&self, now: Moment) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
         now >= primary.since + self.peer_timeout() && !self.was_majority_heard(now)
     }
 
-    /// Like [`Replica::hears_majority`], but a link that was just lost still has its `T`.
+    /// Like [`Replica::hears_majority`], but a member whose link was just lost still counts until
+    /// the peer timeout.
     fn was_majority_heard(&self, now: Moment) -> bool {
         let Some(config) = self.config() else { return false };
         let heard = |member: Member| {
@@ -111,7 +116,8 @@ impl Replica {
         waits.is_some_and(|since| now >= since + peer_timeout).then_some(Loss::Sick)
     }
 
-    /// Notes since when each member is lost: of one that is gone, since its link was.
+    /// Records when each member was first found lost. For a member that is down, that is when its
+    /// link was lost.
     fn note_losses(&mut self, now: Moment, out: &mut Out) {
         let Some(config) = self.config().copied() else { return };
         let losses = ServerId::all(3)
@@ -130,23 +136,25 @@ impl Replica {
         }
         primary.has_loss = losses.iter().any(Option::is_some);
         if news {
-            // The others are asked now, not at the next heartbeat.
+            // Pings the others now, not at the next heartbeat, to learn who is still active.
             self.ping(now, out);
         }
     }
 
     /// Writes the last committed members again when the newest config can't become committed.
     ///
-    /// A primary that crashes over its own uncommitted drop can't do that after its restart: it
-    /// needs the vote of the other member of that drop, and refuses its own to the dropped server,
-    /// whose log is shorter. If the other member is lost in the same moment, the two that live wait
-    /// for it or for a person. All majorities of three members meet, so they could elect the author
-    /// of the drop under the members before; but only if it has voted for nobody else since, and a
-    /// stored vote tells that of the newest term alone. Raft has the same gap.
+    /// A primary that crashes after appending its own drop, before the drop is committed, can't
+    /// withdraw it after a restart. It needs the vote of the other member of that config, and
+    /// refuses its own vote to the dropped server, whose log is shorter. If the other member is
+    /// lost in the same moment, the two live servers wait for it or for an operator. All
+    /// majorities of three members intersect, so the two could elect the author of the drop under
+    /// the previous members. But that is safe only if the author has voted for nobody else since,
+    /// and a stored vote proves that for the newest term alone. Raft has the same gap.
     fn withdraw(&mut self, now: Moment, wall: WallTime, config: &Config, out: &mut Out) -> bool {
         let before = self.summary.config_up_to(self.committed).filter(|before| before.has(self.me));
         let Some(before) = before.copied() else { return false };
-        // The one before may need the lost as much. If it has more members, any of them may come.
+        // The previous config may need the lost members just as much. If it has more members, any
+        // one of them may return to form a majority.
         let helps = self.can_commit(&before, now) || before.count() > config.count();
         if self.can_commit(config, now) || !helps || !self.is_free_of_promises(now, out) {
             return false;
@@ -154,7 +162,8 @@ impl Replica {
         let again = before.restated();
         let added = config.members().find(|member| !before.has(*member));
         if let (Role::Primary(primary), Some(member)) = (&mut self.role, added) {
-            // It is asked anew before it is tried again, and not for ever.
+            // The server must acknowledge again before the primary adds it again, and repeated
+            // failures lead to a penalty.
             primary.note_drop(member.id, now);
             if let Some(progress) = primary.progress_mut(member) {
                 progress.caught_up = false;
@@ -166,13 +175,14 @@ impl Replica {
         true
     }
 
-    /// Whether a majority of these members still stores.
+    /// Returns whether a majority of these members can still store entries.
     fn can_commit(&self, config: &Config, now: Moment) -> bool {
         let left = config.members().filter(|member| self.stores(*member, now)).count();
         left >= config.majority()
     }
 
-    /// Whether a member is not lost; one that is stopping stores as long as it is heard.
+    /// Returns whether a member can still store entries: it is not lost, or it is stopping but
+    /// recently active.
     fn stores(&self, member: Member, now: Moment) -> bool {
         match self.loss(member, now) {
             None => true,
@@ -181,10 +191,11 @@ impl Replica {
         }
     }
 
-    /// Of the lost members one whose drop can be committed. From three to two that needs both that
-    /// remain: the other one must be there, after the loss was noticed, and may be stopping unless
-    /// both are: servers that are stopped together leave the config as it is. A primary that is
-    /// stopping itself drops only who keeps it from handing over to another one.
+    /// Returns a lost member whose drop can be committed. A drop from three members to two needs
+    /// both that remain, so the other one must have answered after the loss was noticed. That one
+    /// may be stopping, unless the lost member is stopping as well: servers that are stopped
+    /// together leave the config as it is. A primary that is stopping itself drops only a member
+    /// that keeps it from handing over to another one.
     fn droppable(&self, now: Moment, config: &Config) -> Option<(Member, Loss)> {
         let Role::Primary(primary) = &self.role else { return None };
         let mut lost = config.members().filter_map(|m| self.loss(m, now).map(|loss| (m, loss)));
@@ -234,8 +245,9 @@ impl Replica {
         true
     }
 
-    /// Dropped too often without an announcement, and not long enough ago: whatever makes it come
-    /// and go, each time costs entries and a filling.
+    /// Returns whether the server was recently dropped too often without an announcement. Each
+    /// drop and addition costs entries and a new catch-up, so the primary does not add it for a
+    /// while.
     pub(super) fn is_penalized(&self, id: ServerId, now: Moment) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
         let drops = primary.drops.iter().rev().filter(|(dropped, _)| *dropped == id);
@@ -253,14 +265,15 @@ impl Replica {
                 }
                 _ => false,
             };
-            // One whose id is still in the config under another disk is dropped there first.
+            // If the config holds this id with another disk, the primary drops that disk first.
             config.member(learner.id).is_none()
                 && caught_up
                 && self.hears(*learner, now)
-                // Else it would be withdrawn in the same moment, and added again, for ever.
+                // Otherwise the primary would withdraw the addition at once and repeat it
+                // forever.
                 && self.loss(*learner, now).is_none()
                 && !self.is_penalized(learner.id, now)
-                // As a member it would keep everybody from sending.
+                // As a member with a full disk it would block clients from sending.
                 && self.peer(learner.id).is_some_and(|peer| !peer.health.full)
         });
         let Some(learner) = learner.filter(|_| self.handover.is_none()) else { return false };

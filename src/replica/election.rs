@@ -1,4 +1,5 @@
-//! When to campaign, pre-vote and vote; and the formation that comes before the first election.
+//! Elections: when to campaign, pre-votes and votes. Also the formation of the group, before the
+//! first election.
 
 use super::backup::Following;
 use super::event::{Closing, Out};
@@ -11,30 +12,30 @@ use crate::limits::{COIN_TIME, RANK_TIME};
 use crate::time::{Moment, WallTime};
 use std::time::Duration;
 
-/// A round of votes that is not decided.
+/// A round of votes or pre-votes that is not decided.
 #[derive(Clone, Debug)]
 pub(super) struct Candidacy {
-    /// Votes, not promises of them.
+    /// The round asks for votes, not pre-votes.
     pub(super) real: bool,
-    /// The term to be elected in.
+    /// The term in which to be elected.
     term: Term,
     began: Moment,
     granted: Vec<Member>,
     refused: Vec<Member>,
 }
 
-/// What a server remembers between its candidacies.
+/// Election state that outlasts a single candidacy.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ElectionState {
-    /// The campaign that is planned has a reason that does not wait for silence.
+    /// The planned campaign does not depend on the primary staying unreachable.
     pub(super) urgent: bool,
-    /// Why it is set.
+    /// Why a campaign is planned.
     reason: Option<Rule>,
-    /// Rounds lost since a primary was heard.
+    /// The number of rounds lost since a primary was last recently active.
     pub(super) lost: u32,
-    /// How long the last won vote took.
+    /// How long the last successful vote took.
     pub(super) took: Duration,
-    /// A vote that is owed to a candidate as soon as it is durable.
+    /// The vote to send to a candidate as soon as it is durable.
     owed: Option<(LinkId, Term)>,
 }
 
@@ -53,7 +54,8 @@ impl Replica {
         }
     }
 
-    /// Only a member of its own newest config stands, and only when it could win.
+    /// Returns the newest config if this server may campaign: it is a member of that config, and
+    /// is linked with a majority of it.
     pub(super) fn may_campaign(&self) -> Option<&Config> {
         let able = self.stopping.is_none() && self.holds_epoch() && self.vote.term.has_next();
         let config = self.config().filter(|config| config.has(self.me) && able)?;
@@ -61,8 +63,9 @@ impl Replica {
         (linked.count() >= config.majority()).then_some(config)
     }
 
-    /// Just after its start a server that knows of no primary asks everybody first: one of them
-    /// may know of a later epoch, or that this directory is an old copy.
+    /// Returns whether this server just started, knows of no primary, and has not yet reached
+    /// every other server. One of them may know of a later epoch, or that this directory is an
+    /// old copy.
     fn looks_around(&self, now: Moment, primary: Option<Member>) -> bool {
         let unmet = self.peers.iter().any(|peer| !peer.met);
         primary.is_none() && unmet && now < self.started + self.peer_timeout()
@@ -73,7 +76,7 @@ impl Replica {
         let primary = following.primary;
         let heard = primary.is_some_and(|member| self.hears(member, now));
         let gone = primary.is_none_or(|member| self.is_gone(member));
-        // Unheard, not gone: whatever it is, it gets its `T`.
+        // A primary that is unreachable, but not down, has the full peer timeout to answer.
         let silent = primary.is_some_and(|member| {
             let peer = self.peer(member.id).and_then(|peer| peer.heard);
             peer.is_none_or(|heard| now >= heard + self.peer_timeout())
@@ -129,11 +132,11 @@ impl Replica {
     }
 
     pub(super) fn begin_round(&mut self, now: Moment, real: bool, term: Term, out: &mut Out) {
-        // Its own vote is among them, and counts when it is stored.
+        // This server's own vote is included, but counts only when it is durable.
         let (granted, refused) = (vec![self.me], Vec::new());
         self.role = Role::Candidate(Candidacy { real, term, began: now, granted, refused });
         self.timers.clear(Timer::Campaign);
-        // After rounds that came to nothing the disks may be slow: votes get more time.
+        // After lost rounds the disks may be slow, so votes get more time.
         let patience = self.peer_timeout() / 4 * (1 << self.election.lost.min(2));
         self.timers.set(Timer::Round, now + patience);
         self.needs_tick = true;
@@ -147,12 +150,13 @@ impl Replica {
         }
     }
 
-    /// Moves on when a majority has granted, or can't any more.
+    /// Continues the election when a majority has granted, or can no longer grant.
     pub(super) fn count_votes(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
         let Some(config) = self.config().copied() else { return };
         let Role::Candidate(candidacy) = &self.role else { return };
         let count = |voters: &[Member]| config.members().filter(|m| voters.contains(m)).count();
-        // The own vote is stored before its term is led, whoever else has voted.
+        // The candidate's own vote must be durable before it leads the term, even if the others'
+        // votes suffice.
         let stored = !candidacy.real || (self.vote_stored && self.vote.given == Some(self.me));
         let won = stored && count(&candidacy.granted) >= config.majority();
         let lost = count(&candidacy.refused) > config.count() - config.majority();
@@ -167,13 +171,14 @@ impl Replica {
         }
     }
 
-    /// Votes for itself and asks the others for theirs, while its own is being stored.
+    /// Votes for this server and asks the others for their votes, while its own vote is being
+    /// stored.
     pub(super) fn ask_for_votes(&mut self, now: Moment, term: Term, out: &mut Out) {
         self.set_vote(Vote { term, given: Some(self.me), ..self.vote }, out);
         self.begin_round(now, true, term, out);
     }
 
-    /// Back to following; the next round comes later.
+    /// Returns to following; the next round starts later.
     pub(super) fn lose_round(&mut self, now: Moment) {
         self.election.lost += 1;
         self.note(Rule::RoundLost);
@@ -182,8 +187,8 @@ impl Replica {
         self.consider_standing(now);
     }
 
-    /// Whether the log of the one who asks may lead this one: Raft §5.4.1, and a blank server
-    /// follows only a config that names it.
+    /// Returns whether the candidate's log is at least as new as this one (Raft §5.4.1). An
+    /// uninitialized server also requires that the candidate's config names it.
     fn may_lead(&self, ask: &Ask) -> bool {
         let known = self.config().is_some() || ask.config.has(self.me);
         let epoch = self.holds_epoch() && ask.term.epoch() == self.vote.term.epoch();
@@ -206,7 +211,8 @@ impl Replica {
             Role::Primary(_) => self.hears_majority(now),
             Role::Follower(_) => self.primary(now).is_some(),
             Role::Candidate(candidacy) => {
-                // Of two that meet, the older log, or else the higher id, stands back.
+                // Of two candidates that meet, the one with the older log yields; with equal
+                // logs, the one with the higher id.
                 let mine = (self.summary.last(), std::cmp::Reverse(self.me.id));
                 candidacy.real || mine > (ask.last, std::cmp::Reverse(from.id))
             }
@@ -229,7 +235,7 @@ impl Replica {
         }
     }
 
-    /// Gives a candidate that may win the time to do so.
+    /// Delays this server's own campaign, so that a candidate that may win has time to do so.
     fn yield_to_candidate(&mut self, now: Moment) {
         self.election.urgent = true;
         let delay = (self.election.took * 2).max(COIN_TIME) + self.rng.up_to(COIN_TIME);
@@ -264,7 +270,8 @@ impl Replica {
         self.adopt(ask.term, out);
         let free = self.vote.given.is_none_or(|given| given == from);
         let follows = matches!(self.role, Role::Follower(_));
-        // An old copy would vote for one that lacks what its original has acknowledged.
+        // An old copy could vote for a candidate that lacks entries which the original directory
+        // has acknowledged.
         let able = follows && !self.is_doubted(now) && self.may_lead(&ask);
         if ask.term < self.vote.term || !free || !able {
             self.note(Rule::VoteRefused);
@@ -305,7 +312,7 @@ impl Replica {
         self.on_ballot(true, from, term, granted);
     }
 
-    /// Notes a ballot; they are counted at the end of the turn.
+    /// Records a ballot; `count_votes` counts them at the end of the turn.
     pub(super) fn on_ballot(&mut self, real: bool, from: Member, term: Term, granted: bool) {
         let Role::Candidate(candidacy) = &mut self.role else { return };
         if candidacy.real != real || candidacy.term != term {
@@ -318,8 +325,8 @@ impl Replica {
         self.needs_tick = true;
     }
 
-    /// Follows this server no more: it has said that it is not primary. A link keeps its order,
-    /// so an append that came before was of an earlier time.
+    /// Stops following this server, which has reported that it is not primary. A link preserves
+    /// order, so every append before that report is from an earlier time.
     pub(super) fn leave_primary(&mut self, from: Member) {
         if let Role::Follower(following) = &mut self.role
             && following.primary == Some(from)
@@ -329,11 +336,13 @@ impl Replica {
         }
     }
 
-    /// Before there is any config: server 1 writes the first entry when both others, on links
-    /// that are open now, have said that they are blank and have met exactly these disks.
+    /// Forms the group when there is no config yet. Server 1 writes the first entry when both
+    /// others, on links that are open now, have reported that they are uninitialized and linked
+    /// with exactly these disks.
     ///
-    /// One that has quarantined a directory which clients may have used takes no part: what it lost
-    /// would not be missed in a new group. It only joins one.
+    /// A server that has quarantined a directory which clients may have used never forms a group:
+    /// a new group would not notice that those messages are missing. Such a server only joins an
+    /// existing group.
     pub(super) fn tick_formation(&mut self, now: Moment, out: &mut Out) {
         if self.former.is_some() {
             return;
@@ -351,7 +360,7 @@ impl Replica {
         let Some(at) = self.peers.iter().position(|peer| peer.id == first) else { return };
         match self.peers[at].told_blank {
             Some(told) if told == met => {}
-            // What was said can't be taken back on the same link.
+            // A report can't be changed on the same link.
             Some(_) => self.lose_link(now, at, Some(Closing::Restated), out),
             None => {
                 self.peers[at].told_blank = Some(met);
@@ -361,8 +370,8 @@ impl Replica {
         }
     }
 
-    /// The disks of the whole group, when all are linked now; missing places stay zero in a
-    /// group of one.
+    /// Returns the disks of the whole group if all servers are linked now. In a group of one the
+    /// other places stay zero.
     fn met(&self) -> Option<[DiskId; 3]> {
         let mut met = [DiskId(0); 3];
         met[self.me.id.slot()] = self.me.disk;

@@ -1,5 +1,5 @@
-//! Epochs: histories that begin where a person, or the last survivor's evidence, overruled an
-//! election. Terms are ordered by epoch first.
+//! Epochs. A new epoch begins where an operator, or the last survivor's evidence, overrules
+//! elections. Terms are ordered by epoch first.
 
 use super::backup::Following;
 use super::event::{Closing, Effect, Out, Quarantine};
@@ -13,35 +13,35 @@ use crate::ids::{DiskId, LinkId, Member, Position, Term, Vote};
 use crate::record::{self, Kind, Record};
 use crate::time::{Moment, WallTime};
 
-/// The config and the terms with which a server begins an epoch of its own.
+/// The config and the terms with which a server begins its own epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beginning {
     /// The term of the entry that holds `config`.
     pub term: Term,
-    /// The server alone, and the entry that the epoch branched from.
+    /// The config with this server alone, and with the entry from which the epoch branched.
     pub config: Config,
-    /// The vote that is stored before that entry.
+    /// The vote to store before that entry.
     pub vote: Vote,
 }
 
 impl Beginning {
-    /// How `me` goes on alone behind `last`, in the epoch after that of `newest`, the highest
-    /// term it has heard of.
+    /// Returns how `me` continues alone after `last`. The new epoch follows that of `newest`, the
+    /// highest term that `me` knows of.
     pub fn new(me: Member, newest: Term, last: Position, gate_open: bool) -> Beginning {
         let term = newest.max(last.term).next_epoch(me.id);
-        // Nobody else can be elected in this term.
+        // No other server can be elected in this term.
         let vote = Vote { term, given: Some(me), founder: Some(me.disk) };
         Beginning::again(me, vote, last, gate_open)
     }
 
-    /// How `me` goes on with the epoch of a vote that is stored, behind `last`.
+    /// Returns how `me` continues the epoch of a stored vote after `last`.
     fn again(me: Member, vote: Vote, last: Position, gate_open: bool) -> Beginning {
         let mut config = Config::new([me], gate_open);
         config.origin = Origin::Branch(last);
         Beginning { term: vote.term.beginning(), config, vote }
     }
 
-    /// The bytes of the entry that begins the epoch.
+    /// Returns the encoded entry that begins the epoch.
     pub fn entry(&self, time: WallTime) -> Vec<u8> {
         let Origin::Branch(last) = self.config.origin else {
             unreachable!("an epoch branches from an entry");
@@ -53,7 +53,7 @@ impl Beginning {
     }
 }
 
-/// Epochs that a server refuses, at most.
+/// The most epochs that a server refuses.
 pub(super) const REFUSED_MAX: usize = 64;
 
 fn epoch_of(hello: &Hello, founder: DiskId) -> Epoch {
@@ -61,13 +61,15 @@ fn epoch_of(hello: &Hello, founder: DiskId) -> Epoch {
 }
 
 impl Replica {
-    /// Only one whose log holds the entry that began its epoch votes and stands in it: a term
-    /// alone must not let an epoch's terms into logs of another.
+    /// Returns whether the log holds the entry that began this server's epoch. Without it the
+    /// server neither votes nor campaigns: a term alone must not bring an epoch's terms into logs
+    /// of another epoch.
     pub(super) fn holds_epoch(&self) -> bool {
         self.summary.last().term.epoch() == self.vote.term.epoch()
     }
 
-    /// A healthy group is never taken over by a recovered straggler.
+    /// Returns whether the group is healthy. A straggler that an operator recovered never takes
+    /// over a healthy group.
     pub(super) fn is_healthy(&self, now: Moment) -> bool {
         match &self.role {
             Role::Primary(_) => self.hears_majority(now),
@@ -75,9 +77,10 @@ impl Replica {
         }
     }
 
-    /// A later epoch is followed only after `T` without a primary of the own one: in an election,
-    /// or just after a start, a healthy group looks like one that has nobody. A blank server has
-    /// nothing to wait for, nor has one that knows that nobody else can be in the own epoch.
+    /// Returns whether this server may follow a later epoch: only after its own epoch had no
+    /// primary for the peer timeout. During an election, or just after a start, a healthy group
+    /// looks like one without a primary. An uninitialized server does not wait, nor does a server
+    /// that knows that no other server is in its own epoch.
     pub(super) fn may_follow_epoch(&mut self, now: Moment) -> bool {
         let since = *self.later_epoch.get_or_insert(now);
         self.summary.config().is_none()
@@ -85,8 +88,9 @@ impl Replica {
             || now >= since + self.peer_timeout()
     }
 
-    /// Whether every other server has said since this one's start that it is in a later epoch, or
-    /// has no process: a refused connection means that with `last_survivor = "auto"` alone.
+    /// Returns whether no other server can be in this server's epoch. Since this server started,
+    /// each has reported a later epoch, or has no process. A refused connection proves the latter
+    /// only with `last_survivor = "auto"`.
     fn is_last_of_epoch(&self) -> bool {
         let own = self.vote.term.epoch();
         self.peers.iter().all(|peer| {
@@ -95,20 +99,21 @@ impl Replica {
         })
     }
 
-    /// Who has met a later epoch neither stands nor votes until it is clear which one counts,
-    /// and the server that began it has had another `T` to come and be followed.
+    /// Returns whether this server waits because it has met a later epoch. Until it is clear
+    /// which epoch counts, it neither campaigns nor votes. The founder of the later epoch has one
+    /// more peer timeout to connect and be followed.
     pub(super) fn awaits_epoch(&self, now: Moment) -> bool {
         self.later_epoch.is_some_and(|since| now < since + self.peer_timeout() * 2)
     }
 
-    /// The epoch of this server's term, if a person or the last survivor has begun it.
+    /// Returns the epoch of this server's term; `None` for the first epoch.
     pub(super) fn own_epoch(&self) -> Option<Epoch> {
         let founder = self.vote.founder?;
         Some(Epoch { number: self.vote.term.epoch(), founder })
     }
 
-    /// Whether the epoch of a hello, or one that it descends from, was refused before: by this
-    /// server, or by the group, as far as its log says. Only a person lifts that, by moving the
+    /// Returns whether this server, or the group according to its log, has refused the epoch of a
+    /// hello or one of that epoch's ancestors. Only an operator can lift that, by moving the
     /// directory away.
     pub(super) fn has_refused(&self, hello: &Hello, past: &Past) -> bool {
         let newest = hello.founder.map(|founder| epoch_of(hello, founder));
@@ -119,9 +124,9 @@ impl Replica {
             .any(|epoch| self.summary.has_refused(epoch) || self.refused.contains(&epoch))
     }
 
-    /// A later epoch is refused. Each member must know that, since each may be alone later: the
-    /// primary logs it, and a backup asks the primary to. What a backup alone has refused does not
-    /// count: its primary may have died a moment before.
+    /// Remembers the refusal of a later epoch. Each member must know it, since each may be alone
+    /// later: the primary logs it, and a backup asks the primary to do so. A refusal by a backup
+    /// alone does not count, since the backup's primary may have died a moment before.
     pub(super) fn remember_refusal(&mut self, now: Moment, hello: &Hello, out: &mut Out) {
         let Some(founder) = hello.founder else { return };
         let epoch = epoch_of(hello, founder);
@@ -133,7 +138,7 @@ impl Replica {
         self.remember_refused(now, epoch);
     }
 
-    /// A primary whom a majority answers refuses an epoch, for good.
+    /// As a primary that a majority answers, refuses an epoch permanently.
     pub(super) fn remember_refused(&mut self, now: Moment, epoch: Epoch) {
         let own = self.summary.epochs().any(|held| held == epoch);
         let known = own || self.refused.contains(&epoch) || self.refused.len() >= REFUSED_MAX;
@@ -144,7 +149,7 @@ impl Replica {
         }
     }
 
-    /// A primary logs what was refused.
+    /// As primary, logs the next refusal that is not in the log.
     pub(super) fn log_refusals(&mut self, wall: WallTime, out: &mut Out) {
         let able = self.stopping.is_none() && self.handover.is_none() && self.own_term_committed();
         if !able || self.summary.refusals() >= REFUSED_MAX {
@@ -159,7 +164,7 @@ impl Replica {
         }
     }
 
-    /// Takes what a hello says of terms: a higher one of the own epoch, or a higher epoch.
+    /// Adopts the term of a hello: a higher term of the same epoch, or a later epoch.
     pub(super) fn adopt_hello(&mut self, now: Moment, hello: &Hello, link: LinkId, out: &mut Out) {
         if hello.term.epoch() <= self.vote.term.epoch() {
             return self.adopt(hello.term, out);
@@ -173,7 +178,8 @@ impl Replica {
         self.greet_anew(now, Some(link), out);
     }
 
-    /// Epochs are told in hellos only: links that speak of the one before are begun again.
+    /// Closes the links whose hello named the previous epoch. Only hellos carry epochs, so each
+    /// link must start again.
     pub(super) fn greet_anew(&mut self, now: Moment, but: Option<LinkId>, out: &mut Out) {
         for at in 0..self.peers.len() {
             let link = self.peers[at].link.as_ref().map(|link| link.id);
@@ -183,8 +189,8 @@ impl Replica {
         }
     }
 
-    /// A conflict of this log, which is of an earlier epoch, with an entry of a later epoch's
-    /// primary: what that does not have is quarantined, never deleted.
+    /// Handles a conflict of this log, which is of an earlier epoch, with an entry of a later
+    /// epoch's primary. Entries that the later epoch lacks are quarantined, never deleted.
     pub(super) fn leave_for_epoch(&mut self, record: &Record<'_>, out: &mut Out) {
         let before = self.summary.position(record.index.before());
         let begins = record.kind == Kind::CONFIG
@@ -202,18 +208,18 @@ impl Replica {
         }
     }
 
-    /// Whether a conflict with this append is one between epochs.
+    /// Returns whether a conflict with this append is a conflict between epochs.
     pub(super) fn crosses_epoch(&self, append: &Append) -> bool {
         append.term.epoch() > self.summary.last().term.epoch()
     }
 
-    /// Ends this life.
+    /// Requests a quarantine, which ends this process.
     pub(super) fn leave(&mut self, quarantine: Quarantine, out: &mut Out) {
         self.left = true;
         out.push(Effect::Quarantine(quarantine));
     }
 
-    /// Goes on alone, in an epoch of its own.
+    /// Continues alone, in a new epoch.
     pub(super) fn begin_epoch(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
         let gate = self.config().is_some_and(|config| config.gate_open);
         let begin = Beginning::new(self.me, self.vote.term, self.summary.last(), gate);
@@ -221,9 +227,10 @@ impl Replica {
         self.begin(now, wall, begin, out);
     }
 
-    /// A crash may have come when the vote of an epoch that this server begins was stored, and
-    /// not yet its entry. Others may follow it already, so there is no way back. Only what was
-    /// stored here counts: an old copy hears of epochs that it began in a later life.
+    /// Completes the beginning of this server's epoch after a crash that came when the vote was
+    /// stored and the entry was not. Other servers may follow the epoch already, so this server
+    /// can't abandon it. Only this directory's own files count: an old copy can receive epochs
+    /// that its original began later.
     pub(super) fn complete_epoch(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
         if !std::mem::take(&mut self.epoch_begun) {
             return;

@@ -1,4 +1,4 @@
-//! Planned handover (Ongaro §3.10), and how a server leaves that was told to stop.
+//! Planned handover (Ongaro §3.10), and how a server that was told to stop leaves the group.
 
 use super::event::Out;
 use super::packet::{Order, Packet, Verdict};
@@ -9,31 +9,32 @@ use crate::ids::{GroupId, LinkId, Member, ServerId, Term};
 use crate::limits::{DAMAGED_TIME, SLOW_SYNCS, SLOW_WINDOW};
 use crate::time::Moment;
 
-/// A primary on its way out: it takes no changes until this is decided.
+/// A handover in progress: the primary accepts no changes until it is decided.
 #[derive(Clone, Debug)]
 pub(super) struct Handover {
-    /// Why: for a slow disk no other slow one is told, for a damaged log no other damaged one.
+    /// The reason. With a slow disk the primary never chooses a slow backup; with a damaged log,
+    /// never a damaged one.
     why: Rule,
-    /// The one that a person has chosen.
+    /// The backup that the operator chose.
     to: Option<ServerId>,
-    /// The member that was told to campaign.
+    /// The member that received `TimeoutNow`.
     told: Option<Member>,
 }
 
 impl Handover {
-    /// Whether a backup was told to campaign.
+    /// Returns whether a backup received `TimeoutNow`.
     pub(super) fn is_told(&self) -> bool {
         self.told.is_some()
     }
 }
 
-/// How a server's own disk does.
+/// Measures the syncs of this server's own disk.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Syncs {
     began: Option<Moment>,
-    /// The last ones that took over `T`/2.
+    /// When recent syncs ended that took more than half a peer timeout.
     slow: Vec<Moment>,
-    /// When the role was last handed over for them.
+    /// When this server last handed its role over because of slow syncs.
     handed_over: Option<Moment>,
 }
 
@@ -44,8 +45,8 @@ impl Syncs {
 }
 
 impl Replica {
-    /// From now on this server stands for nothing; a primary hands over, and changes the members
-    /// only where that keeps it from doing so.
+    /// Begins to stop. From now on this server never campaigns. A primary hands over, and changes
+    /// the members only where the handover requires it.
     pub fn stop(&mut self, now: Moment) {
         if self.stopping.is_none() {
             self.stopping = Some(now);
@@ -54,8 +55,8 @@ impl Replica {
         }
     }
 
-    /// Whether a stopping server may end: it was dropped, or nobody is there who could drop it,
-    /// or the time for that is over: `T` for the handover, `T` for the drop.
+    /// Returns whether a stopping server may end. It may if it was dropped, if no linked member
+    /// could drop it, or after two peer timeouts: one for the handover, one for the drop.
     pub fn is_released(&self, now: Moment) -> bool {
         let Some(began) = self.stopping else { return false };
         let dropped = self.config().is_none_or(|config| !config.has(self.me));
@@ -63,7 +64,7 @@ impl Replica {
         dropped || alone || now >= began + self.peer_timeout() * 2
     }
 
-    /// Members that are linked, and whether they are stopping.
+    /// Returns the linked members, and whether each is stopping.
     fn members_linked(&self) -> impl Iterator<Item = (Member, bool)> + '_ {
         let config = self.config();
         self.peers.iter().filter_map(move |peer| {
@@ -74,12 +75,12 @@ impl Replica {
         })
     }
 
-    /// Whether this primary takes no changes because its role is being handed over.
+    /// Returns whether this primary accepts no changes because it is handing its role over.
     pub fn is_handing_over(&self) -> bool {
         self.handover.is_some()
     }
 
-    /// Begins to hand the role over to a backup.
+    /// Begins a handover to a backup.
     pub(super) fn begin_handover(&mut self, now: Moment, why: Rule) -> Verdict {
         if !matches!(self.role, Role::Primary(_)) {
             return Verdict::NotPrimary;
@@ -97,7 +98,7 @@ impl Replica {
         Verdict::Taken
     }
 
-    /// An operator's order on a link that has said nothing else.
+    /// Carries out an operator's order, the first packet on its link.
     pub(super) fn on_order(&mut self, now: Moment, group: GroupId, order: Order) -> Verdict {
         if group != self.shared.group {
             return Verdict::OtherGroup;
@@ -107,7 +108,7 @@ impl Replica {
         }
     }
 
-    /// A person wants this server, or any, to be primary.
+    /// Carries out an operator's order to make this server, or any backup, primary.
     fn hand_over_to(&mut self, now: Moment, to: Option<ServerId>) -> Verdict {
         let why = Rule::HandedOverOrder;
         let is_leading = matches!(self.role, Role::Primary(_));
@@ -122,13 +123,13 @@ impl Replica {
         verdict
     }
 
-    /// The stop is said at once, and again with each ping.
+    /// Reports the stop at once, since the next ping may be late, and begins the handover.
     pub(super) fn tick_stop(&mut self, now: Moment, out: &mut Out) {
         let Some(began) = self.stopping else { return };
         if !std::mem::replace(&mut self.stop_said, true) {
             self.ping(now, out);
         }
-        // A member that was lost just before may have to be dropped first.
+        // A handover may fail until a member that was just lost is dropped, so this tries again.
         if self.handover.is_none() && now < began + self.peer_timeout() * 2 {
             self.begin_handover(now, Rule::HandedOverStop);
         }
@@ -153,7 +154,7 @@ impl Replica {
         }
     }
 
-    /// A backup that has everything and is not stopping, if possible one whose disk is not slow.
+    /// Returns the backup to hand over to: it has every entry, and has the fewest faults.
     fn heir(&self, now: Moment, why: Rule, to: Option<ServerId>) -> Option<(Member, LinkId)> {
         let Role::Primary(primary) = &self.role else { return None };
         let last = self.last();
@@ -166,13 +167,14 @@ impl Replica {
         heirs.min_by_key(|(faults, _)| *faults).map(|(_, heir)| heir)
     }
 
-    /// The members that are heard, not stopping and reachable for clients, without the fault
-    /// for which this one leaves.
+    /// Returns the members that are recently active, not stopping and reachable for clients,
+    /// without the fault because of which this primary hands over.
     fn possible_heirs(&self, now: Moment, why: Rule) -> impl Iterator<Item = (&Peer, &Link)> {
         self.peers.iter().filter_map(move |peer| {
             let link = peer.link.as_ref()?;
             let member = self.config()?.has(link.member);
-            // When this server ends anyway, one of them takes over, reachable or not.
+            // When this server ends anyway, a backup takes over whether clients can reach it or
+            // not.
             let unable = peer.health.stopping
                 || (why != Rule::HandedOverStop && peer.unreachable.is_some())
                 || (why == Rule::HandedOverSlow && peer.health.slow)
@@ -181,7 +183,7 @@ impl Replica {
         })
     }
 
-    /// The primary of this term hands over.
+    /// Handles `TimeoutNow`: campaigns at once if it came from the primary of this term.
     pub(super) fn on_stand_now(&mut self, now: Moment, from: Member, term: Term, out: &mut Out) {
         let follows = matches!(&self.role, Role::Follower(f) if f.primary == Some(from));
         if term == self.vote.term && follows && self.may_campaign().is_some() {
@@ -204,8 +206,8 @@ impl Replica {
         self.syncs.slow.iter().filter(|at| now < **at + SLOW_WINDOW).count() >= SLOW_SYNCS
     }
 
-    /// Entries that are to be sent on this link can't be read: it is not tried again for `T`, and a
-    /// server that can read them may take over.
+    /// Records that entries for this link can't be read. This server does not retry for the peer
+    /// timeout, and hands over to a server that may be able to read them.
     pub fn note_unsent(&mut self, now: Moment, link: LinkId) {
         let peer_timeout = self.peer_timeout();
         let peer = self.peers.iter().find(|peer| peer.has_link(link));
@@ -218,14 +220,14 @@ impl Replica {
         self.leave_damaged(now);
     }
 
-    /// An entry of the log can't be read. A primary hands over to one that may be able to, at most
-    /// once a minute; whether it is on its way to that.
+    /// Reacts to an entry of the log that can't be read. A primary hands over to a server that
+    /// may be able to read it, at most once a minute. Returns whether a handover is in progress.
     pub fn leave_damaged(&mut self, now: Moment) -> bool {
         let due = self.damaged.is_none_or(|since| now >= since + DAMAGED_TIME);
         let able = self.possible_heirs(now, Rule::HandedOverDamaged).next().is_some();
         if due {
             self.damaged = Some(now);
-            // The others are told at once.
+            // Reports the damage to the others at once.
             self.timers.set(Timer::Ping, now);
         }
         if due && able && self.stopping.is_none() {
@@ -234,7 +236,8 @@ impl Replica {
         self.handover.is_some()
     }
 
-    /// A primary whose own syncs are slow gives its role to one whose are not, once per `T`.
+    /// Hands over to a member whose syncs are not slow if this primary's are, once per peer
+    /// timeout.
     fn hand_over_when_slow(&mut self, now: Moment) {
         let due = self.syncs.handed_over.is_none_or(|at| now >= at + self.peer_timeout());
         if self.handover.is_some() || self.stopping.is_some() || !due || !self.is_slow(now) {

@@ -422,7 +422,7 @@ impl Replica {
             Refusal::WrongId => self.note(Rule::RefusedWrongId),
             Refusal::Epoch => self.note(Rule::RefusedEpoch),
             Refusal::Straggler | Refusal::Parted => self.note(Rule::RefusedStraggler),
-            Refusal::OldCopy | Refusal::Doubtful | Refusal::Nonsense => {} // noted together with the reason
+            Refusal::OldCopy | Refusal::Doubtful | Refusal::Nonsense => {} // noted with its reason
             Refusal::Occupied => self.note(Rule::RefusedOccupied),
         }
     }

@@ -1,4 +1,4 @@
-//! What a replica knows of its own log without reading it: its end, its terms, its configs.
+//! The replica's in-memory summary of its own log: its end, its terms and its configs.
 
 use super::members::Config;
 use super::past::Epoch;
@@ -7,30 +7,32 @@ use crate::limits::SEEN_MAX;
 use crate::record::{Kind, Record};
 use crate::time::WallTime;
 
-/// What the replica keeps of a log.
+/// The in-memory summary of a log.
 #[derive(Clone, Debug, Default)]
 pub struct LogSummary {
     last: Position,
     last_time: WallTime,
     /// The first entry of each term, in order.
     terms: Vec<Position>,
-    /// The configs from the last one that was [`LogSummary::settle`]d.
+    /// The last settled config and all later ones; see [`LogSummary::settle`].
     configs: Vec<(Index, Config)>,
-    /// The runs as which disks were added: the newest settled one of each disk, and all later ones.
+    /// The runs with which configs added disks: the newest settled one of each disk, and all
+    /// later ones.
     added: Vec<(Index, DiskId, Run)>,
-    /// A config with an open gate is among those that were forgotten.
+    /// One of the configs that were removed from `configs` has an open gate.
     gate_was_open: bool,
-    /// The epochs that the log holds, and where each begins.
+    /// The epochs that the log holds, each with the index of its first entry.
     epochs: Vec<(Index, Epoch)>,
-    /// Epochs that the group has refused to follow, and where that stands.
+    /// The epochs that the group has refused to follow, each with the index of the entry that
+    /// says so.
     refused: Vec<(Index, Epoch)>,
 }
 
 impl LogSummary {
-    /// Takes in the next record.
+    /// Adds the next record.
     ///
     /// # Errors
-    /// When it is a config that can't be read.
+    /// When it is a config or a refusal that can't be read.
     pub fn push(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
         assert_eq!(record.index, self.last.index.next(), "entries come in order");
         match record.kind {
@@ -61,7 +63,7 @@ impl LogSummary {
         Ok(())
     }
 
-    /// Forgets the entries behind `last`.
+    /// Removes the entries after `last`.
     pub(super) fn cut(&mut self, last: Index) {
         self.terms.retain(|start| start.index <= last);
         self.configs.retain(|(index, _)| *index <= last);
@@ -71,7 +73,7 @@ impl LogSummary {
         self.last = self.position(last);
     }
 
-    /// Forgets configs that no cut can bring back.
+    /// Removes the configs before the last committed one: no cut can make one of them the newest.
     pub(super) fn settle(&mut self, committed: Index) {
         let settled = self.configs.partition_point(|(index, _)| *index <= committed);
         if settled > 1 {
@@ -81,8 +83,8 @@ impl LogSummary {
         }
     }
 
-    /// Forgets all but the newest settled addition of each disk. Of disks that are no members it
-    /// keeps the last few: such a disk counts for nothing until another entry adds it.
+    /// Removes all but the newest settled addition of each disk. Of disks that are not members it
+    /// keeps only the last few: such a disk has no role until another entry adds it.
     fn settle_added(&mut self, committed: Index) {
         let settled = self.added.partition_point(|(index, ..)| *index <= committed);
         let open = self.added.split_off(settled);
@@ -99,7 +101,7 @@ impl LogSummary {
         self.added.extend(kept.into_iter().rev().chain(open));
     }
 
-    /// The run as which a config, committed or not, has added this disk last, where it is named.
+    /// Returns the run with which a config, committed or not, last added this disk, if known.
     pub(super) fn run_added(&self, disk: DiskId) -> Option<Run> {
         self.added.iter().rev().find(|(_, added, _)| *added == disk).map(|(.., run)| *run)
     }
@@ -108,17 +110,17 @@ impl LogSummary {
         self.last
     }
 
-    /// The epochs that the log holds, in order.
+    /// Returns the epochs that the log holds, in order.
     pub(super) fn epochs(&self) -> impl DoubleEndedIterator<Item = Epoch> + '_ {
         self.epochs.iter().map(|(_, epoch)| *epoch)
     }
 
-    /// Whether the log says, committed or not, that the group has refused this epoch.
+    /// Returns whether the log, committed or not, holds a refusal of this epoch.
     pub(super) fn has_refused(&self, epoch: Epoch) -> bool {
         self.refused.iter().any(|(_, refused)| *refused == epoch)
     }
 
-    /// How many epochs the log refuses.
+    /// Returns how many refusals the log holds.
     pub(super) fn refusals(&self) -> usize {
         self.refused.len()
     }
@@ -127,7 +129,7 @@ impl LogSummary {
         self.last_time
     }
 
-    /// The entry's term; `None` when there is no such entry.
+    /// Returns the entry's term; `None` when there is no such entry.
     pub(super) fn term(&self, index: Index) -> Option<Term> {
         if index > self.last.index || index == Index::ZERO {
             return (index == Index::ZERO).then_some(Term::ZERO);
@@ -136,29 +138,29 @@ impl LogSummary {
         Some(self.terms[run - 1].term)
     }
 
-    /// Where a log ends that has the entry at `index` last.
+    /// Returns the position of the entry at `index`.
     pub(super) fn position(&self, index: Index) -> Position {
         Position { index, term: self.term(index).unwrap_or_default() }
     }
 
-    /// The entry before the first one that has the term of the entry at `index`.
+    /// Returns the index before the first entry of the term that the entry at `index` has.
     pub(super) fn before_term(&self, index: Index) -> Index {
         let run = self.terms.partition_point(|start| start.index <= index);
         run.checked_sub(1).map_or(Index::ZERO, |run| self.terms[run].index.before())
     }
 
-    /// The newest config and its place, committed or not: the one that counts.
+    /// Returns the newest config and its index. It counts whether it is committed or not.
     pub(super) fn config(&self) -> Option<(Index, &Config)> {
         self.configs.last().map(|(index, config)| (*index, config))
     }
 
-    /// The newest config up to `index`, as far as it is remembered.
+    /// Returns the newest config up to `index`, if it is still remembered.
     pub(super) fn config_up_to(&self, index: Index) -> Option<&Config> {
         let upto = self.configs.partition_point(|(at, _)| *at <= index);
         upto.checked_sub(1).map(|at| &self.configs[at].1)
     }
 
-    /// Whether a config before the newest one has an open gate.
+    /// Returns whether any config before the newest one has an open gate.
     pub(super) fn gate_was_open(&self) -> bool {
         let before = self.configs.len().checked_sub(2).map(|at| &self.configs[at].1);
         self.gate_was_open || before.is_some_and(|config| config.gate_open)
@@ -232,7 +234,8 @@ mod tests {
         Run { incarnation: Incarnation(n), process: ProcessId(n) }
     }
 
-    /// A log of configs that add these servers, each in the run of the entry's index; 0 adds none.
+    /// Returns a log of configs that add these servers, each with the run numbered like the
+    /// entry; 0 adds none.
     fn with_additions(added: &[u8]) -> LogSummary {
         let mut summary = LogSummary::default();
         for (index, id) in (1..).zip(added) {
@@ -298,7 +301,7 @@ mod tests {
         }
     }
 
-    /// A log of configs, of which those named have an open gate.
+    /// Returns a log of six configs; those at the indexes in `open` have an open gate.
     fn configs(open: &[u64]) -> LogSummary {
         let mut summary = LogSummary::default();
         for index in 1..=6 {

@@ -45,8 +45,8 @@ impl Replica {
         // A server that dials twice because nobody answered at once waits with both links.
         let waiting = self.newcomers.iter().filter(|new| new.hello.from.id == hello.from.id);
         if waiting.count() >= NEWCOMERS_MAX || dialled {
-            // A server that this one dialled already has this server's hello, so it can't wait.
-            // Closing the link makes both sides dial again.
+            // A server that this one dialled already has this server's hello, so its link can't
+            // wait. Closing the link makes it reconnect.
             out.push(Effect::Close(link, Closing::Spare));
         } else {
             self.newcomers.push(Newcomer {

@@ -1,4 +1,5 @@
-//! Leading: order, send, count what is stored, commit, and say what is answered.
+//! The primary: orders and sends entries, counts which are stored, commits them, and reports
+//! which are acknowledged.
 
 use super::event::{Effect, LogReader, Out};
 use super::members::reached_by_majority;
@@ -13,65 +14,71 @@ use crate::time::{Moment, WallTime};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What a primary knows of one other server's log, for its own term only.
+/// Replication progress of one other server. Valid for the primary's own term only.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     pub(super) member: Member,
-    /// The life of it that speaks; an earlier one stored no more than this one has.
+    /// The process that acknowledged last. An earlier process of the same disk stored no more
+    /// than this one has.
     pub(super) process: Option<ProcessId>,
-    /// What it acknowledged: proved equal, and on its disk. Never falls.
+    /// The highest acknowledged index: proved equal, and durable on the server's disk. It never
+    /// decreases.
     pub(super) stored: Index,
     /// The next entry to send.
     next: Index,
-    /// Where the logs part is being looked for: one append at a time.
+    /// The primary is still searching for the last equal entry, with one append in flight at a
+    /// time.
     probing: bool,
-    /// Appends that are not acknowledged.
+    /// Appends that the server has not acknowledged, oldest first.
     in_flight: VecDeque<InFlight>,
-    /// Since when nothing was acknowledged on the links before this one: a new link alone is no
-    /// sign of health.
+    /// Since when the server has acknowledged nothing on earlier links: a new link alone does not
+    /// prove health.
     waited: Option<Moment>,
-    /// What it lacks could not be read: nothing is sent to it until then.
+    /// An entry that the server needs could not be read: the primary sends it nothing until then.
     pub(super) blocked: Option<Moment>,
-    /// The newest round it has answered, and the newest that was sent to it.
+    /// The newest round that the server has answered, and the newest that was sent to it.
     round: u64,
     round_sent: u64,
-    /// What it was told of `committed` and `answered`; `None` when it must be told again.
+    /// The committed and acknowledged indexes last sent to it; `None` when they must be sent
+    /// again.
     told: Option<(Index, Index)>,
-    /// It has stored all that was committed when its last acknowledgement was asked for.
+    /// The server has stored every entry that was committed when the append that it last
+    /// acknowledged was sent.
     pub(super) caught_up: bool,
 }
 
 /// An append that is not acknowledged.
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
-    /// Its last entry; of an empty one, the entry before.
+    /// Its last entry; for an append without entries, `prev`.
     last: Index,
     sent: Moment,
-    /// Nothing beyond it was committed when it was sent.
+    /// No entry after `last` was committed when it was sent.
     complete: bool,
 }
 
-/// A primary's own state.
+/// The state of a primary.
 #[derive(Clone, Debug)]
 pub(super) struct Primary {
     pub(super) since: Moment,
-    /// The first entry of its own term: older ones are committed only together with it.
+    /// The first entry of the primary's own term. Older entries are committed only together with
+    /// it.
     pub(super) term_start: Index,
     progress: Vec<Progress>,
-    /// When the last batch was begun.
+    /// When the last batch began.
     flushed_at: Moment,
     round: u64,
     round_asked: bool,
     pub(super) confirmed: u64,
-    /// When members were first found lost, by id.
+    /// Per id, when the member was first found lost.
     pub(super) lost_at: [Option<Moment>; 3],
     pub(super) has_loss: bool,
-    /// Drops that were not announced.
+    /// Recent drops of members that had not announced a stop.
     pub(super) drops: Vec<(ServerId, Moment)>,
 }
 
-/// Servers of which a primary remembers what they acknowledged; more come only from disks that
-/// are lost again and again within one term.
+/// The most servers whose progress a primary remembers. A group exceeds it only when disks are
+/// lost again and again within one term.
 pub(super) const REMEMBERED_MAX: usize = 16;
 
 impl Primary {
@@ -88,7 +95,7 @@ impl Primary {
         self.round + 1
     }
 
-    /// Notes a drop that was not announced.
+    /// Records the drop of a member that had not announced a stop.
     pub(super) fn note_drop(&mut self, id: ServerId, now: Moment) {
         self.drops.retain(|(_, at)| now < *at + PENALTY_WINDOW + PENALTY_TIME);
         self.drops.push((id, now));
@@ -103,7 +110,7 @@ impl Primary {
         let at = self.progress.iter().position(|progress| progress.member == member);
         let at = at.unwrap_or_else(|| {
             if self.progress.len() >= REMEMBERED_MAX {
-                // Of those that only came and went; whoever is there has a place.
+                // Only a server that is neither a member nor linked makes room; see `on_linked`.
                 let strange = |known: &Progress| !stays(known.member);
                 let gone = self.progress.iter().position(strange).unwrap_or(0);
                 self.progress.remove(gone);
@@ -129,13 +136,13 @@ impl Primary {
 }
 
 impl Progress {
-    /// Since when its oldest unacknowledged entry waits.
+    /// Returns since when the oldest unacknowledged append waits.
     pub(super) fn waits_since(&self) -> Option<Moment> {
         self.waited.or(self.in_flight.front().map(|piece| piece.sent))
     }
 
-    /// Begins again on a new link; what it acknowledged stays true. Whoever was given up in
-    /// between, after `patience`, has that long again.
+    /// Starts again on a new link; earlier acknowledgements stay valid. If the wait has lasted
+    /// for `patience`, it starts again as well.
     fn reset(&mut self, next: Index, now: Moment, patience: Duration) {
         self.waited = self.waits_since().filter(|since| now < *since + patience);
         self.next = if self.stored > Index::ZERO { self.stored.next() } else { next };
@@ -195,7 +202,8 @@ impl Replica {
         }
     }
 
-    /// Tells a server anew who leads: it has not noticed.
+    /// Sends the committed and acknowledged indexes to a server again: it has not noticed that
+    /// this server is primary.
     pub(super) fn tell_again(&mut self, member: Member) {
         if let Role::Primary(primary) = &mut self.role
             && let Some(progress) = primary.progress_mut(member)
@@ -205,7 +213,8 @@ impl Replica {
         }
     }
 
-    /// Backups are told what is answered with the next append, or at the next heartbeat.
+    /// Makes the next append report the newest indexes to backups that lack them. Otherwise
+    /// backups learn them only with the next entries.
     pub(super) fn refresh_told(&mut self) {
         let now_true = Some((self.committed, self.acknowledged));
         if let Role::Primary(primary) = &mut self.role {
@@ -231,7 +240,7 @@ impl Replica {
         self.send_all(now, log, out);
     }
 
-    /// Begins a batch when it is time, and sends everybody what is missing there.
+    /// Begins a batch when it is due, and sends the entries that each server lacks.
     pub(super) fn send_all(&mut self, now: Moment, log: &dyn LogReader, out: &mut Out) {
         let urgent = self.summary.config().is_some_and(|(index, _)| index > self.flushed);
         let Role::Primary(primary) = &mut self.role else { return }; // it may have stepped down
@@ -279,12 +288,13 @@ impl Replica {
         if progress.blocked > Some(now) {
             return;
         }
-        // Whoever is sick was given up at `T`. What is still waited for may never have arrived.
+        // A server that stores nothing is dropped after one peer timeout. After two, its
+        // unacknowledged appends may never have arrived, so they are sent again.
         if progress.waits_since().is_some_and(|since| now >= since + patience) {
             progress.reset(start, now, peer_timeout);
         }
-        // Learners are sent committed entries only: one that comes back must not bring an entry
-        // that the members have given up.
+        // Learners receive committed entries only: a learner that rejoins must not bring back an
+        // entry that the members have overwritten.
         let limit = if is_member { self.flushed } else { self.committed.min(self.flushed) };
         let allowed = if progress.probing { 1 } else { PIECES_IN_FLIGHT_MAX };
         let (committed, acknowledged) = (self.committed, self.acknowledged);
@@ -338,7 +348,7 @@ impl Replica {
         let committed = self.committed;
         let Role::Primary(primary) = &mut self.role else { return };
         if term < self.vote.term || stored > last {
-            return; // of an earlier term, or nonsense
+            return; // from an earlier term, or invalid
         }
         let Some(progress) = primary.progress_mut(from) else { return };
         progress.stored = progress.stored.max(stored);
@@ -368,7 +378,8 @@ impl Replica {
         self.needs_tick = true;
     }
 
-    /// Moves `committed` and `answered` as far as what is stored allows, and confirms rounds.
+    /// Advances the committed and acknowledged indexes as far as the stored entries allow, and
+    /// confirms rounds.
     pub(super) fn advance(&mut self) {
         let Some((_, config)) = self.summary.config() else { return };
         let Role::Primary(primary) = &mut self.role else { return };
@@ -382,7 +393,8 @@ impl Replica {
         });
         let by_all = stored.iter().min().copied().unwrap_or_default();
         let by_majority = reached_by_majority(&mut stored).unwrap_or_default();
-        // Entries of earlier terms are committed only under one of the own (Raft §5.4.2).
+        // Entries of earlier terms are committed only together with one of the primary's own term
+        // (Raft §5.4.2).
         if by_majority >= primary.term_start && by_majority > self.committed {
             self.committed = by_majority;
             self.needs_tick = true;
