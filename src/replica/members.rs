@@ -1,30 +1,31 @@
-//! Who is attached: the config and the arithmetic of agreement, apart from the machinery.
+//! The config, which lists the members, and the arithmetic of majorities. Pure data, without
+//! protocol.
 
 use crate::ids::{DiskId, Index, Member, Position, Run, ServerId, Term};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
 
-/// An entry's body that lists the members, each id at most once, and says whether clients are
-/// let in.
+/// The body of a config entry. It lists the members, each id at most once, and says whether
+/// clients may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     disks: [Option<DiskId>; 3],
-    /// Clients are let in. Every config keeps the flag of the one before, but for the one that
-    /// opens the gate.
+    /// Clients may connect. Every config copies this flag from the previous one, except the one
+    /// that opens the gate.
     pub gate_open: bool,
-    /// How it came to be.
+    /// Why the config was written.
     pub origin: Origin,
 }
 
-/// How a config came to be, where its members do not tell that.
+/// Why a config was written, as far as its members do not show that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
-    /// None of the others.
+    /// Any other reason.
     #[default]
     Other,
-    /// It is an epoch's first one, which branched from this entry.
+    /// It is the first config of an epoch that branched from this entry.
     Branch(Position),
-    /// It adds this server to the members before, in this run of it.
+    /// It adds this server, running as this run, to the previous members.
     Added(ServerId, Run),
 }
 
@@ -33,7 +34,8 @@ const BRANCH: u8 = 2;
 const ADDED: u8 = 4;
 
 impl Config {
-    /// The config of these members; of two with one id the later counts.
+    /// Returns the config of these members. Of two members with the same id, the later one
+    /// counts.
     pub fn new(members: impl IntoIterator<Item = Member>, gate_open: bool) -> Config {
         let mut disks = [None; 3];
         for member in members {
@@ -42,32 +44,32 @@ impl Config {
         Config { disks, gate_open, origin: Origin::Other }
     }
 
-    /// The members, in the order of their ids.
+    /// Returns the members, in the order of their ids.
     pub fn members(&self) -> impl Iterator<Item = Member> + '_ {
         ServerId::all(3).filter_map(|id| self.disks[id.slot()].map(|disk| Member { id, disk }))
     }
 
-    /// How many members there are.
+    /// Returns the number of members.
     pub fn count(&self) -> usize {
         self.disks.iter().flatten().count()
     }
 
-    /// How many of the members are a majority of them.
+    /// Returns the size of the smallest majority.
     pub fn majority(&self) -> usize {
         self.count() / 2 + 1
     }
 
-    /// Whether this very server, under this very disk, is a member.
+    /// Returns whether this server is a member with exactly this disk.
     pub fn has(&self, member: Member) -> bool {
         self.disks[member.id.slot()] == Some(member.disk)
     }
 
-    /// Who has this id in the config.
+    /// Returns the member with this id.
     pub fn member(&self, id: ServerId) -> Option<Member> {
         self.disks[id.slot()].map(|disk| Member { id, disk })
     }
 
-    /// This config after one change, or restated.
+    /// Returns a copy of this config with `change` applied and without an origin.
     fn changed(&self, change: impl FnOnce(&mut Config)) -> Config {
         let mut next = Config { origin: Origin::Other, ..*self };
         change(&mut next);
@@ -93,13 +95,13 @@ impl Config {
         self.changed(|next| next.gate_open = true)
     }
 
-    /// The disk that this config adds, and its run.
+    /// Returns the disk that this config adds, and its run.
     pub(super) fn added(&self) -> Option<(DiskId, Run)> {
         let Origin::Added(id, run) = self.origin else { return None };
         self.disks[id.slot()].map(|disk| (disk, run))
     }
 
-    /// Writes the config as an entry's body holds it.
+    /// Appends the config as an entry's body.
     pub fn encode(&self, out: &mut Vec<u8>) {
         self.write(out).expect("a vector takes every byte");
     }
@@ -167,7 +169,7 @@ impl fmt::Display for Config {
     }
 }
 
-/// The highest mark that a majority has reached; `marks` are one per member.
+/// Returns the highest mark that a majority has reached; `marks` holds one per member.
 pub(super) fn reached_by_majority<T: Copy + Ord>(marks: &mut [T]) -> Option<T> {
     marks.sort_unstable_by(|a, b| b.cmp(a));
     marks.get(marks.len() / 2).copied()

@@ -1,7 +1,7 @@
-//! The rules by name, and how often each has decided: what a simulation never reaches, it has not
-//! tested.
+//! The names of the rules, and how often each has decided. A simulation has not tested a rule
+//! that it never reaches.
 
-/// A place where a rule decides.
+/// A rule that makes a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is named as the rule is")]
 pub enum Rule {
@@ -52,17 +52,17 @@ pub enum Rule {
     HandoverGivenUp,
     Promised,
     PromiseAwaited,
-    /// The other member gave up what a primary of two had promised.
+    /// The other member gave up a promise of a primary of two members.
     PromiseReleased,
     WentOnAlone,
     EpochCompleted,
 }
 
-/// How many rules there are.
+/// The number of rules.
 pub(super) const RULES: usize = Rule::EpochCompleted as usize + 1;
 
 impl Rule {
-    /// All of them, in the order of [`Decisions`].
+    /// All rules, in the order of [`Decisions`].
     pub const ALL: [Rule; RULES] = [
         Rule::Formed,
         Rule::GateOpened,

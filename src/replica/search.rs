@@ -1,5 +1,6 @@
-//! For an exhaustive search: the decisions that timers and dials lead to, made at any time. Only
-//! what the rules ask for safety is asked here, so that a search meets every order of events.
+//! Interface for an exhaustive search: makes the decisions that timers and dials lead to, at any
+//! time. It checks only the conditions that safety requires, so a search covers every order of
+//! events.
 
 use super::event::{LogReader, Out};
 use super::{Config, Replica, Role};
@@ -10,7 +11,7 @@ use std::fmt::{self, Write};
 /// A decision that may come at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Ask for votes, as after a won pre-vote, which changes nothing itself.
+    /// Ask for votes, as after a pre-vote that was won; a pre-vote itself changes no state.
     Campaign,
     /// Drop a member, or the member of that id under another disk.
     Drop(ServerId),
@@ -21,7 +22,7 @@ pub enum Decision {
 }
 
 impl Replica {
-    /// Decides, if the rules allow it now; whether they do.
+    /// Makes a decision if the rules allow it now. Returns whether they do.
     pub fn decide(&mut self, now: Moment, wall: WallTime, what: Decision, out: &mut Out) -> bool {
         match what {
             Decision::Campaign => {
@@ -73,7 +74,7 @@ impl Replica {
         }
     }
 
-    /// The end of a turn in which nothing is decided.
+    /// Ends a turn without any decision by the replica itself.
     pub fn step(&mut self, now: Moment, wall: WallTime, log: &dyn LogReader, out: &mut Out) {
         self.advance();
         self.count_votes(now, wall, out);
@@ -84,10 +85,10 @@ impl Replica {
         self.check();
     }
 
-    /// Writes everything that may matter for what comes, while time stands still.
+    /// Writes all state that may affect the future, except the time.
     ///
     /// # Errors
-    /// Those of `into`.
+    /// When `into` fails.
     pub fn picture(&self, into: &mut dyn Write) -> fmt::Result {
         write!(
             into,

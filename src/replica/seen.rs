@@ -1,5 +1,5 @@
-//! What a server remembers of other disks: their newest starts, by which a copy of a directory is
-//! told from the directory.
+//! A server's record of other disks: their newest starts, which distinguish a copy of a directory
+//! from the original.
 
 use super::rules::Rule;
 use crate::ids::{DiskId, Incarnation, ProcessId, Run};
@@ -8,26 +8,26 @@ use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
 
 impl Run {
-    /// Writes it as hellos and identities hold it.
+    /// Writes the run in the format of hellos and identities.
     pub(crate) fn write(self, out: &mut Vec<u8>) -> io::Result<()> {
         out.write_u64::<LE>(self.incarnation.0)?;
         out.write_u64::<LE>(self.process.0)
     }
 
-    /// Reads what [`Run::write`] wrote.
+    /// Reads a run that [`Run::write`] wrote.
     pub(crate) fn read(rest: &mut &[u8]) -> io::Result<Run> {
         let incarnation = Incarnation(rest.read_u64::<LE>()?);
         Ok(Run { incarnation, process: ProcessId(rest.read_u64::<LE>()?) })
     }
 }
 
-/// Writes at most [`RUNS_KEPT`] runs as hellos and identities hold them.
+/// Writes at most [`RUNS_KEPT`] runs in the format of hellos and identities.
 pub(crate) fn write_runs(out: &mut Vec<u8>, runs: &[Run]) -> io::Result<()> {
     out.write_u8(runs.len() as u8)?;
     runs.iter().try_for_each(|run| run.write(out))
 }
 
-/// Reads what [`write_runs`] wrote.
+/// Reads runs that [`write_runs`] wrote.
 pub(crate) fn read_runs(rest: &mut &[u8]) -> io::Result<Vec<Run>> {
     let count = usize::from(rest.read_u8()?);
     if count > RUNS_KEPT {
@@ -36,53 +36,54 @@ pub(crate) fn read_runs(rest: &mut &[u8]) -> io::Result<Vec<Run>> {
     (0..count).map(|_| Run::read(rest)).collect()
 }
 
-/// Whether a disk with these newest starts can't have been started as `known`. Of starts before
-/// the oldest of them nothing is known.
+/// Returns whether a disk with these newest starts was certainly never started as `known`. Starts
+/// before the oldest listed one are unknown.
 fn lacks(runs: &[Run], known: Run) -> bool {
     let listed = runs.first().is_some_and(|oldest| oldest.incarnation <= known.incarnation);
     known.process != ProcessId::UNKNOWN && listed && !runs.contains(&known)
 }
 
-/// What is remembered of another disk.
+/// The record of another disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenDisk {
-    /// Which disk.
+    /// The disk.
     pub disk: DiskId,
-    /// Its newest starts, in order, as it told them when it was let in last; none if it never was.
+    /// Its newest starts, oldest first, from the last hello that was accepted; empty if none was.
     pub runs: Vec<Run>,
-    /// Of each of the copies that were refused last the newest start, at most [`COPIES_MAX`]. By it
-    /// a copy is recognized when its hello no longer reaches back to where it parted from the disk.
+    /// The newest start of each copy that was refused, at most [`COPIES_MAX`]. It identifies a
+    /// copy whose hello no longer lists the starts at which it diverged from the disk.
     pub copies: Vec<Run>,
 }
 
 impl SeenDisk {
-    /// A disk that was let in with these newest starts, and of which no copy is known.
+    /// Returns the record of a disk that was accepted with these newest starts and has no known
+    /// copies.
     pub fn new(disk: DiskId, runs: Vec<Run>) -> SeenDisk {
         SeenDisk { disk, runs, copies: Vec::new() }
     }
 }
 
-/// What is remembered of the last [`SEEN_MAX`] disks, the latest seen last.
+/// The records of the last [`SEEN_MAX`] disks, the most recently recorded last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen(Vec<SeenDisk>);
 
 impl Seen {
-    /// What is remembered of `disk`.
+    /// Returns the record of `disk`.
     pub fn of(&self, disk: DiskId) -> Option<&SeenDisk> {
         self.0.iter().find(|seen| seen.disk == disk)
     }
 
-    /// The newest start of `disk` that was let in.
+    /// Returns the newest accepted start of `disk`.
     pub fn newest(&self, disk: DiskId) -> Option<Run> {
         self.of(disk).and_then(|seen| seen.runs.last().copied())
     }
 
-    /// All disks.
+    /// Returns all records.
     pub fn all(&self) -> &[SeenDisk] {
         &self.0
     }
 
-    /// Takes the place of what was remembered of the same disk; whether it is another thing.
+    /// Replaces the record of the same disk. Returns whether the record changed.
     pub fn put(&mut self, new: SeenDisk) -> bool {
         let known = self.0.iter().position(|seen| seen.disk == new.disk);
         let known = known.map(|at| self.0.remove(at));
@@ -93,8 +94,8 @@ impl Seen {
         news
     }
 
-    /// Notes a disk that is let in with these newest starts; whether the newest is another one than
-    /// before.
+    /// Records that a disk was accepted with these newest starts. Returns whether its newest
+    /// start changed.
     pub(super) fn note(&mut self, disk: DiskId, runs: &[Run]) -> bool {
         let mut new = self.of_or_new(disk);
         let news = !runs.is_empty() && new.runs.last() != runs.last();
@@ -106,7 +107,7 @@ impl Seen {
         news
     }
 
-    /// Remembers a copy of `disk` that is refused, by its newest start.
+    /// Records the newest start of a copy of `disk` that is refused.
     pub(super) fn note_copy(&mut self, disk: DiskId, runs: &[Run]) {
         let mut new = self.of_or_new(disk);
         if !runs.last().is_none_or(|run| new.copies.contains(run)) {
@@ -122,22 +123,23 @@ impl Seen {
         self.of(disk).cloned().unwrap_or_else(|| SeenDisk::new(disk, Vec::new()))
     }
 
-    /// Whether what was let in last of `disk` surely has never been started as `run`.
+    /// Returns whether the directory that was last accepted as `disk` was certainly never started
+    /// as `run`.
     pub(super) fn is_other_life(&self, disk: DiskId, run: Run) -> bool {
         self.of(disk).is_some_and(|seen| lacks(&seen.runs, run))
     }
 
-    /// Why a directory of `disk` with these newest starts is an old copy, if it is one: an earlier
-    /// life of the disk, or a copy that has been started since it was made. `added` is the run as
-    /// which the group added the disk last.
+    /// Returns why a directory of `disk` with these newest starts is an old copy, if it is one.
+    /// It is either an earlier state of the disk, or a copy that was started after it was made.
+    /// `added` is the run with which the group last added the disk.
     ///
-    /// Whoever has the entry that adds the disk counts on that run and on what follows it. What was
-    /// seen besides follows it too, or it is a life that the group has given up: it dropped the
-    /// disk before it added the copy, so nothing that this life acknowledged or voted for later
-    /// counts.
+    /// A server with the entry that adds the disk relies on that run and on its successors. A
+    /// recorded start is one of these successors, or it belongs to a directory that the group has
+    /// given up. In the latter case the group dropped the disk before it added the copy, so
+    /// nothing that the given-up directory acknowledged or voted for later counts.
     ///
-    /// A copy that was refused stays one while its hello lists the start by which it is remembered,
-    /// however often it was started; the group may add it all the same.
+    /// A refused copy stays refused while its hello lists the recorded start, however often it is
+    /// started. The group may still add it.
     pub(super) fn copy_rule(&self, disk: DiskId, runs: &[Run], added: Option<Run>) -> Option<Rule> {
         if added.is_some_and(|added| lacks(runs, added)) {
             return Some(Rule::RefusedCopy);
@@ -190,8 +192,8 @@ mod tests {
         }
     }
 
-    /// The group counts on the run that it added last; what was seen of another life is given up
-    /// only if that is sure.
+    /// The group relies on the run that it added last. Starts of another directory are given up
+    /// only if it certainly is another one.
     #[test]
     fn a_copy_that_was_added_since_is_the_disk() {
         let (old, copy) = (Some(Rule::RefusedOldIncarnation), Some(Rule::RefusedCopy));
@@ -203,18 +205,18 @@ mod tests {
             (None, &[run(3, 30), run(4, 41)], None),
             (None, &later[..3], copy),
             (None, &later, old),
-            // The run that was added is an earlier one, of both.
+            // The added run is an earlier one, which both directories share.
             (Some(run(3, 30)), &later[..3], copy),
             (Some(run(3, 30)), &later, old),
             (Some(run(2, 20)), &later, old),
-            // It is one of the other life, whatever was seen.
+            // The added run is one of the other directory, whatever starts were recorded.
             (Some(run(5, 50)), &[], copy),
             (Some(run(5, 50)), &[run(5, 51)], copy),
             (Some(run(7, 70)), &[run(5, 51)], copy),
-            // It is one of this life.
+            // The added run is one of this directory.
             (Some(run(4, 41)), &later[..3], None),
             (Some(run(5, 51)), &later, None),
-            // Perhaps of both: what was seen does not reach as far back.
+            // The added run may be one of both: the recorded starts do not reach that far back.
             (Some(run(4, 41)), &later[2..], old),
             (Some(run(4, 41)), &later[2..3], copy),
         ] {
@@ -224,16 +226,17 @@ mod tests {
         }
     }
 
-    /// The hello of a life that parted from another one after its start `common`, at its start
-    /// `now`, the process numbers of which begin with `life`.
+    /// Returns the starts that a directory's hello lists at its start `now`. The directory
+    /// diverged from another one after the start `common`; its own process numbers begin with
+    /// `life`.
     fn life(life: u64, common: u64, now: u64) -> Vec<Run> {
         let process = |n: u64| if n <= common { n } else { life * 1000 + n };
         let oldest = (now + 1).saturating_sub(RUNS_KEPT as u64).max(1);
         (oldest..=now).map(|n| run(n, process(n))).collect()
     }
 
-    /// However often it is started, as long as one of the starts that its hello lists was refused;
-    /// also when the disk itself goes on meanwhile.
+    /// A copy is recognized while its hello lists a start that was refused, however often it is
+    /// started, and even if the original continues to start.
     #[test]
     fn a_copy_is_recognized_however_often_it_is_started() {
         let copy = Some(Rule::RefusedCopy);
@@ -260,8 +263,8 @@ mod tests {
                     }
                 }
             }
-            // The list of a copy made more than sixteen starts ago proves nothing by itself: only
-            // the memory of a refusal does.
+            // The list of a copy made more than sixteen starts ago proves nothing by itself; only
+            // the record of a refusal does.
             let runs = life(2, 5, 40);
             assert_eq!(late.copy_rule(DISK, &runs, added), None);
             late.note_copy(DISK, &life(3, 5, 30));
@@ -273,8 +276,8 @@ mod tests {
         }
     }
 
-    /// The life that the group gave up is the copy, also when its hello no longer reaches back to
-    /// the run that was added.
+    /// The directory that the group gave up is the copy, even when its hello no longer lists the
+    /// added run.
     #[test]
     fn the_original_of_a_copy_that_was_added_stays_refused() {
         let mut known = Seen::default();
@@ -285,13 +288,14 @@ mod tests {
             assert_eq!(known.copy_rule(DISK, &runs, added), Some(Rule::RefusedCopy), "{now}");
             known.note_copy(DISK, &runs);
         }
-        // Who has met neither life goes by what is added alone.
+        // A server that has met neither directory relies on the addition alone.
         let mut known = Seen::default();
         known.note_copy(DISK, &life(2, 9, 12));
         assert_eq!(known.copy_rule(DISK, &life(2, 9, 13), added), None);
     }
 
-    /// An addition that was seen, and then cut from the log again, refuses nobody for good.
+    /// An addition that was recorded and then cut from the log does not refuse a disk
+    /// permanently.
     #[test]
     fn the_disk_that_an_addition_refused_returns_when_that_is_cut() {
         let mut known = Seen::default();
@@ -311,7 +315,8 @@ mod tests {
         assert_eq!(known.of(DISK).unwrap().copies, []);
     }
 
-    /// The group counts on it then, and the life that was seen before is the copy.
+    /// After the addition the group relies on the copy, and the directory that was accepted
+    /// before becomes the copy.
     #[test]
     fn a_copy_that_was_refused_and_then_added_is_the_disk() {
         let mut known = Seen::default();
@@ -349,7 +354,7 @@ mod tests {
         let before = seen.clone();
         seen.note_copy(DISK, &life(2, 5, 8));
         assert_eq!(seen, before, "one that is known changes nothing");
-        // A hello that is let in takes the starts that it lists off the list of copies.
+        // Accepting a hello removes the starts that it lists from the list of copies.
         seen.note(DISK, &life(3, 5, 9));
         assert_eq!((kept(&seen).len(), kept(&seen).contains(&3008)), (COPIES_MAX - 1, false));
     }
@@ -364,11 +369,12 @@ mod tests {
         for disk in 6..4 + SEEN_MAX as u128 {
             assert!(seen.note(DiskId(disk), &[run(1, 10)]));
         }
-        // The one that was seen least lately goes, not the one that was started least lately.
+        // The disk that was recorded least recently is removed, not the one that was started
+        // least recently.
         assert!(!seen.note(DiskId(4), &[run(1, 10)]) && !seen.note(DiskId(5), &[run(3, 30)]));
         assert!(seen.note(DiskId(98), &[run(1, 10)]));
         assert!(seen.of(DiskId(4)).is_some() && seen.of(DiskId(6)).is_none());
-        // A copy that was added may have been started less often.
+        // A copy that the group added may have fewer starts.
         let runs = [run(1, 10), run(2, 21)];
         assert!(seen.note(DiskId(5), &runs));
         assert!(seen.note(DiskId(99), &runs));

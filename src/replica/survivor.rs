@@ -1,6 +1,6 @@
-//! `last_survivor = "auto"`: the evidence on which a backup of two goes on alone, apart from
-//! everything else. It trusts that a refused connection means a dead process; see the words of
-//! the settings.
+//! `last_survivor = "auto"`: the evidence on which a backup of two members continues alone,
+//! separate from all other state. The rule assumes that a refused connection means a dead
+//! process; see the description of the setting.
 
 use super::event::Out;
 use super::packet::Packet;
@@ -10,26 +10,27 @@ use super::{Replica, Role, Timer};
 use crate::ids::{Incarnation, LinkId, Member, Position, ProcessId};
 use crate::time::{Moment, WallTime};
 
-/// What a server knows of the one whose dying would leave it alone.
+/// The evidence about the server whose death would leave this one alone.
 #[derive(Clone, Debug)]
 pub(super) struct Evidence {
     pub(super) member: Member,
     incarnation: Incarnation,
     process: ProcessId,
-    /// This very life has answered our hello on a link that we dialled.
+    /// This process has answered this server's hello on a link that this server dialled.
     pub(super) answered_there: bool,
     /// The config that it promised not to change, and until when.
     pub(super) promised: Option<(Position, Moment)>,
-    /// When the last promise was given up: those for pings that were sent before do not count.
+    /// When this server last gave up a promise. Promises for pings sent before that do not count.
     pub(super) released: Option<Moment>,
-    /// Dials whose outcome was not known when the link was lost.
+    /// The number of dials without a result when the link was lost.
     pub(super) older_dials: Option<u32>,
-    /// Dials refused since then.
+    /// The number of dials refused since then.
     pub(super) refused: u32,
 }
 
 impl Replica {
-    /// A link counts now, or for a moment: evidence of an earlier life is worth nothing.
+    /// Records that a link was established, if only for a moment. Evidence about an earlier
+    /// process is discarded.
     pub(super) fn note_evidence(&mut self, new: &Link) {
         if !self.shared.survivor_auto {
             return;
@@ -55,7 +56,7 @@ impl Replica {
         }
     }
 
-    /// The answer to a ping came with a promise, or without.
+    /// Records the promise in a pong, if it carries one.
     pub(super) fn note_promise(
         &mut self,
         now: Moment,
@@ -63,7 +64,7 @@ impl Replica {
         sent: Moment,
         config: Option<Position>,
     ) {
-        // A pong from the future is nonsense, and promises nothing.
+        // This server sent no ping in the future, so such a pong is invalid and promises nothing.
         if sent > now {
             return;
         }
@@ -76,7 +77,7 @@ impl Replica {
         }
     }
 
-    /// The primary of two wants to change the members: its promise is given up.
+    /// Gives up the promise of the primary of two members, which wants to change the members.
     pub(super) fn on_ask_release(
         &mut self,
         now: Moment,
@@ -91,7 +92,8 @@ impl Replica {
         out.send(link, Packet::Released { asked });
     }
 
-    /// The other member has given up what it was promised before it was asked.
+    /// Ends this primary's promise: the other member has given up every promise made before the
+    /// request.
     pub(super) fn on_released(&mut self, now: Moment, from: Member, asked: Moment) {
         if self.release_asked == Some((from, asked)) {
             self.release_asked = None;
@@ -101,7 +103,7 @@ impl Replica {
         }
     }
 
-    /// The link to a server is lost; `under_way` dials were begun before.
+    /// Records the loss of a server's link; `under_way` dials started before it.
     pub(super) fn note_lost(&mut self, member: Member, under_way: u32) {
         if let Some(known) = &mut self.evidence[member.id.slot()] {
             known.older_dials = Some(under_way);
@@ -109,7 +111,7 @@ impl Replica {
         }
     }
 
-    /// A dial was refused: exactly `ECONNREFUSED`, at the address that had answered.
+    /// Records that a dial was refused: exactly `ECONNREFUSED`, at the address that had answered.
     pub(super) fn note_refused(&mut self, slot: usize) {
         if let Some(known) = &mut self.evidence[slot]
             && known.older_dials.is_some()
@@ -118,7 +120,7 @@ impl Replica {
         }
     }
 
-    /// A backup of two whose primary has died goes on alone.
+    /// Continues alone if this server is a backup of two members and the primary has died.
     pub(super) fn tick_survivor(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
         let leads = matches!(self.role, Role::Primary(_));
         if !self.shared.survivor_auto || leads || self.stopping.is_some() {
@@ -142,12 +144,13 @@ impl Replica {
         known.member == other
             && self.link_to(other).is_none()
             && known.answered_there
-            // More were refused than were begun before the loss: one of them was begun after it.
+            // More dials were refused than had started before the loss, so at least one of them
+            // started after it.
             && known.older_dials.is_some_and(|older| known.refused > older)
             && known.promised.is_some_and(|(config, until)| config == at && now < until)
     }
 
-    /// What the primary of two promises to the other one with each answer to a ping.
+    /// Returns the promise of a primary of two members to the other one; each pong carries one.
     pub(super) fn promise(&mut self, to: Member, now: Moment) -> Option<Position> {
         if !self.shared.survivor_auto || self.withholds {
             return None;
@@ -159,20 +162,20 @@ impl Replica {
         }
         let at = self.summary.position(index);
         self.promised_until = now + self.peer_timeout() / 2;
-        // What is released from now on was promised before.
+        // A release from now on refers to an earlier promise.
         self.release_asked = None;
         self.note(Rule::Promised);
         Some(at)
     }
 
-    /// Whether the members may be changed now, as far as promises go; if not, none is given any
-    /// more, and the change waits until the other member has given up the last one, or that has run
-    /// out.
+    /// Returns whether no promise prevents a change of the members now. If one does, this server
+    /// stops giving promises, and the change waits until the other member gives up the last one
+    /// or until that expires.
     pub(super) fn is_free_of_promises(&mut self, now: Moment, out: &mut Out) -> bool {
         if now >= self.promised_until {
             return true;
         }
-        // Only the other one of two is ever promised anything.
+        // Only the other one of two members ever receives a promise.
         let me = self.me;
         let config = self.config().copied();
         let other = config.and_then(|config| config.members().find(|member| *member != me));

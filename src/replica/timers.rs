@@ -1,23 +1,23 @@
-//! Deadlines with their reasons: a table and its minimum, no callbacks.
+//! Deadlines and their reasons: a table and its minimum, without callbacks.
 
 use crate::time::Moment;
 
-/// Why the replica wants to be woken.
+/// The reason for a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// To ping the others, to tell backups what was answered, and to look at who is heard.
+    /// Ping the others, report acknowledged entries to backups, and close silent links.
     Ping,
-    /// To campaign.
+    /// Campaign.
     Campaign,
-    /// To give up a round of votes that is not decided.
+    /// Give up a round of votes that is not decided.
     Round,
-    /// To begin a batch although the one before is not answered.
+    /// Begin a batch although the previous one is not acknowledged.
     Batch,
-    /// To give up a handover.
+    /// Give up a handover.
     Handover,
-    /// To end, dropped or not.
+    /// End the process, dropped or not.
     Stop,
-    /// To change the members, which was promised not to be done before.
+    /// Change the members; a promise forbids it before this time.
     Promise,
 }
 
@@ -39,7 +39,7 @@ impl Timers {
         self.0[timer as usize].is_some()
     }
 
-    /// Whether the timer's time has come; if so, it is cleared.
+    /// Returns whether the deadline has passed, and clears it if so.
     pub(super) fn expired(&mut self, timer: Timer, now: Moment) -> bool {
         let due = self.0[timer as usize].is_some_and(|at| at <= now);
         if due {

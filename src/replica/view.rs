@@ -1,4 +1,4 @@
-//! What others may know of a replica.
+//! The state of a replica that other modules may read.
 
 use super::event::{DialFailure, Obstacle};
 use super::members::Config;
@@ -8,40 +8,40 @@ use crate::ids::{DiskId, Index, LinkId, Member, Position, ServerId, Term};
 use crate::time::Moment;
 use std::time::Duration;
 
-/// What is known of the connection to another server.
+/// The state of the connection to another server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerView {
-    /// Who is at the other end, if there is a link.
+    /// The member at the other end, if there is a link.
     pub linked: Option<Member>,
     /// Why the server is not linked.
     pub obstacle: Option<Obstacle>,
     /// When the last link was lost.
     pub lost_at: Option<Moment>,
-    /// It says that it is about to end.
+    /// It reports that it is stopping.
     pub is_stopping: bool,
-    /// It was dropped too often to be added again now.
+    /// It was dropped too often, so the primary does not add it for now.
     pub is_penalized: bool,
-    /// How many entries it has not acknowledged, as a primary knows.
+    /// On a primary: the number of entries that it has not acknowledged.
     pub lag: Option<u64>,
 }
 
 impl Replica {
-    /// This server.
+    /// Returns this server.
     pub fn me(&self) -> Member {
         self.me
     }
 
-    /// The current term.
+    /// Returns the current term.
     pub fn term(&self) -> Term {
         self.vote.term
     }
 
-    /// The disk of the server that began the present epoch; of the first one, none.
+    /// Returns the disk of the server that began the current epoch; `None` for the first one.
     pub fn founder(&self) -> Option<DiskId> {
         self.vote.founder
     }
 
-    /// What this server is to the group.
+    /// Returns this server's role.
     pub fn role(&self) -> RoleView {
         match &self.role {
             Role::Primary(_) => RoleView::Primary,
@@ -54,7 +54,7 @@ impl Replica {
         }
     }
 
-    /// The primary that this server is, or hears, if any.
+    /// Returns this server if it is primary, or the recently active primary that it follows.
     pub fn primary(&self, now: Moment) -> Option<Member> {
         match &self.role {
             Role::Primary(_) => Some(self.me),
@@ -65,39 +65,39 @@ impl Replica {
         }
     }
 
-    /// The newest config.
+    /// Returns the newest config.
     pub fn config(&self) -> Option<&Config> {
         self.summary.config().map(|(_, config)| config)
     }
 
-    /// Whether clients are let in, as far as this server can know.
+    /// Returns whether clients may connect, as far as this server knows.
     pub fn gate_open(&self) -> bool {
-        // A later config follows only when the one before is committed.
+        // A config is written only when the previous one is committed.
         self.summary.config_up_to(self.acknowledged).is_some_and(|config| config.gate_open)
             || self.summary.gate_was_open()
     }
 
-    /// The last index, stored or not.
+    /// Returns the last index, durable or not.
     pub fn last(&self) -> Index {
         self.summary.last().index
     }
 
-    /// Raft's commit index, as far as this server knows it.
+    /// Returns Raft's commit index, as far as this server knows it.
     pub fn committed(&self) -> Index {
         self.committed
     }
 
-    /// How far entries may be applied.
+    /// Returns the acknowledged index: entries up to it may be applied.
     pub fn acknowledged(&self) -> Index {
         self.acknowledged
     }
 
-    /// Whether there are fewer members than `min_copies` asks for.
+    /// Returns whether the group has fewer members than `min_copies`.
     pub fn has_too_few_copies(&self) -> bool {
         self.config().map_or(0, Config::count) < usize::from(self.shared.copies_min)
     }
 
-    /// A member whose disk is nearly full, if there is one.
+    /// Returns a member whose disk is nearly full, if there is one.
     pub fn full_member(&self) -> Option<ServerId> {
         let is_full = |member: &Member| {
             if *member == self.me {
@@ -108,59 +108,59 @@ impl Replica {
         self.config()?.members().find(is_full).map(|member| member.id)
     }
 
-    /// Whether this server, a member, can't go on without one that it has lost: only a person can
-    /// know that the others are gone for good.
+    /// Returns whether this server is a member that can neither lead nor campaign without a lost
+    /// one. Only an operator can know that the others are lost for good.
     pub fn may_be_last(&self) -> bool {
         let able = self.may_campaign().is_some() || matches!(self.role, Role::Primary(_));
         !able && self.config().is_some_and(|config| config.has(self.me))
     }
 
-    /// `T`.
+    /// Returns the peer timeout.
     pub fn peer_timeout(&self) -> Duration {
         Duration::from_millis(u64::from(self.shared.peer_timeout_ms))
     }
 
-    /// How often each rule has decided here.
+    /// Returns how often each rule has decided on this server.
     pub fn decisions(&self) -> Decisions {
         self.decisions
     }
 
-    /// Whom this server has an open link to.
+    /// Returns the servers that this server is linked with.
     pub fn linked(&self) -> impl Iterator<Item = Member> + '_ {
         self.peers.iter().filter_map(|peer| peer.link.as_ref().map(|link| link.member))
     }
 
-    /// The open links to other servers.
+    /// Returns the open links to other servers.
     pub fn links(&self) -> impl Iterator<Item = LinkId> + Clone + '_ {
         self.peers.iter().filter_map(|peer| peer.link.as_ref().map(|link| link.id))
     }
 
-    /// Who is at the other end of an open link.
+    /// Returns the member at the other end of an open link.
     pub fn member_on(&self, link: LinkId) -> Option<Member> {
         let peer = self.peers.iter().find(|peer| peer.has_link(link))?;
         peer.link.as_ref().map(|link| link.member)
     }
 
-    /// Whether this server follows the one at the other end of this link.
+    /// Returns whether this server follows the one at the other end of this link.
     pub fn follows_on(&self, link: LinkId) -> bool {
         let Role::Follower(following) = &self.role else { return false };
         let primary = following.primary.and_then(|primary| self.peer(primary.id));
         primary.is_some_and(|peer| peer.has_link(link))
     }
 
-    /// Linked servers that have quarantined directories which clients may have used, and the best
-    /// of their last entries.
+    /// Returns the linked servers that have quarantined directories which clients may have used,
+    /// each with the best last entry of these directories.
     pub fn former_of_peers(&self) -> impl Iterator<Item = (ServerId, Position)> + '_ {
         let linked = self.peers.iter().filter(|peer| peer.link.is_some());
         linked.filter_map(|peer| peer.former.map(|last| (peer.id, last)))
     }
 
-    /// Why a linked server that has dialled us can't be reached at its own address.
+    /// Returns why a linked server that dialled this one can't be reached at its own address.
     pub fn unreachable(&self, id: ServerId) -> Option<DialFailure> {
         self.peer(id).filter(|peer| peer.link.is_some())?.unreachable
     }
 
-    /// What is known of the connection to another server, for a person.
+    /// Returns the state of the connection to another server, for users.
     pub fn peer_view(&self, id: ServerId, now: Moment) -> PeerView {
         let Some(peer) = self.peer(id) else { return PeerView::default() };
         PeerView {
@@ -173,7 +173,7 @@ impl Replica {
         }
     }
 
-    /// How this server knows the other one, for `STATUS`.
+    /// Returns the other server's state as `STATUS` names it.
     pub fn peer_state(&self, id: ServerId, now: Moment) -> &'static str {
         let Some(peer) = self.peers.iter().find(|peer| peer.id == id) else {
             return if id == self.me.id { "self" } else { "-" };
@@ -187,7 +187,7 @@ impl Replica {
         }
     }
 
-    /// On a primary: how many entries the other server has not acknowledged.
+    /// On a primary: returns how many entries the other server has not acknowledged.
     pub fn peer_lag(&self, id: ServerId) -> Option<u64> {
         let Role::Primary(primary) = &self.role else { return None };
         let link = self.peer(id)?.link.as_ref()?;
@@ -195,7 +195,7 @@ impl Replica {
         Some(self.last().0 - stored.0)
     }
 
-    /// How many links wait for a hello, and how many disks are known by their incarnations.
+    /// Returns how many links wait for a hello, and how many disks are recorded.
     #[cfg(feature = "simulate")]
     pub fn held(&self) -> (usize, usize) {
         (self.pending.len(), self.seen.all().len())

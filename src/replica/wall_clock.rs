@@ -1,35 +1,39 @@
-//! The wall clocks of the servers, and the time that a record gets: the median of three clocks.
+//! The wall clocks of the servers, and the time of each record: the median of three clocks.
 //!
-//! A record carries a time, never earlier than that of the record before it. With the primary's
-//! own clock, one server whose clock is a day ahead for one message would mark all later messages
-//! with that time for a day. So each ping carries its sender's wall clock, and each server keeps
-//! an *offset* for every server: its wall clock minus the monotonic clock of this server. The
-//! median offset plus the monotonic clock is the time of the next record: one addition.
+//! A record carries a time, never earlier than that of the record before it. If records used the
+//! primary's own clock, one server could do lasting harm. A clock a day ahead, for one message
+//! only, would give that time to all messages of the next day. So each ping carries its sender's
+//! wall clock, and each server keeps an *offset* for every server: its wall clock minus the
+//! monotonic clock of this server. The time of the next record is the median offset plus the
+//! monotonic clock: one addition.
 //!
-//! How an offset is measured. A ping says `sent`, the sender's monotonic clock, and `wall`, its
-//! wall clock at the same moment. Two parts are kept apart, since they fail in different ways:
+//! How an offset is measured. A ping carries `sent`, the sender's monotonic clock, and `wall`,
+//! its wall clock at the same moment. The offset is the sum of two parts, which are kept apart
+//! since they fail in different ways:
 //!
 //! * `wall - sent`, of the newest ping alone. The network does not change it, so a jump of the
 //!   sender's wall clock counts at once.
 //! * `sent - arrival`, the *lead*. It is too low by the delay of the ping, and never too high.
-//!   The greatest of the last one to two peer timeouts is kept: a ping that waited, in the network
-//!   or while this server was paused, changes nothing. What remains is the least delay of the
-//!   pings in that time.
+//!   This module keeps the greatest lead of the last one to two peer timeouts. So a ping that
+//!   waited, in the network or while this server was paused, changes nothing. The remaining error
+//!   is the least delay of the pings in that time.
 //!
-//! What the rule bears:
+//! The rule tolerates:
 //!
-//! * A jump of this server's own wall clock. Records are stamped from the monotonic clock; the
-//!   own wall clock is read again when a ping arrives, and is one of three.
-//! * A lost server. Its offset is kept for the life of this process: it is measured against a
-//!   clock that does not jump, so of two servers that are left, one with a wrong clock does not
-//!   decide. A restarted server is measured from nothing with its first ping.
+//! * A jump of this server's own wall clock. Records are stamped from the monotonic clock. The
+//!   own wall clock is read again when a ping arrives, and is only one of three.
+//! * A lost server. Its offset is kept until this process ends. The offset refers to a clock that
+//!   does not jump, so of two remaining servers, one with a wrong clock does not decide. A
+//!   restarted server is measured afresh with its first ping.
 //! * A pause of this server. The median holds for [`CLOCK_TIME`] after the last ping.
-//! * Any number in a ping: it is clamped, and counts as the reading of a wrong clock.
+//! * Any number in a ping. It is clamped, and counts as the reading of a wrong clock.
 //!
-//! What remains. Two wrong clocks win against the third. A server uses its own clock until it has
-//! heard both others since its start, which a ping with each new link makes short, and when it has
-//! heard no other for [`CLOCK_TIME`]. So a wrong clock counts where a server restarts while
-//! another one is down, or runs alone. A time that was too late once is repeated until it is true.
+//! The limits. Two wrong clocks outvote the third. A server uses its own clock until it has
+//! received pings from both others since its start; that is short, since each new link begins
+//! with a ping. It also uses its own clock when no other server has sent a ping for
+//! [`CLOCK_TIME`]. So a wrong clock counts where a server restarts while another one is down, or
+//! runs alone. After a time that was too late, records repeat that time until the clock reaches
+//! it.
 
 use super::Replica;
 use crate::ids::{ProcessId, ServerId};
@@ -37,7 +41,7 @@ use crate::limits::{CLOCK_TIME, SKEW_MAX, SKEW_WARNING_TIME};
 use crate::time::{Moment, WallTime};
 use std::time::Duration;
 
-/// Bound of every clock and difference, in µs: sums of a few of them fit.
+/// The bound of every clock and difference, in µs: sums of a few of them do not overflow.
 const MICROS_MAX: i64 = 1 << 58;
 
 fn micros(moment: Moment) -> i64 {
@@ -48,7 +52,7 @@ fn wall_micros(wall: WallTime) -> i64 {
     i64::try_from(wall.min(WallTime::LAST).0).map_or(MICROS_MAX, |ms| ms * 1000)
 }
 
-/// The wall time of a number of µs since the epoch, which may be any.
+/// Converts any number of µs since the Unix epoch to a wall time.
 fn wall_time(micros: i64) -> WallTime {
     WallTime(u64::try_from(micros).unwrap_or(0) / 1000).min(WallTime::LAST)
 }
@@ -57,15 +61,15 @@ fn median(a: i64, b: i64, c: i64) -> i64 {
     a.min(b).max(a.max(b).min(c))
 }
 
-/// What is known of another server's wall clock. All numbers are in µs.
+/// The measurements of another server's wall clock, all in µs.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
-    /// The process that was measured; another one has another monotonic clock.
+    /// The measured process; another process has another monotonic clock.
     process: ProcessId,
     /// Its wall clock minus its own monotonic clock, in its newest ping.
     wall: i64,
-    /// Its monotonic clock minus that of this server: the greatest of this window, and of the
-    /// window before.
+    /// Its monotonic clock minus that of this server: the greatest value of this window, and of
+    /// the previous one.
     leads: [i64; 2],
     window_began: Moment,
     /// When its newest ping arrived.
@@ -73,13 +77,13 @@ struct Reading {
 }
 
 impl Reading {
-    /// Its wall clock minus the monotonic clock of this server.
+    /// Returns its wall clock minus the monotonic clock of this server.
     fn offset(&self) -> i64 {
         self.wall + self.leads[0].max(self.leads[1])
     }
 }
 
-/// What a ping says of its sender's clocks.
+/// The readings of its sender's clocks that a ping carries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PingClocks {
     pub(super) process: ProcessId,
@@ -87,7 +91,7 @@ pub(super) struct PingClocks {
     pub(super) wall: WallTime,
 }
 
-/// The median offset, and until when it counts.
+/// The median offset, and until when it is valid.
 #[derive(Clone, Copy, Debug)]
 struct Median {
     offset: i64,
@@ -102,7 +106,7 @@ pub(super) struct WallClocks {
     /// Computed when a ping arrives, so that stamping a record stays cheap.
     median: Option<Median>,
     warned_at: Option<Moment>,
-    /// What was stamped last: all that a turn takes gets one time.
+    /// The last stamp and its inputs: all records of a turn get the same time.
     stamped: Option<((Moment, WallTime), WallTime)>,
 }
 
@@ -112,12 +116,12 @@ impl WallClocks {
         self.own = wall_micros(wall) - micros(now);
     }
 
-    /// This server's own wall clock, as last read.
+    /// Returns this server's own wall clock, extrapolated from the last reading.
     pub(super) fn own(&self, now: Moment) -> WallTime {
         wall_time(self.own + micros(now))
     }
 
-    /// Measures another server's clock by its ping, and computes the median again.
+    /// Measures another server's clock by its ping, and recomputes the median.
     pub(super) fn measure(
         &mut self,
         from: ServerId,
@@ -151,7 +155,8 @@ impl WallClocks {
         }
     }
 
-    /// The time of a record that is written now: the median, or `wall`, this server's own clock.
+    /// Returns the time of a record that is written now: the median, or `wall`, this server's own
+    /// clock.
     pub(super) fn stamp(&mut self, now: Moment, wall: WallTime) -> WallTime {
         if let Some((asked, stamped)) = self.stamped
             && asked == (now, wall)
@@ -166,7 +171,7 @@ impl WallClocks {
         stamped
     }
 
-    /// The offsets of the servers whose pings arrived within the peer timeout.
+    /// Returns the offsets of the servers whose pings arrived within the peer timeout.
     fn heard(&self, now: Moment, timeout: Duration) -> impl Iterator<Item = (ServerId, i64)> + '_ {
         ServerId::all(3).filter_map(move |id| {
             let reading = self.others[id.slot()].filter(|reading| now < reading.arrived + timeout);
@@ -174,13 +179,14 @@ impl WallClocks {
         })
     }
 
-    /// The largest difference between this server's clock and one that is heard.
+    /// Returns the largest difference between this server's clock and that of a recently active
+    /// server.
     pub(super) fn skew(&self, now: Moment, timeout: Duration) -> Option<Duration> {
         let differences = self.heard(now, timeout).map(|(_, offset)| offset.abs_diff(self.own));
         differences.max().map(Duration::from_micros)
     }
 
-    /// The words of a warning when clocks differ by more than [`SKEW_MAX`], once in
+    /// Returns the text of a warning when clocks differ by more than [`SKEW_MAX`], once in
     /// [`SKEW_WARNING_TIME`].
     pub(super) fn warning(
         &mut self,
@@ -214,7 +220,7 @@ impl WallClocks {
 }
 
 impl Replica {
-    /// A ping has arrived from the peer at this place of the list.
+    /// Measures the clock of the peer at index `at`, from which a ping arrived.
     pub(super) fn measure_clock(&mut self, at: usize, now: Moment, sent: Moment, wall: WallTime) {
         let Some(link) = &self.peers[at].link else { return };
         let (from, timeout) = (link.member.id, self.peer_timeout());
@@ -226,7 +232,8 @@ impl Replica {
         }
     }
 
-    /// The largest difference between this server's wall clock and that of a server that it hears.
+    /// Returns the largest difference between this server's wall clock and that of a recently
+    /// active server.
     pub fn clock_skew(&self, now: Moment) -> Option<Duration> {
         self.clocks.skew(now, self.peer_timeout())
     }
@@ -246,13 +253,13 @@ mod tests {
         ServerId::new(n).unwrap()
     }
 
-    /// The clock of a server that is `ahead` ms ahead of true time.
+    /// Returns the clock of a server that is `ahead` ms ahead of true time.
     fn clock(ms: u64, ahead: i64) -> WallTime {
         WallTime((BEGAN + ms).saturating_add_signed(ahead))
     }
 
-    /// A ping of `from` arrives at server 1 at `ms`; it is sent `delay` ms before. The monotonic
-    /// clock of `from` began a million ms before that of server 1.
+    /// Delivers a ping of `from` to server 1 at `ms`, sent `delay` ms before. The monotonic clock
+    /// of `from` began a million ms before that of server 1.
     fn ping(clocks: &mut WallClocks, from: u8, ms: u64, ahead: i64, delay: u64) {
         let sent = Moment((1_000_000 + ms - delay) * MS);
         let (process, wall) = (ProcessId(u64::from(from)), clock(ms - delay, ahead));
@@ -260,7 +267,7 @@ mod tests {
         clocks.measure(id(from), ping, Moment(ms * MS), TIMEOUT);
     }
 
-    /// How far a record written at `ms` is ahead of true time, with this own clock.
+    /// Returns how far a record written at `ms` is ahead of true time, with this own clock.
     fn stamped(clocks: &WallClocks, ms: u64, own: i64) -> i64 {
         let time = clocks.clone().stamp(Moment(ms * MS), clock(ms, own)).0;
         time as i64 - (BEGAN + ms) as i64
@@ -270,7 +277,7 @@ mod tests {
         clocks.read_own(Moment(ms * MS), clock(ms, ahead));
     }
 
-    /// Server 1 has heard both others at `ms`.
+    /// Returns the clocks of server 1 after a ping from both others at `ms`.
     fn heard(ms: u64, ahead: [i64; 3]) -> WallClocks {
         let mut clocks = WallClocks::default();
         own(&mut clocks, ms, ahead[0]);
@@ -337,10 +344,10 @@ mod tests {
             (5_250, 20, -20),
             (5_500, 400, -20),
             (6_900, 90, -20),
-            // The third window begins: the first one is forgotten.
+            // The third window begins, and the first one is discarded.
             (7_000, 50, -20),
             (9_100, 60, -50),
-            // After a pause of this server, pings that waited for it come together.
+            // After a pause of this server, the pings that waited for it arrive together.
             (19_100, 9_900, -60),
             (19_100, 9_000, -60),
             (19_101, 5_000, -60),
