@@ -1,5 +1,5 @@
-//! Whole groups of replicas in virtual time, on disks and links that are plain vectors: elections,
-//! takeovers, drops, returns, and what must never be lost.
+//! Whole groups of replicas in virtual time, with vectors as disks and links: elections,
+//! takeovers, drops, rejoins, and no loss of acknowledged entries.
 
 mod alone;
 mod appends;
@@ -23,7 +23,7 @@ use crate::limits::CLOCK_TIME;
 use std::time::Duration;
 use world::*;
 
-/// A group of three with the gate open.
+/// Returns a group of three with an open gate.
 fn formed(seed: u64) -> World {
     formed_with(seed, false)
 }
@@ -97,7 +97,7 @@ fn the_backups_take_over_in_milliseconds_when_the_primary_is_killed() {
         assert_ne!(new, old);
         assert!(world.now - before < Duration::from_millis(60), "{:?}", world.now - before);
         assert!(world.running[&new].replica.acknowledged() > index);
-        // What returns is a backup again.
+        // The restarted server is a backup.
         world.start(old);
         assert_eq!(world.wait_members(1_000, 3), new);
     }
@@ -159,7 +159,7 @@ fn down_to_one_backup_by_backup() {
 
 #[test]
 fn both_backups_at_once_are_waited_for() {
-    // Schedules 7 and 36: what one appended about the other is withdrawn.
+    // Seeds 7 and 36: the primary withdraws the drop that it appended for one backup.
     for seed in seeds(30) {
         let mut world = formed(seed);
         let primary = world.primary().unwrap();
@@ -244,7 +244,7 @@ fn a_primary_that_stepped_down_unheard_is_not_waited_for() {
     let mut world = formed(12);
     let old = world.primary().unwrap();
     let others: Vec<u8> = (1..=3).filter(|n| *n != old).collect();
-    // What it says when it steps down is lost, and so are the elections of the others.
+    // The network drops the old primary's step-down report, and the others' elections.
     for (a, b) in [(old, others[0]), (old, others[1]), (others[0], others[1])] {
         world.cut.insert((a, b));
         world.cut.insert((b, a));
@@ -403,11 +403,12 @@ fn without_a_promise_the_last_one_waits_for_a_person() {
     assert_eq!(world.primary(), None, "the members were three");
 }
 
-/// Random crashes, returns, cuts and lost disks (never two at once); what was answered stays,
-/// and when everything heals, everybody is a member again.
+/// Random crashes, restarts, cuts and lost disks (never two at once). Acknowledged entries stay,
+/// and when everything heals, all servers are members again.
 #[test]
 fn bad_days() {
-    // 1395: a learner that answered pings and stored nothing was added and withdrawn for ever.
+    // 1395: the primary added and withdrew a learner forever that answered pings and stored
+    // nothing.
     for seed in seeds(500).chain([1395]) {
         let mut world = formed(seed);
         let mut count = 0;
@@ -448,7 +449,7 @@ fn bad_days() {
         let last = world.running[&primary].replica.last();
         assert!(last < Index(1_000), "{last} entries: the members flap");
         let index = world.propose(primary, "end").unwrap();
-        // Appends lost in a cut are found missing after `T`.
+        // Appends lost in a cut are sent again after the peer timeout.
         world.wait_answered(20_000, primary, index);
         world.run_until(20_000, "backups apply everything", |world| {
             world.running.values().all(|server| server.replica.acknowledged() >= index)

@@ -1,8 +1,8 @@
-//! Rules that long runs seldom need, each at the moment when it decides.
+//! Rules that long runs seldom reach, each in the situation in which it decides.
 
 use super::*;
 
-/// Server 1, primary of a healthy group, and the world that it is of.
+/// Returns server 1, the primary of a healthy group, and its world.
 fn primary_alone() -> (World, Replica) {
     let world = formed(8);
     let replica = world.running[&1].replica.clone();
@@ -16,7 +16,8 @@ fn begin_term_at(replica: &mut Replica, start: Index) {
 
 #[test]
 fn entries_of_earlier_terms_are_not_committed_by_counting() {
-    // Raft, figure 8: stored by all, they may still be overwritten, until an own one is.
+    // Raft, figure 8: even entries stored by all may be overwritten, until one of the primary's
+    // own term is committed.
     let (_, mut replica) = primary_alone();
     let last = replica.last();
     let mut committed_when_own_begin_at = |start: Index| {
@@ -48,13 +49,13 @@ fn members_change_only_when_an_entry_of_the_own_term_is_committed() {
 
 #[test]
 fn learners_are_sent_committed_entries_only() {
-    // One that comes back must not bring an entry that the members have given up.
+    // A learner that rejoins must not bring back an entry that the members have overwritten.
     let (world, mut replica) = primary_alone();
     let three = replica.config().unwrap().member(id(3)).unwrap();
     let sent = |replica: &mut Replica| {
         let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
         primary.progress_mut(three).unwrap().stored = Index::ZERO;
-        // It has nothing, and says so.
+        // The learner rejects every append: its log is empty.
         replica.on_append_rejected(three, replica.vote.term, Index::ZERO);
         let mut out = Out::default();
         replica.send_all(world.now, &world.running[&1].disk.log, &mut out);

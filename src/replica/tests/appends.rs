@@ -1,8 +1,9 @@
-//! What a follower takes from its primary and what it says of it; what a primary takes itself.
+//! Which appends a follower accepts and how it acknowledges them; which acknowledgements a
+//! primary accepts.
 
 use super::*;
 
-/// Server 2, backup of a healthy group, its primary and the link to it.
+/// Returns server 2, a backup of a healthy group, its primary and the link to it.
 fn backup() -> (World, Replica, Member, LinkId) {
     let world = formed(8);
     let replica = world.running[&2].replica.clone();
@@ -69,18 +70,18 @@ fn an_append_is_taken_whole_or_not_at_all() {
     past::Epoch { number: 1, founder: DiskId(9) }.encode(&mut refusal);
     let (took, _) = append(&replica, &[record(last + 1, term, Kind::REFUSAL, &refusal)], |_| ());
     assert_eq!((took.last(), took.summary.refusals()), (Index(last + 1), 1));
-    // A record of any other kind that is known is only bytes here.
+    // The body of a record of any other known kind is not checked here.
     for (kind, taken) in [(Kind::CREATE, 1), (Kind::MESSAGE, 1), (Kind(7), 0), (Kind(77), 0)] {
         let (took, _) = append(&replica, &[record(last + 1, term, kind, b"nonsense")], |_| ());
         assert_eq!(took.last(), Index(last + taken), "{kind:?}");
     }
-    // The first of them follows what the append names.
+    // The first record must follow the append's `prev`.
     let (took, out) = append(&replica, &[good(2)], |_| ());
     assert_eq!((appended(&out), took.last()), (None, Index(last)));
 }
 
-/// A copy of a disk is added while the disk itself is linked here: from that entry on it is another
-/// one, whose vote could elect a primary that lacks what the copy acknowledges.
+/// A copy of a disk is added while the original is linked. From that entry on the original is
+/// another server: its vote could elect a primary that lacks entries which the copy acknowledges.
 #[test]
 fn who_is_linked_in_another_life_than_was_added_is_refused() {
     let (_, replica, ..) = backup();
@@ -127,7 +128,7 @@ fn where_the_logs_part_is_looked_for_behind_this_log_or_before_its_term() {
     assert_eq!(hint(&replica, replica.summary.last()), None, "it is equal");
     assert_eq!(hint(&replica, Position { index: last.next(), term }), Some(last), "too far");
     assert_eq!(hint(&replica, Position { index: Index(last.0 + 9), term }), Some(last));
-    // Entries of one term that part are looked for before all of that term.
+    // A conflict within one term makes the hint skip that whole term.
     let first = (1..=last.0).find(|at| replica.summary.term(Index(*at)) == Some(term)).unwrap();
     let other = Position { index: last, term: term.next() };
     assert_eq!(hint(&replica, other), Some(Index(first - 1)));

@@ -1,4 +1,4 @@
-//! The time of records, as whole replicas write it.
+//! The times of records that whole replicas write.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn records_of_a_primary_with_a_wrong_clock_have_the_median_time() {
     world.ahead_ms.insert(primary, DAY);
     let index = world.propose(primary, "hi").unwrap();
     world.wait_answered(1_000, primary, index);
-    // The members change, too, and its own clock is read again and again.
+    // The members change, too, and the primary reads its own clock many times.
     let other = if primary == 3 { 2 } else { 3 };
     world.crash(other);
     world.wait_members(5_000, 2);

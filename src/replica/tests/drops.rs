@@ -1,10 +1,10 @@
-//! When a member counts as lost, when it is dropped, and what must be known before.
+//! When a member counts as lost, when the primary drops it, and what it must know before.
 
 use super::*;
 use crate::limits::{PENALTY_TIME, PENALTY_WINDOW};
 use crate::replica::past::Past;
 
-/// Server 1, primary of a healthy group for long, who has just heard both.
+/// Returns server 1, for a long time the primary of a healthy group; both others just answered.
 fn primary() -> (Moment, Replica, FakeLog) {
     let world = formed(8);
     let mut replica = world.running[&1].replica.clone();
@@ -22,7 +22,7 @@ fn members(replica: &Replica) -> Vec<u8> {
     replica.config().unwrap().members().map(|member| member.id.number()).collect()
 }
 
-/// What the members are after a look at `now`.
+/// Returns the members after `change_members` at `now`.
 fn changed(replica: &mut Replica, now: Moment) -> Vec<u8> {
     replica.change_members(now, WallTime(0), &mut Out::default());
     members(replica)
@@ -116,8 +116,8 @@ fn from_three_to_two_the_other_one_must_have_answered_after_the_loss() {
     assert_eq!(changed(&mut replica, later), [1, 2]);
 }
 
-/// A hello may have been under way for long: it does not prove that its sender is there after a
-/// loss, and a drop that needs it could never be committed.
+/// A hello may have been in flight for a long time. It does not prove that its sender is active
+/// after a loss, and a drop that needs the sender could never be committed.
 #[test]
 fn a_hello_proves_nothing_about_now() {
     let (now, mut replica, _) = primary();
@@ -235,7 +235,7 @@ fn one_change_at_a_time() {
     let (now, mut replica, _) = primary();
     lose(&mut replica, 3, now);
     assert_eq!(changed(&mut replica, now), [1, 2]);
-    // The drop is not committed: the other one is waited for.
+    // The drop is not committed, so the primary waits for server 2.
     lose(&mut replica, 2, now);
     let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
     primary.since = now;
@@ -245,7 +245,8 @@ fn one_change_at_a_time() {
     assert_eq!(replica.last(), last, "nothing more before that is committed");
 }
 
-/// A primary whose newest config, not committed, is `newest`, after a committed one of `before`.
+/// Returns a primary whose newest config, uncommitted, is `newest`, after a committed one of
+/// `before`.
 fn uncommitted(before: &[u8], newest: &[u8]) -> (Moment, Replica) {
     let (now, mut replica, _) = primary();
     let all = *replica.config().unwrap();
@@ -265,13 +266,13 @@ fn uncommitted(before: &[u8], newest: &[u8]) -> (Moment, Replica) {
 fn what_can_not_be_committed_is_withdrawn_if_that_helps() {
     for (before, newest, lost, members) in [
         (&[1u8, 2, 3] as &[u8], &[1u8, 2] as &[u8], &[2u8] as &[u8], &[1u8, 2, 3] as &[u8]),
-        (&[1, 2, 3], &[1, 2], &[], &[1, 2]), // it may still come
-        (&[1, 2, 3], &[1, 2], &[2, 3], &[1, 2, 3]), // any of two may come
+        (&[1, 2, 3], &[1, 2], &[], &[1, 2]), // 2 may still store it
+        (&[1, 2, 3], &[1, 2], &[2, 3], &[1, 2, 3]), // either one may return
         (&[1], &[1, 2], &[2], &[1]),
         (&[1], &[1, 2], &[], &[1, 2]),
         (&[1, 2], &[1, 2, 3], &[3], &[1, 2, 3]), // 1 and 2 are a majority
-        (&[1, 2], &[1, 2, 3], &[2, 3], &[1, 2, 3]), // that would need 2 as well
-        (&[2, 3], &[1, 2, 3], &[2, 3], &[1, 2, 3]), // never one without this server
+        (&[1, 2], &[1, 2, 3], &[2, 3], &[1, 2, 3]), // [1, 2] would need 2 as well
+        (&[2, 3], &[1, 2, 3], &[2, 3], &[1, 2, 3]), // never to a config without 1
     ] {
         let (now, mut replica) = uncommitted(before, newest);
         lost.iter().for_each(|n| lose(&mut replica, *n, now));
@@ -294,7 +295,7 @@ fn who_was_withdrawn_counts_as_dropped_and_is_asked_anew() {
     let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
     assert_eq!(primary.drops, [(id(2), now)]);
     assert!(!primary.progress(two).unwrap().caught_up);
-    // A drop that is withdrawn blames nobody.
+    // The withdrawal of a drop counts against no server.
     let (now, mut replica) = uncommitted(&[1, 2, 3], &[1, 2]);
     lose(&mut replica, 2, now);
     assert_eq!(changed(&mut replica, now), [1, 2, 3]);
@@ -369,7 +370,7 @@ fn a_learner_is_added_when_it_has_caught_up_is_heard_and_not_lost() {
         r.begin_handover(now, Rule::HandedOverOrder);
     }));
     assert!(!added(&|r| r.promised_until = now + Duration::from_millis(1)));
-    // One whose id is still there under another disk is dropped first.
+    // If the config holds the learner's id with another disk, that disk is dropped first.
     let mut replica = ready();
     peer(&mut replica, 2).link.as_mut().unwrap().member.disk.0 ^= 1;
     let strange = peer(&mut replica, 2).link.as_ref().unwrap().member;

@@ -1,10 +1,11 @@
-//! Histories that begin where a person overruled: who follows them, when, and what is quarantined.
+//! Epochs that begin where an operator overruled elections: which servers follow them, when, and
+//! what is quarantined.
 
 use super::*;
 use crate::ids::GroupId;
 use crate::limits::ANCESTRY_MAX;
 
-/// Server `n` of a healthy group whose primary is 1, and the world that it is of.
+/// Returns server `n` of a healthy group whose primary is 1, and its world.
 fn server(n: u8) -> (World, Replica) {
     let world = formed(8);
     let replica = world.running[&n].replica.clone();
@@ -28,7 +29,7 @@ fn a_later_history_is_followed_after_t_without_a_primary_and_nobody_votes_until_
     assert!(replica.awaits_epoch(before(now + peer_timeout * 2)));
     assert!(!replica.awaits_epoch(now + peer_timeout * 2));
 
-    // A primary of its own history ends the wait, and a later meeting begins another one.
+    // A primary of the own epoch ends the wait, and a later meeting starts a new one.
     let log = &world.running[&2].disk.log;
     heard.handle(now, WallTime(0), Event::Tick, log, &mut Out::default());
     assert!(heard.is_healthy(now) && !heard.awaits_epoch(now));
@@ -82,7 +83,7 @@ fn who_follows_a_later_history_takes_its_term_and_tells_the_others_anew() {
     assert_eq!(closed.collect::<Vec<_>>(), [(one, Closing::Restated)], "all links but this one");
     assert!(!replica.holds_epoch() && replica.may_campaign().is_none());
 
-    // A higher term of the own history is only adopted.
+    // A higher term of the own epoch is only adopted.
     let (_, mut replica) = server(2);
     let term = replica.vote.term.next();
     out.clear();
@@ -91,7 +92,7 @@ fn who_follows_a_later_history_takes_its_term_and_tells_the_others_anew() {
     assert!(!out.effects.iter().any(|effect| matches!(effect, Effect::Close(..))));
 }
 
-/// What is quarantined when this entry of a later history meets another one here.
+/// Returns what is quarantined when this entry of a later epoch conflicts with this log.
 fn quarantined(replica: &Replica, index: Index, term: Term, config: Option<Config>) -> Quarantine {
     let mut replica = replica.clone();
     let mut bytes = Vec::new();
@@ -218,7 +219,8 @@ fn a_history_begins_with_an_entry_behind_the_last_one_that_names_it() {
     }
 }
 
-/// Also the one that was heard of: who follows it may die before its first entry comes.
+/// The list includes the epoch of the server's term even without its first entry: that server may
+/// die before the entry arrives.
 #[test]
 fn a_hello_lists_the_newest_epochs_and_the_one_of_its_term() {
     let (_, mut replica) = server(2);

@@ -1,10 +1,10 @@
-//! What comes first on a link, and what a refusal means to the one who is refused.
+//! The first packet on a link, and how the refused server reacts to a refusal.
 
 use super::*;
 
 const LINK: LinkId = LinkId(99);
 
-/// Server `n` of a healthy group whose primary is 1, the time, and a hello of server 3.
+/// Returns server `n` of a healthy group whose primary is 1, its world, and a hello of server 3.
 fn server(n: u8) -> (World, Replica, Hello) {
     let mut world = formed(8);
     world.run(3_000);
@@ -25,7 +25,8 @@ fn server(n: u8) -> (World, Replica, Hello) {
     (world, replica, hello)
 }
 
-/// What a server does about the first packet on a link that it dialled to `dialled`, or accepted.
+/// Returns the effects of the first packet on a link, which the server dialled to `dialled` or
+/// accepted.
 fn first(world: &World, replica: &mut Replica, dialled: Option<u8>, packet: Packet) -> Vec<Effect> {
     let log = &world.running[&2].disk.log;
     let mut out = Out::default();
@@ -69,7 +70,7 @@ fn only_a_hello_may_come_first_and_on_accepted_links_an_order() {
         peer(&mut replica, 3).link = None;
         let effects = first(&world, &mut replica, dialled, packet);
         assert!(replica.pending.is_empty());
-        // Of a dial that ended it is known that it did.
+        // A dial that ended schedules the next one.
         let later = peer(&mut replica, 3).dialling.next.is_some();
         assert_eq!(later, dialled.is_some());
         effects
@@ -139,7 +140,7 @@ fn who_is_refused_asks_again_later_and_only_an_old_copy_leaves() {
         (Refusal::Straggler, false),
         (Refusal::OldCopy, true),
     ] {
-        // In the hello, and later, on the link that counts.
+        // The refusal arrives instead of the hello, and later, on the link in use.
         let mut greeted = replica.clone();
         peer(&mut greeted, 3).link = None;
         let effects = first(&world, &mut greeted, Some(3), Packet::Refused(why));
@@ -168,7 +169,7 @@ fn who_is_refused_asks_again_later_and_only_an_old_copy_leaves() {
             "it is not asked in a hurry"
         );
     }
-    // Whom a majority follows is no old copy, whatever one of them remembers.
+    // A server that a majority follows is not an old copy, whatever one other server remembers.
     let (world, primary, _) = server(1);
     let refused = |now: Moment| {
         let mut primary = primary.clone();

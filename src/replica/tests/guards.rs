@@ -1,5 +1,5 @@
-//! What others may say without harm: copies, servers with one id, stragglers, servers that have
-//! lost their logs, and what no sound server sends.
+//! Input that must do no harm: copies, servers with the same id, stragglers, servers that lost
+//! their logs, and packets that no correct server sends.
 
 use super::*;
 use crate::limits::RUNS_KEPT;
@@ -8,7 +8,7 @@ use crate::replica::past::{Epoch, Past};
 
 const LINK: LinkId = LinkId(99);
 
-/// Server `n` of a healthy group whose primary is 1.
+/// Returns server `n` of a healthy group whose primary is 1.
 fn server(n: u8) -> (World, Replica) {
     let world = formed(8);
     let mut replica = world.running[&n].replica.clone();
@@ -16,7 +16,7 @@ fn server(n: u8) -> (World, Replica) {
     (world, replica)
 }
 
-/// The hello of server `n` as its next start would say it, and what follows it.
+/// Returns the hello of server `n` at its next start, and the past that follows it.
 fn next_start(world: &World, to: &Replica, n: u8) -> (Hello, Past) {
     let from = &world.running[&n].replica;
     let old = Run { incarnation: from.incarnation, process: from.process };
@@ -53,7 +53,8 @@ fn is_let_in(effects: &[Effect]) -> bool {
     effects.iter().any(|e| matches!(e, Effect::Greet(LINK, _)))
 }
 
-/// A second server with an id waits for an answer of the first one, and goes when that comes.
+/// A second server with the same id waits for an answer of the first one, and is refused when
+/// that arrives.
 #[test]
 fn who_comes_with_the_id_of_one_that_answers_is_turned_away() {
     let (world, replica) = server(1);
@@ -81,7 +82,8 @@ fn who_comes_with_the_id_of_one_that_answers_is_turned_away() {
     assert!(effects.contains(&Effect::Close(LINK, closed)));
     assert!(peer(&mut acknowledged, 2).has_link(old) && acknowledged.newcomers.is_empty());
 
-    // Few of one id wait, those of one server together; others are asked to come again.
+    // Only a few links of one id wait, and those of one server are decided together. Further ones
+    // must reconnect.
     let mut more = waiting.clone();
     let mut out = Out::default();
     (100..104).for_each(|n| more.greet(world.now, LinkId(n), None, (&came.0, &came.1), &mut out));
@@ -96,7 +98,7 @@ fn who_comes_with_the_id_of_one_that_answers_is_turned_away() {
     let refused = |e: &&Effect| matches!(e, Effect::Send(_, Packet::Refused(Refusal::Occupied)));
     assert_eq!((out.effects.iter().filter(refused).count(), more.newcomers.len()), (4, 0));
 
-    // Nobody answers: it is the server that comes back.
+    // Nobody answers, so the newcomer is the same server after a restart.
     let tick = |at: Moment| {
         let (mut replica, mut out) = (waiting.clone(), Out::default());
         replica.tick_newcomers(at, &mut out);
@@ -104,19 +106,19 @@ fn who_comes_with_the_id_of_one_that_answers_is_turned_away() {
     };
     assert_eq!(tick(Moment((world.now + patience).0 - 1)), (false, false));
     assert_eq!(tick(world.now + patience), (true, true));
-    // Or its link has ended before that.
+    // The newcomer is also accepted when the old link ends earlier.
     let mut ended = waiting.clone();
     ended.on_ended(world.now, old, &mut Out::default());
     ended.tick_newcomers(world.now, &mut Out::default());
     assert!(peer(&mut ended, 2).has_link(LINK));
-    // Who left meanwhile is forgotten.
+    // A newcomer that disconnects meanwhile is forgotten.
     let mut left = waiting.clone();
     left.on_ended(world.now, LINK, &mut Out::default());
     assert!(left.newcomers.is_empty());
 }
 
-/// A directory is quarantined only by what a primary says that hears a majority; a copy is known by
-/// a start that it should list.
+/// A directory is quarantined only on the word of a primary that a majority answers. A copy is
+/// recognized by a start that it should list.
 #[test]
 fn a_copy_is_known_by_a_start_that_it_lacks() {
     let (world, replica) = server(1);
@@ -142,8 +144,8 @@ fn a_copy_is_known_by_a_start_that_it_lacks() {
     }
 }
 
-/// A copy that the group has dropped and added again is the disk from then on: whoever saw another
-/// life of it and has that entry links with it, and the other life is the copy now.
+/// A copy that the group has dropped and added again is the disk from then on. A server that had
+/// accepted the original, and has that entry, links with the copy; the original is the copy now.
 #[test]
 fn a_copy_that_the_group_has_added_is_let_in() {
     let (world, replica) = server(3);
@@ -179,7 +181,7 @@ fn a_copy_that_the_group_has_added_is_let_in() {
         replica.summary.push(&Record::trust(&bytes)).unwrap();
         replica
     };
-    // The original was added again: nothing changes.
+    // The group added the original again: nothing changes.
     for run in &original.1.runs {
         let replica = added(&replica, *run);
         assert_eq!(told(&replica, &copy), Some(Refusal::Doubtful), "{run:?}");
@@ -199,8 +201,9 @@ fn a_copy_that_the_group_has_added_is_let_in() {
     assert_eq!(told(&replica, &other), Some(Refusal::Doubtful), "a copy of the copy");
 }
 
-/// A server that keeps a copy out remembers by which start, and so keeps out what follows from it,
-/// also when the copy is started more often than a hello tells, and when the server was restarted.
+/// A server that refuses a copy records the copy's newest start, and so refuses all later starts
+/// of it. This holds when the copy starts more often than a hello lists, and after the server
+/// restarts.
 #[test]
 fn a_copy_that_was_refused_stays_refused() {
     let (world, mut replica) = server(3);
@@ -209,7 +212,7 @@ fn a_copy_that_was_refused_stays_refused() {
     assert!(is_let_in(&greet(&mut replica, world.now, &(hello, past.clone()))));
     peer(&mut replica, 2).link = None;
     let mut stored = replica.seen.clone();
-    // The copy was made before the start that was let in.
+    // The copy was made before the start that was accepted.
     let mut runs = vec![past.runs[0]];
     for n in 1..50 {
         let incarnation = Incarnation(past.runs[0].incarnation.0 + n);
@@ -228,7 +231,7 @@ fn a_copy_that_was_refused_stays_refused() {
     }
 }
 
-/// Who is doubted does not stand: an old copy must not lead a term that had a primary.
+/// A server in doubt does not campaign: an old copy must not lead a term that had a primary.
 #[test]
 fn who_is_doubted_waits_before_it_stands() {
     let (world, mut replica) = server(2);
@@ -251,8 +254,8 @@ fn who_is_doubted_waits_before_it_stands() {
     assert!(stands(&replica, world.now + peer_timeout * 2));
 }
 
-/// Nor does it vote: it may have forgotten what its original has acknowledged, and its vote would
-/// elect one that lacks it.
+/// Nor does it vote: it may lack entries that its original has acknowledged, and its vote could
+/// elect a primary that lacks them, too.
 #[test]
 fn who_is_doubted_does_not_vote() {
     let (world, replica) = server(2);
@@ -274,7 +277,7 @@ fn who_is_doubted_does_not_vote() {
         let voted = replica.vote.given == Some(three);
         assert_eq!((promised, voted), (doubted.is_none(), doubted.is_none()));
     }
-    // A candidacy that is under way ends.
+    // Doubt ends a candidacy that is under way.
     let mut candidate = replica.clone();
     candidate.begin_round(world.now, false, term, &mut Out::default());
     let to_one = peer(&mut candidate, 1).link.as_ref().unwrap().id;
@@ -300,7 +303,8 @@ fn who_repeats_nonsense_is_refused_for_longer() {
     assert_eq!(one.shunned_for, least, "it has been good for long");
 }
 
-/// The hello of server 3 after a person went on with it alone, although the others live.
+/// Returns the hello of server 3 after an operator let it continue alone, although the others
+/// live.
 fn straggler(world: &World, to: &Replica) -> (Hello, Past) {
     let (mut hello, mut past) = next_start(world, to, 3);
     (hello.term, hello.founder) = (hello.term.next_epoch(id(3)), Some(DiskId(33)));
@@ -308,7 +312,7 @@ fn straggler(world: &World, to: &Replica) -> (Hello, Past) {
     (hello, past)
 }
 
-/// A primary that a majority answers logs whom it refuses; a backup asks it to.
+/// A primary that a majority answers logs the epochs that it refuses; a backup asks it to do so.
 #[test]
 fn a_refused_epoch_is_logged_once_and_refused_by_all_who_know_it() {
     let (world, mut primary) = server(1);
@@ -338,7 +342,8 @@ fn a_refused_epoch_is_logged_once_and_refused_by_all_who_know_it() {
     asked.log_refusals(WallTime(0), &mut Out::default());
     assert!(asked.summary.has_refused(epoch));
 
-    // Alone later, the backup that has the entry refuses it, and what descends from it.
+    // When it is alone later, the backup that has the entry refuses the epoch and its
+    // descendants.
     let entry = Record::trust(&out.bytes).position();
     backup.summary.push(&Record::trust(&out.bytes)).unwrap();
     let alone = |backup: &Replica, came: &(Hello, Past)| {
@@ -375,8 +380,8 @@ fn each_of_few_other_epochs_is_refused_once_and_the_own_one_never() {
     }
 }
 
-/// A primary that is leaving, or has committed nothing in its term, logs nothing of its own; nor
-/// does the log grow without bound.
+/// A primary that is leaving, or has committed nothing in its term, logs no refusals. The number
+/// of logged refusals is bounded.
 #[test]
 fn a_refusal_is_logged_by_a_primary_that_stays() {
     let (world, mut primary) = server(1);
@@ -422,7 +427,8 @@ fn who_has_lost_its_log_forms_nothing() {
     }
 }
 
-/// What a server that is the only member of its newest config has stored was committed by that.
+/// If a server is the only member of its newest config, every entry that it has stored is
+/// committed.
 #[test]
 fn an_only_member_gives_nothing_up() {
     let mut world = formed(6);
@@ -438,7 +444,7 @@ fn an_only_member_gives_nothing_up() {
     world.start(primary);
     let replica = &world.running[&primary].replica;
     assert_eq!(replica.committed, replica.last());
-    // With another member nobody can know that after a start.
+    // With another member the server can't know that after a start.
     let (_, two) = server(2);
     assert!(two.committed > Index::ZERO);
     let mut world = formed(6);
@@ -453,7 +459,8 @@ fn entry(index: Index, term: Term, kind: Kind) -> Vec<u8> {
     bytes
 }
 
-/// What no sound server sends closes its link, harms nothing, and is refused for a while.
+/// A packet that no correct server sends closes its link and does no harm; the sender is refused
+/// for a while.
 #[test]
 fn nonsense_of_a_server_that_knows_the_secret_ends_nobody() {
     let (world, backup) = server(2);
@@ -527,7 +534,7 @@ fn nonsense_of_a_server_that_knows_the_secret_ends_nobody() {
     }
 }
 
-/// A primary that takes back what it has said in its own term is not believed.
+/// A follower rejects entries by which a primary contradicts what it sent in the same term.
 #[test]
 fn what_was_proved_equal_is_not_overwritten_in_the_same_term() {
     let (world, mut replica) = server(2);
@@ -546,7 +553,7 @@ fn what_was_proved_equal_is_not_overwritten_in_the_same_term() {
     assert_eq!(send(term, last), (true, last.term));
 }
 
-/// The first entry of every log is the formation's.
+/// The first entry of every log is the config of the formation.
 #[test]
 fn a_blank_server_takes_no_log_that_begins_otherwise() {
     for kind in [Kind::MESSAGE, Kind::REFUSAL] {

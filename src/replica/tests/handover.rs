@@ -1,17 +1,17 @@
-//! Who is handed the role, when, and how a server leaves that was told to stop.
+//! Which server receives the role, when, and how a server that was told to stop leaves.
 
 use super::*;
 use crate::ids::GroupId;
 use crate::limits::{SLOW_SYNCS, SLOW_WINDOW};
 
-/// Server 1, primary of a healthy group, and the world that it is of.
+/// Returns server 1, the primary of a healthy group, and its world.
 fn primary() -> (World, Replica) {
     let world = formed(8);
     let replica = world.running[&1].replica.clone();
     (world, replica)
 }
 
-/// Whom a primary tells to stand.
+/// Returns the server to which the primary sends `TimeoutNow`.
 fn told(replica: &mut Replica, now: Moment) -> Option<u8> {
     let mut out = Out::default();
     replica.tick_handover(now, &mut out);
@@ -48,8 +48,8 @@ fn a_slow_backup_is_the_heir_only_when_there_is_no_other_and_speed_is_not_the_re
     }
 }
 
-/// Clients are sent to the primary's address: who does not answer there leads only when nobody else
-/// can.
+/// Clients connect to the primary's address, so a server that does not answer there leads only if
+/// no other server can.
 #[test]
 fn a_server_that_does_not_answer_at_its_address_is_no_heir() {
     let (world, replica) = primary();
@@ -110,7 +110,7 @@ fn the_heir_is_a_member_that_is_heard_has_everything_and_stays() {
     }
 }
 
-/// Everything is stored by all, and answered.
+/// Makes every entry stored by all and acknowledged.
 fn store_all(replica: &mut Replica) {
     let last = replica.last();
     (replica.flushed, replica.stored) = (last, last);
@@ -262,7 +262,8 @@ fn three_slow_syncs_in_a_minute_are_a_slow_disk_and_handed_over_once_per_t() {
     assert!(replica.is_slow(Moment((first + SLOW_WINDOW).0 - 1)));
     assert!(!replica.is_slow(first + SLOW_WINDOW), "the first of three is a minute old");
 
-    // Only to a member whose disk is not slow, that stays, and once per T.
+    // Only to a member whose disk is not slow and that is not stopping, and once per peer
+    // timeout.
     let hands_over = |change: &dyn Fn(&mut Replica)| {
         let mut replica = replica.clone();
         hear_all(&mut replica, now);

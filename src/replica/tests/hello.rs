@@ -1,10 +1,11 @@
-//! A server that must not be taken for a member is refused in the hello, and told why.
+//! A server that must not count as a member is refused after its hello, with the reason.
 
 use super::*;
 
 const LINK: LinkId = LinkId(99);
 
-/// What server 1, primary of a healthy group, answers to a hello of server 2 that is changed so.
+/// Returns the answer of server 1, the primary of a healthy group, to a changed hello of server
+/// 2.
 fn answer_to(change: impl Fn(&mut Hello)) -> (Vec<Packet>, Replica) {
     let world = formed(3);
     let mut replica = world.running[&1].replica.clone();
@@ -62,7 +63,7 @@ fn every_wrong_hello_is_refused_for_its_own_reason() {
         (|h| h.process.0 ^= 1, Refusal::OldCopy, Rule::RefusedCopy),
         (
             |h| {
-                // Its next life, that has not what this one acknowledged.
+                // Its next incarnation lacks what this one acknowledged.
                 (h.incarnation.0, h.process.0) = (h.incarnation.0 + 1, 77);
                 h.last = Position::default();
             },

@@ -4,7 +4,8 @@ use super::primary::REMEMBERED_MAX;
 use super::*;
 use crate::limits::{BATCH_TIME, PIECES_IN_FLIGHT_MAX};
 
-/// Server 1, primary of a healthy group that has answered everything, its log and the time.
+/// Returns the time, server 1 and its log: it is the primary of a healthy group without open
+/// entries.
 fn primary() -> (Moment, Replica, FakeLog) {
     let world = formed(8);
     let mut replica = world.running[&1].replica.clone();
@@ -30,7 +31,8 @@ fn acknowledge(replica: &mut Replica, n: u8, stored: Index, round: u64) {
     replica.advance();
 }
 
-/// First and last entry of what is sent to a server; of an empty append, the entry before.
+/// Returns the first and last entry of each append sent to a server; for an empty one, `prev`
+/// twice.
 fn sent(replica: &mut Replica, now: Moment, log: &FakeLog, n: u8) -> Vec<(Index, Index)> {
     let link = replica.link_to(member(replica, n)).unwrap();
     let mut out = Out::default();
@@ -161,7 +163,7 @@ fn so_many_pieces_are_in_flight_and_one_while_the_logs_are_compared() {
     let before = replica.last();
     propose(&mut replica, &mut log, 40);
     replica.flushed = replica.last();
-    // This log gives pieces of three.
+    // `FakeLog` limits each append to three entries.
     let first = sent(&mut replica, now, &log, 2);
     assert_eq!(first.len(), PIECES_IN_FLIGHT_MAX);
     assert_eq!(first[0].0, before.next());
@@ -243,7 +245,7 @@ fn who_has_stored_what_was_committed_when_it_was_asked_has_caught_up() {
     acknowledge(&mut replica, 2, Index(1), 0);
     assert!(!caught_up(&replica), "an answer to nothing");
 
-    // The same of entries that were sent.
+    // The same rule for entries that were sent.
     acknowledge(&mut replica, 2, last, 0);
     propose(&mut replica, &mut log, 1);
     replica.flushed = replica.last();
@@ -266,7 +268,7 @@ fn so_many_disks_are_remembered_and_those_that_are_there_stay() {
     }
     let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
     assert!(primary.progress(two).is_some() && primary.progress(three).is_some());
-    // A member without a link stays as well, and a link of no member.
+    // A member without a link stays as well, and so does a linked server that is not a member.
     for change in
         [(|r| r.peers.iter_mut().for_each(|peer| peer.link = None)) as fn(&mut Replica), |r| {
             let alone = Config::new([r.me], true);

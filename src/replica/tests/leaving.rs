@@ -1,5 +1,5 @@
-//! When a primary leaves its role for what it can't read, what then is not asked of it, and which
-//! lost member is dropped first while servers stop.
+//! When a primary hands over because of an entry that it can't read, when it sends such entries
+//! again, and which lost member it drops first while servers stop.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn server(n: u8) -> (World, Replica) {
     (world, replica)
 }
 
-/// A primary that can't read an entry hands over to one that may be able to, once a minute.
+/// A primary that can't read an entry hands over to a server that may be able to, once a minute.
 #[test]
 fn a_damaged_primary_hands_over_to_a_sound_one() {
     let (world, replica) = server(1);
@@ -44,7 +44,7 @@ fn a_damaged_primary_hands_over_to_a_sound_one() {
     assert!(!backup.leave_damaged(world.now), "it has no role to give");
 }
 
-/// What can't be read is not asked for again at once.
+/// The primary does not retry an unreadable entry at once.
 #[test]
 fn who_lacks_what_can_not_be_read_is_sent_nothing_for_t() {
     let (world, mut replica) = server(1);
@@ -67,8 +67,8 @@ fn who_lacks_what_can_not_be_read_is_sent_nothing_for_t() {
     assert!(sent(world.now + peer_timeout));
 }
 
-/// A round of reads counts only what was acknowledged in the term in which it was asked: an answer
-/// to an earlier primary confirms nothing of this one.
+/// A round of reads counts only acknowledgements from its own term: an answer to an earlier
+/// primary confirms nothing about this one.
 #[test]
 fn a_round_acknowledged_in_an_older_term_does_not_count() {
     let (world, mut replica) = server(1);
@@ -86,7 +86,7 @@ fn a_round_acknowledged_in_an_older_term_does_not_count() {
     assert!(confirmed(replica.vote.term));
 }
 
-/// Of several lost members that one is dropped first whose drop can be committed.
+/// Of several lost members, the primary first drops one whose drop can be committed.
 #[test]
 fn a_stopping_member_stores_as_long_as_it_is_heard() {
     let (world, mut replica) = server(1);
@@ -174,7 +174,8 @@ fn a_stopping_member_stores_as_long_as_it_is_heard() {
         change(&mut replica, ago);
         assert_eq!(dropped_by(&mut replica, now), dropped, "{what}");
     }
-    // From two to one nobody else is needed, but a stopping primary leaves no config of itself.
+    // A drop from two to one needs no other member, but a stopping primary never leaves a config
+    // of itself alone.
     let pair = config.without(id(3));
     replica.append_config(replica.vote.term, WallTime(0), pair, &mut Out::default());
     (replica.committed, replica.stored) = (replica.last(), replica.last());
@@ -185,7 +186,7 @@ fn a_stopping_member_stores_as_long_as_it_is_heard() {
     assert_eq!(dropped_by(&mut replica, now), None);
 }
 
-/// Whom a primary drops at a look.
+/// Returns the server that the primary drops when it next changes the members.
 fn dropped_by(replica: &mut Replica, now: Moment) -> Option<u8> {
     let before = *replica.config().unwrap();
     replica.change_members(now, WallTime(0), &mut Out::default());

@@ -1,10 +1,10 @@
-//! Dials, the time that each thing has, and which of two links stays.
+//! Dials, their time limits, and the choice between two links.
 
 use super::*;
 use crate::limits::{DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX};
 use crate::replica::past::Past;
 
-/// A server that has just started, and meets 1 and 3.
+/// Returns server 2, just started, that dials 1 and 3.
 fn started() -> Replica {
     let mut world = World::new(5, 3);
     world.start(2);
@@ -22,7 +22,7 @@ fn dials(out: &mut Out, n: u8) -> usize {
     count
 }
 
-/// How often server 1 is dialled at a look at this time.
+/// Returns how often server 1 is dialled in a tick at this time.
 fn tick(replica: &mut Replica, now: Moment) -> usize {
     let mut out = Out::default();
     replica.tick_links(now, &mut out);
@@ -50,7 +50,7 @@ fn a_dial_that_was_taken_and_not_greeted_counts_as_under_way() {
     assert_eq!(tick(&mut replica, at(5)), 1, "a dying process takes what it never answers");
     replica.on_dialled(at(6), LinkId(2), id(1), &mut Out::default());
     assert_eq!(tick(&mut replica, at(400)), 0);
-    // Both had T/4 for their hello.
+    // Each link had a quarter of the peer timeout for its hello.
     let mut out = Out::default();
     replica.tick_links(Moment(at(501).0 - 1), &mut out);
     assert!(out.effects.iter().all(|effect| !matches!(effect, Effect::Close(..))));
@@ -166,7 +166,7 @@ fn after_a_start_nobody_stands_before_every_dial_has_an_outcome_or_t() {
     for (name, outcomes) in ways {
         let mut replica = restarted(outcomes);
         assert!(replica.peers.iter().all(|peer| peer.met), "{name}");
-        // Linked or not is another rule's business.
+        // Another rule covers whether they are linked.
         replica.peers.clone_from(&stored.peers);
         replica.peers.iter_mut().for_each(|peer| peer.met = true);
         assert!(stands(&replica, world.now), "{name}");
@@ -267,14 +267,15 @@ fn strangers_that_say_nothing_are_bounded() {
     assert!(out.effects.is_empty());
     replica.on_accepted(at(0), LinkId(99), &mut out);
     assert_eq!(out.effects, [Effect::Close(LinkId(99), Closing::Silent)]);
-    // Our own dials are none of them.
+    // This server's own dials do not count.
     replica.on_dialled(at(0), LinkId(100), id(1), &mut out);
     assert_eq!(replica.pending.len(), UNKNOWN_LINKS_MAX + 1);
 }
 
 #[test]
 fn of_two_links_between_the_same_lives_one_stays_and_both_sides_choose_it() {
-    // Server 2 looks at links with 1, whose dials win, and with 3, over which it wins itself.
+    // Server 2 chooses between links with 1, whose dials win, and with 3, over which it wins
+    // itself.
     let first = |other: u8, dialled: bool, has_other: bool, serial: u64| peer::Link {
         id: LinkId(serial),
         dialled,
@@ -298,9 +299,10 @@ fn of_two_links_between_the_same_lives_one_stays_and_both_sides_choose_it() {
     };
     for other in [1, 3] {
         for (dialled, again) in [(true, true), (true, false), (false, true), (false, false)] {
-            // Neither side knew of another link: the later hello knows that the first is gone.
+            // Neither side knew of another link: the sender of the later hello knows that the
+            // first is lost.
             assert!(stays(first(other, dialled, true, 5), first(other, again, false, 6)));
-            // They crossed: the earlier hello spoke of none, and came later.
+            // The hellos crossed: the earlier one named no other link, and arrived later.
             assert!(!stays(first(other, dialled, false, 6), first(other, again, true, 5)));
             let wins = |dialled: bool| dialled == (other == 3);
             let (old, new) = (first(other, dialled, true, 5), first(other, again, true, 6));

@@ -1,11 +1,11 @@
-//! `last_survivor = "auto"`: every part of the evidence is needed, and a promise is given only
-//! when it can be kept.
+//! `last_survivor = "auto"`: every part of the evidence is necessary, and a primary promises only
+//! what it can keep.
 
 use super::*;
 
 const RUN: Run = Run { incarnation: Incarnation(1), process: ProcessId(1) };
 
-/// A group of two with a promise: its primary, the backup, and the time.
+/// Returns a group of two with a promise: its world, primary and backup.
 fn two() -> (World, Replica, Replica) {
     let mut world = formed_with(8, true);
     world.crash(3);
@@ -20,7 +20,7 @@ fn evidence(backup: &mut Replica) -> &mut Evidence {
     backup.evidence[0].as_mut().unwrap()
 }
 
-/// The primary dies: its link is lost, and a dial begun after that is refused.
+/// Simulates the primary's death: its link is lost, and a dial started after that is refused.
 fn sees_it_die(backup: &mut Replica, now: Moment) {
     let at = backup.peers.iter().position(|peer| peer.id == id(1)).unwrap();
     backup.lose_link(now, at, None, &mut Out::default());
@@ -60,12 +60,12 @@ fn who_has_all_the_evidence_goes_on_alone() {
     assert!(!after(&|b| evidence(b).promised = Some((other, until))), "of another config");
     assert!(!after(&|b| evidence(b).promised = Some((at, now))), "it has run out");
     assert!(after(&|b| evidence(b).promised = Some((at, Moment(now.0 + 1)))));
-    // Still linked.
+    // The primary is still linked.
     let mut linked = backup.clone();
     let known = evidence(&mut linked);
     (known.older_dials, known.refused) = (Some(0), 1);
     assert!(!goes_on(&mut linked, now));
-    // No member, or of three.
+    // This server is not a member, or one of three.
     let config = |change: &dyn Fn(&Config) -> Config| {
         after(&|b: &mut Replica| {
             let changed = change(b.config().unwrap());
@@ -138,7 +138,7 @@ fn a_primary_promises_to_the_other_of_two_while_its_config_is_answered() {
         change(&mut primary);
         let promised = primary.promise(to, now);
         assert_eq!(promised.is_some(), primary.promised_until == now + half);
-        // A change waits for what was promised, and nothing is promised meanwhile.
+        // A change waits for the last promise, and the primary gives no new one meanwhile.
         assert_eq!(primary.is_free_of_promises(now, &mut Out::default()), promised.is_none());
         assert_eq!(primary.withholds, promised.is_some() || primary.withholds);
         if promised.is_some() {
@@ -186,7 +186,7 @@ fn only_who_dialled_us_is_dialled_to_be_found_and_once() {
     assert_eq!(dials(&|b| peer(b, 1).reached = false), 1);
 }
 
-/// A change need not wait for a promise whose receiver gives it up.
+/// A change does not wait for a promise that its receiver gives up.
 #[test]
 fn a_promise_that_is_given_up_holds_nothing_back() {
     let (world, primary, mut backup) = two();
@@ -205,7 +205,7 @@ fn a_promise_that_is_given_up_holds_nothing_back() {
     let asked = asks(&mut wants, now).unwrap();
     assert_eq!(asks(&mut wants, now), None, "once");
 
-    // Who was asked has nothing any more on which it would go on alone.
+    // The member that was asked has no promise left on which it could continue alone.
     let at = backup.summary.position(backup.last());
     backup.note_promise(now, primary.me, now, Some(at));
     let mut out = Out::default();
@@ -218,7 +218,8 @@ fn a_promise_that_is_given_up_holds_nothing_back() {
     backup.note_promise(later, primary.me, later, Some(at));
     assert!(evidence(&mut backup).promised.is_some());
 
-    // Only its own answer to this question counts, and no promise that was given since.
+    // Only the other member's answer to this request counts, and only if no promise was given
+    // since.
     let other = Member { disk: DiskId(1), ..backup.me };
     for (from, answer) in [(other, asked), (backup.me, asked + Duration::from_micros(1))] {
         let mut wants = wants.clone();

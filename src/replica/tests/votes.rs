@@ -1,8 +1,8 @@
-//! Who gets a vote and who does not, who is promised one, and when votes are enough.
+//! Which candidates receive votes and pre-votes, and when the votes suffice.
 
 use super::*;
 
-/// Server 2, backup of a healthy group, and the world that it is of.
+/// Returns server 2, a backup of a healthy group, and its world.
 fn backup() -> (World, Replica) {
     let world = formed(8);
     let replica = world.running[&2].replica.clone();
@@ -14,7 +14,7 @@ fn of(replica: &Replica, n: u8) -> Member {
     replica.config().unwrap().member(id(n)).unwrap()
 }
 
-/// Logs like that of `replica`, and whether each is at least as new.
+/// Returns log ends near that of `replica`, and whether each is at least as new.
 fn logs(replica: &Replica) -> [(Position, bool); 6] {
     let Position { term, index } = replica.summary.last();
     let at = |term: u64, index: u64| Position { term: Term(term), index: Index(index) };
@@ -121,7 +121,7 @@ fn a_pre_vote_is_promised_to_who_could_win_and_only_when_nobody_leads() {
             }
         }
     }
-    // Who has met a later epoch promises nothing.
+    // A server that has met a later epoch grants no pre-vote.
     let mut voter = replica.clone();
     voter.leave_primary(one);
     voter.later_epoch = Some(world.now);
@@ -245,7 +245,7 @@ fn each_lost_round_doubles_the_delay_up_to_t() {
         let longest = longest(lost, took, &mut replica);
         assert!(longest <= bound && longest >= bound * 9 / 10, "{lost} {took:?}: {longest:?}");
     }
-    // Unheard, not gone: after up to `T`.
+    // If the primary is unreachable, but not down, the delay is up to the peer timeout.
     replica.election.lost = 0;
     let longest = (0..2_000).map(|_| replica.stand_delay(None, false)).max().unwrap();
     assert!(longest <= ms(2000) && longest >= ms(1800), "{longest:?}");
@@ -361,7 +361,8 @@ fn who_hears_its_primary_does_not_stand_and_who_lost_it_does() {
         when(&|r| r.leave_primary(one), now).is_some_and(|delay| delay <= coin),
         "none is known"
     );
-    // A stand that is set stays, unless a better reason comes, or the primary is heard again.
+    // A planned campaign stays, unless a better reason arises or the primary is recently active
+    // again.
     let set = |urgent: bool| {
         move |r: &mut Replica| {
             r.timers.set(Timer::Campaign, now + peer_timeout * 9);

@@ -1,4 +1,4 @@
-//! Replicas, their disks and the wires between them in virtual time.
+//! Replicas, their disks and their links in virtual time.
 
 use super::super::past::Past;
 use super::super::*;
@@ -15,7 +15,7 @@ pub(super) struct FakeLog {
 
 impl LogReader for FakeLog {
     fn last_within(&self, from: Index, through: Index, _: usize) -> Index {
-        // Small pieces, so that windows and probes are exercised.
+        // Small appends, so that several in flight and probes occur.
         Index(from.0 + 2).min(through)
     }
     fn for_each(
@@ -31,7 +31,7 @@ impl LogReader for FakeLog {
     }
 }
 
-/// What survives a crash: the log, the vote, who the disk is.
+/// The state that survives a crash: the log, the vote and the disk's identity.
 #[derive(Clone, Debug)]
 pub(super) struct FakeDisk {
     pub(super) disk: DiskId,
@@ -44,7 +44,7 @@ pub(super) struct FakeDisk {
 pub(super) struct Server {
     pub(super) replica: Replica,
     pub(super) disk: FakeDisk,
-    /// What was answered to clients: index and text.
+    /// The entries acknowledged to clients: index and text.
     pub(super) answered: Vec<(Index, String)>,
     pub(super) proposed: BTreeMap<Index, (Term, String)>,
     pub(super) inbox: Vec<Incoming>,
@@ -66,20 +66,20 @@ pub(super) struct World {
     pub(super) servers: u8,
     pub(super) running: BTreeMap<u8, Server>,
     pub(super) stopped: BTreeMap<u8, FakeDisk>,
-    /// A link's two ends, one of them here.
+    /// Maps a link's id at one end to that end's server, the other end's link id and its server.
     pub(super) ends: BTreeMap<LinkId, (u8, LinkId, u8)>,
-    /// Ordered by time, then by when it was sent.
+    /// Packets in flight, ordered by arrival, then by the order of sending.
     pub(super) wire: BTreeMap<(Moment, u64), (u8, Incoming)>,
-    /// When each end's last packet arrives: links keep their order.
+    /// When each end's last packet arrives; links preserve order.
     pub(super) last_arrival: BTreeMap<LinkId, Moment>,
     pub(super) cut: BTreeSet<(u8, u8)>,
     pub(super) serial: u64,
-    /// Everything that was ever answered, by index.
+    /// Every entry that was ever acknowledged, by index.
     pub(super) truth: BTreeMap<Index, String>,
     pub(super) primaries: BTreeMap<Term, u8>,
     pub(super) peer_timeout_ms: u32,
     pub(super) auto: bool,
-    /// How far wall clocks are ahead.
+    /// How far each server's wall clock is ahead, in ms.
     pub(super) ahead_ms: BTreeMap<u8, u64>,
 }
 
@@ -91,7 +91,8 @@ pub(super) fn id(n: u8) -> ServerId {
     ServerId::new(n).unwrap()
 }
 
-/// What follows a packet when it is a hello: that its sender has just this one start.
+/// Returns the past that follows a hello, with the sender's current start alone; empty for other
+/// packets.
 pub(super) fn rest_of(packet: &Packet) -> Vec<u8> {
     let mut rest = Vec::new();
     if let Packet::Hello(hello) = packet {
@@ -101,18 +102,18 @@ pub(super) fn rest_of(packet: &Packet) -> Vec<u8> {
     rest
 }
 
-/// All others have answered what was sent to them at this moment.
+/// Makes all others appear to have answered a ping that was sent at this moment.
 pub(super) fn hear_all(replica: &mut Replica, at: Moment) {
     replica.peers.iter_mut().for_each(|peer| (peer.heard, peer.answered) = (Some(at), Some(at)));
 }
 
-/// Another server has answered what was sent to it at this moment.
+/// Makes one server appear to have answered a ping that was sent at this moment.
 pub(super) fn hear(replica: &mut Replica, n: u8, at: Moment) {
     let peer = peer(replica, n);
     (peer.heard, peer.answered) = (Some(at), Some(at));
 }
 
-/// What a replica knows of another server.
+/// Returns a replica's state of another server.
 pub(super) fn peer(replica: &mut Replica, n: u8) -> &mut Peer {
     replica.peers.iter_mut().find(|peer| peer.id == id(n)).expect("it is of the group")
 }
@@ -199,7 +200,7 @@ impl World {
         }
     }
 
-    /// kill -9: what was stored stays, links end, dials are refused.
+    /// Simulates kill -9: durable state stays, links end, and dials are refused.
     pub(super) fn crash(&mut self, n: u8) {
         let server = self.running.remove(&n).expect("it runs");
         self.stopped.insert(n, server.disk);
@@ -258,7 +259,7 @@ impl World {
         WallTime(self.now.0 / MS + self.ahead_ms.get(&n).unwrap_or(&0))
     }
 
-    /// One turn of one server: its inbox, the tick, the sync, what follows from that.
+    /// Runs one turn of one server: its inbox, the tick, the sync, and the resulting effects.
     pub(super) fn turn(&mut self, n: u8) {
         let (now, wall) = (self.now, self.wall(n));
         let Some(server) = self.running.get_mut(&n) else { return };
@@ -314,7 +315,7 @@ impl World {
         }
     }
 
-    /// Checks what a server claims against everything that was ever answered.
+    /// Checks a server's log and role against every entry that was ever acknowledged.
     pub(super) fn learn(&mut self, n: u8) {
         let server = self.running.get_mut(&n).unwrap();
         let role = server.replica.role();
@@ -395,7 +396,7 @@ impl World {
         primary.filter(|replica| settled(replica)).map_or(0, |r| r.config().unwrap().count())
     }
 
-    /// All three run, and all are members with the disks that they have.
+    /// Returns whether all three servers run and are members with their current disks.
     pub(super) fn healthy(&self) -> bool {
         let Some(primary) = self.primary().filter(|_| self.members() == 3) else { return false };
         let config = self.running[&primary].replica.config().unwrap();
