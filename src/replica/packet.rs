@@ -101,9 +101,9 @@ pub enum Packet {
     Pong {
         /// The ping's `sent`.
         sent: Moment,
-        /// The sender is primary of two members and promises not to change its newest config,
-        /// which this names, before half a peer timeout after the ping was sent (*Last survivor,
-        /// auto*).
+        /// A promise of a primary of two members (*Last survivor, auto*). It names the sender's
+        /// newest config, which the sender will not change before half a peer timeout after the
+        /// ping was sent.
         promised: Option<Position>,
     },
     /// The sender is uninitialized, and is linked with these disks.

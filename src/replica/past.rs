@@ -1,4 +1,4 @@
-//! The data that follows a hello: the history of the sender's directory and log. Its starts
+//! The data that follows a hello: the past of the sender's directory and log. Its starts
 //! distinguish a copy of a directory from the original. Its epochs show from which log the
 //! sender's log descends.
 
@@ -46,7 +46,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The history of a server's directory and log, as it follows the server's hello.
+/// The past of a server's directory and log. It follows the server's hello.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Past {
     /// The newest starts of the sender's disk, oldest first, this one included.

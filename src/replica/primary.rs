@@ -110,7 +110,7 @@ impl Primary {
         let at = self.progress.iter().position(|progress| progress.member == member);
         let at = at.unwrap_or_else(|| {
             if self.progress.len() >= REMEMBERED_MAX {
-                // Only a server that is neither a member nor linked makes room; see `on_linked`.
+                // Forget a server that is neither a member nor linked, if there is one.
                 let strange = |known: &Progress| !stays(known.member);
                 let gone = self.progress.iter().position(strange).unwrap_or(0);
                 self.progress.remove(gone);

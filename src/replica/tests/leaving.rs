@@ -1,5 +1,5 @@
-//! When a primary hands over because of an entry that it can't read, when it sends such entries
-//! again, and which lost member it drops first while servers stop.
+//! When a primary hands over because of an unreadable entry, and when it sends such an entry
+//! again. Also which lost member it drops first while servers stop.
 
 use super::*;
 
