@@ -158,7 +158,7 @@ pub struct Replica {
     clocks: WallClocks,
     /// State changed that [`Event::Tick`] must process before the event loop sleeps.
     needs_tick: bool,
-    /// When [`Replica::stop`] was called. A stopping server never campaigns.
+    /// When `stop` was called. A stopping server never campaigns.
     stopping: Option<Moment>,
     stop_said: bool,
     /// Its own disk is nearly full.
