@@ -312,11 +312,6 @@ impl Replica {
         (hello, past): (&Hello, &Past),
         out: &mut Out,
     ) {
-        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == hello.from.id)
-            && hello.shared.group == self.shared.group
-        {
-            peer.epoch = Some(hello.term.epoch());
-        }
         if let Err(why) = self.judge(now, (hello, past), dialled, out) {
             if hello.process == self.process {
                 // This server dialled itself: no other server listens at that address.
@@ -328,6 +323,9 @@ impl Replica {
             }
             self.refuse(link, Some(hello.from.id), why, out);
             return self.on_dial_ended(now, dialled, false, out);
+        }
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == hello.from.id) {
+            peer.epoch = Some(hello.term.epoch());
         }
         if hello.term.epoch() > self.vote.term.epoch() && !self.may_follow_epoch(now) {
             out.push(Effect::Close(link, Closing::Spare));

@@ -192,6 +192,9 @@ fn a_later_history_that_may_not_be_followed_yet_is_met_and_closed() {
         peer(&mut replica, 3).link = None;
         change(&mut replica);
         let effects = first(&world, &mut replica, Some(3), Packet::Hello(later));
+        // Only a server that is not refused tells where it is: a copy with its id may be elsewhere.
+        let is_known = peer(&mut replica, 3).epoch == Some(later.term.epoch());
+        assert_eq!(is_known, !matches!(closes(&effects), Some(Closing::Refused(..))));
         (closes(&effects), replica.later_epoch.is_some(), replica.vote.term == later.term)
     };
     let refused = Closing::Refused(id(3), Refusal::Straggler);
