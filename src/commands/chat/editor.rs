@@ -1,4 +1,5 @@
-//! The line that a person edits; in a pipe or a terminal without cursor movements, just lines.
+//! The input line that the user edits. A pipe, or a terminal without cursor movements, delivers
+//! plain lines.
 
 use super::screen::Screen;
 use super::{Desk, Order, terminal, typed};
@@ -21,40 +22,40 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long a completion waits for the names that the servers know.
+/// How long a completion waits for names from the servers.
 const COMPLETION_TIME: Duration = Duration::from_millis(300);
-/// Lines that the arrow keys bring back.
+/// Number of lines that the arrow keys recall.
 const HISTORY_MAX: usize = 1000;
-/// What begins and ends a part that is not to be looked at.
+/// The escape sequences that begin and end dimmed text.
 const DIM: (&str, &str) = ("\x1b[2m", "\x1b[0m");
 
-/// Where lines come from.
+/// The source of lines.
 pub(super) enum Input {
-    /// A terminal.
+    /// A terminal that can edit lines.
     Edited {
-        /// The terminal.
+        /// The line editor.
         editor: Box<Editor<Assistant, MemHistory>>,
-        /// Shows lines above.
+        /// The thread that shows lines above the prompt.
         screen: JoinHandle<()>,
     },
     /// Anything else.
     Plain,
 }
 
-/// What came.
+/// The result of reading a line.
 pub(super) enum Read {
     /// A line without its end; a paste may have more than one.
     Line(String),
-    /// One that can't be read, and why.
+    /// A line that cannot be read, and why.
     Bad(String),
-    /// There will be no more.
+    /// The end of the input.
     End,
     /// Ctrl+C.
     Interrupted,
 }
 
 impl Input {
-    /// Edits lines if this is a terminal that can do it.
+    /// Opens a line editor if this is a terminal that can edit lines.
     pub(super) fn open(screen: &Arc<Screen>, desk: &Desk) -> Result<Input, String> {
         let failed = |error: ReadlineError| format!("the terminal: {error}");
         if !Input::is_terminal() {
@@ -65,7 +66,8 @@ impl Input {
             .auto_add_history(false)
             .max_history_size(HISTORY_MAX)
             .map_err(failed)?
-            // Asks for the prompt each time it is shown, not for colours: those are ours.
+            // Makes rustyline call `highlight_prompt` each time it shows the prompt. The colors
+            // are our own.
             .color_mode(ColorMode::Forced)
             .build();
         let history = MemHistory::with_config(&config);
@@ -83,17 +85,17 @@ impl Input {
         Ok(Input::Edited { editor: Box::new(editor), screen: above })
     }
 
-    /// Gives the terminal up, and shows what is left.
+    /// Releases the terminal, and shows the lines that remain.
     pub(super) fn close(self, screen: &Screen) {
         screen.end();
         if let Input::Edited { editor, screen } = self {
-            // With it ends what a line above the prompt may still wait for.
+            // Dropping the editor unblocks a line above the prompt that may still wait for it.
             drop(editor);
             let _ = screen.join();
         }
     }
 
-    /// Whether lines can be edited here.
+    /// Returns whether lines can be edited here.
     pub(super) fn is_terminal() -> bool {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         !dumb && io::stdin().is_terminal() && io::stdout().is_terminal()
@@ -106,12 +108,12 @@ impl Input {
         screen.set_prompted(false);
         match line {
             Ok(line) => {
-                // A history that is full forgets its oldest line.
+                // A full history drops its oldest line.
                 let _ = editor.add_history_entry(&line);
                 Read::Line(line)
             }
             Err(ReadlineError::Interrupted) => Read::Interrupted,
-            // An 8-bit terminal's letter; what was typed before it is lost with it.
+            // A letter from an 8-bit terminal. The text typed before it is lost, too.
             Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 Read::Bad("that key sent no UTF-8: set the terminal to UTF-8".to_owned())
             }
@@ -120,8 +122,8 @@ impl Input {
         }
     }
 
-    /// Asks for a password: where lines are edited in the same way, so that nothing that was typed
-    /// ahead is taken for something else. `None`: not answered.
+    /// Asks for a password. Uses the line editor if there is one, so that text typed ahead is not
+    /// mistaken for something else. Returns `None` if there is no answer.
     pub(super) fn ask_hidden(&mut self, screen: &Screen, question: &str) -> Option<String> {
         let Input::Edited { editor, .. } = self else { return terminal::ask_hidden(question).ok() };
         if let Some(assistant) = editor.helper() {
@@ -132,12 +134,12 @@ impl Input {
         if let Some(assistant) = editor.helper() {
             assistant.hides.store(false, Ordering::Relaxed);
         }
-        // A paste may end with its line.
+        // A paste may end with a line end.
         line.ok().map(|line| line.trim_end_matches(['\r', '\n']).to_owned())
     }
 }
 
-/// A line of a pipe, within bounds.
+/// Reads a line of a pipe, of at most `LINE_BYTES_MAX` bytes.
 fn read_plain(mut input: impl BufRead) -> Read {
     let mut line = Vec::new();
     let bound = LINE_BYTES_MAX as u64 + 1;
@@ -155,12 +157,13 @@ fn read_plain(mut input: impl BufRead) -> Read {
     String::from_utf8(line).map_or_else(|_| Read::Bad("a line is not UTF-8".to_owned()), Read::Line)
 }
 
-/// How things are, and to whom messages go.
+/// Returns the prompt: the connection status, and the receiver of messages.
 fn prompt(screen: &Screen) -> String {
     format!("{} {}> ", screen.status(), screen.peer().unwrap_or_default())
 }
 
-/// Shortens the first part of a status, the server's name, to make the whole fit.
+/// Shortens the first part of a status, the server's name, so that the whole fits into `width`
+/// characters.
 fn fit(status: &str, width: usize) -> String {
     let surplus = status.chars().count().saturating_sub(width);
     if surplus == 0 {
@@ -173,12 +176,12 @@ fn fit(status: &str, width: usize) -> String {
     whole.chars().take(width).collect()
 }
 
-/// Helps to edit.
+/// Completes names and commands, masks passwords, and updates the prompt.
 pub(super) struct Assistant {
     screen: Arc<Screen>,
     desk: Desk,
     dim: (&'static str, &'static str),
-    /// A password is being typed.
+    /// Set while a password is typed.
     hides: Arc<AtomicBool>,
 }
 
@@ -188,8 +191,8 @@ impl Assistant {
     }
 }
 
-/// Lets only plain typing through while a password is typed: other keys would keep it for later,
-/// or show it. Decides what Ctrl+C does.
+/// Filters keys. While a password is typed it passes only plain typing: other keys could keep the
+/// password for later, or show it. Also decides what Ctrl+C does.
 struct Gate {
     hides: Arc<AtomicBool>,
 }
@@ -197,7 +200,7 @@ struct Gate {
 impl ConditionalEventHandler for Gate {
     fn handle(&self, event: &Event, _: u16, _: bool, at: &EventContext<'_>) -> Option<Cmd> {
         let hides = self.hides.load(Ordering::Relaxed);
-        // As in a shell: it clears a line that was begun, and leaves at an empty one.
+        // As in a shell, Ctrl+C clears a line that has text, and leaves at an empty one.
         if event.get(0) == Some(&KeyEvent::ctrl('C')) && !hides && !at.line().is_empty() {
             return Some(Cmd::Kill(Movement::WholeBuffer));
         }
@@ -217,10 +220,11 @@ impl ConditionalEventHandler for Gate {
 }
 
 impl Assistant {
-    /// The names that begin so: those that were seen, and those that the servers know.
+    /// Returns the names that begin with `prefix`: those that were shown, and those that the
+    /// servers know.
     fn names(&self, prefix: &str) -> Vec<String> {
         if prefix.is_empty() {
-            // All that there are would be too many.
+            // The names of all users would be too many.
             return self.screen.names(prefix);
         }
         let (sender, names) = channel();
@@ -273,7 +277,8 @@ impl Highlighter for Assistant {
         self.hides()
     }
 
-    /// Each time the prompt is shown: with how things are by now, in the room that there was.
+    /// Called each time the prompt is shown. Inserts the current status in the width of the old
+    /// one.
     fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
         self.screen.set_prompted(true);
         if self.hides() {

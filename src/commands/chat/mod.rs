@@ -1,8 +1,8 @@
-//! `postern chat`: a person's client. One thread edits the line, one talks to the servers, one
-//! shows lines above the one that is edited; none of them waits for another without an end.
+//! `postern chat`: the interactive client. One thread edits the input line, one talks to the
+//! servers, and one shows lines above the input line. No thread waits for another one forever.
 //!
-//! `typed` reads what the person types, `editor` lets it be edited and completed, `screen` shows
-//! lines above it, `talk` follows the primary.
+//! `typed` parses what the user types, `editor` edits and completes the input line, `screen`
+//! shows lines above it, and `talk` follows the primary.
 
 mod editor;
 mod screen;
@@ -22,31 +22,32 @@ use std::time::Duration;
 use talk::Talk;
 use typed::Typed;
 
-/// How long a primary is looked for before the first login.
+/// How long the client looks for a primary before the first login.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the next prompt waits for the answer to a message: usually it means "stored".
+/// How long the next prompt waits for the outcome of a message, which usually is "stored".
 const ANSWER_TIME: Duration = Duration::from_millis(300);
-/// How long somebody who wants room there waits at a time.
+/// How long a sender that waits for room in the queue sleeps between two attempts.
 const ROOM_TIME: Duration = Duration::from_millis(2);
-/// Lines that wait for the servers, after which the next one is not read.
+/// Maximum number of orders in the queue. When it is full, a typed message is refused, and no
+/// further line of a pipe or a paste is read.
 const ORDERS_MAX: usize = 64;
 
-/// What the person wants done.
+/// An order of the user to the thread that talks to the servers.
 enum Order {
-    /// Sends a message; told when it is known what became of it. `before` is the receiver again
-    /// when this one is refused.
+    /// Sends a message. `done` is notified when the outcome is known. `before` is the previous
+    /// receiver, which is restored if this message is refused.
     Say { to: String, before: Option<String>, text: String, done: Sender<()> },
-    /// Shows who there is.
+    /// Shows the users that match `pattern`.
     Who { pattern: String, done: Sender<()> },
-    /// The names that begin so.
+    /// Asks for the names that begin with `prefix`.
     Complete { prefix: String, names: Sender<Vec<String>> },
     /// Changes the password.
     Passwd { old: String, new: String, done: Sender<()> },
-    /// Waits for what is under way, and ends.
+    /// Waits for the messages under way, and ends.
     Leave,
 }
 
-/// Takes orders to the thread that talks.
+/// Passes orders to the thread that talks to the servers.
 #[derive(Clone)]
 struct Desk {
     orders: SyncSender<Order>,
@@ -54,14 +55,15 @@ struct Desk {
 }
 
 impl Desk {
-    /// Hands an order over; whether there was room.
+    /// Submits an order. Returns whether the queue had room for it.
     fn give(&self, order: Order) -> bool {
         let given = self.orders.try_send(order).is_ok();
         self.waker.wake();
         given
     }
 
-    /// The same, and waits a moment until it is done.
+    /// Submits an order and waits up to `ANSWER_TIME` until it is done. Returns whether the queue
+    /// had room for it.
     fn await_done(&self, order: impl FnOnce(Sender<()>) -> Order) -> bool {
         let (done, is_done) = channel();
         let given = self.give(order(done));
@@ -69,24 +71,24 @@ impl Desk {
         given
     }
 
-    /// Waits for room, as the lines of a pipe and of a paste do.
+    /// Submits an order, and waits for room in the queue. Lines of a pipe or a paste use this.
     fn give_in_turn(&self, mut order: Order, screen: &Screen) {
         loop {
             match self.orders.try_send(order) {
                 Err(TrySendError::Full(back)) => order = back,
                 _ => return self.waker.wake(),
             }
-            // What comes meanwhile must not wait for a prompt.
+            // Lines that arrive meanwhile must not wait for a prompt.
             screen.flush();
             thread::sleep(ROOM_TIME);
         }
     }
 }
 
-/// Chats until the person leaves.
+/// Runs the chat until the user leaves.
 ///
 /// # Errors
-/// One line that says why that is not possible.
+/// Returns a one-line message that states why the chat cannot run.
 #[cold]
 pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     let login = &options.login;
@@ -119,7 +121,7 @@ pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     if under_way > 0 {
         screen.reply(&format!("not stored yet: {under_way}; waiting, Ctrl+C gives up"));
     }
-    // There is no room only as long as that thread takes orders.
+    // The queue is full only while that thread still executes earlier orders.
     while !desk.give(Order::Leave) && !talk.is_finished() {
         thread::sleep(ANSWER_TIME);
     }
@@ -128,19 +130,19 @@ pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The thread that edits.
+/// The state of the thread that edits.
 struct Chat {
     input: Input,
     screen: Arc<Screen>,
     desk: Desk,
-    /// A person types.
+    /// Whether a user edits the lines at a terminal.
     edited: bool,
-    /// Every line was one that could be sent, or a command.
+    /// Whether every line was a command, or a message that could be sent.
     all_sent: bool,
 }
 
 impl Chat {
-    /// Takes lines until the person leaves; whether by Ctrl+C.
+    /// Executes lines until the user leaves. Returns whether the user left by Ctrl+C.
     fn run(&mut self) -> bool {
         loop {
             match self.input.read(&self.screen) {
@@ -157,7 +159,7 @@ impl Chat {
         }
     }
 
-    /// Sends each line of a paste, and waits a moment for the last one.
+    /// Sends each line of a paste, and waits up to `ANSWER_TIME` for the outcome of the last one.
     fn paste(&mut self, pasted: &str) {
         let lines: Vec<&str> = pasted.split(['\n', '\r']).filter(|line| !line.is_empty()).collect();
         for (at, line) in lines.iter().enumerate() {
@@ -167,7 +169,7 @@ impl Chat {
         }
     }
 
-    /// Does what a line asks for; whether the chat goes on.
+    /// Executes a line. Returns whether the chat continues.
     fn obey(&mut self, typed: Typed<'_>) -> bool {
         match typed {
             Typed::Nothing => {}
@@ -184,8 +186,8 @@ impl Chat {
         true
     }
 
-    /// Sends a message, to somebody else than before if it says so, and waits a moment for what
-    /// becomes of it if that is to be seen.
+    /// Sends a message to `to`, or to the current receiver if `to` is `None`. At a terminal it
+    /// waits up to `ANSWER_TIME` for the outcome, if `awaited`.
     fn say(&mut self, to: Option<&str>, text: &str, awaited: bool) {
         let before = self.screen.peer();
         if let Some(to) = to {

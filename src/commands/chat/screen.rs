@@ -1,4 +1,4 @@
-//! What a person sees: messages with local time, notes, and how things are.
+//! The output of the chat: messages with local time, notes, and the connection status.
 
 use crate::client::Message;
 use rustyline::ExternalPrinter;
@@ -9,57 +9,58 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tz::{DateTime, TimeZone};
 
-/// The port that goes without saying where all servers have it.
+/// The default port, which server names omit if all servers use it.
 const PORT: &str = ":5001";
-/// Names that are remembered for completion.
+/// Maximum number of names that are remembered for completion.
 const NAMES_MAX: usize = 1000;
-/// Lines that wait until the prompt is there again, after which no more are taken from servers.
+/// Number of lines waiting for the next prompt at which the client stops receiving from servers.
 const LINES_MAX: usize = 256;
-/// Characters of a text by which its writer knows it.
+/// Number of characters by which the author of a message recognizes its text.
 const BRIEF_CHARS: usize = 60;
-/// Messages under way that are shown when they are given up.
+/// Maximum number of messages under way that are listed when they are given up.
 const GIVEN_UP_MAX: usize = 10;
 
-/// Shared by the thread that edits, the one that talks, and the one that shows lines.
+/// The state shared by the thread that edits, the one that talks, and the one that shows lines.
 pub(super) struct Screen {
     zone: TimeZone,
     shown: Mutex<Shown>,
     with_port: bool,
-    /// Told of the first login, and of the prompt.
+    /// Notified of the first login, and of changes of the prompt and the waiting lines.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct Shown {
-    /// A prompt was there, and another one will be: lines are shown above it. Before and after
-    /// that they are just printed.
+    /// A prompt was shown and another one will follow: lines are shown above it. Before the first
+    /// prompt and after the last one, lines are printed directly.
     above: bool,
-    /// It is there now.
+    /// The prompt is shown now.
     prompted: bool,
-    /// No prompt will come any more.
+    /// No further prompt will be shown.
     ended: bool,
-    /// What is to be shown above the prompt.
+    /// Lines to show above the prompt, oldest first.
     lines: VecDeque<String>,
-    /// To whom messages go.
+    /// The current receiver of messages.
     peer: Option<String>,
-    /// The server, and how many copies there are; none while it is lost.
+    /// The connected server, and its number of copies. `None` while the connection is lost.
     server: Option<(String, usize)>,
-    /// Messages of which nothing is known yet.
+    /// Messages whose outcome is not known yet, oldest first.
     under_way: VecDeque<String>,
-    /// The oldest of them has not been answered for long.
+    /// The oldest of them has waited too long for its outcome.
     waits: bool,
     began: bool,
     names: BTreeSet<String>,
-    /// The day of the last message, once one was shown.
+    /// The day of the last message shown.
     day: Option<String>,
 }
 
 impl Screen {
-    /// Of a person who may write to himself, in a group of these servers.
+    /// Creates the screen of `user` in a group of these servers. Completion knows the own name,
+    /// since users may write to themselves.
     pub(super) fn new(user: &str, servers: &[String]) -> Screen {
         let names = BTreeSet::from([user.to_ascii_lowercase()]);
         Screen {
-            // Without one, the time is that of the servers, and says so by its date.
+            // Without a local time zone, times are in UTC, as servers send them.
             zone: TimeZone::local().unwrap_or_else(|_| TimeZone::utc()),
             shown: Mutex::new(Shown { names, ..Shown::default() }),
             changed: Condvar::new(),
@@ -71,9 +72,9 @@ impl Screen {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From the first prompt on, the lines of the servers are shown above the one that is edited:
-    /// by a thread of its own, which waits for the prompt, so that no two ways to the terminal mix
-    /// their order.
+    /// Starts the thread that shows the lines of the servers above the edited line, from the
+    /// first prompt on. Only this thread writes while a prompt is shown, so that lines keep their
+    /// order.
     pub(super) fn show_above(
         self: &Arc<Screen>,
         mut printer: impl ExternalPrinter + Send + 'static,
@@ -81,13 +82,13 @@ impl Screen {
         let screen = Arc::clone(self);
         thread::Builder::new().name("screen".to_owned()).spawn(move || {
             while let Some(line) = screen.next_line() {
-                // A terminal that is gone ends the thread that edits.
+                // If the terminal is gone, the thread that edits ends, too.
                 let _ = printer.print(line);
             }
         })
     }
 
-    /// Waits for a line that is to be shown above a prompt that is there; `None` at the end.
+    /// Waits until a line can be shown above the prompt. Returns `None` at the end.
     fn next_line(&self) -> Option<String> {
         let waits = |shown: &mut Shown| !shown.ended && (!shown.prompted || shown.lines.is_empty());
         let shown = self.changed.wait_while(self.lock(), waits);
@@ -97,21 +98,22 @@ impl Screen {
         line
     }
 
-    /// The prompt is there, or is not.
+    /// Records whether the prompt is shown.
     pub(super) fn set_prompted(&self, prompted: bool) {
         let mut shown = self.lock();
         (shown.prompted, shown.above) = (prompted, !shown.ended);
         self.changed.notify_all();
     }
 
-    /// No prompt will come any more: what is left is printed, and what comes.
+    /// Records that no further prompt will be shown. Prints the waiting lines; later ones are
+    /// printed directly.
     pub(super) fn end(&self) {
         let mut shown = self.lock();
         (shown.ended, shown.above) = (true, false);
         self.print_waiting(&mut shown);
     }
 
-    /// Prints what waits for a prompt, while none is there.
+    /// Prints the lines that wait for a prompt, while none is shown.
     pub(super) fn flush(&self) {
         self.print_waiting(&mut self.lock());
     }
@@ -121,21 +123,21 @@ impl Screen {
         self.changed.notify_all();
     }
 
-    /// Waits a moment for room, if there is none for more lines; whether there is.
+    /// Waits at most `patience` for room for more lines. Returns whether there is room.
     pub(super) fn has_room(&self, patience: Duration) -> bool {
         let full = |shown: &mut Shown| shown.lines.len() >= LINES_MAX;
         let waited = self.changed.wait_timeout_while(self.lock(), patience, full);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// To whom messages go from now on.
+    /// Sets the receiver of messages.
     pub(super) fn set_peer(&self, name: &str) {
         self.lock().peer = Some(name.to_owned());
         self.learn(name);
     }
 
-    /// A message to this receiver was refused: unless somebody else was chosen since, messages go
-    /// to the one before again.
+    /// Restores the previous receiver after a message to `name` was refused, unless the user has
+    /// chosen another one since.
     pub(super) fn take_peer_back(&self, name: &str, before: Option<String>) {
         let mut shown = self.lock();
         if shown.peer.as_deref() == Some(name) {
@@ -143,12 +145,12 @@ impl Screen {
         }
     }
 
-    /// To whom messages go.
+    /// Returns the current receiver of messages.
     pub(super) fn peer(&self) -> Option<String> {
         self.lock().peer.clone()
     }
 
-    /// There is somebody of this name.
+    /// Remembers a name for completion, up to `NAMES_MAX` names.
     pub(super) fn learn(&self, name: &str) {
         let names = &mut self.lock().names;
         if names.len() < NAMES_MAX {
@@ -156,13 +158,13 @@ impl Screen {
         }
     }
 
-    /// The names that begin so.
+    /// Returns the remembered names that begin with `prefix`.
     pub(super) fn names(&self, prefix: &str) -> Vec<String> {
         let names = &self.lock().names;
         names.iter().filter(|name| name.starts_with(prefix)).cloned().collect()
     }
 
-    /// The connection there is, and how many copies are made.
+    /// Records the connected server and its number of copies; `None` if the connection is lost.
     pub(super) fn set_server(&self, server: Option<(&str, usize)>) {
         let mut shown = self.lock();
         shown.server = server.map(|(server, copies)| (self.name(server), copies));
@@ -172,41 +174,42 @@ impl Screen {
         }
     }
 
-    /// A server, as briefly as it can be said.
+    /// Returns the name of a server, without its port if all servers use the default one.
     pub(super) fn name(&self, server: &str) -> String {
         let host = server.strip_suffix(PORT).filter(|_| !self.with_port);
         host.unwrap_or(server).to_owned()
     }
 
-    /// A message is under way.
+    /// Records that a message is under way.
     pub(super) fn begin_message(&self, to: &str, text: &str) {
         self.lock().under_way.push_back(format!("{to}: {text}"));
     }
 
-    /// The oldest one is so no more.
+    /// Removes the oldest message under way, whose outcome is known.
     pub(super) fn end_message(&self) {
         let mut shown = self.lock();
         shown.under_way.pop_front();
         shown.waits = false;
     }
 
-    /// The server does not answer: the prompt says so, and no number of copies.
+    /// Records that the server does not answer. The prompt then says so instead of the number of
+    /// copies.
     pub(super) fn set_waiting(&self) {
         self.lock().waits = true;
     }
 
-    /// The newest one was never taken.
+    /// Removes the newest message under way, which was never submitted.
     pub(super) fn take_message_back(&self) {
         self.lock().under_way.pop_back();
     }
 
-    /// How many are under way.
+    /// Returns the number of messages under way.
     pub(super) fn under_way(&self) -> usize {
         self.lock().under_way.len()
     }
 
-    /// Which messages are given up, if any. Asked when the process ends, whatever another thread is
-    /// doing.
+    /// Returns a list of the messages given up, if any. Never waits for the lock, since the
+    /// process ends, whatever another thread is doing.
     pub(super) fn given_up(&self) -> Option<String> {
         let shown = self.shown.try_lock().ok()?;
         let texts = shown.under_way.iter().take(GIVEN_UP_MAX).map(|text| brief(text));
@@ -219,13 +222,13 @@ impl Screen {
         (!texts.is_empty()).then(|| format!("not known to be stored:\n  {texts}"))
     }
 
-    /// Waits for the first login: what was there is shown before the person types.
+    /// Waits for the first login, so that earlier messages are shown before the user types.
     pub(super) fn await_login(&self) {
         let shown = self.lock();
         drop(self.changed.wait_while(shown, |shown| !shown.began));
     }
 
-    /// How things are, in a few words.
+    /// Returns the connection status in a few words.
     pub(super) fn status(&self) -> String {
         let shown = self.lock();
         let mut text = match &shown.server {
@@ -240,7 +243,7 @@ impl Screen {
         text
     }
 
-    /// Shows a message, and its day when that is another one.
+    /// Shows a message, after its day if that has changed.
     pub(super) fn message(&self, message: &Message) {
         self.learn(&message.from);
         let at = humantime::parse_rfc3339(&message.time).unwrap_or(UNIX_EPOCH);
@@ -255,12 +258,12 @@ impl Screen {
         self.print(&text);
     }
 
-    /// Says something about the chat itself.
+    /// Shows a note about the chat itself.
     pub(super) fn note(&self, text: &str) {
         self.print(&format!("-- {text}"));
     }
 
-    /// Day and time of this place.
+    /// Returns the day and the time of `at` in the local time zone.
     fn local(&self, at: SystemTime) -> (String, String) {
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
@@ -273,7 +276,7 @@ impl Screen {
         }
     }
 
-    /// Answers the person, while no line is edited.
+    /// Answers the user, while no line is edited.
     pub(super) fn reply(&self, text: &str) {
         write(&format!("-- {text}\n"));
     }
@@ -290,7 +293,7 @@ impl Screen {
     }
 }
 
-/// The begin of a text that need not be shown again.
+/// Returns the beginning of a text, by which its author recognizes it.
 pub(super) fn brief(text: &str) -> String {
     let mut begin: String = text.chars().take(BRIEF_CHARS).collect();
     if begin.len() < text.len() {
@@ -300,7 +303,7 @@ pub(super) fn brief(text: &str) -> String {
 }
 
 fn write(text: &str) {
-    // Who does not listen any more gets nothing.
+    // A reader that has closed stdout needs no output.
     let _ = io::stdout().write_all(text.as_bytes());
 }
 

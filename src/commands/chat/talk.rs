@@ -1,4 +1,4 @@
-//! Talks to the servers, and says what a person has to know of that.
+//! Talks to the servers, and reports what the user must know about the connection.
 
 use super::screen::{Screen, brief};
 use super::{Order, terminal};
@@ -9,23 +9,24 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
-/// A takeover that takes no longer is told in one line, when it is over.
+/// A takeover that is shorter than this is reported in one line, when it is over.
 const NOTICE_TIME: Duration = Duration::from_millis(500);
-/// That line waits until the new primary knows how many copies it makes.
+/// How long that line is delayed, until the new primary knows how many copies it makes.
 const COPIES_TIME: Duration = Duration::from_millis(250);
-/// How often the number of copies is looked at.
+/// How often the number of copies is checked.
 const LOOK_TIME: Duration = Duration::from_secs(1);
-/// How long a question may hold up everything else.
+/// How long a question to the servers may block everything else.
 const QUESTION_TIME: Duration = Duration::from_secs(3);
-/// How long one waits for the screen to take more lines, at a time.
+/// How long the thread waits at a time for the screen to accept more lines.
 const SCREEN_TIME: Duration = Duration::from_millis(20);
-/// When somebody is told that no server has answered yet.
+/// After this time without a first login, a note says that no server has let the user in yet.
 const FIRST_TIME: Duration = Duration::from_secs(1);
-/// How wide lists of names are.
+/// Maximum width of lists of names, in columns.
 const LIST_WIDTH: usize = 76;
-/// An answer that takes longer is waited for aloud: the peer timeout of a group, by default.
+/// After this time without an answer, a note says that the server does not answer. Equals the
+/// default peer timeout of a group.
 const SILENT_TIME: Duration = Duration::from_secs(2);
-/// A message that took longer is confirmed.
+/// A message that takes longer to store is confirmed by a note.
 const CONFIRM_TIME: Duration = Duration::from_millis(300);
 
 /// A message whose outcome is awaited.
@@ -38,27 +39,28 @@ struct UnderWay {
     done: Sender<()>,
 }
 
-/// See the module.
+/// The thread that talks to the servers.
 pub(super) struct Talk {
     client: Client,
     orders: Receiver<Order>,
     screen: Arc<Screen>,
     under_way: VecDeque<UnderWay>,
-    /// Who was the server, and since when it is lost; whether that was said.
+    /// The lost connection, if any: its server, when it was lost, and whether that was reported.
     lost: Option<(String, Instant, bool)>,
     server: Option<String>,
     copies: usize,
-    /// What is to be said of the last takeover, and when.
+    /// The note on the last takeover, and when to show it.
     notice: Option<(Instant, String)>,
-    /// The message of which it was said that its answer is late.
+    /// The last message whose late answer was reported.
     silent: Option<Ticket>,
-    /// Messages were missed: they are marked when they come.
+    /// Whether the connection was lost. Messages that arrive before the next `Event::Connected`
+    /// were missed: a note marks them as unread.
     away: bool,
     leaving: bool,
     all_stored: bool,
-    /// Since when the first server is awaited, until that was said.
+    /// When the wait for the first server began. `None` once that wait is over or was reported.
     awaits_first: Option<Instant>,
-    /// Somebody looks at it: things that change are told.
+    /// Whether a user watches the output, so that changes are reported.
     watched: bool,
 }
 
@@ -87,8 +89,8 @@ impl Talk {
         }
     }
 
-    /// Talks until the person leaves; whether all messages were stored. Ends the process when it
-    /// can't go on.
+    /// Talks to the servers until the user leaves. Returns whether all messages were stored. Ends
+    /// the process when it cannot continue.
     pub(super) fn run(mut self) -> bool {
         let why = match self.turn_around() {
             Ok(()) => return self.all_stored,
@@ -114,7 +116,7 @@ impl Talk {
                 return Ok(());
             }
             if !self.screen.has_room(SCREEN_TIME) {
-                // What comes waits at the server.
+                // Messages that are not received now wait at the server.
                 continue;
             }
             if let Some(event) = self.client.next(Some(self.patience()))? {
@@ -124,7 +126,7 @@ impl Talk {
         }
     }
 
-    /// How long nothing has to be said unless something happens.
+    /// Returns how long to wait for an event before the next note or check is due.
     fn patience(&self) -> Duration {
         let lost = self.lost.as_ref().filter(|lost| !lost.2).map(|lost| lost.1 + NOTICE_TIME);
         let due = lost.into_iter().chain(self.notice.as_ref().map(|notice| notice.0)).min();
@@ -151,7 +153,7 @@ impl Talk {
                     self.under_way.push_back(under_way);
                 }
                 Err(error) => {
-                    // It was checked before it came here.
+                    // The message was checked before it was queued, so every error is fatal.
                     self.screen.end_message();
                     return Err(error);
                 }
@@ -165,7 +167,7 @@ impl Talk {
                 let _ = done.send(());
             }
             Order::Complete { prefix, names } => {
-                // Nobody waits for names while there is no server.
+                // Completion must not wait for a server that is not connected.
                 let asked = self.is_connected();
                 let users = if asked { self.list(&format!("{prefix}*"))? } else { None };
                 let users = users.unwrap_or_default().into_iter().map(|(name, _)| name);
@@ -198,7 +200,8 @@ impl Talk {
         self.server.is_some() && self.lost.is_none()
     }
 
-    /// The users that fit; `None` when that was refused, which is said.
+    /// Returns the users that match `pattern`; `None` if the servers refused or did not answer,
+    /// which a note then reports.
     fn list(&mut self, pattern: &str) -> Result<Option<Vec<(String, bool)>>, Error> {
         match self.client.list(pattern) {
             Ok(users) => Ok(Some(users)),
@@ -251,13 +254,14 @@ impl Talk {
         }
     }
 
-    /// The unread ones came before this.
+    /// Handles a login. The unread messages arrived before it.
     fn on_connected(&mut self, server: String) {
         let name = |server: &str| self.screen.name(server);
         self.away = false;
         self.copies = self.client.copies();
         self.screen.set_server(Some((&server, self.copies)));
-        // Once let in, it goes on for as long as it takes; a question does not.
+        // After the first login the client waits for servers without a time limit; a question has
+        // one.
         self.client.set_patience(None);
         self.client.set_answer_patience(Some(QUESTION_TIME));
         self.notice = self.lost.take().map(|(before, _, said)| {
@@ -301,7 +305,8 @@ impl Talk {
         let _ = done.send(());
     }
 
-    /// A message that is not answered for long is told of, once: its server may be cut off.
+    /// Reports, once for each message, that the oldest one has no answer yet: its server may be
+    /// cut off.
     fn look_for_answers(&mut self) {
         let Some(oldest) = self.under_way.front().filter(|o| o.since.elapsed() >= SILENT_TIME)
         else {
@@ -320,7 +325,7 @@ impl Talk {
         self.screen.note(&format!("not sent to {to}, {why}: {}", brief(text)));
     }
 
-    /// Says what has changed, or lasts too long.
+    /// Reports what has changed, or lasts too long.
     fn look(&mut self) {
         let late = |since: &Instant| since.elapsed() >= FIRST_TIME;
         if self.server.is_some() {

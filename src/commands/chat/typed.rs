@@ -1,30 +1,30 @@
-//! What a person types: messages, and commands that begin with a slash.
+//! Parses what the user types: messages, and commands that begin with a slash.
 
 use crate::ids::UserName;
 use std::fmt::Write;
 
-/// A line, read.
+/// A parsed line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Typed<'a> {
     /// An empty line.
     Nothing,
-    /// A message; to somebody else than before, if it says so.
+    /// A message. `to` is the receiver if the line names one.
     Say { to: Option<String>, text: &'a str },
-    /// From now on messages go there.
+    /// Sets the receiver of messages.
     To(String),
-    /// Who there is.
+    /// Lists the users that match a pattern.
     Who(&'a str),
-    /// Another password.
+    /// Changes the password.
     Passwd,
-    /// What can be typed.
+    /// Shows the help text.
     Help,
-    /// The end.
+    /// Ends the chat.
     Quit,
-    /// It can't be meant so; what is wrong.
+    /// An invalid line, and why it is invalid.
     Wrong(String),
 }
 
-/// The commands: name, argument, what it does.
+/// The commands: name, argument, description.
 pub(super) const COMMANDS: [(&str, &str, &str); 5] = [
     ("/to", "NAME", "sends to NAME what you type from now on"),
     ("/who", "[PATTERN]", "lists users, and who is online; PATTERN with * and ?"),
@@ -33,7 +33,7 @@ pub(super) const COMMANDS: [(&str, &str, &str); 5] = [
     ("/quit", "", "waits until all is stored, and ends; Ctrl+D does it, too"),
 ];
 
-/// What can be typed, a line each.
+/// Returns the help text.
 pub(super) fn help() -> String {
     let mut text = "@NAME TEXT        sends TEXT to NAME, and what you type after it\n".to_owned();
     for (name, argument, what) in COMMANDS {
@@ -43,7 +43,7 @@ pub(super) fn help() -> String {
     text + "Tab completes names and commands; arrow up: what you typed"
 }
 
-/// Reads a line without its end.
+/// Parses a line without its line end.
 pub(super) fn read(line: &str) -> Typed<'_> {
     if line.trim().is_empty() {
         return Typed::Nothing;
@@ -63,8 +63,7 @@ pub(super) fn read(line: &str) -> Typed<'_> {
     }
 }
 
-/// Reads one of the lines of a paste: nothing in it is a command, and only the first may say to
-/// whom it goes.
+/// Parses a line of a paste. No line of it is a command, and only the first may name a receiver.
 pub(super) fn read_pasted(line: &str, is_first: bool) -> Typed<'_> {
     match line {
         line if line.trim().is_empty() => Typed::Nothing,
