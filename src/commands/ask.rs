@@ -1,4 +1,4 @@
-//! Asking servers for their `STATUS`, as a text client does.
+//! Asks servers for their `STATUS`, as a text client does.
 
 pub use crate::client::Unreached;
 use crate::client::dial;
@@ -7,13 +7,13 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a server says of itself, by key.
+/// The answer of a server to `STATUS`, by key.
 pub type Answer = BTreeMap<String, String>;
 
-/// The longest answer that is read, in bytes: many times what a server says.
+/// Maximum size of an answer, in bytes: many times what a server sends.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// Whether a server says this value of itself.
+/// Returns whether a server reports this value of `key`.
 pub fn is(answer: &Answer, key: &str, value: &str) -> bool {
     answer.get(key).is_some_and(|found| found == value)
 }
@@ -21,7 +21,7 @@ pub fn is(answer: &Answer, key: &str, value: &str) -> bool {
 /// Asks one server, and waits at most `patience` for its whole answer.
 ///
 /// # Errors
-/// Why no answer came.
+/// Returns why no answer arrived.
 pub fn ask_status(server: &str, patience: Duration) -> Result<Answer, Unreached> {
     let until = Instant::now() + patience;
     let mut stream = dial(server, patience)?;
@@ -63,7 +63,7 @@ fn no_status(first: Option<&str>) -> String {
     }
 }
 
-/// Reads an answer to `STATUS`; `None` until all of it is there.
+/// Parses an answer to `STATUS`. Returns `None` until it is complete.
 fn parse(text: &[u8]) -> Option<Answer> {
     let mut answer = Answer::new();
     for line in std::str::from_utf8(text).ok()?.split_inclusive('\n') {
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(parse(b"STAT role \x1b[2J\nOK\n"), None);
     }
 
-    /// Asks whoever answers with this, again and again.
+    /// Asks a server that answers with `bytes` again and again.
     fn answer(bytes: &'static [u8]) -> Result<Answer, Unreached> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = listener.local_addr().unwrap().to_string();

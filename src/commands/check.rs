@@ -1,4 +1,4 @@
-//! `postern check`: what the files of a stopped server hold, and what of it is damaged.
+//! `postern check`: prints what the files of a stopped server hold, and what of it is damaged.
 
 use crate::ids::Vote;
 use crate::options;
@@ -7,10 +7,10 @@ use crate::store::disk::RealDisk;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-/// Prints what a data directory holds; fails when something of it is damaged.
+/// Prints what a data directory holds. Fails if any of it is damaged.
 ///
 /// # Errors
-/// One line that says why it can't be read.
+/// Returns a one-line message that states why the directory cannot be read.
 #[cold]
 pub fn run(options: &options::Check) -> Result<ExitCode, String> {
     let data = &options.data;

@@ -1,4 +1,4 @@
-//! `postern completions`: what a shell needs to complete options and commands.
+//! `postern completions`: prints what a shell needs to complete options and commands.
 
 use crate::options::{self, Options};
 use clap::CommandFactory;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 /// Prints the script for one shell.
 ///
 /// # Errors
-/// One line that says why it can't be printed.
+/// Returns a one-line message that states why the script cannot be printed.
 #[cold]
 pub fn run(options: &options::Completions) -> Result<ExitCode, String> {
     let mut script = Vec::new();

@@ -1,4 +1,4 @@
-//! `postern demo`: three servers on this machine, and a failover to watch.
+//! `postern demo`: runs three servers on this machine, to watch a failover.
 
 use super::ask::ask_all;
 use super::{Answer, ask_status, is};
@@ -16,12 +16,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 const SERVERS: usize = 3;
-/// How often the servers are asked for their states.
+/// How often the servers are asked for their status.
 const LOOK_TIME: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_millis(300);
-/// How long a takeover is watched.
+/// How long to wait for a takeover.
 const TAKEOVER_TIME: Duration = Duration::from_secs(1);
-/// A group that has no primary for longer than this needs help.
+/// When a group has had no primary for this time, the demo says which server to start.
 const OUTAGE_TIME: Duration = Duration::from_millis(700);
 /// How long the servers may take to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);
@@ -33,10 +33,10 @@ Type here:  kill 1    kill -9 of server 1 (or 2, 3)
             quit      stops everything, as Ctrl+C and Ctrl+D do
 ";
 
-/// Runs until it is told to quit.
+/// Runs the servers until the user quits.
 ///
 /// # Errors
-/// One line that says why the servers can't be started.
+/// Returns a one-line message that states why the servers cannot be started.
 #[cold]
 pub fn run(options: &options::Demo) -> Result<ExitCode, String> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -57,7 +57,7 @@ pub fn run(options: &options::Demo) -> Result<ExitCode, String> {
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
-            // Ctrl+D. Where nobody can type, it goes on until a signal comes.
+            // Ctrl+D. Without a terminal, the demo continues until a signal ends it.
             Err(RecvTimeoutError::Disconnected) if typed => break,
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_TIME),
         }
@@ -72,7 +72,7 @@ pub fn run(options: &options::Demo) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints to stdout, if somebody listens.
+/// Prints to stdout. Ignores errors, since nobody may be reading.
 fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
 }
@@ -108,7 +108,8 @@ impl Group {
         fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let config = dir.join("postern.toml");
         if !config.exists() {
-            // All three share one loopback: refused means dead.
+            // All three share one loopback interface, so a refused connection means a dead
+            // server.
             Settings::init(&config, &servers, true)?;
         }
         let found = Settings::read(&config)?.servers;
@@ -134,7 +135,8 @@ impl Group {
             .arg(self.dir.join("postern.toml"))
             .args(["--id", &(at + 1).to_string(), "--data"])
             .arg(self.data(at))
-            // The pipe ends with this process, however that ends; Ctrl+C is for us alone.
+            // The pipe closes when this process ends, for whatever reason. Ctrl+C reaches only
+            // this process.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
@@ -148,7 +150,7 @@ impl Group {
         self.dir.join(format!("data{}", at + 1))
     }
 
-    /// Does what was typed; false when that is to quit.
+    /// Executes a typed command. Returns false for `quit`.
     fn obey(&mut self, line: &str) -> Result<bool, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = words.get(1).and_then(|word| word.parse::<usize>().ok());
@@ -179,7 +181,8 @@ impl Group {
         Ok(true)
     }
 
-    /// Waits a moment until a server that runs takes changes.
+    /// Waits up to `TAKEOVER_TIME` until a running server accepts changes. Returns its place in
+    /// the list.
     fn wait_takeover(&self) -> Option<usize> {
         let end = Instant::now() + TAKEOVER_TIME;
         while Instant::now() < end {
@@ -215,8 +218,8 @@ impl Group {
         text
     }
 
-    /// The states of all servers; one that has ended by itself is an error only before it was
-    /// ever seen to run.
+    /// Returns the states of all servers. A server that has ended by itself is an error only if
+    /// it has no identity yet, since then it never ran.
     fn look(&mut self) -> Result<Vec<Option<Answer>>, String> {
         for at in 0..SERVERS {
             let ended =
@@ -272,19 +275,19 @@ fn temporary_folder() -> Result<PathBuf, String> {
     Ok(dir)
 }
 
-/// What was last said of the servers.
+/// What was last reported of the servers.
 #[derive(Default)]
 struct Seen {
     roles: Vec<String>,
     primary: Option<usize>,
     greeted: bool,
     asked_for: Option<String>,
-    /// Since when there is no primary.
+    /// When the group lost its primary, if it has none.
     outage: Option<Instant>,
 }
 
 impl Seen {
-    /// What is new since the last look, as lines.
+    /// Returns what has changed since the last call, as lines.
     fn news(&mut self, group: &Group, states: &[Option<Answer>]) -> String {
         let primary = states.iter().position(|state| state.as_ref().is_some_and(is_ready));
         let members = primary.and_then(|at| states[at].as_ref()?.get("members").cloned());
@@ -327,8 +330,8 @@ impl Seen {
         text
     }
 
-    /// A group that has been without a primary for a while: which server can bring it back, as the
-    /// others say.
+    /// Names the servers that can restore a group that has had no primary for `OUTAGE_TIME`, as
+    /// reported by the others. Returns an empty text if they were named already.
     fn whom_to_start(&mut self, group: &Group, states: &[Option<Answer>]) -> String {
         let since = *self.outage.get_or_insert_with(Instant::now);
         let awaited = |id: usize| {
@@ -350,12 +353,13 @@ impl Seen {
     }
 }
 
-/// Whether a server takes changes.
+/// Returns whether a server is the primary and accepts changes.
 fn is_ready(state: &Answer) -> bool {
     is(state, "role", "primary") && is(state, "waiting", "-")
 }
 
-/// What a server is to the group whose primary counts these members; without one, what it says.
+/// Returns the state of a server. `members` lists the members as the primary reports them;
+/// without a primary it is empty, and the server's own report counts.
 fn describe(id: usize, state: &Option<Answer>, members: &str) -> String {
     let Some(state) = state else { return "down".to_owned() };
     let id = format!("{id}/");
@@ -369,7 +373,7 @@ fn describe(id: usize, state: &Option<Answer>, members: &str) -> String {
     }
 }
 
-/// How this very program is called by who started it, perhaps by `cargo run`.
+/// Returns a command by which the user can run this program, perhaps one built by `cargo run`.
 fn own_command() -> String {
     let own = std::env::current_exe().unwrap_or_else(|_| "postern".into());
     let on_path = |path: PathBuf| path.join("postern").canonicalize().is_ok_and(|p| p == own);

@@ -1,4 +1,4 @@
-//! What commands that use a data directory have in common: who holds it, names, chance.
+//! Shared parts of the commands that use a data directory: locks, names of files, random numbers.
 
 use crate::store::disk::RealDisk;
 use crate::time::WallTime;
@@ -9,12 +9,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// The time, as names of files have it.
+/// Returns the current time in the form used in file names.
 pub(super) fn label() -> String {
     WallTime::from_system(SystemTime::now()).label()
 }
 
-/// Makes the directory where it is missing, and holds it for this process.
+/// Creates the directory if it is missing, and locks it for this process.
 pub(super) fn hold_or_make(data: &Path) -> Result<File, String> {
     RealDisk::open(data).map_err(|error| format!("{}: {error}", data.display()))?;
     let mut options = File::options();
@@ -28,7 +28,7 @@ pub(super) fn random() -> Result<u128, String> {
     Ok(u128::from_le_bytes(bytes))
 }
 
-/// Holds a data directory for this process, as long as its file `lock`, which is `opened`, is
+/// Locks a data directory for this process, as long as its file `lock`, which is `opened`, is
 /// open.
 fn hold(data: &Path, opened: io::Result<File>) -> Result<File, String> {
     let shown = data.display();
@@ -40,14 +40,14 @@ fn hold(data: &Path, opened: io::Result<File>) -> Result<File, String> {
     }
 }
 
-/// The same for a directory that is only read: where it has no such file no server runs, and none
-/// is made.
+/// Locks a directory that is only read. If it has no file `lock`, no server runs on it, and none
+/// is created.
 pub(super) fn hold_unchanged(data: &Path) -> Result<Option<File>, String> {
     let lock = data.join("lock");
     lock.exists().then(|| hold(data, File::open(&lock))).transpose()
 }
 
-/// The command that goes on with a data directory, as a person types it.
+/// Returns the command that recovers a data directory, as an operator types it.
 pub(super) fn recovery(config: &Path, data: &Path) -> String {
     let mut words = "postern recover".to_owned();
     if config != Path::new("postern.toml") {

@@ -11,17 +11,18 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two rounds through the servers.
+/// The pause between two rounds through the servers.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Orders the handover, and says who is primary then.
+/// Orders the handover, and prints the new primary.
 ///
 /// # Errors
-/// One line that says why the role is where it was.
+/// Returns a one-line message that states why the role was not handed over.
 #[cold]
 pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
     let settings = Settings::read(&options.config)?;
-    // The primary gives it up after `T`; an election takes as long at most, if all goes well.
+    // The primary abandons a handover after the peer timeout; a successful election takes at most
+    // as long.
     let peer_timeout = Duration::from_millis(settings.peer_timeout_ms.into());
     let deadline = Instant::now() + 2 * peer_timeout + PATIENCE;
     let to = options.to.and_then(ServerId::new);
@@ -47,7 +48,7 @@ fn ask_states(settings: &Settings) -> Vec<Option<Answer>> {
     ask_all(&settings.servers, PATIENCE).into_iter().map(Result::ok).collect()
 }
 
-/// Goes through the servers until the primary takes the order; its place in the list.
+/// Tries the servers in turn until the primary accepts the order. Returns its place in the list.
 fn order(settings: &Settings, to: Option<ServerId>, deadline: Instant) -> Result<usize, String> {
     loop {
         let mut unreached = Vec::new();
@@ -72,7 +73,7 @@ fn order(settings: &Settings, to: Option<ServerId>, deadline: Instant) -> Result
                 Err(why) => unreached.push(format!("server {} at {server}: {why}", slot + 1)),
             }
         }
-        // Between two primaries, there is one in a moment.
+        // During a takeover there is a new primary in a moment.
         if unreached.len() == settings.servers.len() || Instant::now() >= deadline {
             let mut why = "no server is primary".to_owned();
             for unreached in unreached {
@@ -94,7 +95,7 @@ fn hand_over(settings: &Settings, slot: usize, to: Option<ServerId>) -> Result<V
     }
 }
 
-/// Waits until another server is primary; its place in the list.
+/// Waits until another server is primary. Returns its place in the list.
 fn wait(settings: &Settings, giver: usize, deadline: Instant) -> Result<usize, String> {
     loop {
         let answers = ask_states(settings);
@@ -113,8 +114,8 @@ fn wait(settings: &Settings, giver: usize, deadline: Instant) -> Result<usize, S
     }
 }
 
-/// Of those that say that they are primary, the one of the highest term: who lost the role to it
-/// need not know that yet.
+/// Returns the server of the highest term among those that claim to be primary. A server that has
+/// lost the role may not know it yet.
 fn newest_primary(answers: &[Option<Answer>]) -> Option<usize> {
     let primaries = answers.iter().enumerate().filter_map(|(slot, answer)| {
         let answer = answer.as_ref().filter(|answer| is(answer, "role", "primary"))?;
@@ -123,7 +124,7 @@ fn newest_primary(answers: &[Option<Answer>]) -> Option<usize> {
     primaries.max().map(|(_, slot)| slot)
 }
 
-/// A term as STATUS shows it: its epoch, if it is not the first, and its number.
+/// Parses a term as STATUS shows it: its epoch, if it is not the first, and its number.
 fn term(text: &str) -> Option<(u16, u64)> {
     let (epoch, number) = text.split_once('.').unwrap_or(("0", text));
     Some((epoch.parse().ok()?, number.parse().ok()?))

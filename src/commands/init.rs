@@ -1,13 +1,13 @@
-//! `postern init`: the config file of a new group.
+//! `postern init`: writes the config file of a new group.
 
 use crate::options;
 use crate::settings::Settings;
 use std::process::ExitCode;
 
-/// Writes the file and says what comes next.
+/// Writes the file and prints the next steps.
 ///
 /// # Errors
-/// One line that says why not; nothing was overwritten.
+/// Returns a one-line message that states why the file was not written. Never overwrites a file.
 #[cold]
 pub fn run(options: &options::Init) -> Result<ExitCode, String> {
     Settings::init(&options.out, &options.servers, false)?;

@@ -1,4 +1,4 @@
-//! Where a server listens: all addresses of its own entry in the list, or of `listen`.
+//! Binds the addresses of a server: all addresses of its own entry in the list, or of `listen`.
 
 use super::ask_status;
 use crate::address;
@@ -9,13 +9,13 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-/// How long whoever has the port may take to say who it is.
+/// How long the program that occupies the port may take to answer `STATUS`.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Binds every address that can be bound, and warns of the others.
 ///
 /// # Errors
-/// No address can be bound: why, and what may help.
+/// No address can be bound: states why, and what may help.
 pub(super) fn bind_all(settings: &Settings, id: ServerId) -> Result<Vec<TcpListener>, String> {
     let own = &settings.servers[id.slot()];
     let server = settings.listen.as_ref().unwrap_or(own);
@@ -54,8 +54,8 @@ pub(super) fn bind_all(settings: &Settings, id: ServerId) -> Result<Vec<TcpListe
     Ok(listeners)
 }
 
-/// Binds an address. It still refuses connections: while a long log is read, others are to find a
-/// dead server at once.
+/// Binds an address, which still refuses connections. While this server reads a long log, others
+/// must find at once that it is down.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -105,7 +105,7 @@ mod tests {
         ] {
             match bind_one(&server) {
                 Err(why) => assert!(why.contains(&expected), "{why}"),
-                // IPv6 may be free.
+                // The IPv6 address may be free.
                 Ok(listeners) => assert!(server.starts_with("localhost") && listeners.len() == 1),
             }
         }

@@ -1,4 +1,4 @@
-//! `postern man`: manual pages, made from the definition of the command line.
+//! `postern man`: generates manual pages from the definition of the command line.
 
 use crate::options::{self, Options};
 use clap::{Arg, Command, CommandFactory};
@@ -7,13 +7,13 @@ use std::fs;
 use std::io;
 use std::process::ExitCode;
 
-/// When the pages were last changed.
+/// The date when the pages were last changed.
 const DATE: &str = "2026-11-29";
 
 /// Prints all pages, or writes each into a file of its own.
 ///
 /// # Errors
-/// One line that says where they can't be written.
+/// Returns a one-line message that states where the pages cannot be written.
 #[cold]
 pub fn run(options: &options::Man) -> Result<ExitCode, String> {
     let pages = pages().map_err(|error| error.to_string())?;
@@ -29,11 +29,11 @@ pub fn run(options: &options::Man) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The page of the whole, and one of each command.
+/// Returns the page of the whole program, and one page for each command.
 fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
-    // `help` has no page, and none refers to one.
+    // `help` has no page, and no page refers to one.
     let mut all = Options::command().disable_help_subcommand(true);
-    // Each command is given its full name, and the options that all have.
+    // Gives each command its full name, and the options that all commands have.
     all.build();
     let mut pages = Vec::new();
     add_pages(&all, &mut pages)?;
@@ -69,7 +69,7 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// How a command is called, with the values that its options take.
+/// Returns the synopsis of a command, with the values that its options accept.
 fn synopsis(command: &Command) -> String {
     let name = command.get_bin_name().unwrap_or(command.get_name());
     let mut words = vec![format!("\\fB{}\\fR", escape(name))];
@@ -102,7 +102,7 @@ fn value(argument: &Arg) -> String {
     format!("\\fI{}\\fR", escape(&name.to_ascii_uppercase()))
 }
 
-/// A hyphen is a minus sign to groff, so that it can be copied.
+/// Escapes hyphens: groff prints them as minus signs, which can be copied.
 fn escape(text: &str) -> String {
     text.replace('-', "\\-")
 }

@@ -1,7 +1,7 @@
-//! The commands of the binary, one file each. Results on stdout, logs and progress on stderr.
+//! The commands of the binary, one file each. Results go to stdout, logs and progress to stderr.
 //!
-//! All but `serve` are cold: the compiler makes them small, and puts them apart from what lies in
-//! a server's memory.
+//! All but `serve` are cold: the compiler optimizes them for size, and places them apart from the
+//! code that a server keeps in memory.
 
 pub mod chat;
 pub mod check;
@@ -32,10 +32,10 @@ pub use terminal::end_on_signals;
 
 use std::io::{self, ErrorKind, Write};
 
-/// Prints to stdout. A reader that has gone, as after `| head -1`, has read enough.
+/// Prints to stdout. A closed pipe is no error: its reader, such as `head -1`, has read enough.
 ///
 /// # Errors
-/// One line that says why it can't be printed.
+/// Returns a one-line message that states why the text cannot be printed.
 fn print(text: impl AsRef<[u8]>) -> Result<(), String> {
     let mut out = io::stdout();
     match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
@@ -44,7 +44,7 @@ fn print(text: impl AsRef<[u8]>) -> Result<(), String> {
     }
 }
 
-/// "1 server", "3 servers".
+/// Formats a number of servers: "1 server", "3 servers".
 fn servers(count: usize) -> String {
     format!("{count} server{}", if count == 1 { "" } else { "s" })
 }

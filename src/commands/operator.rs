@@ -1,4 +1,4 @@
-//! How commands reach servers as an operator: over a link, by the group's secret.
+//! Connects to servers as an operator: over a link, authenticated by the group's secret.
 
 use crate::client::{self, Unreached};
 use crate::replica::Packet;
@@ -11,14 +11,14 @@ use std::time::Duration;
 /// How long a server may take for each step.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Calls the server at a place of the list.
+/// Opens a link to the server at a place of the list.
 fn call(settings: &Settings, slot: usize) -> io::Result<OperatorClient> {
     let stream =
         connect(&settings.servers[slot]).map_err(|why| io::Error::other(why.to_string()))?;
     shake(settings, stream)
 }
 
-/// Connects to who listens where a server is to be, whoever that is.
+/// Connects to the address of a server, without checking which program listens there.
 pub(super) fn connect(server: &str) -> Result<TcpStream, Unreached> {
     let stream = client::dial(server, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -26,27 +26,27 @@ pub(super) fn connect(server: &str) -> Result<TcpStream, Unreached> {
     Ok(stream)
 }
 
-/// Makes sure that a server of the group listens there.
+/// Performs the handshake, which proves that a server of the group listens there.
 pub(super) fn shake(settings: &Settings, stream: TcpStream) -> io::Result<OperatorClient> {
     OperatorClient::begin(stream, &settings.secret, settings.group)
 }
 
-/// Whether somebody did not answer in time.
+/// Returns whether an error means that no answer arrived in time.
 pub(super) fn is_silence(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Why no answer came.
+/// Why no answer arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoAnswer {
-    /// Nothing was asked.
+    /// The server received no request, or refused it.
     Unasked(String),
-    /// It was asked, and may have been done.
+    /// The request was sent, and may have been executed.
     Lost(String),
 }
 
-/// Asks the server at a place of the list over a link of its own; what it answers in that time, as
-/// a packet and what follows it.
+/// Asks the server at a place of the list over a new link. Returns the packet that it answers
+/// within `patience`, and the bytes after that packet.
 pub(super) fn ask(
     settings: &Settings,
     slot: usize,

@@ -1,4 +1,4 @@
-//! What client commands have in common: which servers, whose password, what went wrong.
+//! Shared parts of the client commands: the servers, the password, and error messages.
 
 use super::terminal::ask_hidden;
 use crate::address;
@@ -13,21 +13,22 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Where the config file of a group lies, if nobody says otherwise.
+/// Default path of a group's config file.
 const CONFIG: &str = "postern.toml";
-/// Who is asked when nobody is named.
+/// The server that is asked if no servers are named.
 const SERVER: &str = "127.0.0.1:5001";
 
-/// With this, some editors begin a file of UTF-8.
+/// The byte order mark, with which some editors begin a UTF-8 file.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Nobody has named servers.
+/// Set if no servers were named.
 static DEFAULTED: AtomicBool = AtomicBool::new(false);
 
-/// The servers of the group: from the options, the environment, the config file, or the default.
+/// Returns the servers of the group: from the options, the environment, the config file, or the
+/// default.
 ///
 /// # Errors
-/// One line that says what is wrong with the file, or the environment.
+/// Returns a one-line message that states what is wrong with the file, or the environment.
 pub(super) fn servers(group: &options::Group) -> Result<Vec<String>, String> {
     if let Some(servers) = &group.servers {
         return Ok(servers.clone());
@@ -48,7 +49,8 @@ pub(super) fn servers(group: &options::Group) -> Result<Vec<String>, String> {
     }
 }
 
-/// Where the servers come from, if nobody has named any; to be said when they do not help.
+/// Returns a note on the default server if no servers were named, to be printed when it does not
+/// help.
 pub(super) fn default_note() -> Option<String> {
     DEFAULTED.load(Ordering::Relaxed).then(|| {
         format!(
@@ -58,11 +60,11 @@ pub(super) fn default_note() -> Option<String> {
     })
 }
 
-/// A client of the group, for the account that the options name; a password that is asked for and
-/// may be a new one is asked for twice.
+/// Returns a client of the group for the account that the options name. Asks twice for a password
+/// that may be a new one.
 ///
 /// # Errors
-/// One line that says what is missing.
+/// Returns a one-line message that states what is missing.
 pub(super) fn client(
     login: &options::Login,
     may_be_new: bool,
@@ -81,7 +83,7 @@ pub(super) fn client(
     Ok(client)
 }
 
-/// Why a command can't go on, for a person.
+/// Returns the message for an error that ends a command.
 pub(super) fn said(error: Error) -> String {
     match error {
         Error::Refused(why) | Error::NotLetIn(why) => format!("{} ({})", why.words, why.code),
@@ -93,10 +95,10 @@ pub(super) fn said(error: Error) -> String {
     }
 }
 
-/// A new password: asked for twice, if it has to be.
+/// Returns a new password. Asks for it twice if neither the file nor the environment holds it.
 ///
 /// # Errors
-/// One line that says what is missing.
+/// Returns a one-line message that states what is missing.
 pub(super) fn new_password(user: &str, file: Option<&Path>) -> Result<String, String> {
     given_password(file)?.map_or_else(|| ask_twice(user), Ok)
 }
@@ -110,7 +112,7 @@ fn ask_for(user: &str) -> Result<String, String> {
     ask(&format!("Password of {user}: "))
 }
 
-/// The password that a file or the environment holds.
+/// Returns the password from the file or the environment, if there is one.
 fn given_password(file: Option<&Path>) -> Result<Option<String>, String> {
     let (shown, line) = if let Some(path) = file {
         let is_stdin = path == Path::new("-");
@@ -132,13 +134,14 @@ fn given_password(file: Option<&Path>) -> Result<Option<String>, String> {
     Ok(Some(password))
 }
 
-/// Standard input without a buffer: what follows the first line is left for others to read.
+/// Returns standard input without a buffer, so that others can read what follows the first line.
 fn stdin_unbuffered() -> io::Result<File> {
     Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
-/// Reads the first line without its end, and without the byte order mark with which some editors
-/// begin a file. Of a longer line [`LINE_BYTES_MAX`] bytes are read, more than any password has.
+/// Reads the first line without its line end, and without the byte order mark with which some
+/// editors begin a file. Reads at most [`LINE_BYTES_MAX`] bytes of a longer line, more than any
+/// password has.
 fn first_line(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut byte = [0];

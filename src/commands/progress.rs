@@ -1,5 +1,5 @@
-//! How far a long command has got, for a person: one line on a terminal, written over again and
-//! again. Nothing is shown of what takes less than a second.
+//! Shows the progress of a long command: one line on a terminal, overwritten again and again.
+//! Shows nothing for work that takes less than a second.
 
 use super::stderr;
 use crate::time::in_words;
@@ -10,40 +10,42 @@ use std::io::{self, IsTerminal, Seek};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// How often the line is written, and how long nothing is shown at first.
+/// How often the line is written.
 const SHOW_TIME: Duration = Duration::from_millis(500);
+/// How long nothing is shown at first.
 const QUIET_TIME: Duration = Duration::from_secs(1);
-/// The rate is that of the time of so many looks.
+/// The number of samples over which the rate is computed.
 const LOOKS: usize = 10;
-/// When nothing comes for so long, that is said instead of a rate.
+/// After this time without a stored message, the line reports that instead of a rate.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Columns of a terminal that does not tell them.
+/// Assumed number of columns of a terminal that does not report it.
 const COLUMNS: u16 = 80;
 
-/// What is done at one time.
+/// A sample of the progress at one time.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     at: Instant,
     messages: u64,
-    /// Of the input.
+    /// Bytes of the input.
     bytes: u64,
 }
 
 /// The progress of messages from a file to the group.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// How many bytes are to be sent.
+    /// Number of bytes to send.
     total: u64,
     began: Instant,
-    /// The latest ones, at least [`SHOW_TIME`] apart, the newest last.
+    /// The latest samples, at least [`SHOW_TIME`] apart, the newest last.
     looks: VecDeque<Look>,
-    /// When a message was stored last.
+    /// The sample at which the number of stored messages last increased.
     stored: Look,
     shown: bool,
 }
 
 impl Progress {
-    /// Of standard input, if it is a file, and a person watches standard error.
+    /// Returns the progress of standard input if that is a file, and standard error a terminal on
+    /// which information is shown.
     pub(super) fn of_stdin() -> Option<Progress> {
         let stdin = io::stdin();
         let stat = fstat(&stdin).ok()?;
@@ -52,7 +54,7 @@ impl Progress {
         if !is_file || !is_wanted {
             return None;
         }
-        // What was read of it before, as a password is, is not sent.
+        // Bytes that were read before, such as a password, are not sent.
         let mut input = std::fs::File::from(stdin.as_fd().try_clone_to_owned().ok()?);
         let begin = input.stream_position().ok()?;
         let size = u64::try_from(stat.st_size).ok()?;
@@ -64,22 +66,22 @@ impl Progress {
         Progress { total, began, looks: VecDeque::from([stored]), stored, shown: false }
     }
 
-    /// How long to wait for the next message before the line is written again.
+    /// Returns how long to wait for the next event before the line is written again.
     pub(super) fn patience(&self) -> Duration {
         SHOW_TIME
     }
 
-    /// Writes the line, if it is time to.
+    /// Writes the line, if it is due.
     pub(super) fn show(&mut self, messages: u64, bytes: u64) {
         if let Some(words) = self.look(Look { at: Instant::now(), messages, bytes }) {
             let columns = tcgetwinsize(io::stderr()).map_or(COLUMNS, |size| size.ws_col);
-            // In the last column some terminals begin a new line.
+            // Some terminals begin a new line when the last column is written.
             stderr::show_progress(words.chars().take(usize::from(columns).max(2) - 1).collect());
             self.shown = true;
         }
     }
 
-    /// Says in the end what has been done, if the line was shown.
+    /// Prints a summary, if the line was shown.
     pub(super) fn end(self) {
         if self.shown {
             let Look { messages, .. } = self.stored;
@@ -89,7 +91,7 @@ impl Progress {
         }
     }
 
-    /// The words, if it is time for them.
+    /// Records a sample. Returns the text of the line, if it is due.
     fn look(&mut self, now: Look) -> Option<String> {
         if now.messages > self.stored.messages {
             self.stored = now;
@@ -117,7 +119,7 @@ impl Progress {
         let first = self.looks.front().unwrap_or(&now);
         let span = now.at - first.at;
         let rate = per_second(messages - first.messages, span);
-        // A file that grows is never done.
+        // A file that grows is longer than `total`.
         let left = self.total.saturating_sub(bytes) as f64;
         let sent = (bytes - first.bytes).max(1) as f64;
         let left = span.mul_f64((left / sent).min(1e6));
@@ -146,7 +148,7 @@ mod tests {
         let said = look(1000, 100, 1000);
         assert_eq!(said.unwrap(), "100 messages are stored (10 %); 100 a second; 9 s left");
         assert_eq!(look(1100, 110, 1100), None, "not more often than every half second");
-        // The rate is that of the last seconds.
+        // The rate covers only the last seconds.
         for half in 3..=12 {
             look(500 * half, 100 + 2 * half, 1000 + 20 * half);
         }

@@ -1,7 +1,9 @@
-//! `postern recover`: a person goes on with one stopped server alone, because the others are lost.
+//! `postern recover`: an operator continues with one stopped server alone, because the others are
+//! lost.
 //!
-//! Without the word it changes nothing and says what it would do. The word depends on all that was
-//! read: it acts on what the person has seen, or not at all.
+//! Without the word of `--yes` it changes nothing, and prints what it would do. The word depends
+//! on everything that was read: the command acts on exactly what the operator has read, or not at
+//! all.
 
 use super::directory::{hold_or_make, hold_unchanged, label, random, recovery};
 use super::operator::{connect, is_silence, shake};
@@ -18,11 +20,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-/// Shows what a directory holds and what may be lost; with the right word, begins a history of its
-/// server alone.
+/// Prints what a directory holds and what may be lost. With the right word, starts a new epoch
+/// with this server alone.
 ///
 /// # Errors
-/// One line that says why nothing was changed.
+/// Returns a one-line message that states why nothing was changed.
 #[cold]
 pub fn run(options: &options::Recover) -> Result<ExitCode, String> {
     let settings = Settings::read(&options.config)?;
@@ -41,7 +43,7 @@ pub fn run(options: &options::Recover) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whose a data directory is, as far as it says.
+/// Returns the server to which a data directory belongs, if its identity is readable.
 fn owner(data: &Path) -> Result<Option<ServerId>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
     let disk = RealDisk::read_only(data).map_err(|error| failed(&error))?;
@@ -49,12 +51,14 @@ fn owner(data: &Path) -> Result<Option<ServerId>, String> {
     Ok(findings.identity.map(|identity| identity.id))
 }
 
-/// A folder of the data directory, however it was named.
+/// Returns a folder relative to the data directory, whether `from` includes that directory or
+/// not.
 fn within<'a>(options: &options::Recover, from: &'a Path) -> &'a Path {
     from.strip_prefix(&options.data).unwrap_or(from)
 }
 
-/// What was quarantined and can be gone on from instead, for a person.
+/// Names the quarantined log with the highest last entry, from which the operator can continue
+/// instead.
 fn elsewhere(options: &options::Recover, findings: &Findings) -> String {
     let best = findings.former.iter().max_by_key(|former| former.last);
     best.map_or_else(String::new, |Former { folder, last, .. }| {
@@ -63,7 +67,7 @@ fn elsewhere(options: &options::Recover, findings: &Findings) -> String {
     })
 }
 
-/// Makes sure that no server of the group answers, and says of each how it does not.
+/// Makes sure that no server of the group answers. Returns for each server why it did not.
 fn find_absent(settings: &Settings) -> Result<Vec<String>, String> {
     let mut absent = Vec::new();
     for (slot, server) in settings.servers.iter().enumerate() {
@@ -82,7 +86,7 @@ fn find_absent(settings: &Settings) -> Result<Vec<String>, String> {
                      first"
                 ));
             }
-            // A server that is full closes what it takes, and lives.
+            // A server without room closes the connections that it accepts, but is alive.
             Ok(Err(error)) => {
                 return Err(format!(
                     "{name} takes connections and ends them ({error}): stop whatever listens there \
@@ -94,7 +98,7 @@ fn find_absent(settings: &Settings) -> Result<Vec<String>, String> {
     Ok(absent)
 }
 
-/// A data directory, held so that no server begins to use it.
+/// A data directory, locked so that no server starts on it.
 struct Directory {
     path: PathBuf,
     findings: Findings,
@@ -116,20 +120,20 @@ impl Directory {
         Ok(Directory { path: path.to_owned(), findings, lock })
     }
 
-    /// The highest term that it has heard of.
+    /// Returns the highest term that its files record.
     fn term(&self) -> Term {
         let vote = self.findings.vote.map_or(Term::ZERO, |vote| vote.term);
         vote.max(self.findings.last.term)
     }
 }
 
-/// What was found, and what is to be done with the first of the directories.
+/// What was found, and what to do with the first of the directories.
 struct Plan {
-    /// At least one.
+    /// Never empty.
     directories: Vec<Directory>,
     me: Member,
     begin: Beginning,
-    /// Keeps servers from the data directory to which the first is moved back.
+    /// The lock of the data directory to which the first directory is moved back.
     held: Option<File>,
 }
 
@@ -140,7 +144,8 @@ impl Plan {
             None => options.data.clone(),
         };
         let mut paths: Vec<&PathBuf> = std::iter::once(&source).chain(&options.also).collect();
-        // A name may lead there twice; held twice it would seem to be in use.
+        // Two paths may lead to the same directory: locking it twice would report that it is in
+        // use.
         let mut known = Vec::new();
         paths.retain(|path| {
             let place = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
@@ -155,7 +160,7 @@ impl Plan {
         let findings = &directories[0].findings;
         let named = options.id.and_then(ServerId::new);
         let found = findings.identity.as_ref().map(|identity| identity.id);
-        // What was quarantined belongs to whom the directory belongs.
+        // A quarantined log has the same owner as the data directory.
         let found = match options.from {
             Some(_) => found.or(owner(&options.data)?),
             None => found,
@@ -188,7 +193,7 @@ impl Plan {
         Ok(Plan { directories, me, begin, held })
     }
 
-    /// The one whose last entry has the highest term, then the highest index.
+    /// Returns the directory whose last entry has the highest term, then the highest index.
     fn best(&self) -> &Directory {
         let first = &self.directories[0];
         self.directories.iter().fold(first, |best, directory| {
@@ -200,7 +205,8 @@ impl Plan {
         self.best().findings.last == self.directories[0].findings.last
     }
 
-    /// What a person must have read to know it; of what was found, everything counts.
+    /// Returns the word for `--yes`: a checksum of everything found, which only an operator who
+    /// has read the current report knows.
     fn word(&self) -> String {
         let all: Vec<_> = self.directories.iter().map(|d| (&d.path, &d.findings)).collect();
         format!("{:08x}", crc32c::crc32c(format!("{all:?} {}", self.begin.term).as_bytes()))
@@ -304,7 +310,7 @@ impl Plan {
     }
 }
 
-/// What a directory holds, for a person who has to choose.
+/// Describes what a directory holds, for an operator who has to choose.
 fn describe(directory: &Directory, text: &mut String) {
     let Directory { path, findings, .. } = directory;
     text.push_str(&format!("{}\n", path.display()));
@@ -335,7 +341,7 @@ fn describe(directory: &Directory, text: &mut String) {
     text.push('\n');
 }
 
-/// What may exist elsewhere, or did, and will be no more.
+/// Returns what other servers may hold, or held, and what will be lost.
 fn losses(id: ServerId, findings: &Findings) -> Vec<String> {
     let mut losses = Vec::new();
     let last = findings.last.index;

@@ -1,4 +1,4 @@
-//! `postern send`: one message, or each line of standard input.
+//! `postern send`: sends one message, or each line of standard input.
 
 use super::progress::Progress;
 use super::{person, terminal};
@@ -16,15 +16,16 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 use std::{fmt, thread};
 
-/// What is read from standard input at a time, in bytes.
+/// Size of the read buffer for standard input, in bytes.
 const READ_BYTES: usize = 64 * 1024;
-/// Such pieces that wait to be sent; the writer at the other end of the pipe waits then, too.
+/// Maximum number of such pieces that wait to be sent. When they do, the writer at the other end
+/// of the pipe waits, too.
 const PIECES_MAX: usize = 2;
 
-/// Sends, and says what became of it; fails when something was not acknowledged.
+/// Sends the messages and reports their outcome. Fails if a message was not acknowledged.
 ///
 /// # Errors
-/// One line that says what was not stored, and why.
+/// Returns a one-line message that states what was not stored, and why.
 #[cold]
 pub fn run(options: &options::Send) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
@@ -37,7 +38,7 @@ pub fn run(options: &options::Send) -> Result<ExitCode, String> {
         began.then(|| format!("interrupted: {counts} are known to be stored"))
     });
     let ended = if options.text.is_empty() {
-        // Beside it, the outcomes of lines would not be read on a terminal.
+        // A progress line would make the outcomes of lines unreadable on a terminal.
         sending.progress = if json { None } else { Progress::of_stdin() };
         let pieces = read_pieces(io::stdin(), client.waker(), lossy || skip)?;
         sending.send_all(&mut client, &pieces)
@@ -47,24 +48,24 @@ pub fn run(options: &options::Send) -> Result<ExitCode, String> {
     sending.report(ended, client.in_doubt())
 }
 
-/// What is known of the lines.
+/// The state of the lines read so far.
 #[derive(Default)]
 struct Sending<'a> {
     to: &'a str,
     json: bool,
-    /// Make messages of lines that are none.
+    /// Whether to convert invalid lines into valid messages.
     lossy: bool,
-    /// Go on after a line that is refused.
+    /// Whether to continue after a refused line.
     skip: bool,
-    /// The last piece was not the end of its line.
+    /// Whether the last piece was not the end of its line.
     within: bool,
-    /// The line that was read last, from 1.
+    /// Number of the line that was read last, counted from 1.
     line: u64,
-    /// How many bytes it and those before it have in the input,
+    /// Bytes of the input up to the end of that line.
     bytes: u64,
-    /// and those that are answered.
+    /// Bytes of the input up to the end of the last line with a known outcome.
     bytes_answered: u64,
-    /// Those under way, in the order of their tickets.
+    /// Messages under way, in the order of their tickets.
     under_way: VecDeque<UnderWay>,
     counts: Arc<Counts>,
     progress: Option<Progress>,
@@ -77,11 +78,11 @@ struct Sending<'a> {
 struct UnderWay {
     ticket: Ticket,
     line: u64,
-    /// How many bytes of the input end with it.
+    /// Bytes of the input up to the end of the line.
     bytes: u64,
 }
 
-/// How many lines were messages, and how many of them are stored: told also when a signal ends the
+/// The numbers of messages submitted and of messages stored. Also reported when a signal ends the
 /// command.
 #[derive(Default)]
 struct Counts {
@@ -96,7 +97,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// What `--json` says of a line.
+/// The outcome of a line, as `--json` prints it.
 #[derive(Serialize)]
 struct Outcome<'a> {
     line: u64,
@@ -120,7 +121,7 @@ impl Sending<'_> {
         self.finish(client)
     }
 
-    /// Sends lines as they come; after the first that fails no more are taken.
+    /// Sends lines as they arrive. Stops after the first failure, unless `skip` is set.
     fn send_all(
         &mut self,
         client: &mut Client,
@@ -157,7 +158,8 @@ impl Sending<'_> {
             }
             return Ok(());
         }
-        // Of a line that is too long, the first piece is refused and counts.
+        // The first piece of a line that is too long is refused and counted; the others are
+        // ignored.
         if goes_on { Ok(()) } else { self.submit_message(client, &line.bytes) }
     }
 
@@ -177,7 +179,7 @@ impl Sending<'_> {
             Ok(Err(error)) => return Err(error),
             Err(_) => Refusal { code: "bad-text".to_owned(), words: "is not UTF-8".to_owned() },
         };
-        // Those before it are told first.
+        // Outcomes are reported in the order of the lines.
         self.finish(client)?;
         self.fail(line, &refused.code, &refused.words);
         Ok(())
@@ -191,7 +193,7 @@ impl Sending<'_> {
         Ok(())
     }
 
-    /// Waits for one event, or until it is woken, or progress is to be shown.
+    /// Waits for one event, for a wake-up, or until progress is due.
     fn wait(&mut self, client: &mut Client) -> Result<(), Error> {
         if let Some(event) = client.next(self.progress.as_ref().map(Progress::patience))? {
             self.take(event);
@@ -232,7 +234,7 @@ impl Sending<'_> {
         }
         let mut text = serde_json::to_string(outcome).expect("numbers and words are JSON");
         text.push('\n');
-        // Who does not listen any more gets nothing, and the lines are sent all the same.
+        // If nobody reads the outcomes, the lines are still sent.
         self.json = io::stdout().write_all(text.as_bytes()).is_ok();
     }
 
@@ -252,19 +254,19 @@ impl Sending<'_> {
     }
 }
 
-/// A line, or a piece of one that is too long.
+/// A line, or a piece of a line that is too long.
 #[derive(Debug)]
 struct Line {
     bytes: Vec<u8>,
-    /// How many bytes it has in the input, with its end.
+    /// Number of bytes in the input, including the line end.
     size: usize,
-    /// It is the end of its line.
+    /// Whether it contains the end of its line.
     is_whole: bool,
 }
 
-/// Makes messages of a line that may be none: what is not UTF-8, and characters that a message
-/// cannot hold, are replaced (escape sequences of a terminal become visible), and a long line is
-/// split between characters.
+/// Converts a line into valid messages. Replaces invalid UTF-8, and characters that a message
+/// cannot hold (escape sequences of a terminal become visible). Splits a long line between
+/// characters.
 fn messages(line: &[u8]) -> Vec<String> {
     let mut messages = vec![String::new()];
     for c in String::from_utf8_lossy(line).chars() {
@@ -281,7 +283,8 @@ fn messages(line: &[u8]) -> Vec<String> {
     messages
 }
 
-/// Reads lines on a thread of its own, a bounded piece ahead; the client is woken for each.
+/// Reads lines on a separate thread, a bounded number of pieces ahead. Wakes the client for each
+/// piece.
 fn read_pieces(
     input: impl Read + Send + 'static,
     waker: Waker,
@@ -314,10 +317,11 @@ fn read_lines(
             read => read?,
         };
         let mut lines = cut(&mut rest, &buffer[..count]);
-        // A line that is too long is refused, and ends it; or it goes on in pieces.
+        // A line that is too long is refused and ends the input; with `any_length`, it is sent in
+        // pieces.
         let is_long = rest.len() > LINE_BYTES_MAX;
         let ended = count == 0 || (is_long && !any_length);
-        // The last line may have no end.
+        // The last line may have no line end.
         if (ended || is_long) && !rest.is_empty() {
             let tail = if ended { 0 } else { unfinished(&rest) };
             let tail = rest.split_off(rest.len() - tail);
@@ -337,7 +341,7 @@ fn read_lines(
     }
 }
 
-/// How many bytes at the end are the beginning of a character.
+/// Returns how many bytes at the end are the beginning of an incomplete character.
 fn unfinished(bytes: &[u8]) -> usize {
     match std::str::from_utf8(&bytes[bytes.len().saturating_sub(3)..]) {
         Err(error) if error.error_len().is_none() => bytes.len().min(3) - error.valid_up_to(),
@@ -345,7 +349,8 @@ fn unfinished(bytes: &[u8]) -> usize {
     }
 }
 
-/// Takes the complete lines from what was left and what came, without their ends.
+/// Returns the complete lines of `rest` and `came`, without their line ends. Leaves the remainder
+/// in `rest`.
 fn cut(rest: &mut Vec<u8>, came: &[u8]) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut pieces = came.split(|byte| *byte == b'\n');

@@ -1,4 +1,4 @@
-//! `postern serve`: puts a server together from its settings and its data directory, and runs it.
+//! `postern serve`: builds a server from its settings and its data directory, and runs it.
 
 use super::directory::{hold_or_make, label, random, recovery};
 use crate::host::{self, Host, Setup};
@@ -22,20 +22,21 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Connections that the kernel may hold for us between two turns: all clients of a primary may come
-/// at once when it dies, and who finds no place tries again a second later. The kernel has its own
-/// bound, too (`net.core.somaxconn`).
+/// Maximum number of connections that the kernel queues between two turns. All clients of a
+/// primary may reconnect at once when it dies; a client that finds no place retries a second
+/// later. The kernel has its own bound, too (`net.core.somaxconn`).
 const BACKLOG: i32 = 8192;
 
-/// What keeps glibc's allocator from keeping the 19 MiB of a password hash: what is larger than
-/// this is mapped by itself and unmapped when it is freed; and one arena serves both threads.
-/// (dlmalloc gives them back only while no lasting allocation lies behind them.)
+/// Settings that make glibc's allocator return the 19 MiB of a password hash to the system. An
+/// allocation larger than the threshold is mapped by itself and unmapped when it is freed; one
+/// arena serves both threads. (dlmalloc returns memory only while no lasting allocation lies
+/// after it.)
 const ALLOCATOR: [(&str, &str); 2] =
     [("MALLOC_MMAP_THRESHOLD_", "1048576"), ("MALLOC_ARENA_MAX", "1")];
 
-/// Begins this process anew with the allocator's settings, which it reads from the environment
-/// before `main`. Another C library ignores them; where it can't be done, for the reason returned,
-/// nothing is lost but memory.
+/// Restarts this process with the allocator's settings in its environment, where glibc reads them
+/// before `main`. Another C library ignores them. Returns the error if the restart fails, which
+/// costs nothing but memory.
 pub fn give_memory_back() -> Option<io::Error> {
     let missing = ALLOCATOR.iter().filter(|(name, _)| std::env::var_os(name).is_none());
     let missing: Vec<_> = missing.collect();
@@ -54,7 +55,7 @@ pub fn give_memory_back() -> Option<io::Error> {
 /// Runs a server until a signal ends it.
 ///
 /// # Errors
-/// One line that says why it can't start or go on.
+/// Returns a one-line message that states why the server cannot start or continue.
 pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     super::stderr::log_panics();
     forbid_core_files();
@@ -72,13 +73,14 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     let listeners = super::listen::bind_all(&settings, id)?;
     let data = options.data.clone().unwrap_or_else(|| settings.data.clone());
     let _lock = hold_or_make(&data)?;
-    // Between two lives nobody else listens to signals.
+    // Between two incarnations, nothing else handles signals.
     let stopped = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         let heard = signal_hook::flag::register(signal, Arc::clone(&stopped));
         heard.map_err(|error| format!("signals: {error}"))?;
     }
-    // Writing beyond a limit of the file size is an error then, and not the end of the process.
+    // With a handler, a write beyond the limit of the file size fails instead of ending the
+    // process.
     let ignored = signal_hook::flag::register(SIGXFSZ, Arc::default());
     ignored.map_err(|error| format!("signals: {error}"))?;
     let stop_with_stdin = options.stop_with_stdin;
@@ -93,22 +95,22 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     }
 }
 
-/// What stays the same when a server quarantines its directory, and starts again.
+/// What a server keeps when it quarantines its directory and starts again.
 struct Shell {
     settings: Settings,
     id: ServerId,
     data: PathBuf,
-    /// The command with which a person goes on with it alone.
+    /// The command with which an operator continues with this server alone.
     recovery: String,
-    /// Bound, and from the first life on listening throughout: a refused connection means a dead
-    /// server.
+    /// Bound from the beginning, and listening from the first incarnation on: a refused
+    /// connection means a dead server.
     listeners: Vec<TcpListener>,
     stop_with_stdin: bool,
     stopped: Arc<AtomicBool>,
 }
 
 impl Shell {
-    /// One life, after the one before has left something to `quarantine`.
+    /// Runs one incarnation. First quarantines what the previous one reported in `quarantine`.
     fn live(&self, quarantine: Option<Quarantine>) -> Result<Ending, String> {
         let shown = self.data.display();
         let began = boot_time();
@@ -144,7 +146,8 @@ impl Shell {
         server.run().map_err(|fail| format!("{shown}: {fail}"))
     }
 
-    /// Says where it really listens, whatever names lead to.
+    /// Logs the addresses on which the server listens, since names may resolve to others than
+    /// expected.
     fn announce(&self) {
         let (id, count) = (self.id, self.settings.servers.len());
         let listens = self.listeners.iter().filter_map(|listener| listener.local_addr().ok());
@@ -269,14 +272,15 @@ impl Shell {
     }
 }
 
-/// No core file of a crash may hold the secret, or what clients typed.
+/// Disables core files: one could hold the secret, or what clients typed.
 fn forbid_core_files() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    // Lowering a limit is refused to nobody.
+    // Every process may lower its limits.
     let _ = setrlimit(Resource::Core, none);
 }
 
-/// Raises the file limit as far as allowed, and keeps a reserve of it for peers and files.
+/// Raises the limit of open files as far as allowed. Returns the maximum number of clients, which
+/// leaves a reserve of descriptors for peers and files.
 fn clients_max(wanted: u32) -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -299,7 +303,7 @@ mod tests {
     use crate::time::WallTime;
     use std::path::Path;
 
-    /// A server that is asked to stop before each of its lives has begun.
+    /// Returns a server that is asked to stop before each of its incarnations starts.
     fn shell(folder: &Path) -> Shell {
         let config = folder.join("postern.toml");
         let servers = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"].map(str::to_owned);

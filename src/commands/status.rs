@@ -1,4 +1,4 @@
-//! `postern status`: all servers of the group in one table, and what is wrong.
+//! `postern status`: prints all servers of the group in one table, and what is wrong.
 
 use super::ask::ask_all;
 use super::{Answer, Unreached, is, person};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What the table shows, and under which word.
+/// The columns of the table: a key of STATUS, and its heading.
 const COLUMNS: [(&str, &str); 8] = [
     ("role", "role"),
     ("gate", "gate"),
@@ -21,19 +21,19 @@ const COLUMNS: [(&str, &str); 8] = [
     ("members", "members"),
 ];
 
-/// A server, and what it says of itself.
+/// A server, and its answer to STATUS.
 type Asked = (String, Result<Answer, Unreached>);
 
-/// Prints the table; fails unless every configured server answers and is a member, and changes are
-/// taken.
+/// Prints the table. Fails unless every configured server answers and is a member, and the
+/// primary accepts changes.
 ///
 /// # Errors
-/// One line that says why there is nothing to ask.
+/// Returns a one-line message that states why there is no server to ask.
 #[cold]
 pub fn run(options: &options::Status) -> Result<ExitCode, String> {
     let servers = person::servers(&options.group)?;
     let mut asked = ask(servers);
-    // Of one that answers the others are learned.
+    // An answer lists all servers of the group.
     let unknown: Vec<String> =
         configured(&asked).into_iter().filter(|server| find(&asked, server).is_none()).collect();
     asked.extend(ask(unknown));
@@ -52,7 +52,8 @@ fn ask(servers: Vec<String>) -> Vec<Asked> {
     servers.into_iter().zip(answers).collect()
 }
 
-/// The servers of the group as one of them lists them; otherwise those that were asked.
+/// Returns the servers of the group as the first answer lists them; without an answer, those that
+/// were asked.
 fn configured(asked: &[Asked]) -> Vec<String> {
     let listed = asked.iter().find_map(|(_, answer)| answer.as_ref().ok()?.get("servers"));
     match listed {
@@ -61,7 +62,7 @@ fn configured(asked: &[Asked]) -> Vec<String> {
     }
 }
 
-/// What was asked of a configured server; one server may have several names.
+/// Returns the answer of a configured server, which may have been asked by another name.
 fn find<'a>(asked: &'a [Asked], server: &str) -> Option<&'a Asked> {
     let id = configured(asked).iter().position(|known| known == server)? + 1;
     let id = format!("{id}/");
@@ -72,7 +73,7 @@ fn find<'a>(asked: &'a [Asked], server: &str) -> Option<&'a Asked> {
     })
 }
 
-/// What keeps the group from being whole, a line each.
+/// Returns the faults of the group, one line each.
 fn faults(asked: &[Asked]) -> Vec<String> {
     let mut faults = Vec::new();
     for (at, server) in configured(asked).iter().enumerate() {
@@ -120,7 +121,7 @@ fn table(asked: &[Asked]) -> String {
         rows.push(row);
     }
     let last = |row: &Vec<String>, column: usize| column + 1 == row.len();
-    // What has no cell after it may be wide.
+    // The last cell of a row may be wider than its column.
     let width = |column: usize| {
         let cells = rows.iter().filter(|row| !last(row, column) || column > COLUMNS.len());
         cells.filter_map(|row| row.get(column)).map(String::len).max()

@@ -1,9 +1,9 @@
-//! The log, on standard error, by a thread of its own: nobody has to read standard error, and the
-//! event loop never waits for it. It may be a pipe that is full, or a terminal that is stopped by
-//! Ctrl+S, and anyone who can connect can cause log lines.
+//! Writes the log to standard error on a thread of its own, so that the event loop never waits
+//! for a reader. Standard error may be a full pipe, or a terminal stopped by Ctrl+S, and anyone
+//! who can connect can cause log lines.
 //!
-//! Lines wait in a bounded queue. When it is full, lines are dropped and counted, and the count is
-//! logged as soon as there is room again. The file descriptor stays as it was inherited: with
+//! Lines wait in a bounded queue. When it is full, lines are dropped and counted, and the count
+//! is logged as soon as there is room again. The file descriptor keeps its inherited flags: with
 //! `O_NONBLOCK`, other programs that share it would fail.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -19,14 +19,15 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The most that waits to be written, in bytes: what a pipe holds on Linux.
+/// Maximum size of the queue, in bytes: the capacity of a pipe on Linux.
 const QUEUE_BYTES_MAX: usize = 64 * 1024;
-/// How long the end of a process waits for its last log lines to be written.
+/// How long a process that ends waits for its last log lines to be written.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
-/// How long a line waits when another program has made the descriptor non-blocking.
+/// The pause before a write is repeated when another program has made the descriptor
+/// non-blocking.
 const RETRY_TIME: Duration = Duration::from_millis(20);
 
-/// Back to the beginning of the line, and nothing is left of it (ECMA-48, EL).
+/// Moves to the beginning of the line and erases it (ECMA-48, EL).
 const CLEAR_LINE: &str = "\r\x1b[K";
 
 static LINES: Lines = Lines::new();
@@ -34,7 +35,7 @@ static LINES: Lines = Lines::new();
 /// Sends the log to stderr, at the level of `-v`, `-q` or `POSTERN_LOG`.
 ///
 /// # Errors
-/// One line that says what this machine lacks.
+/// Returns a one-line message that states what this machine lacks.
 pub fn log_to_stderr(verbose: u8, quiet: bool) -> Result<(), String> {
     let asked = std::env::var("POSTERN_LOG").ok().and_then(|level| level.parse().ok());
     let level = match (verbose, quiet) {
@@ -45,7 +46,7 @@ pub fn log_to_stderr(verbose: u8, quiet: bool) -> Result<(), String> {
     };
     let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let levels = SimpleLogger::new().with_level(level);
-    // Not through `io::stderr()`: its lock would be held while a write waits.
+    // Writes bypass `io::stderr()`: its lock would be held while a write waits.
     match io::stderr().as_fd().try_clone_to_owned() {
         Ok(stderr) => {
             let write = move || LINES.write_all_to(&mut File::from(stderr));
@@ -60,30 +61,30 @@ pub fn log_to_stderr(verbose: u8, quiet: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes one line for a person to stderr, after all that was logged, and waits for that.
+/// Writes an error message to stderr after all earlier log lines, and waits until it is written.
 pub fn complain(why: &str) {
     LINES.push(format!("postern: {why}\n"));
     LINES.flush(None);
 }
 
-/// Writes the reason for which a server ends, as far as stderr takes it within a second.
+/// Writes the reason why a server ends, and waits at most one second until it is written.
 pub fn complain_briefly(why: &str) {
     LINES.push(format!("postern: {why}\n"));
     log::logger().flush();
 }
 
-/// Writes a line that is no complaint.
+/// Writes a line that is not an error message.
 pub(super) fn tell(words: &str) {
     LINES.push(format!("{words}\n"));
 }
 
-/// Shows a line on a terminal over which the next line is written, whatever that is.
+/// Shows a progress line on a terminal. The next line, whatever it is, overwrites it.
 pub(super) fn show_progress(words: String) {
     LINES.show(words);
 }
 
-/// Sends the message of a panic the way of the log: a server whose invariant is broken ends even
-/// if nobody reads what it says.
+/// Writes the message of a panic like a log line, so that a server whose invariant is broken ends
+/// even if nobody reads stderr.
 pub(super) fn log_panics() {
     panic::set_hook(Box::new(|info| complain_briefly(&info.to_string())));
 }
@@ -92,22 +93,22 @@ pub(super) fn log_panics() {
 #[derive(Debug)]
 struct Lines {
     queue: Mutex<Queue>,
-    /// A line was added, or all are written.
+    /// Notified when a line was added, or all lines are written.
     changed: Condvar,
 }
 
 #[derive(Debug)]
 struct Queue {
     lines: VecDeque<String>,
-    /// What is to be shown behind them. Only the newest one counts.
+    /// The progress line, written after `lines`. Only the newest one is kept.
     progress: Option<String>,
-    /// The size of `lines`.
+    /// The size of `lines`, in bytes.
     bytes: usize,
-    /// Lines that found no room since the last one that did.
+    /// Number of lines dropped since the last one that found room.
     dropped: u64,
-    /// The thread is writing what it took out of `lines`.
+    /// The thread is writing what it removed from `lines`.
     writing: bool,
-    /// Nobody reads stderr, or ever will.
+    /// Nobody can read stderr, so lines are discarded.
     closed: bool,
 }
 
@@ -134,7 +135,7 @@ impl Lines {
         self.changed.notify_all();
     }
 
-    /// Shows a line until the next one. Never waits.
+    /// Replaces the progress line. Never waits.
     fn show(&self, words: String) {
         let mut queue = self.queue();
         if !queue.closed {
@@ -143,7 +144,7 @@ impl Lines {
         self.changed.notify_all();
     }
 
-    /// Waits until every line is written, or until then.
+    /// Waits until every line is written, or until `until`.
     fn flush(&self, until: Option<Instant>) {
         let mut queue = self.queue();
         while !queue.is_written() {
@@ -159,9 +160,9 @@ impl Lines {
         }
     }
 
-    /// Writes lines for ever, or until nobody can read them.
+    /// Writes lines forever, or until a write fails.
     fn write_all_to(&self, out: &mut impl Write) {
-        // The last line is to be written over.
+        // Whether the last line is a progress line, which the next one overwrites.
         let mut over = false;
         loop {
             let mut queue = self.queue();
@@ -172,7 +173,7 @@ impl Lines {
             }
             let (lines, progress) = queue.take();
             drop(queue);
-            // Each in one write, so that lines of processes that share a stderr stay whole.
+            // Each line is one write, so that lines of processes that share a stderr stay whole.
             let mut write = |line: &str, is_progress| {
                 let line = if mem::replace(&mut over, is_progress) {
                     Cow::from(format!("{CLEAR_LINE}{line}"))
@@ -211,7 +212,7 @@ impl Queue {
         self.lines.push_back(line);
     }
 
-    /// Says how many lines were dropped in this place, as soon as there is room for many more.
+    /// Adds a line that reports how many were dropped here, once the queue is at most half full.
     fn note_dropped(&mut self) {
         if self.dropped > 0 && self.bytes <= QUEUE_BYTES_MAX / 2 {
             let count = mem::take(&mut self.dropped);
@@ -245,7 +246,7 @@ fn write_line(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Hands over what `levels` lets through; `SimpleLogger` itself would write, and wait.
+/// Queues the records that `levels` lets through. `SimpleLogger` itself would write, and wait.
 struct Logger {
     levels: SimpleLogger,
     colors: bool,
@@ -293,7 +294,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    /// Takes bytes only when it is allowed to.
+    /// Accepts bytes only when it is allowed to.
     struct Stuck {
         allowed: Receiver<()>,
         written: Sender<String>,
@@ -343,7 +344,7 @@ mod tests {
         let writer = Arc::clone(&queue);
         thread::spawn(move || writer.write_all_to(&mut Stuck { allowed, written }));
         queue.push("first\n".to_owned());
-        // The thread has taken it, and is stuck.
+        // Until the thread has removed the line from the queue, and is stuck.
         while !queue.queue().writing {
             thread::yield_now();
         }
@@ -361,7 +362,7 @@ mod tests {
         allow.send(()).unwrap();
         assert_eq!(lines.recv().unwrap(), "last\n");
         queue.flush(None);
-        // Nobody can read any more: nothing waits, and nothing is kept.
+        // The reader is gone: nothing waits, and nothing is kept.
         drop(allow);
         queue.push("lost\n".to_owned());
         queue.flush(None);

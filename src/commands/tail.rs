@@ -1,4 +1,4 @@
-//! `postern tail`: the messages of a mailbox, one a line.
+//! `postern tail`: prints the messages of a mailbox, one per line.
 
 use super::person;
 use crate::client::{After, Event, Message, Waker};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// What `--json` says of a message.
+/// A message, as `--json` prints it.
 #[derive(Serialize)]
 struct Line<'a> {
     n: u64,
@@ -22,10 +22,10 @@ struct Line<'a> {
     text: &'a str,
 }
 
-/// Prints messages, to the end or for ever.
+/// Prints messages, up to the end of the mailbox or forever.
 ///
 /// # Errors
-/// One line that says why it can't go on.
+/// Returns a one-line message that states why the command cannot continue.
 #[cold]
 pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
@@ -37,7 +37,7 @@ pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
         if left.load(Ordering::Relaxed) {
             return Ok(ExitCode::SUCCESS);
         }
-        // What is there is printed together, and shown before waiting.
+        // Available messages are buffered together, and flushed before it waits.
         let event = match client.next(Some(Duration::ZERO)).map_err(person::said)? {
             Some(event) => Some(event),
             None => match out.flush() {
@@ -52,7 +52,7 @@ pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
             }
             Some(Event::Connected { server, .. }) => {
                 log::debug!("reads from {server}");
-                // It was let in: from now on it waits for servers as long as it takes.
+                // After the first login, the client waits for servers without a time limit.
                 client.set_patience(None);
                 Ok(())
             }
@@ -69,13 +69,13 @@ pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
 }
 
 /// Wakes the client when nobody can read stdout any more, as after `| head -2`: without a message
-/// to print, no write would notice that. The result says whether it has happened.
+/// to print, no write would fail. The returned flag is then set.
 fn watch_reader(waker: Waker) -> Result<Arc<AtomicBool>, String> {
     let left = Arc::new(AtomicBool::new(false));
     let noted = Arc::clone(&left);
     let watch = move || {
         let stdout = io::stdout();
-        // Without events that are asked for, errors and hang-ups are reported alone.
+        // Without requested events, `poll` reports only errors and hang-ups.
         let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
         while poll(&mut watched, None) == Err(Errno::INTR) {}
         noted.store(true, Ordering::Relaxed);
@@ -97,7 +97,7 @@ fn print(out: &mut impl Write, message: &Message, json: bool) -> io::Result<()> 
     }
 }
 
-/// Who does not listen any more has seen enough.
+/// Returns success if the reader has closed stdout: it has read enough.
 fn ended(error: &io::Error) -> Result<ExitCode, String> {
     match error.kind() {
         ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),

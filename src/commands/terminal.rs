@@ -1,5 +1,5 @@
-//! The person's terminal: asked for what must not be seen, and left as it was found, however the
-//! command ends.
+//! The user's terminal: asks for hidden input, and restores the terminal however the command
+//! ends.
 
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{panic, thread};
 
-/// The terminal as it was before it was changed, to be put back; who has not changed it leaves it
-/// alone, for it may be another one's.
+/// The terminal and its original modes. `None` if this process has not changed them: it then
+/// leaves the terminal alone, which another process may have changed.
 static FOUND: Mutex<Option<(File, Termios)>> = Mutex::new(None);
-/// A line editor has changed more of it than its modes.
+/// Set when a line editor may have changed more of the terminal than its modes.
 static EDITED: AtomicBool = AtomicBool::new(false);
-/// What to say when a signal ends the command.
+/// Returns the message to print when a signal ends the command.
 static LAST_WORDS: OnceLock<Box<dyn Fn() -> Option<String> + Send + Sync>> = OnceLock::new();
 
-/// Pastes are marked no more, and the cursor is seen.
+/// Disables bracketed paste, and shows the cursor.
 const UNEDITED: &[u8] = b"\x1b[?2004l\x1b[?25h";
 
 /// The exit code after a panic, Rust's own.
@@ -28,18 +28,18 @@ const PANICKED: i32 = 101;
 /// The exit code after Ctrl+C.
 pub(super) const INTERRUPTED: u8 = interrupted(SIGINT) as u8;
 
-/// Ends the process on Ctrl+C and its like with the exit code of a shell, 128 and the signal's
-/// number; the terminal is put back. A signal that is ignored stays so, as under `nohup`.
+/// Ends the process on SIGINT, SIGTERM and SIGHUP with the exit code of a shell, 128 plus the
+/// signal's number. Restores the terminal first. Ignored signals stay ignored, as under `nohup`.
 ///
 /// # Errors
-/// There is no thread to be had.
+/// Signals cannot be handled, or the thread cannot be started.
 pub fn end_on_signals() -> Result<(), String> {
     let failed = |error: io::Error| format!("signals: {error}");
     let ignored = ignored_signals();
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_among(ignored, *signal));
     let mut signals = Signals::new(wanted).map_err(failed)?;
     let wait = move || {
-        // None: all are ignored.
+        // `None`: all of the signals are ignored.
         let Some(signal) = signals.forever().next() else { return };
         restore();
         if let Some(words) = LAST_WORDS.get().and_then(|words| words()) {
@@ -52,8 +52,8 @@ pub fn end_on_signals() -> Result<(), String> {
     Ok(())
 }
 
-/// A panic of any thread ends the process where it stands: nothing is dropped, and nothing put back
-/// by that.
+/// Makes a panic of any thread restore the terminal and end the process at once. No destructor
+/// runs then, so none could restore the terminal.
 fn restore_on_panic() {
     let say = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -65,12 +65,13 @@ fn restore_on_panic() {
     }));
 }
 
-/// What is said when a signal ends the command.
+/// Sets the message to print when a signal ends the command.
 pub(super) fn set_last_words(words: impl Fn() -> Option<String> + Send + Sync + 'static) {
     LAST_WORDS.get_or_init(|| Box::new(words));
 }
 
-/// The signals that the parent wants ignored, a bit each from the lowest.
+/// Returns the signals that the parent process left ignored, one bit each, the lowest for signal
+/// 1.
 fn ignored_signals() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -85,7 +86,7 @@ const fn interrupted(signal: i32) -> i32 {
     128 + signal
 }
 
-/// From now on a line editor changes the terminal.
+/// Saves the terminal's modes before a line editor changes them.
 pub(super) fn begin_editing() {
     if let Ok(terminal) = open()
         && let Ok(modes) = tcgetattr(&terminal)
@@ -95,7 +96,7 @@ pub(super) fn begin_editing() {
     }
 }
 
-/// Puts the terminal back, on a new line, if it was changed.
+/// Restores the terminal if it was changed, and begins a new line.
 pub(super) fn restore() {
     put_back(found().take());
 }
@@ -103,7 +104,7 @@ pub(super) fn restore() {
 fn put_back(found: Option<(File, Termios)>) {
     if let Some((mut terminal, modes)) = found {
         let edited = EDITED.load(Ordering::Relaxed);
-        // The shell sets a terminal in order that can't be set here.
+        // If this fails, the shell restores the terminal.
         let _ = tcsetattr(&terminal, OptionalActions::Now, &modes);
         let _ = terminal.write_all(if edited { UNEDITED } else { b"" });
         let _ = terminal.write_all(b"\n");
@@ -114,22 +115,22 @@ fn found() -> std::sync::MutexGuard<'static, Option<(File, Termios)>> {
     FOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks for a line that is not shown while it is typed.
+/// Asks for a line that is not echoed while it is typed.
 ///
 /// # Errors
-/// Nobody sits at a terminal, or nobody answers.
+/// There is no terminal, or the input ends without an answer.
 pub(super) fn ask_hidden(question: &str) -> io::Result<String> {
     let terminal = open()?;
     let before = tcgetattr(&terminal)?;
     let mut hidden = before.clone();
     hidden.local_modes.remove(LocalModes::ECHO);
     hidden.local_modes.insert(LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
-    // Suspended here, a shell would come back to it with an echo.
+    // Disables suspending: after that, a shell would resume the command with echo.
     hidden.special_codes[SpecialCodeIndex::VSUSP] = 0;
     *found() = Some((terminal.try_clone()?, before.clone()));
     let line = {
         let _restored = Restored { terminal: &terminal, modes: &before };
-        // Before the question: who types at once is not seen either.
+        // Disables echo before asking, so that text typed early is hidden, too.
         tcsetattr(&terminal, OptionalActions::Flush, &hidden)?;
         (&terminal).write_all(question.as_bytes())?;
         let mut line = String::new();
@@ -140,7 +141,7 @@ pub(super) fn ask_hidden(question: &str) -> io::Result<String> {
     if line.is_empty() { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(answer.to_owned()) }
 }
 
-/// Sets a terminal back when it is dropped.
+/// Restores a terminal when it is dropped.
 struct Restored<'a> {
     terminal: &'a File,
     modes: &'a Termios,

@@ -1,4 +1,4 @@
-//! `postern user`: the operator's hand on accounts, by the group's secret.
+//! `postern user`: manages accounts as an operator, authenticated by the group's secret.
 
 use super::operator::{NoAnswer, PATIENCE, ask};
 use super::person;
@@ -12,15 +12,15 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two rounds through the servers.
+/// The pause between two rounds through the servers.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long a password may wait for its turn to be hashed.
 const HASHES_TIME: Duration = Duration::from_secs(20);
 
-/// Does what is asked about accounts.
+/// Lists, creates, changes or deletes accounts.
 ///
 /// # Errors
-/// One line that says why not.
+/// Returns a one-line message that states why the command failed.
 #[cold]
 pub fn run(options: &options::User) -> Result<ExitCode, String> {
     let settings = Settings::read(&options.config)?;
@@ -44,7 +44,7 @@ pub fn run(options: &options::User) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks whether an account is to be deleted, which nothing brings back.
+/// Asks for confirmation before an account is deleted, since nothing can restore it.
 fn confirm(name: &str) -> Result<(), String> {
     if !io::stdin().is_terminal() {
         return Err(format!(
@@ -61,7 +61,7 @@ fn confirm(name: &str) -> Result<(), String> {
     }
 }
 
-/// Prints all accounts, a bounded number at a time.
+/// Prints all accounts, requesting a bounded number at a time.
 fn list(settings: &Settings) -> Result<(), String> {
     let mut after = String::new();
     loop {
@@ -80,16 +80,17 @@ fn list(settings: &Settings) -> Result<(), String> {
     }
 }
 
-/// Goes through the servers until the primary answers; the lines before its `OK`.
+/// Tries the servers in turn until the primary answers. Returns the lines before its `OK`.
 fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
     if words.iter().any(|word| word.is_empty() || word.contains(' ')) {
         return Err("a name or a password is one word, without spaces".to_owned());
     }
     let line = words.join(" ");
-    // What no server would take is not sent.
+    // A request that every server would refuse is not sent.
     protocol::parse_operator(line.as_bytes()).map_err(|refusal| refusal.words.to_owned())?;
     let request = Packet::Request { group: settings.group };
-    // A change waits for a member that says nothing for `T`, a password for its turn.
+    // A change may wait one peer timeout for an unreachable member, and a password for its turn
+    // to be hashed.
     let peer_timeout = Duration::from_millis(settings.peer_timeout_ms.into());
     let patience = 3 * peer_timeout + HASHES_TIME;
     let deadline = Instant::now() + 2 * peer_timeout + PATIENCE;
@@ -116,7 +117,7 @@ fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
             };
             excuses.push(format!("server {} at {server}: {why}", slot + 1));
         }
-        // Between two primaries, there is one in a moment.
+        // During a takeover there is a new primary in a moment.
         if !heard || Instant::now() >= deadline {
             return Err(excuses.join("; "));
         }
@@ -124,12 +125,12 @@ fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
     }
 }
 
-/// What an answer means.
+/// The meaning of an answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Judgement {
     Done(Vec<String>),
     Refused(String),
-    /// Another server may do it.
+    /// Another server may be able to do it.
     Elsewhere(String),
 }
 
@@ -144,7 +145,7 @@ fn judge(answer: &str) -> Judgement {
     };
     let (code, words) = error.split_once(' ').unwrap_or((error, ""));
     match code {
-        // The first of its words is where the primary is.
+        // The first word is the address of the primary.
         "not-primary" => Judgement::Elsewhere(words.split_once(' ').map_or("", |w| w.1).to_owned()),
         "not-ready" | "busy" => Judgement::Elsewhere(words.to_owned()),
         _ => Judgement::Refused(format!("{words} ({code})")),
