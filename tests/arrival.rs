@@ -1,4 +1,4 @@
-//! Servers and clients come to one port, in any order and mixed.
+//! Servers and clients connect to one port, in any order and mixed.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! kill -9 of a backup delays nobody for long; what returns, with its disk or without, is filled
-//! and attached again.
+//! kill -9 of a backup delays clients only briefly. A backup that restarts, with its disk or
+//! without, receives the missing entries and becomes a member again.
 
 mod common;
 

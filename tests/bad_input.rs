@@ -1,5 +1,5 @@
-//! Wrong config, a port in use, directories that can't be used or belong to others, foreign peers:
-//! one clear line, nothing touched, the others unharmed.
+//! Wrong config, a port in use, directories that are unusable or belong to others, foreign peers:
+//! each causes one clear line, changes no file, and harms no other server.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn refused(group: &Group, n: usize, expected: &str) {
     assert!(complaints[0].contains(expected), "{said}");
 }
 
-/// A group of one whose server has run, and is stopped.
+/// Returns a group of one whose server has run, and is stopped.
 fn stopped() -> Group {
     let mut group = Group::new(1);
     group.start(1);
@@ -84,7 +84,7 @@ fn a_directory_of_another_server_or_group_is_not_touched() {
 fn a_peer_of_another_group_is_refused_and_harms_nobody() {
     let group = Group::open();
     let primary = group.wait_members(3);
-    // A stranger whose list names two servers of this group.
+    // A server of another group, whose list names two servers of this group.
     let mut stranger = Group::new(3);
     let text = std::fs::read_to_string(stranger.config()).unwrap();
     let text = text.replace(&stranger.servers[1], &group.servers[1]);

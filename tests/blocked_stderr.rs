@@ -1,5 +1,5 @@
-//! Nobody has to read what a server logs: it starts, serves and stops while its stderr is a full
-//! pipe, and logs again when that is read.
+//! Nobody has to read what a server logs. It starts, serves and stops while its stderr is a full
+//! pipe, and logs again when somebody reads the pipe.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe};
 use std::sync::mpsc::channel;
 use std::thread;
 
-/// What a pipe holds on Linux, unless it is told otherwise.
+/// The default capacity of a pipe on Linux.
 const PIPE_BYTES: usize = 64 * 1024;
 
 fn full_pipe() -> (PipeReader, PipeWriter) {

@@ -1,5 +1,5 @@
-//! Two people chat in terminals: nothing that they type is lost or shown twice while servers fail,
-//! no password is seen, and the terminal is theirs again afterwards. In a pipe it is a command.
+//! Two people chat in terminals. While servers fail, no typed text is lost or shown twice, and no
+//! password is visible. Afterwards the terminal is restored. In a pipe, chat is a plain command.
 
 mod common;
 #[path = "common/terminal.rs"]
@@ -25,7 +25,7 @@ fn with_password(servers: &str, user: &str) -> Command {
     command
 }
 
-/// Somebody at a prompt.
+/// Starts a chat in a terminal, and waits for its prompt.
 fn person(servers: &str, user: &str) -> Terminal {
     let mut terminal = Terminal::run(&with_password(servers, user));
     terminal.wait("a prompt", |screen| screen.ends_with('>'));
@@ -166,12 +166,12 @@ fn a_flood_of_messages_blocks_nobody() {
         }
     };
     flood(&mut bob, 1000);
-    // More than are kept for a prompt, before there is one.
+    // More lines than wait for a prompt, before the first prompt.
     let mut command = with_password(&group.servers[0], "ann");
     command.args(["--last", "900"]);
     let mut ann = Terminal::run(&command);
     ann.wait("all and a prompt", |screen| screen.contains("text 999") && screen.ends_with('>'));
-    // More than that while somebody leaves.
+    // More lines than that, while the user leaves.
     ann.type_in("@bob one\r@bob two\r");
     ann.see("bob> @bob two");
     flood(&mut bob, 2000);
@@ -191,7 +191,7 @@ fn a_paste_is_as_many_messages_as_lines() {
     ann.type_in("\x1b[200~one\r/quit\r@bob x\rthree\x1b[201~\r");
     ann.see(" ann: three");
     assert_eq!(group.mailbox(1, "ann"), ["first", "one", "/quit", "@bob x", "three"]);
-    // A long one comes back as quickly.
+    // A long paste is echoed as quickly.
     let lines: String = (0..1000).map(|n| format!("line {n}\r")).collect();
     ann.type_in(&format!("\x1b[200~{lines}\x1b[201~\r"));
     ann.wait("all of it", |screen| screen.contains(" ann: line 999"));
@@ -214,7 +214,7 @@ fn passwords_that_are_typed_ahead_are_no_messages() {
     ann.see_last("Old password:");
     ann.type_in("\x03");
     ann.see("-- nothing was changed");
-    // Between prompts Ctrl+D would be the terminal's own.
+    // Between prompts the terminal itself would interpret Ctrl+D.
     ann.wait("a prompt", |screen| screen.ends_with("bob>"));
     ann.type_in("@bob still here\r");
     ann.wait("the next one", |screen| screen.contains("still here\n") && screen.ends_with("bob>"));
@@ -231,11 +231,11 @@ fn slips_of_the_keyboard_do_no_harm() {
     let mut ann = person(&group.servers[0], "ann");
     ann.type_in("@bob one\r");
     ann.wait("a receiver", |screen| screen.ends_with("bob>"));
-    // After a receiver that does not exist, messages go to the one before again.
+    // After a receiver that does not exist, messages go to the previous one again.
     ann.type_in("@typo two\r");
     ann.see("not sent to typo");
     ann.wait("the receiver before", |screen| screen.ends_with("bob>"));
-    // Ctrl+C clears what was begun, and an 8-bit terminal's letter is said to be none.
+    // Ctrl+C clears the line, and a letter of an 8-bit terminal is reported as invalid.
     ann.type_in("half a li");
     ann.wait("what is typed", |screen| screen.ends_with("bob> half a li"));
     ann.type_in("\x03");
@@ -278,7 +278,7 @@ fn what_is_given_up_is_told() {
     ann.type_in("\x03");
     assert_eq!(ann.end().code(), Some(130));
     ann.see("not known to be stored:\n  ann: one\n  ann: two");
-    // Also while it waits to leave.
+    // The same list is printed while the chat waits to leave.
     let mut ann = person_at(&mut group, "ann");
     group.kill(1);
     ann.see("-- lost ");
@@ -291,7 +291,7 @@ fn what_is_given_up_is_told() {
     ann.see("not known to be stored:\n  ann: three");
 }
 
-/// Somebody at a prompt, of a server that is started first.
+/// Starts the only server of a group, and a chat with it in a terminal.
 fn person_at(group: &mut Group, user: &str) -> Terminal {
     group.start(1);
     group.wait_members(1);
@@ -308,7 +308,7 @@ fn a_hidden_password_leaves_no_trace() {
     ann.wait("a prompt", |screen| screen.ends_with('>'));
     ann.type_in("/passwd\r");
     ann.see_last("Old password:");
-    // Killed, searched for, and called back at the next prompt.
+    // Kills the line and searches the history; later yanks the killed text at the next prompt.
     ann.type_in("geheim-1\x15\x12geheim");
     ann.see("Old password: *");
     ann.type_in("\x03");
@@ -370,7 +370,7 @@ fn without_a_terminal_it_is_a_command() {
     let output = piped.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(group.mailbox(1, "bob"), ["one", "two"]);
-    // A terminal that can't move its cursor.
+    // A terminal that cannot move its cursor.
     let mut dumb = with_password(&group.servers[0], "bob");
     dumb.env("TERM", "dumb");
     let mut bob = Terminal::run(&dumb);
@@ -383,7 +383,7 @@ fn without_a_terminal_it_is_a_command() {
     assert_eq!(group.mailbox(1, "ann"), ["to myself", "hi"]);
 }
 
-/// Stands between a client and a server, as if it were that, and can be closed.
+/// Relays bytes between a client and a server, and can be closed.
 struct Relay {
     address: String,
     state: Arc<Mutex<State>>,

@@ -1,6 +1,6 @@
-//! Programs that use `postern::client` send each message once and get each message once, in order,
-//! whatever happens to servers; they find the primary from any server, and wait no longer than
-//! they want to.
+//! Programs that use `postern::client` send each message once and receive each message once, in
+//! order, whatever happens to servers. They find the primary from any server, and wait no longer
+//! than they want to.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn ann() -> Account {
     Account::new("ann", "correct-horse").created()
 }
 
-/// The next event that a test waits for.
+/// Returns the next event, which must arrive in time.
 fn next(client: &mut Client) -> Event {
     let event = client.next(Some(common::DEADLINE)).expect("it goes on");
     event.expect("something happens")
@@ -110,7 +110,7 @@ fn after_a_restart_the_new_password_is_used() {
 
 #[test]
 fn nobody_waits_longer_than_wanted() {
-    // One that refuses, one that accepts and says nothing, and one that is no postern server.
+    // One refuses connections, one accepts them and sends nothing, and one is no postern server.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,5 @@
-//! A client that is gone in the middle of a request harms nobody; what was taken is carried out.
+//! A client that disconnects in the middle of a request harms nobody; requests that were received
+//! are executed.
 
 mod common;
 

@@ -1,11 +1,10 @@
-//! An `OK` to a change means that all attached servers have it on disk: their logs hold the same
-//! records.
+//! An `OK` to a change means that all members have it on disk: their logs hold the same records.
 
 mod common;
 
 use common::Group;
 
-/// The texts of a server's log files, as far as they can be read as such.
+/// Returns whether a log file of a server contains `text`.
 fn holds(group: &Group, n: usize, text: &str) -> bool {
     let folder = std::fs::read_dir(group.data(n).join("log")).unwrap();
     folder

@@ -1,5 +1,5 @@
-//! Ctrl+C ends every client command at once, at every moment, with exit code 130; the terminal is
-//! as it was, and what was not finished is not sent.
+//! Ctrl+C ends every client command at once, at every moment, with exit code 130. The terminal is
+//! restored, and unfinished input is not sent.
 
 mod common;
 #[path = "common/terminal.rs"]
@@ -11,11 +11,11 @@ use std::net::TcpListener;
 use std::process::Command;
 use terminal::Terminal;
 
-/// Where a command is interrupted.
+/// The moment at which a command is interrupted.
 enum Moment {
-    /// When this is seen, and then this was typed.
+    /// When the first text is shown, and after the second one is typed.
     Seen(&'static str, &'static str),
-    /// As soon as it listens for signals: it has nothing to show.
+    /// As soon as the command handles signals: it has nothing to show.
     Begun,
 }
 
@@ -34,7 +34,7 @@ fn every_client_command_ends_with_130_and_leaves_the_terminal_as_it_was() {
     let group = Group::alone();
     group.client(1, "ann");
     let here = &group.servers[0][..];
-    // Takes connections, and says nothing.
+    // Accepts connections, and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let nowhere = &silent.local_addr().unwrap().to_string()[..];
     let config = group.config().display().to_string();
@@ -63,7 +63,7 @@ fn every_client_command_ends_with_130_and_leaves_the_terminal_as_it_was() {
         for by_key in [true, false] {
             let mut terminal = Terminal::run(command);
             match moment {
-                // The last of those for which it listens.
+                // SIGHUP is the last signal that it registers.
                 Moment::Begun => terminal.listens_for(Signal::HUP),
                 Moment::Seen(text, typed) => {
                     terminal.see(text);
@@ -71,7 +71,7 @@ fn every_client_command_ends_with_130_and_leaves_the_terminal_as_it_was() {
                 }
             }
             if by_key {
-                // The first one clears a line that is being edited.
+                // The first Ctrl+C clears a line that is being edited.
                 terminal.type_in("\x03\x03");
             } else {
                 terminal.signal(Signal::INT);
@@ -91,8 +91,8 @@ fn who_runs_in_the_background_or_under_nohup_is_left_alone() {
     group.client(1, "ann");
     let tail =
         format!("{} tail ann -f --servers {}", postern().get_program().display(), group.servers[0]);
-    // SIGTERM in the background: it ends, and touches no terminal that it has not changed.
-    // SIGHUP under nohup: it goes on.
+    // SIGTERM in the background ends it, without touching a terminal that it has not changed.
+    // Under nohup it ignores SIGHUP and continues.
     let script = format!(
         "set -m; {tail} >/dev/null & \
          while ! grep -q 'SigCgt:.*[1-9a-f]' /proc/$!/status; do :; done; \
@@ -102,7 +102,7 @@ fn who_runs_in_the_background_or_under_nohup_is_left_alone() {
          until [ \"$(postern_waits $!)\" ]; do :; done; \
          kill -HUP $!; kill -0 $! && kill -TERM $!; wait $!; echo second $?"
     );
-    // It waits when it has connected: a socket beside its standard streams.
+    // It is connected, and waits, when it has a socket besides its standard streams.
     let waits = "postern_waits() { ls -l /proc/$1/fd 2>/dev/null | grep socket | head -1; }; ";
     let mut bash = Command::new("bash");
     bash.args(["-c", &(waits.to_owned() + &script)]).env("POSTERN_PASSWORD", "correct-horse");

@@ -1,5 +1,6 @@
-//! What is damaged is quarantined, never deleted, and the server is filled by the others; what may
-//! be the only copy is not touched, and a torn tail is no damage. `postern check` says which it is.
+//! Damaged data is quarantined, never deleted, and the other servers send the entries again. A
+//! directory that may be the only copy is not touched, and a torn tail is no damage. `postern
+//! check` reports which of these it finds.
 
 mod common;
 
@@ -25,7 +26,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A group of three with messages; server `n` is stopped, or killed.
+/// Returns a group of three with messages, in which server `n` is stopped, or killed.
 fn three_without(n: usize, killed: bool) -> (Group, Vec<String>) {
     let mut group = Group::open();
     let primary = group.wait_members(3);
@@ -40,7 +41,7 @@ fn three_without(n: usize, killed: bool) -> (Group, Vec<String>) {
     (group, texts)
 }
 
-/// The only folder below `quarantine`.
+/// Returns the only folder in `quarantine`.
 fn quarantine(data: &Path) -> PathBuf {
     let folders: Vec<_> = std::fs::read_dir(data.join("quarantine")).unwrap().collect();
     assert_eq!(folders.len(), 1);
@@ -85,7 +86,7 @@ fn a_damaged_server_is_filled_by_the_others() {
         let checked = check(&data);
         assert_eq!(checked.status.code(), Some(0), "{}", stdout(&checked));
         assert!(stdout(&checked).contains("sound"), "{}", stdout(&checked));
-        // It is as good as any: with it and one other the group goes on.
+        // The server is a full member again: with one other, it continues the group.
         group.start(n);
         group.wait_members(3);
         group.kill((1..=3).find(|other| *other != n).unwrap());
@@ -94,7 +95,7 @@ fn a_damaged_server_is_filled_by_the_others() {
     }
 }
 
-/// A group of one whose server has run, and is stopped or killed.
+/// Returns a group of one whose server has run, and is stopped or killed.
 fn one(killed: bool) -> Group {
     let mut group = Group::alone();
     assert_eq!(group.client(1, "ann").ask("SEND ann hi"), "OK 1");
@@ -127,7 +128,7 @@ fn the_only_copy_is_not_touched() {
     }
 }
 
-/// Where the disk that holds the log is not mounted, a new log would hide the old one.
+/// If the disk that holds the log is not mounted, a new log would hide the old one.
 #[test]
 fn a_log_that_is_not_there_is_waited_for() {
     let (mut group, texts) = three_without(2, false);
@@ -145,8 +146,8 @@ fn a_log_that_is_not_there_is_waited_for() {
     assert_eq!(group.mailbox(primary, "ann"), texts);
 }
 
-/// While the machine runs on, rot in the last batch is no torn tail: what was acknowledged would
-/// be cut without a word.
+/// If the machine has not restarted, rot in the last batch is no torn tail: cutting it would
+/// silently lose acknowledged entries.
 #[test]
 fn rot_in_the_last_batch_is_noticed_while_the_machine_runs_on() {
     let group = one(true);
@@ -164,7 +165,7 @@ fn a_torn_tail_is_sound_and_cut_with_a_warning() {
     let mut group = one(true);
     let path = group.data(1).join(LOG);
     let mut bytes = std::fs::read(&path).unwrap();
-    // The beginning of a record, as a process leaves it that is killed while it writes.
+    // The beginning of a record, as left by a process that is killed while it writes.
     let mut begun = vec![0; 100];
     begun[..4].copy_from_slice(&400u32.to_le_bytes());
     bytes.extend(begun);

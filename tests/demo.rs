@@ -1,4 +1,4 @@
-//! The demo shows a failover to a newcomer, and its servers end with it, however it ends.
+//! The demo shows a failover to a new user. Its servers end with it, however it ends.
 
 mod common;
 
@@ -17,9 +17,9 @@ struct Demo {
 }
 
 impl Demo {
-    /// `test` tells the tests of this file apart, which run side by side.
+    /// Starts the demo. `test` distinguishes the tests of this file, which run in parallel.
     fn start(test: u16) -> Demo {
-        // Three ports that nobody listens on now, below those of outgoing connections.
+        // Three consecutive free ports, below those of outgoing connections.
         let free =
             |port: &u16| (0..3).all(|n| TcpStream::connect(("127.0.0.1", port + n)).is_err());
         let first = 10_000 + (std::process::id() % 1_000) as u16 * 20 + test * 10;
@@ -76,7 +76,7 @@ fn a_newcomer_sees_a_failover() {
     let second: u16 = line.split(' ').nth(1).unwrap().parse().unwrap();
     assert!(second != first && line.ends_with(" ms."), "{line}");
     demo.wait("is the primary");
-    // The backup of two asks for the other.
+    // The remaining backup of two waits for the killed primary.
     writeln!(demo.stdin, "kill {second}").unwrap();
     demo.wait(&format!("Type:  start {second}"));
     writeln!(demo.stdin, "start {second}").unwrap();

@@ -1,5 +1,5 @@
-//! A disk that fails ends its server, with the reason; nothing was acknowledged that is not stored,
-//! and nothing is lost. Only debug builds have a disk that can be told to fail.
+//! A disk that fails ends its server, which reports the reason. Every acknowledged change is
+//! stored, and nothing is lost. Only debug builds can inject disk faults.
 #![cfg(debug_assertions)]
 
 mod common;

@@ -1,5 +1,5 @@
-//! What was answered survives kill -9 of the primary; a backup takes over, the other follows, and
-//! the killed one comes back as a backup.
+//! Acknowledged changes survive kill -9 of the primary. A backup takes over, the other one
+//! follows it, and the killed server restarts as a backup.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn kill_9_of_the_primary_loses_nothing() {
     group.start(first);
     assert_eq!(group.wait_members(3), second, "what returns is a backup");
     group.wait(first, "it has everything", |status| status["messages"] == "21");
-    // The one that came back has it all: it can lead.
+    // The restarted server has every entry, so it can lead.
     let third = (1..=3).find(|n| *n != first && *n != second).unwrap();
     group.kill(third);
     group.wait_members(2);

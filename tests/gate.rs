@@ -1,4 +1,5 @@
-//! Nobody gets further than HELP, PING, STATUS and QUIT until all three servers were members once.
+//! Clients can use only HELP, PING, STATUS and QUIT until all three servers have been members
+//! once.
 
 mod common;
 
@@ -32,7 +33,7 @@ fn two_servers_let_nobody_in() {
     }
     group.start(3);
     let primary = group.wait_members(3);
-    // The client that came first is let in on the connection that it has.
+    // The client that connected first can log in on its existing connection.
     if primary == 1 {
         assert_eq!(early.ask("CREATE ann correct-horse"), "OK ann");
     }

@@ -1,5 +1,5 @@
-//! On the end of a client's input all its requests are answered, then the connection ends; requests
-//! that come in one piece are answered one by one, in order.
+//! When a client ends its input, all its requests are answered, then the connection ends.
+//! Requests that arrive in one piece are answered one by one, in order.
 
 mod common;
 

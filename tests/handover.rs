@@ -1,5 +1,6 @@
-//! Planned work on the primary's machine costs clients a moment and loses nothing: by command or by
-//! SIGTERM, a backup that has everything takes the role before the primary lets go of it.
+//! Planned work on the primary's machine interrupts clients only briefly and loses nothing. On
+//! command or on SIGTERM, a backup that has every entry accepts the role before the primary gives
+//! it up.
 
 mod common;
 
@@ -17,7 +18,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The line that explains a failure.
+/// Returns the line that explains a failure.
 fn complaint(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{}", stderr(output));
     let said = stderr(output);
@@ -26,7 +27,7 @@ fn complaint(output: &Output) -> String {
     lines[0].to_owned()
 }
 
-/// Answered texts, and a burst on its way at the primary.
+/// Returns acknowledged texts, and a client whose burst is on its way to the primary.
 fn burst(group: &Group, primary: usize, user: &str) -> (Vec<String>, common::Client) {
     let mut client = group.client(primary, user);
     let texts: Vec<String> = (1..=20).map(|n| format!("message {n}")).collect();
@@ -39,7 +40,7 @@ fn burst(group: &Group, primary: usize, user: &str) -> (Vec<String>, common::Cli
     (texts, client)
 }
 
-/// What was answered is there, in order, and nothing twice.
+/// Checks that the acknowledged messages are stored, in order, and none of them twice.
 fn check_kept(group: &Group, primary: usize, user: &str, texts: &[String], answered: usize) {
     let mut kept = group.mailbox(primary, user);
     assert!(kept.len() >= texts.len() + answered, "{} kept, {answered} answered", kept.len());

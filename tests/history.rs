@@ -1,5 +1,6 @@
-//! Whatever clients were told while primaries were killed and came back is true: an `OK n` stands
-//! at `n`, what was refused is nowhere, what was shown once is shown to all who ask later.
+//! While primaries are killed and restarted, every answer to a client is true. An `OK n` means
+//! that the message has number `n`, a refused message is stored nowhere, and a message that was
+//! shown once is shown to every later reader.
 
 mod common;
 
@@ -16,9 +17,9 @@ use std::time::{Duration, Instant};
 const USERS: [&str; 3] = ["ann", "bob", "cyd"];
 const SESSIONS_EACH: usize = 2;
 const KILLS: usize = 3;
-/// Between two tries to find the primary.
+/// The pause between two attempts to find the primary.
 const RETRY_TIME: Duration = Duration::from_millis(2);
-/// A refusal for another reason means that the test asks for nonsense, or that the server errs.
+/// A refusal for another reason is an error of the test or of the server.
 const REFUSALS: [&str; 4] = ["not-primary", "not-ready", "busy", "too-few-copies"];
 
 #[test]
@@ -37,7 +38,7 @@ fn what_was_told_while_primaries_were_killed_is_true() {
             let (record, servers) = (&record, &servers);
             scope.spawn(move || Sender::new(client, rng, record).run(servers));
         }
-        // Ends the clients when a server does not do as it should, too.
+        // Ends the clients even if a server fails the test.
         let _done = Done(&record.done);
         for _ in 0..KILLS {
             let primary = group.wait_members(3);
@@ -56,7 +57,7 @@ fn what_was_told_while_primaries_were_killed_is_true() {
     record.history().check(&last).unwrap_or_else(|finding| panic!("{finding}"));
 }
 
-/// What all clients write down.
+/// The record that all clients share.
 struct Record {
     began: Instant,
     history: Mutex<History>,
@@ -82,7 +83,7 @@ impl Record {
         u64::try_from(self.began.elapsed().as_micros()).expect("a test does not last for ages")
     }
 
-    /// Waits until so many more messages are stored, or mailboxes read.
+    /// Waits until `count` more messages are stored, or mailboxes read.
     fn wait_answers(&self, count: u64) {
         let wanted = *self.answers() + count;
         let end = Instant::now() + common::DEADLINE;
@@ -101,14 +102,14 @@ impl Drop for Done<'_> {
     }
 }
 
-/// One that sends to all, reads its own mailbox, and follows the primary.
+/// A client that sends to all users, reads its own mailbox, and follows the primary.
 struct Sender<'a> {
     client: u32,
     user: &'static str,
     rng: Rng,
     record: &'a Record,
     sent: u64,
-    /// The greatest number that it was shown.
+    /// The highest message number that it has received.
     shown: u64,
 }
 
@@ -136,7 +137,7 @@ impl<'a> Sender<'a> {
         line.starts_with("OK ").then_some(session)
     }
 
-    /// Goes on until the session is lost, or no longer one with the primary.
+    /// Sends requests until the session is lost, or its server is no longer the primary.
     fn talk(&mut self, mut session: Client) {
         while !self.record.done.load(Ordering::Relaxed) {
             let (line, request) = self.request();
@@ -173,7 +174,7 @@ fn is_push(line: &str) -> bool {
     line.starts_with("MSG ") || line.starts_with("NOTE ")
 }
 
-/// The answer; `None` when the connection ends before.
+/// Returns the answer; `None` if the connection ends before it.
 fn outcome(session: &mut Client, request: &Request) -> Option<Outcome> {
     let mut messages = Vec::new();
     loop {
@@ -193,7 +194,7 @@ fn outcome(session: &mut Client, request: &Request) -> Option<Outcome> {
                 return Some(Outcome::Stored(n.parse().expect("a number")));
             }
             (["OK", last], Request::Read { after, .. }) => {
-                // What was pushed while the request was on its way came first.
+                // Messages that were pushed while the request was on its way arrived first.
                 let last: u64 = last.parse().expect("a number");
                 let shown = usize::try_from(last - after).expect("memory holds them");
                 let pushed = messages.len().checked_sub(shown).expect("all are shown");

@@ -1,7 +1,7 @@
-//! A server that has quarantined its log, for whatever reason, forms no new group: the accounts and
-//! messages of the old one would be gone without a word, and anybody could make those accounts
-//! again. It says what it has, waits, and joins a group that has the log; or a person goes on with
-//! what was quarantined.
+//! A server that has quarantined its log, for whatever reason, forms no new group. Otherwise the
+//! accounts and messages of the old one would vanish silently, and anybody could create those
+//! accounts again. The server reports what it has, waits, and joins a group that has the log; or
+//! an operator continues with the quarantined log.
 
 mod common;
 
@@ -18,13 +18,14 @@ fn flip(path: &Path) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// A group of three that has acknowledged messages, and is stopped.
+/// Returns a group of three that has acknowledged messages, and is stopped.
 fn stopped() -> (Group, Vec<String>) {
     let mut group = Group::open();
     let primary = group.wait_members(3);
     let mut ann = group.client(primary, "ann");
     let texts = ann.send_first("ann", 20);
-    // One after the other, and all at once for the config: the last ones know that they were left.
+    // The kills follow one another at once: the last servers may notice the first ones' end, but
+    // the config does not change.
     (1..=3).for_each(|n| group.kill(n));
     (group, texts)
 }
@@ -64,14 +65,14 @@ fn three_that_have_lost_their_logs_form_no_group_and_a_person_goes_on() {
             let refused = group.connect(n).ask("CREATE ann correct-horse");
             assert!(refused.starts_with("ERR not-ready "), "{refused}");
         }
-        // It says what there is, and the command.
+        // STATUS and log name the quarantined log and the command.
         let status =
             group.wait(1, "it knows of 2", |s| s["waiting"].contains("server 2 has quarantined"));
         let (from, _) = status["set_aside"].split_once(' ').unwrap();
         assert!(status["set_aside"].contains(" up to entry "), "{status:?}");
         assert!(status["waiting"].contains(&format!("--from {from}")), "{status:?}");
         assert!(group.log(1).contains(&format!("--from {from}")), "{}", group.log(1));
-        // Waiting changes nothing, not even over a restart of all.
+        // The servers still wait after a restart of all of them.
         (1..=3).for_each(|n| group.kill(n));
         (1..=3).for_each(|n| group.start(n));
         group.wait(1, "it waits again", |status| {
@@ -79,7 +80,7 @@ fn three_that_have_lost_their_logs_form_no_group_and_a_person_goes_on() {
         });
         assert!((1..=3).all(|n| group.status(n).unwrap()["members"] == "-"));
 
-        // A person goes on with what was quarantined, after it was said what would be lost.
+        // An operator continues with the quarantined log, after reading what may be lost.
         (1..=3).for_each(|n| group.kill(n));
         let shown = recover(&group, 1, from, None);
         let text = String::from_utf8_lossy(&shown.stdout).into_owned();
@@ -94,7 +95,7 @@ fn three_that_have_lost_their_logs_form_no_group_and_a_person_goes_on() {
     }
 }
 
-/// A server that is damaged while the others live joins them, and is as good as any then.
+/// A server that is damaged while the others run joins them, and becomes a full member again.
 #[test]
 fn one_that_has_lost_its_log_joins_the_others() {
     let (mut group, texts) = stopped();

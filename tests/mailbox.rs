@@ -1,5 +1,5 @@
-//! LOGIN shows the whole log of the user, then what comes; numbers are dense; an account's
-//! changes reach its other sessions.
+//! LOGIN shows the whole log of the user, then new messages. Numbers have no gap, and an
+//! account's changes reach its other sessions.
 
 mod common;
 

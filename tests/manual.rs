@@ -1,4 +1,5 @@
-//! Completions and manual pages say what the command line is: they come from the same definition.
+//! Completions and manual pages match the command line: they are generated from the same
+//! definition.
 
 mod common;
 
@@ -13,7 +14,7 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether a tool is installed; says so if it is not.
+/// Returns whether a tool is installed, and prints a note if it is not.
 fn has(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok();
     if !found {
@@ -80,7 +81,7 @@ fn every_command_has_a_manual_page() {
         let page = std::fs::read_to_string(path).unwrap().replace("\\-", "-");
         let title = page.lines().find(|line| line.starts_with(".TH ")).expect("a title");
         assert!(title.contains("20"), "{name} has a date: {title}");
-        // It refers to pages that exist, and shows the values of options.
+        // The page refers only to pages that exist, and shows the values of options.
         for word in page.split_whitespace().filter_map(|word| word.strip_suffix("(1)")) {
             assert!(pages.iter().any(|(known, _)| known == word), "{name} refers to {word}");
         }

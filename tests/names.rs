@@ -1,5 +1,6 @@
-//! Names lead to servers as far as they can: one that has no address stops nobody else, all
-//! addresses of a name are tried, and a server that clients do not reach is noticed.
+//! Servers and clients use names as far as they resolve. A name without an address blocks no
+//! other server, all addresses of a name are tried, and a server that clients cannot reach is
+//! reported.
 
 mod common;
 
@@ -16,7 +17,7 @@ fn rewrite(group: &Group, from: &str, to: &str) {
     fs::write(group.config(), text.replace(from, to)).unwrap();
 }
 
-/// Runs a command that needs no more than the config file.
+/// Runs a command that needs only the config file.
 fn operate(group: &Group, arguments: &[&str]) -> Output {
     let mut command = postern();
     command.args(arguments).arg("--config").arg(group.config());
@@ -29,7 +30,7 @@ fn a_name_without_an_address_stops_nobody_else() {
     for n in [3, 2, 1] {
         group.terminate(n);
     }
-    // The machine of server 3 is gone, and so is its name. Servers 1 and 2 start as they did.
+    // The machine of server 3 is gone, and so is its name. Servers 1 and 2 start as before.
     let gone = group.servers[2].clone();
     rewrite(&group, &gone, "gone.invalid:5003");
     group.start(1);
@@ -48,7 +49,7 @@ fn a_name_without_an_address_stops_nobody_else() {
     assert_eq!(status.status.code(), Some(1), "{shown}");
     assert!(shown.contains("server 3 (gone.invalid:5003): no such name"), "{shown}");
     assert!(shown.contains("server 3 is not a member"), "{shown}");
-    // Nor does it keep anybody from the last way out.
+    // The missing name does not prevent recovery either.
     group.terminate(1);
     group.terminate(2);
     let mut recover = postern();
@@ -60,7 +61,7 @@ fn a_name_without_an_address_stops_nobody_else() {
 
 #[test]
 fn servers_may_have_names_with_several_addresses() {
-    // `localhost` leads to 127.0.0.1, and on many machines to ::1 first.
+    // `localhost` resolves to 127.0.0.1, and on many machines first to ::1.
     let free = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let ports = free.each_ref().map(|listener| listener.local_addr().unwrap().port());
     drop(free);
@@ -72,14 +73,15 @@ fn servers_may_have_names_with_several_addresses() {
     assert!(line.contains(&group.data(1).display().to_string()), "where its data is: {line}");
     let status = operate(&group, &["status"]);
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
-    // The one that listens on IPv4 alone is found behind the other address.
+    // A server that listens only on IPv4 is found at the second address of its name.
     group.kill(1);
     rewrite(&group, "servers =", &format!("listen = \"127.0.0.1:{}\"\nservers =", ports[0]));
     group.start(1);
     group.wait_members(3);
 }
 
-/// Starts server 3 where the group is told to find it, and not where its config file says.
+/// Starts server 3 at the address in `group.servers`, which differs from the one in its config
+/// file.
 fn start_elsewhere(group: &mut Group) {
     let text = fs::read_to_string(group.config()).unwrap();
     fs::write(group.config(), format!("listen = \"{}\"\n{text}", group.servers[2])).unwrap();
@@ -93,12 +95,12 @@ fn a_server_that_clients_do_not_reach_is_noticed_and_gets_no_role() {
     let address = group.servers[2].rsplit_once(':').unwrap().0.to_owned();
     group.start(1);
     group.start(2);
-    // Server 3 listens elsewhere than its entry in the list says.
+    // Server 3 does not listen at the address that the list gives.
     let listed = std::mem::replace(&mut group.servers[2], format!("{address}:5009"));
     start_elsewhere(&mut group);
     let mut primary = group.wait_members(3);
     while primary == 3 {
-        // Chance gave it the role before anybody could know.
+        // Server 3 was elected before the others could know that it is unreachable.
         group.kill(3);
         group.wait_members(2);
         start_elsewhere(&mut group);
@@ -116,8 +118,8 @@ fn a_server_that_clients_do_not_reach_is_noticed_and_gets_no_role() {
     assert!(shown.contains(&format!("server 3 ({listed}): refused")), "{shown}");
 }
 
-/// Runs a command where the resolver says nothing, for minutes. Needs root; `None` where that can't
-/// be done.
+/// Returns the command, run where the resolver does not answer for minutes. Needs root; `None`
+/// where that is impossible.
 fn with_silent_resolver(command: &Command, folder: &Path, resolver: &UdpSocket) -> Option<Command> {
     let config = folder.join("resolv.conf");
     let server = resolver.local_addr().unwrap().ip();
@@ -156,7 +158,7 @@ fn a_silent_resolver_holds_up_nobody() {
     let status = client(&["status"]).unwrap().output().unwrap();
     let shown = String::from_utf8_lossy(&status.stdout);
     assert!(shown.contains("the resolver does not answer"), "{shown}");
-    // A server needs its own address, and waits for no other.
+    // A server needs only its own address to start, and does not wait for the others'.
     group.terminate(3);
     let [one, two] = [group.servers[0].clone(), group.servers[1].clone()];
     rewrite(&group, &one, "silent1.invalid:5001");

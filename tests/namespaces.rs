@@ -1,5 +1,5 @@
-//! Three servers in three network namespaces: what holds on loopback holds on a network, whose
-//! links go down without a word. Needs root; says so and passes where it can't be done.
+//! Three servers in three network namespaces: the promises that hold on loopback hold on a
+//! network whose links fail silently. Needs root; otherwise the test prints a note and passes.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Tells this program that it is to be the client in a namespace.
+/// Set for the process of this program that is the client in a namespace.
 const CLIENT: &str = "POSTERN_TEST_CLIENT_OF";
 
 #[test]
@@ -47,7 +47,7 @@ fn wait_line(lines: &mut impl BufRead, begin: &str) {
     }
 }
 
-/// Waits until one of the other servers leads the two that are left.
+/// Waits until one of the other servers leads the two remaining ones.
 fn wait_primary(group: &Group, cut: usize) -> usize {
     let end = Instant::now() + DEADLINE;
     loop {
@@ -62,7 +62,7 @@ fn wait_primary(group: &Group, cut: usize) -> usize {
     }
 }
 
-/// This program again, as a client beside the server that was cut.
+/// Starts this program again as a client in the namespace of the server that will be cut off.
 fn client_inside(network: &Network, n: usize, server: &str) -> std::process::Child {
     let this = std::env::current_exe().expect("this program");
     let mut command = Command::new("ip");
@@ -78,7 +78,7 @@ fn client_inside_a_namespace() {
     let mut client = Client::try_connect(&server).expect("the server is here");
     assert_eq!(client.ask("LOGIN ann correct-horse end"), "OK ann 1");
     println!("\nlogged in");
-    // Its end says that the cable is cut.
+    // The end of stdin means that the cable is cut.
     let _ = std::io::stdin().read_line(&mut String::new());
     println!("answer: {}", client.ask("SEND ann lost"));
 }

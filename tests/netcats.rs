@@ -1,5 +1,6 @@
-//! What people type with comes through: each netcat's script gets all its answers, a session that
-//! is typed is shown what others send, and what telnet clients say beside the lines is ignored.
+//! The tools that people use to type work. Each netcat's script gets all its answers, an
+//! interactive session shows messages from others, and the commands of telnet clients are
+//! ignored.
 
 mod common;
 
@@ -17,7 +18,8 @@ struct Tool {
 }
 
 impl Tool {
-    /// Connects with the first word of `command` and its options; `None` if it is not installed.
+    /// Connects with the tool that is the first word of `command`, and its options. Returns
+    /// `None` if it is not installed.
     fn start(command: &str, server: &str) -> Option<Tool> {
         let mut words = command.split(' ');
         let program = words.next().unwrap_or_default();
@@ -39,7 +41,7 @@ impl Tool {
         let (sender, lines) = channel();
         let output = BufReader::new(child.stdout.take().expect("it has a pipe"));
         std::thread::spawn(move || {
-            // A line of a tool that is killed interests nobody.
+            // Lines of a tool that was killed are not needed.
             output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
         let input = child.stdin.take();
@@ -51,7 +53,7 @@ impl Tool {
         input.write_all(text.as_bytes()).expect("it reads its input");
     }
 
-    /// The next line; `None` at the end.
+    /// Returns the next line; `None` at the end.
     fn try_line(&self) -> Option<String> {
         match self.lines.recv_timeout(DEADLINE) {
             Err(RecvTimeoutError::Timeout) => panic!("no line in {DEADLINE:?}"),
@@ -63,17 +65,17 @@ impl Tool {
         self.try_line().expect("a line, not the end")
     }
 
-    /// All lines up to the end.
+    /// Returns all lines up to the end.
     fn rest(&self) -> Vec<String> {
         std::iter::from_fn(|| self.try_line()).collect()
     }
 
-    /// Passes over what telnet says itself.
+    /// Skips the lines that telnet itself prints.
     fn pass_greeting(&self) {
         while !self.line().starts_with("Escape character is") {}
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the tool ends by itself, and returns its exit code.
     fn code(&mut self) -> Option<i32> {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -92,11 +94,11 @@ impl Drop for Tool {
     }
 }
 
-/// When a tool ends that is told nothing more by the server.
+/// When a tool ends after the server has closed the connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ends {
     AtOnce,
-    /// It reads on, to find at a later line that nobody takes it.
+    /// It reads its input until it fails to send a further line.
     WithItsInput,
 }
 
@@ -113,7 +115,7 @@ fn pipe(group: &Group, n: usize, command: &str, line_end: &str) {
     assert!(bob.line().ends_with(&format!(" ann{n} by {command}")));
 }
 
-/// Types to a tool whose input stays open, and lets another client send something.
+/// Types into a tool whose input stays open, while another client sends a message.
 fn talk(group: &Group, command: &str, ends: Ends) {
     let Some(mut tool) = Tool::start(command, &group.servers[0]) else { return };
     if command == "telnet" {
@@ -141,7 +143,7 @@ fn openbsd_nc() {
     pipe(&group, 1, "nc.openbsd -N", "\n");
     pipe(&group, 2, "nc.openbsd -N -C", "\n");
     pipe(&group, 3, "nc.openbsd -N", "\r\n"); // so PowerShell pipes lines
-    // It leaves so many seconds after its input ended, answered or not.
+    // The tool ends 3 seconds after its input ended, answered or not.
     pipe(&group, 4, "nc.openbsd -q 3", "\n");
     talk(&group, "nc.openbsd", Ends::WithItsInput);
 }
@@ -149,7 +151,7 @@ fn openbsd_nc() {
 #[test]
 fn traditional_nc() {
     let group = Group::alone();
-    // At most so many seconds after its input ended, and at once when the server is done.
+    // The tool ends at most 20 seconds after its input ended, and at once when the server closes.
     pipe(&group, 1, "nc.traditional -q 20", "\n");
     pipe(&group, 2, "nc.traditional -q 20 -C", "\n");
     talk(&group, "nc.traditional", Ends::AtOnce);
@@ -166,14 +168,14 @@ fn ncat() {
 #[test]
 fn socat() {
     let group = Group::alone();
-    // The same; without -t it is half a second.
+    // At most 20 seconds, too; without -t it is half a second.
     pipe(&group, 1, "socat -t 20", "\n");
     talk(&group, "socat", Ends::AtOnce);
 }
 
 #[test]
 fn telnet() {
-    // The end of a script would end it before the answers came.
+    // A piped script is not tested: its end would end telnet before the answers arrive.
     talk(&Group::alone(), "telnet", Ends::AtOnce);
 }
 
@@ -210,7 +212,8 @@ fn telnet_shows_answers_after_an_interrupt() {
     tool.pass_greeting();
     tool.write("PING a\n");
     assert_eq!(tool.line(), "OK a");
-    // As ^C does: it asks for a timing mark, and shows nothing before that is answered.
+    // Telnet reacts as to ^C: it sends a timing mark, and shows nothing before the answer to
+    // that.
     let pid = rustix::process::Pid::from_child(&tool.child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
     tool.write("PING b\nPING c\nQUIT\n");
@@ -239,13 +242,13 @@ fn send_urgent(client: &Client, byte: &[u8; 1]) {
 fn an_urgent_byte_stays_in_its_place() {
     let group = Group::alone();
     let mut client = group.connect(1);
-    // How telnet sends the data mark after an interrupt: urgent, so that it is seen before input
-    // that nobody reads.
+    // Telnet sends the data mark after an interrupt as urgent data, so that it is noticed before
+    // unread input.
     client.send_bytes(b"PING a\n\xff\xf4\xff");
     send_urgent(&client, b"\xf2");
     client.send("PING b");
     assert_eq!([client.line(), client.line()], ["OK a", "OK b"]);
-    // In a line it is a byte of that line.
+    // Within a line it is a byte of that line.
     client.send_bytes(b"PING \xff");
     send_urgent(&client, b"\xf2");
     client.send("\nPING c");

@@ -1,5 +1,5 @@
-//! Endless lines are thrown away as they come, and nonsense as the first bytes of a connection is
-//! answered or closed; the servers are unharmed.
+//! Endless lines are discarded as they arrive, and nonsense as the first bytes of a connection is
+//! answered or closed. The servers are unharmed.
 
 mod common;
 
@@ -13,7 +13,7 @@ fn long_lines_are_thrown_away_as_they_come() {
     client.send(&"x".repeat(10_000_000));
     assert!(client.answer().starts_with("ERR too-long"));
     assert_eq!(client.ask("PING after"), "OK after");
-    // Its answer has its place among the others.
+    // The answers keep the order of the requests.
     client.send(&format!("CREATE ann correct-horse\n{}\nPING end", "x".repeat(5000)));
     assert_eq!(client.answer(), "OK ann");
     assert!(client.answer().starts_with("ERR too-long"));
@@ -34,7 +34,7 @@ fn nonsense_as_the_first_bytes_is_answered_or_closed() {
         client.send_bytes(bytes);
         assert!(client.line().starts_with("ERR "), "{bytes:?}");
     }
-    // What begins like a server and goes on like nothing is closed.
+    // A connection that begins like a server's and continues with nonsense is closed.
     let links = [&b"\0\xff\xff\xff\xff"[..], b"\0\x02\0\0\0\xff\xff", b"\0\0\0\0\0", b"\0"];
     for bytes in links {
         let mut client = group.connect(primary);

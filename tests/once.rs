@@ -1,5 +1,5 @@
-//! A message sent with ONCE is stored once, however often and wherever it is sent again: after a
-//! failover, after a restart of everything, and beside requests that are under way.
+//! A message sent with ONCE is stored once, however often and to whichever server it is sent
+//! again: after a failover, after a restart of all servers, and while other requests are pending.
 
 mod common;
 
@@ -18,7 +18,7 @@ fn a_repeat_gives_the_first_answer_again() {
     assert!(ann.ask("ONCE k1 nobody hello").starts_with("ERR key-reused "));
     assert!(ann.ask("ONCE k3 nobody hello").starts_with("ERR no-such-user "));
     assert_eq!(ann.ask("ONCE k3 ann hello"), "OK 4", "a refusal uses no key up");
-    // Pipelined, none waits for the one before.
+    // These are pipelined: none waits for the previous answer.
     ann.send("ONCE k4 ann five\nONCE k4 ann five\nONCE k4 ann six\nPING end");
     let answers: Vec<String> = (0..4).map(|_| ann.answer()).collect();
     assert_eq!(answers[..2], ["OK 5", "OK 5"]);

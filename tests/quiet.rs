@@ -1,5 +1,5 @@
-//! A server that has nothing to do does nothing: whatever a client, another server or the machine
-//! leaves undone, the event loop turns only when a timer is due. The loop's turns are counted.
+//! An idle server does nothing: whatever a client, another server or the machine leaves undone,
+//! the event loop turns only when a timer is due. The test counts the loop's turns.
 
 mod common;
 
@@ -10,9 +10,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// The most turns of a quiet second. Links are pinged a few times a second in each direction, a
-/// lost server is dialled up to ten times a second, and each event takes a turn. The busiest state
-/// here takes about 50.
+/// Maximum number of turns in a quiet second. Links are pinged a few times a second in each
+/// direction, a lost server is dialled up to ten times a second, and each event costs a turn. The
+/// busiest state here needs about 50.
 const TURNS_MAX: u64 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,7 +20,7 @@ fn turns(status: &Status) -> u64 {
     status["turns"].parse().unwrap()
 }
 
-/// Waits for a quiet second. A loop that turns without need never has one.
+/// Waits for a quiet second. A loop that spins never has one.
 fn assert_quiet(n: usize, state: &str, mut status: impl FnMut() -> Status) {
     let end = Instant::now() + DEADLINE;
     loop {
@@ -174,7 +174,7 @@ fn a_learner_that_cannot_be_filled_costs_little() {
     group.is_faulty = true;
     (1..=3).for_each(|n| group.start(n));
     let primary = group.wait_members(3);
-    // More than is kept in memory: the learner needs what is on disk alone.
+    // More than is kept in memory: the learner needs entries that are only on disk.
     group.fill(primary, "sender", 500);
     let learner = 1 + primary % 3;
     group.kill(learner);

@@ -1,5 +1,6 @@
-//! When a person overrules: `postern recover` goes on with one server alone, never beside a group
-//! that lives, and whatever order servers are started in afterwards, histories do not mix.
+//! An operator overrules: `postern recover` continues with one server alone, but never while
+//! other servers of the group run. In whatever order servers are started afterwards, epochs do
+//! not mix.
 
 mod common;
 
@@ -27,7 +28,7 @@ fn command(config: &Path, data: &Path) -> Command {
     command
 }
 
-/// The word of a dry run that has one.
+/// Returns the word that a dry run prints.
 fn word(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
     let text = stdout(output);
@@ -35,7 +36,7 @@ fn word(output: &Output) -> String {
     word.to_owned()
 }
 
-/// The line that explains a failure.
+/// Returns the line that explains a failure.
 fn complaint(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{}", stdout(output));
     let said = stderr(output);
@@ -44,7 +45,7 @@ fn complaint(output: &Output) -> String {
     lines[0].to_owned()
 }
 
-/// Looks, and then does it.
+/// Runs the command without the word, then with it.
 fn recover(config: &Path, data: &Path) {
     let word = word(&run(command(config, data)));
     let mut act = command(config, data);
@@ -53,7 +54,7 @@ fn recover(config: &Path, data: &Path) {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
-/// A group of three that has so many messages, all servers killed.
+/// Returns a group of three that has stored `messages` messages, with all servers killed.
 fn dead(messages: usize) -> (Group, Vec<String>) {
     let mut group = Group::open();
     let primary = group.wait_members(3);
@@ -73,13 +74,14 @@ fn send(group: &Group, primary: usize, texts: &Vec<String>) {
     }
 }
 
-/// Starts the others after the one that was recovered, as the command says.
+/// Starts the others after the recovered server, as the command says.
 fn join(group: &mut Group, recovered: usize) {
     (1..=3).filter(|n| *n != recovered).for_each(|n| group.start(n));
     assert_eq!(group.wait_members(3), recovered);
 }
 
-/// Another config file of the same group, in which nobody listens where the others are.
+/// Returns another config file of the same group, with addresses for the other servers at which
+/// nobody listens.
 fn cut_off(group: &Group, n: usize) -> PathBuf {
     let mut text = std::fs::read_to_string(group.config()).unwrap();
     for server in group.servers.iter().enumerate().filter(|(at, _)| at + 1 != n) {
@@ -91,7 +93,7 @@ fn cut_off(group: &Group, n: usize) -> PathBuf {
     path
 }
 
-/// Opens the directory of a server that does not run, as that server does.
+/// Opens the directory of a stopped server, as that server does.
 fn open(group: &Group, n: usize) -> (Store<RealDisk>, Vec<Vec<u8>>) {
     let settings = Settings::read(&group.config()).unwrap();
     let id = ServerId::new(n as u8).unwrap();
@@ -105,7 +107,7 @@ fn open(group: &Group, n: usize) -> (Store<RealDisk>, Vec<Vec<u8>>) {
     (opened.unwrap().store, records)
 }
 
-/// Writes entries behind a log: the members, or the last message again.
+/// Appends an entry to a log: the members, or the last message again.
 fn append(store: &mut Store<RealDisk>, records: &[Vec<u8>], term: Term, config: Option<Config>) {
     let messages = records.iter().map(|record| Record::parse(record).unwrap());
     let message = messages.rev().find(|record| record.kind == Kind::MESSAGE).unwrap();
@@ -124,7 +126,7 @@ fn term(records: &[Vec<u8>]) -> Term {
     Record::parse(records.last().unwrap()).unwrap().term
 }
 
-/// The only folder below `quarantine`, and its kind.
+/// Returns the only folder in `quarantine`.
 fn quarantine(data: &Path) -> PathBuf {
     let folders: Vec<_> = std::fs::read_dir(data.join("quarantine")).unwrap().collect();
     assert_eq!(folders.len(), 1);
@@ -161,7 +163,7 @@ fn it_looks_first_and_acts_on_what_was_seen() {
     assert!(complaint(&act("yes")).contains("is not the word"));
     assert_eq!(snapshot(group.dir.path()), before);
 
-    // It was started meanwhile: the word is for what was seen before.
+    // The server was started meanwhile, so the word for the earlier state is invalid.
     group.start(1);
     assert!(complaint(&run(command(&config, &data))).contains("server 1 at "), "it runs");
     group.kill(1);
@@ -182,7 +184,7 @@ fn it_looks_first_and_acts_on_what_was_seen() {
 
 #[test]
 fn a_server_that_is_full_is_not_taken_for_lost() {
-    // With no place for one more it takes the connection, and closes it unheard.
+    // A server without room for a connection accepts it and closes it at once.
     let (group, _) = dead(1);
     let full = TcpListener::bind(&group.servers[1]).unwrap();
     let accepting = full.try_clone().unwrap();
@@ -223,7 +225,7 @@ fn the_command_that_a_last_survivor_names_is_enough() {
 
 #[test]
 fn a_history_that_is_only_heard_of_elects_nobody() {
-    // Schedule 14: the override was broken off before its entry was written.
+    // Schedule 14: the override was interrupted before its entry was written.
     let (mut group, texts) = dead(5);
     let mut settings = std::fs::read_to_string(group.config()).unwrap();
     settings += "\npeer_timeout_ms = 300\n";
@@ -240,7 +242,8 @@ fn a_history_that_is_only_heard_of_elects_nobody() {
     drop(store);
 
     for n in 1..=3 {
-        // One after the other, or two might be healthy together before they hear of it.
+        // One after the other: otherwise two could form a majority before they learn of the
+        // epoch.
         group.start(n);
         group.wait(n, "it has heard of the history", |status| epoch(status) == "1");
     }
@@ -254,7 +257,8 @@ fn a_history_that_is_only_heard_of_elects_nobody() {
     }
     (1..=3).for_each(|n| group.kill(n));
 
-    // Done again, it is whole: the others follow, and what only one of them had is quarantined.
+    // A repeated recovery succeeds: the others follow, and entries that only one of them had are
+    // quarantined.
     recover(&group.config(), &group.data(1));
     group.start(1);
     join(&mut group, 1);
@@ -272,7 +276,7 @@ fn a_history_that_is_only_heard_of_elects_nobody() {
 
 #[test]
 fn two_histories_stay_apart() {
-    // Schedule 15: two people, each unaware of the other.
+    // Schedule 15: two operators, each unaware of the other.
     let (mut group, texts) = dead(5);
     for n in [1, 3] {
         recover(&group.config(), &group.data(n));
@@ -295,7 +299,7 @@ fn two_histories_stay_apart() {
         assert!(group.log(n).contains("move its directory away"), "{}", group.log(n));
     }
 
-    // A person decides, as the log says.
+    // An operator decides, as the log advises.
     group.kill(1);
     std::fs::rename(group.data(1), group.dir.path().join("away")).unwrap();
     group.start(1);
@@ -310,7 +314,7 @@ fn two_histories_stay_apart() {
 
 #[test]
 fn the_others_may_be_started_together() {
-    // They could elect one of them before they meet the one that was recovered.
+    // They could elect one of themselves before they connect to the recovered server.
     let (mut group, texts) = dead(2);
     recover(&group.config(), &group.data(1));
     group.start(1);
@@ -337,7 +341,7 @@ fn a_straggler_takes_nothing_from_a_group_that_lives() {
     assert!(refused.contains("server 2 at ") && refused.contains("answers"), "{refused}");
     assert_eq!(snapshot(&group.data(1)), before);
 
-    // From where it can't be seen that the others live.
+    // Recovers where the running servers are unreachable.
     recover(&cut_off(&group, 1), &group.data(1));
     group.start(1);
     let end = Instant::now() + common::DEADLINE;
@@ -360,7 +364,7 @@ fn a_straggler_takes_nothing_from_a_group_that_lives() {
 
 #[test]
 fn the_best_directory_is_the_one_of_the_highest_term() {
-    // Schedule 17: 100 entries that were never answered, and 5 that were, of a later term.
+    // Schedule 17: 100 entries that were never acknowledged, and 5 that were, of a later term.
     let (mut group, texts) = dead(5);
     let (mut deposed, records) = open(&group, 1);
     let old = term(&records);

@@ -1,4 +1,4 @@
-//! `postern send` exits 0 only when every line was acknowledged, and `postern tail` prints every
+//! `postern send` exits with 0 only if every line was acknowledged. `postern tail` prints every
 //! message: exactly these lines, once, in order, through any number of failovers.
 //!
 //! `POSTERN_FAILOVERS=100 cargo test --release --test send_tail` is the long form: a thousand lines
@@ -21,7 +21,7 @@ use terminal::Terminal;
 
 const LINES_PER_FAILOVER: u64 = 1000;
 
-/// A command that knows the password of all accounts here.
+/// Returns a command that knows the password of all accounts of this test.
 fn command(group: &Group, name: &str) -> Command {
     let mut command = postern();
     command.arg(name).env("POSTERN_SERVERS", group.servers.join(","));
@@ -57,7 +57,7 @@ impl Running {
         kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
     }
 
-    /// How it ends, and its last words.
+    /// Waits until the command ends. Returns its exit status, and its output on stderr.
     fn end(mut self) -> (ExitStatus, String) {
         drop(self.child.stdin.take());
         let end = Instant::now() + DEADLINE;
@@ -152,7 +152,7 @@ fn a_line_that_is_refused_ends_it_and_is_named() {
         let mut send = command(&group, "send");
         send.args(arguments);
         let mut send = start(&send);
-        // It may end before it has read all.
+        // The command may end before it has read all input.
         let _ = send.child.stdin.take().unwrap().write_all(input);
         let (status, said) = send.end();
         assert_eq!(status.code(), Some(1), "{said}");
@@ -203,7 +203,7 @@ fn a_person_sees_how_far_a_file_is() {
     let send = run_by(shell, send.args(["ann", "ann"]));
     let mut screen = Terminal::run(&send);
     group.wait(1, "taking messages", |status| status["messages"] != "0");
-    // Nothing is answered for a while: the line is shown, whatever the machine can do.
+    // While no message is answered, the progress line must be shown, however fast the machine is.
     group.signal(1, Signal::STOP);
     screen.see("messages are stored (");
     screen.see("; no answer for ");
@@ -341,7 +341,7 @@ fn tail_shows_what_is_asked_for() {
     let output = tail.args(["ann", "--after", "6"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("the last message is number 5"), "{}", stderr(&output));
-    // Who reads slowly gets all of it, however short the search for a primary may be.
+    // A slow reader gets all messages, however short the search for a primary may be.
     let text = "x".repeat(3000);
     (0..600).for_each(|_| assert!(ann.ask(&format!("SEND ann {text}")).starts_with("OK")));
     let mut tail = command(&group, "tail");
@@ -353,12 +353,12 @@ fn tail_shows_what_is_asked_for() {
     for line in (&mut out).lines() {
         line.unwrap();
         lines += 1;
-        // The reader's own time, not that of a state to come.
+        // The pause makes the reader slow; it waits for no state.
         thread::sleep(if lines == 1 { pause - Instant::now() } else { Duration::ZERO });
     }
     assert_eq!(lines, 605);
     assert!(child.wait().unwrap().success());
-    // Who has seen enough closes the pipe: that is no failure.
+    // A reader that has seen enough closes the pipe, which is no failure.
     let mut tail = command(&group, "tail");
     tail.args(["ann", "--follow"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = tail.spawn().unwrap();

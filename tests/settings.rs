@@ -1,6 +1,6 @@
-//! Settings that differ between the servers of a group and need not agree are noticed on both
-//! sides, with both values: addresses are changed one server at a time, and a forgotten one would
-//! lead clients nowhere.
+//! Settings that differ between servers, though they may, are reported on both sides with both
+//! values. Addresses are changed one server at a time, and a forgotten one would send clients to
+//! the wrong place.
 
 mod common;
 

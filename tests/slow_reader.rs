@@ -1,5 +1,5 @@
-//! A reader that does not read costs little memory and delays nobody, and loses nothing. It keeps
-//! its place only while it is logged in and may still send requests.
+//! A client that does not read costs little memory, delays nobody, and loses nothing. It keeps
+//! its connection only while it is logged in and may still send requests.
 
 mod common;
 
@@ -12,7 +12,7 @@ fn a_slow_reader_costs_little_and_delays_nobody() {
     let group = Group::alone();
     let mut ann = group.client(1, "ann");
     group.client(1, "bob");
-    // More than the kernel's buffers of both sides take, 10 MB at most.
+    // More than the kernel's buffers of both sides hold, 10 MB at most.
     let mut slow = Client::try_connect(&group.servers[0]).unwrap();
     assert_eq!(slow.ask("LOGIN bob correct-horse end"), "OK bob 0");
     let text = "x".repeat(3000);
@@ -28,7 +28,7 @@ fn a_slow_reader_costs_little_and_delays_nobody() {
     }
     let after: u64 = group.status(1).unwrap()["memory_bytes"].parse().unwrap();
     assert!(after < before + 4 * 1024 * 1024, "15 MB sent: {before} to {after} bytes");
-    // And when it reads, it gets every message once and in order.
+    // When it reads, it gets every message once and in order.
     for n in 1..=count {
         assert!(slow.line().starts_with(&format!("MSG {n} ")), "message {n}");
     }
@@ -52,7 +52,7 @@ fn only_a_logged_in_reader_may_sleep() {
     };
     let login = b"LOGIN bob correct-horse\n";
     let sleeper = say(b"LOGIN bob correct-horse end\nLOG 0\n");
-    // The end of its input comes before the answer, or in the middle of it.
+    // The client's input ends before the answer, or in the middle of it.
     let before = say(login);
     before.shutdown(Shutdown::Write).unwrap();
     let within = say(login);
@@ -65,7 +65,7 @@ fn only_a_logged_in_reader_may_sleep() {
     for stream in [&within, &logged_in] {
         stream.shutdown(Shutdown::Write).unwrap();
     }
-    // This one asks, and the one that sleeps with open eyes is left.
+    // Only the connection of this request and `sleeper` remain.
     group.wait(1, "all others are closed", |status| status["connections"] == "2");
     assert_eq!(group.status(1).unwrap()["sessions"], "1");
 }

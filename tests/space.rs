@@ -1,5 +1,6 @@
-//! A disk that is nearly full is seen before it is: what needs room is refused, reads and DELETE
-//! go on, and room ends it. Needs root for a small file system; says so where it is not.
+//! A server notices that its disk is nearly full before it is full. It refuses changes that need
+//! room, but reads and DELETE continue, and free space ends that state. Needs root for a small
+//! file system; otherwise the test prints a note and passes.
 
 mod common;
 

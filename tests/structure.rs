@@ -1,5 +1,5 @@
-//! The house stays in order: pure rooms know only the common words, files and functions stay
-//! within reach of one look.
+//! The code keeps its structure: pure modules use only the common modules, and files and lines
+//! are short.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The code before the tests of a file; none of a file of tests.
+/// Returns the code of a file before its tests; nothing of a file of tests.
 fn shipped(path: &Path, text: &str) -> String {
     let tests = path.ends_with("tests.rs");
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("");
@@ -37,7 +37,8 @@ fn modules_depend_only_on_what_they_may() {
         ("src/frontend", &["protocol"]),
         ("src/mailbox", &[]),
         ("src/replica", &[]),
-        // For a config's members alone: whether what is damaged may be the only copy.
+        // Only for the members in a config: they decide whether damaged data may be the only
+        // copy.
         ("src/store", &["replica"]),
         ("src/node", &["frontend", "protocol", "mailbox", "replica"]),
         ("src/host", &["node", "frontend", "replica", "store"]),
@@ -65,7 +66,7 @@ fn pure_modules_have_no_clock_no_files_no_sockets_and_no_chance() {
         for (path, text) in sources(&room) {
             for word in banned {
                 let code = shipped(&path, &text);
-                // A table may be hashed by what is the same in every run.
+                // Hash tables are allowed if their hash is the same in every run.
                 let fixed = |line: &str| line.contains("BuildHasherDefault<");
                 let named = |line: &str| line.starts_with("use ") && word == "HashMap";
                 let mut lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));

@@ -1,6 +1,6 @@
-//! What is acknowledged is on the disk, in the order that a power cut asks for: seen from outside,
-//! in the system calls of real servers. A disk that only says that it synced passes every other
-//! test. Needs strace; without it the test says so, and passes.
+//! Acknowledged changes are on disk, in the order that survives a power cut. The test observes
+//! the system calls of real servers, since a disk that only pretends to sync passes every other
+//! test. Needs strace; otherwise the test prints a note and passes.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-/// A server under strace; both end with it.
+/// A server under strace. Dropping it ends both.
 struct Traced {
     strace: Child,
     trace: PathBuf,
@@ -52,14 +52,14 @@ impl Traced {
         Some(traced)
     }
 
-    /// The server's process, the only child of strace.
+    /// Returns the server's process, the only child of strace.
     fn server(&self) -> Option<Pid> {
         let strace = self.strace.id();
         let children = std::fs::read_to_string(format!("/proc/{strace}/task/{strace}/children"));
         Pid::from_raw(children.ok()?.split_whitespace().next()?.parse().ok()?)
     }
 
-    /// What the server did to the files of its directory and to its clients, in order.
+    /// Returns the server's calls on the files of its directory and on its clients, in order.
     fn calls(&self, data: &Path) -> Vec<OperatorClient> {
         let text = std::fs::read_to_string(&self.trace).unwrap();
         let data = data.display().to_string();
@@ -69,10 +69,11 @@ impl Traced {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum OperatorClient {
-    /// Of a file, or of what a folder names, within the data directory.
+    /// A write to a file. Its path, like that of `Sync`, is relative to the data directory; a
+    /// synced folder makes its names durable.
     Write(String),
     Sync(String),
-    /// The start of what a client is told.
+    /// The beginning of an answer to a client.
     Said(String),
 }
 
@@ -97,7 +98,7 @@ impl OperatorClient {
 
 const LOG: &str = "log/00000000000000000001.log";
 
-/// Where one of these calls comes first at or after `from`.
+/// Returns the position of the first such call at or after `from`.
 fn find(calls: &[OperatorClient], from: usize, what: &OperatorClient) -> usize {
     let at = calls[from..].iter().position(|call| call == what);
     from + at.unwrap_or_else(|| panic!("{what:?} does not come in {:#?}", &calls[from..]))
@@ -115,7 +116,7 @@ fn a_message_is_written_and_synced_before_it_is_acknowledged() {
         |f: &str| OperatorClient::Write(f.to_owned()),
         |f: &str| OperatorClient::Sync(f.to_owned()),
     );
-    // The directory: each file before its name, and the identity last.
+    // The directory: each file is synced before its name, and the identity last.
     let vote = find(&calls, 0, &write("vote"));
     let vote_synced = find(&calls, vote, &sync("vote"));
     let log = find(&calls, vote_synced, &write(LOG));
@@ -137,8 +138,8 @@ fn a_message_is_written_and_synced_before_it_is_acknowledged() {
     assert_eq!(group.mailbox(1, "ann"), ["hello"]);
 }
 
-/// A server that hears of a term together with its first entry stores the term first: a log that is
-/// ahead of the vote would make two votes in one term possible.
+/// A server that learns of a term together with its first entry stores the term first. A log with
+/// a later term than the vote would make two votes in one term possible.
 #[test]
 fn a_vote_is_synced_before_the_log_of_its_term_is_written() {
     let mut group = Group::new(3);
@@ -152,13 +153,14 @@ fn a_vote_is_synced_before_the_log_of_its_term_is_written() {
         println!("chance gave the role to the traced server: nothing is seen");
         return;
     }
-    // The traced server sleeps while another one is elected, and then reads all of it at once.
+    // The traced server is stopped while another one is elected, and then reads all of it at
+    // once.
     let server = traced.server().unwrap();
     let before = traced.calls(&group.data(3)).len();
     kill_process(server, Signal::STOP).unwrap();
     let mut handover = common::postern();
     handover.arg("handover").arg("--config").arg(group.config());
-    // It waits for the traced server as well.
+    // The handover waits for the traced server as well.
     let handover = handover.stdin(Stdio::null()).stderr(Stdio::null()).spawn();
     let mut handover = handover.unwrap();
     let other = 3 - primary;
@@ -178,7 +180,7 @@ fn a_vote_is_synced_before_the_log_of_its_term_is_written() {
     assert!(vote < synced && synced < log, "{calls:#?}");
 }
 
-/// Server 3 is not among the children of the group: whoever leads of the others, or 3.
+/// Returns the primary. Server 3 is not among the children of the group, but may lead, too.
 fn common_primary(group: &Group) -> usize {
     let end = Instant::now() + common::DEADLINE;
     loop {

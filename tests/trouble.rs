@@ -1,12 +1,12 @@
-//! A group that can't serve says why: who is waited for, why it is not there, and what would help;
-//! the same in STATUS, in refusals and in the log.
+//! A group that cannot serve reports why: which server it waits for, why that is missing, and
+//! what would help. STATUS, refusals and the log say the same.
 
 mod common;
 
 use common::{Group, Status};
 use std::fs;
 
-/// Two servers are lost one after the other; the last one, a backup of two, waits.
+/// Kills two servers one after the other. The last one, a backup of two, waits.
 fn last_of_three(group: &mut Group) -> [usize; 3] {
     let primary = group.wait_members(3);
     let first = 1 + primary % 3;
@@ -31,12 +31,12 @@ fn a_last_survivor_names_who_can_help_and_the_way_out() {
     let answer = group.connect(last).ask("LOGIN ann correct-horse");
     assert!(answer.starts_with("ERR not-primary - waiting for a primary: server "), "{answer}");
 
-    // The one that was dropped returns: it is connected, and can't help.
+    // The server that was dropped restarts: it is connected, but cannot help.
     group.start(first);
     let state = format!("peer_{first}_state");
     let still = |status: &Status| status[&state] != "lost" && says_so(status);
     group.wait(last, "it still waits for the other one", still);
-    // The right server with an empty disk can't help either.
+    // The right server with an empty disk cannot help either.
     fs::remove_dir_all(group.data(primary)).unwrap();
     group.start(primary);
     let status = group.wait(last, "it tells disks apart", |status| {
@@ -45,7 +45,7 @@ fn a_last_survivor_names_who_can_help_and_the_way_out() {
     });
     assert_eq!(status["waiting_for"], primary.to_string());
 
-    // What lasts is logged.
+    // A lasting state is logged.
     let line = group.wait_line(last, "no changes are taken for ");
     assert!(line.contains("waiting for a primary: server ") && line.contains("postern recover"));
 }
@@ -63,7 +63,7 @@ fn whoever_was_never_attached_is_named_with_the_reason() {
     let answer = group.connect(1).ask("CREATE ann correct-horse");
     let expected = format!("ERR not-ready waiting for all servers once: {name}");
     assert!(answer.starts_with(&expected), "{answer}");
-    // Who listens there is of another group.
+    // The server that listens there has another secret.
     let stranger = Group::new(3);
     let own = fs::read_to_string(group.config()).unwrap();
     let secret = |text: &str| text.lines().find(|l| l.starts_with("secret")).unwrap().to_owned();
@@ -72,7 +72,7 @@ fn whoever_was_never_attached_is_named_with_the_reason() {
     group.start(3);
     let wrong = format!("{name}does not know this group's secret");
     group.wait(1, "the secret is wrong", |status| status["waiting"].contains(&wrong));
-    // It is corrected.
+    // The secret is corrected.
     group.terminate(3);
     fs::write(group.config(), own).unwrap();
     group.start(3);

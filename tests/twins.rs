@@ -1,5 +1,5 @@
-//! Two servers that run under one id do not take turns: the one that is linked and answers stays,
-//! the other one is refused, and one line names both. The group goes on as if it was not there.
+//! Two servers that run under one id do not alternate. The one that is linked and answers stays,
+//! the other one is refused, and one line names both. The group continues undisturbed.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
-/// A second server 2, which listens elsewhere.
+/// Starts a second server 2, which listens elsewhere.
 fn twin(group: &Group, data: &Path) -> Twin {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     Twin::start(group, 2, data, &free.to_string(), ("", ""))
@@ -51,7 +51,7 @@ fn a_second_server_with_an_id_is_refused_while_the_first_answers() {
         let grown = after["last_index"].parse::<u64>().unwrap()
             - before["last_index"].parse::<u64>().unwrap();
         assert_eq!(grown, 19, "messages alone");
-        // When the first one ends, the other takes its place, as any server that comes back.
+        // When the first one ends, the other replaces it, as any server that restarts.
         drop(ann);
         if primary != 2 && !copied {
             group.kill(2);
@@ -63,7 +63,7 @@ fn a_second_server_with_an_id_is_refused_while_the_first_answers() {
     }
 }
 
-/// Servers 1 and 3 are asked by the second server 2; the one that is not server 2.
+/// Returns a server other than 2 to read the state from, since both servers 2 claim that id.
 fn primary_or_other(primary: usize) -> usize {
     if primary == 2 { 1 } else { primary }
 }

@@ -1,6 +1,6 @@
-//! An old entry that the primary can't read ends nobody: the primary hands its role to a server
-//! that may be able to read it, and where there is none only that read fails. Only debug builds
-//! have a disk that can be told to fail.
+//! An old entry that the primary cannot read ends no server. The primary hands its role to a
+//! server that may be able to read it; if there is none, only that read fails. Only debug builds
+//! can inject disk faults.
 #![cfg(debug_assertions)]
 
 mod common;
@@ -8,7 +8,7 @@ mod common;
 use common::Group;
 use std::fs;
 
-/// The place of a byte of the log of server 1 that belongs to a message of bob's.
+/// Returns the position in the log of server 1 of a message to bob.
 fn place(group: &Group) -> usize {
     let log = fs::read(group.data(1).join("log/00000000000000000001.log")).unwrap();
     let text = b"for bob 1";
@@ -24,7 +24,7 @@ fn fill(group: &Group, primary: usize) {
     }
 }
 
-/// The servers, of which 1 reads from its disk what it had in memory before.
+/// Starts a group in which server 1 must read from its disk what it had in memory before.
 fn faulty(count: usize) -> Group {
     let mut group = Group::new(count);
     group.is_faulty = true;
@@ -34,7 +34,7 @@ fn faulty(count: usize) -> Group {
     group
 }
 
-/// Server 1 leads all three: it was alone for a moment, and the others came back.
+/// Starts a group that server 1 leads: it was alone for a moment, and the others rejoined.
 fn led_by_1() -> Group {
     let mut group = faulty(3);
     group.kill(1);
@@ -64,8 +64,8 @@ fn a_primary_that_can_not_read_an_entry_hands_over() {
     assert!(group.status(1).is_some(), "it goes on");
 }
 
-/// A server that begins with nothing needs every entry; no client has to ask for the one that the
-/// primary can't read.
+/// A new server needs every entry, so no client has to request the one that the primary cannot
+/// read.
 #[test]
 fn a_primary_that_can_not_read_an_entry_for_a_server_hands_over() {
     let mut group = led_by_1();

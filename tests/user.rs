@@ -1,5 +1,5 @@
-//! The operator makes, lists and deletes accounts by the group's secret, on whichever server is
-//! primary; where only he may make accounts, clients are refused.
+//! The operator creates, lists and deletes accounts by the group's secret, on whichever server is
+//! primary. If only the operator may create accounts, clients are refused.
 
 mod common;
 
@@ -45,7 +45,7 @@ fn where_the_operator_makes_accounts_nobody_else_does() {
     refused(&group, &["add", "carl"], "two words here", "is one word, without spaces");
     refused(&group, &["passwd", "carl"], "correct-horse", "no account carl (no-such-user)");
 
-    // Another primary does it as well.
+    // Another primary executes the commands as well.
     group.kill(primary);
     let primary = group.wait_members(2);
     done(&group, &["passwd", "ann"], "other-horse");
@@ -63,7 +63,7 @@ fn who_does_not_know_the_secret_is_no_operator() {
     let group = Group::alone();
     let stranger = Group::at(group.servers.clone());
     refused(&stranger, &["add", "eve"], "correct-horse", "does not know this group's secret");
-    // Nor is who types: these commands are not there.
+    // A text client is no operator either: the protocol has no such commands.
     let mut client = group.client(1, "ann");
     for line in ["USERS", "RESET ann other-horse", "REMOVE ann"] {
         assert!(client.ask(line).starts_with("ERR bad-command "), "{line}");
@@ -77,7 +77,7 @@ fn what_waits_for_a_silent_member_is_told_as_it_is() {
     group.client(primary, "ann");
     let backup = primary % 3 + 1;
     group.signal(backup, rustix::process::Signal::STOP);
-    // Each waits until the member is given up; the second one finds it gone.
+    // The first one waits until the member is dropped; the second one finds it dropped.
     done(&group, &["delete", "--yes", "ann"], "");
     done(&group, &["add", "carl"], "correct-horse");
     assert_eq!(done(&group, &["list"], ""), "carl offline\n");

@@ -344,7 +344,7 @@ mod tests {
         let writer = Arc::clone(&queue);
         thread::spawn(move || writer.write_all_to(&mut Stuck { allowed, written }));
         queue.push("first\n".to_owned());
-        // Until the thread has removed the line from the queue, and is stuck.
+        // Waits until the thread has removed the line from the queue, and is stuck in its write.
         while !queue.queue().writing {
             thread::yield_now();
         }

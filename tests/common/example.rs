@@ -1,4 +1,4 @@
-// A server for the examples in the documentation: alone, in this process, on a port of its own.
+// Starts a server for the examples in the documentation: alone, in this process, on its own port.
 // It ends with the process.
 fn example_server() -> String {
     let folder = tempfile::tempdir().expect("a temporary folder").keep();

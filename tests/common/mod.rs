@@ -1,4 +1,4 @@
-//! Real servers on loopback, real sockets, and waiting for states: never for time.
+//! Real servers on loopback and real sockets. Tests wait for states, never for time.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use postern_tools::volume::Volume;
@@ -14,15 +14,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long any state may take to come about on a busy machine.
+/// Maximum time for any state to be reached on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 pub fn postern() -> Command {
     Command::new(env!("CARGO_BIN_EXE_postern"))
 }
 
-/// An address of this test alone, so that fixed ports below those of outgoing connections are
-/// free on it.
+/// Returns a loopback address that only this test uses, so that fixed ports below those of
+/// outgoing connections are free on it.
 fn own_address() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -31,13 +31,13 @@ fn own_address() -> String {
     format!("127.{}.{}.{}", 1 + a % 250, b, 1 + c % 250)
 }
 
-/// Servers of one group; all of them end with it.
+/// The servers of one group. Dropping it kills all of them.
 pub struct Group {
     pub dir: TempDir,
     pub servers: Vec<String>,
     /// The network namespace of each server, if they have their own.
     pub namespaces: Vec<String>,
-    /// Servers look for orders in their files [`Group::faults`].
+    /// Whether servers inject the disk faults named in their files [`Group::faults`].
     pub is_faulty: bool,
     children: Vec<Option<Child>>,
 }
@@ -45,13 +45,13 @@ pub struct Group {
 pub type Status = BTreeMap<String, String>;
 
 impl Group {
-    /// A config for `count` servers; none runs.
+    /// Creates the config for `count` servers; none runs.
     pub fn new(count: usize) -> Group {
         let address = own_address();
         Group::at((1..=count).map(|n| format!("{address}:{}", 5000 + n)).collect())
     }
 
-    /// A config for servers at these addresses; none runs.
+    /// Creates the config for servers at these addresses; none runs.
     pub fn at(servers: Vec<String>) -> Group {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = dir.path().join("postern.toml");
@@ -62,7 +62,7 @@ impl Group {
         Group { dir, servers, namespaces: Vec::new(), is_faulty: false, children }
     }
 
-    /// A group of one, running.
+    /// Starts a group of one server.
     pub fn alone() -> Group {
         let mut group = Group::new(1);
         group.start(1);
@@ -70,7 +70,7 @@ impl Group {
         group
     }
 
-    /// A group of three with the gate open.
+    /// Starts a group of three, and waits until the gate is open.
     pub fn open() -> Group {
         let mut group = Group::new(3);
         (1..=3).for_each(|n| group.start(n));
@@ -86,7 +86,7 @@ impl Group {
         self.dir.path().join(format!("data{n}"))
     }
 
-    /// What the disk of a server does wrong, in debug builds.
+    /// Returns the path of the file that makes a server's disk fail, in debug builds.
     pub fn faults(&self, n: usize) -> PathBuf {
         self.dir.path().join(format!("faults{n}"))
     }
@@ -119,7 +119,7 @@ impl Group {
         self.start_as(n, command);
     }
 
-    /// Starts a server by a command that becomes it.
+    /// Starts a server by a command that replaces itself by the server.
     pub fn start_as(&mut self, n: usize, mut command: Command) {
         self.children[n - 1] = Some(command.spawn().expect("postern runs"));
         self.wait(n, "it answers", |_| true);
@@ -133,7 +133,7 @@ impl Group {
         std::fs::read_to_string(self.log_path(n)).unwrap_or_default()
     }
 
-    /// Waits until a line with these words is in a server's log; the line.
+    /// Waits until a line of a server's log contains `words`, and returns that line.
     pub fn wait_line(&self, n: usize, words: &str) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -146,7 +146,7 @@ impl Group {
         }
     }
 
-    /// kill -9.
+    /// Kills a server with SIGKILL.
     pub fn kill(&mut self, n: usize) {
         let mut child = self.children[n - 1].take().expect("it runs");
         child.kill().and_then(|()| child.wait()).expect("it was ours to kill");
@@ -160,13 +160,13 @@ impl Group {
         rustix::process::kill_process(self.pid(n), signal).expect("it runs");
     }
 
-    /// SIGTERM, and the exit code.
+    /// Ends a server with SIGTERM, and returns its exit code.
     pub fn terminate(&mut self, n: usize) -> Option<i32> {
         self.signal(n, Signal::TERM);
         self.wait_end(n)
     }
 
-    /// Waits until a server is gone; its exit code.
+    /// Waits until a server has ended, and returns its exit code.
     pub fn wait_end(&mut self, n: usize) -> Option<i32> {
         let mut child = self.children[n - 1].take().expect("it runs");
         let end = Instant::now() + DEADLINE;
@@ -187,13 +187,14 @@ impl Group {
         Client::try_connect(&self.servers[n - 1])?.try_status()
     }
 
-    /// A small disk for a server; `None`, and a word of that, where none can be mounted.
+    /// Mounts a small disk for a server. Returns `None`, with a message, where that is
+    /// impossible.
     pub fn small_disk(&self, n: usize) -> Option<Volume> {
         let volume = Volume::in_memory(&self.data(n), 80);
         volume.map_err(|why| eprintln!("skipped: no small file system here: {why}")).ok()
     }
 
-    /// Waits until a server's STATUS is as wanted.
+    /// Waits until a server's STATUS satisfies `done`.
     pub fn wait(&self, n: usize, what: &str, done: impl Fn(&Status) -> bool) -> Status {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -206,7 +207,7 @@ impl Group {
         }
     }
 
-    /// Waits for a primary with so many members that takes changes; its id.
+    /// Waits for a primary that has `count` members and accepts changes. Returns its id.
     pub fn wait_members(&self, count: usize) -> usize {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -232,7 +233,7 @@ impl Group {
         Client::try_connect(&self.servers[n - 1]).expect("the server listens")
     }
 
-    /// A client of the primary that is logged in; the account is made when it is missing.
+    /// Returns a client that is logged in at the primary. Creates the account if it is missing.
     pub fn client(&self, primary: usize, user: &str) -> Client {
         let mut client = self.connect(primary);
         let made = client.ask(&format!("CREATE {user} correct-horse"));
@@ -256,12 +257,12 @@ impl Group {
         }
     }
 
-    /// The whole mailbox, as its texts; that the numbers are dense is checked.
+    /// Returns the texts of the whole mailbox, and checks that the numbers have no gap.
     pub fn mailbox(&self, primary: usize, user: &str) -> Vec<String> {
         self.messages(primary, user).into_iter().map(|(_, text)| text).collect()
     }
 
-    /// The same, as senders and texts.
+    /// Returns the senders and texts of the whole mailbox, with the same check.
     pub fn messages(&self, primary: usize, user: &str) -> Vec<(String, String)> {
         let mut client = self.connect(primary);
         client.send(&format!("LOGIN {user} correct-horse"));
@@ -293,8 +294,8 @@ impl Drop for Group {
     }
 }
 
-/// A server beside the group's own, whose config file is theirs but for one change; it ends with
-/// this.
+/// A server in addition to the group's own, with one change in its config file. Dropping it kills
+/// the server.
 pub struct Twin(Child);
 
 impl Twin {
@@ -356,11 +357,11 @@ impl Client {
     }
 
     pub fn send_bytes(&mut self, bytes: &[u8]) {
-        // A server that closed meanwhile shows when its answer is read.
+        // If the server has closed the connection, the next read reports it.
         let _ = self.stream.write_all(bytes);
     }
 
-    /// The next line; `None` at the end.
+    /// Returns the next line; `None` at the end.
     pub fn try_line(&mut self) -> Option<String> {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
@@ -388,7 +389,8 @@ impl Client {
         self.try_line().expect("a line, not the end")
     }
 
-    /// Sends a request and gives its last line; pushes and data lines are passed over.
+    /// Sends a request and returns the last line of its answer. Skips pushed messages and data
+    /// lines.
     pub fn ask(&mut self, line: &str) -> String {
         self.send(line);
         self.answer()
@@ -407,13 +409,13 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).expect("the connection is open");
     }
 
-    /// All lines up to the end.
+    /// Returns all lines up to the end.
     pub fn rest(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.try_line()).collect()
     }
 }
 
-/// A connection that keeps few bytes on the side that does not read.
+/// Opens a connection with a small receive buffer.
 pub fn connect_small(server: &str) -> TcpStream {
     let address: SocketAddr = server.parse().unwrap();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
@@ -422,7 +424,7 @@ pub fn connect_small(server: &str) -> TcpStream {
     socket.into()
 }
 
-/// Waits until nothing more comes into a socket that nobody reads.
+/// Waits until no more bytes arrive in a socket that nobody reads.
 pub fn wait_full(stream: &TcpStream) {
     let mut buffer = [0; 16 * 1024];
     let (mut before, end) = (0, Instant::now() + DEADLINE);
@@ -437,7 +439,8 @@ pub fn wait_full(stream: &TcpStream) {
     }
 }
 
-/// The command, run by another one that hands it on; what it sets for itself counts.
+/// Returns `command` as run by `outer`, which executes its arguments. Keeps the environment that
+/// `command` sets.
 pub fn run_by(mut outer: Command, command: &Command) -> Command {
     outer.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
@@ -449,15 +452,15 @@ pub fn run_by(mut outer: Command, command: &Command) -> Command {
     outer
 }
 
-/// The same command with signals as a shell hands them over: whoever runs these tests may have some
-/// of them ignored.
+/// Returns the command with default signal handling, as a shell starts it: the parent of these
+/// tests may ignore some signals.
 pub fn with_signals(command: &Command) -> Command {
     let mut env = Command::new("env");
     env.arg("--default-signal");
     run_by(env, command)
 }
 
-/// Runs a command that must end by itself.
+/// Runs a command that must end without input.
 pub fn run(mut command: Command) -> Output {
     command.stdin(Stdio::null()).output().expect("postern runs")
 }
@@ -466,7 +469,7 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// All files of a folder and those below it.
+/// Returns all files of a folder and its subfolders.
 pub fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -1,5 +1,5 @@
-//! A terminal of 80 by 24, a command that believes to be used by a person, and what that person
-//! sees.
+//! A terminal of 80 by 24 with a command that believes that a person uses it, and the screen that
+//! the person sees.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use crate::common::{DEADLINE, run_by, with_signals};
@@ -18,9 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub struct Terminal {
-    /// The person's end.
+    /// The user's end.
     master: File,
-    /// The command's end; held, so that the terminal outlives the command.
+    /// The command's end, kept open so that the terminal outlives the command.
     slave: File,
     bytes: Receiver<Vec<u8>>,
     screen: vt100::Parser,
@@ -30,7 +30,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Runs a command there, as the leader of a session of its own.
+    /// Runs a command in a new terminal, as the leader of its own session.
     pub fn run(command: &Command) -> Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
         let master = master.expect("a terminal");
@@ -65,23 +65,23 @@ impl Terminal {
         Terminal { master, slave, bytes, screen, shown: Vec::new(), child }
     }
 
-    /// What a person types.
+    /// Types a text.
     pub fn type_in(&mut self, text: &str) {
         self.type_bytes(text.as_bytes());
     }
 
-    /// The same, of keys that send no UTF-8.
+    /// Types bytes that need not be UTF-8.
     pub fn type_bytes(&mut self, bytes: &[u8]) {
         self.master.write_all(bytes).expect("the terminal is there");
     }
 
-    /// The screen now, without what is empty.
+    /// Returns the current screen without trailing blanks and empty lines.
     pub fn text(&self) -> String {
         let rows = self.screen.screen().contents();
         rows.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim_end().to_owned()
     }
 
-    /// Waits until the screen is as wanted.
+    /// Waits until the screen satisfies `done`.
     pub fn wait(&mut self, what: &str, done: impl Fn(&str) -> bool) {
         let end = Instant::now() + DEADLINE;
         while !done(&self.text()) {
@@ -98,12 +98,12 @@ impl Terminal {
         }
     }
 
-    /// Waits until this is seen.
+    /// Waits until the screen contains a text.
     pub fn see(&mut self, text: &str) {
         self.wait(text, |screen| screen.contains(text));
     }
 
-    /// Waits until the line with the cursor is this.
+    /// Waits until the last line of the screen equals `line`.
     pub fn see_last(&mut self, line: &str) {
         self.wait(line, |screen| screen.lines().last() == Some(line));
     }
@@ -112,7 +112,7 @@ impl Terminal {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
-    /// Waits until the command would not just die of a signal.
+    /// Waits until the command handles a signal, which would otherwise just kill it.
     pub fn listens_for(&self, signal: Signal) {
         let end = Instant::now() + DEADLINE;
         let bit = 1u64 << (signal.as_raw() - 1);
@@ -129,7 +129,7 @@ impl Terminal {
         }
     }
 
-    /// How the command ends.
+    /// Waits until the command ends, and returns its exit status.
     pub fn end(&mut self) -> ExitStatus {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -141,7 +141,7 @@ impl Terminal {
         }
     }
 
-    /// Whether the terminal does what it does for a shell: shows what is typed, line by line.
+    /// Returns whether the terminal is as a shell expects it: echo and line editing are on.
     pub fn is_sane(&self) -> bool {
         let modes = tcgetattr(&self.slave).expect("it is a terminal").local_modes;
         modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)

@@ -1,4 +1,4 @@
-//! A changed password, an account that is deleted, and what their sessions are told.
+//! A changed password, a deleted account, and the notes that their sessions receive.
 
 use crate::scene::Scene;
 

@@ -1,4 +1,4 @@
-//! How connections end, and what they carry; and what their first bytes say.
+//! How connections end, what they carry, and how their first bytes are classified.
 
 use crate::common::DEADLINE;
 use crate::scene::{PASSWORD, Scene};
@@ -113,7 +113,7 @@ fn a_long_answer_does_not_hold_up_others() {
     sender.join().expect("a thread").expect("the server reads");
 }
 
-/// Waits until somebody is seen to be offline.
+/// Waits until a user is listed as offline.
 fn wait_offline(scene: &mut Scene, watcher: &str, who: &str) {
     let list = format!("LIST {}", scene.name(who));
     let offline = format!("USER {} offline", scene.name(who));
@@ -188,7 +188,7 @@ fn a_first_byte_of_0_begins_no_text_client() {
     client.send_bytes(b"\0\nPING x\nPING y\n");
     client.end_input();
     let mut bytes = Vec::new();
-    // What is closed with input unread ends in a reset.
+    // A connection that is closed with unread input ends in a reset.
     let _ = std::io::Read::read_to_end(&mut client.stream, &mut bytes);
     let said = String::from_utf8_lossy(&bytes);
     assert!(!said.contains("OK") && !said.contains("ERR"), "{said}");

@@ -1,4 +1,4 @@
-//! The codes of refusals, and that a connection goes on after each.
+//! The codes of refusals. The connection continues after each.
 
 use crate::scene::Scene;
 

@@ -1,16 +1,16 @@
-//! The server keeps what the text protocol promises: each promise is one small test whose name
-//! says it, in the order in which the protocol is described. With `POSTERN_ADDR=host:port` they
-//! ask the server there, a primary of any make; without it, one that they start. What needs
-//! servers to be started and stopped comes last, and only without it.
+//! The server keeps the promises of the text protocol. Each promise is one small test whose name
+//! states it, in the order of the protocol's description. With `POSTERN_ADDR=host:port` the tests
+//! connect to the server there, a primary of any implementation; without it, they start one.
+//! Tests that need to start and stop servers come last, and run only without it.
 //!
-//! One run has six passwords wrong, and a server lets an address try twenty in a minute: of one
-//! that goes on running, no more than three runs in a minute.
+//! One run sends six wrong passwords, and a server lets an address try twenty in a minute. Run
+//! the tests against one running server at most three times a minute.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod scene;
 
-// In the order of the protocol's description, which blank lines keep.
+// In the order of the protocol's description. Blank lines keep rustfmt from sorting them.
 
 mod shape;
 

@@ -1,9 +1,9 @@
-//! Names, passwords and texts: what is allowed, up to the very limits.
+//! Names, passwords and texts: which are allowed, up to the exact limits.
 
 use crate::scene::{PASSWORD, Scene};
 use std::ops::RangeInclusive;
 
-/// Sends a text of each of these characters, and wants all to be refused.
+/// Sends a text with each of these characters, and expects every one to be refused.
 fn forbidden(characters: RangeInclusive<char>) {
     let mut scene = Scene::of(&["ann"]);
     let characters: Vec<char> = characters.filter(|c| !"\t\n".contains(*c)).collect();
@@ -28,7 +28,7 @@ fn a_name_has_1_to_32_characters() {
     assert_eq!(eve.ask(&format!("CREATE {longest} {PASSWORD}")), format!("OK {longest}"));
     let answer = eve.ask(&format!("CREATE {longest}x {PASSWORD}"));
     assert!(answer.starts_with("ERR bad-argument "), "{answer}");
-    // A name this short may be somebody's.
+    // A foreign server may have an account of such a short name.
     let answer = eve.ask(&format!("CREATE q {PASSWORD}"));
     assert!(answer == "OK q" || answer.starts_with("ERR exists "), "{answer}");
     for name in [longest, "q".to_owned()] {

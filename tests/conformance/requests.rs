@@ -1,4 +1,4 @@
-//! What can be asked for, and the form of messages.
+//! The requests, and the form of messages.
 
 use crate::scene::{Scene, is_time};
 
@@ -7,7 +7,7 @@ const COMMANDS: [&str; 13] = [
     "DELETE", "LOGOUT",
 ];
 
-/// Ann and Bob, and three messages in Ann's mailbox.
+/// Returns a scene with Ann and Bob, and three messages in Ann's mailbox.
 fn three_messages() -> Scene {
     let mut scene = Scene::of(&["ann", "bob"]);
     scene.play(
@@ -24,7 +24,7 @@ fn three_messages() -> Scene {
     scene
 }
 
-/// Whether a line of help is about this command.
+/// Returns whether a line of help is about this command.
 fn is_about(line: &str, command: &str) -> bool {
     let rest = line.strip_prefix("HELP ").and_then(|rest| rest.strip_prefix(command));
     rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))

@@ -1,4 +1,4 @@
-//! Conversations with the server under test, written down as they are typed and shown.
+//! Conversations with the server under test, written as they are typed and shown.
 
 use crate::common::{Client, Group};
 use std::collections::BTreeMap;
@@ -6,16 +6,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-/// The password of all who have not changed it.
+/// The password of all users who have not changed it.
 pub(crate) const PASSWORD: &str = "correct-horse";
 
-/// The server that another one started, if the tests are to ask that.
+/// Returns the address of a server that somebody else started, if the tests are to use that.
 pub(crate) fn foreign() -> Option<&'static str> {
     static ADDRESS: OnceLock<Option<String>> = OnceLock::new();
     ADDRESS.get_or_init(|| std::env::var("POSTERN_ADDR").ok()).as_deref()
 }
 
-/// The server under test. One that was started here ends with the last scene that uses it.
+/// The server under test. If the tests started it, it ends with the last scene that uses it.
 struct Server {
     address: String,
     _own: Option<Group>,
@@ -40,7 +40,8 @@ impl Server {
     }
 }
 
-/// What no other run has in its names: a server may have accounts of many.
+/// Returns a part of names that is unique to this run, since a server may keep the accounts of
+/// many runs.
 fn run_id() -> &'static str {
     static RUN: OnceLock<String> = OnceLock::new();
     RUN.get_or_init(|| {
@@ -50,7 +51,7 @@ fn run_id() -> &'static str {
     })
 }
 
-/// People of one test, who are nobody else's, and their connections.
+/// The users of one test, which no other test uses, and their connections.
 pub(crate) struct Scene {
     server: Arc<Server>,
     number: u32,
@@ -59,7 +60,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// A scene of these people: each has an account and is logged in.
+    /// Creates a scene of these users: each has an account and is logged in.
     pub(crate) fn of(people: &[&str]) -> Scene {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -79,24 +80,24 @@ impl Scene {
         scene
     }
 
-    /// The name of somebody's account.
+    /// Returns the name of a user's account.
     pub(crate) fn name(&self, who: &str) -> String {
         format!("{who}-{}-{}", run_id(), self.number)
     }
 
-    /// A connection that nobody in the scene has.
+    /// Opens a connection that belongs to no user of the scene.
     pub(crate) fn stranger(&self) -> Client {
         Client::try_connect(&self.server.address).expect("the server listens")
     }
 
-    /// Somebody's connection; who has none gets one.
+    /// Returns a user's connection. Opens one if there is none.
     pub(crate) fn client(&mut self, who: &str) -> &mut Client {
         let address = &self.server.address;
         let connect = || Client::try_connect(address).expect("the server listens");
         self.clients.entry(who.to_owned()).or_insert_with(connect)
     }
 
-    /// The text with the name of an account for each `@ann`.
+    /// Returns the text, with each `@ann` replaced by the name of her account.
     pub(crate) fn fill(&self, text: &str) -> String {
         let mut parts = text.split('@');
         let mut filled = parts.next().unwrap_or_default().to_owned();
@@ -108,9 +109,9 @@ impl Scene {
         filled
     }
 
-    /// Plays a scene: `ann > typed`, `ann < shown`, and `ann end` where her connection ends.
-    /// Of what is shown, `TIME` stands for a time and `...` for the other words. Nothing but
-    /// what is written comes.
+    /// Plays a scene: `ann > typed`, `ann < shown`, and `ann end` where her connection ends. In a
+    /// shown line, `TIME` stands for a time and `...` for the rest of the line. Fails if anything
+    /// else arrives.
     pub(crate) fn play(&mut self, script: &str) {
         for line in script.split('\n').map(str::trim_start).filter(|line| !line.is_empty()) {
             let filled = self.fill(line);
@@ -135,7 +136,7 @@ impl Scene {
         }
     }
 
-    /// Asks for each of the lines, and compares the code of the refusal.
+    /// Sends each of the lines, and compares the code of the refusal.
     pub(crate) fn refused(&mut self, who: &str, code: &str, lines: &[&str]) {
         let script = lines.iter().map(|line| format!("{who} > {line}\n{who} < ERR {code} ...\n"));
         self.play(&script.collect::<String>());
@@ -171,7 +172,7 @@ fn fits(expected: &str, got: &str) -> bool {
     got.next().is_none()
 }
 
-/// Whether this is a time as messages have it: RFC 3339, UTC, with milliseconds.
+/// Returns whether this is a time as messages contain it: RFC 3339, UTC, with milliseconds.
 pub(crate) fn is_time(text: &str) -> bool {
     let form = "0000-00-00T00:00:00.000Z";
     let same = |(form, c): (char, char)| if form == '0' { c.is_ascii_digit() } else { c == form };

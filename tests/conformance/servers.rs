@@ -1,4 +1,4 @@
-//! What needs servers that can be configured, started and stopped: these tests have their own.
+//! Tests that configure, start and stop servers. Each test has its own servers.
 
 use crate::common::{Client, DEADLINE, Group, postern, run};
 use crate::scene::foreign;
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A group with these settings beside the usual ones; none of it runs.
+/// Creates a group with these settings besides the usual ones; none of its servers runs.
 fn own(count: usize, settings: &str) -> Option<Group> {
     if foreign().is_some() {
         eprintln!("skipped: POSTERN_ADDR names a server that this suite does not control");
@@ -21,7 +21,7 @@ fn own(count: usize, settings: &str) -> Option<Group> {
     Some(group)
 }
 
-/// The same, running, and its primary.
+/// Starts a group with these settings. Returns it and its primary.
 pub(crate) fn running(count: usize, settings: &str) -> Option<(Group, usize)> {
     let mut group = own(count, settings)?;
     (1..=count).for_each(|n| group.start(n));
@@ -33,7 +33,7 @@ pub(crate) fn others(primary: usize) -> [usize; 2] {
     [[2, 3], [1, 3], [1, 2]][primary - 1]
 }
 
-/// What a client may ask of a primary only.
+/// Requests that only a primary executes.
 const OF_A_PRIMARY: [&str; 9] = [
     "CREATE ann correct-horse",
     "LOGIN ann correct-horse",
@@ -46,7 +46,7 @@ const OF_A_PRIMARY: [&str; 9] = [
     "LOGOUT",
 ];
 
-/// Asks for what only a primary gives, and for what every server gives.
+/// Sends the requests that only a primary executes, and those that every server executes.
 fn only_four_work(client: &mut Client, refusal: &str) {
     for line in OF_A_PRIMARY {
         let answer = client.ask(line);
@@ -255,7 +255,7 @@ fn an_empty_line_is_no_request_that_keeps_a_connection() {
 #[test]
 fn over_max_clients_a_client_is_told_busy_and_closed() {
     let Some((group, _)) = running(1, "max_clients = 2") else { return };
-    // Those that looked whether the server is ready may still be counted for a moment.
+    // Connections that checked whether the server is ready may still be counted for a moment.
     let enter = || {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -325,7 +325,7 @@ fn when_too_many_logins_wait_the_next_one_is_told_busy() {
     assert_eq!(late.ask("PING it goes on"), "OK it goes on");
 }
 
-/// A connection from another address than others have.
+/// Opens a connection from an address that other clients do not use.
 fn connect_from(group: &Group, address: &str) -> Client {
     let server: SocketAddr = group.servers[0].parse().expect("an address");
     let from: SocketAddr = format!("{address}:0").parse().expect("an address");

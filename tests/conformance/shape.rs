@@ -1,4 +1,4 @@
-//! Lines in, lines out.
+//! The form of lines, requests and answers.
 
 use crate::common::Client;
 use crate::scene::{PASSWORD, Scene};
@@ -195,7 +195,8 @@ fn an_ok_comes_before_the_message_that_it_caused() {
     }
 }
 
-/// What was on its way when the request was typed comes before its answer; nothing comes into it.
+/// A message that was sent before the request was typed arrives before its answer. No message
+/// arrives within the answer.
 #[test]
 fn nothing_is_pushed_into_the_answer_to_log() {
     let mut scene = Scene::of(&["ann", "bob"]);
@@ -235,8 +236,8 @@ fn nothing_is_pushed_into_the_answer_to_log() {
     (1..=2000).for_each(|n| assert_eq!(scene.client("bob").line(), format!("OK {n}")));
 }
 
-/// Sends to herself and asks for her mailbox, all at once: what comes behind the last answer to
-/// the sending is the mailbox, and nothing else.
+/// Ann sends messages to herself and requests her mailbox, all at once. After the last answer to
+/// the sending, only the mailbox arrives.
 #[test]
 fn nothing_is_pushed_before_the_answer_to_log() {
     let messages = 20;

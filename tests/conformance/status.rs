@@ -1,4 +1,4 @@
-//! `STATUS`: its keys, and what their values look like.
+//! `STATUS`: its keys, and the form of their values.
 
 use crate::common::{Client, Status};
 use crate::scene::Scene;
@@ -49,7 +49,7 @@ const KEYS: [&str; 40] = [
 const ROLES: [&str; 5] = ["blank", "learner", "backup", "candidate", "primary"];
 const PEER_STATES: [&str; 7] = ["member", "learner", "penalty", "stopping", "lost", "self", "-"];
 
-/// Asks for the status; each key comes once.
+/// Requests the status, and checks that each key occurs once.
 pub(crate) fn ask(client: &mut Client) -> Status {
     client.send("STATUS");
     let mut status = Status::new();
@@ -65,7 +65,7 @@ pub(crate) fn ask(client: &mut Client) -> Status {
     }
 }
 
-/// Whether this is a server as `2/91c0ffee` names it.
+/// Returns whether this names a server in the form `2/91c0ffee`.
 fn is_server(text: &str) -> bool {
     let digits = |disk: &str| disk.len() >= 4 && disk.bytes().all(|b| b.is_ascii_hexdigit());
     text.split_once('/').is_some_and(|(id, disk)| is_id(id) && digits(disk))
@@ -79,7 +79,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Compares the form of each value.
+/// Checks the form of each value.
 pub(crate) fn check(status: &Status) {
     for key in KEYS {
         assert!(status.contains_key(key), "{key} is missing: {status:?}");
@@ -145,7 +145,7 @@ fn status_counts_what_was_answered() {
     {
         assert!(number(&after, key) > number(&before, key), "{key} does not grow");
     }
-    // Others may be here, and go.
+    // Other users may connect and leave meanwhile.
     for key in ["accounts", "sessions", "connections", "messages"] {
         assert!(number(&after, key) >= 1, "{key} is {}", after[key]);
     }

@@ -1,4 +1,4 @@
-//! Changes that are logged and not answered, since a member is paused for a while.
+//! Changes that are logged but not acknowledged, since a member is paused for a while.
 
 use crate::common::{Client, Group};
 use crate::servers::{others, running};
@@ -7,14 +7,14 @@ use socket2::SockRef;
 use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
-/// A group that waits long for its backup, which pauses.
+/// A group with a long peer timeout, whose backup is paused.
 struct Paused {
     group: Group,
     primary: usize,
 }
 
 impl Paused {
-    /// A group with these accounts, not paused yet.
+    /// Starts a group with these accounts; its backup is not paused yet.
     fn with<const N: usize>(users: [&str; N]) -> Option<Paused> {
         let (group, primary) = running(3, "peer_timeout_ms = 10000")?;
         users.into_iter().for_each(|user| drop(group.client(primary, user)));
@@ -33,7 +33,7 @@ impl Paused {
         self.group.signal(others(self.primary)[0], Signal::CONT);
     }
 
-    /// Waits until so many changes are logged and not answered.
+    /// Waits until `count` changes are logged and not acknowledged.
     fn wait_unanswered(&self, count: u64) {
         self.group.wait(self.primary, "all of that is logged", |status| {
             let index = |key: &str| status[key].parse::<u64>().expect("a number");
