@@ -166,7 +166,7 @@ fn a_flood_of_messages_blocks_nobody() {
         }
     };
     flood(&mut bob, 1000);
-    // More lines than wait for a prompt, before the first prompt.
+    // More lines than may wait for a prompt, before the first prompt.
     let mut command = with_password(&group.servers[0], "ann");
     command.args(["--last", "900"]);
     let mut ann = Terminal::run(&command);

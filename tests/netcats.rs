@@ -1,4 +1,4 @@
-//! The tools that people use to type work. Each netcat's script gets all its answers, an
+//! The tools with which people type requests work. Each netcat's script gets all its answers, an
 //! interactive session shows messages from others, and the commands of telnet clients are
 //! ignored.
 
@@ -212,8 +212,8 @@ fn telnet_shows_answers_after_an_interrupt() {
     tool.pass_greeting();
     tool.write("PING a\n");
     assert_eq!(tool.line(), "OK a");
-    // Telnet reacts as to ^C: it sends a timing mark, and shows nothing before the answer to
-    // that.
+    // SIGINT acts like ^C: telnet requests a timing mark, and shows nothing before that is
+    // answered.
     let pid = rustix::process::Pid::from_child(&tool.child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
     tool.write("PING b\nPING c\nQUIT\n");

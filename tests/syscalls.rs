@@ -125,7 +125,7 @@ fn a_message_is_written_and_synced_before_it_is_acknowledged() {
     let identity = find(&calls, named, &write("identity.new"));
     let identity_synced = find(&calls, identity, &sync("identity.new"));
     find(&calls, identity_synced, &sync(""));
-    // The message.
+    // The message is written and synced before its answer.
     let said = calls
         .iter()
         .rposition(|call| matches!(call, OperatorClient::Said(words) if words.starts_with("OK 1")));

@@ -80,7 +80,7 @@ fn when_too_much_is_unanswered_the_next_change_is_told_busy() {
     scene.pause();
     bursts.iter_mut().for_each(|client| client.send_bytes(line.repeat(64).as_bytes()));
     scene.wait_unanswered(66 * 64);
-    // That was nearly 16 MiB.
+    // The unacknowledged changes now hold nearly 16 MiB.
     probes.iter_mut().for_each(|client| client.send_bytes(line.as_bytes()));
     let answer = probes[199].line();
     assert!(answer.starts_with("ERR busy "), "{answer}");

@@ -38,7 +38,7 @@ pub(super) enum Input {
         /// The thread that shows lines above the prompt.
         screen: JoinHandle<()>,
     },
-    /// Anything else.
+    /// A pipe, a file, or a terminal without cursor movements.
     Plain,
 }
 
