@@ -1,4 +1,4 @@
-//! Looking at a directory without touching it: what it holds, and what of it is damaged.
+//! Inspects a directory without changing it: what it holds, and what is damaged.
 
 use super::disk::Disk;
 use super::former::{self, Former};
@@ -15,40 +15,40 @@ use std::io;
 /// What a directory holds.
 #[derive(Debug)]
 pub struct Findings {
-    /// Who it is, if that can be read.
+    /// Its identity, if readable.
     pub identity: Option<Identity>,
-    /// Its vote, if that can be read.
+    /// Its vote, if readable.
     pub vote: Option<Vote>,
     /// The segments of its log, in order.
     pub segments: Vec<SegmentFindings>,
-    /// The last entry before the first damage, and when it was written.
+    /// The last entry before the first damage. `last_time` is its time.
     pub last: Position,
     /// See `last`.
     pub last_time: WallTime,
-    /// The newest config and its place.
+    /// The newest readable config and its position.
     pub config: Option<(Position, Config)>,
-    /// The place of a newer one that can't be read.
+    /// The index of a newer config that is unreadable.
     pub unread_config: Option<Index>,
-    /// A tail that the next start cuts.
+    /// The torn tail that the next start cuts.
     pub torn: Option<Torn>,
     /// What is damaged, and where.
     pub damage: Vec<String>,
-    /// What was quarantined before, within the directory.
+    /// The directories that were quarantined before.
     pub former: Vec<Former>,
 }
 
 /// What a segment holds.
 #[derive(Debug)]
 pub struct SegmentFindings {
-    /// The file within the directory.
+    /// Its path, relative to the directory.
     pub file: String,
-    /// The entry it is named by.
+    /// Its first index, which names the file.
     pub first: Index,
-    /// The last entry found in it, also behind damage.
+    /// The last entry found in it, before or after damage.
     pub last: Index,
-    /// How many entries were found.
+    /// The number of entries found.
     pub entries: u64,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
@@ -60,10 +60,10 @@ pub fn is_tail<D: Disk>(disk: &D) -> io::Result<bool> {
     Ok(disk.list(".")?.iter().any(|name| first_index(name).is_some()))
 }
 
-/// Reads all files of a directory that no server uses, or of one that was quarantined.
+/// Reads all files of a directory that no server uses, or of a quarantined one.
 ///
 /// # Errors
-/// When a file can't be read, or is of a newer version.
+/// When a file can't be read, or needs a newer version.
 pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     let found = Identity::read(disk)?;
     let vote = VoteFile::open(disk)?.map(|(_, vote)| vote);

@@ -1,15 +1,16 @@
-//! Where the configs of a log stand: every batch header names the newest before it, so that the
-//! loss of one is noticed.
+//! The indexes of the configs in a log. Every batch header names the newest config before it,
+//! which reveals the loss of a config.
 
 use crate::ids::Index;
 use crate::limits::CONFIGS_KEPT;
 
-/// The places of the newest configs. A cut brings back the one before; it seldom reaches further.
+/// The indexes of the newest configs. A cut usually restores the config before and seldom reaches
+/// further.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Configs {
     /// In order, at most [`CONFIGS_KEPT`].
     places: Vec<Index>,
-    /// There were more before these.
+    /// Older ones were dropped.
     forgot: bool,
 }
 
@@ -22,14 +23,14 @@ impl Configs {
         self.places.push(at);
     }
 
-    /// Forgets those behind `last`; whether the newest of the others is still known.
+    /// Removes the configs after `last`. Returns whether the newest remaining one is still known.
     #[must_use]
     pub(super) fn cut(&mut self, last: Index) -> bool {
         self.places.retain(|at| *at <= last);
         !self.places.is_empty() || !self.forgot
     }
 
-    /// The newest one, or 0.
+    /// The index of the newest config, or 0.
     pub(super) fn newest(&self) -> Index {
         self.places.last().copied().unwrap_or_default()
     }

@@ -1,5 +1,5 @@
-//! What the store asks of a disk, and the real one. A simulated disk implements the same handful
-//! of methods and lies in every way that real ones do.
+//! The operations that the store needs from a disk, and the real disk. Simulated disks implement
+//! the same trait and fail in the ways that real disks do.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 pub trait Disk {
     /// An open file.
     type File: std::fmt::Debug;
-    /// The names in a folder, in no order; empty when there is no such folder.
+    /// Lists the names in a folder, in no particular order. Empty when the folder does not exist.
     fn list(&self, folder: &str) -> io::Result<Vec<String>>;
-    /// Opens a file for reading and, if the disk is not for reading only, writing; `create` makes
-    /// it when it is missing.
+    /// Opens a file for reading and, unless the disk is read-only, for writing. With `create`,
+    /// creates a missing file.
     fn open(&self, path: &str, create: bool) -> io::Result<Self::File>;
     /// The file's size in bytes.
     fn size(&self, file: &Self::File) -> io::Result<u64>;
@@ -27,21 +27,21 @@ pub trait Disk {
     fn sync(&self, file: &Self::File) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, folder: &str) -> io::Result<()>;
-    /// Gives a file another name, replacing what had it.
+    /// Renames a file or folder. Replaces a file that has the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;
-    /// Makes a folder and those above it where they are missing; durable with their names.
+    /// Creates a folder and its missing parents. They are durable once their names are synced.
     fn make_folder(&self, folder: &str) -> io::Result<()>;
-    /// A number that the machine draws whenever it boots, where it says one. While it is the same
-    /// no power cut came between: reads show all that was written, in the order of the writes,
+    /// The number that the machine draws at each boot, if it provides one. While the number stays
+    /// the same, there was no power cut. Reads then show everything that was written, in order,
     /// unless a write or a sync has failed.
     fn boot(&self) -> Option<u128>;
     /// Free bytes of the file system that holds the directory, for an unprivileged process.
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
-/// A folder of the file system, made with mode 0700 when it is missing.
+/// A folder of the file system, created with mode 0700 when it is missing.
 #[derive(Debug)]
 pub struct RealDisk {
     root: PathBuf,
@@ -49,20 +49,20 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// Opens the data directory `root`, making it where it is missing.
+    /// Opens the data directory `root` and creates it when it is missing.
     pub fn open(root: &Path) -> io::Result<RealDisk> {
         let disk = RealDisk { root: root.to_owned(), writable: true };
         disk.make_folder("")?;
         Ok(disk)
     }
 
-    /// The folder `root` as it is, to be read only.
+    /// Opens the existing folder `root` for reading only.
     pub fn read_only(root: &Path) -> io::Result<RealDisk> {
         fs::read_dir(root)?;
         Ok(RealDisk { root: root.to_owned(), writable: false })
     }
 
-    /// The directory.
+    /// The path of the directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -75,7 +75,7 @@ pub struct RealFile {
     path: String,
 }
 
-/// Names the file in an error of the operating system.
+/// Adds the path of the file to an error of the operating system.
 pub(super) fn named(path: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{path}: {error}"))
 }

@@ -1,8 +1,8 @@
-//! Which directories this server had before and has quarantined: the file `former`, written before
-//! anything is moved. A server that has lost what it held must never form a new group, in which
-//! nothing of it would be missed.
+//! The quarantined directories of this server: the file `former`, written before anything is
+//! moved. A server that has lost its log must never form a new group, because nobody would notice
+//! the loss there.
 //!
-//! Lines of text, for a person who looks there; the last one is their checksum.
+//! The file is text for people. Its last line is the checksum.
 
 use super::disk::Disk;
 use super::{quarantine, whole};
@@ -13,23 +13,23 @@ use std::io;
 
 const FILE: &str = "former";
 const TITLE: &str = "postern former 1";
-/// More than the file has, in bytes.
+/// An upper bound of the size of the file, in bytes.
 const BYTES_MAX: usize = 64 * 1024;
 
 /// A directory that was quarantined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Former {
-    /// Where it is now, within the data directory.
+    /// Its folder, relative to the data directory.
     pub folder: String,
-    /// Its last entry before the first that can't be read.
+    /// Its last entry before the first unreadable one.
     pub last: Position,
-    /// Clients may have been let in while it was in use: it may hold what they were told is
-    /// stored.
+    /// Whether clients may have been admitted while it was in use. If so, it may hold messages
+    /// that were acknowledged.
     pub opened: bool,
 }
 
-/// All that are known, in the order in which they were quarantined. When the file can't be read,
-/// there were some, and nothing is known of them.
+/// Returns all known directories in the order of their quarantine. If the file exists but is
+/// unreadable, returns one entry that stands for unknown directories.
 pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Vec<Former>> {
     let Some(bytes) = whole::read(disk, FILE, BYTES_MAX)? else { return Ok(Vec::new()) };
     let unknown = || {
@@ -39,8 +39,8 @@ pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Vec<Former>> {
     Ok(text.and_then(decode).filter(|all| !all.is_empty()).unwrap_or_else(unknown))
 }
 
-/// Adds a directory that is about to be quarantined; durable on return. What was written before
-/// about a folder into which nothing came is forgotten.
+/// Adds a directory that is about to be quarantined. Durable on return. Drops earlier entries
+/// whose folders stayed empty.
 pub(super) fn add<D: Disk>(disk: &D, new: Former) -> io::Result<()> {
     let mut all = Vec::new();
     for known in read(disk)? {
@@ -57,7 +57,7 @@ pub(super) fn add<D: Disk>(disk: &D, new: Former) -> io::Result<()> {
     whole::replace(disk, FILE, encode(&all).as_bytes())
 }
 
-/// Forgets a directory that was moved back to where it came from.
+/// Removes a directory that was moved back into use.
 pub(super) fn remove<D: Disk>(disk: &D, folder: &str) -> io::Result<()> {
     let mut all = read(disk)?;
     let before = all.len();
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(read(&disk).unwrap(), most);
     }
 
-    /// Whatever becomes of the file, that there is one says enough: no new group is formed.
+    /// Even an unreadable file keeps this server from forming a new group.
     #[test]
     fn one_that_is_damaged_still_says_that_something_was_quarantined() {
         let good = encode(&[sample(1), sample(3)]);

@@ -1,4 +1,4 @@
-//! Who a data directory is: the file `identity`, replaced as a whole whenever it changes.
+//! The identity of a data directory: the file `identity`, replaced as a whole on every change.
 
 use super::disk::Disk;
 use super::whole;
@@ -10,47 +10,47 @@ use std::io;
 
 const FILE: &str = "identity";
 const MAGIC: &[u8; 8] = b"postern\0";
-/// The format of all files of a data directory. Version 1 had no boot, no runs of its own, and no
-/// process numbers; version 2 had one run of each other disk; version 3 had no copies.
+/// The format version of all files of a data directory. Version 1 had no boot, no own runs and no
+/// process numbers. Version 2 had one run of each other disk. Version 3 had no copies.
 const VERSION: u32 = 4;
-/// The fields that every identity has, in bytes.
+/// The length of the fields that every identity has, in bytes.
 const FIXED_BYTES: usize = 84;
 /// The longest identity, in bytes.
 pub(super) const BYTES_MAX: usize = FIXED_BYTES
     + runs_bytes(RUNS_KEPT)
     + SEEN_MAX * (16 + runs_bytes(RUNS_KEPT) + runs_bytes(COPIES_MAX));
 
-/// How long a list of `count` starts is, in bytes.
+/// The length of a list of `count` starts, in bytes.
 const fn runs_bytes(count: usize) -> usize {
     1 + 16 * count
 }
 
-/// What a data directory says of itself.
+/// The identity that a data directory stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The group it belongs to.
     pub group: GroupId,
-    /// How many servers the group has.
+    /// The number of servers in the group.
     pub servers: u8,
-    /// Whose directory it is.
+    /// The server that owns the directory.
     pub id: ServerId,
-    /// Its number, drawn when it was made.
+    /// The random number drawn when the directory was created.
     pub disk: DiskId,
-    /// How often it was started.
+    /// The number of starts.
     pub incarnation: Incarnation,
-    /// The number that the newest start has drawn.
+    /// The random number that the newest start has drawn.
     pub process: ProcessId,
-    /// The boot of the machine in which it was started last, where that is known. A process that
-    /// was killed within it can't have torn what it had written.
+    /// The boot of the machine during the last start, if known. A process that was killed within
+    /// this boot can't have torn what it had written.
     pub boot: Option<u128>,
-    /// The first index of the newest segment of the log: one that must be there.
+    /// The first index of the newest segment of the log. That segment must exist.
     pub segment: Index,
     /// The newest starts, in order; the last is that of `incarnation`.
     runs: Vec<Run>,
     seen: Seen,
 }
 
-/// What was found where `identity` should be.
+/// The state of the file `identity`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Nothing,
@@ -76,7 +76,7 @@ impl Identity {
         }
     }
 
-    /// Counts a start, which has drawn the number `process`, in this boot of the machine.
+    /// Counts a start by `process` in this boot of the machine.
     pub(super) fn start(&mut self, process: ProcessId, boot: Option<u128>) {
         self.incarnation.0 += 1;
         (self.process, self.boot) = (process, boot);
@@ -90,12 +90,12 @@ impl Identity {
         &self.runs
     }
 
-    /// What is remembered of other disks.
+    /// The records of other disks.
     pub fn seen(&self) -> &Seen {
         &self.seen
     }
 
-    /// Notes what is to be remembered of another disk; whether that is news.
+    /// Records what is known of another disk. Returns whether that changed anything.
     pub(super) fn see(&mut self, disk: SeenDisk) -> bool {
         self.seen.put(disk)
     }
@@ -156,7 +156,7 @@ fn decode(bytes: &[u8]) -> Found {
     let Some(mut rest) = bytes.strip_prefix(MAGIC) else {
         return Found::Damaged("it does not begin as an identity does");
     };
-    // The version stands outside the checksum's reach: a newer format may end differently.
+    // Check the version before the checksum: a newer format may end differently.
     let version = match rest.read_u32::<LE>() {
         Ok(version @ 1..=VERSION) => version,
         Ok(version) if version > VERSION => return Found::Newer(version),
@@ -258,7 +258,7 @@ mod tests {
         assert!(matches!(longer, Found::Damaged(_)), "{longer:?}");
     }
 
-    /// A directory of a version before is read, and its next start writes the present one.
+    /// A directory of an earlier version is read, and its next start writes the current version.
     #[test]
     fn the_versions_before_are_read() {
         for version in 1..VERSION {

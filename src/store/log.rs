@@ -10,15 +10,15 @@ use byteorder::{ByteOrder, LE};
 use std::cell::RefCell;
 use std::io;
 
-/// Entries that are looked through at a time when a config is searched for.
+/// Entries read at a time while searching for a config.
 const CONFIG_SEARCH_STEP: u64 = (FILE_PIECE_BYTES / RECORD_BYTES_MAX) as u64;
 
-/// A segment: where each of its records begins.
+/// A segment, with the offset of each of its records.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) first: Index,
     pub(super) offsets: Vec<u32>,
-    /// Where the file's items end. Of the last segment this counts what is not written yet.
+    /// The offset where the items end. In the active segment this includes unwritten items.
     pub(super) end: u64,
 }
 
@@ -27,12 +27,12 @@ impl Segment {
         Segment { first, offsets: Vec::new(), end: 0 }
     }
 
-    /// The place after its last entry.
+    /// The index after its last entry.
     pub(super) fn next(&self) -> Index {
         Index(self.first.0 + self.offsets.len() as u64)
     }
 
-    /// Where the record begins, or, for the entry after the last, where the items end.
+    /// The offset of the record. For the index after the last entry, the end of the items.
     fn offset(&self, index: Index) -> u64 {
         let at = (index.0 - self.first.0) as usize;
         self.offsets.get(at).map_or(self.end, |offset| u64::from(*offset))
@@ -42,32 +42,32 @@ impl Segment {
 /// The log's segments. The last is the active one; its newest bytes are kept in memory.
 #[derive(Debug)]
 pub(super) struct Log<F> {
-    /// Where its files are.
+    /// The folder of its files.
     folder: String,
-    /// The size from which a segment is followed by a new one.
+    /// The size in bytes at which the log starts a new segment.
     pub(super) segment_bytes: u64,
     /// Never empty; each begins where the one before ends.
     segments: Vec<Segment>,
     /// The file of the active segment.
     file: F,
-    /// The earlier segments that were read last, by their first index; the latest is last. A log
-    /// may have more segments than a process may have open files.
+    /// The open files of the most recently read earlier segments, by first index, the latest
+    /// last. A log may have more segments than a process may have open files.
     opened: RefCell<Vec<(Index, F)>>,
     configs: Configs,
     /// The active segment's bytes from `tail_start` to its end.
     tail: Vec<u8>,
     tail_start: u64,
-    /// Up to where the active segment is written and synced.
+    /// The offset up to which the active segment is written and synced.
     written: u64,
-    /// Up to where a durable header says so.
+    /// The offset up to which a durable header records the sync.
     sealed: u64,
     /// The active segment is new: its name is not durable yet.
     unnamed: bool,
 }
 
 impl<F> Log<F> {
-    /// A log of segments that were read and are durable, with the configs at these places; `file`
-    /// and `sealed` are of the last segment.
+    /// Returns a log of segments that were read and are durable, with its configs. `file` and
+    /// `sealed` belong to the last segment.
     pub(super) fn new(
         folder: &str,
         segment_bytes: u64,
@@ -92,7 +92,8 @@ impl<F> Log<F> {
         }
     }
 
-    /// An empty log in a new file of `folder`, which is there; its first entry will be `first`.
+    /// Creates an empty log in a new file of `folder`, which must exist. Its first entry will be
+    /// `first`.
     pub(super) fn create<D: Disk<File = F>>(
         disk: &D,
         folder: &str,
@@ -145,7 +146,7 @@ impl<F> Log<F> {
         Index(active.first.0 + before as u64).before()
     }
 
-    /// Bytes of all segments.
+    /// The size of all segments in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.end).sum()
     }
@@ -184,7 +185,7 @@ impl<F> Log<F> {
         Ok(())
     }
 
-    /// A header that stands behind all items.
+    /// The header to write after all items.
     fn header(&self) -> Header {
         let (first, config) = (self.active().next(), self.configs.newest());
         Header { synced: self.written, first, config }
@@ -205,8 +206,8 @@ impl<F> Log<F> {
         Ok(())
     }
 
-    /// Writes and syncs the batch. The first index of the active segment is returned when its
-    /// name became durable by this; the identity must name it before anything is acknowledged.
+    /// Writes and syncs the batch. Returns the first index of the active segment when this sync
+    /// made its name durable. `identity` must name that segment before anything is acknowledged.
     pub(super) fn flush<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<Option<Index>> {
         let batch = &self.tail[(self.written - self.tail_start) as usize..];
         let active = self.segments.last().expect("a log has a segment");
@@ -227,7 +228,8 @@ impl<F> Log<F> {
         Ok(named)
     }
 
-    /// Writes and syncs a header behind a batch that nothing followed.
+    /// Writes and syncs a header after the last batch, unless a batch is unwritten or the header
+    /// exists.
     pub(super) fn seal<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
         if self.has_unwritten() || !self.has_unsealed() {
             return Ok(());
@@ -240,12 +242,13 @@ impl<F> Log<F> {
         let header = self.header();
         self.push(&header.encode(synced));
         self.flush(disk)?;
-        // The header itself may rot unseen: it says nothing that the next one does not repeat.
+        // Undetected rot in this header is harmless: the next header repeats all that it records.
         self.sealed = self.written;
         Ok(())
     }
 
-    /// Whether cutting behind `last` reaches into an earlier segment, and which one then is last.
+    /// The segment that becomes the last one when a cut after `last` reaches into an earlier
+    /// segment; `None` when it does not.
     pub(super) fn cut_reaches(&self, last: Index) -> Option<Index> {
         let keep = self.segment_of(last.next().min(self.active().first));
         let keep = &self.segments[keep];
@@ -257,8 +260,8 @@ impl<F> Log<F> {
         (keep.first < self.active().first).then_some(keep.first)
     }
 
-    /// Removes all entries behind `last`; the cut is durable on return. A cut into an earlier
-    /// segment must be named by the identity before.
+    /// Removes all entries after `last`. The cut is durable on return. Before a cut into an
+    /// earlier segment, `identity` must name that segment.
     pub(super) fn cut<D: Disk<File = F>>(&mut self, disk: &D, last: Index) -> io::Result<()> {
         if last >= self.last() {
             return Ok(());
@@ -271,7 +274,7 @@ impl<F> Log<F> {
             while self.active().first > first {
                 let gone = self.segments.pop().expect("an earlier segment stays");
                 disk.remove(&path(&self.folder, gone.first))?;
-                // Each by itself: a crash must not leave a gap.
+                // Sync each removal by itself: a crash must not leave a gap.
                 disk.sync_folder(&self.folder)?;
             }
             self.opened.get_mut().clear();
@@ -286,7 +289,7 @@ impl<F> Log<F> {
         active.offsets.truncate((last.next().0 - active.first.0) as usize);
         active.end = end;
         if end > self.written {
-            // Part of the batch that is being gathered: nothing of it is on disk.
+            // The cut is within the batch being gathered, none of which is on disk.
             self.tail.truncate((end - self.tail_start) as usize);
             return Ok(());
         }
@@ -338,11 +341,11 @@ impl<F> Log<F> {
         Index(low)
     }
 
-    /// Hands the records `from` to `through` to `visit`: of the tail as they lie in memory, others
-    /// as they are read from a file.
+    /// Passes the records `from` to `through` to `visit`, from memory where the tail holds them,
+    /// otherwise from files.
     ///
     /// # Errors
-    /// When a file can't be read, or what it holds is not what was written.
+    /// When a file can't be read, or does not hold what was written to it.
     pub(super) fn for_each<D: Disk<File = F>>(
         &self,
         disk: &D,
@@ -363,12 +366,12 @@ impl<F> Log<F> {
                 for at in next.0..=last.0 {
                     let bytes =
                         &self.tail[(segment.offset(Index(at)) - self.tail_start) as usize..];
-                    // It was checked when it came: what rots in memory is found on disk.
+                    // The record was checked on arrival. Rot in memory is detected on disk.
                     visit(&Record::trust(&bytes[..LE::read_u32(bytes) as usize]));
                 }
             } else {
                 if is_active {
-                    // The file need not have what is still in memory.
+                    // The file may lack what is still in memory.
                     last = last.min(self.last_begun_before(self.tail_start));
                 }
                 let piece = self.read(disk, segment, next, last)?;
@@ -379,8 +382,8 @@ impl<F> Log<F> {
         Ok(())
     }
 
-    /// The bytes of the records `from` to `through` as the segment's file holds them, with the
-    /// batch headers between them.
+    /// Reads the records `from` to `through` from the segment's file, with the batch headers
+    /// between them.
     fn read<D: Disk<File = F>>(
         &self,
         disk: &D,
@@ -411,10 +414,10 @@ impl<F> Log<F> {
         Ok(piece)
     }
 
-    /// Copies the records `from` to `through` behind `out`.
+    /// Appends the records `from` to `through` to `out`.
     ///
     /// # Errors
-    /// See [`Log::visit`].
+    /// See [`Log::for_each`].
     pub(super) fn copy<D: Disk<File = F>>(
         &self,
         disk: &D,
@@ -428,12 +431,12 @@ impl<F> Log<F> {
 
 fn create_file<D: Disk>(disk: &D, folder: &str, first: Index) -> io::Result<D::File> {
     let file = disk.open(&path(folder, first), true)?;
-    // A crash may have left a file of this name that nothing was acknowledged from.
+    // A crash may have left a file of this name. Nothing in it was acknowledged.
     disk.truncate(&file, 0)?;
     Ok(file)
 }
 
-/// Hands the records `from` to `through`, which `piece` holds, to `visit`.
+/// Passes the records `from` to `through`, which `piece` holds, to `visit`.
 fn visit_piece(
     piece: &[u8],
     from: Index,

@@ -34,7 +34,7 @@ use recovery::{Known, Reading};
 use std::{fmt, io};
 use vote::VoteFile;
 
-/// The disk of a server. That of a debug build does wrong what it is told to, for tests.
+/// The disk of a server. A debug build can inject faults, for tests.
 #[cfg(debug_assertions)]
 pub type ServerDisk = faulty::FaultyDisk;
 /// The disk of a server.
@@ -44,7 +44,7 @@ pub type ServerDisk = disk::RealDisk;
 /// The folder of the log's segments.
 const LOG: &str = "log";
 const BAD_VOTE: &str = "vote: it is missing or unreadable";
-/// A term is durable before any entry of it.
+/// A vote older than the log is damage, because a term is durable before any entry of it.
 const OLD_VOTE: &str = "vote: it is older than the log";
 const LONE_VOTE: &str = "identity: it is missing, the vote is not";
 const NO_LOG: &str = "log: it holds no segment; is the disk that holds it mounted?";
@@ -52,12 +52,13 @@ const NO_LOG: &str = "log: it holds no segment; is the disk that holds it mounte
 /// Why a data directory can't be used.
 #[derive(Debug)]
 pub enum OpenError {
-    /// The operating system says no.
+    /// The operating system reported an error.
     Io(io::Error),
-    /// It belongs to somebody else, or to a newer version. Nothing was touched.
+    /// The directory belongs to another server or group, or needs a newer version. Nothing was
+    /// changed.
     Refused(String),
-    /// What was durable is not there as it was written, and there may be no other copy. Nothing
-    /// was touched.
+    /// Durable data is missing or differs from what was written, and this may be the only copy.
+    /// Nothing was changed.
     Damaged(String),
 }
 
@@ -90,18 +91,18 @@ impl fmt::Display for OpenError {
 pub struct Store<D: Disk> {
     disk: D,
     identity: Identity,
-    /// Something was seen of others that `identity` on disk does not have yet.
+    /// Something was recorded of other disks that `identity` on disk does not contain yet.
     unsaved: bool,
     vote: VoteFile<D::File>,
     log: Log<D::File>,
 }
 
-/// How a directory is opened. A label alone stands for segments of the usual size.
+/// Options for opening a directory. A label alone selects segments of the usual size.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenOptions<'a> {
-    /// Names the folder that damaged files are moved to: a time.
+    /// The time that names the quarantine folder for damaged files.
     pub label: &'a str,
-    /// The size from which a segment of the log is followed by a new one, in bytes.
+    /// The size in bytes at which the log starts a new segment.
     pub segment_bytes: u64,
 }
 
@@ -111,42 +112,43 @@ impl<'a> From<&'a str> for OpenOptions<'a> {
     }
 }
 
-/// What opening a directory found, beside the records.
+/// The result of opening a directory, apart from the records.
 #[derive(Debug)]
 pub struct Opened<D: Disk> {
-    /// The directory, with this start's incarnation durable.
+    /// The open directory. The incarnation of this start is durable.
     pub store: Store<D>,
     /// The vote as stored.
     pub vote: Vote,
-    /// A tail that was cut.
+    /// The torn tail that was cut, if any.
     pub torn: Option<Torn>,
-    /// Everything was damaged and is quarantined; the directory is a new one, and what the records
-    /// told is void.
+    /// Set when the old directory was damaged and is now quarantined. The open directory is then
+    /// a new one, and the records that `visit` received do not belong to it.
     pub quarantined: Option<Quarantined>,
-    /// All that was ever quarantined.
+    /// The quarantined directories that are remembered.
     pub former: Vec<Former>,
 }
 
-/// What was damaged and is quarantined.
+/// A damaged directory that is now in quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
-    /// The folder within the directory that has it now.
+    /// Its folder, relative to the data directory.
     pub folder: String,
-    /// What was wrong with it, and where.
+    /// What was damaged, and where.
     pub why: String,
 }
 
-/// The config of a group that has more than one copy of everything has at least so many members.
+/// A config with at least this many members proves that another copy of everything exists.
 const MEMBERS_SAFE: usize = 3;
 
 impl<D: Disk> Store<D> {
-    /// Opens the directory that `expected` describes, making it with `expected.disk` when it is
-    /// new, and counts the start. Every record is handed to `visit`, which may refuse it. A
-    /// damaged directory is quarantined in a folder named by the label, and a new one is made; the
-    /// records that `visit` was given are none of the new one's.
+    /// Opens the directory that `expected` describes and counts the start. Creates a missing
+    /// directory with `expected.disk`. Passes every record to `visit`, which may reject it.
+    ///
+    /// Moves a damaged directory to a quarantine folder named by the label and creates a new one.
+    /// The records that `visit` received do not belong to the new directory.
     ///
     /// # Errors
-    /// See [`OpenError`]; the directory is as it was before, if it is not the disk that failed.
+    /// See [`OpenError`]. The directory is unchanged unless the disk failed.
     pub fn open<'a>(
         disk: D,
         expected: &Identity,
@@ -170,11 +172,11 @@ impl<D: Disk> Store<D> {
         if !matches!(found, Found::Nothing) && !disk.list(LOG)?.iter().any(is_segment) {
             return Err(OpenError::Damaged(NO_LOG.to_owned()));
         }
-        // Everything is read before anything is touched.
+        // Reads everything before changing anything.
         let vote = VoteFile::open(&disk)?;
         let voted = vote.as_ref().map(|(_, vote)| *vote);
         let mut last = Position::default();
-        // Without an identity nothing else says that the first segment is missing.
+        // Without an identity, only this check notices that the first segment is missing.
         let mut in_order = |record: &Record<'_>| {
             let follows = record.index == last.index.next();
             last = record.position();
@@ -190,7 +192,7 @@ impl<D: Disk> Store<D> {
                 let start = (expected.process, segment_bytes);
                 return Store::go_on(disk, identity, start, vote, reading);
             }
-            // All that the making of a directory leaves when a crash ends it.
+            // The state that a crash during the creation of a directory leaves.
             (Found::Nothing, ..) if !reading.holds_records() && voted.is_none_or(is_first) => {
                 return Store::create(disk, expected, segment_bytes, None);
             }
@@ -203,10 +205,10 @@ impl<D: Disk> Store<D> {
             (..) => BAD_VOTE.to_owned(),
         };
         let safe = match reading.config {
-            // It may be of fewer members, and name this very disk.
+            // The unreadable config may have fewer members, this disk among them.
             _ if reading.unread_config().is_some() => false,
             None => reading.records() == 0,
-            // One that was dropped holds nothing that the others do not have.
+            // A dropped server holds nothing that the members lack.
             Some((_, config)) => {
                 let member = config.member(expected.id);
                 let dropped = member.is_none_or(|at| disk_id.is_some_and(|disk| at.disk != disk));
@@ -220,15 +222,16 @@ impl<D: Disk> Store<D> {
         Store::create(disk, expected, segment_bytes, Some(Quarantined { folder, why }))
     }
 
-    /// Keeps room for a later start on a full disk.
+    /// Reserves space so that a later start succeeds on a full disk.
     ///
     /// # Errors
-    /// The disk is full, or fails.
+    /// When the disk is full or fails.
     pub fn keep_reserve(&self) -> io::Result<()> {
         reserve::keep(&self.disk)
     }
 
-    /// Gives that room free, to open the directory; whether there was any.
+    /// Frees the reserved space so that the directory can be opened. Returns whether space was
+    /// reserved.
     ///
     /// # Errors
     /// When the disk fails.
@@ -243,12 +246,13 @@ impl<D: Disk> Store<D> {
         (mut vote_file, vote): (VoteFile<D::File>, Vote),
         reading: Reading,
     ) -> Result<Opened<D>, OpenError> {
-        // After a crash, or a failed sync, the page cache shows what need not be on the disk.
+        // After a crash or a failed sync, the page cache may show data that is not on disk.
         vote_file.write(&disk, vote)?;
         let torn = reading.torn.clone();
         let log = recovery::settle(&disk, LOG, segment_bytes, reading)?;
         identity.start(process, disk.boot());
-        // A crash may have come between the first batch of a segment and its naming.
+        // A crash may have come after the first batch of a segment and before `identity` named
+        // it.
         identity.segment = log.newest();
         identity.write(&disk)?;
         let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log };
@@ -276,8 +280,8 @@ impl<D: Disk> Store<D> {
         Ok(Opened { store, vote: Vote::default(), torn: None, quarantined, former })
     }
 
-    /// Quarantines everything of a closed directory, in a folder of this kind named by `label`, a
-    /// time; the next start finds it new. The folder within the directory is returned.
+    /// Quarantines a closed directory in a folder named by `kind` and `label`, a time. The next
+    /// start then creates a new directory. Returns the folder, relative to the data directory.
     pub fn quarantine(disk: &D, kind: &str, label: &str) -> io::Result<String> {
         let mut last = Position::default();
         let identity = match Identity::read(disk)? {
@@ -293,9 +297,9 @@ impl<D: Disk> Store<D> {
         quarantine::everything(disk, kind, label, last, reading.may_have_opened(vote))
     }
 
-    /// Copies the entries behind `last` to a folder named by their epoch and by `label`, a
-    /// time, and then removes them from the log. The folder within the directory is returned, if
-    /// there were any.
+    /// Moves the entries after `last` from the log to a quarantine folder: copies them first,
+    /// then removes them. Their epoch and `label`, a time, name the folder. Returns the folder,
+    /// relative to the data directory, or `None` without such entries.
     pub fn quarantine_tail(&mut self, last: Index, label: &str) -> io::Result<Option<String>> {
         if last >= self.last() {
             return Ok(None);
@@ -308,9 +312,10 @@ impl<D: Disk> Store<D> {
         Ok(Some(folder))
     }
 
-    /// Removes all entries after `last`, which another primary has overwritten; the cut is durable
-    /// on return. Those that were stored are copied first, to a folder within the directory that is
-    /// named by `label`, a time, and returned: nothing that was on disk is ever deleted.
+    /// Removes all entries after `last`, which another primary has overwritten. The cut is
+    /// durable on return. Entries on disk are never deleted: they are copied first, to a
+    /// quarantine folder named by `label`, a time. Returns that folder, relative to the data
+    /// directory.
     pub fn cut(&mut self, last: Index, label: &str) -> io::Result<Option<String>> {
         let folder = match last < self.stored() {
             true => Some(quarantine::tail(&self.disk, &self.log, last, "overwritten", label)?),
@@ -328,12 +333,12 @@ impl<D: Disk> Store<D> {
         self.log.cut(&self.disk, last)
     }
 
-    /// Who this directory is.
+    /// The identity of this directory.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The disk that the directory lies on.
+    /// The disk that holds this directory.
     pub fn disk(&self) -> &D {
         &self.disk
     }
@@ -358,20 +363,21 @@ impl<D: Disk> Store<D> {
         self.log.append(&self.disk, records)
     }
 
-    /// Whether there is anything that a flush would write.
+    /// Whether a flush would write anything.
     pub fn has_unwritten(&self) -> bool {
         self.log.has_unwritten()
     }
 
-    /// Makes everything appended durable: one write, one sync.
+    /// Makes everything appended durable, with one write and one sync.
     ///
-    /// After a failure reads need not show what was written, although the machine runs on: the next
-    /// start is told so, if that can be written.
+    /// After a failure, reads may not show what was written although the machine keeps running.
+    /// The store then clears `boot` in `identity`, if it still can, so that the next start
+    /// assumes a power cut.
     pub fn flush(&mut self) -> io::Result<()> {
         let flushed = self.log.flush(&self.disk);
         if flushed.is_err() {
             self.identity.boot = None;
-            // Nothing more can be done when this fails as well.
+            // Nothing more can be done when this fails, too.
             let _ = self.save_identity();
         }
         if let Some(segment) = flushed? {
@@ -381,8 +387,8 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Begins a new segment, as when the one before is full. That must hold an entry, and all
-    /// of it must be flushed.
+    /// Starts a new segment, as if the current one were full. The current one must hold an entry,
+    /// and all of it must be flushed.
     #[cfg(feature = "simulate")]
     pub fn roll(&mut self) -> io::Result<()> {
         self.log.roll(&self.disk)
@@ -393,12 +399,12 @@ impl<D: Disk> Store<D> {
         self.vote.write(&self.disk, vote)
     }
 
-    /// Notes what is to be remembered of another disk; it is saved at the next [`Store::seal`].
+    /// Records what is known of another disk. The next [`Store::seal`] saves it.
     pub fn see(&mut self, disk: SeenDisk) {
         self.unsaved |= self.identity.see(disk);
     }
 
-    /// Whether something was seen of others that is not on disk.
+    /// Whether something was recorded of other disks that is not on disk yet.
     pub fn has_unsaved(&self) -> bool {
         self.unsaved
     }
@@ -408,7 +414,8 @@ impl<D: Disk> Store<D> {
         self.unsaved || (self.log.has_unsealed() && !self.log.has_unwritten())
     }
 
-    /// Writes down what was seen of others, and, in quiet times, that the last batch was synced.
+    /// Saves what was recorded of other disks. While no batch is unwritten, also records that the
+    /// last batch was synced.
     pub fn seal(&mut self) -> io::Result<()> {
         if self.unsaved {
             self.save_identity()?;
@@ -416,7 +423,7 @@ impl<D: Disk> Store<D> {
         self.log.seal(&self.disk)
     }
 
-    /// Copies the records `from` to `through` behind `out`.
+    /// Appends the records `from` to `through` to `out`.
     ///
     /// # Errors
     /// When a file can't be read, or does not hold what was written to it.
@@ -445,7 +452,7 @@ impl<D: Disk> LogReader for Store<D> {
     }
 }
 
-/// Whether a vote is as the making of a directory leaves it.
+/// Whether a vote is the one that a new directory starts with.
 fn is_first(vote: Vote) -> bool {
     vote == Vote::default()
 }

@@ -1,5 +1,4 @@
-//! What can't be kept in the log is moved within the data directory, never deleted,
-//! never overwritten.
+//! Moves data that can't stay in use within the data directory. Never deletes or overwrites any.
 
 use super::LOG;
 use super::disk::Disk;
@@ -12,16 +11,17 @@ use crate::ids::{Index, Position};
 use crate::limits::FILE_PIECE_BYTES;
 use std::io;
 
-/// What was quarantined is below it.
+/// The folder of everything quarantined.
 const FOLDER: &str = "quarantine";
 
-/// What is moved, in this order. The log goes first, and as one; the identity goes last: a
-/// directory that has one and no log is one whose move was begun, or whose log is not mounted.
+/// The parts to move, in this order: the log first and as a whole, the identity last. A directory
+/// with an identity and no log is therefore one whose move has begun, or whose log is not
+/// mounted.
 const PARTS: [&str; 4] = [LOG, "checkpoint", "vote", "identity"];
 
-/// Moves the log, the vote, the checkpoint and the identity into a new folder, whose name is
-/// returned. Before that it is written down that they were there, what can be read of the log up
-/// to `last`, and whether clients may have been let in.
+/// Moves the log, the checkpoint, the vote and the identity into a new folder and returns its
+/// name. First records in `former` that they existed, the last readable entry `last`, and whether
+/// clients may have been admitted.
 pub(super) fn everything<D: Disk>(
     disk: &D,
     kind: &str,
@@ -31,7 +31,8 @@ pub(super) fn everything<D: Disk>(
 ) -> io::Result<String> {
     let folder = make_new(disk, kind, label)?;
     if !is_there(disk, "identity")? {
-        // Stands for the one that is missing: a move that was begun is known by it.
+        // An empty file replaces the missing identity. By it `finish` recognizes an interrupted
+        // move.
         let path = format!("{folder}/identity");
         let file = disk.open(&path, true)?;
         disk.sync(&file)?;
@@ -42,14 +43,15 @@ pub(super) fn everything<D: Disk>(
     Ok(folder)
 }
 
-/// Goes on with a move in which a crash came, if there was one; the folder that it goes to.
+/// Completes a move that a crash has interrupted. Returns its folder, or `None` without such a
+/// move.
 pub(super) fn finish<D: Disk>(disk: &D) -> io::Result<Option<String>> {
     if is_there(disk, LOG)? || !is_used(disk)? {
         return Ok(None);
     }
     let Some(Former { folder, .. }) = former::read(disk)?.pop() else { return Ok(None) };
     let moved = disk.list(&format!("{folder}/{LOG}"))?.iter().any(|n| first_index(n).is_some());
-    // The identity goes last, or there was none: what stands for it was made before the move.
+    // The identity moves last. If there was none, its replacement was created before the move.
     let there = whole::read(disk, &format!("{folder}/identity"), IDENTITY_BYTES_MAX)?;
     let here = whole::read(disk, "identity", IDENTITY_BYTES_MAX)?;
     let begun = match (&here, &there) {
@@ -65,7 +67,7 @@ pub(super) fn finish<D: Disk>(disk: &D) -> io::Result<Option<String>> {
     Ok(Some(folder))
 }
 
-/// Whether there is anything of a directory that a server has used.
+/// Whether any part of a used directory exists.
 pub(super) fn is_used<D: Disk>(disk: &D) -> io::Result<bool> {
     for name in PARTS {
         if is_there(disk, name)? {
@@ -75,7 +77,7 @@ pub(super) fn is_used<D: Disk>(disk: &D) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Moves a directory that was quarantined back to where nothing is now.
+/// Moves a quarantined directory back into use. No directory may be in its place.
 pub(super) fn move_back<D: Disk>(disk: &D, folder: &str) -> io::Result<()> {
     for name in PARTS {
         let from = format!("{folder}/{name}");
@@ -99,7 +101,7 @@ fn move_parts<D: Disk>(disk: &D, folder: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies all entries behind `last` into a new folder, durably.
+/// Copies all entries after `last` into a new folder, durably.
 pub(super) fn tail<D: Disk>(
     disk: &D,
     log: &Log<D::File>,
@@ -121,12 +123,12 @@ pub(super) fn tail<D: Disk>(
     Ok(folder)
 }
 
-/// Whether nothing was put into a folder.
+/// Whether a folder and its `log` are empty.
 pub(super) fn is_empty<D: Disk>(disk: &D, folder: &str) -> io::Result<bool> {
     Ok(disk.list(folder)?.is_empty() && disk.list(&format!("{folder}/{LOG}"))?.is_empty())
 }
 
-/// A folder that was not there before, or was empty.
+/// Creates a folder with an unused name, or reuses an empty one. Returns its path.
 pub(super) fn make_new<D: Disk>(disk: &D, kind: &str, label: &str) -> io::Result<String> {
     let mut folder = format!("{FOLDER}/{kind}-{label}");
     let mut n = 1;

@@ -1,5 +1,5 @@
-//! Reading the log at start: good, a torn tail, or damage. First everything is read and nothing
-//! touched; only a log without damage is then made whole.
+//! Reads the log at a start and finds it good, torn at the tail, or damaged. Reading changes
+//! nothing. Only an undamaged log is repaired afterwards.
 
 use super::configs::Configs;
 use super::disk::Disk;
@@ -12,55 +12,55 @@ use crate::record::{Kind, Record};
 use crate::replica::Config;
 use std::io;
 
-/// A torn tail: the mark of a crash in the middle of a write.
+/// A torn tail: the remains of a write that a crash has interrupted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Torn {
     /// The file it is in.
     pub file: String,
-    /// Where the good items end.
+    /// The offset where the good items end.
     pub at: u64,
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// What is wrong with them.
+    /// What is wrong at that offset.
     pub why: &'static str,
 }
 
-/// A log as it was found, not touched.
+/// A log as found on disk, unchanged.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) segments: Vec<Found>,
-    /// What was durable and is not there as it was written, in order: where and why.
+    /// Durable data that is missing or changed, in order: where and why.
     pub(super) damage: Vec<String>,
     pub(super) torn: Option<Torn>,
-    /// The newest config, also of those behind damage.
+    /// The newest readable config, before or after damage.
     pub(super) config: Option<(Position, Config)>,
     /// The newest config that a valid header names.
     pub(super) named_config: Index,
-    /// The places of the configs before the first damage.
+    /// The indexes of the configs before the first damage.
     pub(super) configs: Configs,
 }
 
 /// A segment as it was found.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// What of it stands before the first hole.
+    /// The part before the first hole.
     pub(super) good: Segment,
     pub(super) size: u64,
     pub(super) synced: u64,
-    /// How many records were found, also behind damage, and the last of them.
+    /// The number of records found, before and after damage. `last` is the last of them.
     pub(super) records: u64,
     pub(super) last: Index,
 }
 
 impl Reading {
-    /// Whether there is more than the creation of a directory makes.
+    /// Whether the log holds more than a newly created one.
     pub(super) fn holds_records(&self) -> bool {
         let new = |found: &Found| found.good.first == Index(1) && found.size <= HEADER_BYTES as u64;
         !self.segments.iter().all(new)
     }
 
-    /// Whether clients may have been let in while this log was in use, as far as it shows. `vote`
-    /// is the one beside it.
+    /// Whether clients may have been admitted while this log was in use. `vote` is the vote of
+    /// the same directory.
     pub(super) fn may_have_opened(&self, vote: Option<Vote>) -> bool {
         if !self.holds_records() {
             return vote != Some(Vote::default());
@@ -69,31 +69,33 @@ impl Reading {
         !whole || self.config.is_none_or(|(_, config)| config.gate_open)
     }
 
-    /// A config that was durable and can't be read, if it is newer than the newest that can.
+    /// The index of a durable config that is unreadable and newer than every readable one, if
+    /// any.
     pub(super) fn unread_config(&self) -> Option<Index> {
         let read = self.config.map_or(Index::ZERO, |(at, _)| at.index);
         (self.named_config > read).then_some(self.named_config)
     }
 
-    /// How many records were found.
+    /// The number of records found.
     pub(super) fn records(&self) -> u64 {
         self.segments.iter().map(|found| found.records).sum()
     }
 }
 
-/// What an identity says of a log.
+/// What is known of a log before it is read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
-    /// The newest segment that it names.
+    /// The newest segment that the identity names.
     pub(super) segment: Option<Index>,
-    /// These are segments that were cut off a log: the first one may begin with any entry.
+    /// Whether these segments were cut off a log: the first one may begin with any entry.
     pub(super) is_tail: bool,
-    /// Nothing was written before this boot of the machine: no power cut can have torn anything.
+    /// Whether the last start was in this boot of the machine: no power cut can have torn
+    /// anything.
     pub(super) same_boot: bool,
 }
 
 impl Known {
-    /// What `identity` says, on this disk.
+    /// Returns what `identity` and the current boot show.
     pub(super) fn new<D: Disk>(disk: &D, identity: Option<&Identity>) -> Known {
         let boot = disk.boot();
         let same_boot = identity.is_some_and(|identity| boot.is_some() && identity.boot == boot);
@@ -101,12 +103,12 @@ impl Known {
     }
 }
 
-/// Reads all segments of `folder` and hands every record before the first damage to `visit`, in
+/// Reads all segments of `folder` and passes every record before the first damage to `visit`, in
 /// order.
 ///
-/// What was being written when a process was killed ends early, and is torn. After a power cut the
-/// last batch may be torn in any way, and rot in it can't be told from that, unless a later header
-/// says that the batch was durable.
+/// A killed process leaves its last write truncated, which counts as torn. A power cut may tear
+/// the last batch in any way. Rot in that batch looks the same, unless a later header records
+/// that the batch was durable.
 pub(super) fn read<D: Disk>(
     disk: &D,
     folder: &str,
@@ -134,7 +136,7 @@ pub(super) fn read<D: Disk>(
         }
         place.last.index = first.before();
         let (found, walk) = read_segment(disk, &path, first, &mut place, &mut reading, visit)?;
-        // A new segment is named only when its first batch is durable.
+        // The identity names a new segment only after its first batch is durable.
         let begun = named == Some(first) && found.good.end <= least(first);
         let may_be_torn = at + 1 == names.len() && !begun;
         for hole in walk.holes {
@@ -149,7 +151,7 @@ pub(super) fn read<D: Disk>(
         }
         reading.segments.push(found);
     }
-    // Last: what comes before it is as good as it was.
+    // Report this last: it does not affect the segments before it.
     if let Some(named) = named.filter(|named| !names.contains(named)) {
         reading.damage.push(format!("{}: it is missing", path(folder, named)));
     }
@@ -201,13 +203,13 @@ fn read_segment<D: Disk>(
     Ok((Found { good, size: walk.size, synced: walk.synced, records, last: last_found }, walk))
 }
 
-/// A whole segment is longer: one that follows another is begun with an entry, the first with a
-/// header alone.
+/// The size that a complete segment exceeds. The first segment is created with a header alone, a
+/// later one with a header and an entry.
 fn least(first: Index) -> u64 {
     if first > Index(1) { HEADER_BYTES as u64 } else { 0 }
 }
 
-/// Makes an undamaged log whole: cuts its torn tail and makes the rest durable.
+/// Repairs an undamaged log: cuts its torn tail and makes the rest durable.
 pub(super) fn settle<D: Disk>(
     disk: &D,
     folder: &str,
@@ -219,7 +221,8 @@ pub(super) fn settle<D: Disk>(
     if let Some(torn) = &reading.torn {
         let last = &segments.last().expect("a torn tail is in a segment").good;
         if torn.at <= least(last.first) {
-            // The crash came before the new segment was named: nothing of it counts.
+            // The crash came before the identity named the new segment: nothing in it was
+            // acknowledged.
             disk.remove(&path(folder, last.first))?;
             segments.pop();
         } else {
@@ -229,15 +232,15 @@ pub(super) fn settle<D: Disk>(
     let last = segments.last().expect("the segment that the identity names is there");
     let file = disk.open(&path(folder, last.good.first), false)?;
     store_again(disk, &file, last.synced, last.good.end)?;
-    // A name that is seen need not be durable; nor need one that was removed be gone.
+    // A visible name may not be durable, and a removed name may still be on disk.
     disk.sync_folder(folder)?;
     let synced = last.synced;
     let segments = segments.into_iter().map(|found| found.good).collect();
     Ok(Log::new(folder, segment_bytes, segments, file, reading.configs, synced))
 }
 
-/// Writes again in place what no header says was synced: after a crash, or a failed sync, the
-/// page cache may show what the disk does not have, and a sync alone would not write it.
+/// Rewrites in place what no header records as synced. After a crash or a failed sync, the page
+/// cache may show data that is not on disk, and a sync alone would not write it.
 fn store_again<D: Disk>(disk: &D, file: &D::File, synced: u64, end: u64) -> io::Result<()> {
     let mut at = synced;
     let mut piece = vec![0; FILE_PIECE_BYTES];

@@ -1,5 +1,5 @@
-//! Room that is kept for a start on a full disk: a server that has stopped writes its identity
-//! before it can serve reads and DELETE again.
+//! Space reserved for a start on a full disk: a server must write its identity before it can
+//! serve reads and DELETE again.
 
 use super::disk::Disk;
 use crate::limits::RESERVE_BYTES;
@@ -7,7 +7,7 @@ use std::io;
 
 const NAME: &str = "reserve";
 
-/// Makes sure that the room is kept, on a disk that has it.
+/// Reserves the space unless it is reserved already.
 pub(super) fn keep<D: Disk>(disk: &D) -> io::Result<()> {
     let file = disk.open(NAME, true)?;
     if disk.size(&file)? < RESERVE_BYTES {
@@ -17,7 +17,7 @@ pub(super) fn keep<D: Disk>(disk: &D) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the room free; whether there was any.
+/// Frees the space. Returns whether it was reserved.
 pub(super) fn release<D: Disk>(disk: &D) -> io::Result<bool> {
     match disk.remove(NAME) {
         Ok(()) => Ok(true),

@@ -1,6 +1,6 @@
-//! What a person's override does to the directory of a stopped server: what can be read of its log
-//! is kept, what is damaged is quarantined, and one entry is written that no election has agreed
-//! to.
+//! Applies an operator's override (`recover`) to the directory of a stopped server. Keeps what is
+//! readable of the log, quarantines what is damaged, and appends one entry that no election has
+//! agreed to.
 
 use super::disk::Disk;
 use super::former;
@@ -16,15 +16,15 @@ use crate::record::Record;
 use std::io;
 
 impl<D: Disk> Store<D> {
-    /// Makes the directory that of `new`, which has another disk number: what was promised under
-    /// the old one does not bind it. What is damaged is quarantined in a folder that is returned.
-    /// Then `vote` is stored, and behind all that can be read `entry`.
+    /// Gives the directory the identity `new`, which has another disk number: promises under the
+    /// old number do not bind the new one. Quarantines what is damaged and returns the folder.
+    /// Then stores `vote` and appends `entry` after everything readable.
     ///
-    /// A crash at any step leaves what can be read, and a directory for which this can be done
-    /// again.
+    /// A crash at any step leaves what is readable, and a directory for which this can be
+    /// repeated.
     ///
     /// # Errors
-    /// See [`OpenError`]; nothing was touched if `entry` does not follow what can be read.
+    /// See [`OpenError`]. Nothing was changed if `entry` does not follow the last readable entry.
     pub fn salvage<'a>(
         disk: D,
         new: &Identity,
@@ -58,7 +58,7 @@ impl<D: Disk> Store<D> {
             folder = Some(made);
         }
         let log = recovery::settle(&disk, LOG, segment_bytes, reading)?;
-        // A directory without a vote is damaged until it has one; nothing else may come before.
+        // A directory counts as damaged until it has a vote: write the vote first.
         let mut vote_file = match vote_file {
             Some((file, _)) => file,
             None => VoteFile::create(&disk, vote)?,
@@ -70,7 +70,8 @@ impl<D: Disk> Store<D> {
             identity.see(disk.clone());
         }
         identity.write(&disk)?;
-        // Others hear of it from here on: who it names must be there.
+        // From here on, a start sends this vote to others. The disk that it names must exist by
+        // then.
         vote_file.write(&disk, vote)?;
         let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log };
         store.append(entry)?;
@@ -81,11 +82,12 @@ impl<D: Disk> Store<D> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Moves the directory that was quarantined in `folder` back, for [`Store::salvage`]; what is
-    /// there now is quarantined first, in a folder of the kind `replaced` named by `label`, a time.
+    /// Moves the directory quarantined in `folder` back into use, for [`Store::salvage`]. First
+    /// quarantines the directory in its place, in a folder of the kind `replaced` named by
+    /// `label`, a time.
     ///
     /// # Errors
-    /// When the disk fails, or `folder` holds no log; nothing was moved then.
+    /// When the disk fails, or when `folder` holds no log; in the latter case nothing was moved.
     pub fn take_back(disk: &D, folder: &str, label: &str) -> Result<(), OpenError> {
         if disk.list(&format!("{folder}/{LOG}"))?.is_empty() {
             return Err(OpenError::Refused(format!("{folder}: it holds no log")));
@@ -103,7 +105,7 @@ fn read<D: Disk>(disk: &D, known: Known) -> io::Result<Reading> {
     recovery::read(disk, LOG, known, &mut |_| Ok(()))
 }
 
-/// How many segments hold entries that follow each other from the first one on.
+/// The number of leading segments whose entries follow each other from the first entry on.
 fn sound_segments(reading: &Reading) -> usize {
     let mut next = Index(1);
     let mut count = 0;
@@ -121,14 +123,14 @@ fn sound_segments(reading: &Reading) -> usize {
     count
 }
 
-/// The last entry that can be read, with all before it.
+/// The last entry that is readable together with all entries before it.
 fn last_sound(reading: &Reading) -> Index {
     let last = sound_segments(reading).checked_sub(1).map(|at| reading.segments[at].good.next());
     last.map_or(Index::ZERO, Index::before)
 }
 
-/// Moves what lies behind the sound entries into `folder`, in steps after each of which the log is
-/// still damaged, or is whole.
+/// Moves everything after the sound entries into `folder`. After each step, the log is either
+/// still damaged or whole.
 fn cut_damage<D: Disk>(
     disk: &D,
     known: Option<&Identity>,
@@ -139,7 +141,8 @@ fn cut_damage<D: Disk>(
     let last = &reading.segments[sound - 1];
     let newest = last.good.first;
     if let Some(known) = known {
-        // Named before the later ones go: as with any cut into an earlier segment.
+        // As with any cut into an earlier segment, name that segment before removing the later
+        // ones.
         let mut identity = known.clone();
         identity.segment = newest;
         identity.write(disk)?;
@@ -167,7 +170,7 @@ fn cut_damage<D: Disk>(
     }
 }
 
-/// Copies a file, if there is one; the bytes are durable on return, the name is not.
+/// Copies a file, if it exists. The bytes are durable on return, the name is not.
 fn copy<D: Disk>(disk: &D, from: &str, to: &str) -> io::Result<()> {
     let from = match disk.open(from, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

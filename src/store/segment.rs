@@ -1,4 +1,4 @@
-//! The bytes of a segment: a flat row of batch headers and records, and how to read it back.
+//! The format of a segment, a sequence of batch headers and records, and its reader.
 //!
 //! ```text
 //! +-------+--------+--------+-------------+--------------+
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! `synced` is the offset in the file up to which everything was durable when the header was
-//! written. `config index` names the newest config before the header, or is 0: when that entry is
-//! damaged, its loss is noticed. The checksum covers the header and its own offset.
+//! written. `config index` names the newest config before the header, or is 0 without one: it
+//! reveals the loss of a damaged config. The checksum covers the header and its own offset.
 
 use super::disk::Disk;
 use crate::ids::{Index, Position, Term};
@@ -20,7 +20,7 @@ use std::io;
 
 /// Bytes of a batch header.
 pub const HEADER_BYTES: usize = 32;
-/// Bytes that stand in no UTF-8 text, and are no length of a record.
+/// These bytes occur in no UTF-8 text and are no valid length of a record.
 const MAGIC: [u8; 4] = [0xff, 0xc0, 0xfe, 0x80];
 
 /// The name of the segment whose first entry is `first`.
@@ -28,12 +28,12 @@ pub(super) fn file_name(first: Index) -> String {
     format!("{:020}.log", first.0)
 }
 
-/// The file of the segment whose first entry is `first`.
+/// The path of the segment whose first entry is `first`.
 pub(super) fn path(folder: &str, first: Index) -> String {
     if folder == "." { file_name(first) } else { format!("{folder}/{}", file_name(first)) }
 }
 
-/// The first entry of the segment with this name.
+/// The first index of the segment with this name; `None` for other names.
 pub(super) fn first_index(name: &str) -> Option<Index> {
     let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 20)?;
     digits.parse().ok().map(Index)
@@ -60,7 +60,7 @@ impl Header {
         bytes
     }
 
-    /// The header at the start of `bytes`, which stand at `offset` of the file.
+    /// Reads the header at the start of `bytes`, which lie at `offset` of the file.
     fn decode(bytes: &[u8], offset: u64) -> Option<Header> {
         let bytes = bytes.get(..HEADER_BYTES)?;
         let sound = is_header(bytes) && LE::read_u32(&bytes[4..]) == header_checksum(bytes, offset);
@@ -84,16 +84,16 @@ fn header_checksum(header: &[u8], offset: u64) -> u32 {
     crc32c::crc32c_append(sum, &offset.to_le_bytes())
 }
 
-/// What reading a whole segment found, beside its records.
+/// The result of reading a whole segment, apart from its records.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Walk {
     /// The file's size.
     pub(super) size: u64,
-    /// How far valid headers, wherever they stand, say that the file was synced.
+    /// The highest synced offset that any valid header records.
     pub(super) synced: u64,
-    /// The newest config that a valid header, wherever it stands, names.
+    /// The newest config that any valid header names.
     pub(super) config: Index,
-    /// What could not be read, in order; none in a good segment.
+    /// The unreadable parts, in order. Empty for a good segment.
     pub(super) holes: Vec<Hole>,
 }
 
@@ -103,22 +103,22 @@ pub(super) struct Hole {
     pub(super) at: u64,
     pub(super) bytes: u64,
     pub(super) why: &'static str,
-    /// The file ends in the middle of an item, and holds nothing behind it: what is left of a
-    /// write that did not come to its end, if pages were written in their order.
+    /// Whether the end of the file cuts off the item at `at`. An interrupted write leaves this if
+    /// pages were written in order.
     pub(super) short: bool,
 }
 
-/// What has been read: the next item must follow it.
+/// How far the log was read: the next item must follow this.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) last: Position,
-    /// The newest config; not known behind what could not be read.
+    /// The newest config; `None` after an unreadable part.
     pub(super) config: Option<Index>,
 }
 
-/// Reads a segment whose first item must follow `place`, and hands every good record, its offset
-/// and whether no hole lies before it to `visit`. Behind a hole reading goes on at the next valid
-/// header, whatever index that names.
+/// Reads a segment whose first item must follow `place`. Passes every good record to `visit`,
+/// with its offset and whether no hole precedes it. After a hole, reading continues at the next
+/// valid header, whatever index it names.
 pub(super) fn walk<D: Disk>(
     disk: &D,
     file: &D::File,
@@ -146,7 +146,7 @@ pub(super) fn walk<D: Disk>(
     }
 }
 
-/// Items that follow each other.
+/// A sequence of valid items.
 struct Run {
     end: u64,
     synced: u64,
@@ -208,7 +208,7 @@ fn read_run<D: Disk>(
     Ok(run)
 }
 
-/// Whether the item at `at` is the beginning of one that the end of the file has cut off.
+/// Whether the end of the file cuts off the item at `at`.
 fn next_item_is_short<D: Disk>(window: &mut Window<'_, D>, at: u64) -> io::Result<bool> {
     let left = window.size - at;
     if left > RECORD_BYTES_MAX as u64 {
@@ -221,8 +221,8 @@ fn next_item_is_short<D: Disk>(window: &mut Window<'_, D>, at: u64) -> io::Resul
     Ok(bytes.len() < MAGIC.len() || is_header(bytes) || is_short_record(bytes))
 }
 
-/// Whether `bytes`, the last ones of a file, are the beginning of a record: and not a whole one
-/// whose length is damaged, alone or with others behind it.
+/// Whether `bytes`, the end of a file, are the beginning of a record. Returns false for a
+/// complete record whose length is damaged, alone or followed by others.
 fn is_short_record(bytes: &[u8]) -> bool {
     if Record::parse(bytes) != Err(BadRecord::Short) {
         return false;
@@ -233,7 +233,7 @@ fn is_short_record(bytes: &[u8]) -> bool {
     !is_whole && (1..bytes.len()).all(|from| Record::parse(&bytes[from..]).is_err())
 }
 
-/// The first valid header at or behind `from`, and where it stands.
+/// The first valid header at or after `from`, and its offset.
 fn next_header<D: Disk>(
     window: &mut Window<'_, D>,
     from: u64,
@@ -241,7 +241,7 @@ fn next_header<D: Disk>(
     let mut at = from;
     while at + HEADER_BYTES as u64 <= window.size {
         let bytes = window.at(at, HEADER_BYTES)?;
-        // The last bytes of a piece may begin a header: they are looked at with the next piece.
+        // The last bytes may begin a header: search them again with the next piece.
         let starts = bytes.len() - HEADER_BYTES + 1;
         for (offset, header) in bytes.windows(HEADER_BYTES).enumerate() {
             let at = at + offset as u64;
@@ -254,7 +254,7 @@ fn next_header<D: Disk>(
     Ok(None)
 }
 
-/// A piece of a file in memory that moves forward.
+/// A part of a file in memory that moves forward.
 struct Window<'a, D: Disk> {
     disk: &'a D,
     file: &'a D::File,

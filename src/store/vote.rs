@@ -1,5 +1,5 @@
-//! The file `vote`: two slots in sectors of their own, written in turn, so that one sync stores a
-//! vote and a crash leaves the vote before it readable.
+//! The file `vote`: two slots in separate sectors, written in turn. One sync stores a vote, and a
+//! crash leaves the previous vote readable.
 
 use super::disk::Disk;
 use crate::ids::{DiskId, Member, ServerId, Term, Vote};
@@ -7,7 +7,7 @@ use byteorder::{ByteOrder, LE};
 use std::io;
 
 const FILE: &str = "vote";
-/// Distance of the slots: no disk writes larger sectors.
+/// The distance of the slots in bytes: no disk writes larger sectors.
 const SLOT_DISTANCE: u64 = 4096;
 const SLOT_BYTES: usize = 58;
 const MAGIC: u32 = u32::from_le_bytes(*b"vote");
@@ -20,7 +20,7 @@ pub(super) struct VoteFile<F> {
 }
 
 impl<F> VoteFile<F> {
-    /// Makes the file with this vote, or makes it anew.
+    /// Creates the file with this vote, or rewrites an existing file.
     pub(super) fn create<D: Disk<File = F>>(disk: &D, vote: Vote) -> io::Result<VoteFile<F>> {
         let file = disk.open(FILE, true)?;
         disk.write_at(&file, &encode(0, vote), 0)?;
@@ -112,7 +112,7 @@ mod tests {
         }
     }
 
-    /// A write that is torn harms its own slot alone: the vote before is in the other one.
+    /// A torn write damages only its own slot. The other slot holds the previous vote.
     #[test]
     fn votes_are_written_to_both_slots_in_turn() {
         let disk = MemoryDisk::default();

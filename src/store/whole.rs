@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use std::io;
 
-/// The first `most` bytes of a file; `None` when it is missing.
+/// Reads the first `most` bytes of a file; `None` when it is missing.
 pub(super) fn read<D: Disk>(disk: &D, name: &str, most: usize) -> io::Result<Option<Vec<u8>>> {
     let file = match disk.open(name, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
