@@ -2,10 +2,10 @@
 
 use std::net::{SocketAddr, SocketAddrV6, ToSocketAddrs};
 
-/// Reads one entry of a list of servers. Whether its host has an address is another question.
+/// Parses one entry of a list of servers. Does not resolve its host.
 ///
 /// # Errors
-/// What is wrong with it, in words for a person.
+/// A description of the mistake, for people.
 pub fn parse(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() {
@@ -36,25 +36,25 @@ pub fn parse(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The address, if it is written as one and not as a name. IPv4 addresses that are mapped into IPv6
-/// are given as IPv4.
+/// The address, if the entry holds one and not a name. IPv4-mapped IPv6 addresses are returned as
+/// IPv4.
 pub fn literal(server: &str) -> Option<SocketAddr> {
     let address: SocketAddr = server.parse().ok()?;
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
-/// Looks the addresses of a server up. Blocks as long as the resolver does; never returns an empty
-/// list.
+/// Resolves a server to its addresses. Blocks as long as the resolver does; never returns an
+/// empty list.
 ///
 /// # Errors
-/// Why the name has no address, in words for a person.
+/// Why the name has no address, for people.
 pub fn look_up(server: &str) -> Result<Vec<SocketAddr>, String> {
     let found: Vec<SocketAddr> = server.to_socket_addrs().map_err(|e| e.to_string())?.collect();
     if found.is_empty() { Err("it has no address".to_owned()) } else { Ok(found) }
 }
 
-/// Whether two entries are the same server, however they are written. Two names may still lead to
-/// one address.
+/// Whether two entries name the same server, however they are written. Two names may still
+/// resolve to one address.
 pub fn is_same(one: &str, other: &str) -> bool {
     match (literal(one), literal(other)) {
         (Some(one), Some(other)) => one == other,

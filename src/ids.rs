@@ -1,4 +1,5 @@
-//! The words that every room may know: who is who, and the numbers that must not be mixed up.
+//! The identifiers and numbers that every module may use. Each has its own type, so that they
+//! can't be mixed up.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,7 +19,7 @@ impl ServerId {
         self.0
     }
 
-    /// The id as a place in a table, 0 to 2.
+    /// The id as an index into a table, 0 to 2.
     pub fn slot(self) -> usize {
         usize::from(self.0) - 1
     }
@@ -35,7 +36,7 @@ impl fmt::Display for ServerId {
     }
 }
 
-/// A random number drawn when a data directory is made. It shows as its first 8 hex digits.
+/// A random number drawn when a data directory is created. It is shown as its first 8 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DiskId(pub u128);
 
@@ -55,12 +56,13 @@ impl fmt::Display for GroupId {
     }
 }
 
-/// Where a client comes from: its address, or of IPv6, where one host has many, the first half.
+/// The origin of a client: its IPv4 address, or the first half of its IPv6 address, since one
+/// host has many of those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin(u128);
 
 impl Origin {
-    /// The operators, wherever they are: they know the group's secret.
+    /// The origin of all operators, whatever their address: they know the group's secret.
     pub const OPERATOR: Origin = Origin(u128::MAX);
 }
 
@@ -73,12 +75,12 @@ impl From<IpAddr> for Origin {
     }
 }
 
-/// What the servers of a group share, and nobody else knows. It is never shown.
+/// The secret that the servers of a group share. It is never shown.
 #[derive(Clone)]
 pub struct Secret([u8; Secret::BYTES]);
 
 impl Secret {
-    /// How long it is.
+    /// The length of a secret in bytes.
     pub const BYTES: usize = 32;
 
     /// The secret of these bytes.
@@ -98,12 +100,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A server as the group knows it: after a lost disk it is somebody else.
+/// A server with its disk. After losing its disk, a server is a different member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
     /// Its place in the configured list.
     pub id: ServerId,
-    /// The data directory that it speaks for.
+    /// Its data directory.
     pub disk: DiskId,
 }
 
@@ -113,21 +115,22 @@ impl fmt::Display for Member {
     }
 }
 
-/// How often a disk was started; durably increased before anything is said.
+/// The number of starts of a disk. It is increased durably before the process sends anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Incarnation(pub u64);
 
-/// A random number of one run of the server: tells a process from a copy of it.
+/// A random number of one server process. It distinguishes a process from one that runs on a copy
+/// of the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessId(pub u64);
 
 impl ProcessId {
-    /// Of a run whose number was not written down.
+    /// The number of a start that has recorded none.
     pub const UNKNOWN: ProcessId = ProcessId(0);
 }
 
-/// One start of a server on a disk. Of two directories that were one before, each has runs that
-/// the other does not have.
+/// One start of a server on a disk. A directory and a copy of it each have starts that the other
+/// lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The disk's count of starts, this one included.
@@ -144,12 +147,12 @@ impl Index {
     /// The place before the first entry.
     pub const ZERO: Index = Index(0);
 
-    /// The place after this one.
+    /// The index after this one.
     pub fn next(self) -> Index {
         Index(self.0 + 1)
     }
 
-    /// The place before this one; of the first place, itself.
+    /// The index before this one; 0 for 0.
     pub fn before(self) -> Index {
         Index(self.0.saturating_sub(1))
     }
@@ -161,7 +164,8 @@ impl fmt::Display for Index {
     }
 }
 
-/// Raft's term. The upper 16 bits are the epoch, ordered first; the others count.
+/// A Raft term. The upper 16 bits are the epoch, which is compared first. The others count terms
+/// within the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Term(pub u64);
 
@@ -171,16 +175,16 @@ const EPOCH_SHIFT: u32 = 48;
 const COUNT_MAX: u64 = (1 << EPOCH_SHIFT) - 1;
 /// See [`Term::is_credible`].
 const COUNT_CREDIBLE: u64 = 1 << (EPOCH_SHIFT - 1);
-/// So far beyond that a server follows another one.
+/// How many terms ahead of its own a server accepts a term beyond `COUNT_CREDIBLE`.
 const TERMS_NEAR: u64 = 1 << 10;
-/// The last epoch that is believed. Persons begin few of them.
+/// The highest epoch that is accepted. Operators begin only a few.
 const EPOCH_CREDIBLE: u16 = 0xf000;
 
 impl Term {
     /// The term of the formation's entry, before any election.
     pub const ZERO: Term = Term(0);
 
-    /// The epoch: how often, along this history, a person overruled an election.
+    /// The epoch. It grows whenever an operator overrules an election (`recover`).
     pub fn epoch(self) -> u16 {
         (self.0 >> EPOCH_SHIFT) as u16
     }
@@ -188,13 +192,13 @@ impl Term {
     /// The next term of the same epoch.
     ///
     /// # Panics
-    /// When it has none: see [`Term::has_next`].
+    /// When the epoch has no next term: see [`Term::has_next`].
     pub fn next(self) -> Term {
         assert!(self.has_next(), "terms of an epoch ran out");
         Term(self.0 + 1)
     }
 
-    /// Whether its epoch has a next term; it has 2^48.
+    /// Whether the epoch has a next term. An epoch has 2^48 terms.
     pub fn has_next(self) -> bool {
         self.count() < COUNT_MAX
     }
@@ -203,16 +207,16 @@ impl Term {
         self.0 & COUNT_MAX
     }
 
-    /// Whether a server whose own term is `known` may believe that this one was reached: no number
-    /// of elections comes near the end of an epoch, nor any person near the last epoch. A term
-    /// beyond that would be the last one.
+    /// Whether a server whose own term is `known` may believe that this term was reached. No
+    /// number of elections comes near the end of an epoch, and no operator near the last epoch.
+    /// Accepting a term beyond that would use up the terms.
     pub fn is_credible(self, known: Term) -> bool {
         let near = self.epoch() == known.epoch() && self.count() <= known.count() + TERMS_NEAR;
         self.epoch() <= EPOCH_CREDIBLE && (self.count() <= COUNT_CREDIBLE || near)
     }
 
-    /// The term of the entry that begins the next epoch of this server's: its number modulo 4
-    /// is the server's id, so that no two servers draw the same.
+    /// The term of the entry that begins the next epoch of the server `founder`. The epoch modulo
+    /// 4 is the server's id, so that no two servers begin the same epoch.
     ///
     /// # Panics
     /// After 16,000 epochs.
@@ -241,7 +245,7 @@ impl fmt::Display for Term {
     }
 }
 
-/// Where a log ends: what "at least as up to date" compares, term first (Raft §5.4.1).
+/// The end of a log, as "at least as up to date" compares it: term first (Raft §5.4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The term of the last entry.
@@ -256,29 +260,29 @@ impl fmt::Display for Position {
     }
 }
 
-/// A server's promise for a term: the term it is in and whom it gave its vote.
+/// A server's durable vote: its current term and the member that it voted for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vote {
-    /// The highest term that this server has heard of.
+    /// The highest term that this server has received.
     pub term: Term,
-    /// Who has this server's vote in that term.
+    /// The member that has this server's vote in that term.
     pub given: Option<Member>,
-    /// The disk of the server that began the term's epoch; of the first epoch, none.
+    /// The disk of the server that began the term's epoch; `None` in the first epoch.
     pub founder: Option<DiskId>,
 }
 
-/// One connection to another server, never reused within a run.
+/// The id of a connection to another server. It is never reused within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
-/// One text client, or one operator's request; never reused within a run. Both this and a
-/// [`LinkId`] are the number of a connection.
+/// The id of a text client or of an operator's request. It is never reused within a process. Like
+/// a [`LinkId`], it is the number of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
 impl SessionId {
-    /// The session of an operator, whose request came on a link: a connection is a link or a
-    /// client's, so that no client has this id.
+    /// The session of an operator whose request came on a link. No client has this id, because a
+    /// connection belongs to either a link or a client.
     pub(crate) fn of_operator(link: LinkId) -> SessionId {
         SessionId(link.0)
     }
@@ -292,7 +296,7 @@ impl SessionId {
 /// An account's name: 1 to 32 of `a-z 0-9 _ . -`, starting with a letter or digit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UserName {
-    // Zero bytes behind the name sort as the end of a string does.
+    // Zero bytes after the name sort as the end of a string does.
     bytes: [u8; UserName::BYTES_MAX],
     length: u8,
 }
@@ -301,12 +305,12 @@ impl UserName {
     /// The longest name, in bytes.
     pub const BYTES_MAX: usize = 32;
 
-    /// Reads a name, folding upper case; `None` when it is not one.
+    /// Parses a name, folding upper case; `None` when it is invalid.
     pub fn parse(text: &str) -> Option<UserName> {
         UserName::from_bytes(text.as_bytes())
     }
 
-    /// The same of text that may be no UTF-8; a name is ASCII only.
+    /// Parses a name from text that may not be UTF-8; a name is ASCII only.
     pub fn from_bytes(text: &[u8]) -> Option<UserName> {
         let mut bytes = [0; Self::BYTES_MAX];
         let length = text.len();

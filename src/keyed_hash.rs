@@ -1,5 +1,6 @@
-//! Keyed hashes (BLAKE2s, RFC 7693; for tables SipHash-2-4, Aumasson, Bernstein 2012) under keys
-//! that are derived from the secret of the group: the same on all servers, and of no use elsewhere.
+//! Keyed hashes (BLAKE2s, RFC 7693; for tables SipHash-2-4, Aumasson, Bernstein 2012). Their keys
+//! are derived from the secret of the group: they are the same on all servers, and useless
+//! elsewhere.
 
 use crate::ids::Secret;
 use blake2::Blake2sMac;
@@ -20,7 +21,7 @@ pub struct MacKey {
 }
 
 impl MacKey {
-    /// The key of a purpose.
+    /// Derives the key of a purpose.
     pub fn derive(secret: &Secret, purpose: &[u8; 8]) -> MacKey {
         let mac = Blake2sMac::<U32>::new_with_salt_and_personal(Some(secret.bytes()), &[], purpose);
         let key = mac.expect("a secret is as long as a key").finalize().into_bytes();
@@ -31,7 +32,7 @@ impl MacKey {
         let mac = Blake2sMac::new_with_salt_and_personal(Some(&self.key), &[], &self.purpose);
         let mut mac = mac.expect("a key has its length");
         for part in parts {
-            // With its length, so that the same bytes cut elsewhere are something else.
+            // Include each length, so that the same bytes split elsewhere have another hash.
             mac.update(&(part.len() as u64).to_le_bytes());
             mac.update(part);
         }
@@ -43,19 +44,19 @@ impl MacKey {
         self.mac(parts).finalize().into_bytes().into()
     }
 
-    /// Whether this is the hash of these parts. Takes as long for every wrong one.
+    /// Whether this is the hash of these parts. Compares in constant time.
     pub fn verify(&self, parts: &[&[u8]], hash: &Hash) -> bool {
         self.mac(parts).verify_slice(hash).is_ok()
     }
 }
 
-/// The key of one purpose, for short hashes that are quickly made: nobody outside of the group can
-/// choose two texts that have the same one.
+/// The key of one purpose, for short hashes that are fast to compute. Nobody outside the group
+/// can choose two texts with the same hash.
 #[derive(Clone)]
 pub struct ShortKey([u8; 16]);
 
 impl ShortKey {
-    /// The key of a purpose.
+    /// Derives the key of a purpose.
     pub fn derive(secret: &Secret, purpose: &[u8; 8]) -> ShortKey {
         ShortKey(MacKey::derive(secret, purpose).hash(&[]))
     }

@@ -3,12 +3,12 @@
 use crate::time::Moment;
 use std::time::Duration;
 
-/// A window is between one and two of these long.
+/// A window lasts between one and two of these halves.
 const HALF_WINDOW: Duration = Duration::from_secs(5);
 /// Four buckets for each power of two of microseconds.
 const BUCKETS: usize = 4 * 40;
 
-/// Counts latencies in buckets that grow by a fifth; forgets what is older than ten seconds.
+/// Counts latencies in buckets that grow by a fifth. Forgets latencies older than ten seconds.
 #[derive(Clone, Debug)]
 pub struct Meter {
     halves: [Vec<u32>; 2],
@@ -24,7 +24,7 @@ impl Default for Meter {
 }
 
 impl Meter {
-    /// Notes one latency.
+    /// Records one latency.
     pub fn note(&mut self, now: Moment, took: Duration) {
         self.turn(now);
         let bucket = &mut self.halves[0][bucket(took)];
@@ -44,7 +44,7 @@ impl Meter {
         self.began = now;
     }
 
-    /// How many were noted in the window, and how long the window is.
+    /// The number of latencies in the window, and the length of the window.
     pub fn count(&mut self, now: Moment) -> (u64, Duration) {
         self.turn(now);
         let sum = |half: &Vec<u32>| half.iter().map(|count| u64::from(*count)).sum::<u64>();
@@ -52,7 +52,8 @@ impl Meter {
         (self.halves.iter().map(sum).sum(), older + (now - self.began))
     }
 
-    /// The latency below which the share `of` (0 to 1) of the window stayed, in microseconds.
+    /// The latency that the share `of` (0 to 1) of the window did not exceed, in microseconds.
+    /// `None` when the window is empty.
     pub fn quantile_us(&mut self, now: Moment, of: f64) -> Option<u64> {
         let (count, _) = self.count(now);
         if count == 0 {
@@ -69,7 +70,7 @@ impl Meter {
         None
     }
 
-    /// The worst since the start.
+    /// The highest latency since the start.
     pub fn worst(&self) -> Duration {
         self.worst
     }

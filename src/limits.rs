@@ -23,64 +23,67 @@ pub const RECORD_BYTES_MAX: usize = 8192;
 pub const ENTRIES_BYTES_MAX: usize = 256 * 1024;
 /// The longest frame between servers, without its length field, in bytes.
 pub const FRAME_BYTES_MAX: usize = ENTRIES_BYTES_MAX + 1024;
-/// The most that the first message on an encrypted link carries, in bytes: its sender is not known
-/// before it is read. A hello is shorter.
+/// The longest first message on an encrypted link, in bytes. Its sender is unauthenticated until
+/// it is read. A hello is shorter.
 pub const FIRST_BYTES_MAX: usize = 1024;
-/// Starts of a disk that its hello lists: a copy of a directory is recognized by them, until it has
-/// been started this often without meeting a server that recognizes it.
+/// Newest starts of a disk that its hello lists. They identify a copied directory, until the copy
+/// was started this often without meeting a server that recognizes it.
 pub const RUNS_KEPT: usize = 16;
-/// Other disks whose newest starts are remembered: the group's own and the last few that it lost.
+/// Other disks whose newest starts are remembered: those of the group and the last few that it
+/// lost.
 pub const SEEN_MAX: usize = 16;
 /// Copies of one disk that are remembered.
 pub const COPIES_MAX: usize = 4;
-/// Epochs that a hello lists, the newest ones that its sender's log holds.
+/// Epochs that a hello lists: the newest ones in its sender's log.
 pub const ANCESTRY_MAX: usize = 16;
 /// Messages on an encrypted link in one direction, after which its key is changed; few in unit
 /// tests.
 pub const REKEY_MESSAGES: u64 = if cfg!(test) { 32 } else { 1 << 16 };
-/// What an empty buffer of a busy link keeps of its memory, in bytes: that of a long frame.
+/// Memory that an empty buffer of a busy link keeps, in bytes: enough for a long frame.
 pub const LINK_KEPT_BYTES_MAX: usize = 512 * 1024;
-/// What an empty buffer of a busy client keeps of its memory, in bytes.
+/// Memory that an empty buffer of a busy client keeps, in bytes.
 pub const CLIENT_KEPT_BYTES_MAX: usize = 4 * 1024;
 /// Busy connections whose empty buffers keep their memory.
 pub const WARM_CONNECTIONS_MAX: usize = 256;
-/// Frames with entries that a peer has not acknowledged, after which no more are sent.
+/// Frames with entries that may be unacknowledged by a peer at the same time.
 pub const PIECES_IN_FLIGHT_MAX: usize = 4;
-/// Size from which a segment of the log is followed by a new one, in bytes; small in unit tests.
+/// Size at which the log starts a new segment, in bytes; small in unit tests.
 pub const SEGMENT_BYTES: u64 = if cfg!(test) { 1024 * 1024 } else { 64 * 1024 * 1024 };
-/// Earlier segments of the log whose files are open at a time.
+/// Earlier segments of the log whose files may be open at the same time.
 pub const SEGMENTS_OPEN_MAX: usize = 8;
 /// The newest part of the log that is served from memory, in bytes.
 pub const TAIL_BYTES_MAX: usize = 512 * 1024;
-/// What is read from a file at a time, in bytes.
+/// Bytes that are read from a file at a time.
 pub const FILE_PIECE_BYTES: usize = 256 * 1024;
-/// Free space below which a disk counts as full, in bytes: enough for what is under way, votes,
-/// and changes of the members.
+/// Free space below which a disk counts as full, in bytes. It suffices for changes in progress,
+/// votes and membership changes.
 pub const SPACE_RESERVED: u64 = 64 * 1024 * 1024;
-/// Room that each data directory keeps for a start on a full disk, in bytes.
+/// Space that each data directory reserves for a start on a full disk, in bytes.
 pub const RESERVE_BYTES: u64 = 1024 * 1024;
-/// How often free space is looked at, and memory given back that connections do not use.
+/// Interval of checking the free space and of releasing memory that connections do not use.
 pub const SPACE_TIME: Duration = Duration::from_secs(1);
-/// Directories that were quarantined and are remembered.
+/// Quarantined directories that are remembered.
 pub const FORMER_KEPT: usize = 16;
-/// Configs of the log whose places are kept in memory.
+/// Configs of the log whose indexes are kept in memory.
 pub const CONFIGS_KEPT: usize = 64;
 
-/// Unanswered requests per connection, after which no more are read from it.
+/// Unanswered requests of one connection at which the server stops reading from it.
 pub const REQUESTS_MAX: usize = 64;
-/// A connection's outgoing buffer, in bytes; while it holds more, nothing is added but answers.
+/// Size of a connection's outgoing buffer, in bytes. While it holds more, only answers are added.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
-/// Changes that were taken and are not yet answered, of all clients together, in bytes.
+/// Accepted but unanswered changes of all clients together, in bytes.
 pub const UNANSWERED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Passwords that wait to be hashed.
 pub const HASHES_MAX: usize = 256;
-/// Passwords that the thread that hashes has; the second, so that it never waits for the loop.
+/// Passwords that the hashing thread holds. The second one saves it from waiting for the event
+/// loop.
 pub const HASHES_AT_WORK: usize = 2;
-/// Remembered passwords that one server tells another at a time.
+/// Remembered passwords that one server sends to another at a time.
 pub const PROOFS_PER_PIECE: usize = 2048;
-/// Remembered passwords beyond one for each account, whose accounts a backup does not know yet.
+/// Remembered passwords beyond one for each account, for accounts that a backup does not know
+/// yet.
 pub const PROOFS_SPARE: usize = 4096;
-/// Wrong passwords are counted for so long.
+/// How long a wrong password counts.
 pub const ATTEMPT_WINDOW: Duration = Duration::from_secs(60);
 /// Wrong passwords for one name from one address within [`ATTEMPT_WINDOW`].
 pub const ATTEMPTS_PER_NAME: usize = 5;
@@ -94,65 +97,66 @@ pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 pub const PEER_READ_BYTES_PER_TURN: usize = 1024 * 1024;
 /// Entries applied in one turn when many wait, so that a long log does not block the loop.
 pub const APPLIED_PER_TURN: usize = 4096;
-/// Accounts looked at for a `LIST` in one turn.
+/// Accounts checked for a `LIST` in one turn.
 pub const LISTED_PER_TURN: usize = 1024;
 
-/// Accounts that an operator is told of at a time.
+/// Accounts in one answer to an operator.
 pub const USERS_PER_ANSWER: usize = 1000;
 
 /// Connections over `max_clients` that may still send their first byte.
 pub const OVERFLOW_PLACES: usize = 16;
-/// How long such a connection may take for its first byte.
+/// How long a connection over `max_clients` may take for its first byte.
 pub const OVERFLOW_TIME: Duration = Duration::from_secs(1);
-/// Connections that say to be servers and have not proved yet that they know the secret.
+/// Connections that claim to be servers and have not yet proved that they know the secret.
 pub const HANDSHAKING_LINKS_MAX: usize = 16;
-/// Reasons that are remembered, so that each is logged once a minute.
+/// Distinct warnings that are remembered, so that each is logged once a minute.
 pub const LOGGED_WARNINGS_MAX: usize = 64;
-/// Links from other servers that have not said hello yet.
+/// Incoming links that have not sent a hello yet.
 pub const UNKNOWN_LINKS_MAX: usize = 16;
 /// Descriptors kept for files, peers, listener and poll when `max_clients` follows the file limit.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
-/// How long a client that is half-closed, not logged in, or about to be closed may take nothing of
-/// what is sent to it; no longer than the login timeout.
+/// How long a client that is half-closed, not logged in, or about to be closed may leave its
+/// output unread. A shorter login timeout applies instead.
 pub const SLOW_TIME: Duration = Duration::from_secs(60);
 
 /// The least `peer_timeout_ms`.
 pub const PEER_TIMEOUT_MS_MIN: u64 = 100;
 /// The greatest `peer_timeout_ms`.
 pub const PEER_TIMEOUT_MS_MAX: u64 = 60_000;
-/// A batch follows the one before at the latest after this time.
+/// The longest time from one batch to the next while entries wait.
 pub const BATCH_TIME: Duration = Duration::from_millis(5);
 /// The first delay between two dials of a lost peer.
 pub const REDIAL_TIME: Duration = Duration::from_millis(50);
-/// A dial undecided for so long gets a second one beside it.
+/// After this time, an undecided dial gets a second one beside it.
 pub const DIAL_UNDECIDED_TIME: Duration = Duration::from_millis(5);
-/// Dials begun at once because the one before ended without a hello, for one lost link.
+/// Immediate redials of one lost link after dials that ended without a hello.
 pub const QUICK_DIALS_MAX: u32 = 64;
-/// The coin flip before a takeover.
+/// The longest delay that the coin flip before a takeover draws.
 pub const COIN_TIME: Duration = Duration::from_millis(10);
 /// The wait of the higher id with `takeover = "rank"`.
 pub const RANK_TIME: Duration = Duration::from_millis(20);
-/// Drops within `PENALTY_WINDOW`, but for announced stops, after which a server waits.
+/// Drops of a server within `PENALTY_WINDOW` after which it must wait. Announced stops do not
+/// count.
 pub const PENALTY_DROPS: usize = 3;
 /// See [`PENALTY_DROPS`].
 pub const PENALTY_WINDOW: Duration = Duration::from_secs(60);
 /// How long a server that was dropped too often waits before it is added again.
 pub const PENALTY_TIME: Duration = Duration::from_secs(30);
-/// Own syncs of over `T`/2 within `SLOW_WINDOW` after which a primary hands over.
+/// Own syncs of over half the peer timeout within `SLOW_WINDOW` after which a primary hands over.
 pub const SLOW_SYNCS: usize = 3;
 /// See [`SLOW_SYNCS`].
 pub const SLOW_WINDOW: Duration = Duration::from_secs(60);
 /// How long a primary that can't read its log waits before it tries to hand over again.
 pub const DAMAGED_TIME: Duration = Duration::from_secs(60);
-/// How long the median of the clocks counts without a ping that measures one of them.
+/// How long the median of the clocks is valid without a ping that measures one of them.
 pub const CLOCK_TIME: Duration = Duration::from_secs(60);
 /// A larger difference between two servers' clocks is logged.
 pub const SKEW_MAX: Duration = Duration::from_secs(1);
-/// How often it is logged at most.
+/// The shortest time between two such log lines.
 pub const SKEW_WARNING_TIME: Duration = Duration::from_secs(60);
-/// The longest time for which a server is refused that sends nonsense.
+/// The longest time for which a server that sends invalid data is refused.
 pub const SHUN_TIME_MAX: Duration = Duration::from_secs(60);
-/// A batch that nothing follows for so long gets a header of its own behind it.
+/// After this time without another batch, a header of its own follows the last one.
 pub const SEAL_TIME: Duration = Duration::from_secs(1);
 
 const _: () = {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let options = Options::of_process();
     let is_server = matches!(options.command, Command::Serve(_));
-    // Before there are threads: they would not live on.
+    // Before any thread starts: this replaces the process, and threads would not survive.
     let unchanged = is_server.then(commands::serve::give_memory_back).flatten();
     let logged = commands::log_to_stderr(options.verbose, options.quiet);
     if let Some(why) = unchanged {
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command) -> Result<ExitCode, String> {
-    // Servers end in their own way.
+    // Servers handle signals in their own way.
     if !matches!(command, Command::Demo(_) | Command::Serve(_)) {
         commands::end_on_signals()?;
     }

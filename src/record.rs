@@ -1,4 +1,5 @@
-//! The bytes of a log entry: the same in memory, on every disk and between servers, made once.
+//! The bytes of a log entry. They are encoded once, and are the same in memory, on every disk and
+//! between servers.
 //!
 //! ```text
 //! +--------+--------+-------+------+------+------+---------+
@@ -20,7 +21,7 @@ use std::fmt;
 /// Bytes of a record before its body.
 pub const HEAD_BYTES: usize = 33;
 
-/// What an entry carries. A server stops at a kind that it does not know.
+/// The kind of an entry. A server stops at a kind that it does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(pub u8);
 
@@ -29,7 +30,7 @@ impl Kind {
     pub const CONFIG: Kind = Kind(1);
     /// A new account.
     pub const CREATE: Kind = Kind(2);
-    /// The end of an account.
+    /// The deletion of an account.
     pub const DELETE: Kind = Kind(3);
     /// A new password for an account.
     pub const PASSWORD: Kind = Kind(4);
@@ -44,7 +45,7 @@ impl Kind {
     }
 }
 
-/// A record whose length and checksum were found right.
+/// A record whose length and checksum are right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// The entry's place in the log.
@@ -54,9 +55,9 @@ pub struct Record<'a> {
     /// When the primary accepted the entry, by the median of the servers' clocks where it knows
     /// them; never earlier than the entry before.
     pub time: WallTime,
-    /// What `body` is.
+    /// The kind of `body`.
     pub kind: Kind,
-    /// What the entry carries.
+    /// The content of the entry.
     pub body: &'a [u8],
     /// The whole record, head included.
     pub bytes: &'a [u8],
@@ -65,11 +66,11 @@ pub struct Record<'a> {
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadRecord {
-    /// They end before the record does.
+    /// The bytes end before the record does.
     Short,
     /// The length is below that of a head or above the bound.
     Length,
-    /// The checksum is of other bytes.
+    /// The checksum does not match.
     Checksum,
 }
 
@@ -84,7 +85,7 @@ impl fmt::Display for BadRecord {
 }
 
 impl<'a> Record<'a> {
-    /// Reads the record at the start of `bytes`; what lies behind it is not looked at.
+    /// Reads the record at the start of `bytes` and ignores everything after it.
     pub fn parse(bytes: &'a [u8]) -> Result<Record<'a>, BadRecord> {
         if bytes.len() < HEAD_BYTES {
             return Err(BadRecord::Short);
@@ -100,7 +101,7 @@ impl<'a> Record<'a> {
         Ok(Record::trust(bytes))
     }
 
-    /// Reads a record that this process has checked before: `bytes` hold all of it and no more.
+    /// Reads a record that this process has checked before. `bytes` hold all of it and no more.
     ///
     /// # Panics
     /// When `bytes` are shorter than a head.
@@ -115,7 +116,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Where a log ends that has this record last.
+    /// The position of this record in the log.
     pub fn position(&self) -> Position {
         Position { term: self.term, index: self.index }
     }
@@ -125,10 +126,11 @@ fn checksum(record: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&record[..4]), &record[8..])
 }
 
-/// Writes a record behind `out`, its body by `body`.
+/// Appends a record to `out`; `body` writes its body.
 ///
 /// # Panics
-/// When the body makes the record longer than [`RECORD_BYTES_MAX`]: callers check what they take.
+/// When the body makes the record longer than [`RECORD_BYTES_MAX`]: callers bound what they
+/// accept.
 pub fn write(
     out: &mut Vec<u8>,
     at: Position,
@@ -151,7 +153,7 @@ pub fn write(
     LE::write_u32(&mut record[4..], sum);
 }
 
-/// The records that stand one behind the other in `bytes`; ends after the first error.
+/// Iterates over the consecutive records in `bytes`. Ends after the first error.
 pub fn each(bytes: &[u8]) -> impl Iterator<Item = Result<Record<'_>, BadRecord>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
@@ -164,12 +166,12 @@ pub fn each(bytes: &[u8]) -> impl Iterator<Item = Result<Record<'_>, BadRecord>>
     })
 }
 
-/// Writes a string as a body holds it.
+/// Appends a string as a body holds it.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     write_bytes(out, text.as_bytes());
 }
 
-/// Writes the bytes of a string as a body holds it.
+/// Appends the bytes of a string as a body holds it.
 pub fn write_bytes(out: &mut Vec<u8>, text: &[u8]) {
     let length = u16::try_from(text.len()).expect("strings are bounded far below 64 KiB");
     out.extend_from_slice(&length.to_le_bytes());

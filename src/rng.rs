@@ -1,4 +1,4 @@
-//! The only chance that pure modules have: seeded and tiny, so that a seed repeats a run.
+//! The only source of randomness in pure modules: small and seeded, so that a seed repeats a run.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Rng(u64);
 
 impl Rng {
-    /// The generator that `seed` names.
+    /// Returns the generator with this seed.
     pub fn new(seed: u64) -> Rng {
         Rng(seed)
     }
@@ -24,7 +24,7 @@ impl Rng {
 
     /// A number below `bound`, which must not be zero.
     pub fn below(&mut self, bound: u64) -> u64 {
-        // The bias is under bound / 2^64: nothing for the delays drawn here.
+        // The bias is below bound / 2^64, which does not matter for the delays drawn here.
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
@@ -34,7 +34,7 @@ impl Rng {
         Duration::from_micros(self.below(micros.saturating_add(1)))
     }
 
-    /// `span` made up to 20 % shorter or longer.
+    /// A random span up to 20 % shorter or longer than `span`.
     pub fn about(&mut self, span: Duration) -> Duration {
         span.mul_f64(0.8) + self.up_to(span.mul_f64(0.4))
     }

@@ -22,27 +22,27 @@ const DATA_DEFAULT: &str = "/var/lib/postern";
 pub struct Settings {
     /// `host:port` of each server as written, by id.
     pub servers: Vec<String>,
-    /// The group.
+    /// The id of the group.
     pub group: GroupId,
-    /// What makes links between its servers authentic and secret.
+    /// The secret that authenticates and encrypts the links between servers.
     pub secret: Secret,
-    /// `host:port` where to listen, when that is not the server's own entry.
+    /// `host:port` to listen on, when it is not the server's own entry.
     pub listen: Option<String>,
     /// The data directory.
     pub data: PathBuf,
-    /// `T` in milliseconds.
+    /// The peer timeout in milliseconds.
     pub peer_timeout_ms: u32,
-    /// Which backup stands first.
+    /// Which backup campaigns first.
     pub takeover: Takeover,
-    /// Fewest members with which changes are taken.
+    /// The fewest members with which changes are accepted.
     pub copies_min: u8,
-    /// Whether a last survivor goes on by itself.
+    /// Whether a last survivor continues without an operator.
     pub survivor_auto: bool,
-    /// Most text clients; 0 follows the file limit.
+    /// The most text clients; 0 follows the file limit.
     pub max_clients: u32,
     /// How long a client may stay without logging in.
     pub login_timeout: Duration,
-    /// Whether everybody may make an account, or only an operator.
+    /// Whether everybody may create an account, or only an operator.
     pub accounts_open: bool,
 }
 
@@ -65,13 +65,13 @@ struct File {
     accounts: Option<Spanned<String>>,
 }
 
-/// What clients want to know of a file.
+/// The part of a file that clients need.
 #[derive(Deserialize)]
 struct ServersOnly {
     servers: Spanned<Vec<Spanned<String>>>,
 }
 
-/// The `servers` line of a file, for clients: they need no more, and not the secret.
+/// Reads only the `servers` line of a file. Clients need neither the rest nor the secret.
 ///
 /// # Errors
 /// One line that names the file, and the line in it.
@@ -94,7 +94,7 @@ pub fn servers(path: &Path) -> Result<Vec<String>, String> {
     servers.map_err(|wrong| in_file(path, &text, wrong))
 }
 
-/// What is wrong with a text, and where: a byte of it.
+/// A mistake in a text: the offset of its byte, and a description.
 type Wrong = (usize, String);
 
 fn refusal(error: &toml::de::Error) -> Wrong {
@@ -102,7 +102,7 @@ fn refusal(error: &toml::de::Error) -> Wrong {
 }
 
 fn in_file(path: &Path, text: &str, (at, why): Wrong) -> String {
-    // A value that is shown may hold anything; the error stays one line.
+    // A value in the message may hold any character; the error must stay one line.
     let why = why.replace(char::is_control, " ");
     let line = text[..at.min(text.len())].matches('\n').count() + 1;
     format!("{}: line {line}: {why}", path.display())
@@ -127,7 +127,7 @@ impl Settings {
         Settings::parse(&text).map_err(|wrong| in_file(path, &text, wrong))
     }
 
-    /// Reads and checks the text of a file; an error says at which byte.
+    /// Reads and checks the text of a file. An error names the byte.
     fn parse(text: &str) -> Result<Settings, Wrong> {
         let file: File = toml::from_str(text).map_err(|error| refusal(&error))?;
         if let Some(former) = &file.silence_ms {
@@ -185,8 +185,8 @@ impl Settings {
         })
     }
 
-    /// What the servers of a group tell each other to find differences: keys and values. What must
-    /// be the same is compared before, and refused.
+    /// Keys and values that the servers of a group exchange to find differences. Settings that
+    /// must be equal are compared earlier, and a server that differs is refused.
     pub fn compared(&self) -> Vec<(String, String)> {
         let takeover = match self.takeover {
             Takeover::Coin => "coin",
@@ -202,11 +202,11 @@ impl Settings {
         pairs.map(|(key, value)| (key.to_owned(), value)).to_vec()
     }
 
-    /// Writes the file of a new group of these servers, with a group number and a secret of its
-    /// own; a last survivor goes on by itself if `survivor_auto`. Never overwrites.
+    /// Writes the file of a new group of these servers, with a new group number and secret. With
+    /// `survivor_auto`, a last survivor continues without an operator. Never overwrites a file.
     ///
     /// # Errors
-    /// One line that says why not.
+    /// One line with the reason.
     pub fn init(path: &Path, servers: &[String], survivor_auto: bool) -> Result<(), String> {
         let mut random = [0; 16 + Secret::BYTES];
         getrandom::fill(&mut random).map_err(|error| format!("no randomness: {error}"))?;
@@ -263,7 +263,7 @@ fn at<T>(spanned: &Spanned<T>) -> usize {
     spanned.span().start
 }
 
-/// The value of a word; the first one is the default.
+/// The value of a word in `table`. The first one is the default.
 fn one_of<T: Copy>(
     key: &str,
     word: Option<&Spanned<String>>,
@@ -289,8 +289,8 @@ fn in_range(
     Err((at(value), format!("{key}: is not within {} to {}", range.start(), range.end())))
 }
 
-/// What names lead to is seen later, where servers run and again and again: a name may be that of a
-/// machine that is gone, or the resolver may be.
+/// Does not resolve names. A running server resolves them, repeatedly: a machine or the resolver
+/// may be down now.
 fn read_servers(list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Wrong> {
     let entries = list.get_ref();
     let servers: Vec<String> = entries.iter().map(read_server).collect::<Result<_, _>>()?;

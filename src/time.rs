@@ -1,4 +1,4 @@
-//! Time as a number that is handed in: nothing pure ever asks a clock.
+//! Times as numbers that callers pass in: pure modules never read a clock.
 
 use std::ops::{Add, AddAssign, Sub};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Moment(pub u64);
 
 impl Moment {
-    /// How long `self` lies behind `earlier`; zero when it does not.
+    /// The time from `earlier` to `self`; zero when `earlier` is later.
     pub fn since(self, earlier: Moment) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -39,7 +39,7 @@ impl Sub for Moment {
 pub struct WallTime(pub u64);
 
 impl WallTime {
-    /// The last one that RFC 3339 can write: the end of the year 9999.
+    /// The latest time that RFC 3339 can express: the end of the year 9999.
     pub const LAST: WallTime = WallTime(253_402_300_799_999);
 
     /// The wall time of `time`; the epoch for times before it.
@@ -48,20 +48,20 @@ impl WallTime {
         u64::try_from(ms).map_or(WallTime::LAST, WallTime).min(WallTime::LAST)
     }
 
-    /// RFC 3339, UTC, milliseconds: `2026-11-23T11:58:03.120Z`.
+    /// Formats the time as RFC 3339 in UTC with milliseconds: `2026-11-23T11:58:03.120Z`.
     pub fn rfc3339(self) -> impl std::fmt::Display {
         // A record may hold any number; humantime refuses years beyond 9999.
         let writable = self.min(WallTime::LAST);
         humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(writable.0))
     }
 
-    /// The time as names of files have it: without colons.
+    /// The time for use in file names: as RFC 3339, but without colons.
     pub fn label(self) -> String {
         self.rfc3339().to_string().replace(':', "-")
     }
 }
 
-/// A span for a person: in seconds, minutes or hours, rounded down.
+/// Formats a span for people: in seconds, minutes or hours, rounded down.
 pub(crate) fn in_words(span: Duration) -> String {
     match span.as_secs() {
         seconds @ ..120 => format!("{seconds} s"),
