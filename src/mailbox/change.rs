@@ -1,10 +1,10 @@
-//! What an entry of the log changes, and its bytes: the body of a record.
+//! The changes that log entries make, and their encoding as the body of a record.
 
 use crate::ids::{Index, UserName};
 use crate::record::{Kind, read_bytes, read_str, write_bytes, write_str};
 use byteorder::{LE, ReadBytesExt};
 
-/// A change to the mailboxes. Indices name entries of the log, so that a change that was checked
+/// A change to the mailboxes. Indexes name entries of the log, so that a change that was checked
 /// against one state has no effect on another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
@@ -15,7 +15,7 @@ pub enum Change<'a> {
         /// The hash of its password, as a PHC string.
         hash: &'a str,
     },
-    /// The end of an account.
+    /// The deletion of an account.
     Delete {
         /// Its name.
         user: UserName,
@@ -24,30 +24,30 @@ pub enum Change<'a> {
     },
     /// A new password.
     Password {
-        /// Whose.
+        /// The account's name.
         user: UserName,
         /// The entry that set the password which was checked.
         checked: Index,
-        /// The hash of the new one.
+        /// The hash of the new password.
         hash: &'a str,
     },
     /// A message.
     Message {
-        /// Whose mailbox it goes to.
+        /// The receiver.
         to: UserName,
-        /// Who sends it.
+        /// The sender.
         from: UserName,
         /// The entry that created the sender's account.
         sender: Index,
         /// The sender's own key for it: 1 to 64 visible ASCII characters.
         key: Option<&'a str>,
-        /// What it says.
+        /// The message text.
         text: &'a str,
     },
 }
 
 impl<'a> Change<'a> {
-    /// What kind of record carries it.
+    /// The kind of record that carries this change.
     pub fn kind(&self) -> Kind {
         match self {
             Change::Create { .. } => Kind::CREATE,
@@ -57,7 +57,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Writes the body.
+    /// Appends the body of the record to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Change::Create { user, hash } => {
@@ -83,7 +83,8 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Reads a body; `None` when it is not one of this kind, or the kind carries no change.
+    /// Decodes a body; `None` when it is not one of this kind, or when the kind carries no
+    /// change.
     pub fn decode(kind: Kind, mut body: &'a [u8]) -> Option<Change<'a>> {
         let rest = &mut body;
         let change = match kind {

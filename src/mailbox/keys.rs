@@ -1,5 +1,5 @@
-//! Keys of ONCE: which of the last entries stored a message under a key of its sender. Like all
-//! of the state it follows from the log alone.
+//! Keys of ONCE: finds the recent entry that stored a message under a sender's key. Like the
+//! whole replicated state, this follows from the log alone.
 
 use crate::ids::{Index, Secret, UserName};
 use crate::keyed_hash::ShortKey;
@@ -8,33 +8,32 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// What a sender asks to be stored once.
+/// A message that a sender asks to store once.
 #[derive(Clone, Copy, Debug)]
 pub struct Once<'a> {
     /// The entry that created the sender's account: a key dies with it.
     pub sender: Index,
     /// The sender's own key.
     pub key: &'a str,
-    /// Whose mailbox it goes to.
+    /// The receiver.
     pub to: UserName,
-    /// What it says.
+    /// The message text.
     pub text: &'a str,
 }
 
-/// What is remembered under a key.
+/// The message remembered under a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    /// This very message, stored by this entry.
+    /// The same message, stored by this entry.
     Same(Index),
-    /// Another one.
+    /// Another message.
     Other,
 }
 
-/// A key, as a hash of it and of its sender. Nobody outside of the group can choose two that are
-/// the same.
+/// The hash of a key and its sender. Nobody outside the group can choose two with the same hash.
 type Name = u64;
 
-/// What is kept of a request: its key, and the hash of receiver and text.
+/// The hashes of a request: of its key and sender, and of receiver and text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Print {
     name: Name,
@@ -63,12 +62,12 @@ impl Keys {
         Print { name, message }
     }
 
-    /// What is remembered under the key of a request.
+    /// Returns the message remembered under the key of a request.
     pub(super) fn find(&self, print: Print) -> Option<Known> {
         self.known.get(&print.name).map(|known| compare(*known, print))
     }
 
-    /// The same; what was not remembered is from now on, as stored by entry `index`.
+    /// Like `find`, but remembers an unknown key as stored by entry `index`.
     pub(super) fn find_or_add(&mut self, index: Index, print: Print) -> Option<Known> {
         match self.known.entry(print.name) {
             Entry::Occupied(known) => Some(compare(*known.get(), print)),
@@ -80,7 +79,7 @@ impl Keys {
         }
     }
 
-    /// Entry `index` comes: what is too old for it is forgotten.
+    /// Forgets the keys that are too old when entry `index` is applied.
     pub(super) fn expire(&mut self, index: Index) {
         while let Some((at, name)) = self.order.front().copied()
             && at.0 + KEYS_KEPT < index.0
@@ -90,7 +89,7 @@ impl Keys {
         }
     }
 
-    /// The message of entry `at` is gone with its receiver's account, and its key with it.
+    /// Forgets the key of entry `at`, whose message was deleted with its receiver's account.
     pub(super) fn forget(&mut self, at: Index) {
         if let Ok(place) = self.order.binary_search_by_key(&at, |(at, _)| *at) {
             let (_, name) = self.order[place];
@@ -111,10 +110,10 @@ fn compare((at, message): (Index, u64), print: Print) -> Known {
     if message == print.message { Known::Same(at) } else { Known::Other }
 }
 
-/// A table by names, which are hashes already, and not to be guessed.
+/// A table by names, which are unpredictable hashes already.
 type ByName<T> = HashMap<Name, T, BuildHasherDefault<Verbatim>>;
 
-/// Takes a number for its own hash.
+/// A hasher that returns a number as its own hash.
 #[derive(Clone, Default)]
 struct Verbatim(u64);
 
@@ -182,7 +181,7 @@ mod tests {
         assert_eq!(find(&keys, once("k")), None);
         assert_eq!(find(&keys, once("l")), Some(Known::Same(Index(6))));
         add(&mut keys, Index(9), once("k"));
-        // The first one's time ends, the second one's does not.
+        // The first use of the key has expired, the second has not.
         keys.expire(Index(8 + KEYS_KEPT));
         assert_eq!(find(&keys, once("k")), Some(Known::Same(Index(9))));
     }

@@ -1,5 +1,5 @@
-//! The state that is replicated: accounts and their mailboxes, made by applying the log's changes
-//! in order. Pure and deterministic: the same log gives the same state on every server.
+//! The replicated state: accounts and their mailboxes, built by applying the log's changes in
+//! order. Pure and deterministic: the same log gives the same state on every server.
 
 mod change;
 mod keys;
@@ -12,7 +12,7 @@ use keys::{Keys, Known};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// An account as the log has made it.
+/// An account, as built from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// The entry that created it.
@@ -42,22 +42,22 @@ impl Account {
     }
 }
 
-/// What came of a change.
+/// The result of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The account exists now, or has its new password, or is gone.
+    /// The account was created, has its new password, or was deleted.
     Done,
     /// The message is in the mailbox under this number.
     Stored(u64),
-    /// There is an account of that name.
+    /// An account has that name already.
     Exists,
-    /// There is no account of that name.
+    /// No account has that name.
     NoSuchUser,
     /// The account is not the one whose password was checked.
     WrongPassword,
-    /// The sender's account is gone.
+    /// The sender's account was deleted.
     NotLoggedIn,
-    /// The key has stored another message.
+    /// The key was used for another message.
     KeyReused,
 }
 
@@ -70,12 +70,12 @@ pub struct Mailboxes {
 }
 
 impl Mailboxes {
-    /// None yet, of a group that has this secret.
+    /// Returns the state without accounts, of a group that has this secret.
     pub fn new(secret: &Secret) -> Mailboxes {
         Mailboxes { accounts: BTreeMap::new(), messages: 0, keys: Keys::new(secret) }
     }
 
-    /// Applies the change of entry `index`; entries come in the order of the log.
+    /// Applies the change of entry `index`. Entries must come in the order of the log.
     pub fn apply(&mut self, index: Index, change: &Change<'_>) -> Outcome {
         self.keys.expire(index);
         match *change {
@@ -129,7 +129,7 @@ impl Mailboxes {
         }
     }
 
-    /// What came of an earlier request with the same key, if that is remembered.
+    /// Returns the result of an earlier request with the same key, if it is remembered.
     pub fn known(&self, once: &Once<'_>) -> Option<Outcome> {
         self.keys.find(self.keys.print(once)).map(|known| self.outcome(once.to, known))
     }
@@ -137,7 +137,7 @@ impl Mailboxes {
     fn outcome(&self, to: UserName, known: Known) -> Outcome {
         let stored = match known {
             Known::Other => None,
-            // Keys die with the receiver's account.
+            // Deleting the receiver's account deletes its keys, too.
             Known::Same(at) => self.accounts.get(&to).and_then(|account| account.number(at)),
         };
         stored.map_or(Outcome::KeyReused, Outcome::Stored)
@@ -148,18 +148,18 @@ impl Mailboxes {
         self.accounts.get(&user)
     }
 
-    /// The names behind `after`, in order; all names for `None`.
+    /// The names after `after`, in order; all names for `None`.
     pub fn names_after(&self, after: Option<UserName>) -> impl Iterator<Item = UserName> + '_ {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.accounts.range((from, Bound::Unbounded)).map(|(name, _)| *name)
     }
 
-    /// How many accounts there are.
+    /// The number of accounts.
     pub fn accounts(&self) -> usize {
         self.accounts.len()
     }
 
-    /// How many messages all mailboxes hold.
+    /// The number of messages in all mailboxes.
     pub fn messages(&self) -> u64 {
         self.messages
     }

@@ -1,26 +1,26 @@
-//! Requests: one table from which parsing, usage texts and `HELP` come.
+//! Requests. One table defines their parsing, usage texts and `HELP`.
 
 use super::reply::Code;
 use crate::ids::UserName;
 use crate::limits::{KEY_BYTES_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
 use std::fmt;
 
-/// Where a reading of a mailbox begins: behind this message.
+/// The message after which to start reading a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// Behind the message of this number; 0 is the entire log.
+    /// After the message of this number; 0 reads the entire mailbox.
     Number(u64),
-    /// Behind the last one.
+    /// After the last message.
     End,
-    /// So that the last `k` are read.
+    /// Before the last `k` messages.
     Last(u64),
 }
 
 impl After {
-    /// Reads a word: a number, `end`, or `-k`.
+    /// Parses a word: a number, `end`, or `-k`.
     ///
     /// # Errors
-    /// It is none of these; what it should be.
+    /// What the word should be, when it is none of these.
     pub fn parse_word(word: &str) -> Result<After, &'static str> {
         let wrong = "is no number of a message, nor `end`, nor -k";
         match (word, word.strip_prefix('-')) {
@@ -30,7 +30,8 @@ impl After {
         }
     }
 
-    /// The number behind which to begin in a mailbox of `last` messages; `None` beyond its end.
+    /// The number of the message after which to start in a mailbox of `last` messages; `None`
+    /// beyond its end.
     pub fn resolve(self, last: u64) -> Option<u64> {
         match self {
             After::Number(n) => (n <= last).then_some(n),
@@ -51,11 +52,11 @@ impl Pattern {
         (fits && text.chars().all(plain)).then(|| Pattern(text.to_ascii_lowercase()))
     }
 
-    /// Whether the whole name matches. Takes at most as many steps as the product of the lengths.
+    /// Whether the whole name matches. Needs at most as many steps as the product of the lengths.
     pub fn matches(&self, name: &str) -> bool {
         let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
         let (mut p, mut n) = (0, 0);
-        // Where to go on when the last `*` has to take one byte more.
+        // Where to continue when the last `*` has to match one byte more.
         let mut retry = None;
         while n < name.len() {
             match pattern.get(p) {
@@ -83,7 +84,7 @@ impl Pattern {
 /// A request whose arguments are valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// `HELP [command]`; the place of the command in the table.
+    /// `HELP [command]`, with the index of the command in the table.
     Help(Option<usize>),
     /// `PING [text]`
     Ping(&'a str),
@@ -117,29 +118,30 @@ pub enum Command<'a> {
     Remove(UserName),
 }
 
-/// Who may ask.
+/// The clients that may send a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
     /// Anybody, on every server, in every state.
     Always,
     /// Anybody, on a primary with an open gate.
     Primary,
-    /// The same, but not who is logged in.
+    /// Anybody who is not logged in, on a primary with an open gate.
     LoggedOut,
-    /// Who is logged in.
+    /// Logged-in clients.
     LoggedIn,
-    /// An operator, over a link to a primary with an open gate; to others there is no such command.
+    /// An operator, over a link to a primary with an open gate. For others the command does not
+    /// exist.
     Operator,
 }
 
-/// Why a line is no request.
+/// Why a line is not a valid request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The code of the error.
     pub code: Code,
-    /// Words for a person.
+    /// The message text, for people.
     pub words: &'static str,
-    /// How to ask instead, if that is known.
+    /// The usage of the command, if known.
     pub usage: Option<String>,
 }
 
@@ -296,7 +298,7 @@ const COMMANDS: &[Spec] = &[
     },
 ];
 
-/// The commands that are there for everybody.
+/// Finds a command by name, except those for operators only.
 fn known(name: &str) -> Option<(usize, &'static Spec)> {
     let mut all = COMMANDS.iter().enumerate().filter(|(_, spec)| spec.right != Right::Operator);
     all.find(|(_, spec)| spec.name.eq_ignore_ascii_case(name))
@@ -317,16 +319,16 @@ fn usage(spec: &Spec) -> String {
     format!("{}{space}{}", spec.name, spec.arguments)
 }
 
-/// Reads a line without its end, and says who may ask that; `None` for an empty one, which asks
-/// for nothing.
+/// Parses a line without its line end. Returns the request and its right, or `None` for an empty
+/// line, which requests nothing.
 ///
 /// # Errors
-/// What to answer when the line is no request.
+/// The refusal to answer with, when the line is not a valid request.
 pub fn parse(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
     parse_as(line, |name| known(name).map(|(_, spec)| spec))
 }
 
-/// The same for an operator, who makes accounts and has commands that others have not.
+/// Parses a line of an operator, who may create accounts and has commands that others have not.
 ///
 /// # Errors
 /// See [`parse`]; also when the line is empty.
@@ -344,7 +346,7 @@ fn unknown() -> Refusal {
     Refusal { code: Code::BadCommand, words, usage: None }
 }
 
-/// The refusal of what is no text that a person types, as UTF-16 or a program's own protocol.
+/// The refusal of input that nobody types, such as UTF-16 or the protocol of another program.
 fn binary() -> Refusal {
     let words = "the line holds control characters; requests are UTF-8 text";
     Refusal { code: Code::BadText, words, usage: None }
@@ -440,7 +442,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// The rest of the line behind exactly one space, as typed.
+    /// The rest of the line after exactly one space, as typed.
     fn text(&mut self) -> Result<&'a str, Bad> {
         let text = std::mem::take(&mut self.rest);
         let text = text.strip_prefix(' ').unwrap_or(text);
@@ -457,14 +459,14 @@ fn number(word: &str) -> Option<u64> {
     digits.then(|| word.parse().ok()).flatten()
 }
 
-/// Whether these are visible ASCII characters and spaces: nearly every text is. Looks at all bytes,
-/// so that the compiler may take many at a time.
+/// Whether these are visible ASCII characters and spaces, as in nearly every text. Checks all
+/// bytes, so that the compiler can vectorize the loop.
 fn is_plain(text: &[u8]) -> bool {
     text.iter().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'))
 }
 
-/// Nothing that a sender writes can drive the receiver's terminal.
-/// Whether all characters may be part of a text that is shown to people.
+/// Whether all characters may be part of a text that is shown to people. Nothing that a sender
+/// writes can control the receiver's terminal.
 pub fn is_text(text: &str) -> bool {
     text.chars().all(is_allowed)
 }

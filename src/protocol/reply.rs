@@ -1,14 +1,15 @@
-//! What a server sends to a client, whatever the front end makes of it.
+//! The replies of a server to a client, whichever front end encodes them.
 
 use super::Refusal;
 use crate::ids::UserName;
 use crate::time::WallTime;
 use std::fmt::{self, Display};
 
-/// The first word after `ERR`: the contract. The words behind it may change.
+/// The code of an error, the first word after `ERR`. Clients may rely on it; the text after it
+/// may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// An unknown word.
+    /// The command is unknown.
     BadCommand,
     /// A missing, extra or malformed argument, or an unfinished last line.
     BadArgument,
@@ -18,31 +19,31 @@ pub enum Code {
     TooLong,
     /// The request needs a login.
     NotLoggedIn,
-    /// The connection is logged in.
+    /// The connection is already logged in.
     AlreadyLoggedIn,
-    /// Only an operator may.
+    /// Only an operator may do this.
     NotAllowed,
-    /// There is an account of that name.
+    /// An account has that name already.
     Exists,
-    /// There is no account of that name.
+    /// No account has that name.
     NoSuchUser,
-    /// The password is wrong, or there is no such account.
+    /// The password is wrong, or the account does not exist.
     WrongPassword,
-    /// Clients are not let in yet, or the primary could not answer in time.
+    /// The server does not admit clients yet, or the primary could not answer in time.
     NotReady,
-    /// The key has stored another message.
+    /// The key was used for another message.
     KeyReused,
-    /// Too many wrong ones came before.
+    /// Too many wrong passwords came before.
     TooManyAttempts,
     /// This server is a backup.
     NotPrimary,
-    /// Fewer servers are attached than `min_copies` asks for.
+    /// Fewer servers are attached than `min_copies` requires.
     TooFewCopies,
     /// The disk of a server is nearly full.
     NoSpace,
     /// A limit of this server is reached.
     Busy,
-    /// This server can't read what is asked for from its disk.
+    /// This server can't read the requested data from its disk.
     Unreadable,
     /// The change may or may not take effect.
     UnknownOutcome,
@@ -95,7 +96,7 @@ impl Code {
         }
     }
 
-    /// The code of this name, if there is one.
+    /// Returns the code of this name, if any.
     pub fn named(name: &str) -> Option<Code> {
         Code::ALL.into_iter().find(|code| code.name() == name)
     }
@@ -110,24 +111,24 @@ impl Display for Code {
 /// Why a server closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The server ends.
+    /// The server stops.
     Stopping,
-    /// It is primary no more.
+    /// The server is no longer primary.
     NotPrimary,
-    /// The account is gone.
+    /// The account was deleted.
     Deleted,
-    /// The password is another one.
+    /// The password was changed.
     PasswordChanged,
     /// No request came in time.
     LoginTimeout,
-    /// A change lost the copies that it was to have.
+    /// A change lost the copies that `min_copies` requires.
     TooFewCopies,
     /// The next message can't be read from this server's disk.
     Unreadable,
 }
 
 impl Note {
-    /// The first word after `NOTE`: the contract.
+    /// The first word after `NOTE`. Clients may rely on it.
     pub fn code(self) -> &'static str {
         match self {
             Note::Stopping => "stopping",
@@ -152,7 +153,7 @@ impl Note {
         }
     }
 
-    /// What a request gets that was still waiting, and stored nothing.
+    /// The error code for a request that was still waiting and has stored nothing.
     pub fn refusal(self) -> Code {
         match self {
             Note::Stopping | Note::LoginTimeout => Code::NotReady,
@@ -170,10 +171,10 @@ impl Display for Note {
     }
 }
 
-/// What a server sends to a client. A front end makes bytes of it.
+/// A reply to a client. A front end encodes it.
 #[derive(Clone, Copy)]
 pub enum Reply<'a> {
-    /// The answer to a request that is done.
+    /// The answer to a completed request.
     Ok(Answer<'a>),
     /// The answer to a request that is refused, or has failed.
     Error(Code, Words<'a>),
@@ -185,42 +186,42 @@ pub enum Reply<'a> {
         n: u64,
         /// When it was stored.
         time: WallTime,
-        /// Who has sent it.
+        /// The sender.
         from: UserName,
-        /// What it says.
+        /// The message text.
         text: &'a str,
     },
     /// An account, before the answer to a request for a list.
     User {
         /// Its name.
         name: UserName,
-        /// Someone is logged in as it.
+        /// Whether a client is logged in to it.
         online: bool,
     },
-    /// A value of the server's state, before the answer to a request for that.
+    /// A name and a value of the server's state, before the answer to a request for them.
     Stat(&'a str, &'a str),
-    /// How a request is written and what it does, before the answer to a request for help.
+    /// The usage and purpose of a command, before the answer to a request for help.
     Help(&'a str),
 }
 
-/// What is said of a request that is done.
+/// The content of the answer to a completed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer<'a> {
     /// Nothing more.
     Done,
-    /// A number: of a message, or how many lines came before.
+    /// A number: of a message, or of the lines that came before.
     Number(u64),
     /// An account.
     User(UserName),
     /// An account, and the number of its last message.
     Login(UserName, u64),
-    /// What the client has sent.
+    /// The text that the client has sent.
     Echo(&'a str),
     /// The connection is closed.
     Bye,
 }
 
-/// Why a request is refused or has failed, for a person.
+/// The message text of an error, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Words<'a> {
     /// A sentence.
@@ -229,9 +230,9 @@ pub enum Words<'a> {
     User(&'static str, UserName),
     /// A sentence that ends with a number.
     Number(&'static str, u64),
-    /// A malformed request; how it is written follows.
+    /// A malformed request, followed by its usage.
     Malformed(&'a Refusal),
-    /// That of a note.
+    /// The text of a note.
     Note(Note),
 }
 

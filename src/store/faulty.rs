@@ -1,10 +1,10 @@
-//! A disk whose faults are ordered from outside, while the server runs: for tests of real
-//! processes, in debug builds alone.
+//! A disk with faults that tests inject from outside while the server runs. It serves tests of
+//! real processes, in debug builds only.
 //!
-//! `POSTERN_DISK_FAULTS` names a file of rules, one a line, which is looked at before every
-//! operation; replace it as a whole. Without the variable nothing is looked at, without the file
-//! there is no rule. A rule says which operation on which files, by the beginning of their paths
-//! within the data directory or `*`, meets what:
+//! `POSTERN_DISK_FAULTS` names a file of rules, one a line, which is read before every operation;
+//! replace it as a whole. Without the variable or without the file there are no rules. A rule
+//! consists of an operation, the files that it applies to, and a fault. Files are given by the
+//! beginning of their paths within the data directory, or by `*`:
 //!
 //! ```text
 //! sync log/ delay 300      takes 300 ms longer
@@ -13,7 +13,7 @@
 //! read identity short      finds only half of what it asks for
 //! ```
 //!
-//! The operations are `read`, `write` (`ftruncate` too), `sync` (of a folder, too: `log` or `.`)
+//! The operations are `read`, `write` (also `ftruncate`), `sync` (also of a folder: `log` or `.`)
 //! and `rename`.
 
 use super::disk::{Disk, RealDisk, RealFile, named};
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 const VARIABLE: &str = "POSTERN_DISK_FAULTS";
 
-/// The real disk, and what it does wrong.
+/// The real disk with injected faults.
 #[derive(Debug)]
 pub struct FaultyDisk {
     disk: RealDisk,
@@ -74,7 +74,7 @@ impl FaultyDisk {
         Ok(FaultyDisk { disk: RealDisk::open(root)?, rules })
     }
 
-    /// What an operation on a file meets now.
+    /// The faults that the rules order for an operation on a file.
     fn faults(&self, operation: Operation, path: &str) -> io::Result<Vec<Fault>> {
         let Some(file) = &self.rules else { return Ok(Vec::new()) };
         let text = match fs::read_to_string(file) {
@@ -92,7 +92,7 @@ impl FaultyDisk {
         Ok(met)
     }
 
-    /// Lets an operation be late, or fail.
+    /// Delays an operation, or lets it fail, as the rules order.
     fn meet(&self, operation: Operation, path: &str) -> io::Result<()> {
         let met = self.faults(operation, path)?.into_iter().try_for_each(Fault::delay_or_fail);
         met.map_err(|error| named(path, &error))

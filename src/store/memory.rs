@@ -1,6 +1,6 @@
-//! A disk in memory, for tests and simulations: it keeps what was written apart from what was
-//! synced, can crash with any part of the unsynced bytes kept, fails in the ways that real disks
-//! do, and counts its calls. A sync costs what was written since the one before, not the file.
+//! A disk in memory, for tests and simulations. It keeps written and synced bytes apart, can
+//! crash with any part of the unsynced bytes kept, fails in the ways that real disks do, and
+//! counts its syncs. A sync costs the bytes written since the one before, not the whole file.
 
 use super::disk::Disk;
 use std::cell::RefCell;
@@ -9,18 +9,18 @@ use std::io;
 use std::ops::{Bound, Range};
 use std::rc::Rc;
 
-/// What disks write as a whole, in bytes.
+/// The unit that disks write as a whole, in bytes.
 const SECTOR_BYTES: usize = 512;
 
 #[derive(Clone, Debug, Default)]
 struct Bytes {
-    /// What a read shows: the page cache.
+    /// The content that reads show: the page cache.
     seen: Vec<u8>,
-    /// What a power cut leaves.
+    /// The content that a power cut leaves.
     durable: Vec<u8>,
     /// Everything that the next sync writes lies in this range.
     dirty: Range<usize>,
-    /// Before this place `durable` is as it was when it was last looked at.
+    /// `durable` is unchanged before this offset since the last `look`.
     unchanged: usize,
 }
 
@@ -54,7 +54,7 @@ impl Bytes {
         }
     }
 
-    /// After a power cut that kept those of the sectors that `kept` picks.
+    /// Simulates a power cut that keeps the unsynced sectors that `kept` picks.
     fn crash(&mut self, mut kept: impl FnMut() -> bool) {
         let mut after = std::mem::take(&mut self.durable);
         if self.seen.len() > after.len() && kept() {
@@ -71,44 +71,46 @@ impl Bytes {
     }
 }
 
-/// How a disk fails, until told otherwise.
+/// How a disk fails, until this is changed.
 #[derive(Clone, Debug, Default)]
 pub struct Failures {
     /// Every sync fails.
     pub syncs: bool,
-    /// After so many syncs one fails; the pages that it should have written look clean then.
+    /// One sync fails after this number of syncs. The pages that it should have written look
+    /// clean then.
     pub sync_after: Option<u32>,
-    /// After so many syncs all fail, and what they should have written stays unwritten.
+    /// All syncs fail after this number of syncs, and what they should have written stays
+    /// unwritten.
     pub syncs_left: Option<u32>,
     /// Reads fail.
     pub reads: bool,
     /// Writes fail.
     pub writes: bool,
-    /// It tells that there is little room for more.
+    /// The disk reports that no space is free.
     pub nearly_full: bool,
-    /// There is no room for more.
+    /// Writes that extend a file fail.
     pub full: bool,
-    /// Syncs say that all is well, and write nothing.
+    /// Syncs report success and write nothing.
     pub lies: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Inner {
-    /// How often the power was cut.
+    /// The number of power cuts.
     boots: u128,
     files: Vec<Bytes>,
-    /// Files that have no name any more.
+    /// Indexes in `files` of files that have lost their last name.
     free: Vec<usize>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    /// Names whose folder was renamed, as they are now: they become durable with it.
+    /// The current names of files whose folder was renamed. They become durable with its name.
     moved: BTreeSet<String>,
     syncs: u64,
     failures: Failures,
 }
 
 impl Inner {
-    /// Makes room of the files that lost their last name.
+    /// Frees the files that have lost their last name.
     fn reuse_nameless(&mut self) {
         for file in 0..self.files.len() {
             let named =
@@ -134,13 +136,13 @@ fn check(failing: bool, what: &str) -> io::Result<()> {
     if failing { Err(io::Error::other(what.to_owned())) } else { Ok(()) }
 }
 
-/// Whether a name lies in a folder, not deeper.
+/// Whether a name lies directly in a folder.
 fn is_inside(name: &str, folder: &str) -> bool {
     let rest = if folder == "." { Some(name) } else { name.strip_prefix(folder) };
     rest.is_some_and(|rest| !rest.trim_start_matches('/').contains('/'))
 }
 
-/// The folder in a folder that a name lies in, if it lies deeper; with the `/` behind it.
+/// The path of the subfolder of `folder` that a name lies in, if any, with the trailing `/`.
 fn subfolder<'a>(name: &'a str, folder: &str) -> Option<&'a str> {
     let rest = match folder {
         "." => name,
@@ -151,8 +153,8 @@ fn subfolder<'a>(name: &'a str, folder: &str) -> Option<&'a str> {
 }
 
 impl MemoryDisk {
-    /// The disk after a power cut: of the bytes of each file that were not synced, those
-    /// whose 512-byte sector `kept` picks; of names, the synced ones and those that it picks.
+    /// Returns the disk after a power cut. Of the unsynced bytes of each file it has those whose
+    /// 512-byte sector `kept` picks; of names, the synced ones and those that `kept` picks.
     pub fn crash(&self, mut kept: impl FnMut() -> bool) -> MemoryDisk {
         let inner = self.0.borrow();
         let mut files = inner.files.clone();
@@ -176,14 +178,14 @@ impl MemoryDisk {
         MemoryDisk(Rc::new(RefCell::new(after)))
     }
 
-    /// Another directory with the same bytes: what a backup program takes.
+    /// Returns another directory with the same bytes, as a backup program copies it.
     pub fn copied(&self) -> MemoryDisk {
         let mut inner = Inner { failures: Failures::default(), ..self.0.borrow().clone() };
         inner.files.iter_mut().for_each(|file| file.unchanged = 0);
         MemoryDisk(Rc::new(RefCell::new(inner)))
     }
 
-    /// How many syncs were asked for.
+    /// The number of syncs requested.
     pub fn syncs(&self) -> u64 {
         self.0.borrow().syncs
     }
@@ -198,7 +200,7 @@ impl MemoryDisk {
         change(&mut self.0.borrow_mut().failures);
     }
 
-    /// Changes the bytes of a file behind everybody's back, durably.
+    /// Changes the bytes of a file durably, without the store's knowledge.
     pub fn edit(&self, path: &str, edit: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.0.borrow_mut();
         let at = inner.names[path];
@@ -208,13 +210,14 @@ impl MemoryDisk {
         (file.dirty, file.unchanged) = (0..0, 0);
     }
 
-    /// The names of the files there are.
+    /// The names of all files.
     pub fn paths(&self) -> Vec<String> {
         self.0.borrow().names.keys().cloned().collect()
     }
 
-    /// Shows what a power cut would leave of each file in a folder, in the order of their names,
-    /// and up to where that is as it was when it was looked at before.
+    /// Passes what a power cut would leave of each file in a folder to `look`, in the order of
+    /// their names. Its last argument is the offset up to which the file is unchanged since the
+    /// call before.
     pub fn look(&self, folder: &str, mut look: impl FnMut(&str, &[u8], usize)) {
         let mut inner = self.0.borrow_mut();
         let Inner { files, durable_names, .. } = &mut *inner;
@@ -331,7 +334,7 @@ impl Disk for MemoryDisk {
             inner.names.insert(to.to_owned(), file);
             return Ok(());
         }
-        // It may be a folder.
+        // `from` may be a folder.
         let rest = |name: &str| Some(name.strip_prefix(from)?.strip_prefix('/')?.to_owned());
         let inside: Vec<_> =
             inner.names.keys().filter_map(|name| Some((name.clone(), rest(name)?))).collect();
