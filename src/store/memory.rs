@@ -20,7 +20,7 @@ struct Bytes {
     durable: Vec<u8>,
     /// Everything that the next sync writes lies in this range.
     dirty: Range<usize>,
-    /// `durable` is unchanged before this offset since the last `look`.
+    /// The offset up to which `durable` is unchanged since the last `look`.
     unchanged: usize,
 }
 

@@ -1,5 +1,5 @@
-//! The log on a disk that forgets, tears and rots: nothing synced is lost, nothing damaged is
-//! served, and a torn tail is told from damage.
+//! The log on a disk that loses, tears and corrupts data: nothing synced is lost, nothing damaged
+//! is served, and a torn tail is distinguished from damage.
 
 mod crash;
 mod damage;
@@ -27,7 +27,7 @@ fn entry(index: u64, term: u64, text: &str) -> Vec<u8> {
     out
 }
 
-/// The config of so many members, as the entry `index`.
+/// The config of `members` members, as the entry `index`.
 fn config(index: u64, members: u8) -> Vec<u8> {
     let at = Position { index: Index(index), term: Term(1) };
     let members = ServerId::all(members).map(|id| Member { id, disk: DiskId(10) });
@@ -52,7 +52,7 @@ fn open<D: Disk>(disk: D) -> Result<Open<D>, OpenError> {
     Ok((opened, records))
 }
 
-/// A new directory that has heard of every term that is written here.
+/// A new directory whose vote has a term as high as any that these tests write.
 fn created<D: Disk>(disk: D) -> Store<D> {
     let mut store = open(disk).unwrap().0.store;
     store.persist(Vote { term: Term(9), ..Vote::default() }).unwrap();
@@ -116,8 +116,8 @@ fn a_torn_batch_is_cut_and_everything_before_it_kept() {
     }
 }
 
-/// The directory after one failed sync whose pages look clean, and the process's end: everything
-/// is seen, and not all of it is durable.
+/// Returns the directory after one failed sync, whose pages look clean, and the end of the
+/// process: reads show everything, and not all of it is durable.
 fn after_failed_sync(
     store: &mut Store<MemoryDisk>,
     write: impl FnOnce(&mut Store<MemoryDisk>) -> io::Result<()>,
@@ -182,8 +182,8 @@ fn damage_in_an_earlier_batch_is_no_torn_tail() {
     );
 }
 
-/// A killed process can't have torn what it had written: while the machine runs on, only a write
-/// that did not come to its end is cut, and rot in the last batch is noticed.
+/// A killed process can't have torn what it had written. While the machine keeps running, only an
+/// interrupted write is cut, and rot in the last batch is noticed.
 #[test]
 fn without_a_power_cut_only_an_end_that_is_missing_is_torn() {
     let mut store = filled(2);
@@ -192,7 +192,7 @@ fn without_a_power_cut_only_an_end_that_is_missing_is_torn() {
     }
     store.flush().unwrap();
     let whole = damage::content(&store.disk, FIRST);
-    // Where the items of the last batch begin, from its end.
+    // The offsets of the items of the last batch, from its end.
     let mut ends = vec![whole.len()];
     for text in ["three", "two", "one"] {
         ends.push(ends[ends.len() - 1] - entry(1, 1, text).len());
@@ -219,8 +219,8 @@ fn without_a_power_cut_only_an_end_that_is_missing_is_torn() {
     }
 }
 
-/// A term is durable before any entry of it: a vote of an earlier one is an old one, and two votes
-/// in one term would become possible.
+/// A term is durable before any entry of it, so a vote of an earlier term is outdated. Using it
+/// would allow two votes in one term.
 #[test]
 fn a_vote_older_than_the_log_is_damage() {
     let old = filled(0).disk;
@@ -234,7 +234,8 @@ fn a_vote_older_than_the_log_is_damage() {
     assert!(matches!(open(disk), Err(OpenError::Damaged(why)) if why == OLD_VOTE));
 }
 
-/// What another primary has overwritten is kept where a person finds it, if it was on disk.
+/// Entries that another primary has overwritten are kept where a person finds them, if they were
+/// on disk.
 #[test]
 fn what_is_cut_is_quarantined_first() {
     let mut store = filled(6);
@@ -312,7 +313,7 @@ fn a_cut_removes_entries_for_good() {
     }
 }
 
-/// Entries of 8 KiB until the log has three segments; returns the first index of each.
+/// Appends entries of 8 KiB until the log has three segments. Returns the first index of each.
 fn three_segments(store: &mut Store<MemoryDisk>) -> Vec<u64> {
     let text = "x".repeat(8000);
     let mut firsts = vec![1];
@@ -397,7 +398,7 @@ fn few_segments_are_open_at_a_time() {
     drop(opened);
 }
 
-/// How many segments a folder has.
+/// The number of segments in a folder.
 fn segments_of(disk: &MemoryDisk, folder: &str) -> usize {
     disk.list(folder).unwrap().iter().filter(|name| segment::first_index(name).is_some()).count()
 }

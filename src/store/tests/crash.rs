@@ -1,19 +1,19 @@
-//! A crash before every single call of everything that takes more than one: the next start finds
-//! neither damage nor loss.
+//! Crashes before every single disk call of each operation that needs more than one. The next
+//! start finds neither damage nor loss.
 
 use super::damage::{content, formed};
 use super::*;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// A disk that refuses every call that changes something, but for the first few.
+/// A disk that fails every modifying call after the first `left` ones.
 #[derive(Clone, Debug)]
 pub(super) struct Stopping {
     inner: Rc<MemoryDisk>,
     left: Rc<Cell<u64>>,
     /// The folders whose names were synced.
     synced: Rc<RefCell<Vec<String>>>,
-    /// Where something was written, and how many bytes.
+    /// The offset and the length of each write.
     written: Rc<RefCell<Vec<(u64, usize)>>>,
 }
 
@@ -79,9 +79,9 @@ impl Disk for Stopping {
     }
 }
 
-/// Does `work` on the disk `image`, stopped before each of its calls in turn, and hands what a
-/// crash then leaves, and whether the work was done, to `check`: nothing of what was not synced,
-/// all, any part, or, when only the process ends, what it saw.
+/// Runs `work` on the disk `image`, stopped before each of its calls in turn. Passes what a crash
+/// then leaves, and whether the work was done, to `check`. A crash keeps nothing unsynced, all of
+/// it, or any part. If only the process ends, everything that it saw remains.
 pub(super) fn at_every_call(
     image: &MemoryDisk,
     work: impl Fn(Stopping) -> Result<(), OpenError>,
@@ -107,8 +107,8 @@ pub(super) fn at_every_call(
     }
 }
 
-/// Opens what a crash left, which must be no damage; then the machine loses its power: what was
-/// seen at the first start must be there at the next.
+/// Opens what a crash left, which must not be damaged. Then cuts the power: the next start must
+/// find what the first one found.
 fn reopened(at: &str, disk: &MemoryDisk) -> Vec<Vec<u8>> {
     let named = match Identity::read(disk).unwrap() {
         Found::Good(identity) => identity.segment,
@@ -234,7 +234,7 @@ fn damage_on_its_way_to_quarantine() {
 
 #[test]
 fn an_old_copy_on_its_way_to_quarantine() {
-    // Of two members: as damage it would be refused.
+    // The group has two members: as damage, the directory would be refused.
     let image = formed(2, 4).disk.crash(|| false);
     let log = content(&image, FIRST);
     at_every_call(
@@ -250,7 +250,7 @@ fn an_old_copy_on_its_way_to_quarantine() {
     );
 }
 
-/// The next start ends with an empty log, and the old one is kept somewhere.
+/// Checks that the next start has an empty log, and that the old log is kept in quarantine.
 fn begins_anew(at: &str, disk: &MemoryDisk, log: &[u8]) {
     let disk = disk.copied();
     let (opened, records) = open(disk).unwrap_or_else(|why| panic!("{at}: {why}"));
@@ -295,8 +295,8 @@ fn a_tail_on_its_way_to_quarantine() {
     );
 }
 
-/// Moving back what was quarantined, interrupted anywhere and done again: both directories are
-/// still there, each with its own files.
+/// Moving a quarantined directory back may be interrupted anywhere and repeated. Both directories
+/// still exist then, each with its own files.
 #[test]
 fn a_directory_on_its_way_back() {
     let image = formed(3, 4).disk.crash(|| false);
@@ -311,7 +311,8 @@ fn a_directory_on_its_way_back() {
         &image,
         |disk| Store::take_back(&disk, &folder, LABEL),
         |at, _, disk| {
-            // File systems rename as a whole; this disk may keep the old name's end alone.
+            // File systems rename as a whole; this disk may keep only the removal of the old
+            // name.
             if at.contains("any part") {
                 return;
             }

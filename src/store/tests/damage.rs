@@ -1,10 +1,10 @@
-//! Damage: all of it is quarantined and the directory begins anew, unless it may be the only copy;
-//! nothing that was known to be durable is lost in silence.
+//! A damaged directory is quarantined and created again, unless it may be the only copy. No loss
+//! of durable data goes unnoticed.
 
 use super::*;
 
-/// A store that begins with the configs of so many members that a formation and the gate write,
-/// with a batch for each entry.
+/// A store that begins with the two configs that a formation and the gate write, of `members`
+/// members. Each entry has its own batch.
 pub(super) fn formed(members: u8, last: u64) -> Store<MemoryDisk> {
     let mut store = created(MemoryDisk::default());
     for index in 1..=last {
@@ -15,14 +15,14 @@ pub(super) fn formed(members: u8, last: u64) -> Store<MemoryDisk> {
     store
 }
 
-/// Where the batches of the first segment begin.
+/// The offsets of the batches of the first segment.
 fn batches(disk: &impl Disk) -> Vec<usize> {
     let bytes = content(disk, FIRST);
     let header = |at: &usize| segment::is_header(&bytes[*at..]);
     (0..bytes.len()).filter(header).collect()
 }
 
-/// Flips a bit of the record that a batch of the first segment begins with.
+/// Flips a bit of the first record in a batch of the first segment.
 pub(super) fn harm_batch(disk: &MemoryDisk, batch: usize) {
     let at = batches(disk)[batch] + segment::HEADER_BYTES + 10;
     disk.edit(FIRST, |bytes| bytes[at] ^= 1);
@@ -39,7 +39,7 @@ fn new_disk() -> Identity {
     Identity::new(GroupId(1), 3, ServerId::new(1).unwrap(), DiskId(99))
 }
 
-/// Opens it, with a new disk number at hand.
+/// Opens the directory, with a new disk number at hand.
 fn begin(disk: MemoryDisk) -> Result<Opened<MemoryDisk>, OpenError> {
     Store::open(disk, &new_disk(), LABEL, |_| Ok(()))
 }
@@ -66,7 +66,7 @@ fn what_is_damaged_is_quarantined_and_the_directory_begins_anew() {
         assert_eq!((store.identity().disk, store.last()), (DiskId(99), Index::ZERO));
         assert_eq!(store.identity().incarnation, Incarnation(1));
         assert_eq!(content(&store.disk, &format!("{}/{FIRST}", quarantine.folder)), log);
-        // What was quarantined is not overwritten by the next damage.
+        // The next damage does not overwrite what is quarantined.
         store.append(&config(1, 3)).unwrap();
         store.flush().unwrap();
         store.disk.remove("vote").unwrap();
@@ -86,8 +86,8 @@ fn a_segment_that_vanished_is_damage() {
     assert!(quarantine.why.ends_with("it is missing"), "{}", quarantine.why);
 }
 
-/// A log that is not mounted looks like one that vanished: beginning anew would forget that there
-/// is one.
+/// A log that is not mounted looks like one that vanished. Creating a new directory would hide
+/// that it exists.
 #[test]
 fn a_directory_without_any_log_is_left_alone() {
     for harm in [|_: &MemoryDisk| (), |disk: &MemoryDisk| disk.edit("identity", Vec::clear)] {
@@ -103,7 +103,7 @@ fn a_directory_without_any_log_is_left_alone() {
             check::check(&disk).unwrap().damage.contains(&NO_LOG.to_owned()) || before.is_empty()
         );
     }
-    // Nor does one begin anew of which only the vote is left.
+    // A directory of which only the vote is left is not created again, either.
     let disk = formed(3, 4).disk.crash(|| false);
     disk.remove(FIRST).unwrap();
     disk.remove("identity").unwrap();
@@ -111,8 +111,8 @@ fn a_directory_without_any_log_is_left_alone() {
     assert!(matches!(begin(disk), Err(OpenError::Damaged(_))));
 }
 
-/// What a server has lost is written down before it is moved, with what of it can be read: it must
-/// not form a new group, in which nothing of it would be missed.
+/// A server records what it has lost, and its last readable entry, before moving it. It must not
+/// form a new group, because nobody would notice the loss there.
 #[test]
 fn what_is_quarantined_is_remembered() {
     type Break = fn(&MemoryDisk);
@@ -135,7 +135,7 @@ fn what_is_quarantined_is_remembered() {
     }
 }
 
-/// A group that never let a client in may form again: nobody was told anything.
+/// A group that never admitted a client may form again: it has acknowledged nothing.
 #[test]
 fn what_no_client_has_used_is_remembered_as_that() {
     let closed = |index: u64, term: u64| {
@@ -164,8 +164,8 @@ fn what_no_client_has_used_is_remembered_as_that() {
         let former = begin(disk).unwrap().former;
         assert_eq!(former.iter().map(|former| former.opened).collect::<Vec<_>>(), [may_have]);
     }
-    // What is quarantined for another reason is read as a start reads it: a segment that its
-    // identity names may have held more.
+    // A directory that is quarantined for another reason is read like at a start: a missing
+    // segment that its identity names may have held more.
     for (vanishes, may_have) in [(false, false), (true, true)] {
         let mut store = created(MemoryDisk::default());
         store.append(&closed(1, 0)).unwrap();
@@ -181,7 +181,7 @@ fn what_no_client_has_used_is_remembered_as_that() {
         Store::quarantine(&disk, "old-copy", LABEL).unwrap();
         assert_eq!(former::read(&disk).unwrap()[0].opened, may_have);
     }
-    // One that was never used at all.
+    // A directory that was never used.
     let disk = open(MemoryDisk::default()).unwrap().0.store.disk;
     disk.edit("identity", Vec::clear);
     assert!(begin(disk).unwrap().former.iter().all(|former| !former.opened));
@@ -189,8 +189,7 @@ fn what_no_client_has_used_is_remembered_as_that() {
 
 #[test]
 fn what_may_be_the_only_copy_is_not_touched() {
-    // Two members; a config of three, and later one of two behind the damage; none that is
-    // readable.
+    // Two members; three members, and two in a config after the damage; no config at all.
     let two = formed(2, 4);
     let mut later = formed(3, 4);
     later.append(&config(5, 2)).unwrap();
@@ -214,7 +213,7 @@ fn what_may_be_the_only_copy_is_not_touched() {
 
 #[test]
 fn a_newest_config_that_is_damaged_may_be_of_fewer_members() {
-    // The readable config, the formation's, is of three; what replaced it is not readable.
+    // The readable config has three members; the one that replaced it is unreadable.
     let mut store = formed(3, 4);
     store.append(&config(5, 2)).unwrap();
     store.flush().unwrap();
@@ -226,7 +225,8 @@ fn a_newest_config_that_is_damaged_may_be_of_fewer_members() {
     assert_eq!(findings.unread_config, Some(Index(5)));
     assert_eq!(findings.config.unwrap().0.index, Index(2));
     assert!(matches!(begin(disk), Err(OpenError::Damaged(_))));
-    // What nothing says was durable is a torn tail: nobody counts on that config.
+    // Without a header that says it was durable, this is a torn tail: nobody relies on that
+    // config.
     harm_batch(&unsealed, 5);
     assert_eq!(begin(unsealed).unwrap().store.last(), Index(4));
 }
@@ -240,7 +240,7 @@ fn a_damaged_config_is_noticed_from_a_later_segment() {
     let disk = store.disk.crash(|| false);
     harm_batch(&disk, 3);
     assert!(matches!(begin(disk), Err(OpenError::Damaged(_))));
-    // Not so when a later one can be read.
+    // With a later readable config, the damaged one does not matter.
     let next = store.last().next();
     store.append(&config(next.0, 3)).unwrap();
     store.flush().unwrap();
@@ -381,12 +381,12 @@ fn every_flipped_bit_keeps_the_records_or_is_noticed() {
                         continue;
                     }
                     Err(OpenError::Damaged(_)) if path == FIRST && newest_config.contains(&bit) => {
-                        continue; // it may be of fewer members
+                        continue; // the config may have fewer members
                     }
                     Err(why) => panic!("{at}: {why}"),
                 };
                 if opened.quarantined.is_none() && records != all {
-                    // Cut as a torn tail: only what no header says was durable.
+                    // A torn tail was cut: only data that no header records as durable.
                     assert!(opened.torn.is_some() && records.len() >= known, "{at}");
                     assert!(all.starts_with(&records), "{at}");
                 }
@@ -434,7 +434,7 @@ fn a_check_sees_damage_and_changes_nothing() {
     disk.edit(FIRST, |bytes| bytes.extend([7; 100]));
     let findings = check::check(&disk).unwrap();
     assert!(findings.damage.is_empty() && findings.torn.unwrap().bytes == 100);
-    // Two places, and a vote.
+    // Damage in two batches, and a missing vote.
     harm_batch(&disk, 1);
     harm_batch(&disk, 3);
     disk.remove("vote").unwrap();
@@ -447,8 +447,8 @@ fn a_check_sees_damage_and_changes_nothing() {
     assert!(empty.damage.is_empty());
 }
 
-/// A directory that had no identity was quarantined long ago: a log that is not there now is none
-/// of that, and is waited for.
+/// A directory without an identity was quarantined earlier. A log that is missing now has nothing
+/// to do with that move: the start waits for it instead of completing the move.
 #[test]
 fn an_old_move_is_not_gone_on_with() {
     let disk = formed(3, 4).disk.crash(|| false);
@@ -463,8 +463,8 @@ fn an_old_move_is_not_gone_on_with() {
     assert_eq!((content(&disk, "identity"), content(&disk, "vote")), (identity, vote));
 }
 
-/// After a failed sync reads may show anything of the last batch, although the machine runs on: it
-/// is torn, and no person is asked.
+/// After a failed sync, reads may show anything of the last batch although the machine keeps
+/// running. The batch is torn, and no operator is needed.
 #[test]
 fn after_a_failed_sync_the_last_batch_may_be_torn() {
     let mut store = formed(2, 4);

@@ -1,5 +1,5 @@
-//! A person's override: what can be read is kept, nothing is deleted, and a crash in the middle of
-//! it costs nothing but doing it again.
+//! An operator's override keeps what is readable and deletes nothing. After a crash in the
+//! middle, it only has to be repeated.
 
 use super::crash::{Stopping, at_every_call};
 use super::damage::{content, formed, harm_batch};
@@ -9,7 +9,7 @@ use crate::ids::Vote;
 /// The first term of an epoch of server 1.
 const EPOCH: Term = Term(1 << 48);
 
-/// Goes on under a new disk number behind the entry `last`.
+/// Salvages the directory under a new disk number, after the entry `last`.
 fn salvage<D: Disk>(disk: D, last: u64) -> Result<Option<String>, OpenError> {
     salvage_with(disk, last, LABEL.into())
 }
@@ -29,7 +29,7 @@ fn salvage_with<D: Disk>(
     Store::salvage(disk, &new, vote, &entry, options)
 }
 
-/// Opens what was salvaged, and gives its records.
+/// Opens and checks a salvaged directory. Returns its records without the new entry.
 fn salvaged(at: &str, disk: &MemoryDisk, last: u64) -> Vec<Vec<u8>> {
     let (opened, mut records) = open(disk.crash(|| false)).unwrap_or_else(|e| panic!("{at}: {e}"));
     let identity = opened.store.identity().clone();
@@ -41,7 +41,7 @@ fn salvaged(at: &str, disk: &MemoryDisk, last: u64) -> Vec<Vec<u8>> {
     records
 }
 
-/// Everything that the files below `quarantine` hold.
+/// The contents of all files below `quarantine`.
 fn quarantine(disk: &MemoryDisk) -> Vec<Vec<u8>> {
     let paths = disk.paths();
     paths.iter().filter(|path| path.starts_with("quarantine/")).map(|p| content(disk, p)).collect()
@@ -117,7 +117,7 @@ fn what_does_not_follow_or_is_foreign_touches_nothing() {
     assert_eq!(before, after);
 }
 
-/// What `check` says is what an override goes by, whether the identity can be read or not.
+/// An override relies on what `check` reports, whether the identity is readable or not.
 #[test]
 fn a_log_without_its_beginning_holds_nothing_to_go_on_from() {
     type Break = fn(&MemoryDisk);
@@ -141,7 +141,7 @@ fn a_log_without_its_beginning_holds_nothing_to_go_on_from() {
     }
 }
 
-/// The last entry that can still be read, and whether all is done.
+/// The last readable entry, and whether the override is complete.
 fn state(disk: &MemoryDisk) -> (u64, bool) {
     let found = check::check(disk).unwrap();
     let done = found.damage.is_empty() && found.last.term == EPOCH;
@@ -165,7 +165,7 @@ fn a_crash_at_any_step_leaves_what_can_be_read() {
     for (last, disk, harm) in breaks {
         let image = disk.copied();
         harm(&image);
-        // Removed for good.
+        // Make removals durable.
         let image = image.crash(|| true);
         let had_vote = VoteFile::open(&image).unwrap().is_some();
         let work = |disk: Stopping| salvage(disk, last).map(drop);
