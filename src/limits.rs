@@ -85,9 +85,11 @@ pub const PROOFS_PER_PIECE: usize = 2048;
 pub const PROOFS_SPARE: usize = 4096;
 /// How long a wrong password counts.
 pub const ATTEMPT_WINDOW: Duration = Duration::from_secs(60);
-/// Wrong passwords for one name from one address within [`ATTEMPT_WINDOW`].
+/// Wrong passwords for one name from one address within [`ATTEMPT_WINDOW`] at which further
+/// attempts must wait.
 pub const ATTEMPTS_PER_NAME: usize = 5;
-/// Wrong passwords from one address within [`ATTEMPT_WINDOW`].
+/// Wrong passwords from one address within [`ATTEMPT_WINDOW`] at which further attempts must
+/// wait.
 pub const ATTEMPTS_PER_ORIGIN: usize = 20;
 /// Addresses whose wrong passwords are remembered.
 pub const ORIGINS_REMEMBERED: usize = 1024;

@@ -42,7 +42,7 @@ impl WallTime {
     /// The latest time that RFC 3339 can express: the end of the year 9999.
     pub const LAST: WallTime = WallTime(253_402_300_799_999);
 
-    /// The wall time of `time`; the epoch for times before it.
+    /// The wall time of `time`; the Unix epoch for earlier times.
     pub fn from_system(time: SystemTime) -> WallTime {
         let ms = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         u64::try_from(ms).map_or(WallTime::LAST, WallTime).min(WallTime::LAST)

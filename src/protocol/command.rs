@@ -160,7 +160,7 @@ struct Spec {
     parse: for<'a> fn(&mut Words<'a>) -> Result<Command<'a>, Bad>,
 }
 
-/// What is wrong with an argument.
+/// A mistake in the arguments.
 enum Bad {
     Usage,
     Argument(&'static str),

@@ -119,7 +119,7 @@ pub enum Note {
     Deleted,
     /// The password was changed.
     PasswordChanged,
-    /// No request came in time.
+    /// The client sent no request in time.
     LoginTimeout,
     /// A change lost the copies that `min_copies` requires.
     TooFewCopies,

@@ -12,7 +12,7 @@ use crate::replica::Config;
 use crate::time::WallTime;
 use std::io;
 
-/// What a directory holds.
+/// The contents of a directory.
 #[derive(Debug)]
 pub struct Findings {
     /// Its identity, if readable.
@@ -37,7 +37,7 @@ pub struct Findings {
     pub former: Vec<Former>,
 }
 
-/// What a segment holds.
+/// The contents of a segment.
 #[derive(Debug)]
 pub struct SegmentFindings {
     /// Its path, relative to the directory.

@@ -40,7 +40,7 @@ pub(super) struct Reading {
     pub(super) configs: Configs,
 }
 
-/// A segment as it was found.
+/// A segment as found on disk.
 #[derive(Debug)]
 pub(super) struct Found {
     /// The part before the first hole.

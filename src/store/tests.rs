@@ -234,8 +234,7 @@ fn a_vote_older_than_the_log_is_damage() {
     assert!(matches!(open(disk), Err(OpenError::Damaged(why)) if why == OLD_VOTE));
 }
 
-/// Entries that another primary has overwritten are kept where a person finds them, if they were
-/// on disk.
+/// Entries that another primary has overwritten are kept in quarantine, if they were on disk.
 #[test]
 fn what_is_cut_is_quarantined_first() {
     let mut store = filled(6);
