@@ -60,15 +60,15 @@ impl Traced {
     }
 
     /// Returns the server's calls on the files of its directory and on its clients, in order.
-    fn calls(&self, data: &Path) -> Vec<OperatorClient> {
+    fn calls(&self, data: &Path) -> Vec<Call> {
         let text = std::fs::read_to_string(&self.trace).unwrap();
         let data = data.display().to_string();
-        text.lines().filter_map(|line| OperatorClient::read(line, &data)).collect()
+        text.lines().filter_map(|line| Call::read(line, &data)).collect()
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum OperatorClient {
+enum Call {
     /// A write to a file. Its path, like that of `Sync`, is relative to the data directory; a
     /// synced folder makes its names durable.
     Write(String),
@@ -77,19 +77,19 @@ enum OperatorClient {
     Said(String),
 }
 
-impl OperatorClient {
-    fn read(line: &str, data: &str) -> Option<OperatorClient> {
+impl Call {
+    fn read(line: &str, data: &str) -> Option<Call> {
         let (_, call) = line.split_once(' ')?;
         let (name, rest) = call.trim().split_once('(')?;
         let path = rest.split(['<', '>']).nth(1)?;
         let file = path.strip_prefix(data).map(|file| file.trim_start_matches('/').to_owned());
         match (name, file) {
-            ("pwrite64", Some(file)) => Some(OperatorClient::Write(file)),
-            ("fdatasync" | "fsync", Some(file)) => Some(OperatorClient::Sync(file)),
+            ("pwrite64", Some(file)) => Some(Call::Write(file)),
+            ("fdatasync" | "fsync", Some(file)) => Some(Call::Sync(file)),
             ("write" | "sendto" | "writev", None)
                 if path.starts_with("socket:") || path.starts_with("TCP") =>
             {
-                rest.split('"').nth(1).map(|words| OperatorClient::Said(words.to_owned()))
+                rest.split('"').nth(1).map(|words| Call::Said(words.to_owned()))
             }
             _ => None,
         }
@@ -99,7 +99,7 @@ impl OperatorClient {
 const LOG: &str = "log/00000000000000000001.log";
 
 /// Returns the position of the first such call at or after `from`.
-fn find(calls: &[OperatorClient], from: usize, what: &OperatorClient) -> usize {
+fn find(calls: &[Call], from: usize, what: &Call) -> usize {
     let at = calls[from..].iter().position(|call| call == what);
     from + at.unwrap_or_else(|| panic!("{what:?} does not come in {:#?}", &calls[from..]))
 }
@@ -112,10 +112,7 @@ fn a_message_is_written_and_synced_before_it_is_acknowledged() {
     let mut ann = group.client(1, "ann");
     assert_eq!(ann.ask("SEND ann hello"), "OK 1");
     let calls = traced.calls(&group.data(1));
-    let (write, sync) = (
-        |f: &str| OperatorClient::Write(f.to_owned()),
-        |f: &str| OperatorClient::Sync(f.to_owned()),
-    );
+    let (write, sync) = (|f: &str| Call::Write(f.to_owned()), |f: &str| Call::Sync(f.to_owned()));
     // The directory: each file is synced before its name, and the identity last.
     let vote = find(&calls, 0, &write("vote"));
     let vote_synced = find(&calls, vote, &sync("vote"));
@@ -128,7 +125,7 @@ fn a_message_is_written_and_synced_before_it_is_acknowledged() {
     // The message is written and synced before its answer.
     let said = calls
         .iter()
-        .rposition(|call| matches!(call, OperatorClient::Said(words) if words.starts_with("OK 1")));
+        .rposition(|call| matches!(call, Call::Said(words) if words.starts_with("OK 1")));
     let said = said.unwrap_or_else(|| panic!("it was told: {calls:#?}"));
     let write = calls[..said].iter().rposition(|call| *call == write(LOG)).expect("it is written");
     assert!(calls[write..said].contains(&sync(LOG)), "{:#?}", &calls[write..said]);
@@ -174,9 +171,9 @@ fn a_vote_is_synced_before_the_log_of_its_term_is_written() {
     });
     let calls = traced.calls(&group.data(3));
     let calls = &calls[before..];
-    let vote = find(calls, 0, &OperatorClient::Write("vote".to_owned()));
-    let log = find(calls, 0, &OperatorClient::Write(LOG.to_owned()));
-    let synced = find(calls, vote, &OperatorClient::Sync("vote".to_owned()));
+    let vote = find(calls, 0, &Call::Write("vote".to_owned()));
+    let log = find(calls, 0, &Call::Write(LOG.to_owned()));
+    let synced = find(calls, vote, &Call::Sync("vote".to_owned()));
     assert!(vote < synced && synced < log, "{calls:#?}");
 }
 

@@ -15,7 +15,7 @@ const COLUMNS: [(&str, &str); 8] = [
     ("gate", "gate"),
     ("term", "term"),
     ("last_index", "last"),
-    ("acknowledged_index", "answered"),
+    ("acknowledged_index", "acknowledged"),
     ("applied_index", "applied"),
     ("sessions", "sessions"),
     ("members", "members"),

@@ -1,9 +1,8 @@
-//! The replication core: Raft, extended so that an answer to a client waits for every member. The
-//! module is pure: events go in, effects come out, and payloads are opaque bytes.
+#![doc = include_str!("README.md")]
 //!
-//! Sources: Ongaro and Ousterhout, *In Search of an Understandable Consensus Algorithm* (2014),
-//! called "Raft" below; Ongaro's dissertation (2014), called "Ongaro": §3.10 leadership transfer,
-//! §4.1 single-server changes, §6.4 reads, §9.6 pre-vote.
+//! # In the code
+//!
+//! The module is pure: events go in, effects come out, and payloads are opaque bytes.
 //!
 //! Read the modules in this order. `event` is the interface; `packet` and `hello` define the
 //! messages; `members` and `log_summary` describe what the servers agree on. `peer`, `links`,
@@ -32,6 +31,7 @@ mod rules;
 #[cfg(feature = "simulate")]
 mod search;
 mod seen;
+mod setup;
 mod survivor;
 mod timers;
 mod view;
@@ -51,6 +51,7 @@ pub use rules::{Decisions, Rule};
 pub use search::Decision;
 pub use seen::{Seen, SeenDisk};
 pub(crate) use seen::{read_runs, write_runs};
+pub use setup::{Setup, Takeover};
 pub use view::PeerView;
 
 use crate::ids::{
@@ -69,44 +70,6 @@ use primary::Primary;
 use survivor::Evidence;
 use timers::{Timer, Timers};
 use wall_clock::WallClocks;
-
-/// Selects which backup campaigns first after the primary goes down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Takeover {
-    /// A random delay of up to 10 ms.
-    #[default]
-    Coin,
-    /// The backup with the lower id campaigns at once; the other waits 20 ms.
-    Rank,
-}
-
-/// The identity, settings and stored state with which a replica starts.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// This server.
-    pub me: Member,
-    /// The number of starts of this server's disk, this start included.
-    pub incarnation: Incarnation,
-    /// The id of this process.
-    pub process: ProcessId,
-    /// The settings that must be equal on all servers.
-    pub shared: Shared,
-    /// Which backup campaigns first.
-    pub takeover: Takeover,
-    /// The stored vote.
-    pub vote: Vote,
-    /// The summary of the stored log.
-    pub summary: LogSummary,
-    /// The stored knowledge of other disks.
-    pub seen: Seen,
-    /// The newest starts of this disk, oldest first; the last one is this start.
-    pub runs: Vec<Run>,
-    /// The best last entry among quarantined directories that may hold acknowledged messages;
-    /// `None` if there are no such directories.
-    pub former: Option<Position>,
-    /// Seeds the generator for delays and random choices.
-    pub seed: u64,
-}
 
 /// A server's role as users see it: `STATUS` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,42 @@
+//! What a replica starts with.
+
+use super::{LogSummary, Seen, Shared};
+use crate::ids::{Incarnation, Member, Position, ProcessId, Run, Vote};
+
+/// Selects which backup campaigns first after the primary goes down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Takeover {
+    /// A random delay of up to 10 ms.
+    #[default]
+    Coin,
+    /// The backup with the lower id campaigns at once; the other waits 20 ms.
+    Rank,
+}
+
+/// The identity, settings and stored state with which a replica starts.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// This server.
+    pub me: Member,
+    /// The number of starts of this server's disk, this start included.
+    pub incarnation: Incarnation,
+    /// The id of this process.
+    pub process: ProcessId,
+    /// The settings that must be equal on all servers.
+    pub shared: Shared,
+    /// Which backup campaigns first.
+    pub takeover: Takeover,
+    /// The stored vote.
+    pub vote: Vote,
+    /// The summary of the stored log.
+    pub summary: LogSummary,
+    /// The stored knowledge of other disks.
+    pub seen: Seen,
+    /// The newest starts of this disk, oldest first; the last one is this start.
+    pub runs: Vec<Run>,
+    /// The best last entry among quarantined directories that may hold acknowledged messages;
+    /// `None` if there are no such directories.
+    pub former: Option<Position>,
+    /// Seeds the generator for delays and random choices.
+    pub seed: u64,
+}
