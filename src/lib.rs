@@ -16,6 +16,52 @@
 //! * [`server`]: sockets, the clock, the thread that hashes passwords, the encryption of links;
 //! * [`client`]: follows the primary, for commands and for other programs;
 //! * [`settings`], [`options`] and [`commands`]: what a person types and writes.
+//!
+//! # Documents
+//!
+//! The contracts stand beside the code: [`frontend`] (the text protocol), [`replica`] (the
+//! replication), [`store`] (the data directory), [`host`] (the turn), [`commands`] (operation),
+//! and `tools/README.md`. A change of behaviour changes them in the same commit.
+//!
+//! # How to test
+//!
+//! `cargo test` runs everything but the tools' own tests, `cargo test -p postern-tools` runs those,
+//! and `.ci/run` runs all that must hold before a change lands.
+//!
+//! * Pure modules: tables and properties beside the code.
+//! * The store: disks that forget, tear and rot (`src/store/tests`).
+//! * The replication: `postern-tools search` tries every order of events to small bounds.
+//!   `postern-tools simulate` runs whole groups, the hosts that ship, through bad days in virtual
+//!   time, by seeds. `tools/scenarios` holds single bad days as text.
+//! * Bytes from outside: `postern-tools fuzz`.
+//! * Promises to users: one file each in `tests/`, with real processes and sockets. They wait for
+//!   states, never for time. The protocol has a suite of its own: `POSTERN_ADDR=HOST:PORT cargo
+//!   test --test conformance` asks any server.
+//! * Speed: `postern-tools count` bounds the instructions of a SEND; `load` and `figures` measure.
+//!
+//! # How to add a request
+//!
+//! Add a variant to [`protocol::Command`] and a line to the table in `protocol/command.rs`:
+//! parsing, usage, rights and HELP come from it. Carry it out in `node/requests.rs`. If it changes
+//! state, add a [`mailbox::Change`] and a [`record::Kind`]. Describe it in
+//! `src/frontend/README.md`, and give it a file in `tests/conformance`.
+//!
+//! # How to add a packet
+//!
+//! Add a variant to [`replica::Packet`] with its bytes in `replica/packet.rs`, and raise the
+//! version there. Handle it in `Replica::handle`, or in `Node::handle` if the replication does not
+//! need it. Describe it in `src/replica/README.md`.
+//!
+//! # Words of our own
+//!
+//! * **acknowledged**: committed (Raft §5.4.2) and stored by every member of the newest config.
+//!   Kafka calls this index the high watermark, and the members in-sync replicas.
+//! * **gate**: closed until all servers were members once. The group admits clients when it is
+//!   open.
+//! * **epoch**: the upper 16 bits of a term. It grows whenever an operator overrules by `recover`.
+//! * **quarantine**: a folder of the data directory. A server moves there what it can't keep, and
+//!   never deletes it.
+//! * **turn**: one iteration of the event loop.
 
 pub mod address;
 pub mod client;

@@ -10,13 +10,13 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 pub struct Options {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
-    /// Says more; twice, still more.
+    /// Log more; repeat for still more.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// Says only what is wrong.
+    /// Log only warnings and errors.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 }
@@ -47,10 +47,10 @@ fn with_counts(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Shows the whole thing on this machine: three servers, and what to type.
+    /// Start three servers on this machine, and print what to type.
     #[command(after_help = "Example:\n  postern demo --port 5001")]
     Demo(Demo),
-    /// Writes the config file of a new group, for all its servers.
+    /// Write the config file of a new group, for all its servers.
     #[command(
         after_help = concat!(
             "Example:\n  postern init ",
@@ -58,17 +58,17 @@ pub enum Command {
         )
     )]
     Init(Init),
-    /// Runs a server.
+    /// Run a server.
     #[command(after_help = "Example:\n  postern serve --config postern.toml --id 1 --data data1")]
     Serve(Serve),
-    /// Chats: what others write comes above the line that you type.
+    /// Chat: show messages from others above the line that you type.
     #[command(after_help = concat!(
         "It follows the primary, sends what was not answered again, and shows nothing twice. The ",
         "next prompt means: stored. Type /help there.\n\nExample:\n  ",
         "postern chat --servers lab1:5001,lab2:5001,lab3:5001 ann",
     ))]
     Chat(Chat),
-    /// Sends a message, or each line of standard input as one.
+    /// Send a message, or each line of standard input as a message.
     #[command(after_help = concat!(
         "Exit 0 only if every line was acknowledged: stored on the disk of every attached server, ",
         "once, in order, whatever servers failed meanwhile. Empty lines are passed over. After a ",
@@ -77,13 +77,13 @@ pub enum Command {
         "dmesg | postern send --password-file pw ann ops",
     ))]
     Send(Send),
-    /// Prints the messages of a mailbox, one a line: number, time, sender, text.
+    /// Print the messages of a mailbox, one per line: number, time, sender, text.
     #[command(after_help = concat!(
         "Each message is printed once, in order, whatever servers fail meanwhile.\n\nExample:\n  ",
         "postern tail --password-file pw bob -n 10 --follow",
     ))]
     Tail(Tail),
-    /// Shows all servers of a group.
+    /// Show all servers of a group.
     #[command(after_help = concat!(
         "Exit 0 if every configured server answers and is a member, and changes are taken; else ",
         "1, with the reason.\n\n",
@@ -94,38 +94,38 @@ pub enum Command {
         "Example:\n  postern status --servers 127.0.0.1:5001",
     ))]
     Status(Status),
-    /// Reads all files of a stopped server, says what they hold and what is damaged.
+    /// Verify all files of a stopped server, and print what they hold.
     #[command(after_help = concat!(
         "Changes nothing. Exit 0 if all is sound, 1 if something is damaged. It also reads what ",
         "was quarantined.\n\nExample:\n  postern check --data data1",
     ))]
     Check(Check),
-    /// Asks the primary to give its role to a backup, before planned work on its machine.
+    /// Hand the primary role to a backup, before planned work on the primary's machine.
     #[command(after_help = concat!(
         "Nothing that was answered is lost, and clients wait some milliseconds. SIGTERM to the ",
         "primary does the same first.\n\nExample:\n  postern handover --config postern.toml",
     ))]
     Handover(Handover),
-    /// Overrules the group: goes on with one stopped server alone, when the others are lost.
+    /// Overrule the group: continue with one stopped server alone, after the others are lost.
     #[command(after_help = concat!(
         "Without --yes it changes nothing: it shows what the directory holds and what may be ",
         "lost, and prints the word that --yes wants. It refuses while another server answers.",
         "\n\nExample:\n  postern recover --config postern.toml --data data1",
     ))]
     Recover(Recover),
-    /// Lists, makes and deletes accounts, and sets their passwords, as the group's operator.
+    /// List, add and delete accounts, and set passwords, as the group's operator.
     #[command(after_help = concat!(
         "The secret in the config file lets the operator in.\n\nExample:\n  ",
         "postern user add ann\n  postern user list",
     ))]
     User(User),
-    /// Prints a script that lets a shell complete commands and options.
+    /// Print a script for the completion of commands and options in a shell.
     #[command(after_help = concat!(
         "Example:\n  ",
         "postern completions bash > ~/.local/share/bash-completion/completions/postern",
     ))]
     Completions(Completions),
-    /// Prints the manual pages.
+    /// Print the manual pages.
     #[command(after_help = concat!(
         "Example:\n  postern man | man -l -\n  ",
         "postern man --dir ~/.local/share/man/man1",
@@ -136,10 +136,10 @@ pub enum Command {
 /// Options of `postern demo`.
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Keeps the data here, for the next time; otherwise it goes to a new temporary folder.
+    /// Keep the data in this folder for the next run. Default: a new temporary folder.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// The first of three ports.
+    /// The first of three consecutive ports.
     #[arg(long, default_value_t = 5001, value_parser = clap::value_parser!(u16).range(1..=65533))]
     pub port: u16,
 }
@@ -147,7 +147,7 @@ pub struct Demo {
 /// Options of `postern init`.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// `host:port` of the servers 1, 2 and 3, or of one that runs alone.
+    /// HOST:PORT of servers 1, 2 and 3, or of a single server.
     #[arg(
         long,
         value_delimiter = ',',
@@ -164,16 +164,16 @@ pub struct Init {
 /// Options of `postern serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// The config file.
+    /// Read the settings from this file.
     #[arg(long, default_value = "postern.toml")]
     pub config: PathBuf,
-    /// Which server of the list this one is.
+    /// The position of this server in the list: 1, 2 or 3.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
     pub id: u8,
-    /// The data directory, instead of the one in the config file.
+    /// The data directory. Default: the one in the config file.
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// Ends when standard input does: for a parent that may die.
+    /// Stop when standard input ends: for a parent process that may die.
     #[arg(long, hide = true)]
     pub stop_with_stdin: bool,
 }
@@ -181,11 +181,11 @@ pub struct Serve {
 /// Which group a client command speaks to.
 #[derive(Debug, Args)]
 pub struct Group {
-    /// Its servers, HOST:PORT each; of one that runs the others are learned. Otherwise those of
+    /// Ask these servers, HOST:PORT each; one that runs names the others. Default: those of
     /// --config, of POSTERN_SERVERS, of ./postern.toml, or 127.0.0.1:5001.
     #[arg(long, value_delimiter = ',', value_name = "SERVERS", value_parser = address::parse)]
     pub servers: Option<Vec<String>>,
-    /// A file with a `servers` line; nothing else in it is looked at.
+    /// Read the servers from the `servers` line of this file, and nothing else.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -195,8 +195,8 @@ pub struct Group {
 pub struct Login {
     /// The account.
     pub user: String,
-    /// Read the password from the first line of FILE (`-`: standard input); without it
-    /// POSTERN_PASSWORD is used, or the terminal is asked.
+    /// Read the password from the first line of FILE (`-`: standard input). Default:
+    /// POSTERN_PASSWORD, or ask on the terminal.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// Where.
@@ -212,13 +212,13 @@ fn wait() -> clap::builder::RangedU64ValueParser {
 /// Options of `postern chat`.
 #[derive(Debug, Args)]
 pub struct Chat {
-    /// Who chats.
+    /// The account that chats.
     #[command(flatten)]
     pub login: Login,
-    /// Makes the account if it is not there.
+    /// Create the account if it does not exist.
     #[arg(long)]
     pub create: bool,
-    /// Shows so many of the last messages first.
+    /// Show the last COUNT messages first.
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     pub last: u64,
 }
@@ -226,24 +226,23 @@ pub struct Chat {
 /// Options of `postern send`.
 #[derive(Debug, Args)]
 pub struct Send {
-    /// Who sends.
+    /// The account that sends.
     #[command(flatten)]
     pub login: Login,
-    /// Whose mailbox.
+    /// The account whose mailbox it is.
     pub to: String,
-    /// The message, behind `--` if it begins with one; without it, each line of standard input is
-    /// one.
+    /// The message, after `--` if it begins with a hyphen. Default: each line of standard input.
     pub text: Vec<String>,
-    /// Print what became of each line, as JSON.
+    /// Print the outcome of each line as JSON.
     #[arg(long)]
     pub json: bool,
     /// Replace what a message cannot hold, and split lines that are too long.
     #[arg(long)]
     pub lossy: bool,
-    /// Report a line that cannot be sent, and go on with the next; exit 1 in the end.
+    /// Report a line that cannot be sent, continue with the next, and exit with 1 at the end.
     #[arg(long)]
     pub skip: bool,
-    /// Gives up when no primary is found for so many seconds.
+    /// Give up when no primary is found for this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = wait())]
     pub wait: u64,
 }
@@ -251,7 +250,7 @@ pub struct Send {
 /// Options of `postern tail`.
 #[derive(Debug, Args)]
 pub struct Tail {
-    /// Whose mailbox.
+    /// The account whose mailbox it is.
     #[command(flatten)]
     pub login: Login,
     /// Start with the last COUNT messages; -COUNT is short for it.
@@ -266,13 +265,14 @@ pub struct Tail {
         value_parser = After::parse_word,
     )]
     pub after: After,
-    /// Goes on with new messages as they come, until Ctrl+C.
+    /// Continue with new messages as they arrive, until Ctrl+C.
     #[arg(short, long)]
     pub follow: bool,
-    /// Prints each message as a JSON object.
+    /// Print each message as a JSON object.
     #[arg(long)]
     pub json: bool,
-    /// Gives up when no primary is found for so many seconds; once let in, a follower never does.
+    /// Give up when no primary is found for this many seconds; a follower that was logged in once
+    /// never does.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = wait())]
     pub wait: u64,
 }
@@ -288,7 +288,7 @@ pub struct Status {
 /// Options of `postern check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The data directory, or a folder below its `quarantine`.
+    /// The data directory, or a folder in its `quarantine`.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
 }
@@ -296,10 +296,10 @@ pub struct Check {
 /// Options of `postern handover`.
 #[derive(Debug, Args)]
 pub struct Handover {
-    /// Give the role to this server instead of any backup.
+    /// Hand the role to this server instead of any backup.
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u8).range(1..=3))]
     pub to: Option<u8>,
-    /// The config file of the group; its secret lets an operator in.
+    /// The config file of the group; its secret authenticates an operator.
     #[arg(long, default_value = "postern.toml")]
     pub config: PathBuf,
 }
@@ -307,22 +307,22 @@ pub struct Handover {
 /// Options of `postern recover`.
 #[derive(Debug, Args)]
 pub struct Recover {
-    /// The data directory to go on with.
+    /// Continue with this data directory.
     #[arg(long)]
     pub data: PathBuf,
-    /// Go on with what was quarantined in this folder of the data directory, as `STATUS` names it.
+    /// Continue with this quarantined folder of the data directory, as `STATUS` names it.
     #[arg(long, value_name = "FOLDER")]
     pub from: Option<PathBuf>,
-    /// Another data directory of the group, to see which one is best; may be given again.
+    /// Compare with another data directory of the group; may be repeated.
     #[arg(long)]
     pub also: Vec<PathBuf>,
-    /// The word that a run without it has printed.
+    /// Continue: the word that a run without this option has printed.
     #[arg(long, value_name = "WORD")]
     pub yes: Option<String>,
     /// The config file of the group.
     #[arg(long, default_value = "postern.toml")]
     pub config: PathBuf,
-    /// Whose directory it is, if that can't be read in it any more.
+    /// The server whose directory this is, if its identity can't be read.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
     pub id: Option<u8>,
 }
@@ -330,7 +330,7 @@ pub struct Recover {
 /// Options of `postern user`.
 #[derive(Debug, Args)]
 pub struct User {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub what: UserCommand,
     /// The config file of the group.
@@ -341,17 +341,17 @@ pub struct User {
 /// What `postern user` does.
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
-    /// Prints all accounts, and who is online.
+    /// Print all accounts, and which are online.
     List,
-    /// Makes an account.
+    /// Add an account.
     Add(NewPassword),
-    /// Sets a password, and closes the account's sessions.
+    /// Set a password, and close the account's sessions.
     Passwd(NewPassword),
     /// Delete an account with its messages, after asking.
     Delete {
         /// The account.
         name: String,
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
@@ -362,8 +362,8 @@ pub enum UserCommand {
 pub struct NewPassword {
     /// The account.
     pub name: String,
-    /// Read the password from the first line of FILE (`-`: standard input); without it
-    /// POSTERN_PASSWORD is used, or the terminal is asked.
+    /// Read the password from the first line of FILE (`-`: standard input). Default:
+    /// POSTERN_PASSWORD, or ask on the terminal.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 }
@@ -371,14 +371,14 @@ pub struct NewPassword {
 /// Options of `postern completions`.
 #[derive(Debug, Args)]
 pub struct Completions {
-    /// Which shell.
+    /// The shell.
     pub shell: clap_complete::Shell,
 }
 
 /// Options of `postern man`.
 #[derive(Debug, Args)]
 pub struct Man {
-    /// Writes each page into a file of its own in this folder.
+    /// Write each page to a file of its own in this folder.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }

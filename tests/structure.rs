@@ -77,6 +77,30 @@ fn pure_modules_have_no_clock_no_files_no_sockets_and_no_chance() {
     }
 }
 
+/// Words that hid what was meant, and that the field has a term for.
+#[test]
+fn words_of_our_own_stay_away() {
+    let avoided = [
+        "lineage",
+        "says to be",
+        "set aside",
+        "put aside",
+        "set-aside",
+        "Standpoint",
+        "StandNow",
+        "answered_index",
+        "its answer is none",
+    ];
+    let own = Path::new("tests/structure.rs");
+    for (path, text) in ["src", "tests", "tools"].into_iter().flat_map(sources) {
+        for word in avoided.into_iter().filter(|_| path != own) {
+            let mut lines = text.lines().enumerate();
+            let found = lines.find(|(_, line)| line.contains(word));
+            assert_eq!(found, None, "{}: {word}", path.display());
+        }
+    }
+}
+
 #[test]
 fn files_are_short_and_lines_are_narrow() {
     for (path, text) in ["src", "tests", "tools"].into_iter().flat_map(sources) {

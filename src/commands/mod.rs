@@ -1,4 +1,6 @@
-//! The commands of the binary, one file each. Results go to stdout, logs and progress to stderr.
+#![doc = include_str!("README.md")]
+//!
+//! # In the code
 //!
 //! All but `serve` are cold: the compiler optimizes them for size, and places them apart from the
 //! code that a server keeps in memory.

@@ -67,6 +67,6 @@ pub(super) fn ask(
     match Packet::decode(&frame) {
         Ok((Packet::Refused(why), _)) => Err(NoAnswer::Unasked(format!("it refuses: {why}"))),
         Ok((packet, rest)) => Ok((packet, rest.to_vec())),
-        Err(_) => Err(NoAnswer::Lost("its answer is none".to_owned())),
+        Err(_) => Err(NoAnswer::Lost("invalid response".to_owned())),
     }
 }

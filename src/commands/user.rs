@@ -106,7 +106,7 @@ fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
                         why
                     }
                 },
-                Ok(_) => "its answer is none".to_owned(),
+                Ok(_) => "invalid response".to_owned(),
                 Err(NoAnswer::Unasked(why)) => why,
                 Err(NoAnswer::Lost(why)) => {
                     return Err(format!(

@@ -239,6 +239,6 @@ fn write_message(world: &Context<'_>, at: Index, n: u64, out: &mut Vec<u8>) -> R
     read.map_err(|error| Trouble::Unreadable(at, error))?;
     match written {
         true => Ok(()),
-        false => Err(Trouble::Fatal(Fatal(format!("entry {at} was a message and is none")))),
+        false => Err(Trouble::Fatal(Fatal(format!("entry {at} should be a message and is not")))),
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn outcome_of(change: &Change<'_>, outcome: Outcome) -> Reply<'static
         (Outcome::Exists, Change::Create { user, .. }) => exists(*user),
         (Outcome::NoSuchUser, Change::Message { to, .. }) => no_such_user(*to),
         (Outcome::NotLoggedIn, _) => {
-            Reply::Error(Code::NotLoggedIn, Words::Text("this account is no more"))
+            Reply::Error(Code::NotLoggedIn, Words::Text("this account was deleted"))
         }
         (Outcome::KeyReused, _) => {
             Reply::Error(Code::KeyReused, Words::Text("this key has stored another message"))

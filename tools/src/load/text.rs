@@ -111,7 +111,7 @@ impl Message {
         }
     }
 
-    /// The message that a text says to be.
+    /// The message that a text claims to be.
     pub(crate) fn read(text: &[u8]) -> Option<Message> {
         let word = memchr::memchr(b' ', text).map_or(text, |end| &text[..end]);
         let dot = memchr::memchr(b'.', word)?;
