@@ -249,7 +249,7 @@ fn template(servers: &[String], random: &[u8]) -> String {
          does not answer for this long is given up\n\
          # takeover = \"coin\"      # or \"rank\": the lower id goes first\n\
          # min_copies = 1         # 1 to 3: refuse changes when fewer servers are attached\n\
-         # last_survivor = \"ask\"  # or \"auto\": goes on alone when the other one is refused;\n\
+         # last_survivor = \"ask\"  # or \"auto\": continues alone when the other one is refused;\n\
          #                        # wrong behind a firewall that rejects, a proxy that answers\n\
          #                        # for it, or with a machine that is paused and resumed\n\
          # max_clients = 0        # 0: from the file limit\n\

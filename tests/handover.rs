@@ -81,7 +81,7 @@ fn a_primary_that_is_told_to_stop_hands_over_first() {
     let answered = lines.iter().filter(|line| line.starts_with("OK")).count();
     let second = group.wait_members(2);
     assert_ne!(second, first);
-    assert!(group.log(first).contains("is told to take over"), "{}", group.log(first));
+    assert!(group.log(first).contains("sent TimeoutNow to server"), "{}", group.log(first));
     check_kept(&group, second, "ann", &texts, answered);
 }
 

@@ -149,8 +149,7 @@ fn it_looks_first_and_acts_on_what_was_seen() {
     let looked = run(command(&config, &data));
     assert_eq!(snapshot(group.dir.path()), before, "a look changes nothing");
     let shown = stdout(&looked);
-    let parts =
-        ["server    1 of 3", "last      entry ", "as history 1", "may be lost", ": refused"];
+    let parts = ["server    1 of 3", "last      entry ", "as epoch 1", "may be lost", ": refused"];
     for part in parts {
         assert!(shown.contains(part), "{part}: {shown}");
     }
@@ -245,13 +244,16 @@ fn a_history_that_is_only_heard_of_elects_nobody() {
         // One after the other: otherwise two could form a majority before they learn of the
         // epoch.
         group.start(n);
-        group.wait(n, "it has heard of the history", |status| epoch(status) == "1");
+        group.wait(n, "it knows of the epoch", |status| epoch(status) == "1");
     }
     let end = Instant::now() + Duration::from_millis(3 * 300);
     while Instant::now() < end {
         for n in 1..=3 {
             let status = group.status(n).unwrap();
-            assert_eq!(status["term"], "1.0", "nobody stands in a history that it does not hold");
+            assert_eq!(
+                status["term"], "1.0",
+                "nobody campaigns in an epoch of which it holds nothing"
+            );
             assert_ne!(status["role"], "primary", "server {n}");
         }
     }

@@ -76,8 +76,8 @@ fn find_absent(settings: &Settings) -> Result<Vec<String>, String> {
             Err(why) => absent.push(format!("{name}: {why}")),
             Ok(Ok(_)) => {
                 return Err(format!(
-                    "{name} answers: only when the others are lost may one go on alone; if it does \
-                     not lead a group any more, stop it first"
+                    "{name} answers: a server may continue alone only when the others are lost; if \
+                     that one is no longer primary of a group, stop it first"
                 ));
             }
             Ok(Err(error)) if is_silence(&error) => {
@@ -183,7 +183,7 @@ impl Plan {
         let config = findings.config.filter(|_| findings.last != Position::default());
         let Some((_, config)) = config else {
             return Err(format!(
-                "{shown}: it holds no entry to go on from{}",
+                "{shown}: it holds no entry to continue from{}",
                 elsewhere(options, findings)
             ));
         };
@@ -234,7 +234,7 @@ impl Plan {
             for other in self.directories.iter().filter(|d| d.path != self.best().path) {
                 command += &format!(" --also {}", other.path.display());
             }
-            text += &format!("\nNothing was changed. Go on with the best one:\n  {command}\n");
+            text += &format!("\nNothing was changed. Continue with the best one:\n  {command}\n");
             return text;
         }
         if let Some(from) = &options.from {
@@ -247,10 +247,10 @@ impl Plan {
         if let Some(id) = options.id {
             command += &format!(" --id {id}");
         }
-        let (id, history) = (self.me.id, self.begin.term.epoch());
+        let (id, epoch) = (self.me.id, self.begin.term.epoch());
         let (data, last) = (options.data.display(), self.directories[0].findings.last);
         text += &format!(
-            "\nServer {id} would go on alone with {data}, as history {history}, behind entry \
+            "\nServer {id} would continue alone with {data}, as epoch {epoch}, after entry \
              {last}.\n\nWhat may be lost:\n"
         );
         for loss in losses(self.me.id, &self.directories[0].findings) {
@@ -294,11 +294,12 @@ impl Plan {
         let entry = begin.entry(time);
         let folder = Store::salvage(disk, &new, begin.vote, &entry, label().as_str());
         let folder = folder.map_err(|error| failed(&error))?;
-        let (id, history) = (me.id, begin.term.epoch());
+        let (id, epoch) = (me.id, begin.term.epoch());
         let mut text =
-            format!("Server {id} goes on alone, as history {history}, behind entry {last}.\n");
+            format!("Server {id} continues alone, as epoch {epoch}, after entry {last}.\n");
         if let Some(folder) = folder {
-            text += &format!("What was damaged, and what lay behind it, is in {shown}/{folder}.\n");
+            text +=
+                &format!("What was damaged, and the entries after it, are in {shown}/{folder}.\n");
         }
         if servers > 1 {
             text += &format!(
@@ -328,8 +329,8 @@ fn describe(directory: &Directory, text: &mut String) {
         row("members", format!("unreadable (entry {at}): may be others"));
     }
     if directory.term().epoch() > last.term.epoch() {
-        let history = directory.term().epoch();
-        row("history", format!("it has heard of history {history}, and holds nothing of that"));
+        let epoch = directory.term().epoch();
+        row("epoch", format!("it knows of epoch {epoch}, and holds no entry of it"));
     }
     if let Some(torn) = &findings.torn {
         let (file, bytes) = (&torn.file, torn.bytes);
@@ -347,9 +348,9 @@ fn losses(id: ServerId, findings: &Findings) -> Vec<String> {
     let last = findings.last.index;
     if !findings.damage.is_empty() {
         let found: u64 = findings.segments.iter().map(|segment| segment.entries).sum();
-        let behind = found.saturating_sub(last.0);
+        let after = found.saturating_sub(last.0);
         losses.push(format!(
-            "what lay behind entry {last} before the damage; {behind} entries there can still be \
+            "the entries after {last}, which are damaged; {after} entries there can still be \
              read, and are quarantined"
         ));
     }
@@ -358,17 +359,16 @@ fn losses(id: ServerId, findings: &Findings) -> Vec<String> {
     let named = config.member(id).filter(|member| own.is_none_or(|own| member.disk == own));
     match named {
         None => losses.push(
-            "this server was not attached any more: all that was answered since it was dropped"
-                .to_owned(),
+            "this server was dropped before: everything that was acknowledged since".to_owned(),
         ),
         Some(_) if config.count() == 1 && findings.unread_config.is_none() => {}
         Some(_) => losses.push(
-            "if the others dropped this server and went on: all that was answered since then"
+            "if the others dropped this server and continued: everything acknowledged since then"
                 .to_owned(),
         ),
     }
     if losses.is_empty() {
-        losses.push("nothing that was answered: it was the only one attached".to_owned());
+        losses.push("nothing that was acknowledged: this server was the only member".to_owned());
     }
     losses
 }

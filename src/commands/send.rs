@@ -241,7 +241,8 @@ impl Sending<'_> {
     fn report(self, ended: Result<(), Error>, in_doubt: usize) -> Result<ExitCode, String> {
         let mut stored = format!("{} were stored", self.counts);
         if let Some(UnderWay { line, .. }) = self.under_way.front().filter(|_| in_doubt > 0) {
-            stored += &format!("; of line {line} and those behind it nobody knows");
+            stored +=
+                &format!("; outcome unknown from line {line} on: they may or may not be stored");
         }
         match (ended, self.failed) {
             (Err(error), _) => Err(format!("{}; {stored}", person::said(error))),

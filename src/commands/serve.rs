@@ -184,7 +184,7 @@ impl Shell {
         }
         let opened = opened.map_err(|error| match error {
         OpenError::Damaged(_) => format!(
-            "{shown}: {error}; look at it with `postern check --data {shown}`, go on with it by \
+            "{shown}: {error}; verify it with `postern check --data {shown}`, continue with it by \
              `{}`",
             self.recovery
         ),
@@ -253,7 +253,7 @@ impl Shell {
         let folder = Store::quarantine(&ServerDisk::open(&self.data)?, "old-copy", &label())?;
         let shown = self.data.display();
         log::warn!(
-            "{shown}: it is an old copy, or of another history: all of it is in {folder} now, \
+            "{shown}: it is an old copy, or of another epoch: all of it is in {folder} now, \
              and this server begins empty, to be filled by the others"
         );
         Ok(())
@@ -264,7 +264,7 @@ impl Shell {
         if let Some(folder) = opened.store.quarantine_tail(last, &label())? {
             let shown = self.data.display();
             log::warn!(
-                "{shown}: the entries behind {last} are not in the epoch that this server \
+                "{shown}: the entries after {last} are not in the epoch that this server \
                  follows: they are in {folder} now"
             );
         }

@@ -346,14 +346,14 @@ impl<D: Disk> Core<D> {
             Effect::Cut(last) => {
                 edges.on_cut(last);
                 if let Some(folder) = store.cut(last, &self.wall.label())? {
-                    log::info!("what was stored of the entries after {last} is in {folder} now");
+                    log::info!("moved the stored entries after {last} to {folder}");
                 }
             }
             Effect::SendEntries { link, append, first, last } => {
                 let copy = |frame: &mut Vec<u8>| store.copy(first, last, frame);
                 if let Err(error) = edges.send_entries(link, append, copy) {
                     // Whoever lacks them is served by another one, if there is one that can.
-                    edges.warn(&format!("entries {first} to {last} can't be sent: {error}"));
+                    edges.warn(&format!("cannot send entries {first} to {last}: {error}"));
                     self.node.note_unreadable(self.now, link);
                 }
             }

@@ -82,7 +82,10 @@ impl Replica {
         }
         let first_news = match &self.role {
             Role::Primary(_) => {
-                log::error!("server {from} says to lead term {}, as this server does", append.term);
+                log::error!(
+                    "server {from} claims to be primary in term {}, as this server is",
+                    append.term
+                );
                 return self.close_nonsense(now, link, out);
             }
             Role::Candidate(_) => true,
@@ -104,7 +107,7 @@ impl Replica {
                 if let BadEntries::Fixed(_) = why {
                     self.note(Rule::KeptCommitted);
                 }
-                log::error!("server {from} sent a bad append: {why}: its link is closed");
+                log::error!("closed the link to server {from}: invalid append: {why}");
                 self.close_nonsense(now, link, out);
             }
         }
@@ -198,7 +201,7 @@ impl Replica {
             self.committed
         );
         self.note(Rule::ConflictCut);
-        log::info!("entries {} to {} were never committed: cut", record.index, self.last());
+        log::info!("cut entries {} to {}: they were never committed", record.index, self.last());
         self.summary.cut(keep);
         self.flushed = self.flushed.min(keep);
         self.stored = self.stored.min(keep);

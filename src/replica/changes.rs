@@ -170,7 +170,7 @@ impl Replica {
             }
         }
         self.note(Rule::Withdrawn);
-        log::warn!("the members {config} can't be reached: withdrawn");
+        log::warn!("withdrew the config {config}: its members can't be reached");
         self.append_config(self.vote.term, wall, again, out);
         true
     }
@@ -231,7 +231,7 @@ impl Replica {
             Loss::Unheard => Rule::DroppedUnheard,
             Loss::Sick => Rule::DroppedSick,
         });
-        log::warn!("server {member} is dropped: {loss}");
+        log::warn!("dropped server {member}: {loss}");
         if let Role::Primary(primary) = &mut self.role
             && loss != Loss::Stopping
         {
@@ -281,7 +281,7 @@ impl Replica {
             return false;
         }
         self.note(Rule::Added);
-        log::info!("server {learner} has caught up and is added");
+        log::info!("added server {learner}: it has caught up");
         let run = self.run_of(learner).expect("it is linked");
         self.append_config(self.vote.term, wall, config.with(learner, run), out);
         true

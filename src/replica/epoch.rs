@@ -143,7 +143,7 @@ impl Replica {
         let own = self.summary.epochs().any(|held| held == epoch);
         let known = own || self.refused.contains(&epoch) || self.refused.len() >= REFUSED_MAX;
         if !known && self.leads_majority(now) {
-            log::warn!("history {epoch} is refused: this group goes on without it");
+            log::warn!("refused epoch {epoch}: this group continues without it");
             self.refused.push(epoch);
             self.needs_tick = true;
         }
@@ -170,7 +170,7 @@ impl Replica {
             return self.adopt(hello.term, out);
         }
         let number = hello.term.epoch();
-        log::warn!("server {} has begun history {number}: it is followed", hello.from);
+        log::warn!("following epoch {number}, which server {} has begun", hello.from);
         self.note(Rule::EpochFollowed);
         self.later_epoch = None;
         self.step_down("there is a later history", out);
@@ -198,11 +198,11 @@ impl Replica {
             && Config::decode(record.body)
                 .is_some_and(|config| config.origin == Origin::Branch(before));
         if begins {
-            log::warn!("entries behind {before} are not part of the history that is followed");
+            log::warn!("entries after {before} are not part of the followed epoch");
             self.note(Rule::LeftTail);
             self.leave(Quarantine::Tail(before.index), out);
         } else {
-            log::warn!("this log and the history that is followed part at entry {}", record.index);
+            log::warn!("this log and the followed epoch diverge at entry {}", record.index);
             self.note(Rule::LeftHistory);
             self.leave(Quarantine::Everything, out);
         }
@@ -237,7 +237,7 @@ impl Replica {
         }
         let gate = self.config().is_some_and(|config| config.gate_open);
         let begin = Beginning::again(self.me, self.vote, self.summary.last(), gate);
-        log::warn!("the history {} that was begun here is gone on with", begin.term.epoch());
+        log::warn!("resuming epoch {}, which this server has begun", begin.term.epoch());
         self.note(Rule::EpochCompleted);
         self.begin(now, wall, begin, out);
     }

@@ -140,13 +140,13 @@ impl Replica {
         self.hand_over_when_slow(now);
         let Some(handover) = &self.handover else { return };
         if self.timers.expired(Timer::Handover, now) {
-            log::warn!("the handover did not come about");
+            log::warn!("the handover has failed");
             self.note(Rule::HandoverGivenUp);
             self.handover = None;
             self.needs_tick = true;
         } else if handover.told.is_none() && self.acknowledged == self.last() {
             let Some((heir, link)) = self.heir(now, handover.why, handover.to) else { return };
-            log::info!("server {heir} is told to take over");
+            log::info!("sent TimeoutNow to server {heir}");
             out.send(link, Packet::TimeoutNow { term: self.vote.term });
             if let Some(handover) = &mut self.handover {
                 handover.told = Some(heir);

@@ -145,7 +145,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Refusal::Version => "it speaks another version",
+            Refusal::Version => "it uses another version of the link protocol",
             Refusal::Group => "it belongs to another group",
             Refusal::Settings => {
                 "its settings differ (servers, peer_timeout_ms, min_copies or last_survivor)"
@@ -154,23 +154,23 @@ impl fmt::Display for Refusal {
             Refusal::WrongId => "another server answers at that address",
             Refusal::OldCopy => "its data directory is an old copy",
             Refusal::Epoch => {
-                "two servers began a history of their own under one number: keep one of them and \
-                 move the other's directory away"
+                "two servers have begun an epoch of the same number: keep one of them, and move \
+                 the other's directory away"
             }
             Refusal::Straggler => {
-                "it goes on by itself from an older state, while this group is healthy: move its \
+                "it continued alone from an older state, while this group is healthy: move its \
                  directory away, and it is filled again"
             }
             Refusal::Doubtful => {
-                "its data directory may be an old copy; it waits until a primary decides that"
+                "its data directory may be an old copy; it waits for a primary to decide that"
             }
             Refusal::Occupied => "another server with its id is linked, and answers",
             Refusal::Parted => {
-                "two histories that went on without each other can't be joined: keep one, and move \
+                "two epochs that continued without each other can't be joined: keep one, and move \
                  the directories of the other away"
             }
             Refusal::Nonsense => {
-                "it has just sent what this server can't accept: the log of this server says what"
+                "it has just sent an invalid packet: the log of this server says which"
             }
         })
     }

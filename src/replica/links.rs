@@ -381,7 +381,7 @@ impl Replica {
             // A server that a majority follows is not an old copy, whatever one other server
             // remembers.
             Refusal::OldCopy if !self.leads_majority(now) => {
-                log::warn!("this directory is an old copy: it is quarantined");
+                log::warn!("this directory is an old copy: quarantining it");
                 self.note(Rule::LeftOldCopy);
                 self.leave(Quarantine::Everything, out);
             }

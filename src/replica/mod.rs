@@ -322,8 +322,8 @@ impl Replica {
             return;
         }
         match full {
-            true => log::warn!("the disk is nearly full: nothing more is taken that needs room"),
-            false => log::info!("the disk has room again"),
+            true => log::warn!("the disk is nearly full: refusing requests that need room"),
+            false => log::info!("the disk has free space again"),
         }
         self.timers.set(Timer::Ping, now);
     }
@@ -413,7 +413,7 @@ impl Replica {
 
     fn append_config(&mut self, term: Term, wall: WallTime, config: Config, out: &mut Out) {
         let index = self.append_own(term, wall, Kind::CONFIG, |body| config.encode(body), out);
-        log::info!("entry {index} of term {term}: the members are {config}");
+        log::info!("entry {index} of term {term}: members={config}");
         self.needs_tick = true;
     }
 
@@ -451,7 +451,7 @@ impl Replica {
         let Some(at) = self.peers.iter().position(|peer| peer.has_link(link)) else { return };
         let from = self.peers[at].link.as_ref().expect("this peer has this link").member;
         if let Some(term) = packet.term().filter(|term| !term.is_credible(self.vote.term)) {
-            log::error!("server {from} speaks of term {term}, which no elections can have reached");
+            log::error!("server {from} sent term {term}, which no elections can have reached");
             return self.close_nonsense(now, link, out);
         }
         match packet {

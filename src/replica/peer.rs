@@ -166,7 +166,7 @@ impl Peer {
         {
             match self.obstacle {
                 Some(Obstacle::Dial(why)) => log::info!("lost server {member}: its address {why}"),
-                _ => log::info!("lost server {member}: its link has ended"),
+                _ => log::info!("lost server {member}: its link was closed"),
             }
         }
     }

@@ -156,7 +156,7 @@ impl Progress {
 impl Replica {
     pub(super) fn become_primary(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
         assert!(self.vote_stored && self.vote.given == Some(self.me), "elected with a stored vote");
-        log::info!("primary in term {}", self.vote.term);
+        log::info!("elected primary in term {}", self.vote.term);
         self.note(Rule::Elected);
         self.handover = None;
         self.withholds = false;

@@ -127,7 +127,7 @@ impl Replica {
             return;
         }
         if self.is_only_survivor(now) {
-            log::warn!("the primary of two has died: this server goes on alone");
+            log::warn!("the primary of two is down: this server continues alone");
             self.note(Rule::WentOnAlone);
             self.begin_epoch(now, wall, out);
         }
