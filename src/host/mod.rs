@@ -62,7 +62,8 @@ struct Core<D: Disk> {
     /// The time, as it was when the clocks were last read.
     now: Moment,
     wall: WallTime,
-    /// This life is over: nothing more is taken, stored or said.
+    /// What is quarantined before this server restarts. Once it is set, the node gets no input and
+    /// nothing is stored; frames and replies that were queued before are still sent.
     left: Option<Quarantine>,
 }
 
@@ -185,7 +186,9 @@ impl<D: Disk> Host<D> {
     /// # Errors
     /// As [`Host::handle`].
     pub fn submit<E: Edges>(&mut self, edges: &mut E) -> Result<bool, Fail> {
-        self.core.storage.keep_seal(self.core.now)?;
+        if self.core.left.is_none() {
+            self.core.storage.keep_seal(self.core.now)?;
+        }
         self.read_clock(edges);
         self.handle(Input::Replica(Event::Tick), edges)?;
         edges.flush_links();
@@ -225,11 +228,14 @@ impl<D: Disk> Host<D> {
             self.flush_client(session, edges)?;
         }
         self.dirty = dirty;
-        if self.note_gone(edges)? {
-            // A link may have something to say about that.
+        // The node may send frames because a link has ended, and sending them may end another link.
+        // Nothing of that may wait for the next turn: no deadline would start it.
+        loop {
             edges.flush_links();
+            if !self.note_gone(edges)? {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// The last three parts of a turn.
@@ -372,3 +378,6 @@ impl<D: Disk> Core<D> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,7 +101,9 @@ impl<D: Disk> Storage<D> {
         self.store.seal().map_err(|error| Fail::Io("the log", error))
     }
 
+    /// When the storage needs a turn: at once for what the node wants durable.
     pub(super) fn next_deadline(&self) -> Option<Moment> {
-        self.seal_at
+        let flush = self.must_flush && self.store.has_unwritten();
+        if flush || self.must_persist.is_some() { Some(Moment(0)) } else { self.seal_at }
     }
 }

@@ -55,7 +55,8 @@ impl Node {
     /// Explains which servers the closed gate waits for.
     pub(super) fn not_ready(&self, now: Moment) -> Denial {
         let words = self.trouble(now).map(|trouble| trouble.as_refusal());
-        Denial { code: Code::NotReady, words: words.unwrap_or_default() }
+        let words = words.unwrap_or_else(|| "the group does not accept clients yet".to_owned());
+        Denial { code: Code::NotReady, words }
     }
 
     /// Describes for a person what this server has quarantined; `-` when that is nothing.

@@ -9,7 +9,7 @@ use postern::ids::{Index, LinkId, ServerId, SessionId};
 use postern::node::Job;
 use postern::replica::{Append, Closing, Packet};
 use postern::time::{Moment, WallTime};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 
 /// A text client's end at the server.
@@ -37,6 +37,8 @@ pub(crate) struct Edges {
     wall: WallTime,
     /// Acts on links, until they are flushed.
     queued: Vec<Act>,
+    /// Links that this server has closed: nothing more is sent on them.
+    closed: BTreeSet<LinkId>,
     clients: Vec<Client>,
     /// Clients whose input is to be fed in the next turn.
     ready: Vec<SessionId>,
@@ -104,7 +106,9 @@ impl host::Edges for Edges {
     }
 
     fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
-        self.queued.push(Act::Send(link, packet, rest.to_vec()));
+        if !self.closed.contains(&link) {
+            self.queued.push(Act::Send(link, packet, rest.to_vec()));
+        }
     }
 
     fn send_entries(
@@ -113,6 +117,9 @@ impl host::Edges for Edges {
         append: Append,
         copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<()> {
+        if self.closed.contains(&link) {
+            return Ok(());
+        }
         let mut records = Vec::new();
         copy(&mut records)?;
         self.queued.push(Act::Send(link, Packet::Append(append), records));
@@ -124,6 +131,9 @@ impl host::Edges for Edges {
     }
 
     fn close_link(&mut self, link: LinkId, why: Closing) {
+        if !self.closed.insert(link) {
+            return;
+        }
         if matches!(why, Closing::Silent) {
             // What is still queued would come too late, if ever.
             self.queued.retain(|act| !matches!(act, Act::Send(to, ..) if *to == link));
@@ -147,15 +157,21 @@ impl host::Edges for Edges {
     fn write(&mut self, session: SessionId, output: &mut Vec<u8>, _must_read: bool) -> bool {
         let Some(client) = self.client(session) else { return false };
         let was_blocked = client.blocked;
+        if output.is_empty() {
+            return false;
+        }
+        // As a socket does: first what the front end owes, then the output, while there is room.
+        let owed = client.text.owed();
+        let owed = &owed[..owed.len().min(client.room)];
+        client.text.note_sent(owed.len());
+        client.room -= if client.room == usize::MAX { 0 } else { owed.len() };
         let count = output.len().min(client.room);
         client.blocked = count < output.len();
-        client.room = client.room.saturating_sub(count);
-        if count > 0 {
-            let left = output.split_off(count);
-            let answers = std::mem::replace(output, left);
-            let owed = client.text.owed();
-            client.text.note_sent(owed.len());
-            let bytes = if owed.is_empty() { answers } else { [owed, &answers].concat() };
+        client.room -= if client.room == usize::MAX { 0 } else { count };
+        let left = output.split_off(count);
+        let answers = std::mem::replace(output, left);
+        let bytes = if owed.is_empty() { answers } else { [owed, &answers].concat() };
+        if !bytes.is_empty() {
             self.acts.push(Act::Say(session, bytes));
         }
         was_blocked

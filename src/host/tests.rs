@@ -1,0 +1,133 @@
+//! A turn leaves nothing undone, for no deadline would start the next one.
+
+use super::*;
+use crate::ids::{DiskId, GroupId, Index, LinkId, Secret, ServerId};
+use crate::node::{self, Job};
+use crate::replica::{Append, LogSummary, Shared, Takeover};
+use crate::store::Identity;
+use crate::store::memory::MemoryDisk;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Edges whose links break one after the other, each when frames are flushed.
+#[derive(Default)]
+struct Breaking {
+    breaks: VecDeque<LinkId>,
+    gone: VecDeque<Gone>,
+    appended: usize,
+}
+
+impl Edges for Breaking {
+    fn clock(&mut self) -> (Moment, WallTime) {
+        (Moment(1), WallTime(1))
+    }
+
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    fn send(&mut self, _: LinkId, _: Packet, _: &[u8]) {}
+
+    fn send_entries(
+        &mut self,
+        _: LinkId,
+        _: Append,
+        _: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn dial(&mut self, _: ServerId) {}
+
+    fn close_link(&mut self, _: LinkId, _: Closing) {}
+
+    fn flush_links(&mut self) {
+        self.gone.extend(self.breaks.pop_front().map(Gone::Link));
+    }
+
+    fn hash(&mut self, _: Job) {}
+
+    fn write(&mut self, _: SessionId, output: &mut Vec<u8>, _: bool) -> bool {
+        output.clear();
+        false
+    }
+
+    fn finish(&mut self, _: SessionId) {}
+
+    fn resume(&mut self, _: SessionId) {}
+
+    fn next_gone(&mut self) -> Option<Gone> {
+        self.gone.pop_front()
+    }
+
+    fn warn(&mut self, _: &str) {}
+
+    fn on_append(&mut self, _: &[u8]) {
+        self.appended += 1;
+    }
+
+    fn on_cut(&mut self, _: Index) {}
+}
+
+/// Returns server 1 of a group of `servers`, on an empty disk.
+fn host(servers: u8) -> Host<MemoryDisk> {
+    let id = ServerId::new(1).unwrap();
+    let identity = Identity::new(GroupId(1), servers, id, DiskId(1));
+    let opened = Store::open(MemoryDisk::default(), &identity, "0", |_| Ok(())).unwrap();
+    let shared = Shared {
+        group: GroupId(1),
+        servers,
+        peer_timeout_ms: 2000,
+        copies_min: 1,
+        survivor_auto: false,
+    };
+    let node = node::Setup {
+        addresses: (1..=servers).map(|n| format!("lab{n}:5001")).collect(),
+        login_timeout: Duration::from_secs(60),
+        accounts_open: true,
+        secret: Secret::new([7; Secret::BYTES]),
+        version: "test",
+        recovery: String::new(),
+        former: Vec::new(),
+        settings: Vec::new(),
+    };
+    let setup = Setup { shared, takeover: Takeover::Rank, seed: 1, node };
+    Host::build(opened, LogSummary::default(), setup)
+}
+
+#[test]
+fn links_that_end_while_frames_leave_are_reported_in_the_same_turn() {
+    let mut host = host(3);
+    for count in 0..4 {
+        let mut edges = Breaking::default();
+        edges.breaks.extend((0..count).map(LinkId));
+        host.begin_turn(&mut edges).unwrap();
+        host.finish_turn(&mut edges).unwrap();
+        assert!(edges.breaks.is_empty() && edges.gone.is_empty(), "{count} links");
+    }
+}
+
+#[test]
+fn what_is_to_be_durable_wakes_the_loop_until_it_is() {
+    let mut host = host(1);
+    let mut edges = Breaking::default();
+    let mut waited = 0;
+    for _ in 0..20 {
+        host.begin_turn(&mut edges).unwrap();
+        host.finish_turn(&mut edges).unwrap();
+        // What the node appended because of the sync is synced in the next turn.
+        if host.store().has_unwritten() {
+            waited += 1;
+            assert_eq!(host.next_deadline(), Some(Moment(0)));
+        }
+    }
+    assert!(edges.appended > 0 && waited > 0, "a group of one forms");
+    assert_eq!(host.store().stored(), host.store().last());
+    // A vote that is given after the sync of a turn is stored in the next one, which it starts.
+    let storage = &mut host.core.storage;
+    assert_ne!(storage.next_deadline(), Some(Moment(0)), "all is durable");
+    storage.want_vote(storage.vote());
+    assert_eq!(storage.next_deadline(), Some(Moment(0)));
+    storage.store_vote().unwrap();
+    assert_ne!(storage.next_deadline(), Some(Moment(0)));
+}
