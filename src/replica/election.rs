@@ -48,7 +48,7 @@ impl Replica {
         if self.timers.expired(Timer::Round, now) && matches!(self.role, Role::Candidate(_)) {
             self.lose_round(now);
         }
-        self.consider_standing(now);
+        self.consider_campaign(now);
         if self.timers.expired(Timer::Campaign, now) {
             self.campaign(now, out);
         }
@@ -71,7 +71,7 @@ impl Replica {
         primary.is_none() && unmet && now < self.started + self.peer_timeout()
     }
 
-    pub(super) fn consider_standing(&mut self, now: Moment) {
+    pub(super) fn consider_campaign(&mut self, now: Moment) {
         let Role::Follower(following) = &self.role else { return };
         let primary = following.primary;
         let heard = primary.is_some_and(|member| self.hears(member, now));
@@ -184,7 +184,7 @@ impl Replica {
         self.note(Rule::RoundLost);
         self.role = Role::Follower(Following::default());
         self.timers.clear(Timer::Round);
-        self.consider_standing(now);
+        self.consider_campaign(now);
     }
 
     /// Returns whether the candidate's log is at least as new as this one (Raft §5.4.1). An

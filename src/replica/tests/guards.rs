@@ -240,7 +240,7 @@ fn who_is_doubted_waits_before_it_stands() {
     replica.leave_primary(one);
     let stands = |replica: &Replica, now: Moment| {
         let mut replica = replica.clone();
-        replica.consider_standing(now);
+        replica.consider_campaign(now);
         replica.timers.is_set(Timer::Campaign)
     };
     assert!(stands(&replica, world.now));

@@ -129,7 +129,7 @@ fn after_a_start_nobody_stands_before_every_dial_has_an_outcome_or_t() {
     };
     let stands = |replica: &Replica, now: Moment| {
         let mut replica = replica.clone();
-        replica.consider_standing(now);
+        replica.consider_campaign(now);
         replica.timers.is_set(Timer::Campaign)
     };
     let replica = restarted(&|_| ());

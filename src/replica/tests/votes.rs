@@ -338,7 +338,7 @@ fn who_hears_its_primary_does_not_stand_and_who_lost_it_does() {
             (peer.heard, peer.met) = (Some(world.now), true);
         }
         change(&mut replica);
-        replica.consider_standing(now);
+        replica.consider_campaign(now);
         replica.timers.clear(Timer::Ping);
         replica.timers.next().map(|at| at - now)
     };
@@ -390,7 +390,7 @@ fn who_hears_its_primary_does_not_stand_and_who_lost_it_does() {
 fn a_lost_round_counts_until_a_primary_is_heard() {
     let (world, mut replica) = backup();
     replica.election.lost = 3;
-    replica.consider_standing(world.now);
+    replica.consider_campaign(world.now);
     assert_eq!(replica.election.lost, 0);
 }
 
