@@ -1,7 +1,7 @@
 //! The connections of text clients: input to the front end, answers to the socket.
 
 use super::Server;
-use super::connection::{Kind, Reading, key_of};
+use super::connection::{Kind, Reading};
 use super::sockets::Sockets;
 use crate::host::Fail;
 use crate::ids::SessionId;
@@ -45,8 +45,7 @@ impl Server {
         let input = std::mem::take(&mut connection.input);
         let closed = connection.input_closed;
         let used = self.host.feed(session, &mut text, &input, closed, &mut self.sockets)?;
-        let client = self.sockets.table.get_mut(key);
-        if let Some(client) = client.filter(|client| client.session() == Some(session)) {
+        if let Some((_, client)) = self.sockets.client(session) {
             client.kind = Kind::Client { session, text };
             client.input = input;
             client.consume(used);
@@ -64,9 +63,10 @@ impl Sockets {
         output: &mut Vec<u8>,
         must_read: bool,
     ) -> bool {
-        let key = key_of(session.0);
-        let client = self.table.get_mut(key).filter(|client| client.session() == Some(session));
-        let Some(client) = client.filter(|_| !output.is_empty()) else { return false };
+        if output.is_empty() {
+            return false;
+        }
+        let Some((key, client)) = self.client(session) else { return false };
         let was_blocked = client.blocked;
         let before = output.len();
         if client.send(output).is_err() {

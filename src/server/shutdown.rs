@@ -1,7 +1,7 @@
 //! The end of connections and of the server, such that clients can read the last lines sent to
 //! them.
 
-use super::connection::{Connection, Kind, Reading, key_of};
+use super::connection::{Connection, Kind, Reading};
 use super::sockets::Sockets;
 use super::{Fail, Server, classify};
 use crate::host::Gone;
@@ -80,9 +80,7 @@ impl Server {
 impl Sockets {
     /// Ends the connection of a client such that it can read the last lines.
     pub(super) fn linger(&mut self, session: SessionId) {
-        let key = key_of(session.0);
-        let client = self.table.get_mut(key).filter(|client| client.session() == Some(session));
-        let Some(client) = client else { return };
+        let Some((key, client)) = self.client(session) else { return };
         let shut = client.socket.shutdown(std::net::Shutdown::Write);
         client.kind = Kind::Lingering;
         client.input = Vec::new();

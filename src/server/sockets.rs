@@ -4,7 +4,7 @@ use super::TOKENS_RESERVED;
 use super::addresses::Addresses;
 use super::buffer_pool::BufferPool;
 use super::classify::Places;
-use super::connection::{Kind, key_of};
+use super::connection::{Connection, Kind, key_of};
 use super::hasher::Hasher;
 use super::log_limiter::LogLimiter;
 use super::process_stats::{boot_time, resident_bytes};
@@ -119,6 +119,13 @@ impl Sockets {
         Some(self.table.insert(socket, kind))
     }
 
+    /// Returns the connection of a session, and its place in the table.
+    pub(super) fn client(&mut self, session: SessionId) -> Option<(usize, &mut Connection)> {
+        let key = key_of(session.0);
+        let connection = self.table.get_mut(key).filter(|c| c.session() == Some(session))?;
+        Some((key, connection))
+    }
+
     /// Closes a connection and records that for the host.
     pub(super) fn close(&mut self, key: usize) {
         let Some(mut connection) = self.table.remove(key) else { return };
@@ -191,11 +198,9 @@ impl Edges for Sockets {
     }
 
     fn resume(&mut self, session: SessionId) {
-        let key = key_of(session.0);
-        let client = self.table.get(key).filter(|client| client.session() == Some(session));
-        if client.is_some_and(|client| {
-            client.readable || client.input_closed || !client.input.is_empty()
-        }) {
+        if let Some((key, client)) = self.client(session)
+            && (client.readable || client.input_closed || !client.input.is_empty())
+        {
             self.table.list(key);
         }
     }
