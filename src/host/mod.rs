@@ -64,7 +64,7 @@ struct Core<D: Disk> {
     wall: WallTime,
     /// What is quarantined before this server restarts. Once it is set, the node gets no input and
     /// nothing is stored; frames and replies that were queued before are still sent.
-    left: Option<Quarantine>,
+    quarantine: Option<Quarantine>,
 }
 
 impl<D: Disk> Host<D> {
@@ -72,7 +72,7 @@ impl<D: Disk> Host<D> {
     fn new(node: Node, store: Store<D>, vote: Vote) -> Host<D> {
         let storage = Storage::new(store, vote);
         Host {
-            core: Core { node, storage, now: Moment(0), wall: WallTime(0), left: None },
+            core: Core { node, storage, now: Moment(0), wall: WallTime(0), quarantine: None },
             space_at: Moment(0),
             turns: 0,
             out: Output::default(),
@@ -102,7 +102,7 @@ impl<D: Disk> Host<D> {
 
     /// What is to be quarantined before this server starts again, once its life is over.
     pub fn quarantine(&self) -> Option<Quarantine> {
-        self.core.left
+        self.core.quarantine
     }
 
     /// When the next turn is wanted, at the latest.
@@ -186,14 +186,15 @@ impl<D: Disk> Host<D> {
     /// # Errors
     /// As [`Host::handle`].
     pub fn submit<E: Edges>(&mut self, edges: &mut E) -> Result<bool, Fail> {
-        if self.core.left.is_none() {
+        if self.core.quarantine.is_none() {
             self.core.storage.keep_seal(self.core.now)?;
         }
         self.read_clock(edges);
         self.handle(Input::Replica(Event::Tick), edges)?;
         edges.flush_links();
         self.note_gone(edges)?;
-        Ok(self.core.left.is_none() && self.core.storage.has_unstored())
+        self.core.storage.skip_empty_flush();
+        Ok(self.core.quarantine.is_none() && self.core.storage.has_unstored())
     }
 
     /// Stores the vote, then all that the turn appended, with one write and one sync, and reports
@@ -304,7 +305,7 @@ impl<D: Disk> Host<D> {
 
     fn handle_one<E: Edges>(&mut self, input: Input<'_>, edges: &mut E) -> Result<(), Fail> {
         let Host { core, out, turns, .. } = self;
-        if core.left.is_some() {
+        if core.quarantine.is_some() {
             return Ok(());
         }
         let Storage { store, syncs, .. } = &core.storage;
@@ -373,7 +374,7 @@ impl<D: Disk> Core<D> {
             Effect::Dial(to) => edges.dial(to),
             Effect::Close(link, why) => edges.close_link(link, why),
             Effect::RecordIncarnation(disk) => self.storage.see(self.now, *disk),
-            Effect::Quarantine(quarantine) => self.left = Some(quarantine),
+            Effect::Quarantine(quarantine) => self.quarantine = Some(quarantine),
         }
         Ok(())
     }

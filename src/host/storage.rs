@@ -8,7 +8,6 @@ use crate::replica::{Durable, SeenDisk};
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::time::Moment;
-use std::mem;
 
 /// A store, and when what must be written to it.
 #[derive(Debug)]
@@ -51,9 +50,17 @@ impl<D: Disk> Storage<D> {
     }
 
     /// Whether the turn must not end without a sync.
-    pub(super) fn has_unstored(&mut self) -> bool {
-        self.must_flush &= self.store.has_unwritten();
-        self.must_flush || self.must_persist.is_some()
+    pub(super) fn has_unstored(&self) -> bool {
+        self.has_unsynced() || self.must_persist.is_some()
+    }
+
+    fn has_unsynced(&self) -> bool {
+        self.must_flush && self.store.has_unwritten()
+    }
+
+    /// Forgets a sync that has nothing to write: what is appended later asks for its own.
+    pub(super) fn skip_empty_flush(&mut self) {
+        self.must_flush = self.has_unsynced();
     }
 
     /// Stores the vote that the turn has given.
@@ -67,7 +74,8 @@ impl<D: Disk> Storage<D> {
 
     /// Stores what the turn has appended, with one write and one sync; whether there was anything.
     pub(super) fn store_log(&mut self) -> Result<bool, Fail> {
-        let flush = mem::take(&mut self.must_flush) && self.store.has_unwritten();
+        let flush = self.has_unsynced();
+        self.must_flush = false;
         if flush {
             self.store.flush().map_err(|error| Fail::Io("the log", error))?;
         }
@@ -103,7 +111,6 @@ impl<D: Disk> Storage<D> {
 
     /// When the storage needs a turn: at once for what the node wants durable.
     pub(super) fn next_deadline(&self) -> Option<Moment> {
-        let flush = self.must_flush && self.store.has_unwritten();
-        if flush || self.must_persist.is_some() { Some(Moment(0)) } else { self.seal_at }
+        if self.has_unstored() { Some(Moment(0)) } else { self.seal_at }
     }
 }
