@@ -2,7 +2,7 @@
 
 use crate::ids::Vote;
 use crate::options;
-use crate::store::check::{Findings, check, is_tail};
+use crate::store::check::{Findings, check, is_of_server};
 use crate::store::disk::RealDisk;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -16,8 +16,7 @@ pub fn run(options: &options::Check) -> Result<ExitCode, String> {
     let data = &options.data;
     let shown = data.display();
     let disk = RealDisk::read_only(data).map_err(|error| format!("{shown}: {error}"))?;
-    let is_tail = is_tail(&disk).map_err(|error| format!("{shown}: {error}"))?;
-    if !is_tail && ["identity", "vote", "log"].iter().all(|part| !data.join(part).exists()) {
+    if !is_of_server(&disk).map_err(|error| format!("{shown}: {error}"))? {
         return Err(format!("{shown}: holds nothing of a server"));
     }
     let _lock = super::directory::hold_unchanged(data)?;

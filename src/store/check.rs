@@ -2,10 +2,10 @@
 
 use super::disk::Disk;
 use super::former::{self, Former};
-use super::identity::{Found, Identity};
+use super::identity::{self, Found, Identity};
 use super::recovery::{self, Known, Torn};
 use super::segment::{first_index, path};
-use super::vote::VoteFile;
+use super::vote::{self, VoteFile};
 use super::{BAD_VOTE, LOG, LONE_VOTE, NO_LOG, OLD_VOTE, OpenError};
 use crate::ids::{Index, Position, Vote};
 use crate::replica::Config;
@@ -52,12 +52,19 @@ pub struct SegmentFindings {
     pub bytes: u64,
 }
 
-/// Whether a folder is a tail of a log that was quarantined: segments alone.
+/// Whether a folder holds a part of a server's directory, or a quarantined tail of a log.
 ///
 /// # Errors
 /// The folder can't be read.
-pub fn is_tail<D: Disk>(disk: &D) -> io::Result<bool> {
-    Ok(disk.list(".")?.iter().any(|name| first_index(name).is_some()))
+pub fn is_of_server<D: Disk>(disk: &D) -> io::Result<bool> {
+    let names = disk.list(".")?;
+    let parts = [identity::FILE, vote::FILE, LOG];
+    Ok(is_tail(&names) || names.iter().any(|name| parts.contains(&name.as_str())))
+}
+
+/// Whether these are the files of a quarantined tail: segments alone.
+fn is_tail(names: &[String]) -> bool {
+    names.iter().any(|name| first_index(name).is_some())
 }
 
 /// Reads all files of a directory that no server uses, or of a quarantined one.
@@ -67,7 +74,7 @@ pub fn is_tail<D: Disk>(disk: &D) -> io::Result<bool> {
 pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     let found = Identity::read(disk)?;
     let vote = VoteFile::open(disk)?.map(|(_, vote)| vote);
-    let is_tail = is_tail(disk)?;
+    let is_tail = is_tail(&disk.list(".")?);
     let folder = if is_tail { "." } else { LOG };
     let mut damage = Vec::new();
     let mut is_new = false;

@@ -8,7 +8,7 @@ use crate::replica::{Seen, SeenDisk, read_runs, write_runs};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
 
-const FILE: &str = "identity";
+pub(super) const FILE: &str = "identity";
 const MAGIC: &[u8; 8] = b"postern\0";
 /// The format version of all files of a data directory. Version 1 had no boot, no own runs and no
 /// process numbers. Version 2 had one run of each other disk. Version 3 had no copies.

@@ -1,12 +1,11 @@
 //! Moves data that can't stay in use within the data directory. Never deletes or overwrites any.
 
-use super::LOG;
 use super::disk::Disk;
 use super::former::{self, Former};
-use super::identity::BYTES_MAX as IDENTITY_BYTES_MAX;
 use super::log::Log;
 use super::segment::first_index;
 use super::whole;
+use super::{LOG, identity, vote};
 use crate::ids::{Index, Position};
 use crate::limits::FILE_PIECE_BYTES;
 use std::io;
@@ -17,7 +16,7 @@ const FOLDER: &str = "quarantine";
 /// The parts to move, in this order: the log first and as a whole, the identity last. A directory
 /// with an identity and no log is therefore one whose move has begun, or whose log is not
 /// mounted.
-const PARTS: [&str; 4] = [LOG, "checkpoint", "vote", "identity"];
+const PARTS: [&str; 4] = [LOG, "checkpoint", vote::FILE, identity::FILE];
 
 /// Moves the log, the checkpoint, the vote and the identity into a new folder and returns its
 /// name. First records in `former` that they existed, the last readable entry `last`, and whether
@@ -30,7 +29,7 @@ pub(super) fn everything<D: Disk>(
     opened: bool,
 ) -> io::Result<String> {
     let folder = make_new(disk, kind, label)?;
-    if !is_there(disk, "identity")? {
+    if !is_there(disk, identity::FILE)? {
         // An empty file replaces the missing identity. By it `finish` recognizes an interrupted
         // move.
         let path = format!("{folder}/identity");
@@ -52,8 +51,8 @@ pub(super) fn finish<D: Disk>(disk: &D) -> io::Result<Option<String>> {
     let Some(Former { folder, .. }) = former::read(disk)?.pop() else { return Ok(None) };
     let moved = disk.list(&format!("{folder}/{LOG}"))?.iter().any(|n| first_index(n).is_some());
     // The identity moves last. If there was none, its replacement was created before the move.
-    let there = whole::read(disk, &format!("{folder}/identity"), IDENTITY_BYTES_MAX)?;
-    let here = whole::read(disk, "identity", IDENTITY_BYTES_MAX)?;
+    let there = whole::read(disk, &format!("{folder}/identity"), identity::BYTES_MAX)?;
+    let here = whole::read(disk, identity::FILE, identity::BYTES_MAX)?;
     let begun = match (&here, &there) {
         (Some(_), None) => true,
         (Some(here), Some(there)) => here == there,

@@ -4,11 +4,11 @@
 
 use super::disk::Disk;
 use super::former;
-use super::identity::{Found, Identity};
+use super::identity::{self, Found, Identity};
 use super::quarantine;
 use super::recovery::{self, Known, Reading};
 use super::segment::{file_name, path};
-use super::vote::VoteFile;
+use super::vote::{self, VoteFile};
 use super::{LOG, OpenError, OpenOptions, Store, refuse_foreign};
 use crate::ids::{Index, Vote};
 use crate::limits::FILE_PIECE_BYTES;
@@ -50,7 +50,7 @@ impl<D: Disk> Store<D> {
         let mut folder = None;
         if known.is_none() || vote_file.is_none() || !reading.damage.is_empty() {
             let made = quarantine::make_new(&disk, "damaged", label)?;
-            for name in ["identity", "vote"] {
+            for name in [identity::FILE, vote::FILE] {
                 copy(&disk, name, &format!("{made}/{name}"))?;
             }
             disk.sync_folder(&made)?;

@@ -6,7 +6,7 @@ use crate::ids::{DiskId, Member, ServerId, Term, Vote};
 use byteorder::{ByteOrder, LE};
 use std::io;
 
-const FILE: &str = "vote";
+pub(super) const FILE: &str = "vote";
 /// The distance of the slots in bytes: no disk writes larger sectors.
 const SLOT_DISTANCE: u64 = 4096;
 const SLOT_BYTES: usize = 58;
