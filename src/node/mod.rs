@@ -321,10 +321,7 @@ impl Node {
     }
 
     fn answer(&mut self, id: SessionId, reply: Reply<'_>) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.answer(reply);
-            self.mark_dirty(id);
-        }
+        self.answer_all(id, [reply]);
     }
 
     /// Answers a request with several lines.
@@ -429,7 +426,7 @@ impl Node {
         session.input_ended = true;
         if unfinished {
             let words = Words::Text("the last line has no end");
-            session.answer(Reply::Error(Code::BadArgument, words));
+            self.answer(id, Reply::Error(Code::BadArgument, words));
         }
         self.settle(now, id);
         self.mark_dirty(id);

@@ -8,6 +8,10 @@ use crate::protocol::{Answer, Code, Reply, Words};
 pub(super) const WRONG_PASSWORD: Reply<'static> =
     Reply::Error(Code::WrongPassword, Words::Text("the name or the password is wrong"));
 
+/// The reply to a change that is logged, when the session ends before the change is acknowledged.
+pub(super) const UNKNOWN_OUTCOME: Reply<'static> =
+    Reply::Error(Code::UnknownOutcome, Words::Text("this change may or may not take effect"));
+
 pub(super) fn exists(user: UserName) -> Reply<'static> {
     Reply::Error(Code::Exists, Words::User("there is an account", user))
 }

@@ -1,9 +1,10 @@
 //! The state of one client: its login, its position in the mailbox, and the request that it waits
 //! for.
 
+use super::replies::UNKNOWN_OUTCOME;
 use crate::frontend;
 use crate::ids::{Index, Origin, SessionId, UserName};
-use crate::protocol::{After, Code, Pattern, Reply, Words};
+use crate::protocol::{After, Pattern, Reply};
 use crate::time::Moment;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -199,11 +200,6 @@ impl Session {
         !reads && !self.input_ended && !self.closing
     }
 
-    /// Answers a request: immediately if no earlier answer is missing.
-    pub(super) fn answer(&mut self, reply: Reply<'_>) {
-        frontend::encode(reply, self.next_answer());
-    }
-
     /// Returns the buffer for the next answer: the output, or a place in the queue while an
     /// earlier answer is missing.
     pub(super) fn next_answer(&mut self) -> &mut Vec<u8> {
@@ -225,17 +221,14 @@ impl Session {
     /// Answers the outstanding requests of a session that is being closed: a logged change may or
     /// may not take effect. Returns whether a task is left that has changed nothing.
     pub(super) fn answer_unknown(&mut self) -> bool {
-        let words = Words::Text("this change may or may not take effect");
-        let mut unknown = Vec::new();
-        frontend::encode(Reply::Error(Code::UnknownOutcome, words), &mut unknown);
-        for slot in self.pending_replies.drain(..) {
-            match slot {
-                PendingReply::Logged(_) => self.out.extend_from_slice(&unknown),
+        for pending in self.pending_replies.drain(..) {
+            match pending {
+                PendingReply::Logged(_) => frontend::encode(UNKNOWN_OUTCOME, &mut self.out),
                 PendingReply::Ready(bytes) => self.out.extend_from_slice(&bytes),
             }
         }
         match std::mem::take(&mut self.request) {
-            RequestState::Logged(_) => self.out.extend_from_slice(&unknown),
+            RequestState::Logged(_) => self.send(UNKNOWN_OUTCOME),
             RequestState::Idle | RequestState::Showing { .. } | RequestState::Listing { .. } => {}
             RequestState::Queued(_)
             | RequestState::Reading(_)
