@@ -121,7 +121,8 @@ impl Checks {
         entries.len() >= acknowledged && entries[..acknowledged] == self.acknowledged[..]
     }
 
-    /// Whether a replica follows an epoch that is none of the group's: see [`Checks::strays`].
+    /// Whether a replica follows an epoch that does not belong to the group: see
+    /// [`Checks::strays`].
     pub(super) fn is_stray(&self, replica: &Replica) -> bool {
         replica.founder().is_some_and(|founder| self.strays.contains(&founder))
     }

@@ -87,7 +87,7 @@ impl Edges {
         self.clients.iter_mut().find(|client| client.session == session)
     }
 
-    /// Lets the socket of a client accept so many bytes before it blocks; at first it never does.
+    /// Lets the socket of a client accept `room` bytes before it blocks. At first it never blocks.
     pub(crate) fn set_room(&mut self, session: SessionId, room: usize) {
         if let Some(client) = self.client(session) {
             client.room = room;
@@ -155,19 +155,19 @@ impl host::Edges for Edges {
     }
 
     fn write(&mut self, session: SessionId, output: &mut Vec<u8>, _must_read: bool) -> bool {
-        let Some(client) = self.client(session) else { return false };
-        let was_blocked = client.blocked;
         if output.is_empty() {
             return false;
         }
+        let Some(client) = self.client(session) else { return false };
+        let was_blocked = client.blocked;
         // As a socket does: first what the front end owes, then the output, while there is room.
         let owed = client.text.owed();
         let owed = &owed[..owed.len().min(client.room)];
         client.text.note_sent(owed.len());
-        client.room -= if client.room == usize::MAX { 0 } else { owed.len() };
+        client.room -= owed.len();
         let count = output.len().min(client.room);
         client.blocked = count < output.len();
-        client.room -= if client.room == usize::MAX { 0 } else { count };
+        client.room -= count;
         let left = output.split_off(count);
         let answers = std::mem::replace(output, left);
         let bytes = if owed.is_empty() { answers } else { [owed, &answers].concat() };

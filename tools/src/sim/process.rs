@@ -66,6 +66,28 @@ impl Settings {
     pub(super) fn peer_timeout_us(&self) -> u64 {
         u64::from(self.peer_timeout_ms) * 1000
     }
+
+    /// What a host of this group is built from.
+    pub(crate) fn setup(&self, servers: u8, seed: u64) -> Setup {
+        let shared = Shared {
+            group: GROUP,
+            servers,
+            peer_timeout_ms: self.peer_timeout_ms,
+            copies_min: self.copies_min,
+            survivor_auto: self.survivor_auto,
+        };
+        let node = node::Setup {
+            addresses: (1..=servers).map(|n| format!("s{n}:5001")).collect(),
+            login_timeout: Duration::from_secs(60),
+            accounts_open: true,
+            secret: secret(),
+            version: "simulated",
+            recovery: "postern recover".to_owned(),
+            former: Vec::new(),
+            settings: vec![("takeover".to_owned(), format!("{:?}", self.takeover))],
+        };
+        Setup { shared, takeover: self.takeover, seed, node }
+    }
 }
 
 /// A running server: the same host as the real one, with other edges.
@@ -88,27 +110,6 @@ pub(crate) fn start(
     rng: &mut Rng,
 ) -> Result<Process, OpenError> {
     open(disk, &new_identity(id, rng), settings, label, rng)
-}
-
-/// Quarantines the entries after `last`, as the next life of a server does that has left its tail.
-pub(super) fn quarantine_tail(
-    disk: &MemoryDisk,
-    id: ServerId,
-    last: Index,
-    label: &str,
-    rng: &mut Rng,
-) -> io::Result<()> {
-    let mut summary = LogSummary::default();
-    let opened =
-        Store::open(disk.clone(), &new_identity(id, rng), label, |record| summary.push(record));
-    let mut opened = opened.map_err(|error| io::Error::other(error.to_string()))?;
-    opened.store.quarantine_tail(last, label).map(drop)
-}
-
-/// Who a directory is, if it is empty.
-fn new_identity(id: ServerId, rng: &mut Rng) -> Identity {
-    let disk = DiskId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
-    Identity::new(GROUP, 3, id, disk)
 }
 
 /// The same for a directory with any identity, whose group may have one server.
@@ -137,28 +138,25 @@ pub(crate) fn open(
     Ok(Process { host, edges: Edges::new(mirror), hashing: false, quarantined, stopping: false })
 }
 
-impl Settings {
-    /// What a host of this group is built from.
-    pub(crate) fn setup(&self, servers: u8, seed: u64) -> Setup {
-        let shared = Shared {
-            group: GROUP,
-            servers,
-            peer_timeout_ms: self.peer_timeout_ms,
-            copies_min: self.copies_min,
-            survivor_auto: self.survivor_auto,
-        };
-        let node = node::Setup {
-            addresses: (1..=servers).map(|n| format!("s{n}:5001")).collect(),
-            login_timeout: Duration::from_secs(60),
-            accounts_open: true,
-            secret: secret(),
-            version: "simulated",
-            recovery: "postern recover".to_owned(),
-            former: Vec::new(),
-            settings: vec![("takeover".to_owned(), format!("{:?}", self.takeover))],
-        };
-        Setup { shared, takeover: self.takeover, seed, node }
-    }
+/// Quarantines the entries after `last`, as the next life of a server does that has left its tail.
+pub(super) fn quarantine_tail(
+    disk: &MemoryDisk,
+    id: ServerId,
+    last: Index,
+    label: &str,
+    rng: &mut Rng,
+) -> io::Result<()> {
+    let mut summary = LogSummary::default();
+    let opened =
+        Store::open(disk.clone(), &new_identity(id, rng), label, |record| summary.push(record));
+    let mut opened = opened.map_err(|error| io::Error::other(error.to_string()))?;
+    opened.store.quarantine_tail(last, label).map(drop)
+}
+
+/// Who a directory is, if it is empty.
+fn new_identity(id: ServerId, rng: &mut Rng) -> Identity {
+    let disk = DiskId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
+    Identity::new(GROUP, 3, id, disk)
 }
 
 impl Process {

@@ -23,8 +23,6 @@ const SETTINGS: Settings = Settings {
 pub(super) struct Server {
     host: Host<MemoryDisk>,
     jobs: Vec<Job>,
-    /// What its clients were sent in this turn.
-    answers: Vec<u8>,
     /// Taken in by the turn.
     inbox: Inbox,
 }
@@ -51,7 +49,6 @@ impl Server {
         Ok(Server {
             host: Host::build(opened, summary, SETTINGS.setup(3, number)),
             jobs: Vec::new(),
-            answers: Vec::new(),
             inbox: Inbox::default(),
         })
     }
@@ -79,7 +76,7 @@ impl Server {
         let jobs = mem::take(&mut self.jobs);
         let mut inbox = mem::take(&mut self.inbox);
         wires.empty_into(self.host.node().replica().me().id, &mut inbox);
-        self.with_edges(now, wires, |host, edges| {
+        self.with_edges(now, wires, answers, |host, edges| {
             host.begin_turn(edges)?;
             for arrival in &inbox.arrivals {
                 let event = match arrival {
@@ -100,7 +97,6 @@ impl Server {
             host.finish_turn(edges)
         })?;
         self.inbox = inbox;
-        answers.append(&mut self.answers);
         Ok(())
     }
 
@@ -111,7 +107,8 @@ impl Server {
         wires: &mut Wires,
         input: Input<'_>,
     ) -> Result<(), String> {
-        self.with_edges(now, wires, |host, edges| {
+        // Clients are answered at the end of a turn.
+        self.with_edges(now, wires, &mut Vec::new(), |host, edges| {
             host.read_clock(edges);
             host.handle(input, edges)
         })
@@ -121,10 +118,11 @@ impl Server {
         &mut self,
         now: Moment,
         wires: &mut Wires,
+        answers: &mut Vec<u8>,
         work: impl FnOnce(&mut Host<MemoryDisk>, &mut Edges<'_>) -> Result<(), Fail>,
     ) -> Result<(), String> {
         let me = self.host.node().replica().me().id;
-        let (jobs, answers) = (&mut self.jobs, &mut self.answers);
+        let jobs = &mut self.jobs;
         let done = work(&mut self.host, &mut Edges { me, now, wires, jobs, answers });
         match (done, self.host.quarantine()) {
             (Err(fail), _) => Err(fail.to_string()),
