@@ -1,5 +1,5 @@
 //! An old entry that the primary cannot read ends no server. The primary hands its role to a
-//! server that may be able to read it; if there is none, only that read fails. Only debug builds
+//! server that may be able to read it; if no server can, only that read fails. Only debug builds
 //! can inject disk faults.
 #![cfg(debug_assertions)]
 

@@ -20,7 +20,7 @@ impl After {
     /// Parses a word: a number, `end`, or `-k`.
     ///
     /// # Errors
-    /// What the word should be, when it is none of these.
+    /// The hint to a word that is not one of these.
     pub fn parse_word(word: &str) -> Result<After, &'static str> {
         let wrong = "is no number of a message, nor `end`, nor -k";
         match (word, word.strip_prefix('-')) {

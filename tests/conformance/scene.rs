@@ -90,7 +90,7 @@ impl Scene {
         Client::try_connect(&self.server.address).expect("the server listens")
     }
 
-    /// Returns a user's connection. Opens one if there is none.
+    /// Returns a user's connection. Opens one if the user is not connected.
     pub(crate) fn client(&mut self, who: &str) -> &mut Client {
         let address = &self.server.address;
         let connect = || Client::try_connect(address).expect("the server listens");
