@@ -13,6 +13,10 @@ mod hello;
 mod leading;
 mod leaving;
 mod links;
+#[allow(dead_code, reason = "other tests will use the rest of it")]
+mod lockstep;
+#[allow(dead_code, unused_imports, reason = "other tests will use the rest of it")]
+mod server;
 mod survivor;
 mod votes;
 mod world;
