@@ -1,68 +1,99 @@
-//! Which server receives the role, when, and how a server that was told to stop leaves.
+//! Which server receives the primary role, when, and how a stopping server leaves.
 
-use super::*;
-use crate::ids::GroupId;
+use super::lockstep::*;
 use crate::limits::{SLOW_SYNCS, SLOW_WINDOW};
 
-/// Returns server 1, the primary of a healthy group, and its world.
-fn primary() -> (World, Replica) {
-    let world = formed(8);
-    let replica = world.running[&1].replica.clone();
-    (world, replica)
+const SLOW: PeerHealth =
+    PeerHealth { leads: false, stopping: false, slow: true, full: false, damaged: false };
+const STOPPING: PeerHealth = PeerHealth { slow: false, stopping: true, ..SLOW };
+const FULL: PeerHealth = PeerHealth { slow: false, full: true, ..SLOW };
+
+/// Returns server 1, an elected primary. Every server has stored every entry. The others dialled
+/// it, and it has not reached them at their own addresses.
+fn primary() -> Server {
+    let log = vec![config_entry(at(0, 1), &config(&[1, 2, 3]))];
+    let mut server = Server::start(START, setup(1, vote(1, None), &log), log);
+    [2, 3].iter().for_each(|n| drop(server.connect(*n)));
+    server.elect(&[2, 3]);
+    store(&mut server);
+    server
 }
 
-/// Returns the server to which the primary sends `TimeoutNow`.
-fn told(replica: &mut Replica, now: Moment) -> Option<u8> {
-    let mut out = Out::default();
-    replica.tick_handover(now, &mut out);
-    let told = out.effects.iter().find_map(|effect| match effect {
-        Effect::Send(link, Packet::TimeoutNow { term }) if *term == replica.vote.term => {
-            Some(*link)
-        }
-        _ => None,
-    });
-    let heir = told.map(|link| replica.peers.iter().find(|peer| peer.has_link(link)).unwrap().id);
-    heir.map(ServerId::number)
+/// Writes every entry, and makes it durable on every linked server.
+fn store(server: &mut Server) {
+    server.tick();
+    finish_sync(server);
 }
 
-#[test]
-fn a_slow_backup_is_the_heir_only_when_there_is_no_other_and_speed_is_not_the_reason() {
-    let (world, replica) = primary();
-    let heir_of = |slow: [bool; 2], why: Rule| {
-        let mut replica = replica.clone();
-        for (peer, slow) in replica.peers.iter_mut().zip(slow) {
-            peer.health.slow = slow;
+/// Makes the flushed entries durable on every linked server, which answers a ping as well. The
+/// primary does not act on that yet.
+fn finish_sync(server: &mut Server) {
+    server.durable();
+    let last = server.replica.last();
+    for n in [2, 3] {
+        if server.is_linked(n) {
+            server.pong(n);
+            server.accept(n, last);
         }
-        replica.begin_handover(world.now, why);
-        told(&mut replica, world.now)
-    };
-    for (slow, why, heir) in [
-        ([false, false], Rule::HandedOverStop, Some(2)),
-        ([true, false], Rule::HandedOverStop, Some(3)),
-        ([true, true], Rule::HandedOverStop, Some(2)),
-        ([true, true], Rule::HandedOverOrder, Some(2)),
-        ([true, true], Rule::HandedOverSlow, None),
-        ([true, false], Rule::HandedOverSlow, Some(3)),
-    ] {
-        assert_eq!(heir_of(slow, why), heir, "{slow:?} {why:?}");
     }
 }
 
-/// Clients connect to the primary's address, so a server that does not answer there leads only if
-/// no other server can.
+/// Writes an entry with a sync that takes this long, on every server.
+fn sync(server: &mut Server, time: Duration) {
+    server.propose(Kind::MESSAGE).unwrap();
+    assert!(server.tick().has(&Effect::Flush));
+    server.advance(time);
+    finish_sync(server);
+}
+
+/// Makes the disk of this server slow.
+fn slow_down(server: &mut Server) {
+    (0..SLOW_SYNCS).for_each(|_| sync(server, T / 2 + US));
+}
+
+/// Returns the server to which the primary sends `TimeoutNow` in a tick.
+fn heir(server: &mut Server) -> Option<u8> {
+    let (out, term) = (server.tick(), server.replica.term());
+    [2, 3].into_iter().find(|n| out.sent(*n).contains(&Packet::TimeoutNow { term }))
+}
+
+/// Gives the primary this reason to hand over.
+fn begin(server: &mut Server, why: Rule) {
+    match why {
+        Rule::HandedOverStop => server.replica.stop(server.now),
+        Rule::HandedOverOrder => assert_ne!(server.order(GROUP, None), Verdict::NotPrimary),
+        Rule::HandedOverDamaged => {
+            server.replica.leave_damaged(server.now);
+        }
+        Rule::HandedOverSlow => slow_down(server),
+        _ => panic!("no reason: {why:?}"),
+    }
+}
+
+/// A primary prefers an heir whose disk is not slow. If its own slow disk is the reason, it hands
+/// over to no slow backup.
+#[test]
+fn a_slow_backup_is_the_heir_only_without_another_one() {
+    for (slow, why, wanted) in [
+        (&[] as &[u8], Rule::HandedOverStop, Some(2)),
+        (&[2], Rule::HandedOverStop, Some(3)),
+        (&[2, 3], Rule::HandedOverStop, Some(2)),
+        (&[2, 3], Rule::HandedOverOrder, Some(2)),
+        (&[2, 3], Rule::HandedOverSlow, None),
+        (&[2], Rule::HandedOverSlow, Some(3)),
+    ] {
+        let mut server = primary();
+        slow.iter().for_each(|n| drop(server.report(*n, SLOW)));
+        begin(&mut server, why);
+        assert_eq!(heir(&mut server), wanted, "{slow:?} {why:?}");
+    }
+}
+
+/// Clients connect to the primary's address. So a server that does not answer at its address
+/// becomes primary only if the primary stops and no other server can succeed it.
 #[test]
 fn a_server_that_does_not_answer_at_its_address_is_no_heir() {
-    let (world, replica) = primary();
-    let heir_of = |unreachable: &[u8], why: Rule| {
-        let mut replica = replica.clone();
-        for n in unreachable {
-            peer(&mut replica, *n).reached = false;
-            replica.on_dial_failed(world.now, id(*n), DialFailure::NoAnswer);
-        }
-        replica.begin_handover(world.now, why);
-        told(&mut replica, world.now)
-    };
-    for (unreachable, why, heir) in [
+    for (unreachable, why, wanted) in [
         (&[2][..], Rule::HandedOverOrder, Some(3)),
         (&[2], Rule::HandedOverSlow, Some(3)),
         (&[2], Rule::HandedOverStop, Some(3)),
@@ -70,248 +101,283 @@ fn a_server_that_does_not_answer_at_its_address_is_no_heir() {
         (&[2, 3], Rule::HandedOverDamaged, None),
         (&[2, 3], Rule::HandedOverStop, Some(2)),
     ] {
-        assert_eq!(heir_of(unreachable, why), heir, "{unreachable:?} {why:?}");
+        let mut server = primary();
+        unreachable.iter().for_each(|n| drop(server.fail_dial(*n, DialFailure::NoAnswer)));
+        begin(&mut server, why);
+        assert_eq!(heir(&mut server), wanted, "{unreachable:?} {why:?}");
     }
-    let mut replica = replica;
-    replica.on_dial_failed(world.now, id(2), DialFailure::NoAnswer);
-    assert_eq!(replica.unreachable(id(2)), None, "it has answered there before");
-    peer(&mut replica, 2).reached = false;
-    replica.on_dial_failed(world.now, id(2), DialFailure::Refused);
-    assert_eq!(replica.unreachable(id(2)), Some(DialFailure::Refused));
+    let mut server = primary();
+    server.fail_dial(2, DialFailure::Refused);
+    assert_eq!(server.replica.unreachable(id(2)), Some(DialFailure::Refused));
+    // The next dial reaches the process at its address, and a later one fails.
+    server.wait_for(T, &[2, 3], |effect| *effect == Effect::Dial(id(2))).unwrap();
+    let (hello, link) = (server.hello_of(2), server.new_link(2));
+    server.connect_with(link, hello, true);
+    assert_eq!(server.replica.unreachable(id(2)), None);
+    server.fail_dial(2, DialFailure::NoAnswer);
+    assert_eq!(server.replica.unreachable(id(2)), None);
 }
 
+/// The heir is a recently active member that is not stopping. It receives `TimeoutNow` once.
 #[test]
-fn the_heir_is_a_member_that_is_heard_has_everything_and_stays() {
-    let (world, replica) = primary();
-    type Change = fn(&mut Replica);
-    let changes: [(&str, Change); 5] = [
-        ("stopping", |r| peer(r, 2).health.stopping = true),
-        ("unheard", |r| peer(r, 2).heard = None),
-        ("lost", |r| peer(r, 2).link = None),
-        ("no member", |r| {
-            let without = r.config().unwrap().without(id(2));
-            r.append_config(r.vote.term, WallTime(0), without, &mut Out::default());
-            store_all(r);
-        }),
-        ("behind", |r| {
-            r.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut Out::default()).unwrap();
-            store_all(r);
-            let two = r.config().unwrap().member(id(2)).unwrap();
-            let Role::Primary(primary) = &mut r.role else { panic!("1 is primary") };
-            primary.progress_mut(two).unwrap().stored = Index(1);
+fn the_heir_is_an_active_member_that_does_not_stop() {
+    type Change = fn(&mut Server);
+    let changes: [(&str, Change); 4] = [
+        ("stopping", |server| drop(server.report(2, STOPPING))),
+        ("unreachable", |server| drop(server.advance(T).pong(3))),
+        ("not linked", |server| drop(server.end_link(2))),
+        ("no member", |server| {
+            server.kill(2);
+            store(server);
+            store(server);
+            assert_eq!(server.members(), [1, 3]);
+            // It would be added again if its disk were not full.
+            server.connect(2);
+            server.report(2, FULL);
+            store(server);
         }),
     ];
     for (name, change) in changes {
-        let mut replica = replica.clone();
-        change(&mut replica);
-        assert_eq!(replica.begin_handover(world.now, Rule::HandedOverOrder), Verdict::Taken);
-        assert_eq!(told(&mut replica, world.now), Some(3), "{name}");
-        assert_eq!(told(&mut replica, world.now), None, "{name}: once");
+        let mut server = primary();
+        change(&mut server);
+        assert_eq!(server.order(GROUP, None), Verdict::Taken);
+        assert_eq!(heir(&mut server), Some(3), "{name}");
+        assert_eq!(heir(&mut server), None, "{name}: once");
     }
 }
 
-/// Makes every entry stored by all and acknowledged.
-fn store_all(replica: &mut Replica) {
-    let last = replica.last();
-    (replica.flushed, replica.stored) = (last, last);
-    (replica.committed, replica.acknowledged) = (last, last);
-    let all = replica.linked().collect::<Vec<_>>();
-    let Role::Primary(primary) = &mut replica.role else { panic!("it leads") };
-    for member in all {
-        if let Some(progress) = primary.progress_mut(member) {
-            progress.stored = last;
+/// A primary that hands over accepts no changes, and sends `TimeoutNow` only when every entry is
+/// acknowledged. After the peer timeout it gives up and accepts changes again.
+#[test]
+fn a_handover_waits_for_acknowledgements_and_ends_after_the_peer_timeout() {
+    let mut server = primary();
+    server.propose(Kind::MESSAGE).unwrap();
+    assert_eq!(server.order(GROUP, None), Verdict::Taken);
+    let refused = |server: &Server| server.clone().propose(Kind::MESSAGE).err();
+    assert_eq!(refused(&server), Some(NotTaken::HandingOver));
+    assert_eq!(heir(&mut server), None, "a change is not acknowledged");
+    let mut late = server.clone();
+    server.durable();
+    server.accept(2, server.replica.last());
+    assert_eq!(heir(&mut server), None, "one member has not stored it");
+    server.accept(3, server.replica.last());
+    assert_eq!(heir(&mut server), Some(2));
+    assert_eq!(refused(&server), Some(NotTaken::HandingOver), "until another one is primary");
+
+    for (time, reason) in [(T - US, Some(NotTaken::HandingOver)), (US, None)] {
+        late.advance(time);
+        [2, 3].iter().for_each(|n| drop(late.pong(*n)));
+        assert_eq!(heir(&mut late), None);
+        assert_eq!(refused(&late), reason);
+    }
+    assert_eq!(late.decided(Rule::HandoverGivenUp), 1);
+}
+
+/// A server accepts an operator's order only as primary of the named group, and with a backup
+/// that can take over.
+#[test]
+fn an_order_needs_a_primary_and_a_possible_heir() {
+    let verdict = |change: &dyn Fn(&mut Server, u8)| {
+        let mut server = primary();
+        [2, 3].iter().for_each(|n| change(&mut server, *n));
+        server.order(GROUP, None)
+    };
+    assert_eq!(verdict(&|_, _| ()), Verdict::Taken);
+    assert_eq!(verdict(&|server, n| drop(server.report(n, STOPPING))), Verdict::NoBackup);
+    assert_eq!(verdict(&|server, n| drop(server.end_link(n))), Verdict::NoBackup);
+    assert_eq!(primary().order(GroupId(6), None), Verdict::OtherGroup);
+    assert_eq!(formed().take(2).order(GROUP, None), Verdict::NotPrimary);
+}
+
+/// An operator may choose the heir, if it can take over.
+#[test]
+fn an_operator_may_choose_the_heir() {
+    for n in [2, 3] {
+        let mut server = primary();
+        assert_eq!(server.order(GROUP, Some(n)), Verdict::Taken);
+        assert_eq!(heir(&mut server), Some(n));
+    }
+    let mut server = primary();
+    server.end_link(3);
+    for to in [1, 3] {
+        assert_eq!(server.order(GROUP, Some(to)), Verdict::NoBackup, "{to}");
+        assert!(server.clone().propose(Kind::MESSAGE).is_ok(), "it does not hand over");
+    }
+}
+
+/// A backup campaigns at `TimeoutNow` only if its own primary sent it in the current term, and if
+/// the backup is not stopping.
+#[test]
+fn a_backup_campaigns_only_for_its_own_primary_and_term() {
+    let backup = formed().take(2);
+    let term = backup.replica.term();
+    for (from, term, stops, campaigns) in [
+        (1, term, false, true),
+        (3, term, false, false),
+        (1, term.next(), false, false),
+        (1, Term(term.0 - 1), false, false),
+        (1, term, true, false),
+    ] {
+        let mut backup = backup.clone();
+        if stops {
+            backup.replica.stop(backup.now);
         }
+        let out = backup.receive(from, Packet::TimeoutNow { term });
+        let asks = out.sent(3).iter().any(|packet| matches!(packet, Packet::AskVote(_)));
+        assert_eq!(asks, campaigns, "{from} {term} {stops}");
+        assert_eq!(backup.replica.role() == RoleView::Candidate, campaigns);
     }
 }
 
+/// A stopping server ends when it is dropped, when no linked member is left that could drop it,
+/// or after twice the peer timeout. Its timer is set for that time.
 #[test]
-fn nobody_is_told_before_all_is_answered_nor_after_t() {
-    let (world, mut replica) = primary();
-    let mut out = Out::default();
-    replica.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut out).unwrap();
-    replica.begin_handover(world.now, Rule::HandedOverOrder);
-    let refused = replica.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut out);
-    assert_eq!(refused, Err(NotTaken::HandingOver));
-    assert_eq!(told(&mut replica, world.now), None, "a change is not answered");
-    let mut late = replica.clone();
-    store_all(&mut replica);
-    assert_eq!(told(&mut replica, world.now), Some(2));
-    assert!(replica.is_handing_over(), "until there is another primary");
-
-    let end = world.now + late.peer_timeout();
-    assert_eq!(told(&mut late, Moment(end.0 - 1)), None);
-    assert!(late.is_handing_over());
-    told(&mut late, end);
-    assert!(!late.is_handing_over(), "given up");
-    late.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut out).unwrap();
-}
-
-#[test]
-fn no_order_is_taken_without_a_backup_that_stays() {
-    let (world, replica) = primary();
-    let verdict = |change: &dyn Fn(&mut Replica)| {
-        let mut replica = replica.clone();
-        change(&mut replica);
-        replica.on_order(world.now, replica.shared.group, Order::HandOver(None))
-    };
-    assert_eq!(verdict(&|_| ()), Verdict::Taken);
-    assert_eq!(
-        verdict(&|r| r.peers.iter_mut().for_each(|p| p.health.stopping = true)),
-        Verdict::NoBackup
-    );
-    assert_eq!(verdict(&|r| r.peers.iter_mut().for_each(|p| p.link = None)), Verdict::NoBackup);
-    let mut other = replica.clone();
-    let group = GroupId(replica.shared.group.0 ^ 1);
-    assert_eq!(other.on_order(world.now, group, Order::HandOver(None)), Verdict::OtherGroup);
-    let mut backup = world.running[&2].replica.clone();
-    let group = backup.shared.group;
-    assert_eq!(backup.on_order(world.now, group, Order::HandOver(None)), Verdict::NotPrimary);
-}
-
-#[test]
-fn who_is_told_stands_only_for_its_own_primary_and_term() {
-    let (world, _) = primary();
-    let backup = &world.running[&2].replica;
-    let term = backup.vote.term;
-    let member = |n: u8| backup.config().unwrap().member(id(n)).unwrap();
-    let stands = |from: Member, term: Term, change: &dyn Fn(&mut Replica)| {
-        let mut replica = backup.clone();
-        change(&mut replica);
-        replica.on_stand_now(world.now, from, term, &mut Out::default());
-        matches!(replica.role, Role::Candidate(_))
-    };
-    assert!(stands(member(1), term, &|_| ()));
-    assert!(!stands(member(3), term, &|_| ()), "not its primary");
-    assert!(!stands(member(1), term.next(), &|_| ()), "another term");
-    assert!(!stands(member(1), Term(term.0 - 1), &|_| ()), "an earlier term");
-    assert!(!stands(member(1), term, &|r| r.stopping = Some(world.now)), "it ends itself");
-}
-
-#[test]
-fn a_stopping_server_leaves_when_dropped_or_alone_or_after_2_t() {
-    let (world, replica) = primary();
-    let peer_timeout = replica.peer_timeout();
-    let mut stopping = replica.clone();
-    assert!(!stopping.is_released(world.now), "it was not asked to");
-    stopping.stop(world.now);
-    let end = world.now + peer_timeout * 2;
-    assert!(!stopping.is_released(Moment(end.0 - 1)));
-    assert!(stopping.is_released(end));
-    let mut timers = stopping.timers.clone();
-    timers.clear(Timer::Ping);
-    assert_eq!(timers.next(), Some(end));
-    let released = |change: &dyn Fn(&mut Replica)| {
+fn a_stopping_server_ends_when_dropped_or_alone_or_in_time() {
+    let backup = formed().take(2);
+    assert!(!backup.replica.is_released(backup.now + T * 9), "it does not stop");
+    let mut stopping = backup.clone();
+    stopping.replica.stop(stopping.now);
+    let end = stopping.now + T * 2;
+    assert!(!stopping.replica.is_released(Moment(end.0 - 1)));
+    assert!(stopping.replica.is_released(end));
+    let mut waiting = stopping.clone();
+    waiting.wait(T * 2 - US, &[1, 3]);
+    assert!(waiting.replica.next_deadline() <= Some(end));
+    let released = |change: &dyn Fn(&mut Server)| {
         let mut stopping = stopping.clone();
         change(&mut stopping);
-        stopping.is_released(world.now)
+        stopping.replica.is_released(stopping.now)
     };
+    let leads = PeerHealth { leads: true, ..STOPPING };
     assert!(!released(&|_| ()));
-    assert!(!released(&|r| peer(r, 2).health.stopping = true), "3 is there");
-    assert!(released(&|r| r.peers.iter_mut().for_each(|p| p.health.stopping = true)));
-    assert!(released(&|r| r.peers.iter_mut().for_each(|p| p.link = None)));
-    assert!(released(&|r| {
-        let without = r.config().unwrap().without(id(1));
-        r.append_config(r.vote.term, WallTime(0), without, &mut Out::default());
+    assert!(!released(&|server| drop(server.report(1, leads))), "3 does not stop");
+    assert!(released(&|server| {
+        server.report(1, leads);
+        server.report(3, STOPPING);
+    }));
+    assert!(!released(&|server| drop(server.end_link(1))));
+    assert!(released(&|server| [1, 3].iter().for_each(|n| drop(server.end_link(*n)))));
+    assert!(released(&|server| {
+        let (append, next) = (server.append(), server.last().index.next());
+        let dropped = Position { index: next, ..server.last() };
+        server.receive_entries(append, 1, &[config_entry(dropped, &config(&[1, 3]))]);
     }));
 }
 
+/// A stopping primary reports the stop to both others at once. It tries to hand over until it
+/// ends, after twice the peer timeout.
 #[test]
-fn a_stopping_primary_tries_to_hand_over_as_long_as_it_stays() {
-    let (world, mut replica) = primary();
-    replica.stop(world.now);
-    let peer_timeout = replica.peer_timeout();
-    let tries = |now: Moment| {
-        let mut replica = replica.clone();
-        hear_all(&mut replica, now);
-        let mut out = Out::default();
-        replica.tick_stop(now, &mut out);
-        let said = |effect: &&Effect| match effect {
-            Effect::Send(_, Packet::Ping { health, .. }) => health.stopping,
-            _ => false,
-        };
-        assert_eq!(out.effects.iter().filter(said).count(), 2, "both are told at once");
-        replica.is_handing_over()
-    };
-    assert!(tries(world.now));
-    assert!(tries(Moment((world.now + peer_timeout * 2).0 - 1)));
-    assert!(!tries(world.now + peer_timeout * 2));
+fn a_stopping_primary_tries_to_hand_over_until_it_ends() {
+    let mut server = primary();
+    server.replica.stop(server.now);
+    for (after, wanted) in [(Duration::ZERO, Some(2)), (T * 2 - US, Some(2)), (T * 2, None)] {
+        let mut server = server.clone();
+        server.advance(after);
+        [2, 3].iter().for_each(|n| drop(server.pong(*n)));
+        let reported = server.clone().tick();
+        for n in [2, 3] {
+            let stops = |packet: &Packet| match packet {
+                Packet::Ping { health, .. } => health.stopping,
+                _ => false,
+            };
+            assert!(reported.sent(n).iter().any(stops), "{after:?}");
+        }
+        assert_eq!(heir(&mut server), wanted, "{after:?}");
+    }
 }
 
-#[test]
-fn three_slow_syncs_in_a_minute_are_a_slow_disk_and_handed_over_once_per_t() {
-    let (world, mut replica) = primary();
-    let half = replica.peer_timeout() / 2;
-    let mut now = world.now;
-    let sync = |replica: &mut Replica, now: &mut Moment, takes: Duration| {
-        replica.syncs.begin(*now);
-        *now += takes;
-        replica.note_synced(*now);
-    };
-    for _ in 0..10 {
-        sync(&mut replica, &mut now, half);
-    }
-    assert!(!replica.is_slow(now), "T/2 is not over T/2");
-    let slow = half + Duration::from_micros(1);
-    for count in 1..=SLOW_SYNCS {
-        assert!(!replica.is_slow(now));
-        sync(&mut replica, &mut now, slow);
-        assert_eq!(replica.is_slow(now), count == SLOW_SYNCS);
-    }
-    let since_first = slow * (SLOW_SYNCS as u32 - 1);
-    let first = Moment(now.0 - since_first.as_micros() as u64);
-    assert!(replica.is_slow(Moment((first + SLOW_WINDOW).0 - 1)));
-    assert!(!replica.is_slow(first + SLOW_WINDOW), "the first of three is a minute old");
+/// Returns whether a server reports a slow disk at this time.
+fn is_slow(server: &Server, now: Moment) -> bool {
+    let mut server = server.clone();
+    server.now = now;
+    server.pong(3);
+    // A change of its free space makes it report at once.
+    server.replica.note_space(now, true);
+    let sent = server.tick().sent(3);
+    let health = sent.iter().find_map(|packet| match packet {
+        Packet::Ping { health, .. } => Some(*health),
+        _ => None,
+    });
+    health.expect("it reports its health").slow
+}
 
-    // Only to a member whose disk is not slow and that is not stopping, and once per peer
-    // timeout.
-    let hands_over = |change: &dyn Fn(&mut Replica)| {
-        let mut replica = replica.clone();
-        hear_all(&mut replica, now);
-        change(&mut replica);
-        replica.tick_handover(now, &mut Out::default());
-        replica.is_handing_over()
+/// Three own syncs of over half the peer timeout within a minute make a disk slow.
+#[test]
+fn three_slow_syncs_within_a_minute_are_a_slow_disk() {
+    let mut server = formed().take(2);
+    let sync = |server: &mut Server, time: Duration| {
+        let next = Position { index: server.last().index.next(), ..server.last() };
+        server.receive_entries(server.append(), 1, &[message(next)]);
+        assert!(server.tick().has(&Effect::Flush));
+        server.advance(time).durable();
+        [1, 3].iter().for_each(|n| drop(server.pong(*n)));
+    };
+    (0..10).for_each(|_| sync(&mut server, T / 2));
+    assert!(!is_slow(&server, server.now), "half the peer timeout is not over it");
+    let mut ends = Vec::new();
+    for count in 1..=SLOW_SYNCS {
+        sync(&mut server, T / 2 + US);
+        ends.push(server.now);
+        assert_eq!(is_slow(&server, server.now), count == SLOW_SYNCS);
+    }
+    let end = ends[0] + SLOW_WINDOW;
+    assert!(is_slow(&server, Moment(end.0 - 1)));
+    assert!(!is_slow(&server, end), "the first of three is a minute old");
+}
+
+/// A primary with a slow disk hands over to a member that is neither slow nor stopping, unless it
+/// stops itself.
+#[test]
+fn a_slow_primary_hands_over_to_a_member_that_is_not_slow() {
+    let hands_over = |change: &dyn Fn(&mut Server)| {
+        let mut server = primary();
+        slow_down(&mut server);
+        change(&mut server);
+        server.tick();
+        server.decided(Rule::HandedOverSlow) == 1
     };
     assert!(hands_over(&|_| ()));
-    assert!(hands_over(&|r| peer(r, 2).health.slow = true));
-    assert!(!hands_over(&|r| r.peers.iter_mut().for_each(|p| p.health.slow = true)));
-    assert!(!hands_over(&|r| {
-        peer(r, 2).health.slow = true;
-        peer(r, 3).health.stopping = true;
+    assert!(hands_over(&|server| drop(server.report(2, SLOW))));
+    assert!(!hands_over(&|server| [2, 3].iter().for_each(|n| drop(server.report(*n, SLOW)))));
+    assert!(!hands_over(&|server| {
+        server.report(2, SLOW);
+        server.report(3, STOPPING);
     }));
-    assert!(!hands_over(&|r| {
-        peer(r, 2).health.slow = true;
-        let without = r.config().unwrap().without(id(3));
-        r.append_config(r.vote.term, WallTime(0), without, &mut Out::default());
-    }));
-    assert!(!hands_over(&|r| r.stopping = Some(now)));
-    assert!(!hands_over(&|r| r.syncs = Default::default()));
-    hear_all(&mut replica, now);
-    replica.tick_handover(now, &mut Out::default());
-    assert!(replica.is_handing_over());
-    replica.handover = None;
-    let again = now + replica.peer_timeout();
-    hear_all(&mut replica, again);
-    replica.tick_handover(Moment(again.0 - 1), &mut Out::default());
-    assert!(!replica.is_handing_over());
-    replica.tick_handover(again, &mut Out::default());
-    assert!(replica.is_handing_over());
+    assert!(!hands_over(&|server| server.replica.stop(server.now)));
+
+    let mut learner = primary();
+    learner.report(2, SLOW);
+    learner.kill(3);
+    store(&mut learner);
+    store(&mut learner);
+    assert_eq!(learner.members(), [1, 2]);
+    learner.connect(3);
+    learner.report(3, FULL);
+    store(&mut learner);
+    slow_down(&mut learner);
+    learner.tick();
+    assert_eq!(learner.decided(Rule::HandedOverSlow), 0, "server 3 is no member");
+    learner.report(2, PeerHealth::default());
+    learner.tick();
+    assert_eq!(learner.decided(Rule::HandedOverSlow), 1);
 }
 
+/// A primary hands over because of its slow disk at most once per peer timeout, even if it is
+/// elected again in the meantime.
 #[test]
-fn a_person_may_choose_the_heir() {
-    let (world, replica) = primary();
-    let group = replica.shared.group;
-    for n in [2, 3] {
-        let mut replica = replica.clone();
-        let order = Order::HandOver(Some(id(n)));
-        assert_eq!(replica.on_order(world.now, group, order), Verdict::Taken);
-        assert_eq!(told(&mut replica, world.now), Some(n));
-    }
-    let mut without = replica.clone();
-    peer(&mut without, 3).link = None;
-    for to in [1, 3] {
-        let order = Order::HandOver(Some(id(to)));
-        assert_eq!(without.on_order(world.now, group, order), Verdict::NoBackup, "{to}");
-        assert!(!without.is_handing_over());
+fn a_slow_primary_hands_over_once_per_peer_timeout() {
+    let mut server = primary();
+    slow_down(&mut server);
+    server.tick();
+    assert_eq!(server.decided(Rule::HandedOverSlow), 1);
+    let again = server.now + T;
+    server.receive(3, Packet::HigherTerm { term: server.replica.term().next() });
+    server.elect(&[2, 3]);
+    store(&mut server);
+    for (now, count) in [(server.now, 1), (Moment(again.0 - 1), 1), (again, 2)] {
+        server.now = now;
+        [2, 3].iter().for_each(|n| drop(server.pong(*n)));
+        server.tick();
+        assert_eq!(server.decided(Rule::HandedOverSlow), count, "{now:?}");
     }
 }
