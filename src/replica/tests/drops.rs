@@ -1,382 +1,489 @@
-//! When a member counts as lost, when the primary drops it, and what it must know before.
+//! When a member counts as lost, when the primary drops it, and when it adds a server.
 
-use super::*;
+use super::lockstep::*;
 use crate::limits::{PENALTY_TIME, PENALTY_WINDOW};
-use crate::replica::past::Past;
 
-/// Returns server 1, for a long time the primary of a healthy group; both others just answered.
-fn primary() -> (Moment, Replica, FakeLog) {
-    let world = formed(8);
-    let mut replica = world.running[&1].replica.clone();
-    let now = world.now + Duration::from_secs(60);
-    hear_all(&mut replica, now);
-    (now, replica, world.running[&1].disk.log.clone())
+const STOPPING: PeerHealth =
+    PeerHealth { leads: false, stopping: true, slow: false, full: false, damaged: false };
+const FULL: PeerHealth = PeerHealth { stopping: false, full: true, ..STOPPING };
+const OTHER_DISK: DiskId = DiskId(77);
+
+/// Returns server 1, for a long time the primary of a formed group. Both others just answered.
+fn primary() -> Server {
+    let mut server = formed().take(1);
+    server.wait(T * 2, &[2, 3]);
+    pong(&mut server, &[2, 3]);
+    server
 }
 
-fn lose(replica: &mut Replica, n: u8, at: Moment) {
-    let peer = peer(replica, n);
-    (peer.link, peer.refused, peer.lost_at) = (None, true, Some(at));
+/// Returns server 1, just elected with its vote and those of `voters`. Its first entry is a
+/// config of `members`, all of them have stored every entry, and it is linked with `voters`. The
+/// dials to other servers have found no answer.
+fn elected(members: &[u8], voters: &[u8]) -> Server {
+    let log = vec![config_entry(at(0, 1), &config(members))];
+    let mut server = Server::start(START, setup(1, vote(1, None), &log), log);
+    for n in [2, 3] {
+        match voters.contains(&n) {
+            true => drop(server.connect(n)),
+            false => drop(server.fail_dial(n, DialFailure::NoAnswer)),
+        }
+    }
+    server.elect(voters);
+    commit(&mut server);
+    server
 }
 
-fn members(replica: &Replica) -> Vec<u8> {
-    replica.config().unwrap().members().map(|member| member.id.number()).collect()
+fn pong(server: &mut Server, active: &[u8]) {
+    active.iter().for_each(|n| drop(server.pong(*n)));
 }
 
-/// Returns the members after `change_members` at `now`.
-fn changed(replica: &mut Replica, now: Moment) -> Vec<u8> {
-    replica.change_members(now, WallTime(0), &mut Out::default());
-    members(replica)
+/// Makes every entry durable on this server and on the linked members, and ticks.
+fn commit(server: &mut Server) {
+    server.tick();
+    server.durable();
+    let last = server.replica.last();
+    for n in [2, 3] {
+        let is_member = server.replica.config().unwrap().has(member(n));
+        if server.is_linked(n) && is_member {
+            server.accept(n, last);
+        }
+    }
+    server.tick();
 }
 
-fn just_before(now: Moment) -> Moment {
-    Moment(now.0 - 1)
+/// Connects a server, which accepts what the primary sends. The primary adds it if it may.
+fn catch_up(server: &mut Server, n: u8) {
+    server.connect(n);
+    server.tick();
+    server.accept(n, server.replica.committed());
+    server.tick();
 }
 
+/// Ticks, and returns the members after that.
+fn members(server: &mut Server) -> Vec<u8> {
+    server.tick();
+    server.members()
+}
+
+/// Each kind of loss is found after its own time. A member that is down, that has another disk or
+/// that stops is lost at once; an unreachable member and one that stores nothing are lost after
+/// the peer timeout.
 #[test]
 fn each_kind_of_loss_has_its_time() {
-    let (now, replica, log) = primary();
-    let peer_timeout = replica.peer_timeout();
-    type Change = fn(&mut Replica, Moment, &FakeLog);
+    type Change = fn(&mut Server);
     let table: [(&str, Change, Duration); 5] = [
-        ("gone", |r, now, _| lose(r, 3, now), Duration::ZERO),
+        ("down", |server| server.kill(3), Duration::ZERO),
         (
             "another disk",
-            |r, _, _| peer(r, 3).link.as_mut().unwrap().member.disk.0 ^= 1,
+            |server| {
+                server.end_link(3);
+                server.connect_as(3, OTHER_DISK);
+            },
             Duration::ZERO,
         ),
-        ("stopping", |r, _, _| peer(r, 3).health.stopping = true, Duration::ZERO),
-        ("unheard", |_, _, _| (), peer_timeout),
+        ("stopping", |server| drop(server.report(3, STOPPING)), Duration::ZERO),
+        ("unreachable", |_| (), T),
         (
-            "sick",
-            |r, now, log| {
-                r.propose(Moment(0), WallTime(0), Kind::MESSAGE, |_| (), &mut Out::default())
-                    .unwrap();
-                r.send_all(now, log, &mut Out::default());
+            "stalled",
+            |server| {
+                server.propose(Kind::MESSAGE).unwrap();
+                server.tick();
+                server.durable();
+                server.accept(2, server.replica.last());
             },
-            peer_timeout,
+            T,
         ),
     ];
     for (name, change, after) in table {
-        let mut replica = replica.clone();
-        change(&mut replica, now, &log);
-        let at = |now: Moment| {
-            let mut replica = replica.clone();
-            hear(&mut replica, 2, now);
-            if name != "unheard" {
-                hear(&mut replica, 3, now);
+        let mut server = primary();
+        change(&mut server);
+        let members_after = |time: Duration| {
+            let mut server = server.clone();
+            server.advance(time).pong(2);
+            if name != "unreachable" && server.is_linked(3) {
+                server.pong(3);
             }
-            if name == "sick" {
-                let (term, last) = (replica.vote.term, replica.last());
-                let two = replica.config().unwrap().member(id(2)).unwrap();
-                replica.on_acknowledged(two, term, last, 0, &mut Out::default());
-            }
-            changed(&mut replica, now)
+            members(&mut server)
         };
         if after > Duration::ZERO {
-            assert_eq!(at(just_before(now + after)), [1, 2, 3], "{name}: too early");
+            assert_eq!(members_after(after - US), [1, 2, 3], "{name}: too early");
         }
-        assert_eq!(at(now + after), [1, 2], "{name}");
+        assert_eq!(members_after(after), [1, 2], "{name}");
     }
 }
 
+/// The peer timeout of an unreachable member begins with the election at the earliest.
 #[test]
 fn silence_counts_from_the_election_at_the_earliest() {
-    let (now, mut replica, _) = primary();
-    let peer_timeout = replica.peer_timeout();
-    peer(&mut replica, 3).heard = None;
-    let after = |since: Moment| {
-        let mut replica = replica.clone();
-        let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
-        primary.since = since;
-        changed(&mut replica, now)
-    };
-    let elected = Moment(now.0 - peer_timeout.as_micros() as u64);
-    assert_eq!(after(Moment(elected.0 + 1)), [1, 2, 3]);
-    assert_eq!(after(elected), [1, 2]);
+    let mut server = elected(&[1, 2, 3], &[2]);
+    server.advance(T - US).pong(2);
+    assert_eq!(members(&mut server), [1, 2, 3]);
+    server.advance(US).pong(2);
+    assert_eq!(members(&mut server), [1, 2]);
 }
 
+/// The drop from three members to two needs the other backup. So that one must have answered a
+/// ping that was sent after the loss; the primary pings it at once, and once.
 #[test]
-fn from_three_to_two_the_other_one_must_have_answered_after_the_loss() {
-    let (now, mut replica, _) = primary();
-    lose(&mut replica, 3, now);
-    let later = now + Duration::from_millis(5);
-    hear(&mut replica, 2, just_before(now));
-    let mut out = Out::default();
-    replica.change_members(now, WallTime(0), &mut out);
-    assert_eq!(members(&replica), [1, 2, 3], "it may be lost as well");
-    let pings = |out: &Out| {
-        let pings = |effect: &&Effect| matches!(effect, Effect::Send(_, Packet::Ping { .. }));
-        out.effects.iter().filter(pings).count()
-    };
-    assert_eq!(pings(&out), 1, "who is left is asked at once");
-    out.clear();
-    replica.change_members(later, WallTime(0), &mut out);
-    assert_eq!((members(&replica), pings(&out)), (vec![1, 2, 3], 0), "and only once");
-    hear(&mut replica, 2, now);
-    assert_eq!(changed(&mut replica, later), [1, 2]);
+fn the_other_backup_must_have_answered_after_the_loss() {
+    let mut server = primary();
+    let is_ping = |packet: &&Packet| matches!(packet, Packet::Ping { .. });
+    let pings = |out: &Effects| out.sent(2).iter().filter(is_ping).count();
+    server.wait_for(T, &[2, 3], |effect| matches!(effect, Effect::Send(..))).unwrap();
+    pong(&mut server, &[2, 3]);
+    server.tick();
+    // A stop is a loss as well, and its report is no reason for a ping of its own.
+    server.advance(US).report(3, STOPPING);
+    let out = server.tick();
+    assert_eq!((server.members(), pings(&out)), (vec![1, 2, 3], 1), "2 may be lost as well");
+    let later = server.now + ms(5);
+    let lost_at = std::mem::replace(&mut server.now, later);
+    let out = server.tick();
+    assert_eq!((server.members(), pings(&out)), (vec![1, 2, 3], 0), "it pings once");
+    server.receive(2, Packet::Pong { sent: Moment(lost_at.0 - 1), promised: None });
+    assert_eq!(members(&mut server), [1, 2, 3]);
+    server.receive(2, Packet::Pong { sent: lost_at, promised: None });
+    assert_eq!(members(&mut server), [1, 2]);
+}
+
+/// A member that is down was lost when its link was lost. An answer to a ping sent since then is
+/// enough, even if the dial was refused later.
+#[test]
+fn a_member_that_is_down_was_lost_with_its_link() {
+    let mut server = primary();
+    server.advance(US).end_link(3);
+    let lost_at = server.now;
+    server.advance(ms(5)).refuse_dial(3);
+    assert_eq!(members(&mut server), [1, 2, 3]);
+    server.receive(2, Packet::Pong { sent: lost_at, promised: None });
+    assert_eq!(members(&mut server), [1, 2]);
 }
 
 /// A hello may have been in flight for a long time. It does not prove that its sender is active
 /// after a loss, and a drop that needs the sender could never be committed.
 #[test]
-fn a_hello_proves_nothing_about_now() {
-    let (now, mut replica, _) = primary();
-    let link = peer(&mut replica, 2).link.clone().unwrap();
-    lose(&mut replica, 3, now);
-    lose(&mut replica, 2, now);
-    let later = now + Duration::from_millis(5);
-    let new = crate::replica::peer::Link { id: LinkId(99), ..link };
-    replica.establish(later, new, &Past::default(), &mut Out::default());
-    let two = replica.config().unwrap().member(id(2)).unwrap();
-    assert!(replica.hears(two, later));
-    assert_eq!(changed(&mut replica, later), [1, 2, 3]);
-    let at = replica.peers.iter().position(|peer| peer.id == id(2)).unwrap();
-    replica.on_pong(at, later, later, &mut Out::default());
-    assert_eq!(changed(&mut replica, later), [1, 2]);
+fn a_hello_does_not_prove_that_its_sender_is_active() {
+    let mut server = primary();
+    server.kill(3);
+    server.kill(2);
+    server.advance(ms(5)).connect(2);
+    assert_eq!(members(&mut server), [1, 2, 3]);
+    server.pong(2);
+    assert_eq!(members(&mut server), [1, 2]);
 }
 
+/// A member whose id is linked with another disk is lost from the moment of that link, not from
+/// the end of its own link.
 #[test]
 fn another_disk_is_a_loss_of_this_moment() {
-    let (now, mut replica, _) = primary();
-    let three = peer(&mut replica, 3);
-    three.link.as_mut().unwrap().member.disk.0 ^= 1;
-    three.lost_at = Some(Moment(1));
-    hear(&mut replica, 2, just_before(now));
-    assert_eq!(changed(&mut replica, now), [1, 2, 3], "the other one has not answered since");
-    hear(&mut replica, 2, now);
-    assert_eq!(changed(&mut replica, now), [1, 2]);
+    let mut server = primary();
+    server.end_link(3);
+    server.advance(ms(1)).pong(2);
+    server.advance(ms(1)).connect_as(3, OTHER_DISK);
+    assert_eq!(members(&mut server), [1, 2, 3], "2 has not answered since");
+    server.pong(2);
+    assert_eq!(members(&mut server), [1, 2]);
 }
 
+/// If both backups are lost, the primary drops neither. It steps down when no majority was
+/// recently active for the peer timeout.
 #[test]
-fn drops_are_remembered_for_as_long_as_they_may_count() {
-    let (now, mut replica, _) = primary();
-    let now = now + Duration::from_secs(60);
-    hear(&mut replica, 2, now);
-    let span = PENALTY_WINDOW + PENALTY_TIME;
-    let old = Moment(now.0 - span.as_micros() as u64);
-    let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
-    primary.drops = vec![(id(2), old), (id(2), Moment(old.0 + 1))];
-    peer(&mut replica, 3).heard = None;
-    assert_eq!(changed(&mut replica, now), [1, 2]);
-    let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
-    assert_eq!(primary.drops, [(id(2), Moment(old.0 + 1)), (id(3), now)]);
+fn of_two_lost_members_neither_is_dropped() {
+    let mut server = primary();
+    server.kill(2);
+    server.kill(3);
+    for (after, role) in
+        [(Duration::ZERO, RoleView::Primary), (T - US, RoleView::Primary), (US, RoleView::Backup)]
+    {
+        server.advance(after);
+        assert_eq!(members(&mut server), [1, 2, 3]);
+        assert_eq!(server.replica.role(), role);
+    }
 }
 
-#[test]
-fn of_two_that_are_lost_neither_is_dropped() {
-    let (now, mut replica, _) = primary();
-    lose(&mut replica, 2, now);
-    lose(&mut replica, 3, now);
-    assert_eq!(changed(&mut replica, now), [1, 2, 3]);
-    let later = now + replica.peer_timeout();
-    assert!(matches!(replica.role, Role::Primary(_)), "it has its T");
-    changed(&mut replica, just_before(later));
-    assert!(matches!(replica.role, Role::Primary(_)));
-    changed(&mut replica, later);
-    assert!(matches!(replica.role, Role::Follower(_)), "no majority was heard for T");
-}
-
+/// The primary forgets a loss that is over. After another loss, the other backup must answer
+/// again.
 #[test]
 fn a_loss_that_is_over_is_forgotten() {
-    let (now, mut replica, _) = primary();
-    let link = peer(&mut replica, 3).link.clone();
-    lose(&mut replica, 3, now);
-    hear(&mut replica, 2, just_before(now));
-    changed(&mut replica, now);
-    let back = now + Duration::from_millis(5);
-    peer(&mut replica, 3).link = link;
-    hear(&mut replica, 3, back);
-    assert_eq!(changed(&mut replica, back), [1, 2, 3]);
-    let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
-    assert!(!primary.has_loss && primary.lost_at == [None; 3]);
-    let again = now + Duration::from_millis(10);
-    lose(&mut replica, 3, again);
-    hear(&mut replica, 2, back);
-    assert_eq!(changed(&mut replica, again), [1, 2, 3], "asked anew after the new loss");
+    let mut server = primary();
+    server.advance(US).kill(3);
+    assert_eq!(members(&mut server), [1, 2, 3]);
+    server.advance(ms(5)).connect(3);
+    pong(&mut server, &[2, 3]);
+    assert_eq!(members(&mut server), [1, 2, 3]);
+    server.advance(ms(5)).kill(3);
+    assert_eq!(members(&mut server), [1, 2, 3]);
+    server.pong(2);
+    assert_eq!(members(&mut server), [1, 2]);
 }
 
+/// Drops server `n`, which is lost in this way, and adds it again.
+fn drop_and_add(server: &mut Server, n: u8, lose: fn(&mut Server, u8)) {
+    let other = 5 - n;
+    lose(server, n);
+    server.pong(other);
+    assert_eq!(members(server), [1, other]);
+    commit(server);
+    if server.is_linked(n) {
+        server.end_link(n);
+    }
+    catch_up(server, n);
+    pong(server, &[2, 3]);
+    commit(server);
+}
+
+fn kill(server: &mut Server, n: u8) {
+    server.kill(n);
+}
+
+fn is_penalized(server: &Server, n: u8) -> bool {
+    server.replica.peer_view(id(n), server.now).is_penalized
+}
+
+/// A server that was dropped three times within a minute is not added for half a minute.
 #[test]
-fn who_was_dropped_three_times_in_a_minute_waits_half_a_minute() {
-    let (now, mut replica, _) = primary();
-    let ago = |seconds: u64| Moment(now.0 - seconds * 1_000_000);
-    let mut penalized = |drops: &[(u8, u64)], after: Duration| {
-        let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
-        primary.drops = drops.iter().map(|(n, seconds)| (id(*n), ago(*seconds))).collect();
-        replica.is_penalized(id(3), now + after)
+fn a_server_that_is_dropped_three_times_in_a_minute_waits_half_a_minute() {
+    // Each server, and how many seconds before the end it was dropped.
+    let dropped = |drops: &[(u8, u64)]| {
+        let mut server = primary();
+        let end = server.now + PENALTY_WINDOW * 2;
+        for (n, ago) in drops {
+            let at = Moment(end.0 - ago * 1_000_000);
+            server.wait(at - server.now, &[2, 3]);
+            pong(&mut server, &[2, 3]);
+            drop_and_add(&mut server, *n, kill);
+        }
+        server
     };
     let within = PENALTY_WINDOW.as_secs() - 1;
-    let all = [(3, within), (3, 10), (3, 0)];
-    assert!(penalized(&all, Duration::ZERO));
-    assert!(penalized(&all, PENALTY_TIME - Duration::from_micros(1)));
-    assert!(!penalized(&all, PENALTY_TIME));
-    assert!(!penalized(&[(3, 10), (3, 0)], Duration::ZERO), "twice");
-    assert!(!penalized(&[(3, within + 1), (3, 10), (3, 0)], Duration::ZERO), "over a minute");
-    assert!(!penalized(&[(3, 20), (2, 10), (3, 0)], Duration::ZERO), "another one");
-    assert!(penalized(&[(3, within), (2, 12), (3, 10), (3, 0)], Duration::ZERO));
+    for (drops, penalized) in [
+        (&[(3u8, within), (3, 10), (3, 0)] as &[(u8, u64)], true),
+        (&[(3, within), (2, 12), (3, 10), (3, 0)], true),
+        (&[(3, 10), (3, 0)], false),
+        (&[(3, within + 1), (3, 10), (3, 0)], false),
+        (&[(3, 20), (2, 10), (3, 0)], false),
+    ] {
+        let server = dropped(drops);
+        assert_eq!(is_penalized(&server, 3), penalized, "{drops:?}");
+        assert_eq!(server.members().len(), if penalized { 2 } else { 3 }, "{drops:?}");
+        assert!(!is_penalized(&server, 2));
+    }
+    let mut server = dropped(&[(3, within), (3, 10), (3, 0)]);
+    server.wait(PENALTY_TIME - US, &[2, 3]);
+    assert!(is_penalized(&server, 3));
+    assert_eq!(server.members(), [1, 2]);
+    server.advance(US);
+    pong(&mut server, &[2, 3]);
+    assert!(!is_penalized(&server, 3));
+    assert_eq!(members(&mut server), [1, 2, 3]);
 }
 
+/// Every drop counts towards the penalty, except that of a server that announced its stop.
 #[test]
 fn every_drop_but_an_announced_one_counts_towards_the_penalty() {
-    let (now, replica, _) = primary();
-    let drops = |change: &dyn Fn(&mut Replica)| {
-        let mut replica = replica.clone();
-        change(&mut replica);
-        assert_eq!(changed(&mut replica, now), [1, 2]);
-        let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
-        primary.drops.clone()
-    };
-    assert_eq!(drops(&|r| lose(r, 3, now)), [(id(3), now)]);
-    assert_eq!(drops(&|r| peer(r, 3).health.stopping = true), []);
-    assert_eq!(drops(&|r| peer(r, 3).heard = None), [(id(3), now)]);
+    type Lose = fn(&mut Server, u8);
+    let unreachable: Lose = |server, n| drop(server.advance(T).pong(5 - n));
+    let stopping: Lose = |server, n| drop(server.report(n, STOPPING));
+    for (lose, counts) in [(kill as Lose, true), (unreachable, true), (stopping, false)] {
+        let mut server = primary();
+        (0..3).for_each(|_| drop_and_add(&mut server, 3, lose));
+        assert_eq!(is_penalized(&server, 3), counts);
+    }
 }
 
+/// The primary changes one member at a time: it writes no other config before the newest one is
+/// committed, except to withdraw that one.
 #[test]
 fn one_change_at_a_time() {
-    let (now, mut replica, _) = primary();
-    lose(&mut replica, 3, now);
-    assert_eq!(changed(&mut replica, now), [1, 2]);
-    // The drop is not committed, so the primary waits for server 2.
-    lose(&mut replica, 2, now);
-    let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
-    primary.since = now;
-    assert_eq!(changed(&mut replica, now), [1, 2, 3], "withdrawn: any of two may come");
-    let last = replica.last();
-    assert_eq!(changed(&mut replica, now), [1, 2, 3]);
-    assert_eq!(replica.last(), last, "nothing more before that is committed");
+    let mut server = primary();
+    server.kill(3);
+    server.pong(2);
+    assert_eq!(members(&mut server), [1, 2]);
+    // The drop is not committed, and needs server 2.
+    server.kill(2);
+    assert_eq!(members(&mut server), [1, 2, 3], "withdrawn: either of two may reconnect");
+    let last = server.replica.last();
+    assert_eq!(members(&mut server), [1, 2, 3]);
+    assert_eq!(server.replica.last(), last, "no other change before that is committed");
 }
 
-/// Returns a primary whose newest config, uncommitted, is `newest`, after a committed one of
-/// `before`.
-fn uncommitted(before: &[u8], newest: &[u8]) -> (Moment, Replica) {
-    let (now, mut replica, _) = primary();
-    let all = *replica.config().unwrap();
-    for ids in [before, newest] {
-        let members = ids.iter().map(|n| all.member(id(*n)).unwrap());
-        let config = Config::new(members, true);
-        replica.append_config(replica.vote.term, WallTime(0), config, &mut Out::default());
-        if ids == before {
-            replica.committed = replica.last();
+/// Returns a primary whose newest config, with these members, is not committed, after a committed
+/// one. It is linked with both others.
+fn uncommitted(before: &[u8], newest: &[u8]) -> Server {
+    let mut server = match before {
+        [1, 2, 3] => {
+            // Server 3 announces a stop. It still stores entries.
+            let mut server = primary();
+            server.report(3, STOPPING);
+            server.pong(2);
+            server.tick();
+            server
         }
+        [2, 3] => {
+            // The previous primary added server 1, and has not committed that.
+            let log = vec![
+                config_entry(at(0, 1), &config(before)),
+                config_entry(at(1, 2), &config(newest)),
+            ];
+            let mut server = Server::start(START, setup(1, vote(1, None), &log), log);
+            [2, 3].iter().for_each(|n| drop(server.connect(*n)));
+            let committed = Index(1);
+            let append = Append { committed, ..server.append() };
+            server.receive(2, Packet::Append(append));
+            server.receive(2, Packet::SteppedDown { term: Term(1) });
+            server.elect(&[2, 3]);
+            assert_eq!(server.replica.committed(), committed);
+            server
+        }
+        _ => {
+            let voters: Vec<u8> = before.iter().copied().filter(|n| *n != 1).collect();
+            let mut server = elected(before, &voters);
+            let added = newest.iter().find(|n| !before.contains(n)).unwrap();
+            catch_up(&mut server, *added);
+            server
+        }
+    };
+    assert_eq!(server.members(), newest);
+    assert!(server.replica.committed() < server.replica.last());
+    for n in [2, 3].into_iter().filter(|n| !server.is_linked(*n)).collect::<Vec<_>>() {
+        server.connect(n);
     }
-    replica.flushed = replica.last();
-    (now, replica)
+    pong(&mut server, &[2, 3]);
+    server
 }
 
+/// A config that cannot be committed is withdrawn if the previous one can be committed, or has
+/// more members, and holds the primary.
 #[test]
-fn what_can_not_be_committed_is_withdrawn_if_that_helps() {
-    for (before, newest, lost, members) in [
+fn a_config_that_cannot_be_committed_is_withdrawn_if_that_helps() {
+    for (before, newest, lost, left) in [
         (&[1u8, 2, 3] as &[u8], &[1u8, 2] as &[u8], &[2u8] as &[u8], &[1u8, 2, 3] as &[u8]),
         (&[1, 2, 3], &[1, 2], &[], &[1, 2]), // 2 may still store it
-        (&[1, 2, 3], &[1, 2], &[2, 3], &[1, 2, 3]), // either one may return
+        (&[1, 2, 3], &[1, 2], &[2, 3], &[1, 2, 3]), // either one may reconnect
         (&[1], &[1, 2], &[2], &[1]),
         (&[1], &[1, 2], &[], &[1, 2]),
         (&[1, 2], &[1, 2, 3], &[3], &[1, 2, 3]), // 1 and 2 are a majority
         (&[1, 2], &[1, 2, 3], &[2, 3], &[1, 2, 3]), // [1, 2] would need 2 as well
         (&[2, 3], &[1, 2, 3], &[2, 3], &[1, 2, 3]), // never to a config without 1
     ] {
-        let (now, mut replica) = uncommitted(before, newest);
-        lost.iter().for_each(|n| lose(&mut replica, *n, now));
+        let mut server = uncommitted(before, newest);
+        lost.iter().for_each(|n| server.kill(*n));
         let what = format!("{before:?} {newest:?} without {lost:?}");
-        let written = replica.last();
-        assert_eq!(changed(&mut replica, now), members, "{what}");
-        assert_eq!(replica.last() > written, members != newest, "{what}");
+        let written = server.replica.last();
+        assert_eq!(members(&mut server), left, "{what}");
+        assert_eq!(server.replica.last() > written, left != newest, "{what}");
     }
 }
 
+/// A withdrawn addition counts as a drop, and the server must catch up again. The withdrawal of a
+/// drop counts against no server.
 #[test]
-fn who_was_withdrawn_counts_as_dropped_and_is_asked_anew() {
-    let (now, mut replica) = uncommitted(&[1], &[1, 2]);
-    let two = replica.config().unwrap().member(id(2)).unwrap();
-    let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
-    primary.drops.clear();
-    primary.progress_mut(two).unwrap().caught_up = true;
-    lose(&mut replica, 2, now);
-    assert_eq!(changed(&mut replica, now), [1]);
-    let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
-    assert_eq!(primary.drops, [(id(2), now)]);
-    assert!(!primary.progress(two).unwrap().caught_up);
-    // The withdrawal of a drop counts against no server.
-    let (now, mut replica) = uncommitted(&[1, 2, 3], &[1, 2]);
-    lose(&mut replica, 2, now);
-    assert_eq!(changed(&mut replica, now), [1, 2, 3]);
-    let Role::Primary(primary) = &replica.role else { panic!("1 is primary") };
-    assert_eq!(primary.drops, []);
+fn a_withdrawn_addition_counts_as_a_drop() {
+    let mut server = uncommitted(&[1], &[1, 2]);
+    for count in 1..=3 {
+        server.kill(2);
+        assert_eq!(members(&mut server), [1]);
+        commit(&mut server);
+        assert_eq!(is_penalized(&server, 2), count == 3);
+        server.connect(2);
+        assert_eq!(members(&mut server), [1], "it has accepted nothing yet");
+        catch_up_linked(&mut server, 2);
+        assert_eq!(server.members().len(), if count == 3 { 1 } else { 2 });
+    }
+    let mut server = uncommitted(&[1, 2, 3], &[1, 2]);
+    for _ in 0..3 {
+        server.kill(2);
+        assert_eq!(members(&mut server), [1, 2, 3]);
+        server.connect(2);
+        server.report(3, PeerHealth::default());
+        pong(&mut server, &[2, 3]);
+        commit(&mut server);
+        server.report(3, STOPPING);
+        assert_eq!(members(&mut server), [1, 2]);
+    }
+    assert!(!is_penalized(&server, 2) && !is_penalized(&server, 3));
 }
 
-#[test]
-fn a_promise_holds_back_every_change_but_the_drop_of_one_that_is_gone() {
-    let promise = |replica: &mut Replica, now: Moment| {
-        replica.promised_until = now + Duration::from_millis(5);
-    };
-    let (now, healthy, _) = primary();
-    let after = |change: &dyn Fn(&mut Replica)| {
-        let mut replica = healthy.clone();
-        promise(&mut replica, now);
-        change(&mut replica);
-        let at_once = changed(&mut replica, now);
-        let later = Some(now + Duration::from_millis(5));
-        for peer in replica.peers.iter_mut().filter(|peer| peer.heard.is_some()) {
-            (peer.heard, peer.answered) = (later, later);
-        }
-        (at_once, changed(&mut replica, now + Duration::from_millis(5)))
-    };
-    let (three, two) = (vec![1, 2, 3], vec![1, 2]);
-    assert_eq!(after(&|r| lose(r, 3, now)), (two.clone(), two.clone()));
-    assert_eq!(after(&|r| peer(r, 3).health.stopping = true), (three.clone(), two.clone()));
-    assert_eq!(after(&|r| peer(r, 3).heard = None), (three, two));
-    let (now, mut replica) = uncommitted(&[1], &[1, 2]);
-    promise(&mut replica, now);
-    lose(&mut replica, 2, now);
-    assert_eq!(changed(&mut replica, now), [1, 2]);
-    assert_eq!(changed(&mut replica, now + Duration::from_millis(5)), [1]);
+/// A linked server accepts what the primary sent.
+fn catch_up_linked(server: &mut Server, n: u8) {
+    server.accept(n, server.replica.committed());
+    server.tick();
 }
 
+/// A promise delays every change of the members until it ends, except the drop of a member that
+/// is down.
 #[test]
-fn a_learner_is_added_when_it_has_caught_up_is_heard_and_not_lost() {
-    let (now, _, _) = primary();
-    let ready = || {
-        let (_, mut replica) = uncommitted(&[1, 2], &[1, 2]);
-        (replica.committed, replica.acknowledged, replica.stored) =
-            (replica.last(), replica.last(), replica.last());
-        let three = replica.peers.iter().find(|p| p.id == id(3)).unwrap().link.as_ref().unwrap();
-        let three = three.member;
-        let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
-        primary.progress_mut(three).unwrap().caught_up = true;
-        replica
-    };
-    let added = |change: &dyn Fn(&mut Replica)| {
-        let mut replica = ready();
-        change(&mut replica);
-        changed(&mut replica, now) == [1, 2, 3]
-    };
-    let caught_up = |r: &mut Replica, caught_up: bool| {
-        let three = r.peers.iter().find(|p| p.id == id(3)).unwrap().link.as_ref().unwrap().member;
-        let Role::Primary(primary) = &mut r.role else { panic!("1 is primary") };
-        primary.progress_mut(three).unwrap().caught_up = caught_up;
-    };
-    let drops = |r: &mut Replica, of: u8| {
-        let Role::Primary(primary) = &mut r.role else { panic!("1 is primary") };
-        primary.drops = vec![(id(of), now); 3];
+fn a_promise_delays_every_change_but_the_drop_of_a_member_that_is_down() {
+    /// Returns the members now, just before the promise ends, and then.
+    fn after(change: fn(&mut Server)) -> [Vec<u8>; 3] {
+        let mut server = form(|setup| setup.shared.survivor_auto = true).take(1);
+        server.kill(3);
+        server.pong(2);
+        assert_eq!(members(&mut server), [1, 2]);
+        commit(&mut server);
+        server.wait(T * 2, &[2]);
+        server.pong(2);
+        server.advance(T - ms(1)).report(2, PeerHealth::default());
+        let promised = server.now;
+        change(&mut server);
+        [server.now, Moment((promised + T / 2).0 - 1), promised + T / 2].map(|now| {
+            server.now = now;
+            members(&mut server)
+        })
+    }
+    let (three, two, one) = (vec![1, 2, 3], vec![1, 2], vec![1]);
+    assert_eq!(after(|server| server.kill(2)), [one.clone(), one.clone(), one.clone()]);
+    // Server 2 answered its last ping one peer timeout ago.
+    let unreachable = after(|server| server.now += ms(1));
+    assert_eq!(unreachable, [two.clone(), two.clone(), one.clone()]);
+    // A ping that reports a stop renews the promise, so the report comes with the first one.
+    let stopping = after(|server| {
+        server.pong(2);
+        server.report(2, STOPPING);
+    });
+    assert_eq!(stopping, [two.clone(), two.clone(), one]);
+    let added = after(|server| {
+        server.pong(2);
+        server.connect(3);
+        server.tick();
+        server.accept(3, server.replica.committed());
+    });
+    assert_eq!(added, [two.clone(), two, three]);
+}
+
+/// A primary adds a linked server that has caught up, is recently active, has free space and is
+/// not lost or penalized. It adds none while it stops or hands over.
+#[test]
+fn a_learner_is_added_when_it_has_caught_up_and_is_not_lost() {
+    let added = |change: &dyn Fn(&mut Server)| {
+        let mut server = elected(&[1, 2], &[2]);
+        server.connect(3);
+        server.tick();
+        server.accept(3, server.replica.committed());
+        change(&mut server);
+        members(&mut server) == [1, 2, 3]
     };
     assert!(added(&|_| ()));
-    assert!(!added(&|r| caught_up(r, false)));
-    assert!(!added(&|r| peer(r, 3).heard = None));
-    assert!(!added(&|r| peer(r, 3).health.stopping = true));
-    assert!(!added(&|r| peer(r, 3).health.full = true));
-    assert!(!added(&|r| drops(r, 3)), "it is penalized");
-    assert!(added(&|r| drops(r, 2)));
-    assert!(!added(&|r| r.stopping = Some(now)));
-    assert!(!added(&|r| {
-        r.begin_handover(now, Rule::HandedOverOrder);
-    }));
-    assert!(!added(&|r| r.promised_until = now + Duration::from_millis(1)));
+    assert!(
+        !added(&|server| {
+            server.end_link(3);
+            server.connect(3);
+        }),
+        "it has accepted nothing on this link"
+    );
+    assert!(!added(&|server| drop(server.advance(T).pong(2))), "it is unreachable");
+    assert!(!added(&|server| drop(server.report(3, STOPPING))));
+    assert!(!added(&|server| drop(server.report(3, FULL))));
+    assert!(!added(&|server| server.replica.stop(server.now)));
+    assert!(!added(&|server| assert_eq!(server.order(GROUP, None), Verdict::Taken)));
+
     // If the config holds the learner's id with another disk, that disk is dropped first.
-    let mut replica = ready();
-    peer(&mut replica, 2).link.as_mut().unwrap().member.disk.0 ^= 1;
-    let strange = peer(&mut replica, 2).link.as_ref().unwrap().member;
-    replica.on_linked(now, strange, ProcessId(9));
-    let Role::Primary(primary) = &mut replica.role else { panic!("1 is primary") };
-    primary.progress_mut(strange).unwrap().caught_up = true;
-    caught_up(&mut replica, false);
-    assert_eq!(changed(&mut replica, now), [1]);
+    let mut server = elected(&[1, 2], &[2]);
+    server.end_link(2);
+    server.connect_as(2, OTHER_DISK);
+    server.accept(2, server.replica.committed());
+    assert_eq!(members(&mut server), [1]);
+    commit(&mut server);
+    assert_eq!(server.members(), [1, 2]);
+    assert_eq!(server.replica.config().unwrap().member(id(2)).unwrap().disk, OTHER_DISK);
 }
