@@ -1,236 +1,281 @@
 //! `last_survivor = "auto"`: every part of the evidence is necessary, and a primary promises only
 //! what it can keep.
 
-use super::*;
+use super::lockstep::*;
 
-const RUN: Run = Run { incarnation: Incarnation(1), process: ProcessId(1) };
+/// The config of the group of two in the logs of these tests.
+const PAIR: Position = Position { term: Term(1), index: Index(2) };
 
-/// Returns a group of two with a promise: its world, primary and backup.
-fn two() -> (World, Replica, Replica) {
-    let mut world = formed_with(8, true);
-    world.crash(3);
-    world.wait_members(3_000, 2);
-    world.run(1_000);
-    let (one, two) = (world.running[&1].replica.clone(), world.running[&2].replica.clone());
-    assert!(matches!(one.role, Role::Primary(_)));
-    (world, one, two)
+/// Returns server 2 with these configs after the first entry, and `last_survivor = "auto"` unless
+/// `change` says otherwise. It has no link.
+fn unlinked(configs: &[Config], change: &dyn Fn(&mut Setup)) -> Server {
+    let mut log = vec![config_entry(at(0, 1), &config(&[1, 2, 3]))];
+    log.extend((2..).zip(configs).map(|(index, config)| config_entry(at(1, index), config)));
+    let mut setup = setup(2, vote(3, None), &log);
+    setup.shared.survivor_auto = true;
+    change(&mut setup);
+    Server::start(START, setup, log)
 }
 
-fn evidence(backup: &mut Replica) -> &mut Evidence {
-    backup.evidence[0].as_mut().unwrap()
+/// Server 1 answers a hello, on a link that it accepted or that it dialled itself.
+fn link(server: &mut Server, dialled: bool) {
+    let (hello, link) = (server.hello_of(1), server.new_link(1));
+    server.connect_with(link, hello, dialled);
 }
 
-/// Simulates the primary's death: its link is lost, and a dial started after that is refused.
-fn sees_it_die(backup: &mut Replica, now: Moment) {
-    let at = backup.peers.iter().position(|peer| peer.id == id(1)).unwrap();
-    backup.lose_link(now, at, None, &mut Out::default());
-    backup.on_dial_failed(now, id(1), DialFailure::Refused);
+fn pair() -> Server {
+    let mut server = unlinked(&[config(&[1, 2])], &|_| ());
+    link(&mut server, true);
+    server
 }
 
-fn goes_on(backup: &mut Replica, now: Moment) -> bool {
-    let mut out = Out::default();
-    backup.tick_survivor(now, WallTime(0), &mut out);
-    let alone = backup.config().unwrap().count() == 1;
-    assert_eq!(alone, backup.vote.founder == Some(backup.me.disk));
-    alone
+/// Receives a promise, in the answer to a ping that was sent at this moment.
+fn promise(server: &mut Server, config: Option<Position>) {
+    server.receive(1, Packet::Pong { sent: server.now, promised: config });
 }
 
+/// Ends the process of server 1, ticks, and returns whether server 2 continues alone.
+fn continues(server: &Server) -> bool {
+    let mut server = server.clone();
+    server.kill(1);
+    is_alone(&mut server)
+}
+
+/// Ticks, and returns whether the server continues alone, in its own epoch.
+fn is_alone(server: &mut Server) -> bool {
+    server.tick();
+    let is_alone = server.members() == [2];
+    assert_eq!(is_alone, server.replica.founder() == Some(member(2).disk));
+    assert_eq!(is_alone, server.decided(Rule::WentOnAlone) == 1);
+    is_alone
+}
+
+/// A backup of two continues alone only with all of the evidence: the promise for its newest
+/// config, an answer at the primary's own address, the loss of the link, and a refused dial.
 #[test]
-fn who_has_all_the_evidence_goes_on_alone() {
-    let (world, _, backup) = two();
-    let now = world.now;
-    let after = |change: &dyn Fn(&mut Replica)| {
-        let mut backup = backup.clone();
-        sees_it_die(&mut backup, now);
-        change(&mut backup);
-        goes_on(&mut backup, now)
+fn a_backup_with_all_the_evidence_continues_alone() {
+    let mut ready = pair();
+    promise(&mut ready, Some(PAIR));
+    assert!(continues(&ready));
+
+    let with = |configs: &[Config], promised: Position, change: &dyn Fn(&mut Setup)| {
+        let mut server = unlinked(configs, change);
+        link(&mut server, true);
+        promise(&mut server, Some(promised));
+        continues(&server)
     };
-    assert!(after(&|_| ()));
-    assert!(!after(&|b| b.shared.survivor_auto = false), "ask");
-    assert!(!after(&|b| b.stopping = Some(now)), "it ends itself");
-    assert!(!after(&|b| evidence(b).promised = None), "nothing was promised");
-    assert!(!after(&|b| evidence(b).answered_there = false), "it never acknowledged there");
-    assert!(!after(&|b| evidence(b).refused = 0), "no dial was refused");
-    assert!(!after(&|b| evidence(b).older_dials = Some(1)), "the one refused was begun before");
-    assert!(!after(&|b| evidence(b).older_dials = None), "the link is not lost");
-    assert!(!after(&|b| evidence(b).member.disk.0 ^= 1), "of another disk");
-    assert!(!after(&|b| b.vote.term = b.vote.term.next_epoch(id(1))), "heard of a later history");
-    let (at, until) = evidence(&mut backup.clone()).promised.unwrap();
-    let other = Position { index: at.index.before(), ..at };
-    assert!(!after(&|b| evidence(b).promised = Some((other, until))), "of another config");
-    assert!(!after(&|b| evidence(b).promised = Some((at, now))), "it has run out");
-    assert!(after(&|b| evidence(b).promised = Some((at, Moment(now.0 + 1)))));
-    // The primary is still linked.
-    let mut linked = backup.clone();
-    let known = evidence(&mut linked);
-    (known.older_dials, known.refused) = (Some(0), 1);
-    assert!(!goes_on(&mut linked, now));
-    // This server is not a member, or one of three.
-    let config = |change: &dyn Fn(&Config) -> Config| {
-        after(&|b: &mut Replica| {
-            let changed = change(b.config().unwrap());
-            b.append_config(b.vote.term, WallTime(0), changed, &mut Out::default());
-            let at = b.summary.position(b.last());
-            evidence(b).promised = Some((at, until));
-        })
-    };
-    assert!(config(&|two| two.restated()));
-    assert!(!config(&|two| two.with(Member { id: id(3), disk: DiskId(3) }, RUN)));
-    assert!(!config(&|two| two.without(id(2)).with(Member { id: id(3), disk: DiskId(3) }, RUN)));
+    let (two, second) = (config(&[1, 2]), at(1, 3));
+    assert!(with(&[two], PAIR, &|_| ()));
+    assert!(!with(&[two], PAIR, &|setup| setup.shared.survivor_auto = false), "ask");
+    let (term, founder) = (Term(3).next_epoch(id(1)), Some(member(1).disk));
+    let later = |setup: &mut Setup| setup.vote = Vote { term, given: None, founder };
+    assert!(!with(&[two], PAIR, &later), "its log lacks a later epoch");
+    assert!(!with(&[two, two], PAIR, &|_| ()), "the promise names another config");
+    assert!(with(&[two, two], second, &|_| ()));
+    assert!(!with(&[two, config(&[1, 2, 3])], second, &|_| ()), "of three");
+    assert!(!with(&[two, config(&[1, 3])], second, &|_| ()), "it is no member");
+
+    let mut stopping = ready.clone();
+    stopping.replica.stop(stopping.now);
+    assert!(!continues(&stopping));
+    assert!(!continues(&pair()), "nothing was promised");
+    let mut dialled_by_1 = unlinked(&[two], &|_| ());
+    link(&mut dialled_by_1, false);
+    promise(&mut dialled_by_1, Some(PAIR));
+    assert!(!continues(&dialled_by_1), "1 has not answered at its own address");
+    let mut not_refused = ready.clone();
+    not_refused.end_link(1);
+    assert!(!is_alone(&mut not_refused));
 }
 
+/// Another process or disk of the primary makes the evidence about the earlier one worthless.
 #[test]
-fn a_new_life_of_the_primary_makes_the_evidence_worthless() {
-    let (world, _, backup) = two();
-    let link = backup.peers.iter().find_map(|peer| peer.link.clone()).unwrap();
-    let reached = |change: &dyn Fn(&mut peer::Link)| {
-        let mut backup = backup.clone();
-        let mut link = link.clone();
-        change(&mut link);
-        backup.note_evidence(&link);
-        sees_it_die(&mut backup, world.now);
-        goes_on(&mut backup, world.now)
-    };
-    assert!(reached(&|_| ()), "the same life");
-    assert!(!reached(&|link| link.process.0 ^= 1));
-    assert!(!reached(&|link| link.incarnation.0 += 1));
-    assert!(!reached(&|link| link.member.disk.0 ^= 1));
-}
-
-#[test]
-fn a_refusal_counts_only_after_the_loss() {
-    let (world, _, mut backup) = two();
-    backup.on_dial_failed(world.now, id(1), DialFailure::Refused);
-    backup.note_refused(0);
-    assert_eq!(evidence(&mut backup).refused, 0, "it is linked");
-    sees_it_die(&mut backup, world.now);
-    assert_eq!(evidence(&mut backup).refused, 1);
-    backup.on_dial_failed(world.now, id(1), DialFailure::NoAnswer);
-    assert_eq!(evidence(&mut backup).refused, 1, "a timeout is no refusal");
-}
-
-#[test]
-fn a_promise_is_kept_for_half_of_t_after_the_ping_and_no_promise_does_not_take_it_back() {
-    let (world, _, mut backup) = two();
-    let one = backup.config().unwrap().member(id(1)).unwrap();
-    let at = backup.summary.position(backup.last());
-    let half = backup.peer_timeout() / 2;
-    let later = world.now + half;
-    let before = evidence(&mut backup).promised;
-    backup.note_promise(later, one, later + half, Some(at));
-    assert_eq!(evidence(&mut backup).promised, before, "a pong from the future");
-    backup.note_promise(later, one, world.now, Some(at));
-    assert_eq!(evidence(&mut backup).promised, Some((at, world.now + half)));
-    backup.note_promise(later, one, world.now + half, None);
-    assert_eq!(evidence(&mut backup).promised, Some((at, world.now + half)));
-    let stranger = Member { disk: DiskId(1), ..one };
-    backup.note_promise(later, stranger, world.now + half, Some(at));
-    assert_eq!(evidence(&mut backup).promised, Some((at, world.now + half)), "another disk");
-}
-
-#[test]
-fn a_primary_promises_to_the_other_of_two_while_its_config_is_answered() {
-    let (world, primary, backup) = two();
-    let (now, half) = (world.now + Duration::from_secs(9), primary.peer_timeout() / 2);
-    let newest = primary.summary.config().map(|(index, _)| primary.summary.position(index));
-    let promised = |to: Member, change: &dyn Fn(&mut Replica)| {
-        let mut primary = primary.clone();
-        change(&mut primary);
-        let promised = primary.promise(to, now);
-        assert_eq!(promised.is_some(), primary.promised_until == now + half);
-        // A change waits for the last promise, and the primary gives no new one meanwhile.
-        assert_eq!(primary.is_free_of_promises(now, &mut Out::default()), promised.is_none());
-        assert_eq!(primary.withholds, promised.is_some() || primary.withholds);
-        if promised.is_some() {
-            assert_eq!(primary.promise(to, now), None);
-            let out = &mut Out::default();
-            assert!(!primary.is_free_of_promises(Moment((now + half).0 - 1), out));
-            assert!(primary.is_free_of_promises(now + half, out));
-        }
-        promised
-    };
-    assert_eq!(promised(backup.me, &|_| ()), newest);
-    assert_eq!(promised(backup.me, &|p| p.shared.survivor_auto = false), None);
-    assert_eq!(promised(backup.me, &|p| p.withholds = true), None);
-    assert_eq!(promised(Member { disk: DiskId(1), ..backup.me }, &|_| ()), None, "no member");
-    let unanswered = |p: &mut Replica| p.acknowledged = p.summary.config().unwrap().0.before();
-    assert_eq!(promised(backup.me, &unanswered), None);
-    let three = |p: &mut Replica| {
-        let with = p.config().unwrap().with(Member { id: id(3), disk: DiskId(3) }, RUN);
-        p.append_config(p.vote.term, WallTime(0), with, &mut Out::default());
-        p.acknowledged = p.last();
-    };
-    assert_eq!(promised(backup.me, &three), None, "of three");
-    let mut follower = backup.clone();
-    assert_eq!(follower.promise(primary.me, now), None, "a backup promises nothing");
-}
-
-#[test]
-fn only_who_dialled_us_is_dialled_to_be_found_and_once() {
-    let (_, _, backup) = two();
-    let dials = |change: &dyn Fn(&mut Replica)| {
-        let mut backup = backup.clone();
-        change(&mut backup);
-        let mut out = Out::default();
-        let under_way = |backup: &Replica| backup.peer(id(1)).unwrap().dialling.under_way;
-        let before = under_way(&backup);
-        backup.seek_links(&mut out);
-        backup.seek_links(&mut out);
-        assert_eq!(under_way(&backup) - before, out.effects.len() as u32);
-        out.effects
-            .iter()
-            .filter(|effect| matches!(effect, Effect::Dial(to) if *to == id(1)))
-            .count()
-    };
-    assert_eq!(dials(&|_| ()), 0, "it has acknowledged there");
-    assert_eq!(dials(&|b| peer(b, 1).reached = false), 1);
-}
-
-/// A change does not wait for a promise that its receiver gives up.
-#[test]
-fn a_promise_that_is_given_up_holds_nothing_back() {
-    let (world, primary, mut backup) = two();
-    let now = world.now + Duration::from_secs(9);
-    let link = backup.link_to(primary.me).unwrap();
-    let asks = |primary: &mut Replica, now: Moment| {
-        let mut out = Out::default();
-        assert!(!primary.is_free_of_promises(now, &mut out));
-        out.effects.iter().find_map(|effect| match effect {
-            Effect::Send(_, Packet::AskRelease { asked }) => Some(*asked),
-            _ => None,
-        })
-    };
-    let mut wants = primary.clone();
-    assert!(wants.promise(backup.me, now).is_some());
-    let asked = asks(&mut wants, now).unwrap();
-    assert_eq!(asks(&mut wants, now), None, "once");
-
-    // The member that was asked has no promise left on which it could continue alone.
-    let at = backup.summary.position(backup.last());
-    backup.note_promise(now, primary.me, now, Some(at));
-    let mut out = Out::default();
-    backup.on_ask_release(now, primary.me, link, asked, &mut out);
-    assert_eq!(out.effects, [Effect::Send(link, Packet::Released { asked })]);
-    assert_eq!(evidence(&mut backup).promised, None);
-    backup.note_promise(now, primary.me, now, Some(at));
-    assert_eq!(evidence(&mut backup).promised, None, "for a ping from before");
-    let later = now + Duration::from_millis(1);
-    backup.note_promise(later, primary.me, later, Some(at));
-    assert!(evidence(&mut backup).promised.is_some());
-
-    // Only the other member's answer to this request counts, and only if no promise was given
-    // since.
-    let other = Member { disk: DiskId(1), ..backup.me };
-    for (from, answer) in [(other, asked), (backup.me, asked + Duration::from_micros(1))] {
-        let mut wants = wants.clone();
-        wants.on_released(now, from, answer);
-        assert!(!wants.is_free_of_promises(now, &mut Out::default()));
+fn a_new_run_of_the_primary_makes_the_evidence_worthless() {
+    let next = Run { incarnation: Incarnation(2), process: ProcessId(21) };
+    let other = Member { disk: DiskId(77), ..member(1) };
+    for (from, run, continues_alone) in
+        [(member(1), run(1), true), (member(1), next, false), (other, run(1), false)]
+    {
+        let mut server = pair();
+        promise(&mut server, Some(PAIR));
+        server.end_link(1);
+        let (hello, link) = (server.hello_of(1), server.new_link(1));
+        let Run { incarnation, process } = run;
+        let packet = Packet::Hello(Hello { from, incarnation, process, ..hello });
+        let runs = if run == next { vec![super::server::run(1), run] } else { vec![run] };
+        let mut out = Effects::default();
+        server.handle(Event::Dialled { link, to: id(1) }, &mut out);
+        server.handle(Event::Received { link, packet, records: &past(&runs) }, &mut out);
+        assert!(server.is_linked(1));
+        assert_eq!(continues(&server), continues_alone, "{from} {run:?}");
     }
-    let mut again = wants.clone();
-    again.withholds = false;
-    assert!(again.promise(backup.me, now).is_some());
-    again.on_released(now, backup.me, asked);
-    assert!(!again.is_free_of_promises(now, &mut Out::default()));
-    wants.on_released(now, backup.me, asked);
-    assert!(wants.is_free_of_promises(now, &mut Out::default()));
+}
+
+/// Only a refused dial counts, and only one that began after the link was lost.
+#[test]
+fn only_a_dial_that_began_after_the_loss_and_was_refused_counts() {
+    let mut server = pair();
+    promise(&mut server, Some(PAIR));
+    server.refuse_dial(1);
+    assert!(!is_alone(&mut server), "it is linked");
+    server.end_link(1);
+    assert!(!is_alone(&mut server), "the refusal came before the loss");
+    server.fail_dial(1, DialFailure::NoAnswer);
+    assert!(!is_alone(&mut server), "no answer is no refusal");
+    server.refuse_dial(1);
+    assert!(is_alone(&mut server));
+
+    // Two dials are under way when the first of them is answered.
+    let mut server = unlinked(&[config(&[1, 2])], &|_| ());
+    assert!(server.tick().has(&Effect::Dial(id(1))));
+    assert!(server.wait(ms(5), &[]).has(&Effect::Dial(id(1))));
+    link(&mut server, true);
+    promise(&mut server, Some(PAIR));
+    server.kill(1);
+    assert!(!is_alone(&mut server), "the refused dial may be the one that began before the loss");
+    server.refuse_dial(1);
+    assert!(is_alone(&mut server));
+}
+
+/// A promise lasts for half a peer timeout after the ping was sent. A pong without a promise does
+/// not end it, and a pong for a ping of the future is invalid.
+#[test]
+fn a_promise_lasts_for_half_the_peer_timeout_after_the_ping() {
+    let mut server = pair();
+    let sent = server.now;
+    server.receive(1, Packet::Pong { sent: sent + US, promised: Some(PAIR) });
+    assert!(!continues(&server), "a pong from the future");
+    server.advance(ms(100));
+    server.receive(1, Packet::Pong { sent, promised: Some(PAIR) });
+    promise(&mut server, None);
+    server.advance(T / 2 - ms(100) - US);
+    assert!(continues(&server));
+    server.advance(US);
+    assert!(!continues(&server), "it has expired");
+}
+
+/// A backup that was asked to release a promise answers, discards the promise, and accepts none
+/// for pings that it sent before.
+#[test]
+fn a_backup_that_releases_a_promise_discards_it() {
+    let mut server = pair();
+    promise(&mut server, Some(PAIR));
+    let asked = Moment(5);
+    let out = server.receive(1, Packet::AskRelease { asked });
+    assert_eq!(out.sent(1), [Packet::Released { asked }]);
+    assert!(!continues(&server));
+    promise(&mut server, Some(PAIR));
+    assert!(!continues(&server), "for a ping from before");
+    server.advance(US);
+    promise(&mut server, Some(PAIR));
+    assert!(continues(&server));
+}
+
+/// A server dials a server that has dialled it, to check that server's address: once, and not if
+/// it has answered there.
+#[test]
+fn only_a_server_that_dialled_this_one_is_dialled() {
+    for (dialled, dials) in [(true, 0), (false, 1)] {
+        let mut server = unlinked(&[config(&[1, 2])], &|_| ());
+        let (hello, link) = (server.hello_of(1), server.new_link(1));
+        let mut out = server.connect_with(link, hello, dialled);
+        out.0.effects.extend(server.wait(T / 2, &[1]).0.effects);
+        let to_1 = out.0.effects.iter().filter(|effect| **effect == Effect::Dial(id(1)));
+        assert_eq!(to_1.count(), dials, "{dialled}");
+    }
+}
+
+/// Returns server 1, the primary of two in a group of three with `last_survivor = "auto"` or
+/// `"ask"`. Server 2 has stored every entry.
+fn primary(auto: bool) -> Server {
+    let mut group = form(|setup| setup.shared.survivor_auto = auto);
+    group.kill(3);
+    group.run(ms(200));
+    let mut server = group.take(1);
+    assert_eq!(server.members(), [1, 2]);
+    server.advance(ms(9_000)).pong(2);
+    server.tick();
+    server
+}
+
+/// Returns the promise that server `from` receives when it pings.
+fn promised(server: &mut Server, from: u8) -> Option<Position> {
+    let out = server.report(from, PeerHealth::default());
+    let [Packet::Pong { promised, .. }] = out.sent(from)[..] else { panic!("{out:?}") };
+    promised
+}
+
+/// Server 3 connects and has stored every committed entry.
+fn catch_up(server: &mut Server) {
+    server.connect(3);
+    server.tick();
+    server.accept(3, server.replica.committed());
+}
+
+/// The primary of two promises the other member not to change the members, while its newest
+/// config is acknowledged. It promises nothing to other servers.
+#[test]
+fn a_primary_promises_to_the_other_of_two_while_its_config_is_acknowledged() {
+    let mut server = primary(true);
+    let newest =
+        (1..).zip(&server.log.0).filter(|(_, entry)| Record::trust(entry).kind == Kind::CONFIG);
+    let newest = newest.last().map(|(_, entry)| Record::trust(entry).position());
+    assert_eq!(promised(&mut server.clone(), 2), newest);
+    assert_eq!(promised(&mut primary(false), 2), None, "ask");
+    let mut other = server.clone();
+    other.end_link(2);
+    other.connect_as(2, DiskId(77));
+    assert_eq!(promised(&mut other, 2), None, "another disk");
+    let mut three = form(|setup| setup.shared.survivor_auto = true).take(1);
+    assert_eq!(promised(&mut three, 2), None, "of three");
+    three.kill(3);
+    three.pong(2);
+    three.tick();
+    assert_eq!(three.members(), [1, 2]);
+    assert_eq!(promised(&mut three, 2), None, "the config is not acknowledged");
+    assert_eq!(promised(&mut pair(), 1), None, "a backup promises nothing");
+
+    // A change waits for the last promise, and the primary gives no other one meanwhile.
+    assert_eq!(promised(&mut server, 2), newest);
+    let end = server.now + T / 2;
+    catch_up(&mut server);
+    for (now, members) in [(server.now, &[1, 2][..]), (Moment(end.0 - 1), &[1, 2])] {
+        server.now = now;
+        server.tick();
+        assert_eq!(server.members(), members);
+        assert_eq!(promised(&mut server, 2), None);
+    }
+    server.now = end;
+    server.tick();
+    assert_eq!(server.members(), [1, 2, 3]);
+}
+
+/// A change does not wait for a promise that its receiver gives up. The primary asks for that
+/// once. Only the other member's answer to this request counts, and only if the primary has not
+/// promised again since.
+#[test]
+fn a_promise_that_is_given_up_delays_no_change() {
+    let mut server = primary(true);
+    assert!(promised(&mut server, 2).is_some());
+    catch_up(&mut server);
+    let asked = server.now;
+    let request = |packet: &&Packet| **packet == Packet::AskRelease { asked };
+    assert_eq!(server.tick().sent(2).iter().filter(request).count(), 1);
+    assert_eq!(server.tick().sent(2).iter().filter(request).count(), 0, "once");
+    let released = |server: &Server, from: u8, asked: Moment| {
+        let mut server = server.clone();
+        server.receive(from, Packet::Released { asked });
+        server.tick();
+        server.members() == [1, 2, 3]
+    };
+    assert!(released(&server, 2, asked));
+    assert!(!released(&server, 2, asked + US), "another request");
+    assert!(!released(&server, 3, asked), "another server");
+
+    // Server 3 is lost for a moment, so the primary promises again.
+    server.end_link(3);
+    server.tick();
+    assert!(promised(&mut server, 2).is_some());
+    catch_up(&mut server);
+    assert!(!released(&server, 2, asked));
 }
