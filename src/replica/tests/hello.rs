@@ -1,55 +1,33 @@
-//! A server that must not count as a member is refused after its hello, with the reason.
+//! Guards the refusals of the README's table *Hello*: a server refuses a hello that does not fit,
+//! for the first reason that holds, and links with every other server.
 
-use super::*;
+use super::hellos::*;
 
-const LINK: LinkId = LinkId(99);
+/// Returns server 1, the primary of a healthy group, and a correct hello of server 2.
+fn primary() -> (Server, Hello) {
+    let mut one = formed().take(1);
+    one.advance(ms(1));
+    let hello = Hello { last: one.last(), ..one.hello_of(2) };
+    (one, hello)
+}
 
-/// Returns the answer of server 1, the primary of a healthy group, to a changed hello of server
-/// 2.
-fn answer_to(change: impl Fn(&mut Hello)) -> (Vec<Packet>, Replica) {
-    let world = formed(3);
-    let mut replica = world.running[&1].replica.clone();
-    let two = &world.running[&2].replica;
-    let mut hello = Hello {
-        shared: two.shared,
-        from: two.me,
-        to: replica.me.id,
-        incarnation: two.incarnation,
-        process: two.process,
-        serial: 1_000,
-        has_other: false,
-        term: two.vote.term,
-        founder: two.vote.founder,
-        last: two.summary.last(),
-    };
+/// Returns the answers to a changed hello of server 2, and the server that gave them.
+fn answers(change: impl Fn(&mut Hello)) -> (Vec<Packet>, Server) {
+    let (mut one, mut hello) = primary();
     change(&mut hello);
-    (say(&world, &mut replica, Packet::Hello(hello)), replica)
-}
-
-fn say(world: &World, replica: &mut Replica, packet: Packet) -> Vec<Packet> {
-    let mut out = Out::default();
-    let log = &world.running[&1].disk.log;
-    let now = world.now + Duration::from_millis(1);
-    let received = Event::Received { link: LINK, packet, records: &rest_of(&packet) };
-    for event in [Event::Accepted { link: LINK }, received] {
-        replica.handle(now, WallTime(0), event, log, &mut out);
-    }
-    let said = out.effects.iter().filter_map(|effect| match effect {
-        Effect::Send(LINK, packet) => Some(*packet),
-        Effect::Greet(LINK, greeting) => Some(Packet::Hello(greeting.0)),
-        _ => None,
-    });
-    said.collect()
+    let link = one.new_link(2);
+    let out = first(&mut one, link, false, Packet::Hello(hello));
+    (out.sent(2), one)
 }
 
 #[test]
-fn a_hello_that_is_right_is_answered() {
-    let (said, _) = answer_to(|_| ());
-    assert!(matches!(said[..], [Packet::Hello(_), ..]), "{said:?}");
+fn a_correct_hello_is_answered() {
+    let (sent, _) = answers(|_| ());
+    assert!(matches!(sent[..], [Packet::Hello(_), ..]), "{sent:?}");
 }
 
 #[test]
-fn every_wrong_hello_is_refused_for_its_own_reason() {
+fn each_wrong_hello_is_refused_for_its_own_reason() {
     type Change = fn(&mut Hello);
     let table: [(Change, Refusal, Rule); 12] = [
         (|h| h.shared.group.0 ^= 1, Refusal::Group, Rule::RefusedGroup),
@@ -78,45 +56,45 @@ fn every_wrong_hello_is_refused_for_its_own_reason() {
         ),
     ];
     for (change, why, rule) in table {
-        let (said, replica) = answer_to(change);
-        assert!(matches!(said[..], [Packet::Refused(said)] if said == why), "{why:?}: {said:?}");
-        let at = Rule::ALL.iter().position(|known| *known == rule).unwrap();
-        assert_eq!(replica.decisions().0[at], 1, "{rule:?}");
+        let before = primary().0.decided(rule);
+        let (sent, one) = answers(change);
+        assert_eq!(sent, [Packet::Refused(why)], "{rule:?}");
+        assert_eq!(one.decided(rule), before + 1, "{rule:?}");
     }
 }
 
 #[test]
 fn another_version_is_refused() {
-    let world = formed(3);
-    let mut replica = world.running[&1].replica.clone();
-    let said = say(&world, &mut replica, Packet::Foreign { version: 7 });
-    assert!(matches!(said[..], [Packet::Refused(Refusal::Version)]), "{said:?}");
+    let (mut one, _) = primary();
+    let link = one.new_link(2);
+    let out = first(&mut one, link, false, Packet::Foreign { version: 7 });
+    assert_eq!(out.sent(2), [Packet::Refused(Refusal::Version)]);
 }
 
+/// A primary counts what each process has stored. So a process of the same disk that lacks such an
+/// entry runs on an older state of the disk, unless a later primary has cut the entry.
 #[test]
-fn a_shorter_log_is_an_old_copy_only_for_a_later_life_in_a_term_not_higher() {
-    let later_life = |h: &mut Hello| (h.incarnation.0, h.process.0) = (h.incarnation.0 + 1, 77);
-    let is_refused = |change: &dyn Fn(&mut Hello)| {
-        let (said, _) = answer_to(change);
-        matches!(said[..], [Packet::Refused(Refusal::OldCopy)])
-    };
+fn a_shorter_log_is_an_old_copy_only_in_another_process_and_a_term_not_higher() {
+    let later_process = |h: &mut Hello| (h.incarnation.0, h.process.0) = (h.incarnation.0 + 1, 77);
+    let is_refused =
+        |change: &dyn Fn(&mut Hello)| answers(change).0 == [Packet::Refused(Refusal::OldCopy)];
     let shorter = |h: &mut Hello| h.last.index = h.last.index.before();
-    assert!(!is_refused(&later_life), "it has everything");
+    assert!(!is_refused(&later_process), "it has every entry");
     assert!(is_refused(&|h| {
-        later_life(h);
+        later_process(h);
         shorter(h);
     }));
-    assert!(!is_refused(&shorter), "a hello of the same life was long under way");
+    assert!(!is_refused(&shorter), "the hello of the same process may be older than its log");
     assert!(
         !is_refused(&|h| {
-            later_life(h);
+            later_process(h);
             shorter(h);
             h.term = h.term.next();
         }),
-        "another primary may have cut it"
+        "another primary may have cut the entry"
     );
     assert!(is_refused(&|h| {
-        later_life(h);
+        later_process(h);
         shorter(h);
         h.term = Term(h.term.0 - 1);
     }));
