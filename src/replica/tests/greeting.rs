@@ -1,231 +1,237 @@
-//! The first packet on a link, and how the refused server reacts to a refusal.
+//! Guards the begin of a link: what its first packet may be, how hellos are numbered, and what a
+//! server does when another one refuses its hello.
 
-use super::*;
+use super::hellos::*;
+use crate::limits::DIAL_UNDECIDED_TIME;
+use crate::replica::Quarantine;
 
-const LINK: LinkId = LinkId(99);
-
-/// Returns server `n` of a healthy group whose primary is 1, its world, and a hello of server 3.
-fn server(n: u8) -> (World, Replica, Hello) {
-    let mut world = formed(8);
-    world.run(3_000);
-    let replica = world.running[&n].replica.clone();
-    let three = &world.running[&3].replica;
-    let hello = Hello {
-        shared: three.shared,
-        from: three.me,
-        to: replica.me.id,
-        incarnation: three.incarnation,
-        process: three.process,
-        serial: 1_000,
-        has_other: true,
-        term: three.vote.term,
-        founder: three.vote.founder,
-        last: three.summary.last(),
-    };
-    (world, replica, hello)
+/// Returns server `n` of a healthy group whose primary is server 1, and a hello of server 3.
+fn server(n: u8) -> (Server, Hello) {
+    let mut group = formed();
+    group.run(ms(3_000));
+    let server = group.take(n);
+    let hello = Hello { serial: 1_000, has_other: true, last: server.last(), ..server.hello_of(3) };
+    (server, hello)
 }
 
-/// Returns the effects of the first packet on a link, which the server dialled to `dialled` or
-/// accepted.
-fn first(world: &World, replica: &mut Replica, dialled: Option<u8>, packet: Packet) -> Vec<Effect> {
-    let log = &world.running[&2].disk.log;
-    let mut out = Out::default();
-    let begun = match dialled {
-        Some(n) => Event::Dialled { link: LINK, to: id(n) },
-        None => Event::Accepted { link: LINK },
-    };
-    replica.handle(world.now, WallTime(0), begun, log, &mut out);
-    out.clear();
-    let received = Event::Received { link: LINK, packet, records: &rest_of(&packet) };
-    replica.handle(world.now, WallTime(0), received, log, &mut out);
-    out.effects
+/// Like [`server`], but the link to server 3 is lost, and one dial to it is under way.
+fn unlinked(n: u8) -> (Server, Hello) {
+    let (mut server, hello) = server(n);
+    server.end_link(3);
+    server.wait(DIAL_UNDECIDED_TIME, &[]);
+    server.fail_dial(3, DialFailure::NoAnswer);
+    assert!(!server.is_linked(3));
+    (server, hello)
 }
 
-fn closes(effects: &[Effect]) -> Option<Closing> {
-    effects.iter().find_map(|effect| match effect {
-        Effect::Close(LINK, why) => Some(*why),
-        _ => None,
-    })
-}
-
+/// The receiver of two hellos can tell which one is later, and whether the sender knew of another
+/// link when it sent them.
 #[test]
-fn hellos_are_counted_and_speak_of_another_link() {
-    let (world, mut replica, _) = server(2);
-    let (one, two) = (replica.hello(id(3)), replica.hello(id(3)));
-    assert_eq!(two.serial, one.serial + 1);
-    assert!(one.has_other, "it is linked");
-    peer(&mut replica, 3).link = None;
-    assert!(!replica.hello(id(3)).has_other);
-    replica.on_dialled(world.now, LINK, id(3), &mut Out::default());
-    assert!(replica.hello(id(3)).has_other, "a dial that was taken is one");
+fn hellos_are_numbered_and_report_another_link() {
+    let (mut two, hello) = server(2);
+    let greeted = |two: &mut Server, dialled: bool| {
+        let link = two.new_link(3);
+        let mut out = open(two, link, dialled);
+        if !dialled {
+            out = receive_on(two, link, Packet::Hello(hello), &past(&[run(3)]));
+        }
+        greeting(&out, link).expect("it sends a hello").0
+    };
+    let (one, next) = (greeted(&mut two, false), greeted(&mut two, false));
+    assert_eq!(next.serial, one.serial + 1);
+    assert!(one.has_other && next.has_other, "it is linked");
+    two.end_link(3);
+    assert!(!greeted(&mut two, true).has_other);
+    assert!(greeted(&mut two, true).has_other, "the first dial has succeeded");
 }
 
+/// Any other first packet closes the link, and the server forgets the link. After a dial that
+/// ended in this way the server dials again.
 #[test]
-fn only_a_hello_may_come_first_and_on_accepted_links_an_order() {
-    let (world, replica, _) = server(2);
-    let group = replica.shared.group;
-    let order = Packet::Order { group, order: Order::HandOver(None) };
-    let unlinked = |dialled: Option<u8>, packet: Packet| {
-        let mut replica = replica.clone();
-        peer(&mut replica, 3).link = None;
-        let effects = first(&world, &mut replica, dialled, packet);
-        assert!(replica.pending.is_empty());
-        // A dial that ended schedules the next one.
-        let later = peer(&mut replica, 3).dialling.next.is_some();
-        assert_eq!(later, dialled.is_some());
-        effects
+fn a_link_begins_with_a_hello_and_an_accepted_one_also_with_an_order() {
+    let (two, hello) = unlinked(2);
+    let order = Packet::Order { group: hello.shared.group, order: Order::HandOver(None) };
+    let link = two.clone().new_link(3);
+    let begin = |dialled: bool, packet: Packet| {
+        let mut two = two.clone();
+        assert_eq!(two.new_link(3), link);
+        let out = first(&mut two, link, dialled, packet);
+        let later = two.wait(T / 4, &[1]);
+        assert_eq!(later.closed(3), [], "it waits for no hello");
+        assert_eq!(dials(&later, 3) > 0, dialled);
+        out
     };
-    let told = unlinked(None, order);
-    assert_eq!(told[0], Effect::Send(LINK, Packet::Verdict(Verdict::NotPrimary)));
-    assert_eq!(closes(&told), Some(Closing::Spare));
-    assert_eq!(closes(&unlinked(Some(3), order)), Some(Closing::Nonsense));
+    let accepted = begin(false, order);
+    assert_eq!(accepted.sent(3), [Packet::Verdict(Verdict::NotPrimary)]);
+    assert_eq!(accepted.closed(3), [Closing::Spare]);
+    assert_eq!(begin(true, order).closed(3), [Closing::Nonsense]);
     for packet in [
         Packet::HigherTerm { term: Term(1) },
         Packet::Verdict(Verdict::Taken),
         Packet::Proofs,
         Packet::Blank { met: [DiskId(0); 3] },
     ] {
-        for dialled in [None, Some(3)] {
-            let effects = unlinked(dialled, packet);
-            assert_eq!(closes(&effects), Some(Closing::Nonsense), "{packet:?}");
-            assert_eq!(effects.len(), 1, "{packet:?}");
+        for dialled in [false, true] {
+            let out = begin(dialled, packet);
+            assert_eq!(out.0.effects, [Effect::Close(link, Closing::Nonsense)], "{packet:?}");
         }
     }
 }
 
+/// A server that accepted a link later dials the sender, to check its address.
 #[test]
-fn a_hello_on_an_accepted_link_is_answered_and_on_a_dialled_one_it_is_the_answer() {
-    let (world, replica, hello) = server(2);
-    for dialled in [None, Some(3)] {
-        let mut replica = replica.clone();
-        peer(&mut replica, 3).link = None;
-        let effects = first(&world, &mut replica, dialled, Packet::Hello(hello));
-        let answers = effects
-            .iter()
-            .filter(|effect| matches!(effect, Effect::Greet(LINK, own) if own.0.to == id(3)));
-        assert_eq!(answers.count(), usize::from(dialled.is_none()));
-        let link = peer(&mut replica, 3).link.clone().unwrap();
-        assert_eq!((link.id, link.dialled), (LINK, dialled.is_some()));
+fn a_hello_is_answered_on_an_accepted_link_and_is_the_answer_on_a_dialled_one() {
+    let (two, _) = unlinked(2);
+    let (hello, _) = next_start(&two, 3);
+    for dialled in [false, true] {
+        let mut two = two.clone();
+        let link = two.new_link(3);
+        let out = first(&mut two, link, dialled, Packet::Hello(hello));
+        let answers = out.0.effects.iter();
+        let answers = answers.filter(|e| matches!(e, Effect::Greet(_, own) if own.0.to == id(3)));
+        assert_eq!(answers.count(), usize::from(!dialled));
+        assert_eq!(two.link(3), link);
+        assert_eq!(dials(&two.wait(T / 8, &[1, 3]), 3) > 0, !dialled);
     }
 }
 
+/// No other server listens at an address where a server reaches itself: the primary drops the
+/// member that should be there. Another process with the same id proves nothing about that member.
 #[test]
-fn a_dial_that_reaches_itself_counts_as_refused() {
-    let (world, replica, hello) = server(2);
+fn a_dial_that_reaches_its_own_server_counts_as_refused() {
     let reached = |linked: bool, process: ProcessId| {
-        let mut replica = replica.clone();
-        if !linked {
-            peer(&mut replica, 3).link = None;
+        let (mut one, hello) = unlinked(1);
+        if linked {
+            let (hello, _) = next_start(&one, 3);
+            let link = one.new_link(3);
+            one.connect_with(link, hello, false);
+            assert_eq!(dials(&one.wait(T / 8, &[2, 3]), 3), 1, "it checks the address");
         }
-        peer(&mut replica, 3).met = false;
-        let own = Hello { from: replica.me, to: id(3), process, ..hello };
-        let effects = first(&world, &mut replica, Some(3), Packet::Hello(own));
-        let three = peer(&mut replica, 3);
-        (closes(&effects), three.refused, three.met)
+        let own = Hello { from: member(1), to: id(3), process, ..hello };
+        let link = one.new_link(3);
+        assert!(greeting(&open(&mut one, link, true), link).is_some());
+        let closed = receive_on(
+            &mut one,
+            link,
+            Packet::Hello(own),
+            &past(&[Run { incarnation: own.incarnation, process }]),
+        )
+        .closed(3);
+        one.pong(2);
+        one.tick();
+        (closed, one.decided(Rule::DroppedGone))
     };
-    assert_eq!(reached(false, replica.process), (Some(Closing::Nonsense), true, true));
-    assert!(!reached(true, replica.process).1, "it is linked elsewhere");
-    let twin = reached(false, ProcessId(77));
-    assert!(!twin.1, "somebody else has the same id");
-    assert!(matches!(twin.0, Some(Closing::Refused(_, Refusal::SameId))), "{twin:?}");
+    let own = run(1).process;
+    assert_eq!(reached(false, own), (vec![Closing::Nonsense], 1));
+    assert_eq!(reached(true, own), (vec![Closing::Nonsense], 0), "it is linked elsewhere");
+    let same_id = Closing::Refused(id(1), Refusal::SameId);
+    assert_eq!(reached(false, ProcessId(77)), (vec![same_id], 0));
 }
 
+/// A refused server waits for half of the peer timeout before it dials again, since the next hello
+/// will be refused as well. Only `OldCopy` quarantines its directory, and ends it.
 #[test]
-fn who_is_refused_asks_again_later_and_only_an_old_copy_leaves() {
-    let (world, replica, _) = server(2);
-    let peer_timeout = replica.peer_timeout();
+fn a_refused_server_dials_again_later_and_only_an_old_copy_leaves() {
+    let everything = Effect::Quarantine(Quarantine::Everything);
     for (why, leaves) in [
         (Refusal::Settings, false),
         (Refusal::Epoch, false),
         (Refusal::Straggler, false),
         (Refusal::OldCopy, true),
     ] {
-        // The refusal arrives instead of the hello, and later, on the link in use.
-        let mut greeted = replica.clone();
-        peer(&mut greeted, 3).link = None;
-        let effects = first(&world, &mut greeted, Some(3), Packet::Refused(why));
-        assert_eq!(closes(&effects), Some(Closing::RefusedBy(Some(id(3)), why)));
-        assert_eq!(
-            effects.contains(&Effect::Quarantine(Quarantine::Everything)),
-            leaves,
-            "{why:?}"
-        );
+        // The refusal arrives instead of the hello, or later, on the link in use.
+        let (mut two, _) = unlinked(2);
+        let link = two.new_link(3);
+        let out = first(&mut two, link, true, Packet::Refused(why));
+        assert_eq!(out.closed(3), [Closing::RefusedBy(Some(id(3)), why)]);
+        assert_eq!(out.has(&everything), leaves, "{why:?}");
 
-        let mut linked = replica.clone();
-        let link = peer(&mut linked, 3).link.as_ref().unwrap().id;
-        let mut out = Out::default();
-        let event = Event::Received { link, packet: Packet::Refused(why), records: &[] };
-        linked.handle(world.now, WallTime(0), event, &world.running[&2].disk.log, &mut out);
-        assert!(peer(&mut linked, 3).link.is_none());
-        assert_eq!(
-            out.effects.contains(&Effect::Quarantine(Quarantine::Everything)),
-            leaves,
-            "{why:?}"
-        );
-        assert_eq!(linked.left, leaves);
-        assert_eq!(
-            peer(&mut linked, 3).dialling.delay,
-            peer_timeout / 2,
-            "it is not asked in a hurry"
-        );
+        let (mut two, _) = server(2);
+        let out = two.receive(3, Packet::Refused(why));
+        assert!(!two.is_linked(3));
+        assert_eq!(out.has(&everything), leaves, "{why:?}");
+        if leaves {
+            assert_eq!(two.tick().0.effects, [], "it ignores all further events");
+            assert_eq!(two.end_link(1).0.effects, []);
+            continue;
+        }
+        two.wait(DIAL_UNDECIDED_TIME, &[1]);
+        two.fail_dial(3, DialFailure::NoAnswer);
+        two.fail_dial(3, DialFailure::NoAnswer);
+        assert_eq!(dials(&two.wait(T / 2 * 8 / 10 - US, &[1]), 3), 0, "{why:?}");
+        assert!(dials(&two.wait(T / 2 * 4 / 10 + US, &[1]), 3) > 0, "{why:?}");
     }
-    // A server that a majority follows is not an old copy, whatever one other server remembers.
-    let (world, primary, _) = server(1);
-    let refused = |now: Moment| {
-        let mut primary = primary.clone();
-        let link = peer(&mut primary, 3).link.as_ref().unwrap().id;
-        primary.on_refused(now, link, Refusal::OldCopy, &mut Out::default());
-        primary.left
-    };
-    assert!(!refused(world.now));
-    assert!(refused(world.now + peer_timeout * 9), "nobody follows it any more");
 }
 
+/// A directory that a majority follows is no old copy, whatever one other server has recorded.
 #[test]
-fn a_later_history_that_may_not_be_followed_yet_is_met_and_closed() {
-    let (world, replica, hello) = server(2);
-    let one = replica.config().unwrap().member(id(1)).unwrap();
-    let later =
-        Hello { term: hello.term.next_epoch(id(3)), founder: Some(hello.from.disk), ..hello };
-    let greets = |change: &dyn Fn(&mut Replica)| {
-        let mut replica = replica.clone();
-        peer(&mut replica, 3).link = None;
-        change(&mut replica);
-        let effects = first(&world, &mut replica, Some(3), Packet::Hello(later));
-        // Only a server that is not refused tells where it is: a copy with its id may be elsewhere.
-        let is_known = peer(&mut replica, 3).epoch == Some(later.term.epoch());
-        assert_eq!(is_known, !matches!(closes(&effects), Some(Closing::Refused(..))));
-        (closes(&effects), replica.later_epoch.is_some(), replica.vote.term == later.term)
+fn a_primary_that_a_majority_answers_ignores_the_refusal_of_an_old_copy() {
+    let everything = Effect::Quarantine(Quarantine::Everything);
+    let (one, _) = server(1);
+    let leaves = |after: Duration| {
+        let mut one = one.clone();
+        one.advance(after);
+        one.receive(3, Packet::Refused(Refusal::OldCopy)).has(&everything)
     };
-    let refused = Closing::Refused(id(3), Refusal::Straggler);
-    assert_eq!(greets(&|_| ()), (Some(refused), false, false), "1 is heard");
-    assert_eq!(greets(&|r| r.leave_primary(one)), (Some(Closing::Spare), true, false));
-    let long_met = |r: &mut Replica| {
-        r.leave_primary(one);
-        r.later_epoch = Some(Moment(0));
-    };
-    assert_eq!(greets(&long_met), (None, false, true));
+    assert!(!leaves(Duration::ZERO));
+    assert!(leaves(T * 9), "no server has answered it for long");
 }
 
+/// A server refuses a later epoch while it has a primary. Without one it follows the epoch when it
+/// has known it for the peer timeout, and until then it grants no pre-votes. A refused hello does
+/// not count as a report of the later epoch: it may come from a copy.
 #[test]
-fn the_first_outcome_of_a_dial_is_looked_at_at_once() {
-    let (world, replica, _) = server(2);
-    for taken in [false, true] {
-        for met in [false, true] {
-            let mut replica = replica.clone();
-            let three = peer(&mut replica, 3);
-            (three.link, three.met, three.dialling.under_way) = (None, met, 1);
-            if taken {
-                replica.on_dialled(world.now, LINK, id(3), &mut Out::default());
-            }
-            replica.needs_tick = false;
-            if taken {
-                replica.on_ended(world.now, LINK, &mut Out::default());
+fn a_later_epoch_is_met_before_it_is_followed() {
+    let (mut two, hello) = unlinked(2);
+    let term = hello.term.next_epoch(id(3));
+    let founder = Some(member(3).disk);
+    let later = |two: &mut Server, n: u8| {
+        let hello = Hello { term, founder, ..two.hello_of(n) };
+        let link = two.new_link(n);
+        first(two, link, n == 3, Packet::Hello(hello)).closed(n)
+    };
+    let follows = |two: &Server| two.replica.term() == term;
+
+    let mut healthy = two.clone();
+    let straggler = Closing::Refused(id(3), Refusal::Straggler);
+    assert_eq!(later(&mut healthy, 3), [straggler], "its primary is recently active");
+    healthy.report(1, PeerHealth::default());
+    assert!(!follows(&healthy) && grants_pre_vote(&healthy, 1));
+
+    two.report(1, PeerHealth::default());
+    assert_eq!(later(&mut two, 3), [Closing::Spare]);
+    assert!(!follows(&two) && !grants_pre_vote(&two, 1), "it waits");
+
+    let mut long_met = two.clone();
+    long_met.advance(T);
+    assert_eq!(later(&mut long_met, 3), []);
+    assert!(follows(&long_met));
+
+    // Server 1 reports the later epoch, too, so no server can be in the earlier one.
+    assert_eq!(later(&mut healthy, 1), [Closing::Spare]);
+    assert!(!follows(&healthy), "the refused hello of server 3 does not count");
+    later(&mut two, 1);
+    assert!(follows(&two));
+}
+
+/// A server that has just started waits for the first outcome of each dial. So it processes that
+/// outcome in the same turn.
+#[test]
+fn the_first_outcome_of_a_dial_is_processed_at_once() {
+    for accepted in [false, true] {
+        let mut two = Server::start(START, setup(2, Vote::default(), &[]), Vec::new());
+        let is_due = |two: &Server| two.replica.next_deadline() <= Some(two.now);
+        for outcome in 0..2 {
+            two.tick();
+            assert!(!is_due(&two));
+            if accepted {
+                let link = two.new_link(3);
+                open(&mut two, link, true);
+                two.handle(Event::Ended { link }, &mut Effects::default());
             } else {
-                replica.on_dial_failed(world.now, id(3), DialFailure::NoAnswer);
+                two.fail_dial(3, DialFailure::NoAnswer);
             }
-            assert_eq!(replica.needs_tick, !met, "taken {taken}");
-            assert!(peer(&mut replica, 3).met);
+            assert_eq!(is_due(&two), outcome == 0, "accepted: {accepted}");
         }
     }
 }
