@@ -1,405 +1,431 @@
-//! Dials, their time limits, and the choice between two links.
+//! Guards the dials, the loss of links, and the choice between two links to one server. They decide
+//! how soon servers reach each other, and when a server counts as down.
 
-use super::*;
-use crate::limits::{DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, REDIAL_TIME, UNKNOWN_LINKS_MAX};
-use crate::replica::past::Past;
+use super::hellos::*;
+use crate::limits::{
+    DIAL_UNDECIDED_TIME, QUICK_DIALS_MAX, RANK_TIME, REDIAL_TIME, UNKNOWN_LINKS_MAX,
+};
 
-/// Returns server 2, just started, that dials 1 and 3.
-fn started() -> Replica {
-    let mut world = World::new(5, 3);
-    world.start(2);
-    world.running.remove(&2).unwrap().replica
+/// Returns uninitialized server 2, which has just started.
+fn started() -> Server {
+    Server::start(START, setup(2, Vote::default(), &[]), Vec::new())
 }
 
-fn at(ms: u64) -> Moment {
-    Moment(ms * MS)
+/// Returns how often server 1 is dialled in a tick at this time after the start.
+fn tick(two: &mut Server, after: Duration) -> usize {
+    two.now = START + after;
+    dials(&two.tick(), 1)
 }
 
-fn dials(out: &mut Out, n: u8) -> usize {
-    let count =
-        out.effects.iter().filter(|e| matches!(e, Effect::Dial(to) if *to == id(n))).count();
-    out.clear();
-    count
-}
-
-/// Returns how often server 1 is dialled in a tick at this time.
-fn tick(replica: &mut Replica, now: Moment) -> usize {
-    let mut out = Out::default();
-    replica.tick_links(now, &mut out);
-    dials(&mut out, 1)
+/// Returns how often the server dials server 1 again at once, when each dial succeeds and ends
+/// before the hello.
+fn quick_dials(two: &mut Server) -> u32 {
+    let mut count = 0;
+    loop {
+        let link = two.new_link(1);
+        open(two, link, true);
+        let mut out = Effects::default();
+        two.handle(Event::Ended { link }, &mut out);
+        if dials(&out, 1) == 0 || count > QUICK_DIALS_MAX {
+            return count;
+        }
+        count += 1;
+    }
 }
 
 #[test]
 fn an_undecided_dial_gets_a_second_one_beside_it_and_no_more() {
-    let mut replica = started();
-    assert_eq!(tick(&mut replica, at(0)), 1, "at once");
-    assert_eq!(tick(&mut replica, Moment(DIAL_UNDECIDED_TIME.as_micros() as u64 - 1)), 0);
-    assert_eq!(tick(&mut replica, Moment(DIAL_UNDECIDED_TIME.as_micros() as u64)), 1);
-    assert_eq!(tick(&mut replica, at(10_000)), 0, "two are under way");
-    replica.on_dial_failed(at(10_000), id(1), DialFailure::Refused);
-    assert_eq!(tick(&mut replica, at(20_000)), 0, "one is");
-    replica.on_dial_failed(at(20_000), id(1), DialFailure::Refused);
-    assert_eq!(tick(&mut replica, at(21_000)), 1);
+    let mut two = started();
+    assert_eq!(tick(&mut two, ms(0)), 1, "at once");
+    assert_eq!(tick(&mut two, DIAL_UNDECIDED_TIME - US), 0);
+    assert_eq!(tick(&mut two, DIAL_UNDECIDED_TIME), 1);
+    assert_eq!(tick(&mut two, ms(10_000)), 0, "two are under way");
+    two.refuse_dial(1);
+    assert_eq!(tick(&mut two, ms(20_000)), 0, "one is under way");
+    two.refuse_dial(1);
+    assert_eq!(tick(&mut two, ms(21_000)), 1);
+}
+
+/// A dying process accepts connections that it never answers.
+#[test]
+fn a_dial_without_a_hello_counts_as_under_way_for_a_quarter_of_t() {
+    let mut two = started();
+    let (first, second) = (two.new_link(1), two.new_link(1));
+    assert_eq!(tick(&mut two, ms(0)), 1);
+    two.now = START + ms(1);
+    open(&mut two, first, true);
+    assert_eq!(tick(&mut two, ms(5)), 1);
+    two.now = START + ms(6);
+    open(&mut two, second, true);
+    assert_eq!(tick(&mut two, ms(400)), 0);
+    two.now = START + (ms(501) - US);
+    assert_eq!(two.tick().closed(1), []);
+    two.now = START + ms(506);
+    let out = two.tick();
+    assert!([first, second].iter().all(|link| out.has(&Effect::Close(*link, Closing::Silent))));
 }
 
 #[test]
-fn a_dial_that_was_taken_and_not_greeted_counts_as_under_way() {
-    let mut replica = started();
-    assert_eq!(tick(&mut replica, at(0)), 1);
-    replica.on_dialled(at(1), LinkId(1), id(1), &mut Out::default());
-    assert_eq!(tick(&mut replica, at(5)), 1, "a dying process takes what it never answers");
-    replica.on_dialled(at(6), LinkId(2), id(1), &mut Out::default());
-    assert_eq!(tick(&mut replica, at(400)), 0);
-    // Each link had a quarter of the peer timeout for its hello.
-    let mut out = Out::default();
-    replica.tick_links(Moment(at(501).0 - 1), &mut out);
-    assert!(out.effects.iter().all(|effect| !matches!(effect, Effect::Close(..))));
-    replica.tick_links(at(506), &mut out);
-    let closed = |link: u64| Effect::Close(LinkId(link), Closing::Silent);
-    assert!(out.effects.contains(&closed(1)) && out.effects.contains(&closed(2)));
-}
-
-#[test]
-fn redials_come_later_each_time_up_to_half_of_t() {
-    let mut replica = started();
-    tick(&mut replica, at(0));
-    let mut now = at(0);
-    let (mut wanted, longest) = (REDIAL_TIME, replica.peer_timeout() / 2);
+fn each_redial_comes_later_than_the_one_before_up_to_half_of_t() {
+    let mut two = started();
+    two.tick();
+    let (mut expected, longest) = (REDIAL_TIME, T / 2);
     for _ in 0..10 {
-        peer(&mut replica, 1).dialling.under_way = 1;
-        replica.on_dial_failed(now, id(1), DialFailure::Refused);
-        let delay = peer(&mut replica, 1).dialling.next.unwrap() - now;
-        assert!(delay >= wanted * 8 / 10 && delay <= wanted * 12 / 10, "{delay:?} for {wanted:?}");
-        now = peer(&mut replica, 1).dialling.next.unwrap();
-        assert_eq!(tick(&mut replica, now), 1);
-        wanted = (wanted * 2).min(longest);
-    }
-    assert_eq!(wanted, longest);
-}
-
-#[test]
-fn a_dial_that_ends_before_the_hello_is_begun_again_at_once_but_not_for_ever() {
-    let mut replica = started();
-    tick(&mut replica, at(0));
-    let mut at_once = 0;
-    for n in 1..200 {
-        let mut out = Out::default();
-        replica.on_dialled(at(1), LinkId(n), id(1), &mut out);
-        replica.on_ended(at(1), LinkId(n), &mut out);
-        if dials(&mut out, 1) == 0 {
-            break;
+        let failed = two.now;
+        two.refuse_dial(1);
+        while dials(&two.advance(ms(1)).tick(), 1) == 0 {
+            assert!(two.now < failed + T, "it dials again");
         }
-        at_once += 1;
+        let delay = two.now - failed;
+        let most = expected * 12 / 10 + ms(1);
+        assert!(delay >= expected * 8 / 10 && delay <= most, "{delay:?} for {expected:?}");
+        expected = (expected * 2).min(longest);
     }
-    assert_eq!(at_once, QUICK_DIALS_MAX);
-    assert!(peer(&mut replica, 1).dialling.next.is_some_and(|next| next > at(30)), "later");
+    assert_eq!(expected, longest);
 }
 
+/// The first dials after a restart may meet a process that is still ending. So a server dials again
+/// at once, but not without end. A new link permits as many of these dials again.
 #[test]
-fn only_a_refusal_without_a_link_tells_that_a_server_is_gone() {
-    let world = formed(8);
-    let mut replica = world.running[&2].replica.clone();
-    let one = replica.config().unwrap().member(id(1)).unwrap();
-    replica.on_dial_failed(world.now, id(1), DialFailure::Refused);
-    assert!(!replica.is_gone(one), "it is linked");
-    let lost = replica.peers.iter().position(|peer| peer.id == id(1)).unwrap();
-    let mut out = Out::default();
-    replica.lose_link(world.now, lost, None, &mut out);
-    let asked = out.effects.iter().filter(|e| matches!(e, Effect::Send(_, Packet::Ping { .. })));
-    assert_eq!(asked.count(), 1, "who is left is asked whether it is there");
-    assert_eq!(dials(&mut out, 1), 1, "and this one at once");
-    replica.on_dial_failed(world.now, id(1), DialFailure::NoAnswer);
-    assert!(!replica.is_gone(one), "a timeout tells nothing");
-    peer(&mut replica, 1).dialling.under_way = 1;
-    replica.on_dial_failed(world.now, id(1), DialFailure::Refused);
-    assert!(replica.is_gone(one));
+fn a_dial_that_ends_before_the_hello_is_repeated_at_once_but_not_without_end() {
+    let mut two = started();
+    two.tick();
+    assert_eq!(quick_dials(&mut two), QUICK_DIALS_MAX);
+    assert_eq!(dials(&two.wait(REDIAL_TIME * 8 / 10 - US, &[]), 1), 0, "later");
+    assert!(dials(&two.wait(REDIAL_TIME * 4 / 10 + US, &[]), 1) > 0);
+    two.connect(1);
+    assert_eq!(dials(&two.end_link(1), 1), 1);
+    assert_eq!(quick_dials(&mut two), QUICK_DIALS_MAX);
 }
 
+/// A member is down only if its address refuses a dial after its link was lost. When a link is
+/// lost, the server dials at once, and asks the others whether they are still active.
 #[test]
-fn after_a_start_nobody_stands_before_every_dial_has_an_outcome_or_t() {
-    let world = formed(8);
-    let stored = &world.running[&2].replica;
-    let restarted = |outcomes: &dyn Fn(&mut Replica)| {
-        let mut replica = stored.clone();
-        replica.leave_primary(replica.config().unwrap().member(id(1)).unwrap());
-        replica.started = world.now;
-        replica.peers.iter_mut().for_each(|peer| peer.met = false);
-        outcomes(&mut replica);
-        replica
+fn only_a_refusal_after_the_loss_of_the_link_shows_that_a_server_is_down() {
+    let mut one = formed().take(1);
+    let members = |one: &mut Server| {
+        one.advance(ms(1));
+        one.pong(2);
+        one.tick();
+        one.members()
     };
-    let stands = |replica: &Replica, now: Moment| {
-        let mut replica = replica.clone();
-        replica.consider_campaign(now);
-        replica.timers.is_set(Timer::Campaign)
+    one.refuse_dial(3);
+    assert_eq!(members(&mut one), [1, 2, 3], "it is linked");
+    let out = one.end_link(3);
+    let pings = out.sent(2).into_iter().filter(|packet| matches!(packet, Packet::Ping { .. }));
+    assert_eq!((pings.count(), dials(&out, 3)), (1, 1));
+    assert_eq!(members(&mut one), [1, 2, 3], "its process may run");
+    one.fail_dial(3, DialFailure::NoAnswer);
+    assert_eq!(members(&mut one), [1, 2, 3], "a timeout proves nothing");
+    one.refuse_dial(3);
+    assert_eq!(members(&mut one), [1, 2]);
+    assert_eq!(one.decided(Rule::DroppedGone), 1);
+}
+
+/// Another server may know of a later epoch, or that this directory is an old copy. So a restarted
+/// server campaigns only when each dial has had an outcome, or after the peer timeout.
+#[test]
+fn a_restarted_server_campaigns_when_each_dial_has_an_outcome_or_after_t() {
+    let stored = formed().take(2);
+    let (vote, log) = (stored.written.vote, stored.log.0);
+    // Server 1 is linked, so this server has a majority.
+    let restarted = || {
+        let mut two = Server::start(START, setup(2, vote, &log), log.clone());
+        two.tick();
+        two.connect(1);
+        two
     };
-    let replica = restarted(&|_| ());
-    let end = world.now + replica.peer_timeout();
-    assert!(!stands(&replica, world.now) && !stands(&replica, Moment(end.0 - 1)));
-    assert!(stands(&replica, end));
-    assert!(!stands(&restarted(&|r| peer(r, 1).met = true), world.now), "3 may know more");
-    type Ways<'a> = [(&'a str, &'a dyn Fn(&mut Replica)); 3];
-    let ways: Ways<'_> = [
-        ("refused", &|r| {
-            for n in [1, 3] {
-                peer(r, n).dialling.under_way = 1;
-                r.on_dial_failed(r.started, id(n), DialFailure::Refused);
-            }
+    let mut two = restarted();
+    assert!(!campaigns(&two.wait(T - US, &[1])), "server 3 may know more");
+    assert!(campaigns(&two.wait(RANK_TIME + US, &[1])));
+
+    type Outcome = fn(&mut Server);
+    let outcomes: [(&str, Outcome); 5] = [
+        ("refused", |two| drop(two.refuse_dial(3))),
+        ("no answer", |two| drop(two.fail_dial(3, DialFailure::NoAnswer))),
+        ("ended before the hello", |two| {
+            let link = two.new_link(3);
+            open(two, link, true);
+            two.handle(Event::Ended { link }, &mut Effects::default());
         }),
-        ("timed out", &|r| {
-            (1..=3).for_each(|n| r.on_dial_failed(r.started, id(n), DialFailure::NoAnswer));
-        }),
-        ("linked", &|r| {
-            let log = &world.running[&2].disk.log;
-            for (n, from) in [1, 3].into_iter().enumerate() {
-                let link = LinkId(900 + n as u64);
-                let mut out = Out::default();
-                let accepted = Event::Accepted { link };
-                r.handle(world.now, WallTime(0), accepted, log, &mut out);
-                let hello = hello_of(&world, from, r);
-                let packet = Packet::Hello(hello);
-                let received = Event::Received { link, packet, records: &rest_of(&packet) };
-                r.handle(world.now, WallTime(0), received, log, &mut out);
-            }
-            r.leave_primary(r.config().unwrap().member(id(1)).unwrap());
+        ("linked", |two| drop(two.connect(3))),
+        ("reached itself", |two| {
+            let Run { process, .. } = run(2);
+            let own = Hello { from: member(2), to: id(3), process, ..two.hello_of(3) };
+            let link = two.new_link(3);
+            assert_eq!(first(two, link, true, Packet::Hello(own)).closed(3), [Closing::Nonsense]);
         }),
     ];
-    for (name, outcomes) in ways {
-        let mut replica = restarted(outcomes);
-        assert!(replica.peers.iter().all(|peer| peer.met), "{name}");
-        // Another rule covers whether they are linked.
-        replica.peers.clone_from(&stored.peers);
-        replica.peers.iter_mut().for_each(|peer| peer.met = true);
-        assert!(stands(&replica, world.now), "{name}");
+    for (what, outcome) in outcomes {
+        let mut two = restarted();
+        outcome(&mut two);
+        assert!(campaigns(&two.wait(RANK_TIME, &[1])), "{what}");
     }
 }
 
-fn hello_of(world: &World, n: u8, to: &Replica) -> Hello {
-    let from = &world.running[&n].replica;
-    Hello {
-        shared: from.shared,
-        from: from.me,
-        to: to.me.id,
-        incarnation: from.incarnation,
-        process: from.process,
-        serial: 1_000,
-        has_other: false,
-        term: from.vote.term,
-        founder: from.vote.founder,
-        last: from.summary.last(),
+/// A pong counts from when its ping was sent. An older pong, or one for a ping that was never sent,
+/// changes nothing.
+#[test]
+fn an_answer_counts_from_when_its_ping_was_sent_and_never_less_than_before() {
+    let mut two = formed().take(2);
+    let began = two.now;
+    two.advance(ms(1_000));
+    for (sent, counts_from) in [(500, 500), (200, 500), (1_001, 500), (1_000, 1_000)] {
+        two.receive(1, Packet::Pong { sent: began + ms(sent), promised: None });
+        let silent = began + ms(counts_from) + T;
+        assert_eq!(two.replica.primary(Moment(silent.0 - 1)), Some(member(1)), "{sent} ms");
+        assert_eq!(two.replica.primary(silent), None, "{sent} ms");
     }
 }
 
+/// A primary drops a lost member when the other backup has answered since the loss. So it processes
+/// such an answer in the same turn.
 #[test]
-fn what_is_heard_counts_from_when_it_was_asked_and_never_falls() {
-    let world = formed(8);
-    let mut replica = world.running[&2].replica.clone();
-    let heard = |replica: &mut Replica| peer(replica, 1).heard.unwrap();
-    peer(&mut replica, 1).heard = Some(at(5_000));
-    let slot = replica.peers.iter().position(|peer| peer.id == id(1)).unwrap();
-    replica.on_pong(slot, at(6_000), at(6_500), &mut Out::default());
-    assert_eq!(heard(&mut replica), at(6_000));
-    replica.on_pong(slot, at(5_500), at(6_600), &mut Out::default());
-    assert_eq!(heard(&mut replica), at(6_000), "an older answer");
-    replica.on_pong(slot, at(7_000), at(6_700), &mut Out::default());
-    assert_eq!(heard(&mut replica), at(6_000), "from the future");
-    replica.on_pong(slot, at(6_700), at(6_700), &mut Out::default());
-    assert_eq!(heard(&mut replica), at(6_700));
+fn a_primary_that_has_lost_a_member_processes_a_new_answer_at_once() {
+    let mut one = formed().take(1);
+    one.advance(ms(1));
+    let is_due = |one: &Server| one.replica.next_deadline() <= Some(one.now);
+    one.tick();
+    one.pong(2);
+    assert!(!is_due(&one), "no member is lost");
+    one.advance(ms(1));
+    one.kill(3);
+    one.tick();
+    let sent = Moment(one.now.0 - 2_000);
+    one.receive(2, Packet::Pong { sent, promised: None });
+    assert!(!is_due(&one), "the answer is older than one before");
+    one.advance(ms(1));
+    one.pong(2);
+    assert!(is_due(&one));
+    one.tick();
+    assert_eq!(one.members(), [1, 2]);
 }
 
 #[test]
-fn a_primary_that_waits_for_an_answer_after_a_loss_looks_at_it_at_once() {
-    let world = formed(8);
-    let looks = |loss: bool, sent: Moment| {
-        let mut primary = world.running[&1].replica.clone();
-        let Role::Primary(leads) = &mut primary.role else { panic!("1 is primary") };
-        leads.has_loss = loss;
-        primary.peers[0].heard = Some(Moment(1));
-        primary.needs_tick = false;
-        primary.on_pong(0, sent, world.now, &mut Out::default());
-        primary.needs_tick
+fn a_new_link_begins_without_the_reports_and_refusals_of_the_last_one() {
+    let mut one = formed().take(1);
+    one.report(3, PeerHealth { stopping: true, ..PeerHealth::default() });
+    assert_eq!(one.replica.peer_state(id(3), one.now), "stopping");
+    one.end_link(3);
+    one.connect(3);
+    assert_eq!(one.replica.peer_state(id(3), one.now), "member");
+
+    // A refusal before the last link does not show that the server is down now.
+    one.kill(3);
+    one.connect(3);
+    one.end_link(3);
+    one.advance(ms(1));
+    one.pong(2);
+    one.tick();
+    assert_eq!(one.members(), [1, 2, 3]);
+}
+
+/// Server 1 forms the group only if both others have sent `Blank` on links that are open now.
+#[test]
+fn a_new_link_needs_a_new_report_of_an_uninitialized_server() {
+    let mut one = Server::start(START, setup(1, Vote::default(), &[]), Vec::new());
+    let met = [1, 2, 3].map(|n| member(n).disk);
+    one.connect(2);
+    one.connect(3);
+    one.receive(2, Packet::Blank { met });
+    one.end_link(2);
+    one.connect(2);
+    one.receive(3, Packet::Blank { met });
+    assert_eq!(one.tick().appended(), 0);
+    one.receive(2, Packet::Blank { met });
+    assert_eq!(one.tick().appended(), 1);
+}
+
+#[test]
+fn dials_that_began_before_a_link_still_count_as_under_way_after_it() {
+    let mut two = formed().take(2);
+    two.end_link(3);
+    assert_eq!(dials(&two.wait(DIAL_UNDECIDED_TIME, &[1]), 3), 1, "a second one beside the first");
+    two.connect(3);
+    assert_eq!(dials(&two.end_link(3), 3), 1);
+    assert_eq!(dials(&two.wait(DIAL_UNDECIDED_TIME, &[1]), 3), 0, "three are under way");
+}
+
+#[test]
+fn a_link_without_answers_is_closed_after_t() {
+    let mut two = formed().take(2);
+    two.pong(3);
+    let closed = |after: Duration| {
+        let mut two = two.clone();
+        two.advance(after);
+        two.pong(1);
+        // This makes the server ping at once, and check its links.
+        two.replica.note_space(two.now, true);
+        let out = two.tick();
+        assert_eq!(out.closed(1), []);
+        out.closed(3)
     };
-    assert!(looks(true, world.now) && !looks(false, world.now));
-    assert!(!looks(true, Moment(1)), "nothing new");
+    assert_eq!(closed(T - US), []);
+    assert_eq!(closed(T), [Closing::Silent]);
 }
 
+/// The limit bounds the memory for connections whose sender is unknown. A server's own dials do not
+/// count.
 #[test]
-fn a_new_link_forgets_what_the_old_one_said_but_not_which_dials_are_under_way() {
-    let mut known = Peer::new(id(1), at(0));
-    known.refused = true;
-    known.health.stopping = true;
-    (known.said_blank, known.told_blank) = (Some([DiskId(1); 3]), Some([DiskId(1); 3]));
-    (known.dialling.under_way, known.dialling.quick) = (2, 9);
-    known.begin_anew();
-    assert!(!known.refused && !known.health.stopping);
-    assert!(known.said_blank.is_none() && known.told_blank.is_none());
-    assert_eq!((known.dialling.under_way, known.dialling.quick), (2, 0));
-}
-
-#[test]
-fn a_silent_link_is_closed_after_t() {
-    let world = formed(8);
-    let mut replica = world.running[&2].replica.clone();
-    let link = peer(&mut replica, 3).link.as_ref().unwrap().id;
-    let peer_timeout = replica.peer_timeout();
-    let closes = |now: Moment| {
-        let mut replica = replica.clone();
-        replica.peers.iter_mut().for_each(|peer| peer.heard = Some(now));
-        peer(&mut replica, 3).heard = Some(world.now);
-        replica.timers.set(Timer::Ping, now);
-        let mut out = Out::default();
-        replica.tick_links(now, &mut out);
-        let closed: Vec<&Effect> =
-            out.effects.iter().filter(|effect| matches!(effect, Effect::Close(..))).collect();
-        assert!(closed.is_empty() || closed == [&Effect::Close(link, Closing::Silent)]);
-        !closed.is_empty()
-    };
-    assert!(!closes(Moment((world.now + peer_timeout).0 - 1)));
-    assert!(closes(world.now + peer_timeout));
-}
-
-#[test]
-fn strangers_that_say_nothing_are_bounded() {
-    let mut replica = started();
-    let mut out = Out::default();
-    for n in 0..UNKNOWN_LINKS_MAX as u64 {
-        replica.on_accepted(at(0), LinkId(n), &mut out);
+fn accepted_links_without_a_hello_are_bounded() {
+    let mut two = started();
+    for _ in 0..UNKNOWN_LINKS_MAX {
+        let link = two.new_link(1);
+        assert_eq!(open(&mut two, link, false).0.effects, []);
     }
-    assert!(out.effects.is_empty());
-    replica.on_accepted(at(0), LinkId(99), &mut out);
-    assert_eq!(out.effects, [Effect::Close(LinkId(99), Closing::Silent)]);
-    // This server's own dials do not count.
-    replica.on_dialled(at(0), LinkId(100), id(1), &mut out);
-    assert_eq!(replica.pending.len(), UNKNOWN_LINKS_MAX + 1);
+    let link = two.new_link(1);
+    let out = open(&mut two, link, false);
+    assert_eq!(out.0.effects, [Effect::Close(link, Closing::Silent)]);
+    let link = two.new_link(1);
+    let out = open(&mut two, link, true);
+    assert!(greeting(&out, link).is_some() && out.closed(1).is_empty());
 }
 
+/// Both ends of two links must choose the same one, or no link stays. Server 2 chooses between
+/// links with server 1, whose dials stay, and with server 3, whose dials do not.
 #[test]
-fn of_two_links_between_the_same_lives_one_stays_and_both_sides_choose_it() {
-    // Server 2 chooses between links with 1, whose dials win, and with 3, over which it wins
-    // itself.
-    let first = |other: u8, dialled: bool, has_other: bool, serial: u64| peer::Link {
-        id: LinkId(serial),
-        dialled,
-        member: Member { id: id(other), disk: DiskId(7) },
-        incarnation: Incarnation(1),
-        process: ProcessId(1),
-        serial,
-        has_other,
+fn of_two_links_to_one_process_both_ends_choose_the_same() {
+    // Each link: whether server 2 dialled it, and the `has_other` and `serial` of the other side's
+    // hello. Returns whether the link whose hello arrives second stays.
+    let second_stays = |n: u8, hellos: [(bool, bool, u64); 2]| {
+        let mut two = started();
+        let links = [two.new_link(n), two.new_link(n)];
+        for (link, (dialled, ..)) in links.into_iter().zip(hellos) {
+            open(&mut two, link, dialled);
+        }
+        let mut closed = Effects::default();
+        for (link, (_, has_other, serial)) in links.into_iter().zip(hellos) {
+            let hello = Hello { has_other, serial, ..two.hello_of(n) };
+            closed = receive_on(&mut two, link, Packet::Hello(hello), &past(&[run(n)]));
+        }
+        let stays = two.link(n) == links[1];
+        let spare = if stays { links[0] } else { links[1] };
+        assert!(closed.has(&Effect::Close(spare, Closing::Spare)));
+        stays
     };
-    let stays = |old: peer::Link, new: peer::Link| {
-        let mut replica = started();
-        let mut out = Out::default();
-        let (first, second) = (old.id, new.id);
-        replica.establish(at(1), old, &Past::default(), &mut out);
-        replica.establish(at(2), new, &Past::default(), &mut out);
-        let at = replica.peers.iter().position(|peer| peer.link.is_some()).unwrap();
-        let stays = replica.peers[at].link.as_ref().unwrap().id;
-        let spare = if stays == second { first } else { second };
-        assert!(out.effects.contains(&Effect::Close(spare, Closing::Spare)));
-        stays == second
-    };
-    for other in [1, 3] {
+    for n in [1, 3] {
         for (dialled, again) in [(true, true), (true, false), (false, true), (false, false)] {
-            // Neither side knew of another link: the sender of the later hello knows that the
-            // first is lost.
-            assert!(stays(first(other, dialled, true, 5), first(other, again, false, 6)));
-            // The hellos crossed: the earlier one named no other link, and arrived later.
-            assert!(!stays(first(other, dialled, false, 6), first(other, again, true, 5)));
-            let wins = |dialled: bool| dialled == (other == 3);
-            let (old, new) = (first(other, dialled, true, 5), first(other, again, true, 6));
-            let wanted = if dialled == again { true } else { wins(again) };
-            assert_eq!(stays(old.clone(), new.clone()), wanted, "{other} {dialled} {again}");
-            let wanted = if dialled == again { false } else { wins(dialled) };
-            assert_eq!(stays(new, old), wanted, "{other} {dialled} {again}, crossed");
-        }
-        let old = first(other, true, true, 9);
-        for change in [
-            (|link| link.incarnation.0 += 1) as fn(&mut peer::Link),
-            |link| link.process.0 += 1,
-            |link| link.member.disk.0 += 1,
-        ] {
-            let mut new = first(other, false, true, 1);
-            change(&mut new);
-            assert!(stays(old.clone(), new), "another life has no use for the old link");
+            // The sender of the later hello knew of no other link: the first one is lost.
+            assert!(second_stays(n, [(dialled, true, 5), (again, false, 6)]));
+            // The hellos crossed: the earlier one, which knew of no other link, arrived later.
+            assert!(!second_stays(n, [(dialled, false, 6), (again, true, 5)]));
+            let wins = |dialled: bool| dialled == (n == 3);
+            let (old, new) = ((dialled, true, 5), (again, true, 6));
+            let expected = dialled == again || wins(again);
+            assert_eq!(second_stays(n, [old, new]), expected, "{n} {dialled} {again}");
+            let expected = dialled != again && wins(dialled);
+            assert_eq!(second_stays(n, [new, old]), expected, "{n} {dialled} {again}, crossed");
         }
     }
 }
 
+/// The old link of another process is of no use. The new one replaces it when the linked process
+/// has not answered for an eighth of the peer timeout, whichever end dialled and however old the
+/// hello is.
 #[test]
-fn a_primary_that_is_back_in_a_later_life_leads_no_more() {
-    let world = formed(8);
-    let replica = &world.running[&2].replica;
-    let one = replica.config().unwrap().member(id(1)).unwrap();
-    let old = replica.peers.iter().find(|peer| peer.id == id(1)).unwrap().link.clone().unwrap();
-    let led_after = |change: &dyn Fn(&mut peer::Link)| {
-        let mut replica = replica.clone();
-        let mut link = peer::Link { id: LinkId(99), serial: old.serial + 1, ..old.clone() };
-        change(&mut link);
-        let (runs, mut out) = (vec![link.run()], Out::default());
-        replica.establish(world.now, link, &Past { runs, ..Past::default() }, &mut out);
-        let seen = out.effects.iter().any(|effect| matches!(effect, Effect::RecordIncarnation(..)));
-        let Role::Follower(following) = &replica.role else { panic!("2 follows") };
-        (following.primary == Some(one), seen)
-    };
-    assert_eq!(led_after(&|_| ()), (true, false), "the same life");
-    assert_eq!(led_after(&|link| link.incarnation.0 += 1), (false, true));
-    assert_eq!(led_after(&|link| link.process.0 += 1), (false, true));
-    assert_eq!(led_after(&|link| link.member.disk.0 += 1), (false, true));
+fn the_link_of_another_process_replaces_one_that_does_not_answer() {
+    type Change = fn(&mut Hello);
+    let changes: [Change; 2] = [
+        |hello| (hello.incarnation, hello.process) = (Incarnation(2), ProcessId(77)),
+        |hello| hello.from.disk.0 += 1,
+    ];
+    for n in [1, 3] {
+        for change in changes {
+            let mut two = started();
+            let old = two.new_link(n);
+            let hello = Hello { serial: 9, has_other: true, ..two.hello_of(n) };
+            two.connect_with(old, hello, true);
+            let link = two.new_link(n);
+            let mut hello = Hello { serial: 1, ..hello };
+            change(&mut hello);
+            two.connect_with(link, hello, false);
+            assert_eq!(two.advance(T / 8 - US).tick().closed(n), []);
+            assert!(two.advance(US).tick().has(&Effect::Close(old, Closing::Silent)));
+            assert_eq!(two.link(n), link);
+        }
+    }
 }
 
+/// A backup does not follow a primary that has restarted or has another disk, and records the new
+/// run. A second link of the same process changes nothing.
 #[test]
-fn a_dial_that_is_not_needed_any_more_is_closed_unless_it_seeks_evidence() {
-    let world = formed(8);
-    let replica = &world.running[&2].replica;
-    let greets = |change: &dyn Fn(&mut Replica)| {
-        let mut replica = replica.clone();
-        change(&mut replica);
-        let mut out = Out::default();
-        replica.on_dialled(world.now, LinkId(99), id(1), &mut out);
-        match &out.effects[..] {
-            [Effect::Greet(LinkId(99), greeting)] => {
-                assert_eq!((greeting.0.to, replica.pending.len()), (id(1), 1));
+fn a_primary_that_has_restarted_is_not_followed() {
+    let group = formed();
+    let after = |change: fn(&mut Hello)| {
+        let mut two = group.take(2);
+        let mut hello = Hello { serial: 1_000_000, last: two.last(), ..two.hello_of(1) };
+        change(&mut hello);
+        let link = two.new_link(1);
+        let out = two.connect_with(link, hello, false);
+        let later = two.advance(T / 8).tick();
+        let effects = out.0.effects.iter().chain(&later.0.effects);
+        let recorded = effects.filter(|e| matches!(e, Effect::RecordIncarnation(..))).count();
+        assert_eq!(two.link(1), link);
+        let primary = two.replica.primary(two.now);
+        (primary, two.replica.follows_on(link), recorded)
+    };
+    assert_eq!(after(|_| ()), (Some(member(1)), true, 0), "the same process");
+    let restarted = after(|h| (h.incarnation, h.process) = (Incarnation(2), ProcessId(77)));
+    assert_eq!(restarted, (None, false, 1));
+    assert_eq!(after(|h| h.from.disk.0 += 1), (None, false, 1), "another disk");
+}
+
+/// With a link a second one is of no use, except to check the address of a server that dialled this
+/// one.
+#[test]
+fn a_dial_beside_a_link_is_closed_unless_it_checks_an_address() {
+    let mut two = formed().take(2);
+    let is_greeted = |two: &Server| {
+        let mut two = two.clone();
+        let link = two.new_link(1);
+        let out = open(&mut two, link, true);
+        match greeting(&out, link) {
+            Some((hello, _)) => {
+                assert_eq!(hello.to, id(1));
                 true
             }
-            [Effect::Close(LinkId(99), Closing::Spare)] => false,
-            _ => panic!("{out:?}"),
+            None => {
+                assert_eq!(out.0.effects, [Effect::Close(link, Closing::Spare)]);
+                false
+            }
         }
     };
-    assert!(!greets(&|_| ()), "there is a link");
-    assert!(greets(&|r| peer(r, 1).link = None));
-    assert!(greets(&|r| peer(r, 1).dialling.seeking = true));
+    assert!(!is_greeted(&two), "there is a link");
+    two.end_link(1);
+    assert!(is_greeted(&two));
+    let (hello, _) = next_start(&two, 1);
+    let link = two.new_link(1);
+    two.connect_with(link, hello, false);
+    assert!(!is_greeted(&two));
+    assert_eq!(dials(&two.wait(T / 8, &[1, 3]), 1), 1);
+    assert!(is_greeted(&two), "server 1 dialled this one");
 }
 
+/// Server 1 forms the group with the disks that the others report. A report can't be changed on the
+/// same link, so a server that meets another disk opens a new link.
 #[test]
-fn what_a_blank_server_said_of_the_disks_is_said_anew_on_a_new_link_only() {
-    let mut replica = started();
-    let own = replica.me.disk;
-    let mut out = Out::default();
-    let link = |other: u8, disk: u128| peer::Link {
-        id: LinkId(u64::from(other)),
-        dialled: true,
-        member: Member { id: id(other), disk: DiskId(disk) },
-        incarnation: Incarnation(1),
-        process: ProcessId(1),
-        serial: 1,
-        has_other: false,
-    };
-    let mut told = |replica: &mut Replica| {
-        out.clear();
-        replica.tick_formation(at(1), &mut out);
-        out.effects.iter().find_map(|effect| match effect {
-            Effect::Send(LinkId(1), Packet::Blank { met }) => Some(Ok(*met)),
-            Effect::Close(LinkId(1), why) => Some(Err(*why)),
+fn an_uninitialized_server_reports_other_disks_on_a_new_link_only() {
+    let mut two = started();
+    let reported = |out: &Effects| {
+        let blank = |packet| match packet {
+            Packet::Blank { met } => Some(met),
             _ => None,
-        })
+        };
+        out.sent(1).into_iter().filter_map(blank).collect::<Vec<[DiskId; 3]>>()
     };
-    replica.establish(at(1), link(1, 11), &Past::default(), &mut Out::default());
-    assert_eq!(told(&mut replica), None, "3 was not met");
-    replica.establish(at(1), link(3, 33), &Past::default(), &mut Out::default());
-    assert_eq!(told(&mut replica), Some(Ok([DiskId(11), own, DiskId(33)])));
-    assert_eq!(told(&mut replica), None, "once");
-    peer(&mut replica, 3).link.as_mut().unwrap().member.disk = DiskId(34);
-    assert_eq!(told(&mut replica), Some(Err(Closing::Restated)), "it can't be taken back");
-    assert!(peer(&mut replica, 1).link.is_none());
-    replica.establish(at(1), link(1, 11), &Past::default(), &mut Out::default());
-    assert_eq!(told(&mut replica), Some(Ok([DiskId(11), own, DiskId(34)])));
+    let nothing: [[DiskId; 3]; 0] = [];
+    two.connect(1);
+    assert_eq!(reported(&two.tick()), nothing, "server 3 is not linked");
+    two.connect(3);
+    let mut met = [1, 2, 3].map(|n| member(n).disk);
+    assert_eq!(reported(&two.tick()), [met]);
+    assert_eq!(reported(&two.tick()), nothing, "once");
+    met[2] = DiskId(34);
+    two.end_link(3);
+    two.connect_as(3, met[2]);
+    let out = two.tick();
+    assert_eq!((reported(&out), out.closed(1)), (vec![], vec![Closing::Restated]));
+    assert!(!two.is_linked(1));
+    two.connect(1);
+    assert_eq!(reported(&two.tick()), [met]);
 }
