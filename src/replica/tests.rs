@@ -17,6 +17,7 @@ mod leaving;
 mod links;
 #[allow(dead_code, reason = "other tests will use the rest of it")]
 mod lockstep;
+mod refusals;
 #[allow(dead_code, unused_imports, reason = "other tests will use the rest of it")]
 mod server;
 mod survivor;

@@ -1,217 +1,214 @@
-//! Input that must do no harm: copies, servers with the same id, stragglers, servers that lost
-//! their logs, and packets that no correct server sends.
+//! Guards the group against input that must do no harm: copies of directories, servers with one
+//! id, servers that lost their logs, and packets that no correct server sends.
 
-use super::*;
-use crate::limits::RUNS_KEPT;
-use crate::replica::epoch::REFUSED_MAX;
-use crate::replica::past::{Epoch, Past};
+use super::hellos::*;
+use crate::limits::{RANK_TIME, RUNS_KEPT};
+use crate::replica::{Quarantine, Seen};
 
-const LINK: LinkId = LinkId(99);
-
-/// Returns server `n` of a healthy group whose primary is 1.
-fn server(n: u8) -> (World, Replica) {
-    let world = formed(8);
-    let mut replica = world.running[&n].replica.clone();
-    hear_all(&mut replica, world.now);
-    (world, replica)
+/// Returns server `n` without a primary. Server 1, which was the primary, is still linked.
+fn without_primary(n: u8) -> Server {
+    let mut server = formed().take(n);
+    server.report(1, PeerHealth::default());
+    server
 }
 
-/// Returns the hello of server `n` at its next start, and the past that follows it.
-fn next_start(world: &World, to: &Replica, n: u8) -> (Hello, Past) {
-    let from = &world.running[&n].replica;
-    let old = Run { incarnation: from.incarnation, process: from.process };
-    let new = Run { incarnation: Incarnation(old.incarnation.0 + 1), process: ProcessId(77) };
-    let hello = Hello {
-        shared: from.shared,
-        from: from.me,
-        to: to.me.id,
-        incarnation: new.incarnation,
-        process: new.process,
-        serial: 1_000,
-        has_other: false,
-        term: from.vote.term,
-        founder: from.vote.founder,
-        last: from.summary.last(),
-    };
-    (hello, Past { runs: vec![old, new], ..Past::default() })
+fn is_let_in(out: &Effects, link: LinkId) -> bool {
+    greeting(out, link).is_some() && refusal(out).is_none()
 }
 
-fn greet(replica: &mut Replica, now: Moment, (hello, past): &(Hello, Past)) -> Vec<Effect> {
-    let mut out = Out::default();
-    replica.greet(now, LINK, None, (hello, past), &mut out);
-    out.effects
-}
-
-fn refusal(effects: &[Effect]) -> Option<Refusal> {
-    effects.iter().find_map(|effect| match effect {
-        Effect::Send(LINK, Packet::Refused(why)) => Some(*why),
-        _ => None,
-    })
-}
-
-fn is_let_in(effects: &[Effect]) -> bool {
-    effects.iter().any(|e| matches!(e, Effect::Greet(LINK, _)))
-}
-
-/// A second server with the same id waits for an answer of the first one, and is refused when
-/// that arrives.
+/// A second server with the id of a linked one waits until the linked one answers a ping, and is
+/// refused then. If no answer comes, it is the same server after a restart, and is linked.
 #[test]
-fn who_comes_with_the_id_of_one_that_answers_is_turned_away() {
-    let (world, replica) = server(1);
-    let patience = replica.peer_timeout() / 8;
-    let came = next_start(&world, &replica, 2);
-    let mut waiting = replica.clone();
-    let effects = greet(&mut waiting, world.now, &came);
-    let old = peer(&mut waiting, 2).link.as_ref().unwrap().id;
-    let asked = |e: &Effect| matches!(e, Effect::Send(to, Packet::Ping { .. }) if *to == old);
-    assert!(effects.len() == 1 && effects.iter().any(asked), "{effects:?}");
-    let pong = |sent: Moment| {
-        let (mut replica, mut out) = (waiting.clone(), Out::default());
-        let at = replica.peers.iter().position(|peer| peer.id == id(2)).unwrap();
-        replica.on_pong(at, sent, world.now + patience / 2, &mut out);
-        (replica, out.effects)
-    };
-    let (_, effects) = pong(Moment(world.now.0 - 1));
-    assert_eq!(refusal(&effects), None, "it may have died since");
-    let (_, effects) = pong(world.now + patience);
-    assert_eq!(refusal(&effects), None, "it was not asked that yet");
-    let (mut acknowledged, effects) = pong(world.now);
-    assert_eq!(refusal(&effects), Some(Refusal::Occupied));
-    let (holder, newcomer) = (world.running[&2].replica.me, came.0.from);
-    let closed = Closing::Occupied { stays: old, holder, newcomer };
-    assert!(effects.contains(&Effect::Close(LINK, closed)));
-    assert!(peer(&mut acknowledged, 2).has_link(old) && acknowledged.newcomers.is_empty());
+fn a_server_with_the_id_of_one_that_answers_is_refused() {
+    let one = formed().take(1);
+    let patience = T / 8;
+    let came = next_start(&one, 2);
+    let (old, began) = (one.link(2), one.now);
+    let mut waiting = one.clone();
+    let link = waiting.new_link(2);
+    let out = greet(&mut waiting, link, &came);
+    assert!(matches!(out.sent(2)[..], [Packet::Ping { .. }]), "{out:?}");
+    assert!(matches!(out.0.effects[..], [Effect::Send(to, _)] if to == old), "{out:?}");
 
-    // Only a few links of one id wait, and those of one server are decided together. Further ones
-    // must reconnect.
-    let mut more = waiting.clone();
-    let mut out = Out::default();
-    (100..104).for_each(|n| more.greet(world.now, LinkId(n), None, (&came.0, &came.1), &mut out));
-    assert_eq!(more.newcomers.len(), 4);
-    assert!(out.effects.contains(&Effect::Close(LinkId(103), Closing::Spare)));
-    let mut together = more.clone();
-    together.tick_newcomers(world.now + patience, &mut Out::default());
-    assert!(together.newcomers.is_empty());
-    assert!(peer(&mut together, 2).is_linked(came.0.from));
-    out.clear();
-    more.turn_away(id(2), world.now, &mut out);
-    let refused = |e: &&Effect| matches!(e, Effect::Send(_, Packet::Refused(Refusal::Occupied)));
-    assert_eq!((out.effects.iter().filter(refused).count(), more.newcomers.len()), (4, 0));
-
-    // Nobody answers, so the newcomer is the same server after a restart.
-    let tick = |at: Moment| {
-        let (mut replica, mut out) = (waiting.clone(), Out::default());
-        replica.tick_newcomers(at, &mut out);
-        (peer(&mut replica, 2).has_link(LINK), is_let_in(&out.effects))
+    let pong = |server: &Server, sent: Moment| {
+        let mut server = server.clone();
+        server.advance(patience / 2);
+        let out = server.receive(2, Packet::Pong { sent, promised: None });
+        (server, out)
     };
-    assert_eq!(tick(Moment((world.now + patience).0 - 1)), (false, false));
-    assert_eq!(tick(world.now + patience), (true, true));
-    // The newcomer is also accepted when the old link ends earlier.
+    let (_, out) = pong(&waiting, Moment(began.0 - 1));
+    assert_eq!(refusal(&out), None, "the linked server may have died since");
+    let (_, out) = pong(&waiting, began + patience);
+    assert_eq!(refusal(&out), None, "that ping was not sent yet");
+    let (mut refused, out) = pong(&waiting, began);
+    assert_eq!(refusal(&out), Some(Refusal::Occupied));
+    let closed = Closing::Occupied { stays: old, holder: member(2), newcomer: came.0.from };
+    assert!(out.has(&Effect::Close(link, closed)));
+    refused.now = began + patience;
+    refused.tick();
+    assert_eq!(refused.link(2), old, "no server waits any more");
+
+    // The server is linked when no answer has come.
+    let mut silent = waiting.clone();
+    let out = silent.advance(patience - US).tick();
+    assert!(!is_let_in(&out, link) && silent.link(2) == old);
+    let out = silent.advance(US).tick();
+    assert!(is_let_in(&out, link) && silent.link(2) == link);
+
+    // It is also linked when the old link ends earlier.
     let mut ended = waiting.clone();
-    ended.on_ended(world.now, old, &mut Out::default());
-    ended.tick_newcomers(world.now, &mut Out::default());
-    assert!(peer(&mut ended, 2).has_link(LINK));
-    // A newcomer that disconnects meanwhile is forgotten.
+    ended.end_link(2);
+    ended.tick();
+    assert_eq!(ended.link(2), link);
+
+    // A server that disconnects while it waits is forgotten.
     let mut left = waiting.clone();
-    left.on_ended(world.now, LINK, &mut Out::default());
-    assert!(left.newcomers.is_empty());
+    left.handle(Event::Ended { link }, &mut Effects::default());
+    assert_eq!(left.advance(patience).tick().closed(2), []);
+    assert_eq!(left.link(2), old);
 }
 
-/// A directory is quarantined only on the word of a primary that a majority answers. A copy is
-/// recognized by a start that it should list.
+/// At most four links of one id wait, and those of one server are decided together. Further ones
+/// must reconnect.
 #[test]
-fn a_copy_is_known_by_a_start_that_it_lacks() {
-    let (world, replica) = server(1);
-    let (hello, past) = next_start(&world, &replica, 2);
-    let old = past.runs[0];
+fn few_links_with_the_id_of_a_linked_server_wait() {
+    let mut one = formed().take(1);
+    let (old, came) = (one.link(2), next_start(&one, 2));
+    let links: Vec<LinkId> = (0..5).map(|_| one.new_link(2)).collect();
+    for (at, link) in links.iter().enumerate() {
+        let out = greet(&mut one, *link, &came);
+        let spare = out.has(&Effect::Close(*link, Closing::Spare));
+        assert_eq!((spare, out.closed(2).len()), (at == 4, usize::from(at == 4)));
+    }
+    let mut together = one.clone();
+    let out = together.advance(T / 8).tick();
+    let stays = together.link(2);
+    assert!(links[..4].contains(&stays));
+    let closed = |link: &LinkId| {
+        out.0.effects.iter().any(|e| matches!(e, Effect::Close(to, _) if to == link))
+    };
+    assert!([&[old], &links[..4]].concat().iter().all(|link| closed(link) == (*link != stays)));
+    assert_eq!(together.wait(T / 8, &[2, 3]).closed(2), [], "no link waits any more");
+
+    let out = one.pong(2);
+    let refused = out.sent(2).into_iter().filter(|p| *p == Packet::Refused(Refusal::Occupied));
+    assert_eq!((refused.count(), out.closed(2).len()), (4, 4));
+    assert_eq!(one.advance(T / 8).tick().closed(2), []);
+    assert_eq!(one.link(2), old);
+}
+
+/// A copy is recognized by a start that it should list. Only a primary that a majority answers
+/// reports `OldCopy`, which quarantines the directory.
+#[test]
+fn a_copy_is_recognized_by_a_start_that_it_lacks() {
+    let group = formed();
+    let one = group.take(1);
+    let (hello, past) = next_start(&one, 2);
+    let (old, new) = (past.runs[0], past.runs[1]);
     let other = Run { process: ProcessId(5), ..old };
-    for (runs, why) in [
-        (vec![old, past.runs[1]], None),
-        (vec![past.runs[1]], None),
-        (vec![other, past.runs[1]], Some(Refusal::OldCopy)),
-    ] {
+    for (runs, why) in
+        [(vec![old, new], None), (vec![new], None), (vec![other, new], Some(Refusal::OldCopy))]
+    {
         let copy = (hello, Past { runs, ..Past::default() });
-        let effects = greet(&mut replica.clone(), world.now, &copy);
-        assert_eq!(refusal(&effects), why, "{copy:?}");
+        let answer = |mut server: Server, copy: &(Hello, Past)| {
+            let link = server.new_link(2);
+            refusal(&greet(&mut server, link, copy))
+        };
+        assert_eq!(answer(one.clone(), &copy), why, "{copy:?}");
         let doubt = why.map(|_| Refusal::Doubtful);
-        let mut deaf = replica.clone();
-        deaf.peers.iter_mut().for_each(|peer| peer.heard = None);
-        assert_eq!(refusal(&greet(&mut deaf, world.now, &copy)), doubt, "it hears nobody");
-        let mut backup = world.running[&3].replica.clone();
-        let mut copy = copy;
-        copy.0.to = id(3);
-        assert_eq!(refusal(&greet(&mut backup, world.now, &copy)), doubt, "a backup");
+        let mut deaf = one.clone();
+        deaf.advance(T);
+        assert_eq!(answer(deaf, &copy), doubt, "no majority answers it");
+        let to_three = (Hello { to: id(3), ..copy.0 }, copy.1);
+        assert_eq!(answer(group.take(3), &to_three), doubt, "a backup");
     }
 }
 
-/// A copy that the group has dropped and added again is the disk from then on. A server that had
-/// accepted the original, and has that entry, links with the copy; the original is the copy now.
+/// A copy that the group has dropped and added again is the disk from then on. A server that
+/// accepted the original earlier links with the copy, and the original is the copy now.
 #[test]
-fn a_copy_that_the_group_has_added_is_let_in() {
-    let (world, replica) = server(3);
-    let (hello, past) = next_start(&world, &replica, 2);
+fn a_copy_that_the_group_has_added_is_accepted() {
+    let mut three = formed().take(3);
+    let (hello, past) = next_start(&three, 2);
     let old = past.runs[0];
+    // Returns the hello of a directory that had these starts after the first one.
     let life = |starts: &[u64]| {
-        let begins = |(at, n): (usize, &u64)| Run {
-            incarnation: Incarnation(old.incarnation.0 + 1 + at as u64),
-            process: ProcessId(*n),
-        };
-        let runs = [old].into_iter().chain(starts.iter().enumerate().map(begins)).collect();
-        let past = Past { runs, ..Past::default() };
-        let Run { incarnation, process } = *past.runs.last().unwrap();
-        (Hello { incarnation, process, ..hello }, past)
+        let incarnations = (old.incarnation.0 + 1..).map(Incarnation);
+        let starts = incarnations
+            .zip(starts)
+            .map(|(incarnation, n)| Run { incarnation, process: ProcessId(*n) });
+        let runs: Vec<Run> = [old].into_iter().chain(starts).collect();
+        let Run { incarnation, process } = runs[runs.len() - 1];
+        (Hello { incarnation, process, ..hello }, Past { runs, ..Past::default() })
     };
     let (original, copy) = (life(&[71, 72]), life(&[81]));
-    let alone = |replica: &Replica| {
-        let mut replica = replica.clone();
-        peer(&mut replica, 2).link = None;
-        replica
+    three.end_link(2);
+    let link = three.new_link(2);
+    assert!(is_let_in(&greet(&mut three, link, &original), link));
+    three.end_link(2);
+    let answer = |three: &Server, life: &(Hello, Past)| {
+        let mut three = three.clone();
+        if three.is_linked(2) {
+            three.end_link(2);
+        }
+        let link = three.new_link(2);
+        refusal(&greet(&mut three, link, life))
     };
-    let mut replica = alone(&replica);
-    assert!(is_let_in(&greet(&mut replica, world.now, &original)));
-    let told = |replica: &Replica, life| refusal(&greet(&mut alone(replica), world.now, life));
-    assert_eq!(told(&replica, &copy), Some(Refusal::Doubtful));
+    assert_eq!(answer(&three, &copy), Some(Refusal::Doubtful));
 
-    let added = |replica: &Replica, run: Run| {
-        let mut replica = replica.clone();
-        let config = replica.config().unwrap().without(id(2)).with(hello.from, run);
-        let mut bytes = Vec::new();
-        let at = Position { index: replica.last().next(), term: hello.term };
-        record::write(&mut bytes, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
-        replica.summary.push(&Record::trust(&bytes)).unwrap();
-        replica
+    // Returns the server with an entry that adds server 2 as this run.
+    let added = |three: &Server, run: Run| {
+        let mut three = three.clone();
+        let mut config = *three.replica.config().unwrap();
+        config.origin = Origin::Added(id(2), run);
+        let (term, prev) = (three.replica.term(), three.last());
+        let entry = config_entry(Position { term, index: prev.index.next() }, &config);
+        assert_eq!(three.receive_entries(append(term, prev), 1, &[entry]).appended(), 1);
+        three
     };
     // The group added the original again: nothing changes.
     for run in &original.1.runs {
-        let replica = added(&replica, *run);
-        assert_eq!(told(&replica, &copy), Some(Refusal::Doubtful), "{run:?}");
-        assert_eq!(told(&replica, &original), None, "{run:?}");
+        let three = added(&three, *run);
+        assert_eq!(answer(&three, &copy), Some(Refusal::Doubtful), "{run:?}");
+        assert_eq!(answer(&three, &original), None, "{run:?}");
     }
-    let mut replica = alone(&added(&replica, copy.1.runs[1]));
-    assert_eq!(told(&replica, &original), Some(Refusal::Doubtful));
-    let effects = greet(&mut replica, world.now, &copy);
-    assert!(is_let_in(&effects) && refusal(&effects).is_none());
-    let seen = |effect: &Effect| match effect {
+    let mut three = added(&three, copy.1.runs[1]);
+    assert_eq!(answer(&three, &original), Some(Refusal::Doubtful));
+    let link = three.new_link(2);
+    let out = greet(&mut three, link, &copy);
+    assert!(is_let_in(&out, link));
+    let is_recorded = |effect: &Effect| match effect {
         Effect::RecordIncarnation(seen) => seen.disk == hello.from.disk && seen.runs == copy.1.runs,
         _ => false,
     };
-    assert!(effects.iter().any(seen));
+    assert!(out.0.effects.iter().any(is_recorded));
     let (later, other) = (life(&[81, 82]), life(&[83]));
-    assert_eq!(told(&replica, &later), None, "it goes on");
-    assert_eq!(told(&replica, &other), Some(Refusal::Doubtful), "a copy of the copy");
+    assert_eq!(answer(&three, &later), None, "the next start of the added copy");
+    assert_eq!(answer(&three, &other), Some(Refusal::Doubtful), "a copy of the copy");
 }
 
-/// A server that refuses a copy records the copy's newest start, and so refuses all later starts
-/// of it. This holds when the copy starts more often than a hello lists, and after the server
-/// restarts.
+/// A server that refuses a copy records the copy's newest start, and so refuses all later starts of
+/// it. This holds when the copy starts more often than a hello lists, and after each restart of the
+/// server.
 #[test]
 fn a_copy_that_was_refused_stays_refused() {
-    let (world, mut replica) = server(3);
-    let (hello, past) = next_start(&world, &replica, 2);
-    peer(&mut replica, 2).link = None;
-    assert!(is_let_in(&greet(&mut replica, world.now, &(hello, past.clone()))));
-    peer(&mut replica, 2).link = None;
-    let mut stored = replica.seen.clone();
+    let stored = formed().take(3);
+    let (vote, log) = (stored.written.vote, &stored.log.0);
+    let (hello, past) = next_start(&stored, 2);
+    let mut seen = Seen::default();
+    let mut greeted = |hello: Hello, runs: Vec<Run>| {
+        let setup = Setup { seen: seen.clone(), ..setup(3, vote, log) };
+        let mut three = Server::start(START, setup, log.clone());
+        let link = three.new_link(2);
+        let out = greet(&mut three, link, &(hello, Past { runs, ..Past::default() }));
+        for effect in &out.0.effects {
+            if let Effect::RecordIncarnation(disk) = effect {
+                seen.put((**disk).clone());
+            }
+        }
+        refusal(&out)
+    };
+    assert_eq!(greeted(hello, past.runs.clone()), None);
     // The copy was made before the start that was accepted.
     let mut runs = vec![past.runs[0]];
     for n in 1..50 {
@@ -219,368 +216,213 @@ fn a_copy_that_was_refused_stays_refused() {
         let process = ProcessId(1000 + n);
         runs.push(Run { incarnation, process });
         let newest = runs[runs.len().saturating_sub(RUNS_KEPT)..].to_vec();
-        let copy = (Hello { incarnation, process, ..hello }, Past { runs: newest, ..past.clone() });
-        replica.seen = stored.clone();
-        let effects = greet(&mut replica, world.now, &copy);
-        assert_eq!(refusal(&effects), Some(Refusal::Doubtful), "{n}");
-        for effect in effects {
-            if let Effect::RecordIncarnation(disk) = effect {
-                stored.put(*disk);
-            }
-        }
+        let copy = Hello { incarnation, process, ..hello };
+        assert_eq!(greeted(copy, newest), Some(Refusal::Doubtful), "{n}");
     }
 }
 
-/// A server in doubt does not campaign: an old copy must not lead a term that had a primary.
+/// A server in doubt does not campaign for twice the peer timeout: an old copy must not lead a term
+/// that had a primary.
 #[test]
-fn who_is_doubted_waits_before_it_stands() {
-    let (world, mut replica) = server(2);
-    let peer_timeout = replica.peer_timeout();
-    let one = replica.config().unwrap().member(id(1)).unwrap();
-    replica.leave_primary(one);
-    let stands = |replica: &Replica, now: Moment| {
-        let mut replica = replica.clone();
-        replica.consider_campaign(now);
-        replica.timers.is_set(Timer::Campaign)
+fn a_doubted_server_waits_before_it_campaigns() {
+    let two = without_primary(2);
+    assert!(campaigns(&two.clone().wait(RANK_TIME, &[1, 3])));
+    let refused = |why: Refusal| {
+        let mut two = two.clone();
+        let out = two.receive(1, Packet::Refused(why));
+        (two, out.has(&Effect::Quarantine(Quarantine::Everything)))
     };
-    assert!(stands(&replica, world.now));
-    let link = peer(&mut replica, 1).link.as_ref().unwrap().id;
-    let mut left = replica.clone();
-    left.on_refused(world.now, link, Refusal::OldCopy, &mut Out::default());
-    assert!(left.left);
-    replica.on_refused(world.now, link, Refusal::Doubtful, &mut Out::default());
-    assert!(!replica.left && !stands(&replica, world.now));
-    assert!(!stands(&replica, Moment((world.now + peer_timeout * 2).0 - 1)));
-    assert!(stands(&replica, world.now + peer_timeout * 2));
+    assert!(refused(Refusal::OldCopy).1);
+    let (mut two, leaves) = refused(Refusal::Doubtful);
+    assert!(!leaves && !campaigns(&two.wait(T * 2 - US, &[3])));
+    assert!(!campaigns(&two.advance(US).tick()), "it has a delay");
+    assert!(campaigns(&two.wait(RANK_TIME, &[3])));
 }
 
 /// Nor does it vote: it may lack entries that its original has acknowledged, and its vote could
 /// elect a primary that lacks them, too.
 #[test]
-fn who_is_doubted_does_not_vote() {
-    let (world, replica) = server(2);
-    let (one, three) = (id(1), replica.config().unwrap().member(id(3)).unwrap());
-    let link = replica.link_to(three).unwrap();
-    let term = replica.vote.term.next();
-    let ask = Ask { term, last: replica.summary.last(), config: *replica.config().unwrap() };
-    for doubted in [None, Some(world.now)] {
-        let mut replica = replica.clone();
-        replica.leave_primary(replica.config().unwrap().member(one).unwrap());
-        replica.doubted = doubted;
-        let mut out = Out::default();
-        replica.on_ask_pre_vote(world.now, three, link, ask, &mut out);
-        let promised = out
-            .effects
-            .iter()
-            .any(|effect| matches!(effect, Effect::Send(_, Packet::PreVote { granted: true, .. })));
-        replica.on_ask_vote(world.now, three, link, ask, &mut out);
-        let voted = replica.vote.given == Some(three);
-        assert_eq!((promised, voted), (doubted.is_none(), doubted.is_none()));
-    }
-    // Doubt ends a candidacy that is under way.
-    let mut candidate = replica.clone();
-    candidate.begin_round(world.now, false, term, &mut Out::default());
-    let to_one = peer(&mut candidate, 1).link.as_ref().unwrap().id;
-    candidate.on_refused(world.now, to_one, Refusal::Doubtful, &mut Out::default());
-    assert!(matches!(candidate.role, Role::Follower(_)));
-}
-
-/// A server that keeps sending nonsense is refused for longer each time, up to a minute.
-#[test]
-fn who_repeats_nonsense_is_refused_for_longer() {
-    let (world, mut replica) = server(2);
-    let least = replica.peer_timeout() / 2;
-    let one = peer(&mut replica, 1);
-    let mut now = world.now;
-    let mut times = Vec::new();
-    for _ in 0..8 {
-        one.shun(now, least);
-        times.push(one.shunned_for.as_secs());
-        now = one.shunned.unwrap() + Duration::from_secs(1);
-    }
-    assert_eq!(times, [1, 2, 4, 8, 16, 32, 60, 60]);
-    one.shun(now + Duration::from_secs(300), least);
-    assert_eq!(one.shunned_for, least, "it has been good for long");
-}
-
-/// Returns the hello of server 3 after an operator let it continue alone, although the others
-/// live.
-fn straggler(world: &World, to: &Replica) -> (Hello, Past) {
-    let (mut hello, mut past) = next_start(world, to, 3);
-    (hello.term, hello.founder) = (hello.term.next_epoch(id(3)), Some(DiskId(33)));
-    past.epochs = vec![Epoch { number: hello.term.epoch(), founder: DiskId(33) }];
-    (hello, past)
-}
-
-/// A primary that a majority answers logs the epochs that it refuses; a backup asks it to do so.
-#[test]
-fn a_refused_epoch_is_logged_once_and_refused_by_all_who_know_it() {
-    let (world, mut primary) = server(1);
-    let came = straggler(&world, &primary);
-    let epoch = came.1.epochs[0];
-    assert_eq!(refusal(&greet(&mut primary, world.now, &came)), Some(Refusal::Straggler));
-    let mut out = Out::default();
-    let before = primary.last();
-    for _ in 0..3 {
-        primary.log_refusals(WallTime(0), &mut out);
-        greet(&mut primary, world.now, &came);
-    }
-    assert_eq!(primary.last(), before.next(), "once");
-    assert!(primary.summary.has_refused(epoch));
-
-    let (_, mut backup) = server(2);
-    let mut to_backup = came.clone();
-    to_backup.0.to = id(2);
-    let effects = greet(&mut backup, world.now, &to_backup);
-    assert_eq!(refusal(&effects), Some(Refusal::Straggler));
-    let asks = |e: &Effect| matches!(e, Effect::Send(_, Packet::Refuses(l)) if *l == epoch);
-    assert!(effects.iter().any(asks), "{effects:?}");
-    assert!(backup.refused.is_empty(), "its primary may have died a moment before");
-    let (_, mut asked) = server(1);
-    let link = peer(&mut asked, 2).link.as_ref().unwrap().id;
-    asked.on_received(world.now, link, Packet::Refuses(epoch), &[], &mut Out::default());
-    asked.log_refusals(WallTime(0), &mut Out::default());
-    assert!(asked.summary.has_refused(epoch));
-
-    // When it is alone later, the backup that has the entry refuses the epoch and its
-    // descendants.
-    let entry = Record::trust(&out.bytes).position();
-    backup.summary.push(&Record::trust(&out.bytes)).unwrap();
-    let alone = |backup: &Replica, came: &(Hello, Past)| {
-        let mut backup = backup.clone();
-        backup.later_epoch = Some(Moment(0));
-        backup.step_down("a test", &mut Out::default());
-        backup.peers.iter_mut().for_each(|peer| peer.link = None);
-        refusal(&greet(&mut backup, world.now, came))
-    };
-    assert_eq!(alone(&backup, &to_backup), Some(Refusal::Parted));
-    let mut child = to_backup.clone();
-    (child.0.term, child.0.founder) = (child.0.term.next_epoch(id(1)), Some(DiskId(44)));
-    assert_eq!(alone(&backup, &child), Some(Refusal::Parted), "its ancestor was refused");
-    child.1.epochs.clear();
-    assert_eq!(alone(&backup, &child), None, "another one");
-    // An entry that is cut refuses nothing.
-    backup.summary.cut(entry.index.before());
-    assert_eq!(alone(&backup, &to_backup), None);
-}
-
-#[test]
-fn each_of_few_other_epochs_is_refused_once_and_the_own_one_never() {
-    let (world, mut primary) = server(1);
-    let begin = Beginning::new(primary.me, Term(0), primary.summary.last(), true);
-    primary.summary.push(&Record::trust(&begin.entry(WallTime(0)))).unwrap();
-    let own = primary.summary.epochs().next().unwrap();
-    primary.remember_refused(world.now, own);
-    assert_eq!(primary.refused, []);
-    for number in 1..100 {
-        let epoch = Epoch { number, founder: DiskId(77) };
-        (0..2).for_each(|_| primary.remember_refused(world.now, epoch));
-        let known = usize::from(number).min(REFUSED_MAX);
-        assert_eq!((primary.refused.len(), primary.refused.contains(&own)), (known, false));
-    }
-}
-
-/// A primary that is leaving, or has committed nothing in its term, logs no refusals. The number
-/// of logged refusals is bounded.
-#[test]
-fn a_refusal_is_logged_by_a_primary_that_stays() {
-    let (world, mut primary) = server(1);
-    let epoch = |number: u16| Epoch { number, founder: DiskId(77) };
-    primary.remember_refused(world.now, epoch(1));
-    type Change = fn(&mut Replica, Moment);
-    let changes: [(&str, Change, usize); 4] = [
-        ("it stays", |_, _| (), 1),
-        ("it stops", |r, now| r.stop(now), 0),
-        ("it hands over", |r, now| _ = r.begin_handover(now, Rule::HandedOverOrder), 0),
-        ("it has just been elected", |r, _| r.committed = Index::ZERO, 0),
-    ];
-    for (what, change, logged) in changes {
-        let mut primary = primary.clone();
-        change(&mut primary, world.now);
-        primary.log_refusals(WallTime(0), &mut Out::default());
-        assert_eq!(primary.summary.refusals(), logged, "{what}");
-    }
-    for number in 1..100 {
-        primary.refused = vec![epoch(number)];
-        primary.log_refusals(WallTime(0), &mut Out::default());
-        assert_eq!(primary.summary.refusals(), usize::from(number).min(REFUSED_MAX));
-    }
-}
-
-/// A server that has quarantined its log takes no part in a formation.
-#[test]
-fn who_has_lost_its_log_forms_nothing() {
-    for lost in [None, Some(1), Some(2), Some(3)] {
-        let mut world = World::new(4, 3);
-        world.start_all();
-        if let Some(n) = lost {
-            let server = world.running.get_mut(&n).unwrap();
-            server.replica.former = Some(Position::default());
+fn a_doubted_server_does_not_vote() {
+    for is_doubted in [false, true] {
+        let mut two = without_primary(2);
+        if is_doubted {
+            two.receive(1, Packet::Refused(Refusal::Doubtful));
         }
-        world.run(3_000);
-        assert_eq!(world.primary().is_some(), lost.is_none(), "{lost:?}");
-        if let Some(n) = lost {
-            let other = &world.running[&(n % 3 + 1)].replica;
-            let told: Vec<_> = other.former_of_peers().collect();
-            assert_eq!(told, [(id(n), Position::default())]);
+        assert_eq!(grants_pre_vote(&two, 3), !is_doubted);
+        let asked = ask(&two);
+        let out = two.receive(3, Packet::AskVote(asked));
+        let given = Vote { term: asked.term, given: Some(member(3)), founder: None };
+        assert_eq!(out.has(&Effect::Persist(given)), !is_doubted);
+        let sent = [out, two.durable()].map(|out| out.sent(3)).concat();
+        let vote = Packet::Vote { term: asked.term, granted: true };
+        assert_eq!(sent.contains(&vote), !is_doubted);
+    }
+    // Doubt ends a campaign that is under way.
+    let mut two = without_primary(2);
+    assert!(campaigns(&two.wait(RANK_TIME, &[1, 3])));
+    two.pre_vote(3, true);
+    two.tick();
+    assert_eq!(two.replica.role(), RoleView::Candidate);
+    two.receive(1, Packet::Refused(Refusal::Doubtful));
+    assert_eq!(two.replica.role(), RoleView::Backup);
+}
+
+/// The first invalid packet closes a link for half of the peer timeout, and each further one for
+/// twice as long as the last, up to a minute. After a long good time the first delay applies again.
+#[test]
+fn a_server_that_repeats_nonsense_is_refused_for_longer() {
+    let mut two = formed().take(2);
+    let second = Duration::from_secs(1);
+    assert_eq!(T / 2, second);
+    let mut next = || {
+        two.receive(3, Packet::Foreign { version: 9 });
+        assert!(!two.is_linked(3));
+        let refuses = |after: Duration| {
+            let mut two = two.clone();
+            two.advance(after);
+            refusal(&two.connect(3)) == Some(Refusal::Nonsense)
+        };
+        let seconds = (1..100).find(|seconds| !refuses(second * *seconds)).unwrap();
+        assert!(refuses(second * seconds - US));
+        let pause = if seconds == 60 { 300 } else { 1 };
+        two.advance(second * (seconds + pause));
+        two.connect(3);
+        seconds
+    };
+    let times: Vec<u32> = (0..9).map(|_| next()).collect();
+    assert_eq!(times, [1, 2, 4, 8, 16, 32, 60, 1, 2]);
+}
+
+/// A server that has quarantined a directory which clients may have used takes no part in a
+/// formation, and its hello says so.
+#[test]
+fn a_server_that_has_lost_its_log_forms_no_group() {
+    let former = Position { term: Term(3), index: Index(4) };
+    let met = [1, 2, 3].map(|n| member(n).disk);
+    for n in 1..=3 {
+        for lost in [None, Some(former)] {
+            let setup = Setup { former: lost, ..setup(n, Vote::default(), &[]) };
+            let mut server = Server::start(START, setup, Vec::new());
+            let link = server.new_link(n % 3 + 1);
+            let mut expected = Vec::new();
+            Past { runs: vec![run(n)], former: lost, ..Past::default() }.encode(&mut expected);
+            assert_eq!(greeting(&open(&mut server, link, true), link).unwrap().1, expected);
+            for other in (1..=3).filter(|other| *other != n) {
+                server.connect(other);
+                if n == 1 {
+                    server.receive(other, Packet::Blank { met });
+                }
+            }
+            let out = server.tick();
+            let forms = out.appended() == 1 || out.sent(1).contains(&Packet::Blank { met });
+            assert_eq!(forms, lost.is_none(), "server {n}");
+
+            // The others know it from the hello.
+            let to = n % 3 + 1;
+            let mut other = Server::start(START, self::setup(to, Vote::default(), &[]), vec![]);
+            let link = other.new_link(n);
+            let past = Past { runs: vec![run(n)], former: lost, ..Past::default() };
+            let hello = other.hello_of(n);
+            greet(&mut other, link, &(hello, past));
+            let known: Vec<_> = other.replica.former_of_peers().collect();
+            assert_eq!(known, lost.map(|last| (id(n), last)).into_iter().collect::<Vec<_>>());
         }
     }
 }
 
-/// If a server is the only member of its newest config, every entry that it has stored is
-/// committed.
+/// If a server is the only member of its newest config, it alone can commit. So after a restart
+/// every entry that it has stored is committed. With another member it can't know that.
 #[test]
-fn an_only_member_gives_nothing_up() {
-    let mut world = formed(6);
-    let primary = world.primary().unwrap();
-    for n in (1..=3).filter(|n| *n != primary) {
-        world.crash(n);
-        world.run(500);
+fn after_a_restart_an_only_member_counts_all_its_entries_as_committed() {
+    for (members, committed) in
+        [(&[1u8] as &[u8], Index(3)), (&[1, 2], Index::ZERO), (&[1, 2, 3], Index::ZERO)]
+    {
+        let all = config_entry(at(0, 1), &config(&[1, 2, 3]));
+        let log = [all, config_entry(at(1, 2), &config(members)), message(at(1, 3))];
+        let one = Server::start(START, setup(1, vote(1, Some(1)), &log), log.to_vec());
+        assert_eq!(one.replica.committed(), committed, "{members:?}");
     }
-    let primary = world.wait_members(500, 1);
-    let index = world.propose(primary, "alone").unwrap();
-    world.wait_answered(100, primary, index);
-    world.crash(primary);
-    world.start(primary);
-    let replica = &world.running[&primary].replica;
-    assert_eq!(replica.committed, replica.last());
-    // With another member the server can't know that after a start.
-    let (_, two) = server(2);
-    assert!(two.committed > Index::ZERO);
-    let mut world = formed(6);
-    world.crash(2);
-    world.start(2);
-    assert_eq!(world.running[&2].replica.committed, Index::ZERO);
 }
 
-fn entry(index: Index, term: Term, kind: Kind) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    record::write(&mut bytes, Position { index, term }, WallTime(0), kind, |_| ());
-    bytes
-}
-
-/// A packet that no correct server sends closes its link and does no harm; the sender is refused
-/// for a while.
+/// A packet that no correct server sends closes its link and does no harm. The sender is refused
+/// for half of the peer timeout.
 #[test]
-fn nonsense_of_a_server_that_knows_the_secret_ends_nobody() {
-    let (world, backup) = server(2);
-    let (_, primary) = server(1);
-    let log = &world.running[&2].disk.log;
-    let committed = backup.committed;
-    assert!(committed >= Index(2));
-    let good = |replica: &Replica| Append {
-        term: replica.vote.term,
-        prev: replica.summary.last(),
-        committed: replica.committed,
-        acknowledged: replica.acknowledged,
-        round: 0,
+fn nonsense_of_a_server_that_knows_the_secret_stops_no_server() {
+    let group = formed();
+    let (primary, backup) = (group.take(1), group.take(2));
+    assert!(backup.replica.committed() >= Index(2));
+    let good = |server: &Server| Append {
+        committed: server.replica.committed(),
+        acknowledged: server.replica.acknowledged(),
+        ..append(server.replica.term(), server.last())
     };
-    let at = |replica: &Replica, index: Index| replica.summary.position(index);
-    let over = |index: Index, term: Term| entry(index, term, Kind::MESSAGE);
-    let term = backup.vote.term;
-    let early = Append { prev: at(&backup, Index(1)), term: term.next(), ..good(&backup) };
-    let next = backup.last().next();
-    let table: [(&str, Replica, u8, Packet, Vec<u8>); 6] = [
-        ("leads too", primary.clone(), 2, Packet::Append(good(&primary)), Vec::new()),
+    let term = backup.replica.term();
+    let first = Record::trust(&backup.log.0[0]).position();
+    let early = Append { prev: first, term: term.next(), ..good(&backup) };
+    let next = Position { term, index: backup.last().index.next() };
+    let over = entry(Position { term: term.next(), index: Index(2) }, Kind::MESSAGE, b"");
+    let table = [
+        ("it leads, too", &primary, 2, Packet::Append(good(&primary)), vec![]),
+        ("it overwrites a committed entry", &backup, 1, Packet::Append(early), over),
+        ("an unknown kind", &backup, 1, Packet::Append(good(&backup)), entry(next, Kind(77), b"")),
+        ("the last term", &backup, 1, Packet::HigherTerm { term: Term((1 << 48) - 1) }, vec![]),
         (
-            "overwrites what is committed",
-            backup.clone(),
-            1,
-            Packet::Append(early),
-            over(Index(2), term.next()),
-        ),
-        (
-            "a payload that can't be applied",
-            backup.clone(),
-            1,
-            Packet::Append(good(&backup)),
-            entry(next, term, Kind(77)),
-        ),
-        (
-            "the last term",
-            backup.clone(),
-            1,
-            Packet::HigherTerm { term: Term((1 << 48) - 1) },
-            vec![],
-        ),
-        (
-            "an epoch that nobody began",
-            backup.clone(),
+            "an epoch that no operator began",
+            &backup,
             1,
             Packet::Vote { term: Term(u64::MAX), granted: true },
             vec![],
         ),
-        ("what begins a link", backup.clone(), 1, Packet::Foreign { version: 9 }, vec![]),
+        ("the begin of a link", &backup, 1, Packet::Foreign { version: 9 }, vec![]),
     ];
-    for (what, mut replica, from, packet, records) in table {
-        let link = peer(&mut replica, from).link.as_ref().unwrap().id;
-        let (before, vote) = (replica.summary.last(), replica.vote);
-        let mut out = Out::default();
-        let event = Event::Received { link, packet, records: &records };
-        replica.handle(world.now, WallTime(0), event, log, &mut out);
-        assert!(out.effects.contains(&Effect::Close(link, Closing::Nonsense)), "{what}: {out:?}");
-        let changed = |e: &Effect| matches!(e, Effect::Cut(_) | Effect::Append(_));
-        assert!(!out.effects.iter().any(changed), "{what}: {out:?}");
-        assert_eq!(replica.summary.last(), before, "{what}");
-        assert!(replica.vote == vote || what.starts_with("overwrites"), "{what}");
-        let (hello, past) = next_start(&world, &replica, from);
-        let again = |at: Moment| refusal(&greet(&mut replica.clone(), at, &(hello, past.clone())));
-        assert_eq!(again(world.now), Some(Refusal::Nonsense), "{what}");
-        assert_ne!(
-            again(world.now + replica.peer_timeout() / 2),
-            Some(Refusal::Nonsense),
-            "{what}"
-        );
+    for (what, server, from, packet, records) in table {
+        let mut server = server.clone();
+        let (before, term) = (server.replica.last(), server.replica.term());
+        let link = server.link(from);
+        let out = receive_on(&mut server, link, packet, &records);
+        assert!(out.has(&Effect::Close(link, Closing::Nonsense)), "{what}: {out:?}");
+        let changes = |e: &Effect| matches!(e, Effect::Cut(_) | Effect::Append(_));
+        assert!(!out.0.effects.iter().any(changes), "{what}: {out:?}");
+        assert_eq!(server.replica.last(), before, "{what}");
+        let votes = out.0.effects.iter().any(|e| matches!(e, Effect::Persist(_)));
+        let is_adopted = matches!(packet, Packet::Append(sent) if sent.term > term);
+        assert_eq!((votes, server.replica.term() > term), (is_adopted, is_adopted), "{what}");
+        let came = next_start(&server, from);
+        let again = |after: Duration| {
+            let mut server = server.clone();
+            server.advance(after);
+            let link = server.new_link(from);
+            refusal(&greet(&mut server, link, &came))
+        };
+        assert_eq!(again(Duration::ZERO), Some(Refusal::Nonsense), "{what}");
+        assert_ne!(again(T / 2), Some(Refusal::Nonsense), "{what}");
     }
 }
 
 /// A follower rejects entries by which a primary contradicts what it sent in the same term.
 #[test]
-fn what_was_proved_equal_is_not_overwritten_in_the_same_term() {
-    let (world, mut replica) = server(2);
-    let one = replica.config().unwrap().member(id(1)).unwrap();
-    let link = replica.link_to(one).unwrap();
-    let (last, term) = (replica.summary.last(), replica.vote.term.next());
-    let mut send = |term_of_entry: Term, prev: Position| {
-        let append =
-            Append { term, prev, committed: Index::ZERO, acknowledged: Index::ZERO, round: 0 };
-        let records = entry(prev.index.next(), term_of_entry, Kind::MESSAGE);
-        let mut out = Out::default();
-        replica.on_append(world.now, one, link, append, &records, &mut out);
-        (out.effects.contains(&Effect::Close(link, Closing::Nonsense)), replica.summary.last().term)
+fn an_entry_that_was_proved_equal_is_not_overwritten_in_the_same_term() {
+    let mut two = formed().take(2);
+    let (last, term) = (two.last(), two.replica.term().next());
+    let mut send = |of: Term| {
+        let entry = message(Position { term: of, index: last.index.next() });
+        let out = two.receive_entries(append(term, last), 1, &[entry]);
+        (out.closed(1), two.last().term)
     };
-    assert_eq!(send(last.term, last), (false, last.term));
-    assert_eq!(send(term, last), (true, last.term));
+    assert_eq!(send(last.term), (vec![], last.term));
+    assert_eq!(send(term), (vec![Closing::Nonsense], last.term));
 }
 
 /// The first entry of every log is the config of the formation.
 #[test]
-fn a_blank_server_takes_no_log_that_begins_otherwise() {
+fn an_uninitialized_server_accepts_no_log_that_begins_with_another_entry() {
     for kind in [Kind::MESSAGE, Kind::REFUSAL] {
-        let mut world = World::new(5, 3);
-        world.start_all();
-        world.running.get_mut(&3).unwrap().replica.former = Some(Position::default());
-        world.run(500);
-        let mut replica = world.running[&2].replica.clone();
-        let peer = peer(&mut replica, 1).link.clone().unwrap();
-        let append = Append {
-            term: Term(1),
-            prev: Position::default(),
-            committed: Index(1),
-            acknowledged: Index(1),
-            round: 0,
-        };
-        let mut out = Out::default();
-        replica.on_append(
-            world.now,
-            peer.member,
-            peer.id,
-            append,
-            &entry(Index(1), Term(1), kind),
-            &mut out,
-        );
-        assert_eq!(replica.last(), Index::ZERO);
-        let log = &world.running[&2].disk.log;
-        replica.handle(world.now, WallTime(0), Event::Tick, log, &mut Out::default());
+        let mut two = Server::start(START, setup(2, Vote::default(), &[]), Vec::new());
+        two.connect(1);
+        let append =
+            Append { committed: Index(1), acknowledged: Index(1), ..append(Term(1), at(0, 0)) };
+        let out = two.receive_entries(append, 1, &[entry(at(1, 1), kind, b"")]);
+        assert_eq!((out.closed(1), two.replica.last()), (vec![Closing::Nonsense], Index::ZERO));
+        two.tick();
     }
 }
