@@ -10,7 +10,6 @@ mod greeting;
 mod guards;
 mod handover;
 mod hello;
-#[allow(dead_code, reason = "other tests will use the rest of it")]
 mod hellos;
 mod leading;
 mod leaving;

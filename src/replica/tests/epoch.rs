@@ -1,245 +1,284 @@
-//! Epochs that begin where an operator overruled elections: which servers follow them, when, and
-//! what is quarantined.
+//! Guards the epochs, which begin where an operator overrules elections: which servers follow an
+//! epoch, when they do, and which entries they quarantine.
 
-use super::*;
-use crate::ids::GroupId;
+use super::hellos::*;
 use crate::limits::ANCESTRY_MAX;
+use crate::replica::{Beginning, Epoch, Quarantine};
 
-/// Returns server `n` of a healthy group whose primary is 1, and its world.
-fn server(n: u8) -> (World, Replica) {
-    let world = formed(8);
-    let replica = world.running[&n].replica.clone();
-    (world, replica)
+/// Returns server `n` of a healthy group whose primary is server 1.
+fn server(n: u8) -> Server {
+    formed().take(n)
 }
 
-fn before(at: Moment) -> Moment {
-    Moment(at.0 - 1)
+/// Receives the hello of server `n`, which has followed the next epoch of server 3. Returns the
+/// effects of it.
+fn meet(server: &mut Server, n: u8) -> Effects {
+    let term = Term::ZERO.next_epoch(id(3));
+    let hello = Hello { term, founder: Some(member(3).disk), ..server.hello_of(n) };
+    let link = server.new_link(n);
+    first(server, link, false, Packet::Hello(hello))
+}
+
+fn follows(server: &Server) -> bool {
+    server.replica.term() == Term::ZERO.next_epoch(id(3))
+}
+
+/// Returns server 2 after a restart with this log and vote, linked with server 1.
+fn restarted(vote: Vote, log: &[Vec<u8>]) -> Server {
+    let mut two = Server::start(START, setup(2, vote, log), log.to_vec());
+    two.connect(1);
+    two
+}
+
+/// Returns the log of a server whose last two entries are messages of term 1.
+fn short_log() -> Vec<Vec<u8>> {
+    let members = config(&[1, 2, 3]);
+    let configs = [config_entry(at(0, 1), &members), config_entry(at(1, 2), &members)];
+    configs.into_iter().chain([message(at(1, 3)), message(at(1, 4))]).collect()
 }
 
 #[test]
-fn a_later_history_is_followed_after_t_without_a_primary_and_nobody_votes_until_2_t() {
-    let (world, mut replica) = server(2);
-    let (now, peer_timeout) = (world.now, replica.peer_timeout());
-    assert!(!replica.awaits_epoch(now), "none was met");
-    assert!(!replica.may_follow_epoch(now));
-    assert!(!replica.may_follow_epoch(before(now + peer_timeout)));
-    assert!(replica.awaits_epoch(before(now + peer_timeout)));
-    let mut heard = replica.clone();
-    assert!(replica.may_follow_epoch(now + peer_timeout), "counted from the first meeting");
-    assert!(replica.awaits_epoch(before(now + peer_timeout * 2)));
-    assert!(!replica.awaits_epoch(now + peer_timeout * 2));
+fn a_later_epoch_is_followed_after_t_without_a_primary() {
+    let mut two = server(2);
+    two.report(1, PeerHealth::default());
+    assert_eq!(meet(&mut two, 3).closed(3), [Closing::Spare]);
+    two.advance(T - US);
+    assert_eq!(meet(&mut two, 3).closed(3), [Closing::Spare]);
+    assert!(!follows(&two));
+    two.advance(US);
+    meet(&mut two, 3);
+    assert!(follows(&two), "counted from the first meeting");
 
-    // A primary of the own epoch ends the wait, and a later meeting starts a new one.
-    let log = &world.running[&2].disk.log;
-    heard.handle(now, WallTime(0), Event::Tick, log, &mut Out::default());
-    assert!(heard.is_healthy(now) && !heard.awaits_epoch(now));
-    assert!(!heard.may_follow_epoch(now + peer_timeout));
+    let mut blank = Server::start(START, setup(2, Vote::default(), &[]), Vec::new());
+    meet(&mut blank, 3);
+    assert!(follows(&blank), "an uninitialized server has nothing to lose");
+}
 
-    replica.later_epoch = None;
-    replica.summary = LogSummary::default();
-    assert!(replica.may_follow_epoch(now), "a blank server has nothing to lose");
+/// The founder of the later epoch has one more peer timeout to connect again and to be followed.
+#[test]
+fn a_server_that_met_a_later_epoch_grants_no_pre_vote_until_2_t() {
+    let mut two = server(2);
+    two.report(1, PeerHealth::default());
+    assert!(grants_pre_vote(&two, 1), "it has met none");
+    meet(&mut two, 3);
+    assert!(!grants_pre_vote(&two, 1));
+    two.advance(T * 2 - US);
+    assert!(!grants_pre_vote(&two, 1));
+    two.advance(US);
+    assert!(grants_pre_vote(&two, 1));
 }
 
 #[test]
-fn a_group_is_healthy_with_a_primary_that_hears_a_majority_or_is_heard() {
-    let later = Duration::from_secs(60);
+fn a_primary_of_the_own_epoch_ends_the_wait_and_a_later_meeting_begins_another() {
+    let mut two = server(2);
+    let (term, last) = (two.replica.term(), two.last());
+    two.report(1, PeerHealth::default());
+    meet(&mut two, 3);
+    two.receive(1, Packet::Append(append(term, last)));
+    two.tick();
+    two.report(1, PeerHealth::default());
+    assert!(grants_pre_vote(&two, 1));
+    two.advance(T);
+    meet(&mut two, 3);
+    assert!(!follows(&two));
+    two.advance(T);
+    meet(&mut two, 3);
+    assert!(follows(&two));
+}
+
+/// A server that an operator let continue alone must not take over a group that works without it.
+#[test]
+fn a_group_with_an_active_primary_refuses_a_later_epoch() {
     for n in [1, 2] {
-        let (world, mut replica) = server(n);
-        assert!(replica.is_healthy(world.now), "{n}");
-        assert!(!replica.is_healthy(world.now + later), "{n}: nobody was heard for long");
-        replica.leave_primary(replica.config().unwrap().member(id(1)).unwrap());
-        assert_eq!(replica.is_healthy(world.now), n == 1);
+        let refuses = |server: &Server| {
+            let mut server = server.clone();
+            refusal(&meet(&mut server, 3)) == Some(Refusal::Straggler)
+        };
+        let mut server = server(n);
+        assert!(refuses(&server), "{n}");
+        let mut silent = server.clone();
+        silent.advance(Duration::from_secs(60));
+        assert!(!refuses(&silent), "{n}: no server has answered for long");
+        if n == 2 {
+            server.report(1, PeerHealth::default());
+            assert!(!refuses(&server), "its primary has stepped down");
+        }
     }
 }
 
+/// Hellos carry epochs. So a server that follows a later epoch closes its other links, and opens
+/// them again. It neither votes nor campaigns before it has the first entry of that epoch.
 #[test]
-fn who_follows_a_later_history_takes_its_term_and_tells_the_others_anew() {
-    let (world, mut replica) = server(2);
-    let three = replica.config().unwrap().member(id(3)).unwrap();
-    let (one, link) = (
-        replica.link_to(replica.config().unwrap().member(id(1)).unwrap()),
-        replica.link_to(three).unwrap(),
-    );
-    let term = replica.vote.term.next_epoch(id(3));
-    let hello = Hello {
-        shared: replica.shared,
-        from: three,
-        to: replica.me.id,
-        incarnation: Incarnation(2),
-        process: ProcessId(2),
-        serial: 1_000,
-        has_other: false,
-        term,
-        founder: Some(three.disk),
-        last: replica.summary.last(),
-    };
-    let mut out = Out::default();
-    replica.adopt_hello(world.now, &hello, link, &mut out);
-    assert_eq!(replica.vote, Vote { term, given: None, founder: Some(three.disk) });
-    let closed = out.effects.iter().filter_map(|effect| match effect {
-        Effect::Close(link, why) => Some((Some(*link), *why)),
-        _ => None,
-    });
-    assert_eq!(closed.collect::<Vec<_>>(), [(one, Closing::Restated)], "all links but this one");
-    assert!(!replica.holds_epoch() && replica.may_campaign().is_none());
+fn a_server_that_follows_a_later_epoch_adopts_its_term_and_greets_the_others_again() {
+    let mut two = server(2);
+    let own = two.replica.term();
+    two.report(1, PeerHealth::default());
+    meet(&mut two, 3);
+    two.advance(T - US);
+    two.end_link(3);
+    two.advance(US);
+    let out = meet(&mut two, 3);
+    let vote = Vote { term: own.next_epoch(id(3)), given: None, founder: Some(member(3).disk) };
+    assert!(out.has(&Effect::Persist(vote)));
+    assert_eq!((two.replica.term(), two.replica.founder()), (vote.term, vote.founder));
+    assert_eq!(out.closed(1), [Closing::Restated]);
+    assert_eq!(out.closed(3), [], "the link of the hello stays");
+    two.durable();
+    assert!(!grants_pre_vote(&two, 3));
+    assert!(!campaigns(&two.wait(T * 3, &[3])));
+    assert!(two.replica.may_be_last());
 
     // A higher term of the own epoch is only adopted.
-    let (_, mut replica) = server(2);
-    let term = replica.vote.term.next();
-    out.clear();
-    replica.adopt_hello(world.now, &Hello { term, founder: None, ..hello }, link, &mut out);
-    assert_eq!(replica.vote, Vote { term, given: None, founder: None });
-    assert!(!out.effects.iter().any(|effect| matches!(effect, Effect::Close(..))));
+    let mut two = server(2);
+    let link = two.new_link(3);
+    let vote = Vote { term: own.next(), given: None, founder: None };
+    let hello = Hello { term: vote.term, ..two.hello_of(3) };
+    let out = first(&mut two, link, false, Packet::Hello(hello));
+    assert!(out.has(&Effect::Persist(vote)));
+    let restated = |e: &Effect| matches!(e, Effect::Close(_, Closing::Restated));
+    assert!(!out.0.effects.iter().any(restated) && two.is_linked(1));
 }
 
-/// Returns what is quarantined when this entry of a later epoch conflicts with this log.
-fn quarantined(replica: &Replica, index: Index, term: Term, config: Option<Config>) -> Quarantine {
-    let mut replica = replica.clone();
-    let mut bytes = Vec::new();
-    let kind = if config.is_some() { Kind::CONFIG } else { Kind::MESSAGE };
-    record::write(&mut bytes, Position { index, term }, WallTime(0), kind, |out| {
-        if let Some(config) = config {
-            config.encode(out);
-        }
-    });
-    let mut out = Out::default();
-    replica.leave_for_epoch(&Record::parse(&bytes).unwrap(), &mut out);
-    match out.effects[..] {
-        [Effect::Quarantine(quarantine)] if replica.left => quarantine,
-        _ => panic!("{out:?}"),
-    }
-}
-
+/// If the log of a follower differs from the followed epoch first at the branch, only the entries
+/// after the branch are quarantined. Otherwise the directory belongs to another history.
 #[test]
-fn only_a_tail_behind_the_branch_is_quarantined_alone() {
-    let (_, replica) = server(2);
-    let last = replica.summary.last();
-    let branch = replica.summary.position(last.index.before());
-    let begin =
-        Beginning::new(replica.config().unwrap().member(id(1)).unwrap(), last.term, branch, true);
-    let tail = Quarantine::Tail(branch.index);
-    assert_eq!(quarantined(&replica, last.index, begin.term, Some(begin.config)), tail);
+fn only_a_tail_after_the_branch_is_quarantined_alone() {
+    let log = short_log();
+    let (branch, last) = (at(1, 3), at(1, 4));
+    let begin = Beginning::new(member(1), last.term, branch, true);
+    let quarantined = |term: Term, config: Option<Config>| {
+        let vote = Vote { given: None, ..begin.vote };
+        let mut two = restarted(vote, &log);
+        let position = Position { term, index: last.index };
+        let entry = config.map_or_else(|| message(position), |c| config_entry(position, &c));
+        let out = two.receive_entries(append(begin.term.next(), branch), 1, &[entry]);
+        assert_eq!(two.log.0, log, "nothing is cut or appended");
+        assert_eq!(two.tick().0.effects, [], "the process is ending");
+        out.0.effects.iter().find_map(|effect| match effect {
+            Effect::Quarantine(quarantine) => Some(*quarantine),
+            _ => None,
+        })
+    };
+    let tail = Some(Quarantine::Tail(branch.index));
+    assert_eq!(quarantined(begin.term, Some(begin.config)), tail);
     let mut other = begin.config;
-    other.origin = Origin::Branch(Position { term: Term(0), ..branch });
+    other.origin = Origin::Branch(at(0, 3));
+    let mut restated = begin.config;
+    restated.origin = Origin::Other;
     for (term, config, what) in [
         (begin.term, None, "no config"),
-        (begin.term.next(), Some(begin.config), "not the first of the history"),
+        (begin.term.next(), Some(begin.config), "not the first entry of the epoch"),
         (begin.term, Some(other), "it branched from another entry"),
-        (begin.term, Some(begin.config.restated()), "no branch"),
+        (begin.term, Some(restated), "no branch"),
     ] {
-        assert_eq!(
-            quarantined(&replica, last.index, term, config),
-            Quarantine::Everything,
-            "{what}"
-        );
+        assert_eq!(quarantined(term, config), Some(Quarantine::Everything), "{what}");
     }
 }
 
 #[test]
-fn a_conflict_with_a_later_history_is_none_with_a_later_term() {
-    let (world, replica) = server(2);
-    let last = replica.summary.last();
-    let prev = replica.summary.position(last.index.before());
-    let one = replica.config().unwrap().member(id(1)).unwrap();
-    let link = replica.link_to(one).unwrap();
-    let took = |term: Term| {
-        let mut replica = replica.clone();
-        replica.vote.term = term;
-        replica.role = Role::Follower(Following::default());
-        (replica.committed, replica.acknowledged) = (Index(1), Index(1));
-        let mut records = Vec::new();
-        let at = Position { index: last.index, term };
-        record::write(&mut records, at, WallTime(0), Kind::MESSAGE, |_| ());
-        let append = Append { term, prev, committed: Index(1), acknowledged: Index(1), round: 0 };
-        let mut out = Out::default();
-        replica.on_append(world.now, one, link, append, &records, &mut out);
-        let cut = out.effects.iter().any(|effect| matches!(effect, Effect::Cut(_)));
-        let left = out.effects.iter().any(|effect| matches!(effect, Effect::Quarantine(_)));
-        (cut, left)
+fn a_conflict_is_cut_within_an_epoch_and_quarantined_between_two() {
+    let log = short_log();
+    let (prev, last) = (at(1, 3), at(1, 4));
+    let conflict = |term: Term, founder: Option<DiskId>| {
+        let own = if founder.is_some() { term } else { last.term };
+        let mut two = restarted(Vote { term: own, given: None, founder }, &log);
+        let entry = message(Position { term, index: last.index });
+        let out = two.receive_entries(append(term, prev), 1, &[entry]);
+        let has = |wanted: fn(&Effect) -> bool| out.0.effects.iter().any(wanted);
+        (has(|e| matches!(e, Effect::Cut(_))), has(|e| matches!(e, Effect::Quarantine(_))))
     };
-    assert_eq!(took(last.term.next()), (true, false));
-    assert_eq!(took(last.term.next_epoch(id(1))), (false, true));
+    assert_eq!(conflict(last.term.next(), None), (true, false));
+    let founder = Some(member(1).disk);
+    assert_eq!(conflict(last.term.next_epoch(id(1)), founder), (false, true));
 }
 
+/// Other servers may follow an epoch whose founder stored its vote and then crashed. So the founder
+/// completes the epoch, and no other server does.
 #[test]
-fn only_who_stored_the_vote_of_a_history_of_its_own_and_not_its_entry_goes_on_with_it() {
-    let (world, replica) = server(2);
-    let log = &world.running[&2].disk.log;
-    let (me, last) = (replica.me, replica.summary.last());
-    let term = last.term.next_epoch(me.id);
+fn only_the_founder_that_stored_the_vote_of_an_epoch_and_not_its_entry_completes_it() {
+    let log = short_log();
+    let last = at(1, 4);
     let begins = |vote: Vote| {
-        let setup = Setup {
-            me,
-            incarnation: Incarnation(9),
-            process: ProcessId(9),
-            shared: Shared { group: GroupId(7), ..replica.shared },
-            takeover: Takeover::Coin,
-            vote,
-            summary: replica.summary.clone(),
-            seen: Default::default(),
-            runs: vec![Run { incarnation: Incarnation(9), process: ProcessId(9) }],
-            former: None,
-            seed: 1,
-        };
-        let mut started = Replica::new(Moment(0), setup);
-        for _ in 0..2 {
-            started.handle(Moment(1), WallTime(0), Event::Tick, log, &mut Out::default());
-        }
-        let config = *started.config().unwrap();
-        config.count() == 1 && config.has(me) && config.origin == Origin::Branch(last)
+        let mut two = Server::start(START, setup(2, vote, &log), log.clone());
+        two.tick();
+        two.tick();
+        let config = *two.replica.config().unwrap();
+        config.count() == 1 && config.has(member(2)) && config.origin == Origin::Branch(last)
     };
+    let (me, term) = (member(2), last.term.next_epoch(id(2)));
     let vote = Vote { term, given: Some(me), founder: Some(me.disk) };
     assert!(begins(vote));
-    assert!(!begins(Vote { term: last.term.next(), founder: None, ..vote }), "no other history");
-    assert!(!begins(Vote { founder: Some(DiskId(1)), ..vote }), "another one's");
-    assert!(!begins(Vote { given: None, ..vote }), "heard of only");
-    assert!(!begins(Vote { term: last.term, ..vote }), "its entry is there");
+    for (other, what) in [
+        (Vote { term: last.term.next(), founder: None, ..vote }, "no later epoch"),
+        (Vote { founder: Some(DiskId(1)), ..vote }, "the epoch of another server"),
+        (Vote { given: None, ..vote }, "it only follows the epoch"),
+        (Vote { term: last.term, ..vote }, "its log holds the entry"),
+    ] {
+        assert!(!begins(other), "{what}");
+    }
 }
 
+/// The entry names the founder as the only member, and the entry from which the epoch branched. No
+/// two servers choose the same epoch.
 #[test]
-fn a_history_begins_with_an_entry_behind_the_last_one_that_names_it() {
-    let (_, replica) = server(2);
-    let last = replica.summary.last();
-    let heard = last.term.next_epoch(id(1)).next();
-    for (newest, least) in [(last.term, last.term), (heard, heard), (Term::ZERO, last.term)] {
-        let begin = Beginning::new(replica.me, newest, last, true);
+fn an_epoch_begins_with_an_entry_after_the_last_one_that_names_it() {
+    let last = at(1, 4);
+    let met = last.term.next_epoch(id(1)).next();
+    for (newest, least) in [(last.term, last.term), (met, met), (Term::ZERO, last.term)] {
+        let begin = Beginning::new(member(2), newest, last, true);
         let entry = begin.entry(WallTime(7));
         let record = Record::parse(&entry).unwrap();
-        let at = Position { index: last.index.next(), term: begin.term };
-        assert_eq!((record.position(), record.time, record.kind), (at, WallTime(7), Kind::CONFIG));
+        let position = Position { index: last.index.next(), term: begin.term };
+        assert_eq!(
+            (record.position(), record.time, record.kind),
+            (position, WallTime(7), Kind::CONFIG)
+        );
         let config = Config::decode(record.body).unwrap();
         assert_eq!(config, begin.config);
-        assert!(config.has(replica.me) && config.count() == 1 && config.gate_open);
+        assert!(config.has(member(2)) && config.count() == 1 && config.gate_open);
         assert_eq!(config.origin, Origin::Branch(last));
         assert!(begin.term.begins_epoch() && begin.term.epoch() > least.epoch());
-        assert_eq!(begin.term.epoch() % 4, 2, "no two servers draw the same");
-        let vote =
-            Vote { term: begin.vote.term, given: Some(replica.me), founder: Some(replica.me.disk) };
-        assert_eq!(begin.vote, vote);
+        assert_eq!(begin.term.epoch() % 4, 2, "the id of the founder");
+        let (given, founder) = (Some(member(2)), Some(member(2).disk));
+        assert_eq!(begin.vote, Vote { term: begin.vote.term, given, founder });
     }
 }
 
 /// The list includes the epoch of the server's term even without its first entry: that server may
 /// die before the entry arrives.
 #[test]
-fn a_hello_lists_the_newest_epochs_and_the_one_of_its_term() {
-    let (_, mut replica) = server(2);
-    assert_eq!(replica.past().epochs, []);
-    let mut all = Vec::new();
+fn a_hello_lists_the_newest_epochs_and_that_of_its_term() {
+    let listed = |two: &mut Server, epochs: &[Epoch]| {
+        let link = two.new_link(3);
+        let (_, past) = greeting(&open(two, link, true), link).expect("it sends a hello");
+        let mut expected = Vec::new();
+        Past { runs: vec![run(2)], epochs: epochs.to_vec(), former: None }.encode(&mut expected);
+        past == expected
+    };
+    let start =
+        |vote: Vote, log: &[Vec<u8>]| Server::start(START, setup(2, vote, log), log.to_vec());
+    let mut log = vec![config_entry(at(0, 1), &config(&[1, 2, 3]))];
+    assert!(listed(&mut start(Vote::default(), &log), &[]));
+    let founder = Some(member(3).disk);
+    let (mut vote, mut all) = (Vote { founder, ..Vote::default() }, Vec::new());
     for _ in 0..ANCESTRY_MAX {
-        let begin = Beginning::new(replica.me, Term(0), replica.summary.last(), true);
-        let founder = Some(replica.me.disk);
-        replica.vote = Vote { term: begin.term, given: None, founder };
-        all.push(Epoch { number: begin.term.epoch(), founder: replica.me.disk });
-        assert_eq!(replica.past().epochs, all, "it is heard of");
-        replica.summary.push(&Record::trust(&begin.entry(WallTime(0)))).unwrap();
-        assert_eq!(replica.past().epochs, all, "it is in the log");
+        let last = start(vote, &log).last();
+        let begin = Beginning::new(member(3), Term::ZERO, last, true);
+        vote.term = begin.term;
+        all.push(Epoch { number: begin.term.epoch(), founder: member(3).disk });
+        assert!(listed(&mut start(vote, &log), &all), "it follows the epoch");
+        log.push(begin.entry(WallTime(0)));
+        assert!(listed(&mut start(vote, &log), &all), "the epoch is in the log");
     }
-    let mut summary = replica.summary.clone();
-    summary.cut(summary.last().index.before());
-    assert!(summary.epochs().eq(all[..ANCESTRY_MAX - 1].iter().copied()), "one was cut");
-    replica.vote.term = replica.vote.term.next_epoch(id(3));
-    replica.vote.founder = Some(DiskId(33));
-    all.push(Epoch { number: replica.vote.term.epoch(), founder: DiskId(33) });
-    assert_eq!(replica.past().epochs, all[1..]);
+    // The entry that begins the last epoch is cut.
+    let mut two = restarted(vote, &log);
+    let (prev, last) = (before_end(&two), two.last());
+    let other = message(Position { term: last.term.next(), index: last.index });
+    let out = two.receive_entries(append(last.term.next(), prev), 1, &[other]);
+    assert!(out.has(&Effect::Cut(prev.index)));
+    assert!(listed(&mut two, &all[..ANCESTRY_MAX - 1]));
+    // The server follows one more epoch.
+    vote = Vote { term: vote.term.next_epoch(id(3)), given: None, founder: Some(DiskId(33)) };
+    all.push(Epoch { number: vote.term.epoch(), founder: DiskId(33) });
+    assert!(listed(&mut start(vote, &log), &all[1..]));
 }
