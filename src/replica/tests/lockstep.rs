@@ -27,12 +27,7 @@ pub(super) fn formed() -> Group {
     form(|_| ())
 }
 
-/// Like [`formed`], with `last_survivor = "auto"`.
-pub(super) fn formed_auto() -> Group {
-    form(|setup| setup.shared.survivor_auto = true)
-}
-
-/// Forms a group with changed settings.
+/// Like [`formed`], with a changed setup of every server, such as other settings.
 pub(super) fn form(change: impl Fn(&mut Setup)) -> Group {
     let now = START;
     let start = |n: u8| {
