@@ -203,6 +203,16 @@ fn a_follower_limits_both_indexes_to_its_own_log() {
     assert_eq!(knows(3, 3, 1), (3, 1), "not durable");
     assert_eq!(knows(9, 9, 3), (3, 3), "not proved equal");
     assert_eq!(knows(1, 3, 3), (1, 1), "not committed");
+    // The log of the follower may be longer than the part that is proved equal.
+    let mut server = backup();
+    let (prev, end) = (server.last(), next(&server, 1));
+    append(&mut server, &[message(end)]);
+    server.tick();
+    server.durable();
+    let term = Term(end.term.0 + 1);
+    let committed = end.index;
+    server.receive(1, Packet::Append(Append { term, prev, committed, ..server.append() }));
+    assert_eq!(server.replica.committed(), prev.index);
 }
 
 /// A server that is no primary, that stops or hands over, or whose group lacks the gate or copies

@@ -477,6 +477,25 @@ fn a_learner_is_added_when_it_has_caught_up_and_is_not_lost() {
     assert!(!added(&|server| server.replica.stop(server.now)));
     assert!(!added(&|server| assert_eq!(server.order(GROUP, None), Verdict::Taken)));
 
+    // Server 3 has not answered since it connected, 100 ms before the election.
+    let log = vec![config_entry(at(0, 1), &config(&[1, 2]))];
+    let mut server = Server::start(START, setup(1, vote(1, None), &log), log);
+    [2, 3].iter().for_each(|n| drop(server.connect(*n)));
+    server.advance(ms(100)).elect(&[2]);
+    commit(&mut server);
+    // A ping shortly before keeps the silent link open until the next one.
+    server.now = START + (T - ms(10));
+    server.pong(2);
+    server.tick();
+    server.accept(3, server.replica.committed());
+    for (time, left) in [(T - US, &[1, 2, 3][..]), (T, &[1, 2])] {
+        let mut server = server.clone();
+        server.now = START + time;
+        server.pong(2);
+        assert_eq!(members(&mut server), left);
+        assert!(server.is_linked(3));
+    }
+
     // If the config holds the learner's id with another disk, that disk is dropped first.
     let mut server = elected(&[1, 2], &[2]);
     server.end_link(2);

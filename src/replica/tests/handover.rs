@@ -89,6 +89,22 @@ fn a_slow_backup_is_the_heir_only_without_another_one() {
     }
 }
 
+/// A backup that becomes slow during a handover for a slow disk is no heir.
+#[test]
+fn a_backup_that_becomes_slow_is_no_heir_of_a_slow_primary() {
+    let mut server = primary();
+    server.report(2, SLOW);
+    slow_down(&mut server);
+    server.propose(Kind::MESSAGE).unwrap();
+    assert_eq!(heir(&mut server), None, "a change is not acknowledged");
+    assert_eq!(server.decided(Rule::HandedOverSlow), 1);
+    server.report(3, SLOW);
+    finish_sync(&mut server);
+    assert_eq!(heir(&mut server), None);
+    server.report(3, PeerHealth::default());
+    assert_eq!(heir(&mut server), Some(3));
+}
+
 /// Clients connect to the primary's address. So a server that does not answer at its address
 /// becomes primary only if the primary stops and no other server can succeed it.
 #[test]
@@ -124,7 +140,12 @@ fn the_heir_is_an_active_member_that_does_not_stop() {
     type Change = fn(&mut Server);
     let changes: [(&str, Change); 4] = [
         ("stopping", |server| drop(server.report(2, STOPPING))),
-        ("unreachable", |server| drop(server.advance(T).pong(3))),
+        ("unreachable", |server| {
+            // A ping shortly before keeps the silent link open until the next one.
+            server.advance(T - ms(10)).tick();
+            server.advance(ms(10)).pong(3);
+            assert!(server.is_linked(2));
+        }),
         ("not linked", |server| drop(server.end_link(2))),
         ("no member", |server| {
             server.kill(2);

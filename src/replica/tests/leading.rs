@@ -59,6 +59,7 @@ fn committed_means_a_majority_and_acknowledged_every_member() {
     expect(&accepts(3, 3), 2, 1);
     expect(&|server| drop(server.durable()), 3, 2);
     expect(&accepts(2, 1), 3, 2);
+    expect(&|server| assert_eq!(server.replica.peer_lag(id(2)), Some(1)), 3, 2);
     expect(&accepts(2, 3), 3, 3);
 }
 

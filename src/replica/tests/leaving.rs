@@ -90,19 +90,19 @@ fn a_primary_drops_the_member_whose_drop_can_be_committed() {
         ("the same after `TimeoutNow`", (&[], Some(3), true, true), None),
         ("the primary and another one stop", (&[3], None, true, false), None),
     ];
-    for (what, (stopping, unreachable, stops, told), dropped) in table {
+    for (what, (stopping, unreachable, stops, has_heir), dropped) in table {
         let mut server = formed().take(1);
         server.wait(T * 2, &[2, 3]);
         pong_all(&mut server);
         server.advance(T - ms(10));
-        if stops && !told {
+        if stops && !has_heir {
             // An entry that is not acknowledged keeps the primary from sending `TimeoutNow`.
             server.propose(Kind::MESSAGE).unwrap();
             server.tick();
             server.durable();
             server.accept(2, server.replica.last());
         }
-        if told {
+        if has_heir {
             server.replica.stop(server.now);
             let term = server.replica.term();
             assert!(server.tick().sent(2).contains(&Packet::TimeoutNow { term }));

@@ -81,6 +81,7 @@ fn a_backup_with_all_the_evidence_continues_alone() {
     assert!(!continues(&pair()), "nothing was promised");
     let mut dialled_by_1 = unlinked(&[two], &|_| ());
     link(&mut dialled_by_1, false);
+    dialled_by_1.fail_dial(1, DialFailure::NoAnswer);
     promise(&mut dialled_by_1, Some(PAIR));
     assert!(!continues(&dialled_by_1), "1 has not answered at its own address");
     let mut not_refused = ready.clone();
