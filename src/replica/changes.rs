@@ -37,7 +37,7 @@ impl fmt::Display for Loss {
 
 impl Replica {
     pub(super) fn change_members(&mut self, now: Moment, wall: WallTime, out: &mut Out) {
-        self.note_losses(now, out);
+        self.note_losses(now);
         self.withholds = false;
         self.timers.expired(Timer::Promise, now);
         let Some((index, config)) = self.summary.config() else { return };
@@ -118,7 +118,7 @@ impl Replica {
 
     /// Records when each member was first found lost. For a member that is down, that is when its
     /// link was lost.
-    fn note_losses(&mut self, now: Moment, out: &mut Out) {
+    fn note_losses(&mut self, now: Moment) {
         let Some(config) = self.config().copied() else { return };
         let losses = ServerId::all(3)
             .map(|id| {
@@ -137,7 +137,7 @@ impl Replica {
         primary.has_loss = losses.iter().any(Option::is_some);
         if news {
             // Pings the others now, not at the next heartbeat, to learn who is still active.
-            self.ping(now, out);
+            self.ping();
         }
     }
 

@@ -124,10 +124,10 @@ impl Replica {
     }
 
     /// Reports the stop at once, since the next ping may be late, and begins the handover.
-    pub(super) fn tick_stop(&mut self, now: Moment, out: &mut Out) {
+    pub(super) fn tick_stop(&mut self, now: Moment) {
         let Some(began) = self.stopping else { return };
         if !std::mem::replace(&mut self.stop_said, true) {
-            self.ping(now, out);
+            self.ping();
         }
         // A handover may fail until a member that was just lost is dropped, so this tries again.
         if self.handover.is_none() && now < began + self.peer_timeout() * 2 {

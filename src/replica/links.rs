@@ -121,7 +121,7 @@ impl Replica {
         }
         let delay = dialling.delay.max(REDIAL_TIME).min(longest);
         dialling.delay = (delay * 2).min(longest);
-        dialling.next = Some(now + self.rng.about(delay));
+        dialling.next = Some(now + self.dial_rng.about(delay));
     }
 
     fn dial_now(&mut self, now: Moment, at: usize, out: &mut Out) {
@@ -182,7 +182,7 @@ impl Replica {
         self.dial_now(now, at, out);
         // Pings the others now, not at the next heartbeat, to learn whether they are still
         // active.
-        self.ping(now, out);
+        self.ping();
         self.needs_tick = true;
     }
 
@@ -196,14 +196,21 @@ impl Replica {
         }
     }
 
-    pub(super) fn own_ping(&self, now: Moment) -> Packet {
-        Packet::Ping { sent: now, wall: self.clocks.own(now), health: self.health(now) }
+    /// Pings all linked servers at the end of this event.
+    pub(super) fn ping(&mut self) {
+        self.peers.iter_mut().for_each(|peer| peer.ping_due = true);
     }
 
-    pub(super) fn ping(&mut self, now: Moment, out: &mut Out) {
-        let ping = self.own_ping(now);
-        for link in self.peers.iter().filter_map(|peer| peer.link.as_ref()) {
-            out.send(link.id, ping);
+    /// Sends the pings that are due. They are sent at the end of an event, so that they report
+    /// the state that the event leads to.
+    pub(super) fn send_pings(&mut self, now: Moment, out: &mut Out) {
+        if self.peers.iter().any(|peer| peer.ping_due) {
+            let (wall, health) = (self.clocks.own(now), self.health(now));
+            for peer in &mut self.peers {
+                if let (true, Some(link)) = (std::mem::take(&mut peer.ping_due), &peer.link) {
+                    out.send(link.id, Packet::Ping { sent: now, wall, health });
+                }
+            }
         }
     }
 
@@ -256,7 +263,7 @@ impl Replica {
                     self.lose_link(now, at, Some(Closing::Silent), out);
                 }
             }
-            self.ping(now, out);
+            self.ping();
             self.seek_links(out);
             self.refresh_told();
         }
@@ -536,8 +543,6 @@ impl Replica {
         if !new_stays {
             return out.push(Effect::Close(new.id, Closing::Spare));
         }
-        // The ping reports this server's health before any acknowledgement.
-        out.send(new.id, self.own_ping(now));
         let (member, process) = (new.member, new.process);
         let peer = &mut self.peers[at];
         if peer.announced.replace(new.life()) != Some(new.life()) {
@@ -549,6 +554,8 @@ impl Replica {
         }
         peer.begin_anew();
         (peer.heard, peer.met, peer.former) = (Some(now), true, past.former);
+        // The ping reports this server's health before any acknowledgement.
+        peer.ping_due = true;
         if self.shared.survivor_auto {
             // No server may continue alone without this evidence. In other setups the next ping
             // starts these dials, since a second link resets the packets in flight on the first

@@ -117,6 +117,8 @@ pub struct Replica {
     shared: Shared,
     takeover: Takeover,
     rng: Rng,
+    /// Draws the delays of dials.
+    dial_rng: Rng,
     timers: Timers,
     clocks: WallClocks,
     /// State changed that [`Event::Tick`] must process before the event loop sleeps.
@@ -206,6 +208,7 @@ impl Replica {
             shared: setup.shared,
             takeover: setup.takeover,
             rng: Rng::new(setup.seed),
+            dial_rng: Rng::new(setup.seed ^ 1),
             timers,
             clocks: WallClocks::default(),
             needs_tick: true,
@@ -278,6 +281,7 @@ impl Replica {
             }
             Event::Durable(mark) => self.on_stored(now, wall, mark, out),
         }
+        self.send_pings(now, out);
         self.check();
     }
 
@@ -420,7 +424,7 @@ impl Replica {
     fn on_tick(&mut self, now: Moment, wall: WallTime, log: &dyn LogReader, out: &mut Out) {
         self.needs_tick = false;
         self.tick_links(now, out);
-        self.tick_stop(now, out);
+        self.tick_stop(now);
         self.complete_epoch(now, wall, out);
         if self.later_epoch.is_some() && self.is_healthy(now) {
             self.later_epoch = None;

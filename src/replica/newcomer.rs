@@ -40,8 +40,12 @@ impl Replica {
     ) -> bool {
         let new = Link::new(link, dialled, hello);
         let Some(peer) = self.peer(hello.from.id) else { return false };
-        let Some(old) = peer.link.as_ref().filter(|old| !old.same_life(&new)) else { return false };
-        out.send(old.id, self.own_ping(now));
+        if peer.link.as_ref().is_none_or(|old| old.same_life(&new)) {
+            return false;
+        }
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == hello.from.id) {
+            peer.ping_due = true;
+        }
         // A server that dials twice because nobody answered at once waits with both links.
         let waiting = self.newcomers.iter().filter(|new| new.hello.from.id == hello.from.id);
         if waiting.count() >= NEWCOMERS_MAX || dialled {

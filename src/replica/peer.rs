@@ -103,6 +103,8 @@ pub(super) struct Peer {
     pub(super) shunned: Option<Moment>,
     /// The length of the last such refusal.
     pub(super) shunned_for: Duration,
+    /// It is pinged at the end of this event, if it is linked then.
+    pub(super) ping_due: bool,
     /// The state that it last reported on this link.
     pub(super) health: PeerHealth,
     /// The disks that its last `Blank` on this link named.
@@ -131,6 +133,7 @@ impl Peer {
             former: None,
             shunned: None,
             shunned_for: Duration::ZERO,
+            ping_due: false,
             health: PeerHealth::default(),
             said_blank: None,
             told_blank: None,
