@@ -8,8 +8,9 @@
 //! * words: [`ids`], [`address`], [`time`], [`limits`], [`rng`], and [`record`], the bytes of a
 //!   log entry;
 //! * the pure modules, which know only those words and not each other: [`protocol`] (text),
-//!   [`frontend`] (bytes of a session), [`mailbox`] (the replicated state), [`replica`] (who is
-//!   primary, what is answered);
+//!   [`frontend`] (bytes of a session), [`mailbox`] (the replicated state), [`replica`], which joins
+//!   `peers` (the links to the other servers) with [`raft`] (who is primary, what is
+//!   acknowledged); these share `packet`, `config`, `incarnation`, `effect` and `rules`;
 //! * [`store`]: the log on disk, the only code that names files;
 //! * [`node`]: joins the pure modules into one server; [`latency`] counts its latencies;
 //! * [`host`]: the turn, the order of durability; with two walks through the code;
@@ -19,7 +20,7 @@
 //!
 //! # Documents
 //!
-//! The contracts stand beside the code: [`frontend`] (the text protocol), [`replica`] (the
+//! The contracts stand beside the code: [`frontend`] (the text protocol), [`raft`] (the
 //! replication), [`store`] (the data directory), [`host`] (the turn), [`commands`] (operation),
 //! and `tools/README.md`. A change of behaviour changes them in the same commit.
 //!
@@ -48,9 +49,9 @@
 //!
 //! # How to add a packet
 //!
-//! Add a variant to [`replica::Packet`] with its bytes in `replica/packet.rs`, and raise the
-//! version there. Handle it in `Replica::handle`, or in `Node::handle` if the replication does not
-//! need it. Describe it in `src/replica/README.md`.
+//! Add a variant to [`replica::Packet`] with its bytes in `packet/mod.rs`, and raise the
+//! version there. Handle it in `Replica::handle` if it concerns the links, in `Raft::on_packet` if it
+//! concerns the consensus, or else in `Node::handle`. Describe it in `src/raft/README.md`.
 //!
 //! # Words of our own
 //!
@@ -66,19 +67,26 @@
 pub mod address;
 pub mod client;
 pub mod commands;
+mod config;
+mod effect;
 pub mod frontend;
 pub mod host;
 pub mod ids;
+mod incarnation;
 pub mod keyed_hash;
 pub mod latency;
 pub mod limits;
 pub mod mailbox;
 pub mod node;
 pub mod options;
+mod packet;
+mod peers;
 pub mod protocol;
+pub mod raft;
 pub mod record;
 pub mod replica;
 pub mod rng;
+mod rules;
 pub mod server;
 pub mod settings;
 pub mod store;

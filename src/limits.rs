@@ -46,7 +46,7 @@ pub const CLIENT_KEPT_BYTES_MAX: usize = 4 * 1024;
 /// Busy connections whose empty buffers keep their memory.
 pub const WARM_CONNECTIONS_MAX: usize = 256;
 /// Frames with entries that may be unacknowledged by a peer at the same time.
-pub const PIECES_IN_FLIGHT_MAX: usize = 4;
+pub const APPENDS_IN_FLIGHT_MAX: usize = 4;
 /// Size at which the log starts a new segment, in bytes; small in unit tests.
 pub const SEGMENT_BYTES: u64 = if cfg!(test) { 1024 * 1024 } else { 64 * 1024 * 1024 };
 /// Earlier segments of the log whose files may be open at the same time.

@@ -1,17 +1,7 @@
 //! What a replica starts with.
 
-use super::{LogSummary, Seen, Shared};
+use super::{LogSummary, Seen, Shared, Takeover};
 use crate::ids::{Incarnation, Member, Position, ProcessId, Run, Vote};
-
-/// Selects which backup campaigns first after the primary goes down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Takeover {
-    /// A random delay of up to 10 ms.
-    #[default]
-    Coin,
-    /// The backup with the lower id campaigns at once; the other waits 20 ms.
-    Rank,
-}
 
 /// The identity, settings and stored state with which a replica starts.
 #[derive(Clone, Debug)]

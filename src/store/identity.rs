@@ -3,8 +3,8 @@
 use super::disk::Disk;
 use super::whole;
 use crate::ids::{DiskId, GroupId, Incarnation, Index, ProcessId, Run, ServerId};
+use crate::incarnation::{Seen, SeenDisk, read_runs, write_runs};
 use crate::limits::{COPIES_MAX, RUNS_KEPT, SEEN_MAX};
-use crate::replica::{Seen, SeenDisk, read_runs, write_runs};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
 

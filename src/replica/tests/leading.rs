@@ -1,7 +1,7 @@
 //! What a primary counts, sends and confirms.
 
 use super::lockstep::*;
-use crate::limits::{BATCH_TIME, PIECES_IN_FLIGHT_MAX};
+use crate::limits::{APPENDS_IN_FLIGHT_MAX, BATCH_TIME};
 
 /// The number of servers whose progress a primary remembers.
 const REMEMBERED_MAX: u128 = 16;
@@ -177,13 +177,13 @@ fn four_appends_are_in_flight_and_one_during_the_search() {
     let (before, term) = (server.replica.last(), server.replica.term());
     propose(&mut server, 40);
     let first = server.tick().appends(2);
-    assert_eq!(first.len(), PIECES_IN_FLIGHT_MAX);
+    assert_eq!(first.len(), APPENDS_IN_FLIGHT_MAX);
     assert_eq!(first[0].0, before.next());
     assert!(first.windows(2).all(|pair| pair[1].0 == pair[0].1.next()), "{first:?}");
     assert_eq!(server.tick().appends(2), []);
     server.accept(2, first[1].1);
     let second = server.tick().appends(2);
-    assert_eq!((second.len(), second[0].0), (2, first[PIECES_IN_FLIGHT_MAX - 1].1.next()));
+    assert_eq!((second.len(), second[0].0), (2, first[APPENDS_IN_FLIGHT_MAX - 1].1.next()));
     reject(&mut server, term, 2);
     let probe = server.tick().appends(2);
     assert_eq!((probe.len(), probe[0].0), (1, first[1].1.next()), "it has stored all before");
@@ -197,7 +197,7 @@ fn four_appends_are_in_flight_and_one_during_the_search() {
     assert_eq!(server.tick().appends(2)[0].0, Index(5));
     server.accept(2, Index(7));
     let appends = server.tick().appends(2);
-    assert_eq!((appends.len(), appends[0].0), (PIECES_IN_FLIGHT_MAX, Index(8)));
+    assert_eq!((appends.len(), appends[0].0), (APPENDS_IN_FLIGHT_MAX, Index(8)));
 }
 
 /// An append that was not accepted for twice the peer timeout is sent again, since it may never

@@ -1,9 +1,9 @@
 //! A server's record of other disks: their newest starts, which distinguish a copy of a directory
 //! from the original.
 
-use super::rules::Rule;
 use crate::ids::{DiskId, Incarnation, ProcessId, Run};
 use crate::limits::{COPIES_MAX, RUNS_KEPT, SEEN_MAX};
+use crate::rules::Rule;
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
 
@@ -96,7 +96,7 @@ impl Seen {
 
     /// Records that a disk was accepted with these newest starts. Returns whether its newest
     /// start changed.
-    pub(super) fn note(&mut self, disk: DiskId, runs: &[Run]) -> bool {
+    pub(crate) fn note(&mut self, disk: DiskId, runs: &[Run]) -> bool {
         let mut new = self.of_or_new(disk);
         let news = !runs.is_empty() && new.runs.last() != runs.last();
         if news {
@@ -108,7 +108,7 @@ impl Seen {
     }
 
     /// Records the newest start of a copy of `disk` that is refused.
-    pub(super) fn note_copy(&mut self, disk: DiskId, runs: &[Run]) {
+    pub(crate) fn note_copy(&mut self, disk: DiskId, runs: &[Run]) {
         let mut new = self.of_or_new(disk);
         if !runs.last().is_none_or(|run| new.copies.contains(run)) {
             new.copies.retain(|copy| !runs.contains(copy));
@@ -125,7 +125,7 @@ impl Seen {
 
     /// Returns whether the directory that was last accepted as `disk` was certainly never started
     /// as `run`.
-    pub(super) fn is_other_life(&self, disk: DiskId, run: Run) -> bool {
+    pub(crate) fn is_other_life(&self, disk: DiskId, run: Run) -> bool {
         self.of(disk).is_some_and(|seen| lacks(&seen.runs, run))
     }
 
@@ -140,7 +140,7 @@ impl Seen {
     ///
     /// A refused copy stays refused while its hello lists the recorded start, however often it is
     /// started. The group may still add it.
-    pub(super) fn copy_rule(&self, disk: DiskId, runs: &[Run], added: Option<Run>) -> Option<Rule> {
+    pub(crate) fn copy_rule(&self, disk: DiskId, runs: &[Run], added: Option<Run>) -> Option<Rule> {
         if added.is_some_and(|added| lacks(runs, added)) {
             return Some(Rule::RefusedCopy);
         }

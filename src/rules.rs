@@ -1,6 +1,8 @@
 //! The names of the rules, and how often each has decided. A simulation has not tested a rule
 //! that it never reaches.
 
+use std::ops::Add;
+
 /// A rule that makes a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is named as the rule is")]
@@ -59,7 +61,7 @@ pub enum Rule {
 }
 
 /// The number of rules.
-pub(super) const RULES: usize = Rule::EpochCompleted as usize + 1;
+pub(crate) const RULES: usize = Rule::EpochCompleted as usize + 1;
 
 impl Rule {
     /// All rules, in the order of [`Decisions`].
@@ -128,8 +130,17 @@ impl Default for Decisions {
 }
 
 impl Decisions {
-    pub(super) fn note(&mut self, rule: Rule) {
+    pub(crate) fn note(&mut self, rule: Rule) {
         self.0[rule as usize] += 1;
+    }
+}
+
+impl Add for Decisions {
+    type Output = Decisions;
+
+    fn add(mut self, other: Decisions) -> Decisions {
+        self.0.iter_mut().zip(other.0).for_each(|(own, other)| *own += other);
+        self
     }
 }
 

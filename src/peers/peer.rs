@@ -1,23 +1,24 @@
 //! What this server knows of each other server: its link, its last answer, whether it is down.
 //! This state decides when the replica acts; safety never depends on it.
 
-use super::event::{DialFailure, Obstacle};
-use super::hello::Hello;
-use super::packet::PeerHealth;
-use crate::ids::{DiskId, Incarnation, LinkId, Member, Position, ProcessId, Run, ServerId};
+use crate::effect::{DialFailure, Obstacle};
+use crate::ids::{DiskId, LinkId, Member, Position, Run, ServerId};
 use crate::limits::SHUN_TIME_MAX;
+use crate::packet::{Hello, PeerHealth};
 use crate::time::Moment;
 use std::time::Duration;
 
+/// A process of a server: its disk, and the start of that disk.
+type Process = (Member, Run);
+
 /// The one link to a server that is in use.
 #[derive(Clone, Debug)]
-pub(super) struct Link {
-    pub(super) id: LinkId,
+pub(crate) struct Link {
+    pub(crate) id: LinkId,
     /// This server dialled it.
     pub(super) dialled: bool,
-    pub(super) member: Member,
-    pub(super) incarnation: Incarnation,
-    pub(super) process: ProcessId,
+    pub(crate) member: Member,
+    pub(crate) run: Run,
     /// The serial of the other side's hello on this link, and that hello's `has_other`.
     pub(super) serial: u64,
     pub(super) has_other: bool,
@@ -29,24 +30,15 @@ impl Link {
             id,
             dialled,
             member: hello.from,
-            incarnation: hello.incarnation,
-            process: hello.process,
+            run: Run { incarnation: hello.incarnation, process: hello.process },
             serial: hello.serial,
             has_other: hello.has_other,
         }
     }
 
-    pub(super) fn run(&self) -> Run {
-        Run { incarnation: self.incarnation, process: self.process }
-    }
-
-    /// Identifies the server and the process at the other end.
-    pub(super) fn life(&self) -> (Member, Incarnation, ProcessId) {
-        (self.member, self.incarnation, self.process)
-    }
-
-    pub(super) fn same_life(&self, other: &Link) -> bool {
-        self.life() == other.life()
+    /// Returns the process at the other end.
+    pub(super) fn process(&self) -> Process {
+        (self.member, self.run)
     }
 }
 
@@ -63,54 +55,66 @@ pub(super) struct Dialling {
     pub(super) quick: u32,
     /// A dial is under way although there is a link, to check that the address answers.
     pub(super) seeking: bool,
+    /// A dial was refused since the link was lost.
+    pub(super) refused: bool,
+}
+
+/// For how long a server is refused because it sent packets that no correct server sends.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shun {
+    /// It is refused until then.
+    until: Option<Moment>,
+    /// The length of the last such refusal.
+    length: Duration,
+}
+
+/// What the servers without a config told each other on the link in use (`Packet::Blank`).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Blank {
+    /// The disks that the other server named last.
+    pub(super) received: Option<[DiskId; 3]>,
+    /// The disks that this server named.
+    pub(super) sent: Option<[DiskId; 3]>,
 }
 
 /// Another server of the configured list.
 #[derive(Clone, Debug)]
-pub(super) struct Peer {
-    pub(super) id: ServerId,
-    pub(super) link: Option<Link>,
+pub(crate) struct Peer {
+    pub(crate) id: ServerId,
+    pub(crate) link: Option<Link>,
     /// The send time of the newest message that it has answered; a hello counts as answered when
     /// it arrives.
-    pub(super) heard: Option<Moment>,
+    pub(crate) heard: Option<Moment>,
     /// Like `heard`, but only for pings on this link: a hello may have been in flight for a long
     /// time.
-    pub(super) answered: Option<Moment>,
+    pub(crate) answered: Option<Moment>,
     /// When its last link was lost.
-    pub(super) lost_at: Option<Moment>,
+    pub(crate) lost_at: Option<Moment>,
     /// Since this server started, a dial to it has had a result, or it has dialled this server.
-    pub(super) met: bool,
-    /// A dial was refused since its link was lost.
-    pub(super) refused: bool,
+    pub(crate) met: bool,
     /// Why it is not linked now.
-    pub(super) obstacle: Option<Obstacle>,
+    pub(crate) obstacle: Option<Obstacle>,
     /// It is linked because it dialled this server, but the last dial to its own address failed.
     /// Clients can't reach that address either.
-    pub(super) unreachable: Option<DialFailure>,
-    /// The process whose link was logged; cleared when the loss of that link is logged.
-    pub(super) announced: Option<(Member, Incarnation, ProcessId)>,
+    pub(crate) unreachable: Option<DialFailure>,
     /// The process that was linked last.
-    pub(super) life: Option<(Member, Incarnation, ProcessId)>,
+    pub(super) process: Option<Process>,
     /// That process has answered at its own address.
     pub(super) reached: bool,
+    /// The process whose link was logged; cleared when the loss of that link is logged.
+    announced: Option<Process>,
     pub(super) dialling: Dialling,
     /// The epoch in its last hello since this server started.
-    pub(super) epoch: Option<u16>,
+    pub(crate) epoch: Option<u16>,
     /// The best last entry of the directories that it has quarantined: see
-    /// [`super::past::Past::former`].
-    pub(super) former: Option<Position>,
-    /// It sent packets that no correct server sends: this server refuses it until then.
-    pub(super) shunned: Option<Moment>,
-    /// The length of the last such refusal.
-    pub(super) shunned_for: Duration,
+    /// [`crate::packet::Past::former`].
+    pub(crate) former: Option<Position>,
+    shun: Shun,
     /// It is pinged at the end of this event, if it is linked then.
     pub(super) ping_due: bool,
     /// The state that it last reported on this link.
-    pub(super) health: PeerHealth,
-    /// The disks that its last `Blank` on this link named.
-    pub(super) said_blank: Option<[DiskId; 3]>,
-    /// The disks that this server's `Blank` on this link named.
-    pub(super) told_blank: Option<[DiskId; 3]>,
+    pub(crate) health: PeerHealth,
+    pub(super) blank: Blank,
 }
 
 impl Peer {
@@ -122,32 +126,27 @@ impl Peer {
             answered: None,
             lost_at: None,
             met: false,
-            refused: false,
             obstacle: None,
             unreachable: None,
-            announced: None,
-            life: None,
+            process: None,
             reached: false,
+            announced: None,
             dialling: Dialling { next: Some(now), ..Dialling::default() },
             epoch: None,
             former: None,
-            shunned: None,
-            shunned_for: Duration::ZERO,
+            shun: Shun::default(),
             ping_due: false,
             health: PeerHealth::default(),
-            said_blank: None,
-            told_blank: None,
+            blank: Blank::default(),
         }
     }
 
     /// Resets the state of the previous link: that link is lost, or another one replaces it.
-    pub(super) fn begin_anew(&mut self) {
-        self.refused = false;
+    pub(super) fn reset_link_state(&mut self) {
         self.obstacle = None;
         self.answered = None;
         self.health = PeerHealth::default();
-        self.said_blank = None;
-        self.told_blank = None;
+        self.blank = Blank::default();
         let under_way = self.dialling.under_way;
         self.dialling = Dialling { under_way, ..Dialling::default() };
     }
@@ -155,17 +154,28 @@ impl Peer {
     /// Refuses the server for `least`, because it sent packets that no correct server sends. Each
     /// repetition within a minute after a refusal doubles the time, up to a minute.
     pub(super) fn shun(&mut self, now: Moment, least: Duration) {
-        let soon = self.shunned.is_some_and(|until| now < until + SHUN_TIME_MAX);
-        let next = if soon { self.shunned_for * 2 } else { least };
-        self.shunned_for = next.clamp(least, SHUN_TIME_MAX.max(least));
-        self.shunned = Some(now + self.shunned_for);
+        let soon = self.shun.until.is_some_and(|until| now < until + SHUN_TIME_MAX);
+        let next = if soon { self.shun.length * 2 } else { least };
+        let length = next.clamp(least, SHUN_TIME_MAX.max(least));
+        self.shun = Shun { until: Some(now + length), length };
+    }
+
+    pub(super) fn is_shunned(&self, now: Moment) -> bool {
+        self.shun.until > Some(now)
+    }
+
+    /// Logs a new link, unless the log already reports a link to this process.
+    pub(super) fn log_link(&mut self, new: &Link) {
+        if self.announced.replace(new.process()) != Some(new.process()) {
+            log::info!("linked with server {}", new.member);
+        }
     }
 
     /// Logs the loss of the link. Two servers that dial each other close one of their links: the
     /// log omits a loss when another link replaces it at once.
     pub(super) fn log_loss(&mut self) {
         if self.link.is_none()
-            && let Some((member, ..)) = self.announced.take()
+            && let Some((member, _)) = self.announced.take()
         {
             match self.obstacle {
                 Some(Obstacle::Dial(why)) => log::info!("lost server {member}: its address {why}"),
@@ -174,22 +184,22 @@ impl Peer {
         }
     }
 
-    pub(super) fn has_link(&self, link: LinkId) -> bool {
+    pub(crate) fn has_link(&self, link: LinkId) -> bool {
         self.link.as_ref().is_some_and(|own| own.id == link)
     }
 
-    pub(super) fn is_linked(&self, member: Member) -> bool {
+    pub(crate) fn is_linked(&self, member: Member) -> bool {
         self.link.as_ref().is_some_and(|link| link.member == member)
     }
 
-    pub(super) fn hears(&self, member: Member, now: Moment, peer_timeout: Duration) -> bool {
-        self.is_linked(member) && self.heard.is_some_and(|at| now < at + peer_timeout)
+    /// Returns whether it is not linked, and its address refuses connections.
+    pub(crate) fn is_refused_unlinked(&self) -> bool {
+        self.link.is_none() && self.dialling.refused
     }
 
-    pub(super) fn is_gone(&self, member: Member) -> bool {
-        match &self.link {
-            None => self.refused,
-            Some(link) => link.member != member,
-        }
+    /// Returns whether it answered a message that was sent to it within the last `peer_timeout`,
+    /// on whatever link.
+    pub(crate) fn has_answered_since(&self, now: Moment, peer_timeout: Duration) -> bool {
+        self.heard.is_some_and(|at| now < at + peer_timeout)
     }
 }

@@ -1,7 +1,7 @@
 //! The hello, the first packet of each side of a link: it names the sender and the settings that
 //! must be equal. Also the reasons to refuse a hello.
 
-use super::packet::{
+use super::{
     BadPacket, read_bool, read_id, read_option, read_position, write_option, write_position,
 };
 use crate::ids::{DiskId, GroupId, Incarnation, Member, Position, ProcessId, ServerId, Term};
@@ -80,7 +80,7 @@ pub enum Refusal {
 }
 
 impl Hello {
-    pub(super) fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
         out.write_u128::<LE>(self.shared.group.0)?;
         out.write_u8(self.shared.servers)?;
         out.write_u32::<LE>(self.shared.peer_timeout_ms)?;
@@ -98,7 +98,7 @@ impl Hello {
         write_position(out, self.last)
     }
 
-    pub(super) fn read(rest: &mut &[u8]) -> Result<Hello, BadPacket> {
+    pub(crate) fn read(rest: &mut &[u8]) -> Result<Hello, BadPacket> {
         let shared = Shared {
             group: GroupId(rest.read_u128::<LE>()?),
             servers: rest.read_u8()?,
@@ -122,7 +122,7 @@ impl Hello {
 }
 
 impl Refusal {
-    pub(super) const ALL: [Refusal; 12] = [
+    pub(crate) const ALL: [Refusal; 12] = [
         Refusal::Version,
         Refusal::Group,
         Refusal::Settings,
@@ -137,7 +137,7 @@ impl Refusal {
         Refusal::Parted,
     ];
 
-    pub(super) fn from_number(number: u8) -> Result<Refusal, BadPacket> {
+    pub(crate) fn from_number(number: u8) -> Result<Refusal, BadPacket> {
         Refusal::ALL.get(usize::from(number)).copied().ok_or(BadPacket)
     }
 }
@@ -177,7 +177,7 @@ impl fmt::Display for Refusal {
 }
 
 #[cfg(test)]
-pub(super) fn sample_hello() -> Hello {
+pub(crate) fn sample_hello() -> Hello {
     Hello {
         shared: Shared {
             group: GroupId(1),

@@ -1,15 +1,20 @@
 //! The packets between servers and their encoding: one kind byte, then the fields, little-endian.
 
-use super::hello::{Hello, Refusal};
-use super::members::Config;
-use super::past::Epoch;
+mod hello;
+mod past;
+
+use crate::config::Config;
 use crate::ids::{DiskId, GroupId, Index, Position, ServerId, Term};
 use crate::time::{Moment, WallTime};
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
+#[cfg(test)]
+pub(crate) use hello::sample_hello;
+pub use hello::{Hello, Refusal, Shared};
+pub use past::{Epoch, Past};
 use std::{fmt, io};
 
 /// The version of the packets; servers refuse other versions.
-pub(super) const VERSION: u16 = 4;
+pub(crate) const VERSION: u16 = 4;
 
 /// A server's state as it reports it in each ping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -318,7 +323,7 @@ impl Packet {
     }
 
     /// Returns the term that the sender claims to be in, or wants to be elected in.
-    pub(super) fn term(&self) -> Option<Term> {
+    pub(crate) fn term(&self) -> Option<Term> {
         match *self {
             Packet::Hello(hello) => Some(hello.term),
             Packet::Append(append) => Some(append.term),
@@ -487,16 +492,16 @@ impl Ask {
     }
 }
 
-pub(super) fn write_position(out: &mut Vec<u8>, at: Position) -> io::Result<()> {
+pub(crate) fn write_position(out: &mut Vec<u8>, at: Position) -> io::Result<()> {
     out.write_u64::<LE>(at.term.0)?;
     out.write_u64::<LE>(at.index.0)
 }
 
-pub(super) fn read_position(rest: &mut &[u8]) -> Result<Position, BadPacket> {
+pub(crate) fn read_position(rest: &mut &[u8]) -> Result<Position, BadPacket> {
     Ok(Position { term: Term(rest.read_u64::<LE>()?), index: Index(rest.read_u64::<LE>()?) })
 }
 
-pub(super) fn write_option<T>(
+pub(crate) fn write_option<T>(
     out: &mut Vec<u8>,
     value: Option<T>,
     write: impl FnOnce(&mut Vec<u8>, T) -> io::Result<()>,
@@ -505,18 +510,18 @@ pub(super) fn write_option<T>(
     value.map_or(Ok(()), |value| write(out, value))
 }
 
-pub(super) fn read_option<T>(
+pub(crate) fn read_option<T>(
     rest: &mut &[u8],
     read: impl FnOnce(&mut &[u8]) -> Result<T, BadPacket>,
 ) -> Result<Option<T>, BadPacket> {
     if read_bool(rest)? { read(rest).map(Some) } else { Ok(None) }
 }
 
-pub(super) fn read_id(rest: &mut &[u8]) -> Result<ServerId, BadPacket> {
+pub(crate) fn read_id(rest: &mut &[u8]) -> Result<ServerId, BadPacket> {
     ServerId::new(rest.read_u8()?).ok_or(BadPacket)
 }
 
-pub(super) fn read_bool(rest: &mut &[u8]) -> Result<bool, BadPacket> {
+pub(crate) fn read_bool(rest: &mut &[u8]) -> Result<bool, BadPacket> {
     match rest.read_u8()? {
         0 => Ok(false),
         1 => Ok(true),
@@ -526,7 +531,7 @@ pub(super) fn read_bool(rest: &mut &[u8]) -> Result<bool, BadPacket> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hello::sample_hello;
+    use super::sample_hello;
     use super::*;
     use crate::rng::Rng;
 

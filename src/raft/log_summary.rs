@@ -1,9 +1,9 @@
 //! The replica's in-memory summary of its own log: its end, its terms and its configs.
 
-use super::members::Config;
-use super::past::Epoch;
+use crate::config::Config;
 use crate::ids::{DiskId, Index, Position, Run, Term};
 use crate::limits::SEEN_MAX;
+use crate::packet::Epoch;
 use crate::record::{Kind, Record};
 use crate::time::WallTime;
 
@@ -64,7 +64,7 @@ impl LogSummary {
     }
 
     /// Removes the entries after `last`.
-    pub(super) fn cut(&mut self, last: Index) {
+    pub(crate) fn cut(&mut self, last: Index) {
         self.terms.retain(|start| start.index <= last);
         self.configs.retain(|(index, _)| *index <= last);
         self.added.retain(|(index, ..)| *index <= last);
@@ -74,7 +74,7 @@ impl LogSummary {
     }
 
     /// Removes the configs before the last committed one: no cut can make one of them the newest.
-    pub(super) fn settle(&mut self, committed: Index) {
+    pub(crate) fn settle(&mut self, committed: Index) {
         let settled = self.configs.partition_point(|(index, _)| *index <= committed);
         if settled > 1 {
             let forgotten = self.configs.drain(..settled - 1);
@@ -102,35 +102,35 @@ impl LogSummary {
     }
 
     /// Returns the run with which a config, committed or not, last added this disk, if known.
-    pub(super) fn run_added(&self, disk: DiskId) -> Option<Run> {
+    pub(crate) fn run_added(&self, disk: DiskId) -> Option<Run> {
         self.added.iter().rev().find(|(_, added, _)| *added == disk).map(|(.., run)| *run)
     }
 
-    pub(super) fn last(&self) -> Position {
+    pub(crate) fn last(&self) -> Position {
         self.last
     }
 
     /// Returns the epochs that the log holds, in order.
-    pub(super) fn epochs(&self) -> impl DoubleEndedIterator<Item = Epoch> + '_ {
+    pub(crate) fn epochs(&self) -> impl DoubleEndedIterator<Item = Epoch> + '_ {
         self.epochs.iter().map(|(_, epoch)| *epoch)
     }
 
     /// Returns whether the log, committed or not, holds a refusal of this epoch.
-    pub(super) fn has_refused(&self, epoch: Epoch) -> bool {
+    pub(crate) fn has_refused(&self, epoch: Epoch) -> bool {
         self.refused.iter().any(|(_, refused)| *refused == epoch)
     }
 
     /// Returns how many refusals the log holds.
-    pub(super) fn refusals(&self) -> usize {
+    pub(crate) fn refusals(&self) -> usize {
         self.refused.len()
     }
 
-    pub(super) fn last_time(&self) -> WallTime {
+    pub(crate) fn last_time(&self) -> WallTime {
         self.last_time
     }
 
     /// Returns the entry's term; `None` when there is no such entry.
-    pub(super) fn term(&self, index: Index) -> Option<Term> {
+    pub(crate) fn term(&self, index: Index) -> Option<Term> {
         if index > self.last.index || index == Index::ZERO {
             return (index == Index::ZERO).then_some(Term::ZERO);
         }
@@ -139,29 +139,29 @@ impl LogSummary {
     }
 
     /// Returns the position of the entry at `index`.
-    pub(super) fn position(&self, index: Index) -> Position {
+    pub(crate) fn position(&self, index: Index) -> Position {
         Position { index, term: self.term(index).unwrap_or_default() }
     }
 
     /// Returns the index before the first entry of the term that the entry at `index` has.
-    pub(super) fn before_term(&self, index: Index) -> Index {
+    pub(crate) fn before_term(&self, index: Index) -> Index {
         let run = self.terms.partition_point(|start| start.index <= index);
         run.checked_sub(1).map_or(Index::ZERO, |run| self.terms[run].index.before())
     }
 
     /// Returns the newest config and its index. It counts whether it is committed or not.
-    pub(super) fn config(&self) -> Option<(Index, &Config)> {
+    pub(crate) fn config(&self) -> Option<(Index, &Config)> {
         self.configs.last().map(|(index, config)| (*index, config))
     }
 
     /// Returns the newest config up to `index`, if it is still remembered.
-    pub(super) fn config_up_to(&self, index: Index) -> Option<&Config> {
+    pub(crate) fn config_up_to(&self, index: Index) -> Option<&Config> {
         let upto = self.configs.partition_point(|(at, _)| *at <= index);
         upto.checked_sub(1).map(|at| &self.configs[at].1)
     }
 
     /// Returns whether any config before the newest one has an open gate.
-    pub(super) fn gate_was_open(&self) -> bool {
+    pub(crate) fn gate_was_open(&self) -> bool {
         let before = self.configs.len().checked_sub(2).map(|at| &self.configs[at].1);
         self.gate_was_open || before.is_some_and(|config| config.gate_open)
     }
@@ -170,9 +170,9 @@ impl LogSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Origin;
     use crate::ids::{DiskId, Incarnation, Member, ProcessId, ServerId};
     use crate::record;
-    use crate::replica::Origin;
 
     fn push(summary: &mut LogSummary, index: u64, term: u64, members: Option<u8>) {
         let mut bytes = Vec::new();

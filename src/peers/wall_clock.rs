@@ -35,7 +35,6 @@
 //! runs alone. After a time that was too late, records repeat that time until the clock reaches
 //! it.
 
-use super::Replica;
 use crate::ids::{ProcessId, ServerId};
 use crate::limits::{CLOCK_TIME, SKEW_MAX, SKEW_WARNING_TIME};
 use crate::time::{Moment, WallTime};
@@ -216,26 +215,6 @@ impl WallClocks {
         Some(format!(
             "clock skew: server {id} is {seconds:.1} s {side} {reference}; message times use {used}"
         ))
-    }
-}
-
-impl Replica {
-    /// Measures the clock of the peer at index `at`, from which a ping arrived.
-    pub(super) fn measure_clock(&mut self, at: usize, now: Moment, sent: Moment, wall: WallTime) {
-        let Some(link) = &self.peers[at].link else { return };
-        let (from, timeout) = (link.member.id, self.peer_timeout());
-        let ping = PingClocks { process: link.process, sent, wall };
-        self.clocks.measure(from, ping, now, timeout);
-        let primary = self.primary(now).map(|primary| primary.id);
-        if let Some(words) = self.clocks.warning(now, self.me.id, primary, timeout) {
-            log::warn!("{words}");
-        }
-    }
-
-    /// Returns the largest difference between this server's wall clock and that of a recently
-    /// active server.
-    pub fn clock_skew(&self, now: Moment) -> Option<Duration> {
-        self.clocks.skew(now, self.peer_timeout())
     }
 }
 

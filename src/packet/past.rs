@@ -3,9 +3,9 @@
 //! sender's log descends.
 
 use super::hello::Hello;
-use super::packet::{read_option, read_position, write_option, write_position};
-use super::seen::{read_runs, write_runs};
+use super::{read_option, read_position, write_option, write_position};
 use crate::ids::{DiskId, Position, Run};
+use crate::incarnation::{read_runs, write_runs};
 use crate::limits::ANCESTRY_MAX;
 use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::{fmt, io};
@@ -72,7 +72,7 @@ impl Past {
     }
 
     /// Reads the bytes after `hello`; returns `None` if they are invalid or contradict it.
-    pub(super) fn decode(mut bytes: &[u8], hello: &Hello) -> Option<Past> {
+    pub(crate) fn decode(mut bytes: &[u8], hello: &Hello) -> Option<Past> {
         let past = Past::read(&mut bytes).ok()?;
         let own = Run { incarnation: hello.incarnation, process: hello.process };
         let follow = past.runs.windows(2).all(|two| two[0].incarnation < two[1].incarnation);
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use crate::ids::{Incarnation, Index, ProcessId, Term};
     use crate::limits::{FIRST_BYTES_MAX, RUNS_KEPT};
-    use crate::replica::Packet;
+    use crate::packet::Packet;
 
     fn run(incarnation: u64, process: u64) -> Run {
         Run { incarnation: Incarnation(incarnation), process: ProcessId(process) }

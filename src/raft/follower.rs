@@ -1,28 +1,46 @@
 //! The follower: compares appends with its log, appends and overwrites entries, and acknowledges
 //! those that are proved equal and durable.
 
-use super::event::{Closing, Effect, Out};
-use super::packet::{Append, Packet};
-use super::past::Epoch;
-use super::rules::Rule;
-use super::{Config, Replica, Role};
+use super::raft_log::RaftLog;
+use super::{Env, Raft, Role};
+use crate::config::Config;
+use crate::effect::{Effect, Out};
 use crate::ids::{Index, LinkId, Member};
+use crate::packet::{Append, Epoch, Packet};
 use crate::record::{self, BadRecord, Kind, Record};
-use crate::time::Moment;
+use crate::rules::Rule;
 use std::fmt;
 
 /// A follower's knowledge of the primary. Members and learners follow in the same way.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Following {
-    pub(super) primary: Option<Member>,
+pub(crate) struct Following {
+    pub(crate) primary: Option<Member>,
     /// The highest index up to which this log is proved equal to the primary's in this term.
-    matched: Index,
+    match_index: Index,
     /// The highest committed and acknowledged indexes that the primary has sent.
-    told_committed: Index,
-    told_acknowledged: Index,
+    sent_committed: Index,
+    sent_acknowledged: Index,
     /// The primary's newest round, and the link on which an acknowledgement is due.
     round: u64,
     owed: Option<LinkId>,
+}
+
+impl Following {
+    /// Records what an append has proved: the logs are equal up to `matched`.
+    fn note(&mut self, link: LinkId, append: &Append, matched: Index) {
+        self.match_index = self.match_index.max(matched);
+        self.sent_committed = self.sent_committed.max(append.committed);
+        self.sent_acknowledged = self.sent_acknowledged.max(append.acknowledged);
+        self.round = self.round.max(append.round);
+        self.owed = Some(link);
+    }
+
+    /// Raises the indexes of the log as far as the primary's appends allow.
+    fn apply_to(&self, log: &mut RaftLog) {
+        log.commit(self.sent_committed.min(self.match_index));
+        // A backup never applies entries that are not durable on its own disk.
+        log.acknowledge(self.sent_acknowledged.min(log.committed()).min(log.stored()));
+    }
 }
 
 /// Why the records of an append are not accepted.
@@ -63,21 +81,19 @@ fn check_kind(record: &Record<'_>) -> Result<(), BadEntries> {
     }
 }
 
-impl Replica {
+impl Raft {
     pub(super) fn on_append(
         &mut self,
-        now: Moment,
-        from: Member,
-        link: LinkId,
+        env: &mut Env<'_>,
+        (from, link): (Member, LinkId),
         append: Append,
         records: &[u8],
-        out: &mut Out,
     ) {
-        if append.term < self.vote.term {
-            return out.send(link, Packet::HigherTerm { term: self.vote.term });
+        if append.term < self.ballot.term() {
+            return env.out.send(link, Packet::HigherTerm { term: self.ballot.term() });
         }
-        self.adopt(append.term, out);
-        if append.term != self.vote.term {
+        self.adopt(env, append.term);
+        if append.term != self.ballot.term() {
             return; // another epoch
         }
         let first_news = match &self.role {
@@ -86,70 +102,58 @@ impl Replica {
                     "server {from} claims to be primary in term {}, as this server is",
                     append.term
                 );
-                return self.close_nonsense(now, link, out);
+                return env.peers.close_nonsense(env.now, link, env.out);
             }
             Role::Candidate(_) => true,
             Role::Follower(following) => following.primary != Some(from),
         };
         if first_news {
             log::info!("following server {from} in term {}", append.term);
-            self.step_down("there is a primary", out);
+            self.step_down(env.peers, "there is a primary", env.out);
             self.role = Role::Follower(Following { primary: Some(from), ..Following::default() });
         }
-        if self.summary.term(append.prev.index) != Some(append.prev.term) {
+        if self.log.summary().term(append.prev.index) != Some(append.prev.term) {
             let hint = self.equal_at_most(append.prev.index);
-            return out.send(link, Packet::AppendRejected { term: append.term, hint });
+            return env.out.send(link, Packet::AppendRejected { term: append.term, hint });
         }
-        match self.take_entries(now, append, records, out) {
-            Ok(Some(matched)) => self.note_progress(link, append, matched),
+        match self.accept_entries(env, append, records) {
+            Ok(Some(matched)) => {
+                if let Role::Follower(following) = &mut self.role {
+                    following.note(link, &append, matched);
+                    following.apply_to(&mut self.log);
+                    self.dirty = true;
+                }
+            }
             Ok(None) => {} // the process is ending for a quarantine
             Err(why) => {
                 if let BadEntries::Fixed(_) = why {
                     self.note(Rule::KeptCommitted);
                 }
                 log::error!("closed the link to server {from}: invalid append: {why}");
-                self.close_nonsense(now, link, out);
+                env.peers.close_nonsense(env.now, link, env.out);
             }
         }
-    }
-
-    /// Closes a link on which a packet arrived that no correct server sends there.
-    pub(super) fn close_nonsense(&mut self, now: Moment, link: LinkId, out: &mut Out) {
-        let at = self.peers.iter().position(|peer| peer.has_link(link));
-        let at = at.expect("the packet came on this peer's link");
-        self.lose_link(now, at, Some(Closing::Nonsense), out);
-        let least = self.peer_timeout() / 2;
-        self.peers[at].shun(now, least);
     }
 
     /// Returns the hint of a rejection, the next index to try when `prev` does not match. It is
     /// the end of this log, or the last entry before the term of the conflicting entry.
     fn equal_at_most(&self, prev: Index) -> Index {
-        if prev > self.last() { self.last() } else { self.summary.before_term(prev) }
+        if prev > self.log.last() { self.log.last() } else { self.log.summary().before_term(prev) }
     }
 
-    /// Appends new entries and overwrites conflicting ones. Returns the index up to which the
-    /// logs are now proved equal, or `None` if this process ends for a quarantine.
-    fn take_entries(
-        &mut self,
-        now: Moment,
-        append: Append,
-        records: &[u8],
-        out: &mut Out,
-    ) -> Result<Option<Index>, BadEntries> {
+    /// Checks the records of an append, before any of them is accepted.
+    fn check_entries(&self, append: &Append, records: &[u8]) -> Result<Index, BadEntries> {
         // Entries that are committed, or proved equal to this primary's log, can't change.
         let fixed = match &self.role {
-            Role::Follower(following) => self.committed.max(following.matched),
-            _ => self.committed,
+            Role::Follower(following) => self.log.committed().max(following.match_index),
+            _ => self.log.committed(),
         };
-        let mut matched = append.prev;
-        let start = out.bytes.len();
         // Every log begins with the config that the formation wrote.
         let first = record::each(records).next().and_then(Result::ok);
         if append.prev.index == Index::ZERO && first.is_some_and(|r| r.kind != Kind::CONFIG) {
             return Err(BadEntries::Order);
         }
-        // Checks all records before appending any.
+        let mut matched = append.prev;
         for record in record::each(records) {
             let record = record.map_err(BadEntries::Record)?;
             let follows = record.index == matched.index.next();
@@ -160,97 +164,85 @@ impl Replica {
                 check_kind(&record)?;
             }
             if record.index <= fixed
-                && self.summary.term(record.index) != Some(record.term)
-                && !self.crosses_epoch(&append)
+                && self.log.summary().term(record.index) != Some(record.term)
+                && !self.crosses_epoch(append)
             {
                 return Err(BadEntries::Fixed(fixed));
             }
             matched = record.position();
         }
+        Ok(matched.index)
+    }
+
+    /// Appends new entries and overwrites conflicting ones. Returns the index up to which the
+    /// logs are now proved equal, or `None` if this process ends for a quarantine.
+    fn accept_entries(
+        &mut self,
+        env: &mut Env<'_>,
+        append: Append,
+        records: &[u8],
+    ) -> Result<Option<Index>, BadEntries> {
+        let matched = self.check_entries(&append, records)?;
+        let start = env.out.bytes.len();
         for record in record::each(records) {
             let record = record.expect("all were just checked");
-            match self.summary.term(record.index) {
+            match self.log.summary().term(record.index) {
                 Some(term) if term == record.term => continue,
                 Some(_) if self.crosses_epoch(&append) => {
-                    self.leave_for_epoch(&record, out);
+                    self.leave_for_epoch(&record, env.out);
                     return Ok(None);
                 }
-                Some(_) => self.cut_conflict(&record, start, out),
+                Some(_) => {
+                    assert_eq!(
+                        env.out.bytes.len(),
+                        start,
+                        "a log conflicts only where it is older"
+                    );
+                    self.cut_conflict(&record, env.out);
+                }
                 None => {}
             }
-            self.summary.push(&record).expect("its configs were just read");
-            out.bytes.extend_from_slice(record.bytes);
+            self.log.push_received(&record, env.out);
             if record.kind == Kind::CONFIG {
-                self.close_copies(now, out);
+                let summary = self.log.summary();
+                env.peers.close_copies(env.now, |disk| summary.run_added(disk), env.out);
             }
         }
-        let end = out.bytes.len();
+        let end = env.out.bytes.len();
         if end > start {
-            out.push(Effect::Append(start..end));
+            env.out.push(Effect::Append(start..end));
         }
-        Ok(Some(matched.index))
+        Ok(Some(matched))
     }
 
-    fn cut_conflict(&mut self, record: &Record<'_>, start: usize, out: &mut Out) {
-        assert_eq!(out.bytes.len(), start, "a log conflicts only where it is older");
-        let keep = record.index.before();
-        assert!(
-            keep >= self.committed,
-            "told to overwrite entry {} although {} are committed",
-            record.index,
-            self.committed
-        );
+    fn cut_conflict(&mut self, record: &Record<'_>, out: &mut Out) {
+        let (first, last) = (record.index, self.log.last());
         self.note(Rule::ConflictCut);
-        log::info!("cut entries {} to {}: they were never committed", record.index, self.last());
-        self.summary.cut(keep);
-        self.flushed = self.flushed.min(keep);
-        self.stored = self.stored.min(keep);
-        out.push(Effect::Cut(keep));
+        self.log.cut(first.before(), out);
+        log::info!("cut entries {first} to {last}: they were never committed");
     }
 
-    fn note_progress(&mut self, link: LinkId, append: Append, matched: Index) {
-        let Role::Follower(following) = &mut self.role else { return };
-        following.matched = following.matched.max(matched);
-        following.told_committed = following.told_committed.max(append.committed);
-        following.told_acknowledged = following.told_acknowledged.max(append.acknowledged);
-        following.round = following.round.max(append.round);
-        following.owed = Some(link);
-        self.learn_committed();
-        self.needs_tick = true;
-    }
-
-    fn learn_committed(&mut self) {
-        let Role::Follower(following) = &self.role else { return };
-        let equal = following.matched;
-        self.committed = self.committed.max(following.told_committed.min(equal));
-        // A backup never applies entries that are not durable on its own disk.
-        let acknowledged = following.told_acknowledged.min(self.committed).min(self.stored);
-        self.acknowledged = self.acknowledged.max(acknowledged);
-        self.summary.settle(self.committed);
-    }
-
-    pub(super) fn tick_backup(&mut self, now: Moment, out: &mut Out) {
-        if self.flushed < self.last() {
-            self.flushed = self.last();
-            self.syncs.begin(now);
-            out.push(Effect::Flush);
+    pub(super) fn tick_follower(&mut self, env: &mut Env<'_>) {
+        if self.log.has_unflushed() {
+            self.condition.note_sync_began(env.now);
+            self.log.flush(env.out);
         } else {
-            self.acknowledge(out);
+            self.acknowledge(env.out);
         }
     }
 
     /// Acknowledges received entries once they are durable.
     pub(super) fn acknowledge(&mut self, out: &mut Out) {
-        self.learn_committed();
         let Role::Follower(following) = &mut self.role else { return };
-        if self.vote_stored
+        following.apply_to(&mut self.log);
+        if self.ballot.is_durable()
             && let Some(link) = following.owed.take()
         {
             out.send(
                 link,
                 Packet::AppendAccepted {
-                    term: self.vote.term,
-                    stored: following.matched.min(self.stored),
+                    term: self.ballot.term(),
+                    stored: following.match_index.min(self.log.stored()),
                     round: following.round,
                 },
             );

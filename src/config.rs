@@ -69,6 +69,25 @@ impl Config {
         self.disks[id.slot()].map(|disk| Member { id, disk })
     }
 
+    /// Returns how many members satisfy `is_so`.
+    pub(crate) fn count_of(&self, is_so: impl Fn(Member) -> bool) -> usize {
+        self.members().filter(|member| is_so(*member)).count()
+    }
+
+    /// Returns the highest mark that a majority has reached; `mark` is that of a member.
+    pub(crate) fn reached_by_majority<T: Copy + Ord + Default>(
+        &self,
+        mark: impl Fn(Member) -> T,
+    ) -> T {
+        let mut marks = [T::default(); 3];
+        for (place, member) in marks.iter_mut().zip(self.members()) {
+            *place = mark(member);
+        }
+        let marks = &mut marks[..self.count()];
+        marks.sort_unstable_by(|a, b| b.cmp(a));
+        marks.get(marks.len() / 2).copied().unwrap_or_default()
+    }
+
     /// Returns a copy of this config with `change` applied and without an origin.
     fn changed(&self, change: impl FnOnce(&mut Config)) -> Config {
         let mut next = Config { origin: Origin::Other, ..*self };
@@ -76,27 +95,27 @@ impl Config {
         next
     }
 
-    pub(super) fn restated(&self) -> Config {
+    pub(crate) fn restated(&self) -> Config {
         self.changed(|_| {})
     }
 
-    pub(super) fn with(&self, member: Member, run: Run) -> Config {
+    pub(crate) fn with(&self, member: Member, run: Run) -> Config {
         self.changed(|next| {
             next.disks[member.id.slot()] = Some(member.disk);
             next.origin = Origin::Added(member.id, run);
         })
     }
 
-    pub(super) fn without(&self, id: ServerId) -> Config {
+    pub(crate) fn without(&self, id: ServerId) -> Config {
         self.changed(|next| next.disks[id.slot()] = None)
     }
 
-    pub(super) fn opened(&self) -> Config {
+    pub(crate) fn opened(&self) -> Config {
         self.changed(|next| next.gate_open = true)
     }
 
     /// Returns the disk that this config adds, and its run.
-    pub(super) fn added(&self) -> Option<(DiskId, Run)> {
+    pub(crate) fn added(&self) -> Option<(DiskId, Run)> {
         let Origin::Added(id, run) = self.origin else { return None };
         self.disks[id.slot()].map(|disk| (disk, run))
     }
@@ -169,12 +188,6 @@ impl fmt::Display for Config {
     }
 }
 
-/// Returns the highest mark that a majority has reached; `marks` holds one per member.
-pub(super) fn reached_by_majority<T: Copy + Ord>(marks: &mut [T]) -> Option<T> {
-    marks.sort_unstable_by(|a, b| b.cmp(a));
-    marks.get(marks.len() / 2).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,9 +214,10 @@ mod tests {
             (&[7, 7, 7], 7),
         ];
         for (marks, expected) in table {
-            assert_eq!(reached_by_majority(&mut marks.to_vec()), Some(expected), "{marks:?}");
+            let config = Config::new((1..=marks.len() as u8).map(|id| member(id, 1)), false);
+            let reached = config.reached_by_majority(|member| marks[member.id.slot()]);
+            assert_eq!(reached, expected, "{marks:?}");
         }
-        assert_eq!(reached_by_majority::<u64>(&mut []), None);
         for (count, majority) in [(1, 1), (2, 2), (3, 2)] {
             let config = Config::new((1..=count).map(|id| member(id, 1)), false);
             assert_eq!(config.majority(), majority);

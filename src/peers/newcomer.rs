@@ -2,14 +2,12 @@
 //! same server after a restart whose disconnect was not noticed, or a second process with that
 //! id. The linked server decides: if it answers a ping, it stays.
 
-use super::Replica;
-use super::event::{Closing, Effect, Out};
-use super::hello::{Hello, Refusal};
-use super::packet::Packet;
-use super::past::Past;
+use super::Peers;
 use super::peer::Link;
-use super::rules::Rule;
+use crate::effect::{Closing, Effect, Out};
 use crate::ids::{LinkId, ServerId};
+use crate::packet::{Hello, Packet, Past, Refusal};
+use crate::rules::Rule;
 use crate::time::Moment;
 
 /// The most links of one id that wait.
@@ -18,34 +16,32 @@ const NEWCOMERS_MAX: usize = 4;
 /// A server that waits. If the linked server answers a ping that was sent after `since`, the
 /// linked server stays.
 #[derive(Clone, Debug)]
-pub(super) struct Newcomer {
-    pub(super) link: LinkId,
-    hello: Hello,
-    past: Past,
+pub(crate) struct Newcomer {
+    pub(crate) link: LinkId,
+    pub(crate) hello: Hello,
+    pub(crate) past: Past,
     since: Moment,
     /// The time by which the linked server must answer.
     pub(super) deadline: Moment,
 }
 
-impl Replica {
-    /// Returns whether the id of a hello belongs to another server that is linked. If so, this
+impl Peers {
+    /// Returns whether the id of a hello belongs to another process that is linked. If so, this
     /// pings the linked server, and the newcomer waits.
-    pub(super) fn waits_for_place(
+    pub(crate) fn waits_for_place(
         &mut self,
         now: Moment,
-        link: LinkId,
-        dialled: bool,
+        (link, dialled): (LinkId, bool),
         (hello, past): (&Hello, &Past),
         out: &mut Out,
     ) -> bool {
         let new = Link::new(link, dialled, hello);
-        let Some(peer) = self.peer(hello.from.id) else { return false };
-        if peer.link.as_ref().is_none_or(|old| old.same_life(&new)) {
+        let Some(at) = self.position(hello.from.id) else { return false };
+        let peer = &mut self.peers[at];
+        if peer.link.as_ref().is_none_or(|old| old.process() == new.process()) {
             return false;
         }
-        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == hello.from.id) {
-            peer.ping_due = true;
-        }
+        peer.ping_due = true;
         // A server that dials twice because nobody answered at once waits with both links.
         let waiting = self.newcomers.iter().filter(|new| new.hello.from.id == hello.from.id);
         if waiting.count() >= NEWCOMERS_MAX || dialled {
@@ -79,21 +75,19 @@ impl Replica {
         }
     }
 
-    /// Links the newcomers whose linked server did not answer in time, or has lost its link.
-    pub(super) fn tick_newcomers(&mut self, now: Moment, out: &mut Out) {
-        loop {
-            let free = |new: &Newcomer| {
-                let peer = self.peer(new.hello.from.id);
-                new.deadline <= now || peer.is_none_or(|peer| peer.link.is_none())
-            };
-            let Some(at) = self.newcomers.iter().position(free) else { return };
-            let Newcomer { link, hello, past, .. } = self.newcomers.remove(at);
-            let peer = self.peers.iter().position(|peer| peer.id == hello.from.id);
-            if let Some(peer) = peer {
-                self.lose_link(now, peer, Some(Closing::Silent), out);
-            }
-            self.greet(now, link, None, (&hello, &past), out);
+    /// Removes and returns a newcomer whose linked server did not answer in time, or has lost its
+    /// link. Closes that server's link.
+    pub(crate) fn take_newcomer(&mut self, now: Moment, out: &mut Out) -> Option<Newcomer> {
+        let free = |new: &Newcomer| {
+            let peer = self.peer(new.hello.from.id);
+            new.deadline <= now || peer.is_none_or(|peer| peer.link.is_none())
+        };
+        let at = self.newcomers.iter().position(free)?;
+        let newcomer = self.newcomers.remove(at);
+        if let Some(peer) = self.position(newcomer.hello.from.id) {
+            self.lose_link(now, peer, Some(Closing::Silent), out);
         }
+        Some(newcomer)
     }
 
     pub(super) fn forget_newcomer(&mut self, link: LinkId) {

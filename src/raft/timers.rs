@@ -5,8 +5,6 @@ use crate::time::Moment;
 /// The reason for a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// Ping the others, report acknowledged entries to backups, and close silent links.
-    Ping,
     /// Campaign.
     Campaign,
     /// Give up a round of votes that is not decided.
@@ -61,7 +59,7 @@ mod tests {
     fn the_earliest_is_next_and_expires_once() {
         let mut timers = Timers::default();
         assert_eq!(timers.next(), None);
-        timers.set(Timer::Ping, Moment(20));
+        timers.set(Timer::Round, Moment(20));
         timers.set(Timer::Batch, Moment(10));
         assert_eq!(timers.next(), Some(Moment(10)));
         assert!(!timers.expired(Timer::Batch, Moment(9)));

@@ -1,0 +1,235 @@
+//! Planned handover (Ongaro §3.10), and how a server that was told to stop leaves the group.
+
+use super::{Env, Raft, Role, Timer};
+use crate::ids::{GroupId, LinkId, Member, ServerId, Term};
+use crate::packet::{Order, Packet, Verdict};
+use crate::peers::{Peer, Peers};
+use crate::rules::Rule;
+use crate::time::Moment;
+
+/// A handover in progress: the primary accepts no changes until it is decided.
+#[derive(Clone, Debug)]
+pub(super) struct Handover {
+    /// The reason. With a slow disk the primary never chooses a slow backup; with a damaged log,
+    /// never a damaged one.
+    why: Rule,
+    /// The backup that the operator chose.
+    to: Option<ServerId>,
+    /// `TimeoutNow` was sent to a backup.
+    is_sent: bool,
+}
+
+impl Handover {
+    /// Returns whether a backup received `TimeoutNow`.
+    pub(super) fn is_sent(&self) -> bool {
+        self.is_sent
+    }
+}
+
+impl Raft {
+    /// Begins to stop. From now on this server never campaigns. A primary hands over, and changes
+    /// the members only where the handover requires it.
+    pub(crate) fn stop(&mut self, now: Moment, peers: &mut Peers) {
+        if self.condition.stop(now) {
+            self.timers.set(Timer::Stop, now + self.peer_timeout() * 2);
+            // Reports the stop at once.
+            peers.heartbeat_now(now);
+            self.dirty = true;
+        }
+    }
+
+    /// Returns whether a stopping server may end. It may if it was dropped, if no linked member
+    /// could drop it, or after two peer timeouts: one for the handover, one for the drop.
+    pub(crate) fn is_released(&self, now: Moment, peers: &Peers) -> bool {
+        let Some(began) = self.condition.stopping() else { return false };
+        let config = self.log.config();
+        let dropped = config.is_none_or(|config| !config.has(self.me));
+        let could_drop = |peer: &Peer| {
+            let member = peer.link.as_ref().map(|link| link.member);
+            let known = member.is_some_and(|m| config.is_some_and(|config| config.has(m)));
+            known && !peer.health.stopping
+        };
+        dropped || !peers.iter().any(could_drop) || now >= began + self.peer_timeout() * 2
+    }
+
+    /// Returns whether this primary accepts no changes because it is handing its role over.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.handover.is_some()
+    }
+
+    /// Begins a handover to a backup.
+    fn begin_handover(&mut self, now: Moment, peers: &Peers, why: Rule) -> Verdict {
+        if !self.is_primary() {
+            return Verdict::NotPrimary;
+        }
+        if self.possible_heirs(now, peers, why).next().is_none() {
+            return Verdict::NoBackup;
+        }
+        if self.handover.is_none() {
+            log::info!("handing over to a backup");
+            self.note(why);
+            self.handover = Some(Handover { why, to: None, is_sent: false });
+            self.timers.set(Timer::Handover, now + self.peer_timeout());
+        }
+        self.dirty = true;
+        Verdict::Taken
+    }
+
+    /// Carries out an operator's order, the first packet on its link.
+    pub(crate) fn on_order(
+        &mut self,
+        now: Moment,
+        peers: &Peers,
+        group: GroupId,
+        order: Order,
+    ) -> Verdict {
+        if group != self.shared.group {
+            return Verdict::OtherGroup;
+        }
+        match order {
+            Order::HandOver(to) => self.hand_over_to(now, peers, to),
+        }
+    }
+
+    /// Carries out an operator's order to make this server, or any backup, primary.
+    fn hand_over_to(&mut self, now: Moment, peers: &Peers, to: Option<ServerId>) -> Verdict {
+        let why = Rule::HandedOverOrder;
+        let chosen = |heir: Member| to.is_none_or(|to| heir.id == to);
+        let mut heirs = self.possible_heirs(now, peers, why);
+        if self.is_primary() && !heirs.any(|(_, (heir, _))| chosen(heir)) {
+            return Verdict::NoBackup;
+        }
+        drop(heirs);
+        let verdict = self.begin_handover(now, peers, why);
+        if let Some(handover) = self.handover.as_mut().filter(|handover| !handover.is_sent) {
+            handover.to = to;
+        }
+        verdict
+    }
+
+    /// Begins the handover of a stopping primary.
+    pub(super) fn tick_stop(&mut self, env: &mut Env<'_>) {
+        let Some(began) = self.condition.stopping() else { return };
+        // A handover may fail until a member that was just lost is dropped, so this tries again.
+        if self.handover.is_none() && env.now < began + self.peer_timeout() * 2 {
+            self.begin_handover(env.now, env.peers, Rule::HandedOverStop);
+        }
+        self.timers.expired(Timer::Stop, env.now);
+    }
+
+    pub(super) fn tick_handover(&mut self, env: &mut Env<'_>) {
+        self.hand_over_when_slow(env.now, env.peers);
+        let Some(handover) = &self.handover else { return };
+        if self.timers.expired(Timer::Handover, env.now) {
+            log::warn!("the handover has failed");
+            self.note(Rule::HandoverGivenUp);
+            self.handover = None;
+            self.dirty = true;
+        } else if !handover.is_sent && self.log.acknowledged() == self.log.last() {
+            let heir = self.heir(env.now, env.peers, handover.why, handover.to);
+            let Some((heir, link)) = heir else { return };
+            log::info!("sent TimeoutNow to server {heir}");
+            env.out.send(link, Packet::TimeoutNow { term: self.ballot.term() });
+            if let Some(handover) = &mut self.handover {
+                handover.is_sent = true;
+            }
+        }
+    }
+
+    /// Returns the backup to hand over to: it has every entry, and has the fewest faults.
+    fn heir(
+        &self,
+        now: Moment,
+        peers: &Peers,
+        why: Rule,
+        to: Option<ServerId>,
+    ) -> Option<(Member, LinkId)> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let heirs = self.possible_heirs(now, peers, why).filter(|(_, (heir, _))| {
+            let chosen = to.is_none_or(|to| heir.id == to);
+            chosen && primary.match_index(*heir) == self.log.last()
+        });
+        let faults =
+            |peer: &Peer| (peer.unreachable.is_some(), peer.health.damaged, peer.health.slow);
+        heirs.min_by_key(|(peer, _)| faults(peer)).map(|(_, heir)| heir)
+    }
+
+    /// Returns the members that are recently active, not stopping and reachable for clients,
+    /// without the fault because of which this primary hands over.
+    fn possible_heirs<'a>(
+        &'a self,
+        now: Moment,
+        peers: &'a Peers,
+        why: Rule,
+    ) -> impl Iterator<Item = (&'a Peer, (Member, LinkId))> {
+        peers.iter().filter_map(move |peer| {
+            let link = peer.link.as_ref()?;
+            let member = self.log.config()?.has(link.member);
+            // When this server ends anyway, a backup takes over whether clients can reach it or
+            // not.
+            let unable = peer.health.stopping
+                || (why != Rule::HandedOverStop && peer.unreachable.is_some())
+                || (why == Rule::HandedOverSlow && peer.health.slow)
+                || (why == Rule::HandedOverDamaged && peer.health.damaged);
+            let able = member && !unable && peers.is_active(link.member, now);
+            able.then_some((peer, (link.member, link.id)))
+        })
+    }
+
+    /// Handles `TimeoutNow`: campaigns at once if it came from the primary of this term.
+    pub(super) fn on_timeout_now(&mut self, env: &mut Env<'_>, from: Member, term: Term) {
+        let follows = matches!(&self.role, Role::Follower(f) if f.primary == Some(from));
+        if term == self.ballot.term() && follows && self.may_campaign(env.peers).is_some() {
+            self.note(Rule::CampaignHandedOver);
+            self.ask_for_votes(env, self.ballot.term().next());
+        }
+    }
+
+    /// Records whether this server's disk is nearly full, and reports a change to the others at
+    /// once.
+    pub(crate) fn note_space(&mut self, now: Moment, peers: &mut Peers, full: bool) {
+        if std::mem::replace(&mut self.condition.full, full) == full {
+            return;
+        }
+        match full {
+            true => log::warn!("the disk is nearly full: refusing requests that need room"),
+            false => log::info!("the disk has free space again"),
+        }
+        peers.heartbeat_now(now);
+    }
+
+    /// Reacts to an entry of the log that can't be read. A primary hands over to a server that
+    /// may be able to read it, at most once a minute. Returns whether a handover is in progress.
+    pub(crate) fn leave_damaged(&mut self, now: Moment, peers: &mut Peers) -> bool {
+        let why = Rule::HandedOverDamaged;
+        let able = self.possible_heirs(now, peers, why).next().is_some();
+        let due = self.condition.note_damage(now);
+        if due {
+            // Reports the damage to the others at once.
+            peers.heartbeat_now(now);
+        }
+        if due && able && !self.condition.is_stopping() {
+            self.begin_handover(now, peers, why);
+        }
+        self.handover.is_some()
+    }
+
+    /// Hands over to a member whose syncs are not slow if this primary's are, once per peer
+    /// timeout.
+    fn hand_over_when_slow(&mut self, now: Moment, peers: &Peers) {
+        let peer_timeout = self.peer_timeout();
+        let due = self.condition.may_hand_over_as_slow(now, peer_timeout);
+        if self.handover.is_some() || self.condition.is_stopping() || !due {
+            return;
+        }
+        let able = peers.iter().any(|peer| {
+            let member = peer.link.as_ref().map(|link| link.member);
+            let known = member.is_some_and(|m| self.log.config().is_some_and(|c| c.has(m)));
+            known && !peer.health.slow && !peer.health.stopping
+        });
+        if able {
+            self.condition.note_handed_over_as_slow(now);
+            self.begin_handover(now, peers, Rule::HandedOverSlow);
+        }
+    }
+}
