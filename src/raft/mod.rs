@@ -4,14 +4,14 @@
 //!
 //! The module is pure: events go in, effects come out, and payloads are opaque bytes.
 //!
-//! [`Raft`] is one server's part in the consensus. `raft_log` holds the indexes, with `log_summary`,
+//! `Raft` is one server's part in the consensus. `raft_log` holds the indexes, with `log_summary`,
 //! the terms and configs; `ballot` holds the term and the vote. A server is a follower
 //! (`follower`), a candidate (`election`) or the primary (`primary`, with one `progress` for each
 //! other server). The primary changes the members in `membership`, and gives its role up in
 //! `handover`. `epoch` and `survivor` hold what overrules elections. `condition` is this server's
 //! own health.
 //!
-//! A handler gets the present time, the peers and the output in an [`Env`].
+//! A handler gets the present time, the peers and the output in an `Env`.
 
 mod ballot;
 mod condition;

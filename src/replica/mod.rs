@@ -1,4 +1,4 @@
-//! One server's replication: joins the links to the other servers, [`crate::peers`], with the
+//! One server's replication: joins the links to the other servers, `crate::peers`, with the
 //! consensus, [`crate::raft`].
 //!
 //! The module is pure: [`Event`]s go in, [`Effect`]s come out. A replica passes the events of
