@@ -8,8 +8,8 @@
 //! * words: [`ids`], [`address`], [`time`], [`limits`], [`rng`], and [`record`], the bytes of a
 //!   log entry;
 //! * the pure modules, which know only those words and not each other: [`protocol`] (text),
-//!   [`frontend`] (bytes of a session), [`mailbox`] (the replicated state), [`replica`], which joins
-//!   `peers` (the links to the other servers) with [`raft`] (who is primary, what is
+//!   [`frontend`] (bytes of a session), [`mailbox`] (the replicated state), [`replica`], which
+//!   joins `peers` (the links to the other servers) with [`raft`] (who is primary, what is
 //!   acknowledged); these share `packet`, `config`, `incarnation`, `effect` and `rules`;
 //! * [`store`]: the log on disk, the only code that names files;
 //! * [`node`]: joins the pure modules into one server; [`latency`] counts its latencies;
@@ -49,8 +49,8 @@
 //!
 //! # How to add a packet
 //!
-//! Add a variant to [`replica::Packet`] with its bytes in `packet/mod.rs`, and raise the
-//! version there. Handle it in `Replica::handle` if it concerns the links, in `Raft::on_packet` if it
+//! Add a variant to [`replica::Packet`] with its bytes in `packet/mod.rs`, and raise the version
+//! there. Handle it in `Replica::handle` if it concerns the links, in `Raft::on_packet` if it
 //! concerns the consensus, or else in `Node::handle`. Describe it in `src/raft/README.md`.
 //!
 //! # Words of our own

@@ -199,6 +199,23 @@ fn a_paste_is_as_many_messages_as_lines() {
 }
 
 #[test]
+fn the_last_line_of_a_paste_waits_for_room_as_the_others_do() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let mut ann = person(&group.servers[0], "ann");
+    ann.type_in("@ann first\r");
+    ann.wait("a receiver", |screen| screen.ends_with("1 copy ann>"));
+    group.signal(1, rustix::process::Signal::STOP);
+    // 256 messages await their outcome and 64 the first of these: one more finds no room.
+    let lines: String = (1..=321).map(|n| format!("line {n}\r")).collect();
+    ann.type_in(&format!("\x1b[200~{lines}\x1b[201~\r"));
+    ann.see("does not answer; what you sent is not lost");
+    group.signal(1, rustix::process::Signal::CONT);
+    ann.see(" ann: line 321");
+    assert_eq!(group.mailbox(1, "ann").len(), 322);
+}
+
+#[test]
 fn passwords_that_are_typed_ahead_are_no_messages() {
     let group = Group::alone();
     group.client(1, "bob");

@@ -16,7 +16,7 @@ use editor::{Input, Read};
 use screen::Screen;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 use talk::Talk;
@@ -62,13 +62,11 @@ impl Desk {
         given
     }
 
-    /// Submits an order and waits up to `ANSWER_TIME` until it is done. Returns whether the queue
-    /// had room for it.
-    fn await_done(&self, order: impl FnOnce(Sender<()>) -> Order) -> bool {
-        let (done, is_done) = channel();
-        let given = self.give(order(done));
-        let _ = is_done.recv_timeout(ANSWER_TIME);
-        given
+    /// Submits an order and waits up to `ANSWER_TIME` until it is done.
+    fn await_done(&self, order: impl FnOnce(Sender<()>) -> Order) {
+        let (done, outcome) = channel();
+        self.give(order(done));
+        await_outcome(Some(outcome));
     }
 
     /// Submits an order, and waits for room in the queue. Lines of a pipe or a paste use this.
@@ -83,6 +81,12 @@ impl Desk {
             thread::sleep(ROOM_TIME);
         }
     }
+}
+
+/// Waits up to `ANSWER_TIME` for the outcome of an order.
+fn await_outcome(outcome: Option<Receiver<()>>) {
+    // An order that was dropped has no outcome, and one that is late is shown later.
+    let _ = outcome.map(|outcome| outcome.recv_timeout(ANSWER_TIME));
 }
 
 /// Runs the chat until the user leaves.
@@ -161,19 +165,26 @@ impl Chat {
 
     /// Sends each line of a paste, and waits up to `ANSWER_TIME` for the outcome of the last one.
     fn paste(&mut self, pasted: &str) {
-        let lines: Vec<&str> = pasted.split(['\n', '\r']).filter(|line| !line.is_empty()).collect();
-        for (at, line) in lines.iter().enumerate() {
+        let lines = pasted.split(['\n', '\r']).filter(|line| !line.is_empty());
+        let mut outcome = None;
+        for (at, line) in lines.enumerate() {
             let Typed::Say { to, text } = typed::read_pasted(line, at == 0) else { continue };
-            self.say(to.as_deref(), text, at + 1 == lines.len());
+            outcome = self.say(to.as_deref(), text, true);
             self.screen.flush();
         }
+        await_outcome(outcome);
     }
 
     /// Executes a line. Returns whether the chat continues.
     fn obey(&mut self, typed: Typed<'_>) -> bool {
         match typed {
             Typed::Nothing => {}
-            Typed::Say { to, text } => self.say(to.as_deref(), text, true),
+            Typed::Say { to, text } => {
+                let outcome = self.say(to.as_deref(), text, !self.edited);
+                if self.edited {
+                    await_outcome(outcome);
+                }
+            }
             Typed::To(name) => self.screen.set_peer(&name),
             Typed::Who(pattern) => {
                 self.desk.await_done(|done| Order::Who { pattern: pattern.to_owned(), done });
@@ -186,31 +197,35 @@ impl Chat {
         true
     }
 
-    /// Sends a message to `to`, or to the current receiver if `to` is `None`. At a terminal it
-    /// waits up to `ANSWER_TIME` for the outcome, if `awaited`.
-    fn say(&mut self, to: Option<&str>, text: &str, awaited: bool) {
+    /// Sends a message to `to`, or to the current receiver if `to` is `None`. If the queue is full,
+    /// this waits for room (`waits`), or refuses the message, so that the user can type on.
+    /// Returns what is notified of the outcome.
+    fn say(&mut self, to: Option<&str>, text: &str, waits: bool) -> Option<Receiver<()>> {
         let before = self.screen.peer();
         if let Some(to) = to {
             self.screen.set_peer(to);
         }
         let Some(to) = self.screen.peer() else {
-            return self.refuse("to whom? Begin with @name, or choose one: /to name");
+            self.refuse("to whom? Begin with @name, or choose one: /to name");
+            return None;
         };
         if let Err(why) = check_message(&to, text) {
             self.screen.take_peer_back(&to, before);
             let text = screen::brief(text);
-            return self.refuse(&format!("not sent to {to}, {}: {text}", why.words));
+            self.refuse(&format!("not sent to {to}, {}: {text}", why.words));
+            return None;
         }
         self.screen.begin_message(&to, text);
-        let order = |done| Order::Say { to, before, text: text.to_owned(), done };
-        if !self.edited || !awaited {
-            let (done, _) = channel();
-            return self.desk.give_in_turn(order(done), &self.screen);
-        }
-        if !self.desk.await_done(order) {
+        let (done, outcome) = channel();
+        let order = Order::Say { to, before, text: text.to_owned(), done };
+        if waits {
+            self.desk.give_in_turn(order, &self.screen);
+        } else if !self.desk.give(order) {
             self.screen.take_message_back();
             self.refuse(&format!("not sent, too much waits already: {}", screen::brief(text)));
+            return None;
         }
+        Some(outcome)
     }
 
     fn refuse(&mut self, why: &str) {
