@@ -26,19 +26,22 @@
 //!
 //! # How to test
 //!
-//! `cargo test` runs everything but the tools' own tests, `cargo test -p postern-tools` runs those,
-//! and `.ci/run` runs all that must hold before a change lands.
+//! `cargo test` runs the tests of what ships, `cargo test -p postern-sim` plays the scenarios and
+//! some seeds, `cargo test -p postern-load -p postern-chaos -p postern-testkit` runs the other
+//! tools' own tests, and `.ci/run` runs all that must hold before a change lands.
 //!
 //! * Pure modules: tables and properties beside the code.
 //! * The store: disks that forget, tear and rot (`src/store/tests`).
-//! * The replication: `postern-tools search` tries every order of events to small bounds.
-//!   `postern-tools simulate` runs whole groups, the hosts that ship, through bad days in virtual
-//!   time, by seeds. `tools/scenarios` holds single bad days as text.
-//! * Bytes from outside: `postern-tools fuzz`.
+//! * The replication: `postern-sim search` tries every order of events to small bounds.
+//!   `postern-sim simulate` runs whole groups, the hosts that ship, through bad days in virtual
+//!   time, by seeds. `tools/sim/scenarios` holds single bad days as text.
+//! * Bytes from outside: `postern-sim fuzz`.
 //! * Promises to users: one file each in `tests/`, with real processes and sockets. They wait for
 //!   states, never for time. The protocol has a suite of its own: `POSTERN_ADDR=HOST:PORT cargo
 //!   test --test conformance` asks any server.
-//! * Speed: `postern-tools count` bounds the instructions of a SEND; `load` and `figures` measure.
+//! * Faults of real processes, disks and networks: `postern-chaos`.
+//! * Speed: `cargo bench -p postern-sim --bench count` bounds the instructions of a SEND,
+//!   `postern-load` measures.
 //!
 //! # How to add a request
 //!

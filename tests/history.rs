@@ -6,7 +6,7 @@ mod common;
 
 use common::{Client, Group};
 use postern::rng::Rng;
-use postern_tools::checker::{History, Outcome, Request};
+use postern_testkit::checker::{History, Outcome, Request};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};

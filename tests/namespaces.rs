@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Client, DEADLINE, Group};
-use postern_tools::network::Network;
+use postern_testkit::network::Network;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! Real servers on loopback and real sockets. Tests wait for states, never for time.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
-use postern_tools::volume::Volume;
+use postern_testkit::volume::Volume;
 use rustix::process::{Pid, Signal};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::BTreeMap;

@@ -1,0 +1,184 @@
+//! The texts of a run: each says who sends it and as which of his, and everything else follows
+//! from that, so that nothing is kept for a repeat or a comparison.
+
+use postern::limits::TEXT_BYTES_MAX;
+use postern::rng::Rng;
+use serde::{Deserialize, Serialize};
+
+/// How long texts are, in bytes; both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Sizes {
+    least: usize,
+    most: usize,
+}
+
+/// One message of one sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Message {
+    /// Who sends it, of all senders of the run.
+    pub sender: u32,
+    /// Which of his it is; the first is 0.
+    pub serial: u64,
+}
+
+/// What follows sender and serial begins somewhere here; the last letters make room for the
+/// longest text.
+const FILLING: [u8; FILLING_STARTS + TEXT_BYTES_MAX] = {
+    let mut bytes = [b'a'; FILLING_STARTS + TEXT_BYTES_MAX];
+    let mut at = 0;
+    while at < bytes.len() {
+        // 23 and 26 have no common factor: neighbours differ, and so do texts a place apart.
+        bytes[at] = b'a' + (at * 23 % 26) as u8;
+        at += 1;
+    }
+    bytes
+};
+/// A power of two, so that the place of a serial is quickly found.
+const FILLING_STARTS: usize = 1 << 10;
+
+impl Sizes {
+    /// All of one length.
+    pub const fn fixed(bytes: usize) -> Sizes {
+        Sizes { least: bytes, most: bytes }
+    }
+
+    fn of(self, message: Message) -> usize {
+        if self.least == self.most {
+            return self.least;
+        }
+        let span = (self.most - self.least + 1) as u64;
+        let seed = u64::from(message.sender) << 40 ^ message.serial;
+        self.least + Rng::new(seed).below(span) as usize
+    }
+}
+
+impl std::str::FromStr for Sizes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Sizes, String> {
+        let number = |text: &str| {
+            let bytes = text.parse().ok().filter(|bytes| (1..=TEXT_BYTES_MAX).contains(bytes));
+            bytes.ok_or_else(|| format!("`{text}` is not within 1 to {TEXT_BYTES_MAX} bytes"))
+        };
+        let (least, most) = match text.split_once("..") {
+            Some((least, most)) => (number(least)?, number(most)?),
+            None => (number(text)?, number(text)?),
+        };
+        if least <= most {
+            Ok(Sizes { least, most })
+        } else {
+            Err(format!("`{text}` ends before it begins"))
+        }
+    }
+}
+
+impl std::fmt::Display for Sizes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Sizes { least, most } if least == most => write!(f, "{least}"),
+            Sizes { least, most } => write!(f, "{least}..{most}"),
+        }
+    }
+}
+
+impl From<Sizes> for String {
+    fn from(sizes: Sizes) -> String {
+        sizes.to_string()
+    }
+}
+
+impl TryFrom<String> for Sizes {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Sizes, String> {
+        text.parse()
+    }
+}
+
+impl Message {
+    /// Writes its text, which is longer than wanted where sender and serial take more.
+    pub fn write(self, sizes: Sizes, out: &mut Vec<u8>) {
+        let begin = out.len();
+        let mut digits = itoa::Buffer::new();
+        out.extend_from_slice(digits.format(self.sender).as_bytes());
+        out.push(b'.');
+        out.extend_from_slice(digits.format(self.serial).as_bytes());
+        let left = sizes.of(self).saturating_sub(out.len() - begin);
+        if left > 1 {
+            out.push(b' ');
+            out.extend_from_slice(self.filling(left - 1));
+        }
+    }
+
+    /// The message that a text claims to be.
+    pub fn read(text: &[u8]) -> Option<Message> {
+        let word = memchr::memchr(b' ', text).map_or(text, |end| &text[..end]);
+        let dot = memchr::memchr(b'.', word)?;
+        let sender = super::postern::parse_number(&word[..dot])?.try_into().ok()?;
+        Some(Message { sender, serial: super::postern::parse_number(&word[dot + 1..])? })
+    }
+
+    /// Whether this is its text, to the byte. `scratch` is overwritten.
+    pub fn is_text(self, sizes: Sizes, text: &[u8], scratch: &mut Vec<u8>) -> bool {
+        scratch.clear();
+        self.write(sizes, scratch);
+        scratch == text
+    }
+
+    fn filling(self, bytes: usize) -> &'static [u8] {
+        let start = (self.serial as usize).wrapping_add(self.sender as usize) % FILLING_STARTS;
+        &FILLING[start..start + bytes]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_a_number_or_a_range() {
+        let table = [
+            ("100", Ok((100, 100))),
+            ("10..1000", Ok((10, 1000))),
+            ("1..3840", Ok((1, 3840))),
+            ("0", Err(())),
+            ("3841", Err(())),
+            ("9..8", Err(())),
+            ("a", Err(())),
+            ("1..", Err(())),
+        ];
+        for (text, expected) in table {
+            let sizes = text.parse::<Sizes>().map(|sizes| (sizes.least, sizes.most));
+            assert_eq!(sizes.map_err(|_| ()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_name_their_message_and_have_the_length_that_is_wanted() {
+        let sizes: Sizes = "20..40".parse().unwrap();
+        let mut lengths = std::collections::BTreeSet::new();
+        for serial in 0..500 {
+            let message = Message { sender: 12, serial };
+            let mut text = Vec::new();
+            message.write(sizes, &mut text);
+            lengths.insert(text.len());
+            assert_eq!(Message::read(&text), Some(message));
+            assert!(message.is_text(sizes, &text, &mut Vec::new()));
+            let last = text.len() - 1;
+            text[last] ^= 1;
+            assert!(!message.is_text(sizes, &text, &mut Vec::new()));
+        }
+        assert_eq!((lengths.first(), lengths.last(), lengths.len()), (Some(&20), Some(&40), 21));
+        let mut short = Vec::new();
+        Message { sender: 7, serial: 123 }.write(Sizes::fixed(1), &mut short);
+        assert_eq!(short, b"7.123");
+    }
+
+    #[test]
+    fn other_texts_name_no_message() {
+        for text in ["", "x", "1", "1.", ".1", "1.x y", "-1.2", "4294967296.1"] {
+            assert_eq!(Message::read(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `postern-load run` says what a group does and that it is right, and ends with an error when
+//! a server tells a wrong number.
+
+use postern_testkit::group::build_binary;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::thread;
+
+fn load(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern-load"));
+    command.arg("run").args(args).output().expect("it runs")
+}
+
+fn number(report: &Value, key: &str) -> f64 {
+    report[key].as_f64().unwrap_or_else(|| panic!("{key} in {report}"))
+}
+
+#[test]
+fn a_group_is_measured_checked_and_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("out.svg");
+    let (postern, svg) = (build_binary(), picture.display().to_string());
+    let ended = load(
+        &[
+            ["--postern", postern.to_str().unwrap(), "--plot", &svg].as_slice(),
+            &["--json", "--warm-up", "0.2", "--seconds", "1", "--connections", "4"],
+            &["--outstanding", "4", "--bytes", "10..200", "--receivers", "2", "--once"],
+        ]
+        .concat(),
+    );
+    let words = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{words}");
+    let report: Value = serde_json::from_slice(&ended.stdout).expect("one JSON object");
+    assert_eq!(report["verdict"], "ok", "{report}");
+    assert_eq!(number(&report, "mailboxes_read"), 4.0);
+    assert!(number(&report, "acked") > 0.0, "{report}");
+    assert!(number(&report, "delivered") > 0.0, "{report}");
+    assert_eq!(report["servers"].as_array().map(Vec::len), Some(3), "{report}");
+    let svg = std::fs::read_to_string(picture).unwrap();
+    assert!(svg.contains("4 connections x 4, ONCE of 10..200 bytes"), "{svg}");
+}
+
+#[test]
+fn a_server_that_tells_a_wrong_number_is_found_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || tell_wrong_numbers(stream, address));
+        }
+    });
+    let args = ["--servers", &address.to_string(), "-c", "1", "-s", "20", "-w", "0"];
+    let ended = load(&args);
+    assert_eq!(ended.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&ended.stderr);
+    assert!(words.contains("has the number 12, after 10"), "{words}");
+    let report = String::from_utf8_lossy(&ended.stdout);
+    assert!(report.contains("has the number 12, after 10"), "{report}");
+}
+
+/// Grants everything; after 10 comes 12.
+fn tell_wrong_numbers(stream: TcpStream, address: SocketAddr) -> std::io::Result<()> {
+    let mut out = stream.try_clone()?;
+    let mut stored = 0;
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        let command = line.split(' ').next().unwrap_or_default();
+        let answer = match command {
+            "STATUS" => {
+                format!("STAT role primary\nSTAT waiting -\nSTAT primary 1 {address}\nOK\n")
+            }
+            "SEND" => {
+                stored += 1;
+                format!("OK {}\n", if stored > 10 { stored + 1 } else { stored })
+            }
+            _ => "OK ann 0\n".to_owned(),
+        };
+        out.write_all(answer.as_bytes())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! Counts what a SEND costs, and fails over the budget.
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match postern_sim::count::run(&postern_sim::count::Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("count: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

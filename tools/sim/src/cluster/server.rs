@@ -1,0 +1,191 @@
+//! One of the three: a host, with wires for edges.
+
+use super::wires::{Arrival, Inbox, Wires};
+use crate::simulate::{GROUP, Settings, hash};
+use postern::host::{self, Fail, Gone, Host, Usage};
+use postern::ids::{DiskId, LinkId, ProcessId, ServerId, SessionId};
+use postern::limits::SEGMENT_BYTES;
+use postern::node::{Input, Job};
+use postern::replica::{Append, Closing, Event, LogSummary, Packet, RoleView, Takeover};
+use postern::store::memory::MemoryDisk;
+use postern::store::{Identity, Store};
+use postern::time::{Moment, WallTime};
+use std::{io, mem};
+
+const SETTINGS: Settings = Settings {
+    peer_timeout_ms: 2000,
+    takeover: Takeover::Rank,
+    copies_min: 1,
+    survivor_auto: false,
+    segment_bytes: SEGMENT_BYTES,
+};
+
+pub(super) struct Server {
+    host: Host<MemoryDisk>,
+    jobs: Vec<Job>,
+    /// Taken in by the turn.
+    inbox: Inbox,
+}
+
+/// The edges of one of the three: nothing waits, and nothing is lost.
+struct Edges<'a> {
+    me: ServerId,
+    now: Moment,
+    wires: &'a mut Wires,
+    jobs: &'a mut Vec<Job>,
+    answers: &'a mut Vec<u8>,
+}
+
+impl Server {
+    /// Begins on an empty disk.
+    pub(super) fn start(id: ServerId) -> Result<Server, String> {
+        let number = u64::from(id.number());
+        let mut identity = Identity::new(GROUP, 3, id, DiskId(number.into()));
+        identity.process = ProcessId(number);
+        let mut summary = LogSummary::default();
+        let opened =
+            Store::open(MemoryDisk::default(), &identity, "0", |record| summary.push(record))
+                .map_err(|error| error.to_string())?;
+        Ok(Server {
+            host: Host::build(opened, summary, SETTINGS.setup(3, number)),
+            jobs: Vec::new(),
+            inbox: Inbox::default(),
+        })
+    }
+
+    /// Whether it leads two backups, and lets clients in.
+    pub(super) fn is_open_primary(&self) -> bool {
+        let replica = self.host.node().replica();
+        let complete = replica.config().is_some_and(|config| config.count() == 3);
+        replica.role() == RoleView::Primary && complete && replica.gate_open()
+    }
+
+    /// Whether a turn is wanted although nothing arrived.
+    pub(super) fn is_due(&self, now: Moment) -> bool {
+        !self.jobs.is_empty() || self.host.next_deadline().is_some_and(|due| due <= now)
+    }
+
+    /// One turn, as the server's: what arrived, one sync, and what follows from that. What
+    /// clients are told goes behind `answers`.
+    pub(super) fn turn(
+        &mut self,
+        now: Moment,
+        wires: &mut Wires,
+        answers: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let jobs = mem::take(&mut self.jobs);
+        let mut inbox = mem::take(&mut self.inbox);
+        wires.empty_into(self.host.node().replica().me().id, &mut inbox);
+        self.with_edges(now, wires, answers, |host, edges| {
+            host.begin_turn(edges)?;
+            for arrival in &inbox.arrivals {
+                let event = match arrival {
+                    Arrival::Dialled(link, to) => Event::Dialled { link: *link, to: *to },
+                    Arrival::Accepted(link) => Event::Accepted { link: *link },
+                    Arrival::Ended(link) => Event::Ended { link: *link },
+                    Arrival::Packet(link, range) => {
+                        let read = Packet::decode(&inbox.bytes[range.clone()]);
+                        let (packet, records) = read.expect("a server sends whole packets");
+                        Event::Received { link: *link, packet, records }
+                    }
+                };
+                host.handle(Input::Replica(event), edges)?;
+            }
+            for job in jobs {
+                host.handle(Input::Hashed(job.session, hash(&job)), edges)?;
+            }
+            host.finish_turn(edges)
+        })?;
+        self.inbox = inbox;
+        Ok(())
+    }
+
+    /// Hands an input to the node and does what it wants done.
+    pub(super) fn tell(
+        &mut self,
+        now: Moment,
+        wires: &mut Wires,
+        input: Input<'_>,
+    ) -> Result<(), String> {
+        // Clients are answered at the end of a turn.
+        self.with_edges(now, wires, &mut Vec::new(), |host, edges| {
+            host.read_clock(edges);
+            host.handle(input, edges)
+        })
+    }
+
+    fn with_edges(
+        &mut self,
+        now: Moment,
+        wires: &mut Wires,
+        answers: &mut Vec<u8>,
+        work: impl FnOnce(&mut Host<MemoryDisk>, &mut Edges<'_>) -> Result<(), Fail>,
+    ) -> Result<(), String> {
+        let me = self.host.node().replica().me().id;
+        let jobs = &mut self.jobs;
+        let done = work(&mut self.host, &mut Edges { me, now, wires, jobs, answers });
+        match (done, self.host.quarantine()) {
+            (Err(fail), _) => Err(fail.to_string()),
+            (Ok(()), Some(quarantine)) => Err(format!("{quarantine:?}")),
+            (Ok(()), None) => Ok(()),
+        }
+    }
+}
+
+impl host::Edges for Edges<'_> {
+    fn clock(&mut self) -> (Moment, WallTime) {
+        (self.now, WallTime(self.now.0 / 1000))
+    }
+
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
+        let sent = self.wires.send(self.me, link, packet, |bytes| {
+            bytes.extend_from_slice(rest);
+            Ok(())
+        });
+        sent.expect("bytes are there");
+    }
+
+    fn send_entries(
+        &mut self,
+        link: LinkId,
+        append: Append,
+        copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.wires.send(self.me, link, Packet::Append(append), copy)
+    }
+
+    fn dial(&mut self, to: ServerId) {
+        self.wires.dial(self.me, to);
+    }
+
+    fn close_link(&mut self, link: LinkId, _why: Closing) {
+        self.wires.end(link);
+    }
+
+    fn flush_links(&mut self) {}
+
+    fn hash(&mut self, job: Job) {
+        self.jobs.push(job);
+    }
+
+    fn write(&mut self, _session: SessionId, output: &mut Vec<u8>, _must_read: bool) -> bool {
+        self.answers.extend_from_slice(output);
+        // As a busy connection does when its socket has taken all.
+        output.clear();
+        false
+    }
+
+    fn finish(&mut self, _session: SessionId) {}
+
+    fn resume(&mut self, _session: SessionId) {}
+
+    fn next_gone(&mut self) -> Option<Gone> {
+        None
+    }
+
+    fn warn(&mut self, _words: &str) {}
+}

@@ -1,0 +1,201 @@
+//! `count`: what one SEND costs in instructions and allocations, by valgrind. Unlike times, counts
+//! are the same on a busy machine, so that a budget can be kept in every run of the tests.
+//!
+//! This program runs a group without sockets under callgrind ([`postern_sim::trio`]), once with
+//! some batches of SENDs and once with twice as many: the difference is of the batches alone, not
+//! of the start, nor of memory that is used for the first time.
+
+use crate::cluster::Cluster;
+use clap::Parser;
+use postern_testkit::print;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The budget of one SEND, all three servers together: what was measured (in the comment), and 5 %
+/// for another compiler, library or processor. To renew it, after SEND became cheaper or a price
+/// was found worth paying, run `cargo bench -p postern-sim --bench count`: it prints what to write
+/// here.
+const INSTRUCTIONS_MAX: f64 = 13_296.0; // 12,663
+const ALLOCATIONS_MAX: f64 = 0.24; // 0.22
+
+/// Clients that send in the same turn.
+const CLIENTS: usize = 64;
+const TEXT_BYTES: usize = 100;
+/// Of the shorter run. The log's tail in memory is full before it ends.
+const BATCHES: usize = 100;
+/// Under valgrind such a run takes a second or two.
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK_TIME: Duration = Duration::from_millis(20);
+const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign"];
+
+/// Options of `cargo bench --bench count`.
+#[derive(Debug, Parser)]
+pub struct Options {
+    /// How many functions are named, the dearest first.
+    #[arg(long, default_value_t = 12, value_name = "N")]
+    functions: usize,
+    /// Sends so many batches, and prints nothing: what valgrind runs.
+    #[arg(long, value_name = "BATCHES", hide = true)]
+    bare: Option<usize>,
+    /// What cargo says to each benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Prints both counts and the functions that make them.
+///
+/// # Errors
+/// A count is over its budget, or there is none.
+pub fn run(options: &Options) -> Result<(), String> {
+    if let Some(batches) = options.bare {
+        return send(batches);
+    }
+    if cfg!(debug_assertions) {
+        return Err("counts are of a build with --release".to_owned());
+    }
+    let (first, second) = (count(BATCHES)?, count(2 * BATCHES)?);
+    let each = |more: u64, less: u64| (more as f64 - less as f64) / (BATCHES * CLIENTS) as f64;
+    let instructions = each(second.instructions, first.instructions);
+    let allocations = each(second.allocations, first.allocations);
+    let mut functions: Vec<(f64, &str)> = Vec::new();
+    for (name, more) in &second.functions {
+        let less = first.functions.get(name).copied().unwrap_or_default();
+        functions.push((each(*more, less), name));
+    }
+    functions.sort_by(|one, other| other.0.total_cmp(&one.0));
+    let mut text = format!(
+        "SEND of {TEXT_BYTES} bytes, three servers, batches of {CLIENTS}\n  {instructions:.0} \
+         instructions ({}); budget: {INSTRUCTIONS_MAX:.0}\n  {allocations:.2} allocations ({}); \
+         budget: {ALLOCATIONS_MAX:.2}\n",
+        met(instructions <= INSTRUCTIONS_MAX),
+        met(allocations <= ALLOCATIONS_MAX),
+    );
+    for (cost, name) in functions.iter().take(options.functions) {
+        let share = cost / instructions * 100.0;
+        let _ = writeln!(text, "  {cost:>6.0}  {share:>4.1} %  {name}");
+    }
+    print(&text)?;
+    if instructions > INSTRUCTIONS_MAX || allocations > ALLOCATIONS_MAX {
+        return Err("SEND costs more than its budget in tools/sim/benches/count.rs".to_owned());
+    }
+    if instructions < INSTRUCTIONS_MAX * 0.9 || allocations < ALLOCATIONS_MAX * 0.9 - 0.01 {
+        let (instructions, allocations) = (instructions * 1.05, allocations * 1.05);
+        print(&format!(
+            "SEND became cheaper; a budget that keeps it so, in tools/sim/benches/count.rs: \
+             {instructions:.0} and {allocations:.2}\n"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Says whether a budget is met.
+fn met(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "MISSED" }
+}
+
+fn send(batches: usize) -> Result<(), String> {
+    let mut trio = Cluster::new(CLIENTS)?;
+    let request = Cluster::request(TEXT_BYTES);
+    (0..batches).try_for_each(|_| trio.batch(&request))
+}
+
+/// What callgrind saw.
+#[derive(Debug, Default, PartialEq)]
+struct Counts {
+    instructions: u64,
+    allocations: u64,
+    /// Instructions in each function, without those that it calls.
+    functions: BTreeMap<String, u64>,
+}
+
+/// Runs this program under callgrind.
+fn count(batches: usize) -> Result<Counts, String> {
+    let failed = |error: std::io::Error| format!("valgrind: {error}");
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let (profile, words) = (folder.path().join("profile"), folder.path().join("words"));
+    let mut out_file = std::ffi::OsString::from("--callgrind-out-file=");
+    out_file.push(&profile);
+    let child = Command::new("valgrind")
+        .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no"])
+        .arg(out_file)
+        .arg(std::env::current_exe().map_err(failed)?)
+        .args(["--bare", &batches.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(&words).map_err(failed)?)
+        .spawn();
+    let mut child = child.map_err(|error| format!("valgrind (is it installed?): {error}"))?;
+    let end = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait().map_err(failed)? {
+            Some(status) => break status,
+            None if Instant::now() > end => {
+                child.kill().and_then(|()| child.wait()).map_err(failed)?;
+                return Err(format!("valgrind: no end after {} s", PATIENCE.as_secs()));
+            }
+            None => thread::sleep(LOOK_TIME),
+        }
+    };
+    if !status.success() {
+        let words = fs::read_to_string(words).unwrap_or_default();
+        return Err(format!("valgrind: {status}\n{}", words.trim_end()));
+    }
+    read(&profile)
+}
+
+fn read(profile: &Path) -> Result<Counts, String> {
+    let shown = profile.display();
+    let text = fs::read_to_string(profile).map_err(|error| format!("{shown}: {error}"))?;
+    parse(&text).ok_or_else(|| format!("{shown}: is no profile of callgrind"))
+}
+
+/// Reads callgrind's format with whole names. A line of two numbers is a cost of the function
+/// above it; the one behind `calls=` is what these calls cost, which has its place elsewhere.
+fn parse(text: &str) -> Option<Counts> {
+    let mut counts = Counts::default();
+    let (mut function, mut called, mut is_of_calls) = ("", "", false);
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("fn=") {
+            function = name;
+        } else if let Some(name) = line.strip_prefix("cfn=") {
+            called = name;
+        } else if let Some(calls) = line.strip_prefix("calls=") {
+            if ALLOCATORS.contains(&called) {
+                counts.allocations += calls.split(' ').next()?.parse::<u64>().ok()?;
+            }
+            is_of_calls = true;
+        } else if let Some(total) = line.strip_prefix("totals: ") {
+            counts.instructions = total.trim().parse().ok()?;
+        } else if line.starts_with(|c: char| c.is_ascii_digit())
+            && !std::mem::take(&mut is_of_calls)
+        {
+            let cost: u64 = line.split(' ').nth(1)?.parse().ok()?;
+            *counts.functions.entry(function.to_owned()).or_default() += cost;
+        }
+    }
+    (counts.instructions > 0).then_some(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    //! A budget is only as good as the reading of what is counted.
+
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_once_and_costs_where_they_arise() {
+        let text = "# callgrind format\nevents: Ir\n\nfn=main\n0 7\ncob=libc.so.6\ncfn=malloc\n\
+                    calls=3 0\n0 90\n0 2\ncfn=other\ncalls=5 0\n0 10\n\nfn=malloc\n0 90\n\n\
+                    fn=other\n0 10\n\ntotals: 109\n";
+        let counts = parse(text).unwrap();
+        assert_eq!((counts.instructions, counts.allocations), (109, 3));
+        let functions = counts.functions.iter().map(|(name, cost)| (name.as_str(), *cost));
+        assert_eq!(functions.collect::<Vec<_>>(), [("main", 9), ("malloc", 90), ("other", 10)]);
+        assert_eq!(parse("no profile\n"), None);
+    }
+}

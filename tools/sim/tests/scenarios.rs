@@ -1,0 +1,21 @@
+//! Every bad day that is told in `tools/sim/scenarios` comes out as it says there, with the nodes
+//! that ship. The first lines of each say which promise it guards.
+
+use postern_sim::simulate::play_file;
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn every_scenario_comes_out_as_it_says() {
+    // A node's panic is in the story.
+    std::panic::set_hook(Box::new(|_| {}));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    let mut failed = Vec::new();
+    for path in &paths {
+        failed.extend(play_file(path).err());
+    }
+    let _ = std::panic::take_hook();
+    assert!(paths.len() > 1 && failed.is_empty(), "{}", failed.join("\n\n"));
+}
