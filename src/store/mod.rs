@@ -389,7 +389,7 @@ impl<D: Disk> Store<D> {
 
     /// Starts a new segment, as if the current one were full. The current one must hold an entry,
     /// and all of it must be flushed.
-    #[cfg(feature = "simulate")]
+    #[cfg(any(test, feature = "simulate"))]
     pub fn roll(&mut self) -> io::Result<()> {
         self.log.roll(&self.disk)
     }
