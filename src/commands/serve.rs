@@ -7,7 +7,7 @@ use crate::limits::{DESCRIPTORS_RESERVED, SPACE_RESERVED};
 use crate::node;
 use crate::options;
 use crate::replica::{LogSummary, Quarantine, Shared};
-use crate::server::{Ending, Parts, Server, boot_time};
+use crate::server::{Ending, EventLoop, Parts, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::Disk;
 use crate::store::{Identity, OpenError, Opened, Quarantined, ServerDisk, Store};
@@ -138,7 +138,7 @@ impl Shell {
             stop_with_stdin: self.stop_with_stdin,
             began,
         };
-        let server = Server::new(parts, host).map_err(|error| format!("poll: {error}"))?;
+        let server = EventLoop::new(parts, host).map_err(|error| format!("poll: {error}"))?;
         if self.stopped.load(Ordering::Relaxed) {
             return Ok(Ending::Stopped);
         }

@@ -5,11 +5,8 @@
 use crate::address;
 use crate::ids::ServerId;
 use crate::time::Moment;
-use mio::Waker;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 use std::time::Duration;
 
 /// The interval between look-ups of a name while dials of its server fail.
@@ -17,15 +14,13 @@ const LOOKUP_TIME: Duration = Duration::from_secs(1);
 /// A look-up that takes longer than this is logged.
 const SILENT_TIME: Duration = Duration::from_secs(5);
 
-type Found = Result<Vec<SocketAddr>, String>;
+/// The result of a look-up; an error says why it failed.
+pub type Found = Result<Vec<SocketAddr>, String>;
 
 /// The addresses of all servers of the group, by id.
 #[derive(Debug)]
 pub(super) struct Addresses {
     entries: Vec<Entry>,
-    waker: Arc<Waker>,
-    sender: Sender<(ServerId, Found)>,
-    results: Receiver<(ServerId, Found)>,
 }
 
 #[derive(Debug)]
@@ -43,8 +38,8 @@ struct Entry {
 }
 
 impl Addresses {
-    /// The servers of these names. `waker` wakes the loop when a look-up has ended.
-    pub(super) fn new(names: &[String], waker: Arc<Waker>) -> Addresses {
+    /// The servers of these names.
+    pub(super) fn new(names: &[String]) -> Addresses {
         let entry = |name: &String| {
             let literal = address::literal(name);
             Entry {
@@ -56,8 +51,7 @@ impl Addresses {
                 failed: None,
             }
         };
-        let (sender, results) = channel();
-        Addresses { entries: names.iter().map(entry).collect(), waker, sender, results }
+        Addresses { entries: names.iter().map(entry).collect() }
     }
 
     /// `host:port` of a server.
@@ -75,39 +69,34 @@ impl Addresses {
         self.entries.iter().flat_map(|entry| entry.found.iter().copied())
     }
 
-    /// Begins a look-up of a name, unless one began within the last second.
-    pub(super) fn look_up(&mut self, now: Moment, id: ServerId) {
+    /// Begins a look-up of a name, unless one began within the last second. `begin` gets the name.
+    pub(super) fn look_up(
+        &mut self,
+        now: Moment,
+        id: ServerId,
+        begin: impl FnOnce(&str) -> io::Result<()>,
+    ) {
         let entry = &mut self.entries[id.slot()];
         let recent = entry.begun.is_some_and(|at| now < at + LOOKUP_TIME);
         if entry.is_literal || entry.under_way || recent {
             return;
         }
         entry.begun = Some(now);
-        let (name, sender, waker) = (entry.name.clone(), self.sender.clone(), self.waker.clone());
-        let look = move || {
-            // An error means that the event loop has ended.
-            let _ = sender.send((id, address::look_up(&name))).map(|()| waker.wake());
-        };
-        match thread::Builder::new().name("lookup".to_owned()).spawn(look) {
-            Ok(_) => entry.under_way = true,
+        match begin(&entry.name) {
+            Ok(()) => entry.under_way = true,
             Err(error) => entry.failed = Some(error.to_string()),
         }
     }
 
-    /// Stores the results of look-ups; returns whether one has ended.
-    pub(super) fn take_results(&mut self) -> bool {
-        let mut taken = false;
-        while let Ok((id, found)) = self.results.try_recv() {
-            let entry = &mut self.entries[id.slot()];
-            entry.under_way = false;
-            match found {
-                // The known addresses stay valid: the resolver may be down, too.
-                Err(why) => entry.failed = Some(why),
-                Ok(found) => (entry.found, entry.failed) = (found, None),
-            }
-            taken = true;
+    /// Stores the result of a look-up.
+    pub(super) fn store(&mut self, id: ServerId, found: Found) {
+        let entry = &mut self.entries[id.slot()];
+        entry.under_way = false;
+        match found {
+            // The known addresses stay valid: the resolver may be down, too.
+            Err(why) => entry.failed = Some(why),
+            Ok(found) => (entry.found, entry.failed) = (found, None),
         }
-        taken
     }
 
     /// Describes why a server's address is unknown or out of date.
@@ -153,40 +142,38 @@ impl Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mio::{Poll, Token};
 
     fn addresses(names: [&str; 3]) -> Addresses {
-        let poll = Poll::new().unwrap();
-        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        Addresses::new(&names.map(str::to_owned), waker)
+        Addresses::new(&names.map(str::to_owned))
     }
 
     fn id(n: u8) -> ServerId {
         ServerId::new(n).unwrap()
     }
 
-    /// Waits until the current look-up has ended.
-    fn finish(addresses: &mut Addresses) {
-        let (id, found) = addresses.results.recv().unwrap();
-        addresses.sender.send((id, found)).unwrap();
-        assert!(addresses.take_results());
+    /// Returns whether a look-up begins.
+    fn looks_up(addresses: &mut Addresses, now: Moment, of: ServerId) -> bool {
+        let mut begun = false;
+        addresses.look_up(now, of, |_| {
+            begun = true;
+            Ok(())
+        });
+        begun
     }
 
     #[test]
     fn names_are_looked_up_again_and_keep_what_was_found() {
-        let mut known = addresses(["127.0.0.1:1", "localhost:2", "gone.invalid:3"]);
-        known.look_up(Moment(1), id(1));
-        assert!(!known.entries[0].under_way, "an address needs no look-up");
-        known.look_up(Moment(1), id(2));
-        assert!(known.of(id(2)).is_empty() && known.entries[1].under_way);
-        finish(&mut known);
-        assert!(known.of(id(2)).iter().all(|at| at.ip().is_loopback() && at.port() == 2));
-        known.look_up(Moment(2), id(2));
-        assert!(!known.entries[1].under_way, "it was looked up a moment ago");
+        let mut known = addresses(["127.0.0.1:1", "lab2:2", "gone.invalid:3"]);
+        assert!(!looks_up(&mut known, Moment(1), id(1)), "an address needs no look-up");
+        assert!(looks_up(&mut known, Moment(1), id(2)) && known.of(id(2)).is_empty());
+        assert!(!looks_up(&mut known, Moment(2_000_000), id(2)), "one is under way");
+        let found = vec!["192.0.2.2:2".parse().unwrap()];
+        known.store(id(2), Ok(found.clone()));
+        assert_eq!(known.of(id(2)), found);
+        assert!(!looks_up(&mut known, Moment(1_000_000), id(2)), "it was looked up just now");
+        assert!(looks_up(&mut known, Moment(1_000_001), id(2)));
 
-        let found = known.of(id(2)).to_vec();
-        known.sender.send((id(2), Err("Name or service not known".to_owned()))).unwrap();
-        assert!(known.take_results() && !known.take_results());
+        known.store(id(2), Err("Name or service not known".to_owned()));
         assert_eq!(known.of(id(2)), found);
         let trouble = known.trouble(Moment(2), id(2)).unwrap();
         assert!(trouble.ends_with("not known; its last known address is used"), "{trouble}");

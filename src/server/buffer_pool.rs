@@ -2,7 +2,9 @@
 //! for each message, and thousands of idle clients hold no buffers.
 
 use super::Server;
+use super::kernel::Kernel;
 use crate::limits::{SPACE_TIME, WARM_CONNECTIONS_MAX};
+use crate::store::disk::Disk;
 use crate::time::Moment;
 use std::collections::VecDeque;
 use std::mem;
@@ -34,7 +36,7 @@ impl BufferPool {
     }
 }
 
-impl Server {
+impl<K: Kernel, D: Disk> Server<K, D> {
     /// Lets a busy connection keep its buffers.
     pub(super) fn keep_buffers(&mut self, key: usize) {
         let Some(connection) = self.sockets.table.get_mut(key) else { return };

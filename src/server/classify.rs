@@ -1,8 +1,8 @@
 //! Admission and classification of connections: servers and clients share one port.
 
 use super::Server;
-use super::channel::Channel;
 use super::connection::{Kind, Reading, Tunnel};
+use super::kernel::{Kernel, Socket};
 use super::sockets::Sockets;
 use crate::frontend::{self, Text};
 use crate::host::{Edges, Fail};
@@ -10,37 +10,30 @@ use crate::ids::SessionId;
 use crate::limits::{HANDSHAKING_LINKS_MAX, OVERFLOW_PLACES, OVERFLOW_TIME};
 use crate::node::Input;
 use crate::protocol::{Code, Note, Reply, Words};
-use mio::net::TcpStream;
-use socket2::{SockRef, TcpKeepalive};
-use std::io::{self, Write};
+use crate::store::disk::Disk;
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// The first byte of a link between servers. Any other first byte begins text.
-pub(super) const LINK_BYTE: u8 = 0;
+pub const LINK_BYTE: u8 = 0;
 
-/// TCP keep-alive: the idle time, the interval of probes, and their number.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+/// How long a server accepts no connections after descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-impl Server {
+impl<K: Kernel, D: Disk> Server<K, D> {
     /// Accepts every connection that waits at the listeners.
     pub(super) fn accept(&mut self) {
-        for at in 0..self.listeners.len() {
-            loop {
-                match self.listeners[at].accept() {
-                    Ok((socket, from)) => {
-                        self.sockets.admit(socket, from.ip().to_canonical());
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                    Err(error) => {
-                        // File descriptors ran out. Waiting connections stay in the kernel's queue;
-                        // polling at once would spin.
-                        self.sockets.warn(&format!("cannot accept connections: {error}"));
-                        self.accept_again = Some(self.host.now() + Duration::from_millis(100));
-                        break;
-                    }
+        loop {
+            match self.sockets.kernel.accept() {
+                Ok((socket, from)) => self.sockets.admit(socket, from),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Descriptors ran out. Waiting connections stay in the kernel's queue; trying
+                    // again at once would spin.
+                    self.sockets.warn(&format!("cannot accept connections: {error}"));
+                    self.accept_again = Some(self.host.now() + ACCEPT_PAUSE);
+                    return;
                 }
             }
         }
@@ -62,7 +55,7 @@ impl Server {
         if connection.input.first() == Some(&LINK_BYTE) {
             sockets.begin_handshake(key, from);
         } else if over {
-            refuse_busy(&connection.socket);
+            refuse_busy(&mut connection.socket);
             sockets.close(key);
         } else {
             let session = SessionId(connection.number(key));
@@ -112,13 +105,13 @@ fn has_place(taken: usize, places: usize, is_known: bool) -> bool {
     taken < if is_known { places } else { places / 2 }
 }
 
-impl Sockets {
-    fn admit(&mut self, socket: TcpStream, from: IpAddr) {
+impl<K: Kernel> Sockets<K> {
+    fn admit(&mut self, mut socket: K::Socket, from: IpAddr) {
         let over = self.places.is_full();
         if over && !self.places.has_overflow(self.is_known(from)) {
-            return refuse_busy(&socket);
+            return refuse_busy(&mut socket);
         }
-        if prepare(&socket).is_err() {
+        if socket.set_options().is_err() {
             return;
         }
         if let Some(key) = self.insert(socket, Kind::Unknown { over, from }) {
@@ -131,7 +124,7 @@ impl Sockets {
 
     /// Closes a connection that has sent nothing for too long.
     pub(super) fn drop_silent(&mut self, key: usize, over: bool) {
-        let socket = &self.table[key].socket;
+        let socket = &mut self.table[key].socket;
         if over {
             refuse_busy(socket);
         } else {
@@ -156,7 +149,7 @@ impl Sockets {
         }
         self.places.clients -= 1;
         self.places.handshakes += 1;
-        let channel = Channel::responder(&self.knows.secret, self.knows.group);
+        let channel = self.kernel.responder(&self.knows.secret, self.knows.group);
         let connection = &mut self.table[key];
         connection.consume(1);
         connection.kind = Kind::Handshaking { from };
@@ -166,27 +159,17 @@ impl Sockets {
     }
 }
 
-fn prepare(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    // A telnet client sends its data mark as urgent data. It must stay in its place in the stream.
-    SockRef::from(socket).set_out_of_band_inline(true)?;
-    let (time, interval, retries) = KEEPALIVE;
-    let keepalive =
-        TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
-    SockRef::from(socket).set_tcp_keepalive(&keepalive)
-}
-
-fn refuse_busy(socket: &TcpStream) {
+fn refuse_busy(socket: &mut impl Socket) {
     say(socket, Reply::Error(Code::Busy, Words::Text("too many connections; try again")));
 }
 
 /// Sends a note to a connection that has sent nothing.
-pub(super) fn say_note(socket: &TcpStream, note: Note) {
+pub(super) fn say_note(socket: &mut impl Socket, note: Note) {
     say(socket, Reply::Note(note));
 }
 
 /// Sends one line to a connection that was not admitted.
-fn say(mut socket: &TcpStream, reply: Reply<'_>) {
+fn say(socket: &mut impl Socket, reply: Reply<'_>) {
     let mut line = Vec::new();
     frontend::encode(reply, &mut line);
     // Best effort: an empty socket buffer takes one line.

@@ -2,15 +2,17 @@
 
 use super::Server;
 use super::connection::{Kind, Reading};
+use super::kernel::Kernel;
 use super::sockets::Sockets;
 use crate::host::Fail;
 use crate::ids::SessionId;
 use crate::limits::{READ_BYTES_PER_TURN, SLOW_TIME};
+use crate::store::disk::Disk;
 
 /// Bytes read at a time from a client: small, for each may leave a part of them unconsumed.
 const READ_BYTES: usize = 16 * 1024;
 
-impl Server {
+impl<K: Kernel, D: Disk> Server<K, D> {
     /// Reads from a client and passes its requests to the node, within the bounds of a turn.
     pub(super) fn read_client(&mut self, key: usize, session: SessionId) -> Result<(), Fail> {
         self.keep_buffers(key);
@@ -54,7 +56,7 @@ impl Server {
     }
 }
 
-impl Sockets {
+impl<K: Kernel> Sockets<K> {
     /// Sends the beginning of `output` to a client, as much as its socket accepts, and removes
     /// that. Returns whether the socket was full before.
     pub(super) fn write_to_client(

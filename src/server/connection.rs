@@ -1,11 +1,11 @@
 //! A connection: its socket, its buffers and its state.
 
-use super::channel::{Broken, Channel};
+use super::channel::Broken;
+use super::kernel::{Kernel, Seal};
 use crate::frontend::Text;
 use crate::ids::{LinkId, ServerId, SessionId};
 use crate::limits::{CLIENT_KEPT_BYTES_MAX, LINK_KEPT_BYTES_MAX};
 use crate::time::Moment;
-use mio::net::TcpStream;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 
@@ -30,9 +30,8 @@ pub(super) enum Kind {
 }
 
 /// A connection of any kind.
-#[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) socket: TcpStream,
+pub(super) struct Connection<K: Kernel> {
+    pub(super) socket: K::Socket,
     pub(super) kind: Kind,
     /// Distinguishes this connection from an earlier one at the same place of the table.
     pub(super) serial: u32,
@@ -40,7 +39,7 @@ pub(super) struct Connection {
     /// connection is busy.
     pub(super) input: Vec<u8>,
     /// The encryption of a link. In a box, since most connections are clients.
-    pub(super) tunnel: Option<Box<Tunnel>>,
+    pub(super) tunnel: Option<Box<Tunnel<K::Channel>>>,
     /// The socket may have more to read: edge-triggered readiness is reported only once.
     pub(super) readable: bool,
     /// A short read does not prove that the socket is empty: the end of the stream or urgent data
@@ -65,17 +64,17 @@ pub(super) struct Connection {
 
 /// The encryption of a link, and its buffers.
 #[derive(Debug)]
-pub(super) struct Tunnel {
-    channel: Channel,
+pub(super) struct Tunnel<C> {
+    channel: C,
     /// Bytes that the channel has opened and nobody has consumed yet.
     pub(super) opened: Vec<u8>,
     /// Sealed bytes to send. The output of a client is kept by its session.
     output: Vec<u8>,
 }
 
-impl Tunnel {
+impl<C> Tunnel<C> {
     /// `output`: the first bytes that the channel sends.
-    pub(super) fn new(channel: Channel, output: Vec<u8>) -> Box<Tunnel> {
+    pub(super) fn new(channel: C, output: Vec<u8>) -> Box<Tunnel<C>> {
         Box::new(Tunnel { channel, opened: Vec::new(), output })
     }
 }
@@ -98,8 +97,8 @@ pub(super) fn key_of(number: u64) -> usize {
     (number & 0xffff_ffff) as usize
 }
 
-impl Connection {
-    pub(super) fn new(socket: TcpStream, kind: Kind, serial: u32) -> Connection {
+impl<K: Kernel> Connection<K> {
+    pub(super) fn new(socket: K::Socket, kind: Kind, serial: u32) -> Connection<K> {
         Connection {
             socket,
             kind,

@@ -1,19 +1,20 @@
 //! Dials of other servers: each address of a name in turn.
 
-use super::channel::Channel;
+use super::addresses::Found;
 use super::classify::LINK_BYTE;
 use super::connection::{Kind, Tunnel};
+use super::kernel::{Kernel, Socket};
 use super::sockets::Sockets;
 use super::{Fail, Server};
 use crate::host::Edges;
 use crate::ids::{LinkId, ServerId};
 use crate::node::Input;
 use crate::replica::{DialFailure, Event};
-use mio::net::TcpStream;
+use crate::store::disk::Disk;
 use std::net::SocketAddr;
 use std::{io, mem};
 
-impl Server {
+impl<K: Kernel, D: Disk> Server<K, D> {
     /// Handles the outcome of a dial, or its timeout.
     pub(super) fn dial_decided(&mut self, key: usize, timed_out: bool) -> Result<(), Fail> {
         let connection = &mut self.sockets.table[key];
@@ -26,14 +27,11 @@ impl Server {
                 connection.kind = Kind::Link { link, dialled: Some(to) };
                 connection.readable = true;
                 let mut output = vec![LINK_BYTE];
-                let channel = Channel::initiator(
-                    &self.sockets.knows.secret,
-                    self.sockets.knows.group,
-                    &mut output,
-                );
+                let knows = &self.sockets.knows;
+                let channel =
+                    self.sockets.kernel.initiator(&knows.secret, knows.group, &mut output);
                 connection.tunnel = Some(Tunnel::new(channel, output));
-                // A failed socket shows as the end of the link.
-                let _ = connection.socket.set_nodelay(true);
+                connection.socket.set_no_delay();
                 self.sockets.table.set_deadline(key, None);
                 self.handle(Input::Replica(Event::Dialled { link, to }))?;
                 self.sockets.dirty.push(key);
@@ -63,10 +61,11 @@ impl Server {
     }
 }
 
-impl Sockets {
+impl<K: Kernel> Sockets<K> {
     /// Begins a dial. Its outcome is reported to the replica.
     pub(super) fn begin_dial(&mut self, to: ServerId) {
-        self.addresses.look_up(self.now, to);
+        let kernel = &mut self.kernel;
+        self.addresses.look_up(self.now, to, |name| kernel.look_up(to, name));
         if let Some(trouble) = self.addresses.trouble(self.now, to) {
             self.warn(&trouble);
         }
@@ -79,7 +78,7 @@ impl Sockets {
 
     fn dial_next(&mut self, to: ServerId, mut rest: Vec<SocketAddr>, mut all_refused: bool) {
         while let Some(address) = (!rest.is_empty()).then(|| rest.remove(0)) {
-            match TcpStream::connect(address) {
+            match self.kernel.connect(address) {
                 Ok(socket) => {
                     let kind = Kind::Dialling { to, rest: rest.clone(), all_refused };
                     if let Some(key) = self.insert(socket, kind) {
@@ -96,11 +95,10 @@ impl Sockets {
         self.failed_dials.push((to, why));
     }
 
-    /// Stores the results of look-ups, and warns of what is wrong with the addresses.
-    pub(super) fn take_addresses(&mut self) {
-        if self.addresses.take_results()
-            && let Some(conflict) = self.addresses.conflict(self.knows.me, &self.knows.listens)
-        {
+    /// Stores the result of a look-up, and warns of what is wrong with the addresses.
+    pub(super) fn store_addresses(&mut self, id: ServerId, found: Found) {
+        self.addresses.store(id, found);
+        if let Some(conflict) = self.addresses.conflict(self.knows.me, &self.knows.listens) {
             self.warn(&conflict);
         }
     }
@@ -114,21 +112,14 @@ enum Outcome {
     Failed,
 }
 
-fn outcome(socket: &TcpStream, timed_out: bool) -> Outcome {
+fn outcome(socket: &impl Socket, timed_out: bool) -> Outcome {
     if timed_out {
         return Outcome::Failed;
     }
-    match socket.take_error() {
-        Ok(Some(error)) | Err(error) => match error.kind() {
-            io::ErrorKind::ConnectionRefused => Outcome::Refused,
-            _ => Outcome::Failed,
-        },
-        Ok(None) => match (socket.peer_addr(), socket.local_addr()) {
-            // The kernel may give the dial the very port that it dials, if nobody listens there.
-            (Ok(peer), Ok(local)) if peer == local => Outcome::Refused,
-            (Ok(_), _) => Outcome::Open,
-            (Err(error), _) if error.kind() == io::ErrorKind::NotConnected => Outcome::Undecided,
-            (Err(_), _) => Outcome::Failed,
-        },
+    match socket.is_connected() {
+        Ok(true) => Outcome::Open,
+        Ok(false) => Outcome::Undecided,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Outcome::Refused,
+        Err(_) => Outcome::Failed,
     }
 }

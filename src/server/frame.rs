@@ -4,22 +4,29 @@ use crate::limits::FRAME_BYTES_MAX;
 use byteorder::{ByteOrder, LE};
 
 /// The length before each frame, in bytes.
-pub(super) const LENGTH_BYTES: usize = 4;
+pub const LENGTH_BYTES: usize = 4;
 
 /// Begins a frame in an empty buffer.
-pub(super) fn begin_frame(frame: &mut Vec<u8>) {
+pub fn begin_frame(frame: &mut Vec<u8>) {
     frame.clear();
     frame.extend([0; LENGTH_BYTES]);
 }
 
-pub(super) fn end_frame(frame: &mut [u8]) {
+/// Completes a frame with its length.
+///
+/// # Panics
+/// The packet is over [`FRAME_BYTES_MAX`].
+pub fn end_frame(frame: &mut [u8]) {
     let length = frame.len() - LENGTH_BYTES;
     assert!(length <= FRAME_BYTES_MAX, "a frame over its bound");
     LE::write_u32(frame, length as u32);
 }
 
-/// The next frame, if all of it is here; an error when its length is over the bound.
-pub(super) fn next_frame(input: &[u8]) -> Option<Result<&[u8], ()>> {
+/// Returns the next frame, if all of it is here.
+///
+/// # Errors
+/// Its length is over the bound.
+pub fn next_frame(input: &[u8]) -> Option<Result<&[u8], ()>> {
     let length = LE::read_u32(input.get(..LENGTH_BYTES)?) as usize;
     if length > FRAME_BYTES_MAX {
         return Some(Err(()));

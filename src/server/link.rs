@@ -7,6 +7,7 @@
 use super::channel::Broken;
 use super::connection::{Connection, Kind, Reading, forget_front, key_of};
 use super::frame::{LENGTH_BYTES, begin_frame, end_frame, next_frame};
+use super::kernel::{Kernel, Socket};
 use super::sockets::Sockets;
 use super::{Fail, Server};
 use crate::host::Edges;
@@ -14,10 +15,11 @@ use crate::ids::LinkId;
 use crate::limits::{FIRST_BYTES_MAX, LINK_KEPT_BYTES_MAX, PEER_READ_BYTES_PER_TURN};
 use crate::node::Input;
 use crate::replica::{Append, Closing, Event, Packet};
+use crate::store::disk::Disk;
 use std::net::IpAddr;
 use std::{io, mem};
 
-impl Server {
+impl<K: Kernel, D: Disk> Server<K, D> {
     /// Reads from a connection that claims to be a server, until it has proved that.
     pub(super) fn read_handshaking(&mut self, key: usize, from: IpAddr) -> Result<(), Fail> {
         loop {
@@ -147,6 +149,7 @@ impl Server {
                 break;
             };
             used += length;
+            self.sockets.note_received(link, &packet);
             self.handle(Input::Replica(Event::Received { link, packet, records }))?;
             if self.sockets.table.get(key).is_none_or(|connection| connection.closing) {
                 break;
@@ -161,14 +164,15 @@ impl Server {
     }
 }
 
-impl Sockets {
+impl<K: Kernel> Sockets<K> {
     pub(super) fn drop_handshaking(&mut self, key: usize, from: IpAddr, why: &str) {
         self.warn(&format!("closed a connection from {from}: it claims to be a server, but {why}"));
         self.close(key);
     }
 
     /// Queues a packet on a link, followed by `rest`.
-    pub(super) fn send_packet(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
+    pub(super) fn send_packet(&mut self, link: LinkId, mut packet: Packet, rest: &[u8]) {
+        self.note_sent(link, &mut packet);
         let mut frame = mem::take(&mut self.frame);
         begin_frame(&mut frame);
         packet.encode(&mut frame);
@@ -198,12 +202,29 @@ impl Sockets {
         if self.link(link).is_none() {
             return Ok(());
         }
+        let mut packet = Packet::Append(append);
         let mut frame = mem::take(&mut self.frame);
         begin_frame(&mut frame);
-        Packet::Append(append).encode(&mut frame);
+        self.note_sent(link, &mut packet);
+        packet.encode(&mut frame);
         copy(&mut frame)?;
         self.send_frame(link, frame);
         Ok(())
+    }
+
+    /// See [`Kernel::on_send`].
+    fn note_sent(&mut self, link: LinkId, packet: &mut Packet) {
+        let connection = self.table.get(key_of(link.0)).filter(|c| c.is_link(link));
+        if let Some(connection) = connection {
+            self.kernel.on_send(&connection.socket, packet);
+        }
+    }
+
+    /// See [`Kernel::on_received`].
+    fn note_received(&mut self, link: LinkId, packet: &Packet) {
+        if let Some(connection) = self.table.get(key_of(link.0)) {
+            self.kernel.on_received(link, &connection.socket, packet);
+        }
     }
 
     /// Closes a link after its queued frames are sent, and logs why.
@@ -234,11 +255,11 @@ impl Sockets {
     /// The address of the other side of a link, for a log line.
     fn address_of(&mut self, link: LinkId) -> String {
         // Without the port, which differs for each dial.
-        let known = self.link(link).and_then(|(_, connection)| connection.socket.peer_addr().ok());
-        known.map_or_else(|| "an unknown address".to_owned(), |known| known.ip().to_string())
+        let known = self.link(link).and_then(|(_, connection)| connection.socket.peer_ip());
+        known.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string())
     }
 
-    fn link(&mut self, link: LinkId) -> Option<(usize, &mut Connection)> {
+    fn link(&mut self, link: LinkId) -> Option<(usize, &mut Connection<K>)> {
         let key = key_of(link.0);
         let connection = self.table.get_mut(key).filter(|c| c.is_link(link))?;
         Some((key, connection))
@@ -275,7 +296,7 @@ impl Sockets {
     }
 }
 
-impl Connection {
+impl<K: Kernel> Connection<K> {
     fn is_link(&self, id: LinkId) -> bool {
         matches!(self.kind, Kind::Link { link, .. } if link == id) && !self.closing
     }

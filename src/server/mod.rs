@@ -1,6 +1,10 @@
-//! The edges that ship: sockets, signals, the clock and the thread that hashes passwords. One
-//! thread, one poll, one readiness set for the listener, clients, unclassified connections and
+//! One thread, one poll, one readiness set for the listener, clients, unclassified connections and
 //! peers together.
+//!
+//! A [`Server`] is the table of connections around a host: it classifies connections, dials,
+//! authenticates and encrypts links, and keeps deadlines and bounds. It is generic over the calls
+//! to the kernel ([`Kernel`]), so that a simulator runs all of it. The kernel that ships is
+//! [`EventLoop`]: mio, signals, the clock, and the threads that hash passwords and look up names.
 
 mod addresses;
 mod buffer_pool;
@@ -9,196 +13,139 @@ mod classify;
 mod client;
 mod connection;
 mod dial;
+mod event_loop;
 mod frame;
 mod hasher;
+mod kernel;
+mod linger;
 mod link;
 mod log_limiter;
+mod mio_kernel;
 pub mod operator_client;
 mod process_stats;
-mod shutdown;
 mod sockets;
 mod table;
 
 pub use crate::host::Fail;
 use crate::host::Host;
-use crate::ids::{GroupId, Secret};
-use crate::node::Input;
-use crate::replica::{Event, Quarantine};
-use crate::store::ServerDisk;
+use crate::ids::{GroupId, Secret, ServerId, SessionId};
+use crate::node::{Hashed, Input};
+use crate::replica::Event;
+use crate::store::disk::Disk;
 use crate::time::Moment;
+pub use addresses::Found;
+pub use classify::LINK_BYTE;
 use connection::Kind;
-use mio::net::TcpListener;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+pub use event_loop::{Ending, EventLoop, Parts};
+pub use frame::{LENGTH_BYTES, begin_frame, end_frame, next_frame};
+pub use kernel::{Kernel, Ready, Seal, Socket};
 pub use process_stats::boot_time;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook_mio::v1_0::Signals;
 use sockets::Sockets;
-use std::io;
-use std::os::fd::AsRawFd;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::SocketAddr;
 
-const SIGNALS: Token = Token(0);
-const WAKER: Token = Token(1);
-const STDIN: Token = Token(2);
-const LISTENER: Token = Token(3);
-/// The first token of a connection. A name may resolve to several addresses to listen on.
-const TOKENS_RESERVED: usize = 3 + LISTENERS_MAX;
-const LISTENERS_MAX: usize = 8;
-
-/// How a server ended. Its directory is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// It was asked to stop.
-    Stopped,
-    /// It restarts after this part of the directory is quarantined.
-    Quarantine(Quarantine),
-}
-
-/// The parts of a server beside its host.
+/// What a server knows beside its host and its kernel.
 #[derive(Debug)]
-pub struct Parts {
-    /// The sockets on which it listens, at least one.
-    pub listeners: Vec<std::net::TcpListener>,
+pub struct Setup {
     /// `host:port` of each server, by id.
     pub names: Vec<String>,
+    /// The addresses at which this server listens.
+    pub listens: Vec<SocketAddr>,
     /// The group. With the secret, its servers authenticate each other.
     pub group: GroupId,
-    /// See [`Parts::group`].
+    /// See [`Setup::group`].
     pub secret: Secret,
     /// The highest number of text clients.
     pub max_clients: usize,
-    /// The server stops when its standard input ends.
-    pub stop_with_stdin: bool,
-    /// When its monotonic clock began, by [`boot_time`].
-    pub began: Duration,
 }
 
-/// A running server.
-pub struct Server {
-    host: Host<ServerDisk>,
-    sockets: Sockets,
-    signals: Signals,
-    listeners: Vec<TcpListener>,
-    /// When to accept connections again after file descriptors ran out.
+/// A server: a host, and its connections.
+///
+/// A turn: [`begin_turn`](Server::begin_turn), then what the kernel reports
+/// ([`on_ready`](Server::on_ready), [`on_listener`](Server::on_listener),
+/// [`on_hashed`](Server::on_hashed), [`on_looked_up`](Server::on_looked_up),
+/// [`stop`](Server::stop)), then [`finish_turn`](Server::finish_turn) or its three parts.
+pub struct Server<K: Kernel, D: Disk> {
+    host: Host<D>,
+    sockets: Sockets<K>,
+    /// When to accept connections again after descriptors ran out.
     accept_again: Option<Moment>,
     stopping: bool,
 }
 
-impl Server {
-    /// Creates the edges around a host.
-    pub fn new(parts: Parts, host: Host<ServerDisk>) -> io::Result<Server> {
-        let poll = Poll::new()?;
-        let registry = poll.registry();
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-        registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
-        let waker = Arc::new(Waker::new(registry, WAKER)?);
-        let mut listeners = Vec::new();
-        for listener in parts.listeners.into_iter().take(LISTENERS_MAX) {
-            listener.set_nonblocking(true)?;
-            let mut listener = TcpListener::from_std(listener);
-            let token = Token(LISTENER.0 + listeners.len());
-            registry.register(&mut listener, token, Interest::READABLE)?;
-            listeners.push(listener);
-        }
-        if parts.stop_with_stdin {
-            let stdin = io::stdin().as_raw_fd();
-            registry.register(&mut SourceFd(&stdin), STDIN, Interest::READABLE)?;
-        }
-        let listens = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        let knows = sockets::Setup {
-            me: host.node().replica().me().id,
-            names: parts.names,
-            listens,
-            group: parts.group,
-            secret: parts.secret,
-            max_clients: parts.max_clients,
-            began: parts.began,
-            peer_timeout: host.node().replica().peer_timeout(),
+impl<K: Kernel, D: Disk> Server<K, D> {
+    /// Creates a server without connections.
+    pub fn new(host: Host<D>, kernel: K, setup: Setup) -> Server<K, D> {
+        let replica = host.node().replica();
+        let knows = sockets::Knows {
+            me: replica.me().id,
+            listens: setup.listens,
+            group: setup.group,
+            secret: setup.secret,
+            peer_timeout: replica.peer_timeout(),
             login_timeout: host.node().login_timeout(),
         };
-        Ok(Server {
-            host,
-            sockets: Sockets::new(poll, waker, knows)?,
-            signals,
-            listeners,
-            accept_again: None,
-            stopping: false,
-        })
+        let sockets = Sockets::new(kernel, &setup.names, setup.max_clients, knows);
+        Server { host, sockets, accept_again: None, stopping: false }
     }
 
-    /// Runs until a signal stops it.
+    /// Returns the host.
+    pub fn host(&self) -> &Host<D> {
+        &self.host
+    }
+
+    /// Returns the kernel.
+    pub fn kernel(&mut self) -> &mut K {
+        &mut self.sockets.kernel
+    }
+
+    /// Returns whether the next turn has work even if no socket is ready.
+    pub fn has_work(&self) -> bool {
+        self.sockets.has_work()
+    }
+
+    /// Returns when the next turn is wanted, at the latest.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        [self.host.next_deadline(), self.sockets.next_deadline(), self.accept_again]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Returns whether this server was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Returns whether this server was told to stop, and everything that it accepted before is
+    /// answered.
+    pub fn is_stopped(&self) -> bool {
+        self.stopping && self.host.is_stopped()
+    }
+
+    /// Begins a turn.
     ///
     /// # Errors
-    /// When it can't go on; nothing that was not durable was acknowledged.
-    pub fn run(mut self) -> Result<Ending, Fail> {
-        let mut events = Events::with_capacity(1024);
-        while !(self.stopping && self.host.is_stopped()) {
-            self.turn(&mut events)?;
-            if let Some(quarantine) = self.host.quarantine() {
-                return Ok(Ending::Quarantine(quarantine));
-            }
-        }
-        self.host.close()?;
-        self.shut_down(&mut events)?;
-        Ok(Ending::Stopped)
+    /// As [`Host::handle`].
+    pub fn begin_turn(&mut self) -> Result<(), Fail> {
+        self.host.begin_turn(&mut self.sockets)
     }
 
-    /// Runs one turn: reads everything that is ready, syncs once, and sends the results.
-    fn turn(&mut self, events: &mut Events) -> Result<(), Fail> {
-        self.wait(events)?;
-        self.host.begin_turn(&mut self.sockets)?;
-        self.note_ready(events)?;
-        self.free_buffers();
-        self.read_ready()?;
-        self.expire()?;
-        self.host.finish_turn(&mut self.sockets)
-    }
-
-    /// Waits until a source is ready, or for the next deadline.
-    fn wait(&mut self, events: &mut Events) -> Result<(), Fail> {
-        self.host.read_clock(&mut self.sockets);
-        let timeout = if self.sockets.has_work() {
-            Some(Duration::ZERO)
-        } else {
-            let deadlines =
-                [self.host.next_deadline(), self.sockets.next_deadline(), self.accept_again];
-            deadlines.into_iter().flatten().min().map(|at| at - self.host.now())
-        };
-        match self.sockets.poll.poll(events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                Err(Fail::Io("waiting", error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn note_ready(&mut self, events: &Events) -> Result<(), Fail> {
-        for event in events {
-            match event.token() {
-                SIGNALS => self.on_signals()?,
-                WAKER => self.on_woken()?,
-                STDIN => self.on_stdin()?,
-                Token(at) if at < TOKENS_RESERVED => self.accept(),
-                Token(at) => self.on_ready(at - TOKENS_RESERVED, event)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn on_ready(&mut self, key: usize, event: &mio::event::Event) -> Result<(), Fail> {
+    /// Handles the readiness of the socket with this number.
+    ///
+    /// # Errors
+    /// As [`Host::handle`].
+    pub fn on_ready(&mut self, number: usize, ready: Ready) -> Result<(), Fail> {
+        let key = number;
         let Some(connection) = self.sockets.table.get_mut(key) else { return Ok(()) };
-        let ended = event.is_read_closed() || event.is_error();
-        connection.drain |= ended || event.is_priority();
-        connection.hung_up |= ended;
+        connection.drain |= ready.ended || ready.urgent;
+        connection.hung_up |= ready.ended;
         if let Kind::Dialling { .. } = connection.kind {
             return self.dial_decided(key, false);
         }
-        let readable = event.is_readable() || ended;
+        let readable = ready.readable || ready.ended;
         connection.readable |= readable;
         // A client that has hung up gets a deadline for the rest of its output.
-        let writable = event.is_writable() || ended;
+        let writable = ready.writable || ready.ended;
         let session = connection.session();
         let is_link = matches!(connection.kind, Kind::Link { .. } | Kind::Handshaking { .. });
         if readable {
@@ -212,13 +159,71 @@ impl Server {
         Ok(())
     }
 
-    /// Handles hashed passwords and results of look-ups.
-    fn on_woken(&mut self) -> Result<(), Fail> {
-        self.sockets.take_addresses();
-        while let Some((session, hashed)) = self.sockets.take_hash() {
-            self.handle(Input::Hashed(session, hashed))?;
+    /// Accepts the connections that wait at the listeners.
+    pub fn on_listener(&mut self) {
+        self.accept();
+    }
+
+    /// Handles the result of [`Kernel::hash`].
+    ///
+    /// # Errors
+    /// As [`Host::handle`].
+    pub fn on_hashed(&mut self, session: SessionId, hashed: Hashed) -> Result<(), Fail> {
+        self.handle(Input::Hashed(session, hashed))
+    }
+
+    /// Handles the result of [`Kernel::look_up`].
+    pub fn on_looked_up(&mut self, id: ServerId, found: Found) {
+        self.sockets.store_addresses(id, found);
+    }
+
+    /// Begins to stop: requests in progress are finished, and the others learn of it.
+    ///
+    /// # Errors
+    /// As [`Host::handle`].
+    pub fn stop(&mut self) -> Result<(), Fail> {
+        log::info!("stopping: requests in progress are finished");
+        self.stopping = true;
+        self.handle(Input::Stop)
+    }
+
+    /// Reads everything that is ready, acts on deadlines, and sends frames to the other servers.
+    /// Returns whether [`store_all`](Server::store_all) must follow.
+    ///
+    /// # Errors
+    /// As [`Host::handle`].
+    pub fn submit(&mut self) -> Result<bool, Fail> {
+        self.free_buffers();
+        self.read_ready()?;
+        self.expire()?;
+        self.host.submit(&mut self.sockets)
+    }
+
+    /// See [`Host::store_all`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn store_all(&mut self) -> Result<(), Fail> {
+        self.host.store_all(&mut self.sockets)
+    }
+
+    /// See [`Host::flush`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flush(&mut self) -> Result<(), Fail> {
+        self.host.flush(&mut self.sockets)
+    }
+
+    /// Ends a turn: the last three methods.
+    ///
+    /// # Errors
+    /// As [`Host::handle`] and [`Host::store_all`].
+    pub fn finish_turn(&mut self) -> Result<(), Fail> {
+        if self.submit()? {
+            self.store_all()?;
         }
-        Ok(())
+        self.flush()
     }
 
     fn read_ready(&mut self) -> Result<(), Fail> {

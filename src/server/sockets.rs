@@ -1,56 +1,44 @@
-//! The edges that ship: connections, look-ups, password hashes, clocks.
+//! The edges of a host: connections over sockets, and what a kernel does.
 
-use super::TOKENS_RESERVED;
 use super::addresses::Addresses;
 use super::buffer_pool::BufferPool;
 use super::classify::Places;
 use super::connection::{Connection, Kind, key_of};
-use super::hasher::Hasher;
+use super::kernel::Kernel;
 use super::log_limiter::LogLimiter;
-use super::process_stats::{boot_time, resident_bytes};
 use super::table::Table;
 use crate::host::{Edges, Gone, Usage};
-use crate::ids::{GroupId, LinkId, Secret, ServerId, SessionId};
+use crate::ids::{GroupId, Index, LinkId, Secret, ServerId, SessionId};
 use crate::limits::FILE_PIECE_BYTES;
-use crate::node::{Hashed, Job};
+use crate::node::Job;
 use crate::replica::{Append, Closing, DialFailure, Packet};
 use crate::time::{Moment, WallTime};
-use mio::net::TcpStream;
-use mio::{Interest, Poll, Token, Waker};
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-/// The settings of the edges; they never change.
-pub(super) struct Setup {
+/// What never changes.
+pub(super) struct Knows {
     /// This server.
     pub(super) me: ServerId,
-    /// `host:port` of each server, by id.
-    pub(super) names: Vec<String>,
     /// The addresses at which this server listens.
     pub(super) listens: Vec<SocketAddr>,
     pub(super) group: GroupId,
     pub(super) secret: Secret,
-    /// The highest number of text clients.
-    pub(super) max_clients: usize,
-    /// When the monotonic clock began, by [`boot_time`].
-    pub(super) began: Duration,
     pub(super) peer_timeout: Duration,
     pub(super) login_timeout: Duration,
 }
 
 /// The edges of a server.
-pub(super) struct Sockets {
-    pub(super) poll: Poll,
-    pub(super) table: Table,
-    pub(super) knows: Setup,
+pub(super) struct Sockets<K: Kernel> {
+    pub(super) kernel: K,
+    pub(super) table: Table<K>,
+    pub(super) knows: Knows,
     /// The time of the last reading of the clock.
     pub(super) now: Moment,
     pub(super) addresses: Addresses,
-    hasher: Hasher,
     pub(super) places: Places,
     /// Links with bytes to send.
     pub(super) dirty: Vec<usize>,
@@ -65,19 +53,15 @@ pub(super) struct Sockets {
     pub(super) frame: Vec<u8>,
 }
 
-impl Sockets {
-    /// No connections yet. `waker` wakes the poll when a thread has a result.
-    ///
-    /// # Errors
-    /// There is no thread to be had.
-    pub(super) fn new(poll: Poll, waker: Arc<Waker>, knows: Setup) -> io::Result<Sockets> {
-        Ok(Sockets {
-            poll,
+impl<K: Kernel> Sockets<K> {
+    /// No connections yet. `names` are `host:port` of each server, by id.
+    pub(super) fn new(kernel: K, names: &[String], max_clients: usize, knows: Knows) -> Sockets<K> {
+        Sockets {
+            kernel,
             table: Table::default(),
             now: Moment(0),
-            addresses: Addresses::new(&knows.names, Arc::clone(&waker)),
-            hasher: Hasher::start(waker)?,
-            places: Places::new(knows.max_clients),
+            addresses: Addresses::new(names),
+            places: Places::new(max_clients),
             knows,
             dirty: Vec::new(),
             failed_dials: Vec::new(),
@@ -86,7 +70,7 @@ impl Sockets {
             log_limiter: LogLimiter::default(),
             buffer: vec![0; FILE_PIECE_BYTES / 4],
             frame: Vec::new(),
-        })
+        }
     }
 
     /// Whether the next turn has work even if no socket is ready.
@@ -99,20 +83,13 @@ impl Sockets {
         self.table.next_deadline()
     }
 
-    /// Returns the next finished hash.
-    pub(super) fn take_hash(&mut self) -> Option<(SessionId, Hashed)> {
-        self.hasher.pop()
-    }
-
     pub(super) fn take_failed_dials(&mut self) -> Vec<(ServerId, DialFailure)> {
         mem::take(&mut self.failed_dials)
     }
 
     /// Registers a connection and gives it a place in the table.
-    pub(super) fn insert(&mut self, mut socket: TcpStream, kind: Kind) -> Option<usize> {
-        let token = Token(self.table.next_place() + TOKENS_RESERVED);
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        if let Err(error) = self.poll.registry().register(&mut socket, token, interest) {
+    pub(super) fn insert(&mut self, mut socket: K::Socket, kind: Kind) -> Option<usize> {
+        if let Err(error) = self.kernel.register(&mut socket, self.table.next_place()) {
             log::warn!("can't watch a connection: {error}");
             return None;
         }
@@ -120,7 +97,7 @@ impl Sockets {
     }
 
     /// Returns the connection of a session, and its place in the table.
-    pub(super) fn client(&mut self, session: SessionId) -> Option<(usize, &mut Connection)> {
+    pub(super) fn client(&mut self, session: SessionId) -> Option<(usize, &mut Connection<K>)> {
         let key = key_of(session.0);
         let connection = self.table.get_mut(key).filter(|c| c.session() == Some(session))?;
         Some((key, connection))
@@ -129,7 +106,7 @@ impl Sockets {
     /// Closes a connection and records that for the host.
     pub(super) fn close(&mut self, key: usize) {
         let Some(mut connection) = self.table.remove(key) else { return };
-        let _ = self.poll.registry().deregister(&mut connection.socket);
+        self.kernel.deregister(&mut connection.socket);
         match connection.kind {
             Kind::Client { session, .. } => {
                 self.places.clients -= 1;
@@ -147,15 +124,15 @@ impl Sockets {
     }
 }
 
-impl Edges for Sockets {
+impl<K: Kernel> Edges for Sockets<K> {
     fn clock(&mut self) -> (Moment, WallTime) {
-        let elapsed = boot_time().saturating_sub(self.knows.began);
-        self.now = Moment(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
-        (self.now, WallTime::from_system(SystemTime::now()))
+        let (now, wall) = self.kernel.clock();
+        self.now = now;
+        (now, wall)
     }
 
     fn usage(&self) -> Usage {
-        Usage { connections: self.table.len() as u64, memory_bytes: resident_bytes() }
+        self.kernel.usage(self.table.len())
     }
 
     fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
@@ -186,7 +163,7 @@ impl Edges for Sockets {
     }
 
     fn hash(&mut self, job: Job) {
-        self.hasher.push(job);
+        self.kernel.hash(job);
     }
 
     fn write(&mut self, session: SessionId, output: &mut Vec<u8>, must_read: bool) -> bool {
@@ -211,5 +188,13 @@ impl Edges for Sockets {
 
     fn warn(&mut self, words: &str) {
         self.log_limiter.warn(self.now, words);
+    }
+
+    fn on_append(&mut self, records: &[u8]) {
+        self.kernel.on_append(records);
+    }
+
+    fn on_cut(&mut self, last: Index) {
+        self.kernel.on_cut(last);
     }
 }

@@ -1,17 +1,16 @@
 //! The table of connections, with the list of those to read and their deadlines.
 
 use super::connection::{Connection, Kind};
+use super::kernel::Kernel;
 use crate::time::Moment;
-use mio::net::TcpStream;
 use slab::Slab;
 use std::collections::BTreeSet;
 use std::mem;
 use std::ops::{Index, IndexMut};
 
 /// All connections, by their places.
-#[derive(Debug, Default)]
-pub(super) struct Table {
-    connections: Slab<Connection>,
+pub(super) struct Table<K: Kernel> {
+    connections: Slab<Connection<K>>,
     /// Distinguishes a connection from an earlier one at its place.
     serial: u32,
     /// The places of connections to read in the next turn.
@@ -20,29 +19,36 @@ pub(super) struct Table {
     deadlines: BTreeSet<(Moment, usize)>,
 }
 
-impl Table {
+impl<K: Kernel> Default for Table<K> {
+    fn default() -> Table<K> {
+        let (connections, listed, deadlines) = (Slab::new(), Vec::new(), BTreeSet::new());
+        Table { connections, serial: 0, listed, deadlines }
+    }
+}
+
+impl<K: Kernel> Table<K> {
     /// The place of the connection that is inserted next.
     pub(super) fn next_place(&self) -> usize {
         self.connections.vacant_key()
     }
 
     /// Adds a connection at [`Table::next_place`].
-    pub(super) fn insert(&mut self, socket: TcpStream, kind: Kind) -> usize {
+    pub(super) fn insert(&mut self, socket: K::Socket, kind: Kind) -> usize {
         self.serial = self.serial.wrapping_add(1);
         self.connections.insert(Connection::new(socket, kind, self.serial))
     }
 
     /// Removes a connection and its deadline.
-    pub(super) fn remove(&mut self, key: usize) -> Option<Connection> {
+    pub(super) fn remove(&mut self, key: usize) -> Option<Connection<K>> {
         self.set_deadline(key, None);
         self.connections.try_remove(key)
     }
 
-    pub(super) fn get(&self, key: usize) -> Option<&Connection> {
+    pub(super) fn get(&self, key: usize) -> Option<&Connection<K>> {
         self.connections.get(key)
     }
 
-    pub(super) fn get_mut(&mut self, key: usize) -> Option<&mut Connection> {
+    pub(super) fn get_mut(&mut self, key: usize) -> Option<&mut Connection<K>> {
         self.connections.get_mut(key)
     }
 
@@ -76,7 +82,7 @@ impl Table {
     }
 
     /// Takes a connection off the list, if it still exists.
-    pub(super) fn unlist(&mut self, key: usize) -> Option<&mut Connection> {
+    pub(super) fn unlist(&mut self, key: usize) -> Option<&mut Connection<K>> {
         let connection = self.connections.get_mut(key)?;
         connection.listed = false;
         Some(connection)
@@ -106,16 +112,16 @@ impl Table {
     }
 }
 
-impl Index<usize> for Table {
-    type Output = Connection;
+impl<K: Kernel> Index<usize> for Table<K> {
+    type Output = Connection<K>;
 
-    fn index(&self, key: usize) -> &Connection {
+    fn index(&self, key: usize) -> &Connection<K> {
         &self.connections[key]
     }
 }
 
-impl IndexMut<usize> for Table {
-    fn index_mut(&mut self, key: usize) -> &mut Connection {
+impl<K: Kernel> IndexMut<usize> for Table<K> {
+    fn index_mut(&mut self, key: usize) -> &mut Connection<K> {
         &mut self.connections[key]
     }
 }

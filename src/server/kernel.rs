@@ -1,0 +1,158 @@
+//! The calls to the kernel that a server makes, so that a simulator can answer them instead.
+
+use super::channel::{Broken, Channel};
+use crate::host::Usage;
+use crate::ids::{GroupId, Index, LinkId, Secret, ServerId};
+use crate::node::Job;
+use crate::replica::Packet;
+use crate::time::{Moment, WallTime};
+use std::fmt::Debug;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+
+/// The kernel, and the threads that wait for it. No call blocks.
+pub trait Kernel {
+    /// A socket of a connection.
+    type Socket: Socket;
+    /// The encryption of a link.
+    type Channel: Seal;
+
+    /// Reads the monotonic time since this server began, and the wall clock.
+    fn clock(&mut self) -> (Moment, WallTime);
+
+    /// Returns the resident memory of this process, in bytes.
+    fn memory_bytes(&self) -> Option<u64>;
+
+    /// Returns the next connection that waits at a listener, and the address of its other side.
+    ///
+    /// # Errors
+    /// `WouldBlock` when no connection waits; any other kind if descriptors ran out.
+    fn accept(&mut self) -> io::Result<(Self::Socket, IpAddr)>;
+
+    /// Begins to connect to an address. The socket is writable once the outcome is known.
+    ///
+    /// # Errors
+    /// The connection failed at once.
+    fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket>;
+
+    /// Reports the readiness of a socket from now on, under this number.
+    ///
+    /// # Errors
+    /// The kernel has no memory for it.
+    fn register(&mut self, socket: &mut Self::Socket, number: usize) -> io::Result<()>;
+
+    /// Reports nothing more of a socket.
+    fn deregister(&mut self, socket: &mut Self::Socket);
+
+    /// Returns the dialler's side of a link, and appends its first bytes to `out`.
+    fn initiator(&self, secret: &Secret, group: GroupId, out: &mut Vec<u8>) -> Self::Channel;
+
+    /// Returns the side of a link that was dialled.
+    fn responder(&self, secret: &Secret, group: GroupId) -> Self::Channel;
+
+    /// Hashes a password. The result is passed to [`Server::on_hashed`](super::Server::on_hashed).
+    fn hash(&mut self, job: Job);
+
+    /// Looks up the addresses of a server's name. The result is passed to
+    /// [`Server::on_looked_up`](super::Server::on_looked_up).
+    ///
+    /// # Errors
+    /// The look-up can't begin.
+    fn look_up(&mut self, id: ServerId, name: &str) -> io::Result<()>;
+
+    /// Lets a simulator observe, and change, a packet before it is sent on a link.
+    fn on_send(&mut self, _socket: &Self::Socket, _packet: &mut Packet) {}
+
+    /// Lets a simulator observe a packet that a link has delivered.
+    fn on_received(&mut self, _link: LinkId, _socket: &Self::Socket, _packet: &Packet) {}
+
+    /// See [`Edges::on_append`](crate::host::Edges::on_append).
+    fn on_append(&mut self, _records: &[u8]) {}
+
+    /// See [`Edges::on_cut`](crate::host::Edges::on_cut).
+    fn on_cut(&mut self, _last: Index) {}
+
+    /// Returns what `STATUS` shows of this process, with so many open connections.
+    fn usage(&self, connections: usize) -> Usage {
+        Usage { connections: connections as u64, memory_bytes: self.memory_bytes() }
+    }
+}
+
+/// A TCP socket that never blocks. `write` and `read` return `WouldBlock` instead.
+pub trait Socket: Read + Write + Debug {
+    /// Returns whether a connection that was begun is open by now.
+    ///
+    /// # Errors
+    /// It has failed: `ConnectionRefused` if nobody listens there.
+    fn is_connected(&self) -> io::Result<bool>;
+
+    /// Sets the options of an accepted connection.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    fn set_options(&self) -> io::Result<()>;
+
+    /// Sends small frames at once.
+    fn set_no_delay(&self);
+
+    /// Ends the direction to the other side.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    fn shut_down_write(&self) -> io::Result<()>;
+
+    /// Returns the address of the other side.
+    fn peer_ip(&self) -> Option<IpAddr>;
+}
+
+/// One side of an authenticated link: see [`Channel`], which is the one that ships.
+pub trait Seal: Debug {
+    /// See [`Channel::is_proven`].
+    fn is_proven(&self) -> bool;
+
+    /// See [`Channel::seal`].
+    fn seal(&mut self, bytes: &[u8], out: &mut Vec<u8>);
+
+    /// See [`Channel::open`].
+    ///
+    /// # Errors
+    /// As there.
+    fn open(
+        &mut self,
+        input: &[u8],
+        opened: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Broken>;
+}
+
+impl Seal for Channel {
+    fn is_proven(&self) -> bool {
+        Channel::is_proven(self)
+    }
+
+    fn seal(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        Channel::seal(self, bytes, out);
+    }
+
+    fn open(
+        &mut self,
+        input: &[u8],
+        opened: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Broken> {
+        Channel::open(self, input, opened, out)
+    }
+}
+
+/// What the kernel reports of a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// There is something to read.
+    pub readable: bool,
+    /// There is room to write, or a connection is decided.
+    pub writable: bool,
+    /// The other side sends no more, or the connection is broken.
+    pub ended: bool,
+    /// Urgent data has arrived.
+    pub urgent: bool,
+}

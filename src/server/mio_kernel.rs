@@ -1,0 +1,168 @@
+//! The kernel that ships: mio, the machine's clocks, and the threads that hash and look up.
+
+use super::Found;
+use super::channel::Channel;
+use super::event_loop::TOKENS_RESERVED;
+use super::hasher::Hasher;
+use super::kernel::{Kernel, Socket};
+use super::process_stats::{boot_time, resident_bytes};
+use crate::address;
+use crate::ids::{GroupId, Secret, ServerId, SessionId};
+use crate::node::{Hashed, Job};
+use crate::time::{Moment, WallTime};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Poll, Token, Waker};
+use socket2::{SockRef, TcpKeepalive};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+/// TCP keep-alive: the idle time, the interval of probes, and their number.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+/// See the module.
+pub(super) struct MioKernel {
+    pub(super) poll: Poll,
+    pub(super) listeners: Vec<TcpListener>,
+    /// When the monotonic clock began, by [`boot_time`].
+    began: Duration,
+    hasher: Hasher,
+    waker: Arc<Waker>,
+    looked_up: Sender<(ServerId, Found)>,
+    look_ups: Receiver<(ServerId, Found)>,
+}
+
+impl MioKernel {
+    /// `waker` wakes the poll when a thread has a result.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub(super) fn new(
+        poll: Poll,
+        waker: Arc<Waker>,
+        listeners: Vec<TcpListener>,
+        began: Duration,
+    ) -> io::Result<MioKernel> {
+        let hasher = Hasher::start(Arc::clone(&waker))?;
+        let (looked_up, look_ups) = channel();
+        Ok(MioKernel { poll, listeners, began, hasher, waker, looked_up, look_ups })
+    }
+
+    /// Returns the next finished hash.
+    pub(super) fn take_hash(&mut self) -> Option<(SessionId, Hashed)> {
+        self.hasher.pop()
+    }
+
+    /// Returns the next finished look-up.
+    pub(super) fn take_found(&mut self) -> Option<(ServerId, Found)> {
+        self.look_ups.try_recv().ok()
+    }
+}
+
+impl Kernel for MioKernel {
+    type Socket = TcpStream;
+    type Channel = Channel;
+
+    fn clock(&mut self) -> (Moment, WallTime) {
+        let elapsed = boot_time().saturating_sub(self.began);
+        let now = Moment(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        (now, WallTime::from_system(SystemTime::now()))
+    }
+
+    fn memory_bytes(&self) -> Option<u64> {
+        resident_bytes()
+    }
+
+    fn accept(&mut self) -> io::Result<(TcpStream, IpAddr)> {
+        for listener in &self.listeners {
+            loop {
+                match listener.accept() {
+                    Ok((socket, from)) => return Ok((socket, from.ip().to_canonical())),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn connect(&mut self, to: SocketAddr) -> io::Result<TcpStream> {
+        TcpStream::connect(to)
+    }
+
+    fn register(&mut self, socket: &mut TcpStream, number: usize) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        self.poll.registry().register(socket, Token(number + TOKENS_RESERVED), interest)
+    }
+
+    fn deregister(&mut self, socket: &mut TcpStream) {
+        // Closing the socket does the same.
+        let _ = self.poll.registry().deregister(socket);
+    }
+
+    fn initiator(&self, secret: &Secret, group: GroupId, out: &mut Vec<u8>) -> Channel {
+        Channel::initiator(secret, group, out)
+    }
+
+    fn responder(&self, secret: &Secret, group: GroupId) -> Channel {
+        Channel::responder(secret, group)
+    }
+
+    fn hash(&mut self, job: Job) {
+        self.hasher.push(job);
+    }
+
+    fn look_up(&mut self, id: ServerId, name: &str) -> io::Result<()> {
+        let (name, sender) = (name.to_owned(), self.looked_up.clone());
+        let waker = Arc::clone(&self.waker);
+        let look = move || {
+            // An error means that the event loop has ended.
+            let _ = sender.send((id, address::look_up(&name))).map(|()| waker.wake());
+        };
+        thread::Builder::new().name("lookup".to_owned()).spawn(look).map(drop)
+    }
+}
+
+impl Socket for TcpStream {
+    fn is_connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.take_error()? {
+            return Err(error);
+        }
+        match (self.peer_addr(), self.local_addr()) {
+            // The kernel may give the dial the very port that it dials, if nobody listens there.
+            (Ok(peer), Ok(local)) if peer == local => Err(ErrorKind::ConnectionRefused.into()),
+            (Ok(_), _) => Ok(true),
+            (Err(error), _) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn set_options(&self) -> io::Result<()> {
+        self.set_nodelay(true)?;
+        // A telnet client sends its data mark as urgent data. It must stay in its place in the
+        // stream.
+        SockRef::from(self).set_out_of_band_inline(true)?;
+        let (time, interval, retries) = KEEPALIVE;
+        let keepalive =
+            TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
+        SockRef::from(self).set_tcp_keepalive(&keepalive)
+    }
+
+    fn set_no_delay(&self) {
+        // A failed socket shows as the end of the link.
+        let _ = self.set_nodelay(true);
+    }
+
+    fn shut_down_write(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn peer_ip(&self) -> Option<IpAddr> {
+        self.peer_addr().ok().map(|address| address.ip())
+    }
+}
