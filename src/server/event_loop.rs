@@ -144,7 +144,7 @@ impl EventLoop {
 
     /// Waits until a source is ready.
     fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<(), Fail> {
-        match self.server.kernel().poll.poll(events, timeout) {
+        match self.server.kernel_mut().poll.poll(events, timeout) {
             Err(error) if error.kind() != ErrorKind::Interrupted => Err(Fail::Io("waiting", error)),
             _ => Ok(()),
         }
@@ -175,10 +175,10 @@ impl EventLoop {
 
     /// Handles hashed passwords and results of look-ups.
     fn on_woken(&mut self) -> Result<(), Fail> {
-        while let Some((id, found)) = self.server.kernel().take_found() {
+        while let Some((id, found)) = self.server.kernel_mut().take_found() {
             self.server.on_looked_up(id, found);
         }
-        while let Some((session, hashed)) = self.server.kernel().take_hash() {
+        while let Some((session, hashed)) = self.server.kernel_mut().take_hash() {
             self.server.on_hashed(session, hashed)?;
         }
         Ok(())
@@ -186,7 +186,7 @@ impl EventLoop {
 
     /// Closes links, so that other servers react at once, and gives clients time to read.
     fn shut_down(&mut self, events: &mut Events) -> Result<(), Fail> {
-        self.server.kernel().listeners.clear();
+        self.server.kernel_mut().listeners.clear();
         // The last sync may have taken longer than the shutdown may.
         let end = self.server.read_clock() + SHUTDOWN_TIME;
         self.server.close_connections();

@@ -60,8 +60,8 @@ pub trait Kernel {
     /// The look-up can't begin.
     fn look_up(&mut self, id: ServerId, name: &str) -> io::Result<()>;
 
-    /// Lets a simulator observe, and change, a packet before it is sent on a link.
-    fn on_send(&mut self, _socket: &Self::Socket, _packet: &mut Packet) {}
+    /// Lets a simulator observe, and change, a frame before it is sealed and sent on a link.
+    fn on_frame(&mut self, _socket: &Self::Socket, _frame: &mut [u8]) {}
 
     /// Lets a simulator observe a packet that a link has delivered.
     fn on_received(&mut self, _link: LinkId, _socket: &Self::Socket, _packet: &Packet) {}

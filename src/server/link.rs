@@ -171,8 +171,7 @@ impl<K: Kernel> Sockets<K> {
     }
 
     /// Queues a packet on a link, followed by `rest`.
-    pub(super) fn send_packet(&mut self, link: LinkId, mut packet: Packet, rest: &[u8]) {
-        self.note_sent(link, &mut packet);
+    pub(super) fn send_packet(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
         let mut frame = mem::take(&mut self.frame);
         begin_frame(&mut frame);
         packet.encode(&mut frame);
@@ -183,7 +182,9 @@ impl<K: Kernel> Sockets<K> {
     /// Seals a frame on a link, and keeps its memory for the next frame.
     fn send_frame(&mut self, link: LinkId, mut frame: Vec<u8>) {
         end_frame(&mut frame);
-        if let Some((key, connection)) = self.link(link) {
+        let key = key_of(link.0);
+        if let Some(connection) = self.table.get_mut(key).filter(|c| c.is_link(link)) {
+            self.kernel.on_frame(&connection.socket, &mut frame);
             connection.seal(&frame);
             self.dirty.push(key);
         }
@@ -202,22 +203,12 @@ impl<K: Kernel> Sockets<K> {
         if self.link(link).is_none() {
             return Ok(());
         }
-        let mut packet = Packet::Append(append);
         let mut frame = mem::take(&mut self.frame);
         begin_frame(&mut frame);
-        self.note_sent(link, &mut packet);
-        packet.encode(&mut frame);
+        Packet::Append(append).encode(&mut frame);
         copy(&mut frame)?;
         self.send_frame(link, frame);
         Ok(())
-    }
-
-    /// See [`Kernel::on_send`].
-    fn note_sent(&mut self, link: LinkId, packet: &mut Packet) {
-        let connection = self.table.get(key_of(link.0)).filter(|c| c.is_link(link));
-        if let Some(connection) = connection {
-            self.kernel.on_send(&connection.socket, packet);
-        }
     }
 
     /// See [`Kernel::on_received`].

@@ -94,8 +94,18 @@ impl<K: Kernel, D: Disk> Server<K, D> {
     }
 
     /// Returns the kernel.
-    pub fn kernel(&mut self) -> &mut K {
+    pub fn kernel(&self) -> &K {
+        &self.sockets.kernel
+    }
+
+    /// Returns the kernel.
+    pub fn kernel_mut(&mut self) -> &mut K {
         &mut self.sockets.kernel
+    }
+
+    /// Returns the session on the socket with this number, if it is that of a text client.
+    pub fn session(&self, number: usize) -> Option<SessionId> {
+        self.sockets.table.get(number)?.session()
     }
 
     /// Returns whether the next turn has work even if no socket is ready.
@@ -134,8 +144,7 @@ impl<K: Kernel, D: Disk> Server<K, D> {
     ///
     /// # Errors
     /// As [`Host::handle`].
-    pub fn on_ready(&mut self, number: usize, ready: Ready) -> Result<(), Fail> {
-        let key = number;
+    pub fn on_ready(&mut self, key: usize, ready: Ready) -> Result<(), Fail> {
         let Some(connection) = self.sockets.table.get_mut(key) else { return Ok(()) };
         connection.drain |= ready.ended || ready.urgent;
         connection.hung_up |= ready.ended;

@@ -18,6 +18,7 @@ const SETTINGS: Settings = Settings {
     copies_min: 1,
     survivor_auto: false,
     segment_bytes: SEGMENT_BYTES,
+    encrypts: false,
 };
 
 pub(super) struct Server {

@@ -15,9 +15,9 @@
 
 use super::case::{Args, Case, pick};
 use super::talk::Talk;
-use crate::simulate::{self, Act, GROUP, Incoming, Process, Settings};
+use crate::simulate::{self, Act, GROUP, Incoming, Process, Settings, Wire, address_of};
 use postern::host::Fail;
-use postern::ids::{DiskId, ServerId, SessionId};
+use postern::ids::{DiskId, ServerId};
 use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX, SEGMENT_BYTES, SPACE_TIME};
 use postern::node::Hashed;
 use postern::replica::Takeover;
@@ -25,7 +25,6 @@ use postern::rng::Rng;
 use postern::store::Identity;
 use postern::store::memory::MemoryDisk;
 use postern::time::{Moment, WallTime};
-use std::mem;
 
 const CLIENTS: usize = 4;
 const NAMES: [&str; 4] = ["ann", "bob", "carl", "x-"];
@@ -137,6 +136,7 @@ impl World {
         let me = ServerId::new(1).expect("1 to 3");
         let identity = Identity::new(GROUP, 1, me, DiskId(1));
         let settings = Settings {
+            encrypts: false,
             segment_bytes: SEGMENT_BYTES,
             peer_timeout_ms: 2000,
             takeover: Takeover::Rank,
@@ -183,29 +183,29 @@ impl World {
         match (letter, open) {
             (b'o', _) => {
                 self.sessions += 1;
-                let session = SessionId(self.sessions);
+                let session = Wire(self.sessions);
                 if let Some(old) = self.clients[at].open(session) {
-                    self.inbox.push(Incoming::ClientBroken(old));
+                    self.inbox.push(Incoming::Reset(old));
                 }
-                self.inbox.push(Incoming::ClientOpened(session));
+                self.inbox.push(Incoming::Opened(session, address_of(session)));
             }
             (b'b', Some(session)) if !self.clients[at].sent_all => {
                 let bytes = args.rest().to_vec();
                 self.clients[at].send(&bytes);
-                self.inbox.push(Incoming::ClientBytes(session, bytes));
+                self.inbox.push(Incoming::Bytes(session, bytes));
             }
             (b'e', Some(session)) => {
                 self.clients[at].send_no_more();
-                self.inbox.push(Incoming::ClientEnded(session));
+                self.inbox.push(Incoming::Finished(session));
             }
             (b'x', Some(session)) => {
                 self.clients[at].forget();
-                self.inbox.push(Incoming::ClientBroken(session));
+                self.inbox.push(Incoming::Reset(session));
             }
             (b't', Some(session)) => {
                 let room = usize::from(args.short());
                 let room = if room == usize::from(u16::MAX) { usize::MAX } else { room };
-                self.process.edges().set_room(session, room);
+                self.inbox.push(Incoming::Room(session, room));
             }
             _ => return Ok(()),
         }
@@ -220,7 +220,7 @@ impl World {
 
     /// The oldest password job is done.
     fn hash(&mut self) -> Result<(), String> {
-        if let Some(job) = self.process.edges().jobs.pop_front() {
+        if let Some(job) = self.process.kernel().jobs.pop_front() {
             let hashed: Hashed = simulate::hash(&job);
             self.inbox.push(Incoming::Hashed(job.session, hashed));
         }
@@ -233,25 +233,25 @@ impl World {
         if self.process.turn(self.now, wall, &mut self.inbox).map_err(|fail| ends(&fail))? {
             self.process.store_all(self.now, wall).map_err(|fail| ends(&fail))?;
         }
-        for act in mem::take(&mut self.process.edges().acts) {
+        for act in self.process.kernel().take_acts() {
             match act {
-                Act::Say(session, bytes) => {
+                Act::Send(session, bytes) => {
                     if let Some(client) = self.client(session) {
                         client.hear(&bytes)?;
                     }
                 }
-                Act::EndClient(session) => {
+                Act::Finish(session) | Act::Close(session) => {
                     if let Some(client) = self.client(session) {
                         client.end()?;
                     }
                 }
-                Act::Send(..) | Act::Dial(_) | Act::EndLink(_) => {
+                Act::Dial { .. } => {
                     return Err("a server alone speaks to others: it does".to_owned());
                 }
             }
         }
         for session in self.clients.iter().filter_map(|client| client.session) {
-            let held = self.process.node().output_bytes(session);
+            let held = self.process.output_bytes(session);
             if held > HELD_MAX {
                 return Err(format!("a client's buffer is too full: {held} bytes"));
             }
@@ -259,15 +259,16 @@ impl World {
         Ok(())
     }
 
-    fn client(&mut self, session: SessionId) -> Option<&mut Talk> {
+    fn client(&mut self, session: Wire) -> Option<&mut Talk> {
         self.clients.iter_mut().find(|client| client.session == Some(session))
     }
 
     /// Everybody reads, passwords are hashed, the disk has room: all is answered then.
     fn finish(&mut self) -> Result<(), String> {
         self.fill(false)?;
-        let sessions: Vec<SessionId> = self.clients.iter().filter_map(|c| c.session).collect();
-        sessions.iter().for_each(|session| self.process.edges().set_room(*session, usize::MAX));
+        let sessions: Vec<Wire> = self.clients.iter().filter_map(|c| c.session).collect();
+        let free = |session: &Wire| Incoming::Room(*session, usize::MAX);
+        self.inbox.extend(sessions.iter().map(free));
         for _ in 0..LAST_TURNS {
             self.hash()?;
             if self.clients.iter().all(Talk::is_answered) {

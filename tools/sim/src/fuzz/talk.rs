@@ -1,8 +1,8 @@
 //! One text client's view of a session: what it asked, and whether each request got exactly one
 //! answer, in order.
 
+use crate::simulate::Wire;
 use postern::frontend;
-use postern::ids::SessionId;
 use postern::limits::LINE_BYTES_MAX;
 use postern::protocol::{self, Answer, Command, Reply};
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ enum Expected {
 #[derive(Debug, Default)]
 pub(super) struct Talk {
     /// Its connection, if it has one.
-    pub(super) session: Option<SessionId>,
+    pub(super) session: Option<Wire>,
     /// The begin of a line that was sent.
     part: Vec<u8>,
     /// The connection is half-closed: nothing more can be sent.
@@ -37,7 +37,7 @@ pub(super) struct Talk {
 
 impl Talk {
     /// Begins on a new connection; returns the one before.
-    pub(super) fn open(&mut self, session: SessionId) -> Option<SessionId> {
+    pub(super) fn open(&mut self, session: Wire) -> Option<Wire> {
         let old = std::mem::replace(self, Talk { session: Some(session), ..Talk::default() });
         old.session
     }

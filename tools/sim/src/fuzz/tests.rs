@@ -136,7 +136,7 @@ fn a_planted_wrong_answer_is_found() {
         talk.hear(wrong.as_bytes()).expect_err(wrong);
     }
     let mut talk = super::talk::Talk::default();
-    talk.open(postern::ids::SessionId(1));
+    talk.open(crate::simulate::Wire(1));
     talk.send(b"PING one\n");
     assert!(talk.judge().unwrap_err().starts_with("requests are not answered"));
 }

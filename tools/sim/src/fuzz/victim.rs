@@ -2,10 +2,12 @@
 //! of it whatever arrives.
 
 use super::prepared::{WALL_MS, prepare};
-use crate::simulate::{self, Act, Entry, GROUP, Incoming, Process, Settings};
+use crate::simulate::{
+    self, Act, Entry, GROUP, Incoming, LinkEnd, Process, Settings, Wire, address_of,
+};
 use postern::host::Fail;
 use postern::ids::{
-    DiskId, Incarnation, Index, LinkId, Member, Position, ProcessId, Run, ServerId, SessionId, Term,
+    DiskId, Incarnation, Index, LinkId, Member, Position, ProcessId, Run, ServerId, Term,
 };
 use postern::limits::{PROOFS_SPARE, SEEN_MAX, SEGMENT_BYTES};
 use postern::record;
@@ -15,6 +17,7 @@ use postern::store::Identity;
 use postern::store::memory::MemoryDisk;
 use postern::time::{Moment, WallTime};
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::mem;
 
 /// The most verified passwords that a server may hold while it has a handful of accounts.
@@ -28,6 +31,8 @@ const SENT_MAX: usize = 1024;
 /// Packets of the victim that wait to be answered by a friendly peer.
 const HEARD_MAX: usize = 64;
 const SILENCE_MS: u32 = 2000;
+/// The most turns before a server waits.
+const TURNS_MAX: usize = 1000;
 
 /// What the victim is when the attack begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub(super) enum Start {
 pub(super) struct Link {
     pub(super) id: LinkId,
     pub(super) peer: Member,
+    /// Packets to bytes, and back.
+    end: LinkEnd,
     /// What the victim sent on it.
     heard: VecDeque<(Packet, Vec<u8>)>,
 }
@@ -52,7 +59,7 @@ pub(super) struct Link {
 pub(super) struct Victim {
     pub(super) process: Process,
     pub(super) links: Vec<Link>,
-    pub(super) dials: VecDeque<ServerId>,
+    pub(super) dials: VecDeque<u32>,
     settings: Settings,
     now: Moment,
     next: u64,
@@ -90,6 +97,7 @@ impl Victim {
     ) -> Result<Victim, String> {
         let me = id(me);
         let settings = Settings {
+            encrypts: false,
             segment_bytes: SEGMENT_BYTES,
             peer_timeout_ms: SILENCE_MS,
             takeover: Takeover::Rank,
@@ -187,8 +195,11 @@ impl Victim {
     pub(super) fn accept(&mut self, peer: Member) -> LinkId {
         let link = LinkId(self.next);
         self.next += 1;
-        self.links.push(Link { id: link, peer, heard: VecDeque::new() });
-        self.inbox.push(Incoming::Accepted(link));
+        let (end, first) = LinkEnd::dialler(self.settings.encrypts);
+        self.links.push(Link { id: link, peer, end, heard: VecDeque::new() });
+        let wire = Wire(link.0);
+        self.inbox.push(Incoming::Opened(wire, address_of(wire)));
+        self.inbox.push(Incoming::Bytes(wire, first));
         link
     }
 
@@ -200,15 +211,18 @@ impl Victim {
 
     /// Answers the oldest dial: the link opens, or the address refuses or stays silent.
     pub(super) fn answer_dial(&mut self, how: u8, hello: Hello) -> Result<(), String> {
-        let Some(to) = self.dials.pop_front() else { return Ok(()) };
+        let Some(ticket) = self.dials.pop_front() else { return Ok(()) };
         if how < 2 {
-            self.inbox.push(Incoming::DialFailed(to, how == 0));
+            let why = [ErrorKind::ConnectionRefused, ErrorKind::HostUnreachable];
+            self.inbox.push(Incoming::DialFailed(ticket, why[usize::from(how)]));
             return self.turn();
         }
         let link = LinkId(self.next);
         self.next += 1;
-        self.links.push(Link { id: link, peer: hello.from, heard: VecDeque::new() });
-        self.inbox.push(Incoming::Dialled(link, to));
+        let end = LinkEnd::dialled(self.settings.encrypts);
+        self.links.push(Link { id: link, peer: hello.from, end, heard: VecDeque::new() });
+        self.inbox.push(Incoming::Dialled(ticket, Wire(link.0)));
+        self.turn()?;
         self.send(link, Packet::Hello(hello), past(&hello))
     }
 
@@ -219,14 +233,17 @@ impl Victim {
         packet: Packet,
         rest: Vec<u8>,
     ) -> Result<(), String> {
-        self.inbox.push(Incoming::Packet(link, packet, rest));
+        if let Some(open) = self.links.iter_mut().find(|open| open.id == link) {
+            let bytes = open.end.send(&packet, &rest);
+            self.inbox.push(Incoming::Bytes(Wire(link.0), bytes));
+        }
         self.turn()
     }
 
     /// Ends a link from the other side.
     pub(super) fn end(&mut self, link: LinkId) -> Result<(), String> {
         self.links.retain(|open| open.id != link);
-        self.inbox.push(Incoming::Ended(link));
+        self.inbox.push(Incoming::Reset(Wire(link.0)));
         self.turn()
     }
 
@@ -242,11 +259,11 @@ impl Victim {
 
     /// A client connects and sends bytes.
     pub(super) fn client(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let session = SessionId(1_000_000 + self.next % 8);
+        let wire = Wire(1_000_000 + self.next % 8);
         self.next += 1;
-        self.inbox.push(Incoming::ClientBroken(session));
-        self.inbox.push(Incoming::ClientOpened(session));
-        self.inbox.push(Incoming::ClientBytes(session, bytes.to_vec()));
+        self.inbox.push(Incoming::Reset(wire));
+        self.inbox.push(Incoming::Opened(wire, address_of(wire)));
+        self.inbox.push(Incoming::Bytes(wire, bytes.to_vec()));
         self.turn()
     }
 
@@ -264,12 +281,23 @@ impl Victim {
         Ok(())
     }
 
-    /// One turn, with passwords that take no time, and then the checks.
+    /// Turns until nothing is left to do at once, with passwords that take no time, and then the
+    /// checks.
     pub(super) fn turn(&mut self) -> Result<(), String> {
-        if self.has_left() {
-            return Ok(());
+        for _ in 0..TURNS_MAX {
+            if self.has_left() {
+                return Ok(());
+            }
+            self.one_turn()?;
+            if self.inbox.is_empty() && !self.process.has_work() {
+                return Ok(());
+            }
         }
-        for job in mem::take(&mut self.process.edges().jobs) {
+        Err(format!("the server spins: {TURNS_MAX} turns"))
+    }
+
+    fn one_turn(&mut self) -> Result<(), String> {
+        for job in mem::take(&mut self.process.kernel().jobs) {
             self.inbox.push(Incoming::Hashed(job.session, simulate::hash(&job)));
         }
         self.now = Moment(self.now.0 + 100);
@@ -284,26 +312,37 @@ impl Victim {
     }
 
     fn take_acts(&mut self) -> Result<(), String> {
-        let acts = mem::take(&mut self.process.edges().acts);
-        if acts.len() > SENT_MAX {
-            return Err(format!("too many packets in one turn: {}", acts.len()));
+        let sent = mem::take(&mut self.process.kernel().sent).len();
+        if sent > SENT_MAX {
+            return Err(format!("too many packets in one turn: {sent}"));
         }
-        for act in acts {
+        for act in self.process.kernel().take_acts() {
             match act {
-                Act::Send(link, packet, rest) => {
-                    round_trip(packet, &rest)?;
-                    let Some(link) = self.links.iter_mut().find(|open| open.id == link) else {
-                        continue;
-                    };
-                    link.heard.push_back((packet, rest));
-                    if link.heard.len() > HEARD_MAX {
-                        link.heard.pop_front();
-                    }
+                Act::Send(wire, bytes) => self.hear(wire, &bytes)?,
+                Act::Finish(wire) | Act::Close(wire) => {
+                    self.links.retain(|open| open.id.0 != wire.0);
                 }
-                Act::EndLink(link) => self.links.retain(|open| open.id != link),
-                Act::Dial(to) => self.dials.push_back(to),
-                Act::Say(..) | Act::EndClient(_) => {}
+                Act::Dial { ticket, .. } => self.dials.push_back(ticket),
             }
+        }
+        Ok(())
+    }
+
+    /// The victim has sent bytes, to a peer or to a client.
+    fn hear(&mut self, wire: Wire, bytes: &[u8]) -> Result<(), String> {
+        let Some(link) = self.links.iter_mut().find(|open| open.id.0 == wire.0) else {
+            return Ok(());
+        };
+        let received = link.end.receive(bytes).map_err(|broken| format!("a link: it {broken}"))?;
+        for (packet, rest) in received.packets {
+            round_trip(packet, &rest)?;
+            link.heard.push_back((packet, rest));
+            if link.heard.len() > HEARD_MAX {
+                link.heard.pop_front();
+            }
+        }
+        if !received.out.is_empty() {
+            self.inbox.push(Incoming::Bytes(wire, received.out));
         }
         Ok(())
     }

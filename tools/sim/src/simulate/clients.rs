@@ -207,7 +207,7 @@ impl Crowd {
         client.line = Line::Dialling { until: hands.now + DIAL_PATIENCE };
         let (from, life) = (CLIENTS as u8, client.number);
         let delay = hands.net.delay(from, to);
-        hands.schedule.add(hands.now + delay, What::Dial { from, life, to });
+        hands.schedule.add(hands.now + delay, What::Dial { from, life, ticket: 0, to });
     }
 
     /// A dial was refused.

@@ -13,14 +13,14 @@ pub(super) enum What {
     Dial {
         from: u8,
         life: u32,
+        ticket: u32,
         to: u8,
     },
-    /// A dial came to nothing.
-    DialFailed {
+    /// The dialler learns that nobody listens there.
+    DialRefused {
         from: u8,
         life: u32,
-        to: u8,
-        refused: bool,
+        ticket: u32,
     },
     /// A process's sync is over.
     Synced {

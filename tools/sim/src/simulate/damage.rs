@@ -311,7 +311,6 @@ mod tests {
     use super::super::process::Settings;
     use super::super::truth::tests::filled;
     use super::*;
-    use postern::replica::Takeover;
 
     /// Which segments of a log are hit, by flips of many draws.
     fn hit(place: Place) -> Vec<bool> {
@@ -342,10 +341,7 @@ mod tests {
 
     /// Three machines on which nothing runs.
     fn world() -> World {
-        let (peer_timeout_ms, takeover) = (1000, Takeover::Coin);
-        let (copies_min, survivor_auto, segment_bytes) = (1, false, 100);
-        let settings =
-            Settings { peer_timeout_ms, takeover, copies_min, survivor_auto, segment_bytes };
+        let settings = Settings { segment_bytes: 100, ..Settings::default() };
         World::empty(1, settings)
     }
 

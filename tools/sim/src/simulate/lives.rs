@@ -167,6 +167,7 @@ impl World {
         if let Err(fail) = process.close() {
             story::tell(|| fail.to_string());
         }
+        self.carry(n);
         story::tell(|| "has stopped".to_owned());
         self.ends_life(n, true);
         let delay = 10_000 + self.rng.below(2_000_000);
@@ -260,8 +261,8 @@ impl World {
         }
         let Some(process) = &mut server.process else { return };
         process.hashing = false;
-        let Some(job) = process.edges().jobs.pop_front() else { return };
-        if !process.edges().jobs.is_empty() {
+        let Some(job) = process.kernel().jobs.pop_front() else { return };
+        if !process.kernel().jobs.is_empty() {
             self.hash_next(n);
         }
         self.deliver(n, Incoming::Hashed(job.session, process::hash(&job)));

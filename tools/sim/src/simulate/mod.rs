@@ -2,7 +2,8 @@
 //! and a crowd of clients. Everything random comes from the seed.
 //!
 //! In the order to read them: `run` (the command), `world` (the loop), `machine`, `lives`,
-//! `process` (one server and its turn), `network`, `clock`, `clients`; `faults` (the plan),
+//! `process` and `kernel` (one server and its
+//! turn), `network`, `clock`, `clients`; `faults` (the plan),
 //! `strike`, `damage` and `twin` (carrying it out); `checks`, `truth`, `mirror`, `wall` and
 //! `history` (what must be true); `scenario` (one day, told in lines).
 
@@ -10,9 +11,10 @@ mod checks;
 mod clients;
 mod clock;
 mod damage;
-mod edges;
 mod faults;
 mod history;
+mod kernel;
+mod link_end;
 mod lives;
 mod machine;
 mod mirror;
@@ -21,6 +23,7 @@ mod play;
 mod process;
 mod run;
 mod scenario;
+mod seal;
 mod story;
 mod strike;
 mod trial;
@@ -29,9 +32,12 @@ mod twin;
 mod wall;
 mod world;
 
+pub(crate) use kernel::{Act, Wire};
+pub(crate) use link_end::LinkEnd;
 pub(crate) use mirror::Entry;
 pub use play::{PlayOptions, play_file, play_files};
-pub(crate) use process::{Act, GROUP, Incoming, Process, Settings, hash, open};
+pub(crate) use process::{GROUP, Incoming, Process, Settings, hash, open};
 pub use run::{Mode, Options, run};
 pub use scenario::play;
 pub use trial::{Outcome, Sabotage, Trial, try_seed};
+pub(crate) use world::address_of;

@@ -2,8 +2,7 @@
 //! is sent; it arrives later in order, or the connection breaks; nothing is lost in between.
 
 use super::clock::Schedule;
-use postern::ids::{LinkId, SessionId};
-use postern::replica::Packet;
+use super::kernel::Wire;
 use postern::rng::Rng;
 use std::collections::VecDeque;
 
@@ -27,9 +26,8 @@ pub(super) struct Owner {
 pub(super) enum Message {
     /// A dial was taken; goes back to the dialler.
     Taken,
-    /// The first byte from the dialler: tells the other side that this is a link.
-    Begin,
-    Packet(Packet, Vec<u8>),
+    /// The dialler knows that; now the other side learns of the connection.
+    Opened,
     Bytes(Vec<u8>),
     Fin,
     Reset,
@@ -42,10 +40,10 @@ pub(super) struct End {
     pub(super) open: bool,
     /// The owner was told of the connection.
     pub(super) known: bool,
-    /// Whom the dialler wanted to reach, if that is not who was reached.
-    pub(super) wanted: Option<u8>,
-    /// The dialler has sent its first byte.
-    pub(super) begun: bool,
+    /// By which the dialler names the dial.
+    pub(super) ticket: u32,
+    /// The owner sends no more.
+    pub(super) finished: bool,
     /// What this end sent, and when it arrives.
     flight: VecDeque<(u64, Message)>,
     /// What this end sent and a cut holds back.
@@ -69,24 +67,17 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn number(self) -> u64 {
-        u64::from(self.serial) << 32 | u64::from(self.slot) << 1 | u64::from(self.side)
+    pub(super) fn wire(self) -> Wire {
+        let low = u64::from(self.slot) << 1 | u64::from(self.side);
+        Wire(u64::from(self.serial) << 32 | low)
     }
 
-    fn of(number: u64) -> Place {
-        let low = number as u32;
-        Place { slot: low >> 1, side: (low & 1) as u8, serial: (number >> 32) as u32 }
+    pub(super) fn of(wire: Wire) -> Place {
+        let low = wire.0 as u32;
+        Place { slot: low >> 1, side: (low & 1) as u8, serial: (wire.0 >> 32) as u32 }
     }
 
-    pub(super) fn of_link(link: LinkId) -> Place {
-        Place::of(link.0)
-    }
-
-    pub(super) fn of_session(session: SessionId) -> Place {
-        Place::of(session.0)
-    }
-
-    fn other(self) -> Place {
+    pub(super) fn other(self) -> Place {
         Place { side: 1 - self.side, ..self }
     }
 }
@@ -157,8 +148,8 @@ impl Network {
             owner,
             open: true,
             known: false,
-            wanted: None,
-            begun: false,
+            ticket: 0,
+            finished: false,
             flight: VecDeque::new(),
             held: VecDeque::new(),
             held_since: 0,

@@ -1,18 +1,20 @@
 //! One server process: the same host as the real one, around a disk in memory. What it wants done
 //! to the outside is left in its edges.
 
-use super::edges::Edges;
+use super::kernel::{SimKernel, Wire};
 use super::mirror::Mirror;
 use postern::host::{Fail, Host, Setup};
-use postern::ids::{DiskId, GroupId, Index, LinkId, ProcessId, Secret, ServerId, SessionId, Vote};
-use postern::node::{self, Hashed, Input, Job, Node};
-use postern::replica::{DialFailure, Event, LogSummary, Packet, Quarantine, Shared, Takeover};
+use postern::ids::{DiskId, GroupId, Index, ProcessId, Secret, ServerId, SessionId, Vote};
+use postern::limits::SEGMENT_BYTES;
+use postern::node::{self, Hashed, Job, Node};
+use postern::replica::{LogSummary, Quarantine, Shared, Takeover};
 use postern::rng::Rng;
+use postern::server::{self, Ready, Server};
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, OpenError, OpenOptions, Quarantined, Store};
 use postern::time::{Moment, WallTime};
-use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The group of every simulated world.
@@ -23,31 +25,26 @@ pub(super) fn secret() -> Secret {
     Secret::new([7; Secret::BYTES])
 }
 
+/// The most text clients of a server.
+const CLIENTS_MAX: usize = 64;
+
 /// What reaches a process from outside.
 #[derive(Debug)]
 pub(crate) enum Incoming {
-    Dialled(LinkId, ServerId),
-    Accepted(LinkId),
-    DialFailed(ServerId, bool),
-    Ended(LinkId),
-    Packet(LinkId, Packet, Vec<u8>),
-    ClientOpened(SessionId),
-    ClientBytes(SessionId, Vec<u8>),
-    ClientEnded(SessionId),
-    ClientBroken(SessionId),
+    /// Somebody at this address has connected.
+    Opened(Wire, IpAddr),
+    /// A dial was taken; see [`Act::Dial`](super::kernel::Act::Dial).
+    Dialled(u32, Wire),
+    DialFailed(u32, ErrorKind),
+    Bytes(Wire, Vec<u8>),
+    /// The other side sends no more.
+    Finished(Wire),
+    Reset(Wire),
+    /// A connection accepts so many bytes before it blocks.
+    Room(Wire, usize),
     Hashed(SessionId, Hashed),
     /// SIGTERM.
     Stop,
-}
-
-/// What a process does to the outside, in order.
-#[derive(Debug)]
-pub(crate) enum Act {
-    Send(LinkId, Packet, Vec<u8>),
-    Dial(ServerId),
-    EndLink(LinkId),
-    Say(SessionId, Vec<u8>),
-    EndClient(SessionId),
 }
 
 /// The settings of a simulated group.
@@ -59,6 +56,22 @@ pub(crate) struct Settings {
     pub(crate) survivor_auto: bool,
     /// The size from which a segment of a log is followed by a new one.
     pub(crate) segment_bytes: u64,
+    /// Links are encrypted, as they are in servers that ship.
+    pub(crate) encrypts: bool,
+}
+
+impl Default for Settings {
+    /// The settings of a scenario.
+    fn default() -> Settings {
+        Settings {
+            peer_timeout_ms: 1000,
+            takeover: Takeover::Coin,
+            copies_min: 1,
+            survivor_auto: false,
+            segment_bytes: SEGMENT_BYTES,
+            encrypts: false,
+        }
+    }
 }
 
 impl Settings {
@@ -90,15 +103,13 @@ impl Settings {
     }
 }
 
-/// A running server: the same host as the real one, with other edges.
+/// A running server: the one that ships, around another kernel.
 pub(crate) struct Process {
-    host: Host<MemoryDisk>,
-    edges: Edges,
+    server: Server<SimKernel, MemoryDisk>,
     /// The first password is being hashed.
     pub(super) hashing: bool,
     /// What the start found damaged and has quarantined.
     pub(super) quarantined: Option<Quarantined>,
-    stopping: bool,
 }
 
 /// Opens a directory and puts a node around it, as `commands::serve` does.
@@ -135,7 +146,15 @@ pub(crate) fn open(
     }
     let quarantined = opened.quarantined.take();
     let host = Host::build(opened, summary, settings.setup(expected.servers, seed));
-    Ok(Process { host, edges: Edges::new(mirror), hashing: false, quarantined, stopping: false })
+    let kernel = SimKernel::new(mirror, settings.encrypts);
+    let setup = server::Setup {
+        names: ServerId::all(expected.servers).map(SimKernel::name).collect(),
+        listens: Vec::new(),
+        group: GROUP,
+        secret: secret(),
+        max_clients: CLIENTS_MAX,
+    };
+    Ok(Process { server: Server::new(host, kernel, setup), hashing: false, quarantined })
 }
 
 /// Quarantines the entries after `last`, as the next life of a server does that has left its tail.
@@ -161,30 +180,42 @@ fn new_identity(id: ServerId, rng: &mut Rng) -> Identity {
 
 impl Process {
     pub(crate) fn node(&self) -> &Node {
-        self.host.node()
+        self.server.host().node()
     }
 
     pub(crate) fn store(&self) -> &Store<MemoryDisk> {
-        self.host.store()
+        self.server.host().store()
     }
 
     pub(crate) fn mirror(&self) -> &Mirror {
-        &self.edges.mirror
+        &self.server.kernel().mirror
     }
 
-    /// What the world is to do, and passwords to hash.
-    pub(crate) fn edges(&mut self) -> &mut Edges {
-        &mut self.edges
+    /// What the world is to do, and what it observes.
+    pub(crate) fn kernel(&mut self) -> &mut SimKernel {
+        self.server.kernel_mut()
     }
 
     /// What is to be quarantined before the next start, once this life is over.
     pub(crate) fn quarantine(&self) -> Option<Quarantine> {
-        self.host.quarantine()
+        self.server.host().quarantine()
+    }
+
+    /// How many bytes wait for the client of a connection.
+    pub(crate) fn output_bytes(&self, wire: Wire) -> usize {
+        let number = self.server.kernel().number_of(wire);
+        let session = number.and_then(|number| self.server.session(number));
+        session.map_or(0, |session| self.node().output_bytes(session))
+    }
+
+    /// Whether another turn has something to do at once.
+    pub(crate) fn has_work(&self) -> bool {
+        self.server.has_work()
     }
 
     /// When a turn is wanted, at the latest, on this process's clock.
     pub(crate) fn next_turn(&self) -> Option<Moment> {
-        if self.edges.has_ready() { Some(Moment(0)) } else { self.host.next_deadline() }
+        if self.has_work() { Some(Moment(0)) } else { self.server.next_deadline() }
     }
 
     /// The first part of a turn, up to the sync; whether there is something to sync.
@@ -194,113 +225,66 @@ impl Process {
         wall: WallTime,
         inbox: &mut Vec<Incoming>,
     ) -> Result<bool, Fail> {
-        self.edges.set_clock(now, wall);
-        self.host.begin_turn(&mut self.edges)?;
+        self.kernel().set_clock(now, wall);
+        self.server.begin_turn()?;
         for incoming in inbox.drain(..) {
             self.take(incoming)?;
         }
-        for session in self.edges.take_unblocked() {
-            self.host.flush_client(session, &mut self.edges)?;
-        }
-        for session in self.edges.take_ready() {
-            self.feed(session)?;
-        }
-        let stores = self.host.submit(&mut self.edges)?;
+        let stores = self.server.submit()?;
         if !stores {
-            self.host.flush(&mut self.edges)?;
+            self.server.flush()?;
         }
         Ok(stores)
     }
 
     /// The second part of a turn, when the time that the sync took is over.
     pub(crate) fn store_all(&mut self, now: Moment, wall: WallTime) -> Result<(), Fail> {
-        self.edges.set_clock(now, wall);
-        self.host.store_all(&mut self.edges)?;
-        self.host.flush(&mut self.edges)
+        self.kernel().set_clock(now, wall);
+        self.server.store_all()?;
+        self.server.flush()
     }
 
     /// Makes everything durable that may be lost without harm, at the end.
     pub(super) fn close(&mut self) -> Result<(), Fail> {
-        self.host.close()
+        self.server.close()?;
+        self.server.close_connections();
+        Ok(())
     }
 
     /// Whether it was told to stop, and has nothing more to do.
     pub(super) fn is_stopped(&self) -> bool {
-        self.stopping && self.host.is_stopped()
+        self.server.is_stopped()
     }
 
     /// The vote that is durable, as far as this process knows.
     pub(crate) fn vote(&self) -> Vote {
-        self.host.vote()
+        self.server.host().vote()
     }
 
     fn take(&mut self, incoming: Incoming) -> Result<(), Fail> {
-        let event = match &incoming {
-            Incoming::Dialled(link, to) => Event::Dialled { link: *link, to: *to },
-            Incoming::Accepted(link) => Event::Accepted { link: *link },
-            Incoming::DialFailed(to, refused) => {
-                let why = if *refused { DialFailure::Refused } else { DialFailure::NoAnswer };
-                Event::DialFailed { to: *to, why }
+        let kernel = self.server.kernel_mut();
+        let ready = match incoming {
+            Incoming::Opened(wire, from) => {
+                kernel.open(wire, from);
+                self.server.on_listener();
+                None
             }
-            Incoming::Ended(link) => Event::Ended { link: *link },
-            Incoming::Packet(link, packet, records) => {
-                Event::Received { link: *link, packet: *packet, records }
-            }
-            _ => return self.take_of_client(incoming),
+            Incoming::Dialled(ticket, wire) => writable(kernel.decide(ticket, Ok(wire))),
+            Incoming::DialFailed(ticket, why) => writable(kernel.decide(ticket, Err(why))),
+            Incoming::Bytes(wire, bytes) => kernel.receive(wire, &bytes),
+            Incoming::Finished(wire) => kernel.finish(wire),
+            Incoming::Reset(wire) => kernel.reset(wire),
+            Incoming::Room(wire, room) => kernel.set_room(wire, room),
+            Incoming::Hashed(session, hashed) => return self.server.on_hashed(session, hashed),
+            Incoming::Stop => return self.server.stop(),
         };
-        self.handle(Input::Replica(event))
+        ready.map_or(Ok(()), |(number, ready)| self.server.on_ready(number, ready))
     }
+}
 
-    fn take_of_client(&mut self, incoming: Incoming) -> Result<(), Fail> {
-        match incoming {
-            Incoming::ClientOpened(session) => {
-                self.edges.open(session);
-                // Each from an address of its own: who guesses there is another test's business.
-                let from = IpAddr::from(Ipv6Addr::from_bits(u128::from(session.0) << 64));
-                self.handle(Input::Opened(session, from.into()))
-            }
-            Incoming::ClientBytes(session, bytes) => {
-                if let Some(client) = self.edges.client(session) {
-                    client.input.extend_from_slice(&bytes);
-                }
-                self.feed(session)
-            }
-            Incoming::ClientEnded(session) => {
-                if let Some(client) = self.edges.client(session) {
-                    client.input_closed = true;
-                }
-                self.feed(session)
-            }
-            Incoming::ClientBroken(session) if self.edges.remove(session) => {
-                self.handle(Input::Gone(session))
-            }
-            Incoming::ClientBroken(_) => Ok(()),
-            Incoming::Hashed(session, hashed) => self.handle(Input::Hashed(session, hashed)),
-            Incoming::Stop => {
-                self.stopping = true;
-                self.handle(Input::Stop)
-            }
-            _ => unreachable!("the others come from servers"),
-        }
-    }
-
-    /// Hands in the requests that are here, while the node wants them.
-    fn feed(&mut self, session: SessionId) -> Result<(), Fail> {
-        let Some(client) = self.edges.client(session) else { return Ok(()) };
-        let (mut text, input) = (client.text, std::mem::take(&mut client.input));
-        let closed = client.input_closed;
-        let used = self.host.feed(session, &mut text, &input, closed, &mut self.edges)?;
-        if let Some(client) = self.edges.client(session) {
-            client.text = text;
-            client.input = input;
-            client.input.drain(..used);
-        }
-        Ok(())
-    }
-
-    fn handle(&mut self, input: Input<'_>) -> Result<(), Fail> {
-        self.host.handle(input, &mut self.edges)
-    }
+/// The readiness of a socket whose dial is decided.
+fn writable(number: Option<usize>) -> Option<(usize, Ready)> {
+    number.map(|number| (number, Ready { writable: true, ..Ready::default() }))
 }
 
 /// What the fake hasher makes of a job.

@@ -40,14 +40,13 @@
 //! beside a group that lives does not count.
 
 use super::damage::Place;
+use super::kernel::Wire;
 use super::network::CLIENTS;
 use super::process::{Incoming, Settings};
 use super::story;
 use super::trial::{is_well, judge, picture};
 use super::wall::true_wall;
-use super::world::World;
-use postern::ids::SessionId;
-use postern::limits::SEGMENT_BYTES;
+use super::world::{World, address_of};
 use postern::replica::{RoleView, Rule, Takeover};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
@@ -62,7 +61,7 @@ const PASSWORD: &str = "correct-horse";
 /// What a client of a scenario has asked, and what it has read.
 #[derive(Debug)]
 pub(super) struct Probe {
-    pub(super) session: SessionId,
+    pub(super) session: Wire,
     pub(super) read: Vec<u8>,
     /// How many answers come before the one that counts.
     skips: usize,
@@ -88,9 +87,9 @@ struct Play {
     world: World,
     copies: [Option<MemoryDisk>; 3],
     probes: u64,
-    begun: Option<SessionId>,
+    begun: Option<Wire>,
     /// Sessions in which ann is logged in, by server.
-    logged_in: [Option<SessionId>; 3],
+    logged_in: [Option<Wire>; 3],
     expected: Option<String>,
 }
 
@@ -112,13 +111,7 @@ fn server(word: Option<&&str>) -> Result<usize, String> {
 
 impl Play {
     fn new(text: &str) -> Result<Play, String> {
-        let mut settings = Settings {
-            peer_timeout_ms: 1000,
-            takeover: Takeover::Coin,
-            copies_min: 1,
-            survivor_auto: false,
-            segment_bytes: SEGMENT_BYTES,
-        };
+        let mut settings = Settings::default();
         let mut blank = false;
         for line in text.lines() {
             match &words(line)[..] {
@@ -407,7 +400,7 @@ impl Play {
     }
 
     /// `verb server to text`, as ann.
-    fn send(&mut self, asked: &str, n: usize) -> SessionId {
+    fn send(&mut self, asked: &str, n: usize) -> Wire {
         let mut words = words(asked);
         let key = (words[0] == "once").then(|| words.remove(2).to_owned());
         let (to, text) = (words[2].to_owned(), words[3..].join(" "));
@@ -422,7 +415,7 @@ impl Play {
         let session = match logged_in {
             Some(session) => {
                 let lines = line.as_bytes().to_vec();
-                self.world.deliver(n, Incoming::ClientBytes(session, lines));
+                self.world.deliver(n, Incoming::Bytes(session, lines));
                 session
             }
             None => self.ask(n, &format!("LOGIN ann {PASSWORD} end\n{line}"), 1),
@@ -433,23 +426,23 @@ impl Play {
         session
     }
 
-    fn ask(&mut self, n: usize, lines: &str, skips: usize) -> SessionId {
+    fn ask(&mut self, n: usize, lines: &str, skips: usize) -> Wire {
         self.probes += 1;
         // No place has such a number.
-        let session = SessionId(u64::MAX / 2 - self.probes);
+        let session = Wire(u64::MAX / 2 - self.probes);
         let (read, life) = (Vec::new(), self.world.servers[n].life);
         self.world.probes.push(Probe { session, read, skips, server: n, life, op: None });
-        self.world.servers[n].inbox.push(Incoming::ClientOpened(session));
-        self.world.deliver(n, Incoming::ClientBytes(session, lines.as_bytes().to_vec()));
+        self.world.servers[n].inbox.push(Incoming::Opened(session, address_of(session)));
+        self.world.deliver(n, Incoming::Bytes(session, lines.as_bytes().to_vec()));
         session
     }
 
-    fn probe(&self, session: SessionId) -> &Probe {
+    fn probe(&self, session: Wire) -> &Probe {
         self.world.probes.iter().find(|probe| probe.session == session).expect("it was asked")
     }
 
     /// OK, the code of the error, or `nothing` when the server ends, or 10 `T` are over.
-    fn answer(&mut self, session: SessionId) -> String {
+    fn answer(&mut self, session: Wire) -> String {
         let end = self.world.now + 10 * u64::from(self.world.settings.peer_timeout_ms) * 1000;
         loop {
             let probe = self.probe(session);
@@ -471,14 +464,14 @@ impl Play {
         }
     }
 
-    fn expect(&mut self, session: SessionId, expected: &str) -> Result<(), String> {
+    fn expect(&mut self, session: Wire, expected: &str) -> Result<(), String> {
         let answer = self.answer(session);
         self.note_answer(session, &answer);
         let over = self.world.finding.is_some();
         if over || answer == expected { Ok(()) } else { Err(format!("the answer is {answer}")) }
     }
 
-    fn note_answer(&mut self, session: SessionId, answer: &str) {
+    fn note_answer(&mut self, session: Wire, answer: &str) {
         let probe = self.probe(session);
         let Some(op) = probe.op else { return };
         let text = String::from_utf8_lossy(&probe.read);
@@ -492,7 +485,7 @@ impl Play {
         self.world.crowd.history.answered(op, self.world.now, outcome);
     }
 
-    fn texts(&self, session: SessionId) -> String {
+    fn texts(&self, session: Wire) -> String {
         let text = String::from_utf8_lossy(&self.probe(session).read).into_owned();
         let texts = text.lines().filter(|line| line.starts_with("MSG "));
         texts.filter_map(|line| line.splitn(5, ' ').nth(4)).collect::<Vec<_>>().join(",")

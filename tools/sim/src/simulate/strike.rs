@@ -2,12 +2,13 @@
 
 use super::clock::What;
 use super::faults::{Fault, Kind, Moments};
+use super::kernel::Wire;
+use super::link_end::LinkEnd;
 use super::machine::Busy;
 use super::network::{CLIENTS, Message, Way};
 use super::process::{GROUP, Incoming, Process};
 use super::story;
-use super::world::World;
-use postern::ids::LinkId;
+use super::world::{World, address_of};
 use postern::replica::{Order, Packet, RoleView};
 use postern::rng::Rng;
 
@@ -307,16 +308,27 @@ impl World {
         if self.servers[n].process.is_none() {
             return false;
         }
-        // No place has such a number: what is sent there is lost.
+        // No place has such a number.
         self.orders += 1;
-        let link = LinkId(u64::MAX - self.orders);
-        self.servers[n].inbox.push(Incoming::Accepted(link));
-        let order = Packet::Order { group: GROUP, order: Order::HandOver(None) };
-        self.deliver(n, Incoming::Packet(link, order, Vec::new()));
-        if self.servers[n].process.is_some() {
-            self.deliver(n, Incoming::Ended(link));
-        }
+        let wire = Wire(u64::MAX - self.orders);
+        let (end, first) = LinkEnd::dialler(self.settings.encrypts);
+        self.operator = Some((wire, end));
+        self.servers[n].inbox.push(Incoming::Opened(wire, address_of(wire)));
+        self.deliver(n, Incoming::Bytes(wire, first));
         true
+    }
+
+    /// An operator receives bytes of the server that it has dialled. Once that has proved who it
+    /// is, the operator sends its order, and ends the connection.
+    pub(super) fn on_operator_bytes(&mut self, n: usize, wire: Wire, bytes: &[u8]) {
+        let Some((_, mut end)) = self.operator.take_if(|(own, _)| *own == wire) else { return };
+        if end.receive(bytes).is_err() {
+            return self.fail("an operator can't read what a server sends".to_owned());
+        }
+        let order = Packet::Order { group: GROUP, order: Order::HandOver(None) };
+        let inbox = &mut self.servers[n].inbox;
+        inbox.push(Incoming::Bytes(wire, end.send(&order, &[])));
+        inbox.push(Incoming::Finished(wire));
     }
 
     pub(super) fn power_on(&mut self, n: usize) {

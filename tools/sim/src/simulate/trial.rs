@@ -92,7 +92,9 @@ impl Trial {
             2 => SEGMENT_BYTES_SMALL / 8,
             _ => SEGMENT_BYTES,
         };
-        Settings { peer_timeout_ms, takeover, copies_min, survivor_auto, segment_bytes }
+        // A handshake takes longer than all else in a virtual second.
+        let encrypts = Rng::new(self.seed ^ 0x05ea_1ed5).below(128) == 0;
+        Settings { peer_timeout_ms, takeover, copies_min, survivor_auto, segment_bytes, encrypts }
     }
 
     fn plan(&self) -> Vec<Fault> {

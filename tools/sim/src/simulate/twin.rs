@@ -187,14 +187,9 @@ impl World {
 mod tests {
     use super::super::process::Settings;
     use super::*;
-    use postern::limits::SEGMENT_BYTES;
-    use postern::replica::Takeover;
 
     fn whole() -> World {
-        let (peer_timeout_ms, takeover) = (1000, Takeover::Coin);
-        let (copies_min, survivor_auto, segment_bytes) = (1, false, SEGMENT_BYTES);
-        let settings =
-            Settings { peer_timeout_ms, takeover, copies_min, survivor_auto, segment_bytes };
+        let settings = Settings::default();
         let mut world = World::empty(1, settings);
         (0..3).for_each(|n| world.start(n));
         world.run_to(10_000_000);

@@ -8,11 +8,11 @@
 //! or the time of the record before; with a tolerance of 3 `T` for delays, and for monotonic
 //! clocks that run at different rates.
 
+use super::kernel::Wire;
 use super::network::Place;
-use super::process::Incoming;
 use super::world::World;
 use postern::ids::LinkId;
-use postern::replica::{Packet, RoleView};
+use postern::replica::RoleView;
 use postern::time::{Moment, WallTime};
 use std::collections::VecDeque;
 
@@ -75,8 +75,6 @@ struct Run {
 pub(super) struct Times {
     /// Pings that were sent: by which id, at which end of which link, its clock, true time.
     sent: VecDeque<(usize, Place, Moment, u64)>,
-    /// Pings that arrived and that the process has not handled yet, by receiver.
-    arrived: [Vec<(LinkId, Moment)>; 4],
     /// By receiver and the sender's id.
     runs: [[Option<Run>; 3]; 4],
     /// Pings show their receiver's own clock: nobody knows another one.
@@ -88,20 +86,12 @@ pub(super) struct Times {
 impl Times {
     /// A process is started, and knows nothing of other clocks.
     pub(super) fn started(&mut self, server: usize) {
-        self.arrived[server].clear();
         self.runs[server] = [None; 3];
     }
 
-    pub(super) fn arrives(&mut self, server: usize, incoming: &Incoming) {
-        if let Incoming::Packet(link, Packet::Ping { sent, .. }, _) = incoming {
-            self.arrived[server].push((*link, *sent));
-        }
-    }
-
     /// The process has handled a ping on a link that counts.
-    fn measured(&mut self, server: usize, link: LinkId, sent: Moment, now: u64, gap: u64) {
-        let here = Place::of_link(link);
-        let from = Place { side: 1 - here.side, ..here };
+    fn measured(&mut self, server: usize, wire: Wire, sent: Moment, now: u64, gap: u64) {
+        let from = Place::of(wire).other();
         let found = self.sent.iter().rev().find(|(_, place, at, _)| (*place, *at) == (from, sent));
         let Some((other, _, _, sent)) = found.copied() else { return };
         let run = &mut self.runs[server][other];
@@ -116,26 +106,22 @@ fn median(mut three: [i64; 3]) -> i64 {
 }
 
 impl World {
-    /// A packet leaves a server.
-    pub(super) fn note_ping(&mut self, n: usize, place: Place, packet: &mut Packet) {
-        let Packet::Ping { sent, wall, .. } = packet else { return };
+    /// A ping leaves a server.
+    pub(super) fn note_ping(&mut self, n: usize, place: Place, sent: Moment) {
         let oldest = self.now.saturating_sub(16 * self.settings.peer_timeout_us());
         while self.times.sent.front().is_some_and(|(.., at)| *at < oldest) {
             self.times.sent.pop_front();
         }
-        self.times.sent.push_back((self.place_of(n), place, *sent, self.now));
-        let receiver = self.net.end(Place { side: 1 - place.side, ..place });
-        if let Some(end) = receiver.filter(|_| self.times.echoed) {
-            let host = usize::from(end.owner.host);
-            *wall = self.read_wall(host);
-        }
+        self.times.sent.push_back((self.place_of(n), place, sent, self.now));
     }
 
     /// Checks the times of what a process has just written, and notes the pings that it handled.
     pub(super) fn check_times(&mut self, n: usize) {
         let gap = 2 * self.settings.peer_timeout_us();
         let Some(process) = &mut self.servers[n].process else { return };
-        let written = std::mem::take(&mut process.edges().mirror.written);
+        let kernel = process.kernel();
+        let written = std::mem::take(&mut kernel.mirror.written);
+        let pinged = std::mem::take(&mut kernel.pinged);
         let replica = process.node().replica();
         let (leads, term) = (replica.role() == RoleView::Primary, replica.term());
         let links: Vec<LinkId> = replica.links().collect();
@@ -153,12 +139,8 @@ impl World {
                 }
             }
         }
-        if self.servers[n].inbox.is_empty() {
-            for (link, sent) in std::mem::take(&mut self.times.arrived[n]) {
-                if links.contains(&link) {
-                    self.times.measured(n, link, sent, self.now, gap);
-                }
-            }
+        for ping in pinged.iter().filter(|ping| links.contains(&ping.link)) {
+            self.times.measured(n, ping.wire, ping.sent, self.now, gap);
         }
     }
 

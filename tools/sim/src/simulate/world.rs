@@ -4,17 +4,21 @@ use super::checks::{Checks, said_too_early};
 use super::clients::{Crowd, Hands};
 use super::clock::{Schedule, What};
 use super::faults::{Fault, Kind, Moments};
+use super::kernel::{Act, SimKernel, Wire};
+use super::link_end::LinkEnd;
 use super::machine::{Busy, Server};
 use super::network::{CLIENTS, Due, Message, Network, Owner, Place, TWIN};
-use super::process::{Act, Incoming, Process, Settings};
+use super::process::{Incoming, Process, Settings};
 use super::scenario::Probe;
 use super::story;
 use super::twin::Twin;
 use super::wall::Times;
-use postern::ids::{LinkId, ServerId, SessionId};
+use postern::ids::ServerId;
 use postern::replica::{Config, Packet, RoleView, Rule};
 use postern::rng::Rng;
 use postern::time::WallTime;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Turns of one process at one moment; more of them is a process that spins.
 const TURNS_MAX: u32 = 10_000;
@@ -54,9 +58,6 @@ pub(super) struct World {
     pub(super) finding: Option<String>,
     pub(super) hash: u64,
     pub(super) events: u64,
-    /// Packets take the way through their bytes.
-    encodes: bool,
-    scratch: Vec<u8>,
     /// A primary's `peer_state` said `penalty`.
     pub(super) penalty: bool,
     /// Faults of the plan that are left out, by their places.
@@ -65,6 +66,8 @@ pub(super) struct World {
     pub(super) decisions: [u64; Rule::ALL.len()],
     /// Counts the links of operators.
     pub(super) orders: u64,
+    /// The operator who waits for a server, and its connection.
+    pub(super) operator: Option<(Wire, LinkEnd)>,
     /// Whose disk lies about its syncs.
     pub(super) liar: Option<usize>,
 }
@@ -109,16 +112,15 @@ impl World {
             took: [0; Kind::ALL.len()],
             destroyed: false,
             left_alone: None,
-            encodes: rng.below(4) == 0,
             rng,
             finding: None,
             hash: 0,
             events: 0,
-            scratch: Vec::new(),
             penalty: false,
             left_out: Vec::new(),
             decisions: [0; Rule::ALL.len()],
             orders: 0,
+            operator: None,
             liar: None,
         }
     }
@@ -175,9 +177,11 @@ impl World {
         match what {
             What::Network(Due::Arrival(from)) => self.arrives(from),
             What::Network(Due::GiveUp(place)) => self.gives_up(place),
-            What::Dial { from, life, to } => self.dialled(from, life, to),
-            What::DialFailed { from, life, to, refused } => {
-                self.dial_failed(from, life, to, refused);
+            What::Dial { from, life, ticket, to } => {
+                self.dialled(Owner { host: from, life }, ticket, to)
+            }
+            What::DialRefused { from, life, ticket } => {
+                self.dial_refused(Owner { host: from, life }, ticket);
             }
             What::Synced { server, life } => {
                 let server = usize::from(server);
@@ -204,39 +208,35 @@ impl World {
         (&mut self.crowd, Hands { now, net, schedule })
     }
 
-    fn dialled(&mut self, from: u8, life: u32, to: u8) {
+    fn dialled(&mut self, dialler: Owner, ticket: u32, to: u8) {
+        let from = dialler.host;
         let misdials = self.servers.get(usize::from(from)).and_then(|server| server.misdials);
-        let reaches = misdials.filter(|(wanted, _)| *wanted == to).map(|(_, reaches)| reaches);
-        let (wanted, host) = (to, reaches.unwrap_or(to));
+        let host = misdials.filter(|(wanted, _)| *wanted == to).map_or(to, |(_, reaches)| reaches);
         let goal = &self.servers[usize::from(host)];
-        let (powered, up) = (goal.powered, goal.process.is_some() && goal.refuses == 0);
-        let owner = Owner { host, life: goal.life };
-        let back = self.net.delay(host, from);
-        if !powered || !self.net.takes_dials(from, host) {
-            let patience = u64::from(self.settings.peer_timeout_ms) * 500;
-            let what = What::DialFailed { from, life, to, refused: false };
-            return self.schedule.add(self.now + patience, what);
+        if !goal.powered || !self.net.takes_dials(from, host) {
+            // The dialler hears nothing, and gives up in its own time.
+            return;
         }
-        if !up {
-            let what = What::DialFailed { from, life, to, refused: true };
-            return self.schedule.add(self.now + back, what);
+        if goal.process.is_none() || goal.refuses > 0 {
+            let at = self.now + self.net.delay(host, from);
+            let what = What::DialRefused { from, life: dialler.life, ticket };
+            return self.schedule.add(at, what);
         }
-        let place = self.net.open(Owner { host: from, life }, owner);
+        let place = self.net.open(dialler, Owner { host, life: goal.life });
         if let Some(end) = self.net.end(place) {
-            end.wanted = reaches.map(|_| wanted);
+            end.ticket = ticket;
         }
-        let dialled = Place { side: 1, ..place };
-        self.net.send(dialled, Message::Taken, self.now, &mut self.schedule);
+        self.net.send(place.other(), Message::Taken, self.now, &mut self.schedule);
     }
 
-    fn dial_failed(&mut self, from: u8, life: u32, to: u8, refused: bool) {
-        if usize::from(from) == CLIENTS {
+    fn dial_refused(&mut self, dialler: Owner, ticket: u32) {
+        let host = usize::from(dialler.host);
+        if host == CLIENTS {
             let (crowd, mut hands) = self.crowd();
-            return crowd.refused(life, &mut hands);
+            return crowd.refused(dialler.life, &mut hands);
         }
-        if self.servers[usize::from(from)].life == life {
-            let to = id(usize::from(to));
-            self.deliver(usize::from(from), Incoming::DialFailed(to, refused));
+        if self.servers[host].life == dialler.life {
+            self.deliver(host, Incoming::DialFailed(ticket, ErrorKind::ConnectionRefused));
         }
     }
 
@@ -251,28 +251,17 @@ impl World {
 
     /// An end is told that its connection is broken.
     fn ends(&mut self, place: Place, owner: Owner) {
-        let of_client = self.is_of_client(place);
         let Some(end) = self.net.end(place) else { return };
-        let known = end.known;
         end.open = false;
-        if usize::from(owner.host) == CLIENTS {
+        let known = end.known;
+        let host = usize::from(owner.host);
+        if host == CLIENTS {
             let (crowd, mut hands) = self.crowd();
             return crowd.receive(owner.life, place, Message::Reset, &mut hands);
         }
-        if known && self.servers[usize::from(owner.host)].life == owner.life {
-            let number = place.number();
-            let incoming = if of_client {
-                Incoming::ClientBroken(SessionId(number))
-            } else {
-                Incoming::Ended(LinkId(number))
-            };
-            self.deliver(usize::from(owner.host), incoming);
+        if known && self.servers[host].life == owner.life {
+            self.deliver(host, Incoming::Reset(place.wire()));
         }
-    }
-
-    fn is_of_client(&mut self, place: Place) -> bool {
-        let dialler = self.net.end(Place { side: 0, ..place });
-        dialler.is_some_and(|end| usize::from(end.owner.host) == CLIENTS)
     }
 
     fn arrives(&mut self, from: Place) {
@@ -280,6 +269,10 @@ impl World {
         let Some(end) = self.net.end(to) else { return };
         let (owner, open) = (end.owner, end.open);
         let host = usize::from(owner.host);
+        if matches!(message, Message::Taken) && open {
+            // Else the dialler is gone, and answers with a reset.
+            self.net.send(to, Message::Opened, self.now, &mut self.schedule);
+        }
         if host == CLIENTS && open {
             let (crowd, mut hands) = self.crowd();
             crowd.receive(owner.life, to, message, &mut hands);
@@ -296,40 +289,32 @@ impl World {
     }
 
     fn arrives_at_server(&mut self, host: usize, owner: Owner, to: Place, message: Message) {
-        let (link, session) = (LinkId(to.number()), SessionId(to.number()));
-        let of_client = self.is_of_client(to);
-        let goal = self.net.end(Place { side: 1, ..to }).map_or(0, |end| end.owner.host);
+        let wire = to.wire();
+        let dialler = self.net.end(to.other()).map(|end| end.owner);
         let Some(end) = self.net.end(to) else { return };
-        let known = std::mem::replace(&mut end.known, true);
         let incoming = match message {
             Message::Taken => {
-                let wanted = end.wanted.unwrap_or(goal);
-                Incoming::Dialled(link, id(usize::from(wanted)))
+                end.known = true;
+                Incoming::Dialled(end.ticket, wire)
             }
-            Message::Begin => Incoming::Accepted(link),
-            Message::Packet(packet, records) => Incoming::Packet(link, packet, records),
-            Message::Bytes(bytes) => {
-                if !known {
-                    self.servers[host].inbox.push(Incoming::ClientOpened(session));
-                }
-                Incoming::ClientBytes(session, bytes)
+            Message::Opened => {
+                end.known = true;
+                let from = match dialler {
+                    Some(owner) if usize::from(owner.host) != CLIENTS => {
+                        SimKernel::address(owner.host)
+                    }
+                    _ => address_of(wire),
+                };
+                Incoming::Opened(wire, from)
             }
-            Message::Fin if known && of_client => Incoming::ClientEnded(session),
-            Message::Fin | Message::Reset => {
-                end.known = known;
-                let fin = matches!(message, Message::Fin);
-                self.ends(to, owner);
-                if fin {
-                    self.net.send(to, Message::Fin, self.now, &mut self.schedule);
-                }
-                return;
-            }
+            Message::Bytes(bytes) => Incoming::Bytes(wire, bytes),
+            Message::Fin => Incoming::Finished(wire),
+            Message::Reset => return self.ends(to, owner),
         };
         self.deliver(host, incoming);
     }
 
     pub(super) fn deliver(&mut self, server: usize, incoming: Incoming) {
-        self.times.arrives(server, &incoming);
         self.servers[server].inbox.push(incoming);
         self.run(server);
     }
@@ -338,6 +323,7 @@ impl World {
     pub(super) fn run(&mut self, n: usize) {
         loop {
             let wall = self.read_wall(n);
+            let echo = self.times.echoed.then(|| [0, 1, 2].map(|host| self.read_wall(host)));
             let server = &mut self.servers[n];
             server.wake_at = u64::MAX;
             if server.busy != Busy::No || server.paused || self.finding.is_some() {
@@ -346,6 +332,7 @@ impl World {
             let Some(process) = &mut server.process else { return server.inbox.clear() };
             story::at(self.now, n as u8 + 1);
             let now = server.clock.read(self.now);
+            process.kernel().echoed = echo;
             let config_before = led_config(process);
             let configs = process.mirror().configs();
             let syncs = server.disk.syncs();
@@ -455,87 +442,83 @@ impl World {
     }
 
     /// Carries out what a process did to the outside.
-    fn carry(&mut self, n: usize) {
+    pub(super) fn carry(&mut self, n: usize) {
         let Some(process) = &mut self.servers[n].process else { return };
-        let mut acts = std::mem::take(&mut process.edges().acts);
-        let life = self.servers[n].life;
-        for act in acts.drain(..) {
+        let sent = std::mem::take(&mut process.kernel().sent);
+        let acts = process.kernel().take_acts();
+        let hashes = process.kernel().jobs.len();
+        for act in acts {
             match act {
-                Act::Send(link, packet, records) => self.send(n, link, packet, records),
-                Act::Dial(to) => {
-                    let (from, to) = (n as u8, to.slot() as u8);
+                Act::Send(wire, bytes) => self.send(n, wire, bytes),
+                Act::Dial { ticket, to } => {
+                    let (from, life, to) = (n as u8, self.servers[n].life, to.slot() as u8);
                     let delay = self.net.delay(from, to);
-                    self.schedule.add(self.now + delay, What::Dial { from, life, to });
+                    self.schedule.add(self.now + delay, What::Dial { from, life, ticket, to });
                 }
-                Act::EndLink(link) => self.finish(Place::of_link(link)),
-                Act::Say(session, bytes) => {
-                    let probe = self.probes.iter_mut().find(|probe| probe.session == session);
-                    if let Some(probe) = probe {
-                        probe.read.extend_from_slice(&bytes);
-                        continue;
-                    }
-                    let place = Place::of_session(session);
-                    self.net.send(place, Message::Bytes(bytes), self.now, &mut self.schedule);
-                }
-                Act::EndClient(session) => self.finish(Place::of_session(session)),
+                Act::Finish(wire) => self.send_fin(Place::of(wire)),
+                Act::Close(wire) => self.finish(Place::of(wire)),
             }
         }
-        let hashes = self.servers[n].process.as_mut().map_or(0, |process| {
-            process.edges().acts = acts;
-            process.edges().jobs.len()
-        });
+        for frame in sent {
+            self.note_sent(n, Place::of(frame.wire), &frame.packet, frame.has_records);
+        }
         if hashes > 0 && !self.servers[n].hashing() {
             self.hash_next(n);
         }
     }
 
-    pub(super) fn finish(&mut self, place: Place) {
-        if self.net.end(place).is_some_and(|end| end.open) {
+    /// An end sends no more.
+    fn send_fin(&mut self, place: Place) {
+        let Some(end) = self.net.end(place).filter(|end| end.open) else { return };
+        if !std::mem::replace(&mut end.finished, true) {
             self.net.send(place, Message::Fin, self.now, &mut self.schedule);
-            self.net.let_go(place);
         }
     }
 
-    fn send(&mut self, n: usize, link: LinkId, mut packet: Packet, records: Vec<u8>) {
-        let place = Place::of_link(link);
-        if !self.net.end(place).is_some_and(|end| end.open) {
-            return;
+    /// An end is closed.
+    pub(super) fn finish(&mut self, place: Place) {
+        self.send_fin(place);
+        self.net.let_go(place);
+    }
+
+    fn send(&mut self, n: usize, wire: Wire, bytes: Vec<u8>) {
+        let probe = self.probes.iter_mut().find(|probe| probe.session == wire);
+        if let Some(probe) = probe {
+            return probe.read.extend_from_slice(&bytes);
         }
+        if self.operator.as_ref().is_some_and(|(own, _)| *own == wire) {
+            return self.on_operator_bytes(n, wire, &bytes);
+        }
+        let place = Place::of(wire);
+        if self.net.end(place).is_some_and(|end| end.open) {
+            self.net.send(place, Message::Bytes(bytes), self.now, &mut self.schedule);
+        }
+    }
+
+    /// Checks a packet that a server has sent to another one, and notes what may be a moment for
+    /// a fault.
+    fn note_sent(&mut self, n: usize, place: Place, packet: &Packet, has_records: bool) {
         let process = self.servers[n].process.as_ref();
-        let early = process.and_then(|process| said_too_early(process, &packet));
+        let early = process.and_then(|process| said_too_early(process, packet));
         if let Some(what) = early {
             return self.fail(format!("server {} {what} before that is on its disk", n + 1));
         }
-        let Some(end) = self.net.end(place) else { return };
-        let begins = place.side == 0 && !std::mem::replace(&mut end.begun, true);
-        if begins {
-            self.net.send(place, Message::Begin, self.now, &mut self.schedule);
-        }
-        self.note_ping(n, place, &mut packet);
-        let whole = if self.encodes { self.encode(packet, &records) } else { (packet, records) };
-        let (packet, records) = whole;
         let moment = match packet {
-            Packet::Vote { granted: true, .. } => Some(Moments::VoteSent),
-            Packet::Append(append) if !records.is_empty() && append.prev.term != append.term => {
-                Some(Moments::FirstOfTermSent)
+            Packet::Ping { sent, .. } => return self.note_ping(n, place, *sent),
+            Packet::Vote { granted: true, .. } => Moments::VoteSent,
+            Packet::Append(append) if has_records && append.prev.term != append.term => {
+                Moments::FirstOfTermSent
             }
-            Packet::AppendAccepted { .. } => Some(Moments::Acknowledged),
-            _ => None,
+            Packet::AppendAccepted { .. } => Moments::Acknowledged,
+            _ => return,
         };
-        self.net.send(place, Message::Packet(packet, records), self.now, &mut self.schedule);
-        if let Some(moment) = moment {
-            self.moment(n, moment);
-        }
+        self.moment(n, moment);
     }
+}
 
-    fn encode(&mut self, packet: Packet, records: &[u8]) -> (Packet, Vec<u8>) {
-        self.scratch.clear();
-        packet.encode(&mut self.scratch);
-        self.scratch.extend_from_slice(records);
-        let (decoded, rest) = Packet::decode(&self.scratch).expect("a packet reads what it wrote");
-        assert_eq!(decoded, packet, "a packet is what it was before its bytes");
-        (decoded, rest.to_vec())
-    }
+/// The address of a client, who has one alone: guesses of passwords are bounded by address.
+pub(crate) fn address_of(wire: Wire) -> IpAddr {
+    Ipv6Addr::from_bits(u128::from(wire.0) << 64).into()
 }
 
 pub(super) fn id(server: usize) -> ServerId {
