@@ -122,6 +122,28 @@ fn silence_counts_from_the_election_at_the_earliest() {
     assert_eq!(members(&mut server), [1, 2]);
 }
 
+/// Nor does a primary step down earlier because no majority answers. It may have heard nothing from
+/// its voters since long before the election.
+#[test]
+fn a_primary_without_a_majority_stays_for_the_peer_timeout_after_its_election() {
+    let log = vec![config_entry(at(0, 1), &config(&[1, 2, 3]))];
+    let mut server = Server::start(START, setup(1, vote(1, None), &log), log);
+    server.connect(2);
+    server.fail_dial(3, DialFailure::NoAnswer);
+    server.wait(ms(20), &[]);
+    server.pre_vote(2, true);
+    server.tick();
+    server.advance(ms(400));
+    server.receive(2, Packet::Vote { term: server.replica.term(), granted: true });
+    server.durable();
+    let elected = server.now;
+    for (after, role) in [(T - US, RoleView::Primary), (T, RoleView::Backup)] {
+        server.now = elected + after;
+        server.tick();
+        assert_eq!(server.replica.role(), role, "{after:?}");
+    }
+}
+
 /// The drop from three members to two needs the other backup. So that one must have answered a
 /// ping that was sent after the loss; the primary pings it at once, and once.
 #[test]

@@ -2,7 +2,7 @@
 //! epoch, when they do, and which entries they quarantine.
 
 use super::hellos::*;
-use crate::limits::ANCESTRY_MAX;
+use crate::limits::{ANCESTRY_MAX, RANK_TIME};
 use crate::replica::{Beginning, Epoch, Quarantine};
 
 /// Returns server `n` of a healthy group whose primary is server 1.
@@ -66,6 +66,17 @@ fn a_server_that_met_a_later_epoch_grants_no_pre_vote_until_2_t() {
     assert!(!grants_pre_vote(&two, 1));
     two.advance(US);
     assert!(grants_pre_vote(&two, 1));
+}
+
+#[test]
+fn a_server_that_met_a_later_epoch_does_not_campaign_until_2_t() {
+    let mut two = server(2);
+    two.report(1, PeerHealth::default());
+    assert!(campaigns(&two.clone().wait(RANK_TIME, &[1])), "it has met none");
+    meet(&mut two, 3);
+    assert!(!campaigns(&two.wait(T * 2 - US, &[1])));
+    assert!(!campaigns(&two.advance(US).tick()), "it has a delay");
+    assert!(campaigns(&two.wait(RANK_TIME, &[1])));
 }
 
 #[test]

@@ -267,6 +267,21 @@ fn a_doubted_server_does_not_vote() {
     assert_eq!(two.replica.role(), RoleView::Backup);
 }
 
+/// Doubt ends after twice the peer timeout. Shortly before, the server still refuses votes and
+/// pre-votes.
+#[test]
+fn doubt_ends_after_twice_the_peer_timeout() {
+    let mut doubted = without_primary(2);
+    doubted.receive(1, Packet::Refused(Refusal::Doubtful));
+    for (after, votes) in [(T * 2 - US, false), (T * 2, true)] {
+        let mut two = doubted.clone();
+        two.advance(after);
+        assert_eq!(grants_pre_vote(&two, 3), votes, "{after:?}");
+        two.receive(3, Packet::AskVote(ask(&two)));
+        assert_eq!(two.written.vote.given == Some(member(3)), votes, "{after:?}");
+    }
+}
+
 /// The first invalid packet closes a link for half of the peer timeout, and each further one for
 /// twice as long as the last, up to a minute. After a long good time the first delay applies again.
 #[test]

@@ -121,6 +121,26 @@ fn a_logged_refusal_is_kept_by_each_server_that_has_the_entry() {
     assert_eq!(alone(&two, &came), None);
 }
 
+/// The primary remembers at most 64 refusals, also when it can't log them. It answers `Parted` to a
+/// later epoch that it remembers, when no majority answers it any more.
+#[test]
+fn a_primary_remembers_at_most_64_refusals() {
+    let mut one = formed().take(1);
+    for number in 1..100 {
+        one.receive(2, Packet::Refuses(epoch(number)));
+    }
+    one.advance(T);
+    assert_eq!(logged(&one), []);
+    for number in 1..100 {
+        let (mut hello, mut past) = straggler(&one);
+        let epoch = epoch(number);
+        (hello.term, hello.founder) = (Term(u64::from(number) << 48), Some(epoch.founder));
+        past.epochs = vec![epoch];
+        let is_remembered = answer(&mut one.clone(), &(hello, past)) == Some(Refusal::Parted);
+        assert_eq!(is_remembered, usize::from(number) <= REFUSALS_MAX, "{number}");
+    }
+}
+
 /// A log holds at most 64 refusals, one of each epoch, and never one of an epoch of its own.
 #[test]
 fn few_epochs_are_refused_each_once_and_an_own_one_never() {
@@ -160,6 +180,27 @@ fn a_later_primary_logs_no_more_refusals_than_the_log_may_hold() {
         one.tick();
         assert_eq!(logged(&one).len(), REFUSALS_MAX);
         assert_eq!(logged(&one).contains(&epoch(1_000)), held < REFUSALS_MAX);
+    }
+}
+
+/// A stopping primary logs no refusals even if it finds no backup to hand over to. It still refuses
+/// later epochs.
+#[test]
+fn a_stopping_primary_without_an_heir_logs_no_refusals() {
+    let stopping = PeerHealth { stopping: true, ..PeerHealth::default() };
+    for (stops, count) in [(false, 1), (true, 0)] {
+        let mut one = formed().take(1);
+        [2, 3].iter().for_each(|n| drop(one.report(*n, stopping)));
+        if stops {
+            one.replica.stop(one.now);
+        }
+        let came = straggler(&one);
+        for _ in 0..2 {
+            assert_eq!(answer(&mut one, &came), Some(Refusal::Straggler));
+            one.tick();
+            assert!(!one.replica.is_handing_over());
+            assert_eq!(logged(&one).len(), count, "it stops: {stops}");
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Scenarios: one bad day each, told in lines that a person can read, and what must come of it.
 //!
 //! ```text
-//! silence 1000          T in ms; before anything else, like `auto`, `rank`, `copies 2`, `blank`
-//! segments 2048         from this size in bytes a segment is followed by a new one; like `silence`
+//! timeout 1000          the peer timeout T in ms; before anything else, like `auto`, `rank`,
+//!                       `copies 2`, `blank`
+//! segments 2048         from this size in bytes a segment is followed by a new one; like `timeout`
 //! primary 1             waits until 1 leads
 //! members 1,2,3         waits until one leads exactly these, and all is answered
 //! state 2 backup        waits until 2 is that: primary, backup, learner, blank, candidate, down
@@ -30,6 +31,7 @@
 //! read 1 bob -> hi,ho   what bob's mailbox shows at 1, or the code of the error
 //! timely 1 bob 30       the time of the newest message in bob's mailbox is so many ms ago, or less
 //! within 20 send …      the line that follows is over in so many ms
+//! not members 1         a condition does not hold now: primary, members, state, gate or rule
 //! wait 50               ms
 //! never 3 for 2000      3 is not primary for so many ms
 //! rule Withdrawn        waits until a rule has decided
@@ -115,7 +117,7 @@ impl Play {
         let mut blank = false;
         for line in text.lines() {
             match &words(line)[..] {
-                ["silence", ms] => settings.peer_timeout_ms = number(Some(ms))? as u32,
+                ["timeout", ms] => settings.peer_timeout_ms = number(Some(ms))? as u32,
                 ["copies", n] => settings.copies_min = number(Some(n))? as u8,
                 ["segments", bytes] => settings.segment_bytes = number(Some(bytes))?,
                 ["auto"] => settings.survivor_auto = true,
@@ -181,7 +183,7 @@ impl Play {
         let words = words(line);
         let of = |n: usize| server(words.get(n));
         match words[0] {
-            "silence" | "copies" | "segments" | "auto" | "rank" | "blank" => {}
+            "timeout" | "copies" | "segments" | "auto" | "rank" | "blank" => {}
             "primary" | "members" | "state" | "gate" | "rule" => return self.wait(line, &words),
             "send" | "once" => {
                 let (asked, expected) = line.split_once("->").ok_or("-> is missing")?;
@@ -215,6 +217,10 @@ impl Play {
                 self.line(rest)?;
                 let took = (self.world.now - began) as f64 / 1e3;
                 return if took <= most as f64 { Ok(()) } else { Err(format!("{took} ms")) };
+            }
+            "not" => {
+                let holds = self.holds(&words[1..])?;
+                return if holds { Err("it holds".to_owned()) } else { Ok(()) };
             }
             "wait" => {
                 let end = self.world.now + number(words.get(1))? * 1000;
