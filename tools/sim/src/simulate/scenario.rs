@@ -4,7 +4,8 @@
 //! timeout 1000          the peer timeout T in ms; before anything else, like `auto`, `rank`,
 //!                       `copies 2`, `blank`
 //! segments 2048         from this size in bytes a segment is followed by a new one; like `timeout`
-//! primary 1             waits until 1 leads
+//! primary 1             waits until 1 leads; `primary 2,3`: until one of them does
+//! lead 2                waits until one leads; an operator then hands over to 2, unless it leads
 //! members 1,2,3         waits until one leads exactly these, and all is answered
 //! state 2 backup        waits until 2 is that: primary, backup, learner, blank, candidate, down
 //! gate open             waits until clients are let in
@@ -48,7 +49,7 @@ use super::process::{Incoming, Settings};
 use super::story;
 use super::trial::{is_well, judge, picture};
 use super::wall::true_wall;
-use super::world::{World, address_of};
+use super::world::{World, address_of, id};
 use postern::replica::{RoleView, Rule, Takeover};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
@@ -267,8 +268,16 @@ impl Play {
             return Ok(());
         }
         match words[0] {
+            "lead" => {
+                self.line("primary 1,2,3")?;
+                let n = server(words.get(1))?;
+                if self.stands(n) != "primary" {
+                    self.world.order_handover(n, Some(id(n)));
+                }
+                return self.line(&format!("primary {}", n + 1));
+            }
             "handover" => {
-                world.order_handover(0);
+                world.order_handover(0, None);
                 return Ok(());
             }
             "untwin" => {
@@ -354,7 +363,13 @@ impl Play {
     fn holds(&self, words: &[&str]) -> Result<bool, String> {
         let processes = self.world.servers.iter().filter_map(|server| server.process.as_ref());
         Ok(match words {
-            ["primary", n] => self.stands(server(Some(n))?) == "primary",
+            ["primary", list] => {
+                let mut any = false;
+                for n in list.split(',') {
+                    any |= self.stands(server(Some(&n))?) == "primary";
+                }
+                any
+            }
             ["rule", name] => self.has_decided(name)?,
             ["state", n, word] => self.stands(server(Some(n))?) == *word,
             ["gate", "open"] => processes.clone().any(|process| {

@@ -9,6 +9,7 @@ use super::network::{CLIENTS, Message, Way};
 use super::process::{GROUP, Incoming, Process};
 use super::story;
 use super::world::{World, address_of};
+use postern::ids::ServerId;
 use postern::replica::{Order, Packet, RoleView};
 use postern::rng::Rng;
 
@@ -91,7 +92,7 @@ impl World {
             Kind::Kill => self.kill(n, &mut rng, false),
             Kind::Stop => self.ask_to_stop(n),
             Kind::StopAll => (0..3).filter(|n| self.ask_to_stop(*n)).count() > 0,
-            Kind::HandOver => self.order_handover(n),
+            Kind::HandOver => self.order_handover(n, None),
             Kind::PowerLoss => self.kill(n, &mut rng, true),
             Kind::Straggler => self.quieten(n),
             Kind::StopBesidePowerLoss => self.kill(n, &mut rng, true) && self.ask_to_stop(other),
@@ -297,8 +298,8 @@ impl World {
         true
     }
 
-    /// Whoever leads is asked by an operator, over a link of its own.
-    pub(super) fn order_handover(&mut self, n: usize) -> bool {
+    /// An operator asks whoever leads, over a link of its own, to hand over to `to`, or to anyone.
+    pub(super) fn order_handover(&mut self, n: usize, to: Option<ServerId>) -> bool {
         let leads = |process: &Process| {
             let replica = process.node().replica();
             replica.role() == RoleView::Primary
@@ -312,7 +313,7 @@ impl World {
         self.orders += 1;
         let wire = Wire(u64::MAX - self.orders);
         let (end, first) = LinkEnd::dialler(self.settings.encrypts);
-        self.operator = Some((wire, end));
+        self.operator = Some((wire, end, Order::HandOver(to)));
         self.servers[n].inbox.push(Incoming::Opened(wire, address_of(wire)));
         self.deliver(n, Incoming::Bytes(wire, first));
         true
@@ -321,11 +322,13 @@ impl World {
     /// An operator receives bytes of the server that it has dialled. Once that has proved who it
     /// is, the operator sends its order, and ends the connection.
     pub(super) fn on_operator_bytes(&mut self, n: usize, wire: Wire, bytes: &[u8]) {
-        let Some((_, mut end)) = self.operator.take_if(|(own, _)| *own == wire) else { return };
+        let Some((_, mut end, order)) = self.operator.take_if(|(own, ..)| *own == wire) else {
+            return;
+        };
         if end.receive(bytes).is_err() {
-            return self.fail("an operator can't read what a server sends".to_owned());
+            return; // it is refused, in words
         }
-        let order = Packet::Order { group: GROUP, order: Order::HandOver(None) };
+        let order = Packet::Order { group: GROUP, order };
         let inbox = &mut self.servers[n].inbox;
         inbox.push(Incoming::Bytes(wire, end.send(&order, &[])));
         inbox.push(Incoming::Finished(wire));

@@ -14,7 +14,7 @@ use super::story;
 use super::twin::Twin;
 use super::wall::Times;
 use postern::ids::ServerId;
-use postern::replica::{Config, Packet, RoleView, Rule};
+use postern::replica::{Config, Order, Packet, RoleView, Rule};
 use postern::rng::Rng;
 use postern::time::WallTime;
 use std::io::ErrorKind;
@@ -66,8 +66,8 @@ pub(super) struct World {
     pub(super) decisions: [u64; Rule::ALL.len()],
     /// Counts the links of operators.
     pub(super) orders: u64,
-    /// The operator who waits for a server, and its connection.
-    pub(super) operator: Option<(Wire, LinkEnd)>,
+    /// The operator who waits for a server: its connection, and its order.
+    pub(super) operator: Option<(Wire, LinkEnd, Order)>,
     /// Whose disk lies about its syncs.
     pub(super) liar: Option<usize>,
 }
@@ -486,7 +486,7 @@ impl World {
         if let Some(probe) = probe {
             return probe.read.extend_from_slice(&bytes);
         }
-        if self.operator.as_ref().is_some_and(|(own, _)| *own == wire) {
+        if self.operator.as_ref().is_some_and(|(own, ..)| *own == wire) {
             return self.on_operator_bytes(n, wire, &bytes);
         }
         let place = Place::of(wire);
