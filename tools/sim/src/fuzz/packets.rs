@@ -177,7 +177,6 @@ fn send(
         }
         match Packet::decode(&bytes) {
             Ok((packet, rest)) => {
-                let rest = rest.to_vec();
                 victim.send(link, packet, rest)?;
             }
             // The server closes such a link.

@@ -206,7 +206,7 @@ impl Victim {
     /// Opens a link as if a peer had dialled, and says hello on it.
     pub(super) fn connect(&mut self, hello: Hello) -> Result<(), String> {
         let link = self.accept(hello.from);
-        self.send(link, Packet::Hello(hello), past(&hello))
+        self.send(link, Packet::Hello(hello), &past(&hello))
     }
 
     /// Answers the oldest dial: the link opens, or the address refuses or stays silent.
@@ -223,18 +223,13 @@ impl Victim {
         self.links.push(Link { id: link, peer: hello.from, end, heard: VecDeque::new() });
         self.inbox.push(Incoming::Dialled(ticket, Wire(link.0)));
         self.turn()?;
-        self.send(link, Packet::Hello(hello), past(&hello))
+        self.send(link, Packet::Hello(hello), &past(&hello))
     }
 
     /// Delivers a packet, and lets the victim take its turn.
-    pub(super) fn send(
-        &mut self,
-        link: LinkId,
-        packet: Packet,
-        rest: Vec<u8>,
-    ) -> Result<(), String> {
+    pub(super) fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) -> Result<(), String> {
         if let Some(open) = self.links.iter_mut().find(|open| open.id == link) {
-            let bytes = open.end.send(&packet, &rest);
+            let bytes = open.end.send(&packet, rest);
             self.inbox.push(Incoming::Bytes(Wire(link.0), bytes));
         }
         self.turn()
@@ -275,7 +270,7 @@ impl Victim {
         }
         for (link, packet, rest) in heard {
             if let Some(answer) = honest(packet, &rest) {
-                self.send(link, answer, Vec::new())?;
+                self.send(link, answer, &[])?;
             }
         }
         Ok(())

@@ -98,7 +98,9 @@ impl Read for SimSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut end = self.end.borrow_mut();
         if !end.input.is_empty() {
-            return end.input.read(buffer);
+            // As much as fits: after a short read a server waits for more to arrive.
+            let count = buffer.len().min(end.input.len());
+            return end.input.read_exact(&mut buffer[..count]).map(|()| count);
         }
         match (end.broken, end.finished) {
             (Some(kind), _) => Err(kind.into()),

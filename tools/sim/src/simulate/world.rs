@@ -178,7 +178,7 @@ impl World {
             What::Network(Due::Arrival(from)) => self.arrives(from),
             What::Network(Due::GiveUp(place)) => self.gives_up(place),
             What::Dial { from, life, ticket, to } => {
-                self.dialled(Owner { host: from, life }, ticket, to)
+                self.dialled(Owner { host: from, life }, ticket, to);
             }
             What::DialRefused { from, life, ticket } => {
                 self.dial_refused(Owner { host: from, life }, ticket);
