@@ -27,14 +27,14 @@ fn a_cut_primary_is_replaced_and_acknowledges_nothing() {
     let mut cut = client_inside(&network, primary, &group.servers[primary - 1]);
     let mut answers = BufReader::new(cut.stdout.take().expect("it is piped"));
     wait_line(&mut answers, "logged in");
-    network.plug(primary, false).unwrap();
+    network.set_up(primary, false).unwrap();
     drop(cut.stdin.take());
     let next = wait_primary(&group, primary);
     assert_eq!(group.client(next, "ann").ask("SEND ann after"), "OK 2");
     wait_line(&mut answers, "answer: ERR unknown-outcome");
     cut.wait().unwrap();
 
-    network.plug(primary, true).unwrap();
+    network.set_up(primary, true).unwrap();
     let last = group.wait_members(3);
     assert_eq!(group.mailbox(last, "ann"), ["before", "after"]);
 }

@@ -3,7 +3,7 @@
 
 use super::plan::{Kind, Need};
 use postern_testkit::group::{self, Group, SERVERS};
-use postern_testkit::network::{Network, Slowness};
+use postern_testkit::network::{Network, Shaping};
 use postern_testkit::volume::Volume;
 use std::fs;
 use std::net::SocketAddr;
@@ -45,12 +45,12 @@ impl Arena {
             network = note(words, "network", "three namespaces", Network::new());
         }
         if let Some(network) = network.as_ref().filter(|_| needs(&[Need::SlowLinks])) {
-            let slowness = network.slow(1).and_then(|found| {
-                network.hasten(1)?;
+            let slowness = network.slow_down(1).and_then(|found| {
+                network.speed_up(1)?;
                 Ok(found)
             });
             let how = match slowness {
-                Ok(Slowness::TokenBucket) => "by tbf, for this kernel has no netem",
+                Ok(Shaping::TokenBucket) => "by tbf, for this kernel has no netem",
                 _ => "by netem",
             };
             slow_links = note(words, "slow links", how, slowness).is_some();
@@ -66,7 +66,7 @@ impl Arena {
             let found = if disk_faults { Ok(()) } else { Err("this is no debug build".to_owned()) };
             note(words, "disk faults", "by the server's own disk", found);
         }
-        let mut sites = group::draw_sites(folder.path())?;
+        let mut sites = group::loopback_placements(folder.path())?;
         for (at, site) in sites.iter_mut().enumerate() {
             if let Some(network) = &network {
                 site.address = SocketAddr::from((network.address(at + 1), PORT));
@@ -77,7 +77,7 @@ impl Arena {
             }
             site.disk_faults = disk_faults.then(|| rules(folder.path(), at));
         }
-        let group = Group::found(postern, Arc::clone(&folder), sites, settings)?;
+        let group = Group::create(postern, Arc::clone(&folder), sites, settings)?;
         Ok(Arena { group, volumes, network, disk_faults, slow_links, folder })
     }
 

@@ -9,7 +9,7 @@ use super::strike::{self, Active};
 use super::verdict;
 use super::watch::Watch;
 use postern_load::run::background::{Background, Totals};
-use postern_testkit::group::{SERVERS, settled, shown};
+use postern_testkit::group::{SERVERS, describe, healthy_primary};
 use rustix::process::Signal;
 use signal_hook::consts::SIGTERM;
 use std::os::unix::process::ExitStatusExt;
@@ -189,13 +189,13 @@ impl<'a> Run<'a> {
         let patience = 10 * self.silence + WHOLE_TIME;
         loop {
             let states = self.watch.states(self.touched);
-            if settled(&states).is_some() {
+            if healthy_primary(&states).is_some() {
                 let told = self.story.is_at(WHOLE);
                 return if told { Ok(()) } else { Ok(self.tell(WHOLE, "-")?) };
             }
             if self.touched.elapsed() > patience {
                 let seconds = patience.as_secs();
-                let states = shown(&states);
+                let states = describe(&states);
                 return Err(Fail::Found(format!(
                     "not whole {seconds} s after all faults: {states}"
                 )));
@@ -261,7 +261,7 @@ impl<'a> Run<'a> {
 
     /// Finds a server that has ended by itself.
     fn look_for_end(&mut self, at: usize) -> Result<(), Fail> {
-        let Some(status) = self.arena.group.ended(at)? else { return Ok(()) };
+        let Some(status) = self.arena.group.try_wait(at)? else { return Ok(()) };
         let last = self.arena.group.log_lines(at).pop().unwrap_or_default();
         let asked = self.active.iter().any(|fault| fault.is_stop() && fault.server == at);
         // Right after its start, nobody listens to signals yet.

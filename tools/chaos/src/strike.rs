@@ -154,14 +154,14 @@ pub(super) fn begin(arena: &mut Arena, fault: &mut Active, draw: u64) -> Result<
             arena.group.start_server(at)?;
             return Ok(order);
         }
-        Kind::Isolate => arena.network()?.plug(at + 1, false)?,
+        Kind::Isolate => arena.network()?.set_up(at + 1, false)?,
         Kind::Cut => {
-            arena.network()?.cut(at + 1, fault.other + 1)?;
-            arena.network()?.cut(fault.other + 1, at + 1)?;
+            arena.network()?.block(at + 1, fault.other + 1)?;
+            arena.network()?.block(fault.other + 1, at + 1)?;
         }
-        Kind::OneWay => arena.network()?.cut(at + 1, fault.other + 1)?,
+        Kind::OneWay => arena.network()?.block(at + 1, fault.other + 1)?,
         Kind::SlowLink => {
-            arena.network()?.slow(at + 1)?;
+            arena.network()?.slow_down(at + 1)?;
         }
     }
     Ok(fault.kind.name())
@@ -207,20 +207,20 @@ pub(super) fn heal(
             "disk is well"
         }
         Kind::Isolate => {
-            arena.network()?.plug(at + 1, true)?;
+            arena.network()?.set_up(at + 1, true)?;
             "cable is plugged in"
         }
         Kind::Cut => {
-            arena.network()?.mend(at + 1, fault.other + 1)?;
-            arena.network()?.mend(fault.other + 1, at + 1)?;
+            arena.network()?.unblock(at + 1, fault.other + 1)?;
+            arena.network()?.unblock(fault.other + 1, at + 1)?;
             "cut ends"
         }
         Kind::OneWay => {
-            arena.network()?.mend(at + 1, fault.other + 1)?;
+            arena.network()?.unblock(at + 1, fault.other + 1)?;
             "cut ends"
         }
         Kind::SlowLink => {
-            arena.network()?.hasten(at + 1)?;
+            arena.network()?.speed_up(at + 1)?;
             "link is fast"
         }
     };
