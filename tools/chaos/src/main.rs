@@ -42,9 +42,9 @@ healthy again, which means that all three servers are members and one of them is
                that did not happen before the next event
 The exit status is 0 if every check succeeds, else 1.";
 
-/// Inject faults into a group of three real servers, and check that no message is lost
+/// Inject faults into a group of three real servers, and check that no message is lost.
 #[derive(Debug, Parser)]
-#[command(max_term_width = 100, after_help = OUTPUT_HELP)]
+#[command(after_help = OUTPUT_HELP)]
 struct Options {
     /// Seed of the faults and the settings; random by default.
     #[arg(long, value_name = "N")]
@@ -55,8 +55,7 @@ struct Options {
     /// Maximum number of faults; unlimited by default.
     #[arg(long, value_name = "N")]
     faults: Option<usize>,
-    /// Inject only these kinds of faults, separated by commas; by default, the seed draws about
-    /// half of all kinds.
+    /// Kinds of faults, separated by commas; by default, about half of all, drawn from the seed.
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     only: Vec<Kind>,
     /// Setting `last_survivor` of the group; drawn from the seed by default.
@@ -71,8 +70,8 @@ struct Options {
     /// Keep the data and logs of the servers even if every check succeeds.
     #[arg(long)]
     keep: bool,
-    /// Path of the `postern` binary; by default the one beside this program. Disk faults require
-    /// a debug build.
+    /// Path of the `postern` binary; by default, beside this program. Disk faults need a debug
+    /// build.
     #[arg(long, value_name = "PATH")]
     postern: Option<PathBuf>,
 }
@@ -125,7 +124,9 @@ fn run(options: &Options) -> Result<(), String> {
     let load = load::Options { rate: options.rate, bytes: options.bytes, time };
     let result = Run::start(&mut environment, seed, peer_timeout, load, interrupted)
         .and_then(|run| run.execute(Plan::new(seed, kinds), faults, time));
-    let logs = environment.group.last_words();
+    if matches!(result, Err(Error::Finding(_) | Error::Tool(_))) {
+        print(&format!("\nlast lines of the logs:\n{}\n", environment.group.last_words()))?;
+    }
     match result {
         Ok(summary) => {
             print(&describe(&summary))?;
@@ -135,13 +136,13 @@ fn run(options: &Options) -> Result<(), String> {
             Ok(())
         }
         Err(Error::Interrupted) => Err("interrupted".to_owned()),
-        Err(Error::Tool(why)) => Err(format!("{why}\nlast lines of the logs:\n{logs}")),
+        Err(Error::Tool(why)) => Err(why),
         Err(Error::Finding(why)) => {
-            let folder = environment.keep()?;
-            let shown = folder.display();
+            let kept = environment.keep();
+            let kept = kept.map_or_else(|error| error, |folder| folder.display().to_string());
             Err(format!(
-                "FAILED: {why}\nlast lines of the logs:\n{logs}\ndata and logs: {shown}\n\
-                 repeat with: --seed {seed}"
+                "FAILED: {why}\ndata and logs: {kept}\n\
+                 to repeat the faults, use --seed {seed} and the same other options"
             ))
         }
     }

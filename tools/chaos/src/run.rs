@@ -278,7 +278,7 @@ impl<'a> Run<'a> {
         let may_crash = self.may_crash_until[at].is_some_and(|until| Instant::now() < until);
         if !may_crash || status.code() != Some(1) {
             return Err(Error::Finding(format!(
-                "server {n} exited unexpectedly with {status}: {last_line}"
+                "server {n} exited unexpectedly ({status}); last line of its log: {last_line}"
             )));
         }
         let why = last_line.rsplit(": ").next().unwrap_or_default();
@@ -293,13 +293,16 @@ impl<'a> Run<'a> {
     /// Ends a fault, and restarts the servers that it has ended.
     fn end(&mut self, mut fault: ActiveFault) -> Result<(), Error> {
         let targets = fault.targets(None);
-        let (event, mut restart) = fault::end(self.environment, &mut fault)?;
+        let (mut event, mut restart) = fault::end(self.environment, &mut fault)?;
         let server = fault.server;
         if fault.may_crash() {
             self.check_exit(server)?;
             if !self.environment.group.is_running(server) {
                 restart.push(server);
             }
+        }
+        if !restart.is_empty() {
+            event += ": restart";
         }
         self.record(Instant::now(), &event, &targets)?;
         self.changed_at = Instant::now();
