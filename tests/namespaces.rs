@@ -4,9 +4,9 @@
 mod common;
 
 use common::{Client, DEADLINE, Group};
-use postern_testkit::network::Network;
+use postern_testkit::network::{Network, command_in};
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Set for the process of this program that is the client in a namespace.
@@ -65,8 +65,7 @@ fn wait_primary(group: &Group, cut: usize) -> usize {
 /// Starts this program again as a client in the namespace of the server that will be cut off.
 fn client_inside(network: &Network, n: usize, server: &str) -> std::process::Child {
     let this = std::env::current_exe().expect("this program");
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &network.namespace(n)]).arg(this);
+    let mut command = command_in(&network.namespace(n), this);
     command.args(["--exact", "client_inside_a_namespace", "--nocapture"]).env(CLIENT, server);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command.spawn().expect("ip runs")

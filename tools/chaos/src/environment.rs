@@ -40,8 +40,9 @@ impl Environment {
     ) -> Result<Environment, String> {
         use Requirement::{DiskFaults, SlowLinks, VolumeOrDiskFaults};
         let folder = Arc::new(group::folder("chaos")?);
-        let required =
-            |any: &[Requirement]| kinds.iter().any(|kind| any.contains(&kind.requirement()));
+        let required = |any: &[Requirement]| {
+            kinds.iter().any(|kind| any.contains(&kind.properties().requirement))
+        };
         let (mut network, mut slow_links) = (None, false);
         if required(&[Requirement::Network, SlowLinks]) {
             network = note(notes, "network namespaces", "one per server", Network::new());
@@ -82,7 +83,7 @@ impl Environment {
 
     /// Returns whether this kind of fault can be injected here.
     pub(super) fn supports(&self, kind: Kind) -> bool {
-        match kind.requirement() {
+        match kind.properties().requirement {
             Requirement::Nothing => true,
             Requirement::Volume => !self.volumes.is_empty(),
             Requirement::VolumeOrDiskFaults => !self.volumes.is_empty() || self.disk_faults,

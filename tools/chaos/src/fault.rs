@@ -55,13 +55,13 @@ impl ActiveFault {
 
     /// Returns whether the fault occupies this resource of a server, so that no other fault may.
     pub(super) fn occupies(&self, resource: Resource, at: usize) -> bool {
-        self.kind.resources().contains(&resource) && self.servers().contains(&at)
+        self.kind.properties().resources.contains(&resource) && self.servers().contains(&at)
     }
 
-    /// Returns whether both occupy the same resource. Faults that concern more than one server's
-    /// own resources conflict with each other.
+    /// Returns whether both occupy the same resource. Faults without resources (`handover`, `cut`
+    /// and `one-way`) conflict with each other.
     fn conflicts_with(&self, other: &ActiveFault) -> bool {
-        let (own, others) = (self.kind.resources(), other.kind.resources());
+        let (own, others) = (self.kind.properties().resources, other.kind.properties().resources);
         let shared = |at: &usize| own.iter().any(|resource| other.occupies(*resource, *at));
         (own.is_empty() && others.is_empty()) || self.servers().iter().any(shared)
     }

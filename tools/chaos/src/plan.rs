@@ -81,7 +81,7 @@ pub(super) enum Target {
 pub(super) struct PlannedFault {
     pub(super) kind: Kind,
     pub(super) target: Target,
-    /// The second target of a fault that has two: so many ids after the first.
+    /// The distance in ids from the first target to the second, of a fault that has two.
     pub(super) offset: usize,
     /// Time until the fault ends, or until a killed server is restarted.
     pub(super) duration: Duration,
@@ -94,16 +94,16 @@ pub(super) struct PlannedFault {
 }
 
 /// The properties of a kind.
-struct Properties {
-    requirement: Requirement,
+pub(super) struct Properties {
+    pub(super) requirement: Requirement,
     /// What the fault occupies at each server that it affects.
-    resources: &'static [Resource],
+    pub(super) resources: &'static [Resource],
     /// The shortest and the longest duration, in milliseconds.
     duration: (u64, u64),
 }
 
 impl Kind {
-    fn properties(self) -> Properties {
+    pub(super) fn properties(self) -> Properties {
         use Requirement::{DiskFaults, Network, Nothing, SlowLinks, Volume, VolumeOrDiskFaults};
         use Resource::{Disk, Interface, Process};
         let (requirement, resources, duration): (_, &[Resource], _) = match self {
@@ -129,20 +129,11 @@ impl Kind {
         self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
     }
 
-    pub(super) fn requirement(self) -> Requirement {
-        self.properties().requirement
-    }
-
-    /// What the fault occupies at each server that it affects.
-    pub(super) fn resources(self) -> &'static [Resource] {
-        self.properties().resources
-    }
-
     /// Returns whether the kind violates what `last_survivor = "auto"` assumes: no process pauses,
     /// and a restarted server can reach the survivor.
     pub(super) fn violates_auto(self) -> bool {
-        matches!(self.requirement(), Requirement::Network | Requirement::SlowLinks)
-            || self == Kind::Stop
+        let requirement = self.properties().requirement;
+        matches!(requirement, Requirement::Network | Requirement::SlowLinks) || self == Kind::Stop
     }
 
     /// Returns whether the kind destroys acknowledged data on one disk. The other servers must

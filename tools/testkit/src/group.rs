@@ -1,6 +1,7 @@
 //! A group of three real servers, as child processes, with addresses and data directories of
 //! their own. Functions number the servers from 0; messages number them from 1, as `--id` does.
 
+use crate::network::command_in;
 use crate::run;
 use postern::commands::{Answer, ask_status, is};
 use rustix::process::{Pid, Signal, kill_process};
@@ -100,12 +101,7 @@ impl Group {
         let place = &self.placements[at];
         let mut command = match &place.namespace {
             None => Command::new(&self.postern),
-            Some(name) => {
-                // `ip` replaces itself by the server, so the child's pid is the server's.
-                let mut ip = Command::new("ip");
-                ip.args(["netns", "exec", name]).arg(&self.postern);
-                ip
-            }
+            Some(name) => command_in(name, &self.postern),
         };
         if let Some(faults) = &place.disk_faults {
             command.env("POSTERN_DISK_FAULTS", faults);

@@ -2,6 +2,7 @@
 //! direction, or slow. Needs root.
 
 use crate::run;
+use std::ffi::OsStr;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
@@ -122,6 +123,14 @@ impl Drop for Network {
         }
         let _ = ip(&["link", "delete", &self.bridge()]);
     }
+}
+
+/// Returns a command that runs a program in a namespace. `ip` replaces itself by the program, so
+/// the child's process id is that of the program.
+pub fn command_in(namespace: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
 }
 
 fn ip(arguments: &[&str]) -> Result<(), String> {

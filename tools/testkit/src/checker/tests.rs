@@ -35,19 +35,19 @@ fn list(text: &str) -> impl Iterator<Item = Vec<&str>> {
     items.map(|item| item.split(' ').collect())
 }
 
-fn parse_request(who: &str, request: &str) -> Request {
+fn parse_request(user: &str, request: &str) -> Request {
     let send = |to: &str, text: &str, key: Option<&str>| Request::Send {
         to: to.to_owned(),
-        from: who.to_owned(),
+        from: user.to_owned(),
         text: text.to_owned(),
         key: key.map(str::to_owned),
     };
     match request.split(' ').collect::<Vec<_>>()[..] {
         ["SEND", to, text] => send(to, text, None),
         ["ONCE", key, to, text] => send(to, text, Some(key)),
-        ["LOG", after] => Request::Read { mailbox: who.into(), after: after.parse().unwrap() },
-        ["DELETE"] => Request::Delete { user: who.to_owned() },
-        ["CREATE"] => Request::Create { user: who.to_owned() },
+        ["LOG", after] => Request::Read { mailbox: user.into(), after: after.parse().unwrap() },
+        ["DELETE"] => Request::Delete { user: user.to_owned() },
+        ["CREATE"] => Request::Create { user: user.to_owned() },
         _ => panic!("{request}"),
     }
 }
