@@ -273,7 +273,7 @@ impl<'a> Run<'a> {
             && self.restarted[at].is_some_and(|restarted| restarted.elapsed() < START_TIME);
         let n = at + 1;
         if asked && (status.success() || unhandled) {
-            return Ok(self.record(Instant::now(), "exits", &n.to_string())?);
+            return Ok(self.record(Instant::now(), "exits after SIGTERM", &n.to_string())?);
         }
         let may_crash = self.may_crash_until[at].is_some_and(|until| Instant::now() < until);
         if !may_crash || status.code() != Some(1) {
