@@ -6,7 +6,8 @@ mod common;
 
 use common::{Client, Group};
 use postern::rng::Rng;
-use postern_testkit::checker::{History, Outcome, Request};
+use postern_testkit::checker::{Outcome, Request};
+use postern_testkit::recorder::Recorder;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,33 +55,24 @@ fn what_was_told_while_primaries_were_killed_is_true() {
     let primary = group.wait_members(3);
     let mailbox = |user: &&str| ((*user).to_owned(), group.messages(primary, user));
     let last: BTreeMap<_, _> = USERS.iter().map(mailbox).collect();
-    record.history().check(&last).unwrap_or_else(|finding| panic!("{finding}"));
+    record.history.check(&last).unwrap_or_else(|finding| panic!("{finding}"));
 }
 
 /// The record that all clients share.
 struct Record {
-    began: Instant,
-    history: Mutex<History>,
+    history: Recorder,
     answers: Mutex<u64>,
     done: AtomicBool,
 }
 
 impl Record {
     fn new() -> Record {
-        let (history, answers) = (Mutex::new(History::new()), Mutex::new(0));
-        Record { began: Instant::now(), history, answers, done: AtomicBool::new(false) }
-    }
-
-    fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+        let (history, answers) = (Recorder::new(), Mutex::new(0));
+        Record { history, answers, done: AtomicBool::new(false) }
     }
 
     fn answers(&self) -> MutexGuard<'_, u64> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_micros()).expect("a test does not last for ages")
     }
 
     /// Waits until `count` more messages are stored, or mailboxes read.
@@ -141,15 +133,14 @@ impl<'a> Sender<'a> {
     fn talk(&mut self, mut session: Client) {
         while !self.record.done.load(Ordering::Relaxed) {
             let (line, request) = self.request();
-            let op = self.record.history().asked(self.client, self.record.now(), request.clone());
+            let op = self.record.history.asked(self.client, request.clone());
             session.send(&line);
             let Some(outcome) = outcome(&mut session, &request) else { return };
             let lost = matches!(outcome, Outcome::Refused(_) | Outcome::Unknown);
             if let (Request::Read { after, .. }, Outcome::Read(messages)) = (&request, &outcome) {
                 self.shown = after + messages.len() as u64;
             }
-            let at = self.record.now();
-            self.record.history().answered(op, at, outcome);
+            self.record.history.answered(op, outcome);
             if lost {
                 return;
             }

@@ -4,9 +4,9 @@
 mod common;
 
 use common::{Client, DEADLINE, Group};
-use postern_testkit::network::Network;
+use postern_testkit::network::{Network, command_in};
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Set for the process of this program that is the client in a namespace.
@@ -27,14 +27,14 @@ fn a_cut_primary_is_replaced_and_acknowledges_nothing() {
     let mut cut = client_inside(&network, primary, &group.servers[primary - 1]);
     let mut answers = BufReader::new(cut.stdout.take().expect("it is piped"));
     wait_line(&mut answers, "logged in");
-    network.plug(primary, false).unwrap();
+    network.set_up(primary, false).unwrap();
     drop(cut.stdin.take());
     let next = wait_primary(&group, primary);
     assert_eq!(group.client(next, "ann").ask("SEND ann after"), "OK 2");
     wait_line(&mut answers, "answer: ERR unknown-outcome");
     cut.wait().unwrap();
 
-    network.plug(primary, true).unwrap();
+    network.set_up(primary, true).unwrap();
     let last = group.wait_members(3);
     assert_eq!(group.mailbox(last, "ann"), ["before", "after"]);
 }
@@ -65,8 +65,7 @@ fn wait_primary(group: &Group, cut: usize) -> usize {
 /// Starts this program again as a client in the namespace of the server that will be cut off.
 fn client_inside(network: &Network, n: usize, server: &str) -> std::process::Child {
     let this = std::env::current_exe().expect("this program");
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &network.namespace(n)]).arg(this);
+    let mut command = command_in(&network.namespace(n), this);
     command.args(["--exact", "client_inside_a_namespace", "--nocapture"]).env(CLIENT, server);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command.spawn().expect("ip runs")

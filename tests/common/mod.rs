@@ -1,6 +1,7 @@
 //! Real servers on loopback and real sockets. Tests wait for states, never for time.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+use postern_testkit::network::command_in;
 use postern_testkit::volume::Volume;
 use rustix::process::{Pid, Signal};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -94,11 +95,7 @@ impl Group {
     pub fn serve(&self, n: usize) -> Command {
         let mut command = match self.namespaces.get(n - 1) {
             None => postern(),
-            Some(name) => {
-                let mut ip = Command::new("ip");
-                ip.args(["netns", "exec", name]).arg(postern().get_program());
-                ip
-            }
+            Some(name) => command_in(name, postern().get_program()),
         };
         command.args(["serve", "--id", &n.to_string(), "--config"]).arg(self.config());
         command.arg("--data").arg(self.data(n)).stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! The load beside the clients that record everything: more connections, judged by the checker of
+//! The background load: more connections than the recording clients have, checked by
 //! `postern-load`.
 
 use postern_load::run::background::Background;
@@ -7,37 +7,37 @@ use postern_load::run::text::Sizes;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How much slow readers read in a second.
+/// Bytes per second that a slow reader reads.
 const SLOW_BYTES: u64 = 5000;
-/// How often the clients without keys close and reconnect, all at once.
+/// How often the clients without keys close their connections and reconnect, all at once.
 const STORM_SECONDS: f64 = 7.0;
-/// A run takes at most so much longer than its time; the load ends then.
+/// Maximum time that a run may need after its last fault.
 const EXTRA_TIME: Duration = Duration::from_secs(600);
 
 /// What the load sends.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rate {
-    /// Messages a second, whatever the group does: what is delayed is sent at once afterwards.
+pub(super) struct Options {
+    /// Messages per second. The load sends delayed messages as soon as it can.
     pub(super) rate: u64,
-    /// The lengths of texts.
+    /// Text lengths.
     pub(super) bytes: Sizes,
-    /// How long faults are injected.
+    /// Time during which faults are injected.
     pub(super) time: Duration,
 }
 
-/// Starts the load on a group that is whole.
-pub(super) fn start(servers: Vec<SocketAddr>, load: Rate) -> Result<Background, String> {
+/// Starts the load. The group must be healthy.
+pub(super) fn start(servers: Vec<SocketAddr>, options: Options) -> Result<Background, String> {
     let with_keys = Clients {
         connections: 16,
         outstanding: 8,
-        bytes: load.bytes,
-        rate: load.rate.div_ceil(2),
+        bytes: options.bytes,
+        rate: options.rate.div_ceil(2),
         mailboxes: 4,
         receivers: 4,
         once: true,
         ..Clients::default()
     };
-    // Their outcomes may be unknown. Beside them, every other kind of client.
+    // Only without keys do outcomes become unknown. These clients include every other kind, too.
     let without_keys = Clients {
         mailboxes: 2,
         receivers: 2,
@@ -49,5 +49,5 @@ pub(super) fn start(servers: Vec<SocketAddr>, load: Rate) -> Result<Background, 
         ..with_keys.clone()
     };
     let clients = vec![with_keys.complete()?, without_keys.complete()?];
-    Background::start(servers, clients, load.time + EXTRA_TIME)
+    Background::start(servers, clients, options.time + EXTRA_TIME)
 }

@@ -1,29 +1,30 @@
-//! `postern-chaos`: real servers among real faults, with clients that send all the time.
+//! `postern-chaos`: injects faults into real servers while clients send, and checks that no
+//! acknowledged message is lost.
 //!
-//! In the order to read them: `plan` (what goes wrong, drawn from a seed), `arena` (servers,
-//! network and disks), `strike` (carrying faults out), `run` (one after the other), `clients`,
-//! `load` and `watch` (what is seen meanwhile), `story` (what is told of it), `verdict` (what must
-//! hold in the end).
+//! In reading order: `plan` (the sequence of faults, drawn from a seed), `environment` (servers,
+//! network and disks), `fault` (injects faults and ends them), `run` (executes the plan),
+//! `clients` and `load` (the requests), `monitor` (the STATUS of the servers), `timeline` (the
+//! output), `verdict` (the final check of the data).
 
-mod arena;
 mod clients;
+mod environment;
+mod fault;
 mod load;
+mod monitor;
 mod plan;
 mod run;
-mod story;
-mod strike;
+mod timeline;
 mod verdict;
-mod watch;
 
-use arena::Arena;
 use clap::{Parser, ValueEnum};
+use environment::Environment;
 use plan::{Kind, Plan};
 use postern::rng::Rng;
 use postern_load::run::text::Sizes;
 use postern_testkit::group::binary_beside_this;
 use postern_testkit::print;
 use postern_testkit::process;
-use run::{Fail, Outcome, Run};
+use run::{Error, Run, Summary};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
@@ -32,37 +33,46 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-/// Runs three servers among faults of processes, disks and networks.
+const OUTPUT_HELP: &str = "\
+Each line of the output is an event: when a fault begins or ends, a server exits, or the group is
+healthy again, which means that all three servers are members and one of them is primary.
+  server       the servers that the event affects
+  new primary  the first server that became primary after the event
+  next OK      time until a message that was sent after the event was acknowledged; `none yet` if
+               that did not happen before the next event
+The exit status is 0 if every check succeeds, else 1.";
+
+/// Inject faults into a group of three real servers, and check that no message is lost.
 #[derive(Debug, Parser)]
-#[command(max_term_width = 100)]
+#[command(after_help = OUTPUT_HELP)]
 struct Options {
-    /// Names the order of faults; drawn where it is missing.
-    #[arg(long)]
+    /// Seed of the faults and the settings; random by default.
+    #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// How long faults strike.
-    #[arg(long, default_value_t = 60)]
+    /// Time during which faults are injected, in seconds.
+    #[arg(long, value_name = "N", default_value_t = 60)]
     seconds: u64,
-    /// The most faults that strike.
+    /// Maximum number of faults; unlimited by default.
     #[arg(long, value_name = "N")]
     faults: Option<usize>,
-    /// Only these kinds of faults.
+    /// Kinds of faults, separated by commas; by default, about half of all, drawn from the seed.
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     only: Vec<Kind>,
-    /// Whether a last survivor goes on by itself; drawn from the seed where it is missing.
+    /// Setting `last_survivor` of the group; drawn from the seed by default.
     #[arg(long, value_name = "ask|auto")]
     survivor: Option<Survivor>,
-    /// Messages a second of the load, beside the clients that write everything down.
+    /// Messages per second of the background load.
     #[arg(long, value_name = "N", default_value_t = 400)]
     rate: u64,
-    /// Lengths of its texts; long ones fill segments of the log.
+    /// Text lengths of the background load, in bytes. Long texts fill more segments of the log.
     #[arg(long, value_name = "N|N..M", default_value = "30..500")]
     bytes: Sizes,
-    /// Keeps data and logs of the servers, as after a failure.
+    /// Keep the data and logs of the servers even if every check succeeds.
     #[arg(long)]
     keep: bool,
-    /// The `postern` binary; by default the one beside this program. Disk faults need a debug
+    /// Path of the `postern` binary; by default, beside this program. Disk faults need a debug
     /// build.
-    #[arg(long)]
+    #[arg(long, value_name = "PATH")]
     postern: Option<PathBuf>,
 }
 
@@ -82,61 +92,63 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a group among faults.
-///
-/// # Errors
-/// What the group did that it must not do, or why it could not be tried.
+/// Executes a run. Returns a finding, or why the run could not be executed, as an error.
 fn run(options: &Options) -> Result<(), String> {
     let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one("chaos"));
     let settings = Settings::draw(seed, options.survivor);
     let wanted = options.kinds(seed, settings.survivor)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        let heard = signal_hook::flag::register(signal, Arc::clone(&interrupted));
-        heard.map_err(|error| format!("signals: {error}"))?;
+        let registered = signal_hook::flag::register(signal, Arc::clone(&interrupted));
+        registered.map_err(|error| format!("cannot handle signals: {error}"))?;
     }
     process::raise_file_limit();
     let postern = options.postern.clone().map_or_else(binary_beside_this, Ok)?;
     let lines = settings.lines();
-    let mut words = vec![format!("seed {seed}"), format!("settings: {}", lines.join(", "))];
-    let mut arena = Arena::build(&postern, &wanted, &(lines.join("\n") + "\n"), &mut words)?;
-    let (kinds, missing): (Vec<Kind>, Vec<Kind>) =
-        wanted.into_iter().partition(|kind| arena.allows(*kind));
-    let names = |kinds: &[Kind]| kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(",");
-    words.push(format!("faults: {}", names(&kinds)));
-    if !missing.is_empty() {
-        words.push(format!("left out, for want of the means: {}", names(&missing)));
+    let mut notes = vec![format!("seed: {seed}"), format!("settings: {}", lines.join(", "))];
+    let mut environment =
+        Environment::build(&postern, &wanted, &(lines.join("\n") + "\n"), &mut notes)?;
+    let (kinds, unsupported): (Vec<Kind>, Vec<Kind>) =
+        wanted.into_iter().partition(|kind| environment.supports(*kind));
+    notes.push(format!("kinds of faults: {}", names(&kinds)));
+    if !unsupported.is_empty() {
+        notes.push(format!("skipped, since unavailable here: {}", names(&unsupported)));
     }
-    print(&(words.join("\n") + "\n\n"))?;
+    print(&(notes.join("\n") + "\n\n"))?;
     if kinds.is_empty() {
-        return Err("none of these faults can be had here".to_owned());
+        return Err("this machine supports none of these kinds of faults".to_owned());
     }
     let time = Duration::from_secs(options.seconds);
     let faults = options.faults.unwrap_or(usize::MAX);
-    let silence = Duration::from_millis(settings.peer_timeout_ms);
-    let rate = load::Rate { rate: options.rate, bytes: options.bytes, time };
-    let played = Run::begin(&mut arena, seed, silence, rate, interrupted)
-        .and_then(|run| run.play(Plan::new(seed, kinds), faults, time));
-    match played {
-        Ok(outcome) => {
-            print(&report(&outcome))?;
-            let kept = options.keep.then(|| arena.keep()).transpose()?;
-            kept.map_or(Ok(()), |folder| {
-                print(&format!("everything is kept in {}\n", folder.display()))
-            })
+    let peer_timeout = Duration::from_millis(settings.peer_timeout_ms);
+    let load = load::Options { rate: options.rate, bytes: options.bytes, time };
+    let result = Run::start(&mut environment, seed, peer_timeout, load, interrupted)
+        .and_then(|run| run.execute(Plan::new(seed, kinds), faults, time));
+    if matches!(result, Err(Error::Finding(_) | Error::Tool(_))) {
+        print(&format!("\nlast lines of the logs:\n{}\n", environment.group.last_words()))?;
+    }
+    match result {
+        Ok(summary) => {
+            print(&describe(&summary))?;
+            if options.keep {
+                print(&format!("data and logs: {}\n", environment.keep()?.display()))?;
+            }
+            Ok(())
         }
-        Err(Fail::Interrupted) => Err("interrupted".to_owned()),
-        Err(Fail::Trouble(why)) => Err(format!("{why}\n{}", arena.group.last_words())),
-        Err(Fail::Found(why)) => {
-            let last = arena.group.last_words();
-            let folder = arena.keep()?;
-            let shown = folder.display();
-            Err(format!("seed {seed}: FAILED: {why}\n{last}\neverything is kept in {shown}"))
+        Err(Error::Interrupted) => Err("interrupted".to_owned()),
+        Err(Error::Tool(why)) => Err(why),
+        Err(Error::Finding(why)) => {
+            let kept = environment.keep();
+            let kept = kept.map_or_else(|error| error, |folder| folder.display().to_string());
+            Err(format!(
+                "FAILED: {why}\ndata and logs: {kept}\n\
+                 to repeat the faults, use --seed {seed} and the same other options"
+            ))
         }
     }
 }
 
-/// Settings of the group that change what it does among faults.
+/// Settings of the group that matter under faults.
 struct Settings {
     peer_timeout_ms: u64,
     survivor: Survivor,
@@ -147,8 +159,8 @@ struct Settings {
 impl Settings {
     fn draw(seed: u64, survivor: Option<Survivor>) -> Settings {
         let mut rng = Rng::new(seed ^ 0x5e77);
-        // A disk that others use, too, may take half a second for a sync, in which a server says
-        // nothing: with less than that, what is seen is the machine.
+        // On a disk that other programs use, a sync may take half a second, and the server sends
+        // nothing meanwhile. A shorter peer timeout would test the machine.
         let peer_timeout_ms = [1000, 2000][rng.below(2) as usize];
         let auto = if rng.below(3) == 0 { Survivor::Auto } else { Survivor::Ask };
         let takeover = if rng.below(4) == 0 { "rank" } else { "coin" };
@@ -156,7 +168,7 @@ impl Settings {
         Settings { peer_timeout_ms, survivor: survivor.unwrap_or(auto), takeover, min_copies }
     }
 
-    /// As they stand in the file.
+    /// Returns the lines of `postern.toml`.
     fn lines(&self) -> Vec<String> {
         let Settings { peer_timeout_ms, survivor, takeover, min_copies } = self;
         let survivor = if *survivor == Survivor::Auto { "auto" } else { "ask" };
@@ -170,35 +182,42 @@ impl Settings {
 }
 
 impl Options {
-    /// The kinds that are wanted, or about half of all, and that this setting bears.
+    /// Returns the kinds of `--only`, or those that the seed draws, without those that the
+    /// setting `last_survivor` does not allow.
     fn kinds(&self, seed: u64, survivor: Survivor) -> Result<Vec<Kind>, String> {
         let drawn = plan::draw_kinds(seed);
         let chosen = if self.only.is_empty() { &drawn } else { &self.only };
-        let borne = |kind: &&Kind| survivor == Survivor::Ask || !kind.breaks_trust();
-        let kinds: Vec<Kind> = chosen.iter().filter(borne).copied().collect();
+        let is_allowed = |kind: &&Kind| survivor == Survivor::Ask || !kind.violates_auto();
+        let kinds: Vec<Kind> = chosen.iter().filter(is_allowed).copied().collect();
         if kinds.is_empty() {
-            return Err("last_survivor = \"auto\" bears none of these faults".to_owned());
+            let chosen = names(chosen);
+            return Err(format!("last_survivor = \"auto\" allows none of these faults: {chosen}"));
         }
         Ok(kinds)
     }
 }
 
-fn report(outcome: &Outcome) -> String {
-    let Outcome { faults, counts, load, entries, silence: (longest, since) } = outcome;
+fn names(kinds: &[Kind]) -> String {
+    kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(",")
+}
+
+fn describe(summary: &Summary) -> String {
+    let Summary { faults, counts, load, entries, longest_gap: (gap, since) } = summary;
     format!(
-        "\n{faults} faults; {} messages acknowledged, {} refused, {} never known of; {} shown\n\
-         of the load, {} acknowledged, {} never known of; {} mailboxes read back\n\
-         the longest time without an acknowledgement: {:.1} s, after {:.1} s\n\
-         three logs are the same, {entries} entries; every acknowledged message stands at its \
-         number, once\n",
+        "\n{faults} faults injected\n\
+         clients: {} messages acknowledged, {} refused, {} with unknown outcome; {} delivered\n\
+         load: {} messages acknowledged, {} with unknown outcome; {} mailboxes checked\n\
+         longest time without an acknowledgement to a client: {:.1} s, from second {:.1} on\n\
+         ok: the three logs are identical ({entries} entries), and each acknowledged message is \
+         stored once, under its number\n",
         counts.stored,
         counts.refused,
         counts.unknown,
-        counts.read,
+        counts.delivered,
         load.acked,
         load.unknown,
         load.mailboxes,
-        longest.as_secs_f64(),
+        gap.as_secs_f64(),
         since.as_secs_f64(),
     )
 }

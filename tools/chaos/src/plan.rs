@@ -1,206 +1,197 @@
-//! What goes wrong, in an order that the seed draws: without a look at what the group does, so that
-//! the same seed and the same kinds give the same order.
+//! The sequence of faults. It depends only on the seed and the kinds, not on what the group does,
+//! so the same seed repeats it.
 
 use clap::ValueEnum;
 use postern::rng::Rng;
 use std::time::Duration;
 
-/// The longest pause before a fault.
+/// Maximum pause before a fault.
 const PAUSE_MS: u64 = 2000;
 
-/// What can go wrong.
+/// A kind of fault. The comments are the help text of `--only`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
-    /// kill -9 of one server.
+    /// Send SIGKILL to one server, and restart it later.
     Kill,
-    /// kill -9 of two servers at once.
+    /// Send SIGKILL to two servers at once, and restart them later.
     KillTwo,
-    /// kill -9 of all servers at once.
+    /// Send SIGKILL to all servers at once, and restart them later.
     KillAll,
-    /// SIGSTOP, and SIGCONT later.
+    /// Send SIGSTOP to one server, and SIGCONT later.
     Stop,
-    /// SIGTERM.
+    /// Send SIGTERM to one server, and restart it later.
     Term,
-    /// An operator asks for a handover.
+    /// Run `postern handover`.
     Handover,
-    /// Free space falls below the reserve.
+    /// Leave less free disk space than a server reserves.
     NearlyFull,
-    /// There is no free space at all.
+    /// Leave no free disk space.
     Full,
-    /// Everything that a disk syncs is late.
+    /// Delay every sync of one disk.
     SlowDisk,
-    /// Writes, syncs or renames fail.
+    /// Let writes, syncs or renames on one disk fail.
     FailingDisk,
-    /// A restarted server reads what it did not write, or less.
+    /// Restart a server on a disk that returns a flipped bit or too few bytes.
     Rot,
-    /// The cable of a server is pulled.
+    /// Disconnect one server from the network.
     Isolate,
-    /// Two servers do not reach each other.
+    /// Block all packets between two servers.
     Cut,
-    /// One server does not reach another, which reaches it.
+    /// Block all packets from one server to another, in this direction only.
     OneWay,
-    /// What a server sends is late and partly lost.
+    /// Delay packets that one server sends, and lose some of them.
     SlowLink,
 }
 
-/// What a kind needs.
+/// What a kind of fault requires of the machine and the binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
-    /// Nothing but processes.
+pub(super) enum Requirement {
     Nothing,
-    /// A small file system, or a disk that can be told to be full.
-    SmallDisk,
-    /// Free space that can be taken.
+    /// A small file system for each server.
     Volume,
-    /// A disk that can be told to fail.
+    /// A small file system for each server, or a server that can inject disk faults.
+    VolumeOrDiskFaults,
+    /// A server that can inject disk faults.
     DiskFaults,
     /// Network namespaces.
     Network,
-    /// Links that can be made slow.
+    /// Network namespaces whose links can be slowed down.
     SlowLinks,
 }
 
-/// What of a server a fault has for itself while it lasts.
+/// A part of a server that only one fault at a time may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Resource {
     Process,
     Disk,
-    Cable,
+    Interface,
 }
 
-/// Whom a fault strikes first.
+/// The preferred target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whom {
-    /// Who is primary at that moment.
+pub(super) enum Target {
+    /// The server that is primary at the time of injection.
     Primary,
-    /// The first or second one of the others.
+    /// The first (0) or second (1) server after the primary, by id.
     Backup(usize),
 }
 
-/// One thing that goes wrong.
+/// One fault of the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Step {
+pub(super) struct PlannedFault {
     pub(super) kind: Kind,
-    pub(super) whom: Whom,
-    /// Whether it is the next one behind that server, or the one after, that is struck beside it.
-    pub(super) other: usize,
-    /// How long it lasts; of what ends by itself, how long the server stays away.
-    pub(super) span: Duration,
-    /// It strikes a group that is whole; else right into what the one before has left.
-    pub(super) calm: bool,
-    /// How long it waits then.
+    pub(super) target: Target,
+    /// The distance in ids from the first target to the second, of a fault that has two.
+    pub(super) offset: usize,
+    /// Time until the fault ends, or until a killed server is restarted.
+    pub(super) duration: Duration,
+    /// Whether to wait until the group has recovered from all earlier faults.
+    pub(super) after_recovery: bool,
+    /// The pause before the injection.
     pub(super) pause: Duration,
-    /// For whatever else must be drawn.
-    pub(super) draw: u64,
+    /// Seed for the details of the fault.
+    pub(super) seed: u64,
+}
+
+/// The properties of a kind.
+pub(super) struct Properties {
+    pub(super) requirement: Requirement,
+    /// What the fault occupies at each server that it affects.
+    pub(super) resources: &'static [Resource],
+    /// The shortest and the longest duration, in milliseconds.
+    duration: (u64, u64),
 }
 
 impl Kind {
+    pub(super) fn properties(self) -> Properties {
+        use Requirement::{DiskFaults, Network, Nothing, SlowLinks, Volume, VolumeOrDiskFaults};
+        use Resource::{Disk, Interface, Process};
+        let (requirement, resources, duration): (_, &[Resource], _) = match self {
+            Kind::Kill | Kind::KillTwo | Kind::KillAll => (Nothing, &[Process], (10, 3000)),
+            Kind::Term => (Nothing, &[Process], (10, 3000)),
+            Kind::Stop => (Nothing, &[Process], (200, 6000)),
+            Kind::Handover => (Nothing, &[], (500, 1500)),
+            Kind::NearlyFull => (Volume, &[Disk], (2000, 4000)),
+            // The server may exit because of these three.
+            Kind::Full => (VolumeOrDiskFaults, &[Process, Disk], (500, 3000)),
+            Kind::FailingDisk => (DiskFaults, &[Process, Disk], (500, 3000)),
+            Kind::Rot => (DiskFaults, &[Process, Disk], (1000, 2000)),
+            Kind::SlowDisk => (DiskFaults, &[Disk], (1000, 6000)),
+            Kind::SlowLink => (SlowLinks, &[Interface], (1000, 6000)),
+            Kind::Isolate => (Network, &[Interface], (200, 8000)),
+            Kind::Cut | Kind::OneWay => (Network, &[], (200, 8000)),
+        };
+        Properties { requirement, resources, duration }
+    }
+
+    /// The name, as `--only` expects it.
     pub(super) fn name(self) -> String {
         self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
     }
 
-    pub(super) fn need(self) -> Need {
-        match self {
-            Kind::Kill | Kind::KillTwo | Kind::KillAll => Need::Nothing,
-            Kind::Stop | Kind::Term | Kind::Handover => Need::Nothing,
-            Kind::NearlyFull => Need::Volume,
-            Kind::Full => Need::SmallDisk,
-            Kind::SlowDisk | Kind::FailingDisk | Kind::Rot => Need::DiskFaults,
-            Kind::Isolate | Kind::Cut | Kind::OneWay => Need::Network,
-            Kind::SlowLink => Need::SlowLinks,
-        }
+    /// Returns whether the kind violates what `last_survivor = "auto"` assumes: no process pauses,
+    /// and a restarted server can reach the survivor.
+    pub(super) fn violates_auto(self) -> bool {
+        let requirement = self.properties().requirement;
+        matches!(requirement, Requirement::Network | Requirement::SlowLinks) || self == Kind::Stop
     }
 
-    /// What it has for itself, of each server that it strikes.
-    pub(super) fn parts(self) -> &'static [Part] {
-        match self {
-            Kind::Kill | Kind::KillTwo | Kind::KillAll | Kind::Stop | Kind::Term => {
-                &[Part::Process]
-            }
-            Kind::NearlyFull | Kind::SlowDisk => &[Part::Disk],
-            // The process may end of it.
-            Kind::Full | Kind::FailingDisk | Kind::Rot => &[Part::Process, Part::Disk],
-            Kind::Isolate | Kind::SlowLink => &[Part::Cable],
-            Kind::Handover | Kind::Cut | Kind::OneWay => &[],
-        }
-    }
-
-    /// It breaks what `last_survivor = "auto"` trusts: that processes are not paused, and that the
-    /// dead come back where the survivor is reached.
-    pub(super) fn breaks_trust(self) -> bool {
-        matches!(self.need(), Need::Network | Need::SlowLinks) || self == Kind::Stop
-    }
-
-    /// It takes what was acknowledged from one disk, so that the others must have theirs.
-    pub(super) fn takes_a_copy(self) -> bool {
+    /// Returns whether the kind destroys acknowledged data on one disk. The other servers must
+    /// have all of it before.
+    pub(super) fn destroys_data(self) -> bool {
         self == Kind::Rot
-    }
-
-    /// The shortest and the longest time, in milliseconds.
-    fn span(self) -> (u64, u64) {
-        match self {
-            Kind::Kill | Kind::KillTwo | Kind::KillAll | Kind::Term => (10, 3000),
-            Kind::Stop => (200, 6000),
-            Kind::Handover => (500, 1500),
-            Kind::NearlyFull => (2000, 4000),
-            Kind::Full | Kind::FailingDisk => (500, 3000),
-            Kind::Rot => (1000, 2000),
-            Kind::SlowDisk | Kind::SlowLink => (1000, 6000),
-            Kind::Isolate | Kind::Cut | Kind::OneWay => (200, 8000),
-        }
     }
 }
 
-/// About half of all kinds, kill -9 always among them: what each does alone, and with some others,
-/// is not seen while all are at work.
+/// Draws about half of all kinds, always with `kill`. With fewer kinds, a run shows what each of
+/// them does alone, and not only what they do all together.
 pub(super) fn draw_kinds(seed: u64) -> Vec<Kind> {
     let mut rng = Rng::new(seed ^ 0x50a7);
     let all = Kind::value_variants().iter().copied();
     all.filter(|kind| rng.below(2) == 0 || *kind == Kind::Kill).collect()
 }
 
-/// The order of a seed; it never ends.
+/// The infinite sequence of faults of one seed.
 pub(super) struct Plan {
     rng: Rng,
     kinds: Vec<Kind>,
-    /// The one before takes a copy.
-    fragile: bool,
+    /// Whether the previous fault destroys data.
+    data_destroyed: bool,
 }
 
 impl Plan {
-    /// The order of `seed` among these kinds, of which there is at least one.
+    /// Returns the sequence of `seed` with these kinds, of which there must be at least one.
     pub(super) fn new(seed: u64, kinds: Vec<Kind>) -> Plan {
-        Plan { rng: Rng::new(seed), kinds, fragile: false }
+        Plan { rng: Rng::new(seed), kinds, data_destroyed: false }
     }
 }
 
 impl Iterator for Plan {
-    type Item = Step;
+    type Item = PlannedFault;
 
-    fn next(&mut self) -> Option<Step> {
+    fn next(&mut self) -> Option<PlannedFault> {
         let rng = &mut self.rng;
         let kind = self.kinds[rng.below(self.kinds.len() as u64) as usize];
-        let whom = match rng.below(4) {
-            at @ (0 | 1) => Whom::Backup(at as usize),
-            _ => Whom::Primary,
+        let target = match rng.below(4) {
+            at @ (0 | 1) => Target::Backup(at as usize),
+            _ => Target::Primary,
         };
-        let (shortest, longest) = kind.span();
-        let calm = rng.below(2) == 0 || kind.takes_a_copy() || self.fragile;
-        self.fragile = kind.takes_a_copy();
-        Some(Step {
+        let after_recovery = rng.below(2) == 0 || kind.destroys_data() || self.data_destroyed;
+        self.data_destroyed = kind.destroys_data();
+        Some(PlannedFault {
             kind,
-            whom,
-            other: 1 + rng.below(2) as usize,
-            span: draw_time(rng, shortest, longest),
-            calm,
-            pause: draw_time(rng, 1, PAUSE_MS),
-            draw: rng.next_u64(),
+            target,
+            offset: 1 + rng.below(2) as usize,
+            duration: draw_time(rng, kind.properties().duration),
+            after_recovery,
+            pause: draw_time(rng, (1, PAUSE_MS)),
+            seed: rng.next_u64(),
         })
     }
 }
 
-/// Evenly in the logarithm: most are short.
-fn draw_time(rng: &mut Rng, shortest: u64, longest: u64) -> Duration {
+/// Draws a time in milliseconds, uniformly in its logarithm: most are short.
+fn draw_time(rng: &mut Rng, (shortest, longest): (u64, u64)) -> Duration {
     let ratio = longest as f64 / shortest as f64;
     let ms = shortest as f64 * ratio.powf(rng.below(1001) as f64 / 1000.0);
     Duration::from_millis(ms as u64)
@@ -210,24 +201,25 @@ fn draw_time(rng: &mut Rng, shortest: u64, longest: u64) -> Duration {
 mod tests {
     use super::*;
 
-    fn plan(seed: u64) -> Vec<Step> {
+    fn plan(seed: u64) -> Vec<PlannedFault> {
         Plan::new(seed, Kind::value_variants().to_vec()).take(500).collect()
     }
 
     #[test]
-    fn a_seed_draws_one_order() {
+    fn the_same_seed_gives_the_same_sequence() {
         assert_eq!(plan(7), plan(7));
         assert_ne!(plan(7), plan(8));
     }
 
     #[test]
-    fn every_kind_is_drawn_and_lasts_no_longer_than_it_may() {
+    fn every_kind_is_drawn_with_a_duration_in_its_bounds() {
         for kind in Kind::value_variants() {
-            let steps: Vec<Step> = plan(7).into_iter().filter(|step| step.kind == *kind).collect();
-            assert!(!steps.is_empty(), "{kind:?}");
-            let (shortest, longest) = kind.span();
-            let span = |step: &Step| step.span.as_millis() as u64;
-            assert!(steps.iter().all(|step| (shortest..=longest).contains(&span(step))));
+            let faults = plan(7).into_iter().filter(|fault| fault.kind == *kind);
+            let durations: Vec<u64> =
+                faults.map(|fault| fault.duration.as_millis() as u64).collect();
+            assert!(!durations.is_empty(), "{kind:?}");
+            let (shortest, longest) = kind.properties().duration;
+            assert!(durations.iter().all(|ms| (shortest..=longest).contains(ms)), "{kind:?}");
         }
     }
 
@@ -240,10 +232,10 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_a_copy_stands_alone() {
+    fn the_group_recovers_before_and_after_a_fault_that_destroys_data() {
         for pair in plan(7).windows(2) {
-            let alone = pair[0].calm && pair[1].calm;
-            assert!(!pair[0].kind.takes_a_copy() || alone, "{pair:?}");
+            let alone = pair[0].after_recovery && pair[1].after_recovery;
+            assert!(!pair[0].kind.destroys_data() || alone, "{pair:?}");
         }
     }
 }

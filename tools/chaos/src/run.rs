@@ -1,15 +1,16 @@
-//! One run: faults in the order of the plan, then peace, then the verdict.
+//! One run: injects the planned faults, waits for recovery, and checks the result.
 
-use super::arena::Arena;
 use super::clients::{Clients, Counts};
-use super::load::{self, Rate};
-use super::plan::{Part, Plan, Step};
-use super::story::Story;
-use super::strike::{self, Active};
+use super::environment::Environment;
+use super::fault::{self, ActiveFault};
+use super::load;
+use super::monitor::Monitor;
+use super::plan::{Plan, PlannedFault, Resource};
+use super::timeline::Timeline;
 use super::verdict;
-use super::watch::Watch;
+use postern::commands::Answer;
 use postern_load::run::background::{Background, Totals};
-use postern_testkit::group::{SERVERS, settled, shown};
+use postern_testkit::group::{SERVERS, describe, healthy_primary};
 use rustix::process::Signal;
 use signal_hook::consts::SIGTERM;
 use std::os::unix::process::ExitStatusExt;
@@ -18,162 +19,158 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two looks at everything.
-const TICK: Duration = Duration::from_millis(5);
-/// What a busy machine needs beside what the rules give: 10 `T`, and what a server waits that was
-/// dropped three times.
-const WHOLE_TIME: Duration = Duration::from_secs(20 + 30);
-/// The same for a server that is asked to stop, whose disk may be slow: 2 `T`, and some syncs.
-const STOP_TIME: Duration = Duration::from_secs(30);
-/// How long a server may take to its first breath.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Recovery may take 10 peer timeouts, the wait of a server that was dropped three times, and
+/// what a busy machine adds.
+const RECOVERY_TIME: Duration = Duration::from_secs(20 + 30);
+/// An exit after SIGTERM may take 2 peer timeouts, and some syncs of a slow disk.
+const EXIT_TIME: Duration = Duration::from_secs(30);
+/// Maximum time until a started server handles SIGTERM.
 const START_TIME: Duration = Duration::from_secs(1);
-/// How long after its fault a server may still end of it.
-const EXCUSE_TIME: Duration = Duration::from_secs(3);
+/// How long after the end of a disk fault the server may still exit because of it.
+const CRASH_GRACE: Duration = Duration::from_secs(3);
 
-/// The event that all servers are members.
-const WHOLE: &str = "whole";
+/// The event that all servers are members and one of them is primary.
+const HEALTHY: &str = "healthy";
 
-/// Why a run ends before its time.
-pub(super) enum Fail {
-    /// The group did what it must not do.
-    Found(String),
-    /// Something else is in the way, and nothing is said of the group.
-    Trouble(String),
-    /// Ctrl+C.
+/// Why a run ends early.
+pub(super) enum Error {
+    /// The group violated a property that must hold.
+    Finding(String),
+    /// An operation of this program failed. That says nothing about the group.
+    Tool(String),
+    /// A signal, such as that of Ctrl+C, ended the run.
     Interrupted,
 }
 
-impl From<String> for Fail {
-    fn from(why: String) -> Fail {
-        Fail::Trouble(why)
+impl From<String> for Error {
+    fn from(why: String) -> Error {
+        Error::Tool(why)
     }
 }
 
-/// A group among faults.
+/// A group under faults.
 pub(super) struct Run<'a> {
-    arena: &'a mut Arena,
+    environment: &'a mut Environment,
     clients: Clients,
     load: Background,
-    watch: Watch,
-    story: Story,
-    active: Vec<Active>,
-    /// When a server was started last, of those that were started again.
-    started: [Option<Instant>; SERVERS],
-    /// Until when a server may end by itself.
-    excused: [Option<Instant>; SERVERS],
-    /// When the last thing was done to the group.
-    touched: Instant,
-    silence: Duration,
+    monitor: Monitor,
+    timeline: Timeline,
+    active: Vec<ActiveFault>,
+    /// When each server was last restarted.
+    restarted: [Option<Instant>; SERVERS],
+    /// Until when each server may exit because of a disk fault.
+    may_crash_until: [Option<Instant>; SERVERS],
+    /// When a fault was last injected or ended, or a server restarted.
+    changed_at: Instant,
+    peer_timeout: Duration,
     interrupted: Arc<AtomicBool>,
 }
 
-/// What came of a run without a finding.
-pub(super) struct Outcome {
+/// The result of a run without a finding.
+pub(super) struct Summary {
     pub(super) faults: usize,
     pub(super) counts: Counts,
     pub(super) load: Totals,
-    pub(super) entries: u64,
-    /// See [`Clients::longest_silence`].
-    pub(super) silence: (Duration, Duration),
+    pub(super) entries: usize,
+    /// The longest time without an acknowledgement, and when it began in the timeline.
+    pub(super) longest_gap: (Duration, Duration),
 }
 
 impl<'a> Run<'a> {
-    /// Begins: the group is whole, its clients send.
-    pub(super) fn begin(
-        arena: &'a mut Arena,
+    /// Starts the group, its clients and the load.
+    pub(super) fn start(
+        environment: &'a mut Environment,
         seed: u64,
-        silence: Duration,
-        rate: Rate,
+        peer_timeout: Duration,
+        load: load::Options,
         interrupted: Arc<AtomicBool>,
-    ) -> Result<Run<'a>, Fail> {
-        arena.group.start_all()?;
-        let servers: [_; SERVERS] = std::array::from_fn(|at| arena.group.address(at));
-        let names = servers.iter().map(ToString::to_string).collect();
+    ) -> Result<Run<'a>, Error> {
+        environment.group.start_all()?;
+        let servers: [_; SERVERS] = std::array::from_fn(|at| environment.group.address(at));
+        let addresses = servers.iter().map(ToString::to_string).collect();
         Ok(Run {
-            clients: Clients::start(names, seed)?,
-            load: load::start(servers.to_vec(), rate)?,
-            watch: Watch::start(servers),
-            story: Story::begin()?,
-            arena,
+            clients: Clients::start(addresses, seed)?,
+            load: load::start(servers.to_vec(), load)?,
+            monitor: Monitor::start(servers),
+            timeline: Timeline::start()?,
+            environment,
             active: Vec::new(),
-            started: [None; SERVERS],
-            excused: [None; SERVERS],
-            touched: Instant::now(),
-            silence,
+            restarted: [None; SERVERS],
+            may_crash_until: [None; SERVERS],
+            changed_at: Instant::now(),
+            peer_timeout,
             interrupted,
         })
     }
 
-    /// Carries out the plan until that many faults have struck, or that much time is over.
-    pub(super) fn play(
+    /// Injects at most `faults` faults of the plan during `time`, and checks the result.
+    pub(super) fn execute(
         mut self,
         plan: Plan,
         faults: usize,
         time: Duration,
-    ) -> Result<Outcome, Fail> {
-        let outcome = self.carry_out(plan, faults, time);
-        // What came last matters most when it fails.
-        self.story.end(&self.watch, &self.clients)?;
-        outcome
+    ) -> Result<Summary, Error> {
+        let result = self.inject_and_check(plan, faults, time);
+        // After a failure, the last event is the most interesting one.
+        self.timeline.print_last(&self.monitor, &self.clients)?;
+        result
     }
 
-    fn carry_out(&mut self, plan: Plan, faults: usize, time: Duration) -> Result<Outcome, Fail> {
+    fn inject_and_check(
+        &mut self,
+        plan: Plan,
+        faults: usize,
+        time: Duration,
+    ) -> Result<Summary, Error> {
         let end = Instant::now() + time;
-        let mut struck = 0;
-        self.wait_whole()?;
-        for step in plan {
-            if struck >= faults || Instant::now() >= end {
+        let mut injected = 0;
+        self.wait_healthy()?;
+        for planned in plan {
+            if injected >= faults || Instant::now() >= end {
                 break;
             }
-            if step.calm {
-                self.wait_whole()?;
+            if planned.after_recovery {
+                self.wait_healthy()?;
             }
-            self.wait(step.pause)?;
-            struck += usize::from(self.strike(&step)?);
+            self.wait(planned.pause)?;
+            injected += usize::from(self.inject(&planned)?);
         }
-        self.wait_whole()?;
-        let load = self.load.finish().map_err(Fail::Found)?;
-        let counts = self.clients.judge().map_err(Fail::Found)?;
-        self.wait_same()?;
-        // All are stopped before the first link closes: else who dies last logs that one is lost.
-        for at in 0..SERVERS {
-            self.arena.group.signal(at, Signal::STOP)?;
-        }
-        for at in 0..SERVERS {
-            self.arena.group.kill(at)?;
-        }
-        for at in 0..SERVERS {
-            self.arena.group.reap(at)?;
-        }
-        let entries = verdict::judge(&self.arena.group).map_err(Fail::Found)?;
-        let silence = self.clients.longest_silence();
-        Ok(Outcome { faults: struck, counts, load, entries, silence })
+        self.wait_healthy()?;
+        let load = self.load.finish().map_err(Error::Finding)?;
+        let counts = self.clients.finish().map_err(Error::Finding)?;
+        self.wait_identical()?;
+        self.kill_all()?;
+        let entries = verdict::check_servers(&self.environment.group).map_err(Error::Finding)?;
+        let (gap, since) = self.clients.longest_gap().unwrap_or((Duration::ZERO, Instant::now()));
+        let longest_gap = (gap, self.timeline.seconds(since));
+        Ok(Summary { faults: injected, counts, load, entries, longest_gap })
     }
 
-    /// Whether there was anybody to strike.
-    fn strike(&mut self, step: &Step) -> Result<bool, Fail> {
-        let primary = self.watch.primary();
-        let aimed = strike::aim(step, primary.unwrap_or(0), &self.active, self.arena);
-        let Some(mut fault) = aimed else { return Ok(false) };
-        if fault.may_end(fault.server) {
-            self.excused[fault.server] = Some(fault.until + EXCUSE_TIME);
+    /// Injects a fault. Returns false if active faults occupy all its possible targets.
+    fn inject(&mut self, planned: &PlannedFault) -> Result<bool, Error> {
+        let primary = self.monitor.primary();
+        let environment = &mut *self.environment;
+        let chosen =
+            fault::choose_targets(planned, primary.unwrap_or(0), &self.active, environment);
+        let Some(mut fault) = chosen else { return Ok(false) };
+        if fault.may_crash() {
+            self.may_crash_until[fault.server] = Some(fault.until + CRASH_GRACE);
         }
-        // What follows is counted from before the strike.
-        let whom = fault.whom(primary);
-        self.tell(&step.kind.name(), &whom)?;
-        let word = strike::begin(self.arena, &mut fault, step.draw)?;
-        self.story.name(word);
-        self.touched = Instant::now();
+        let (at, targets) = (Instant::now(), fault.targets(primary));
+        let event = fault::inject(environment, &mut fault, planned.seed)?;
+        self.record(at, &event, &targets)?;
+        self.changed_at = Instant::now();
         self.active.push(fault);
         Ok(true)
     }
 
-    fn tell(&mut self, what: &str, whom: &str) -> Result<(), String> {
-        self.story.tell(what, whom, &self.watch, &self.clients)
+    fn record(&mut self, at: Instant, event: &str, targets: &str) -> Result<(), String> {
+        self.timeline.record(at, event, targets, &self.monitor, &self.clients)
     }
 
     /// Lets time pass.
-    fn wait(&mut self, time: Duration) -> Result<(), Fail> {
+    fn wait(&mut self, time: Duration) -> Result<(), Error> {
         let end = Instant::now() + time;
         while Instant::now() < end {
             self.tick()?;
@@ -181,131 +178,142 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Lets all faults end, and waits until all servers are members.
-    fn wait_whole(&mut self) -> Result<(), Fail> {
+    /// Waits until all faults have ended and the group is healthy.
+    fn wait_healthy(&mut self) -> Result<(), Error> {
         while !self.active.is_empty() {
             self.tick()?;
         }
-        let patience = 10 * self.silence + WHOLE_TIME;
+        let patience = 10 * self.peer_timeout + RECOVERY_TIME;
         loop {
-            let states = self.watch.states(self.touched);
-            if settled(&states).is_some() {
-                let told = self.story.is_at(WHOLE);
-                return if told { Ok(()) } else { Ok(self.tell(WHOLE, "-")?) };
+            let states = self.monitor.states(self.changed_at);
+            if healthy_primary(&states).is_some() {
+                if !self.timeline.last_is(HEALTHY) {
+                    self.record(Instant::now(), HEALTHY, "-")?;
+                }
+                return Ok(());
             }
-            if self.touched.elapsed() > patience {
-                let seconds = patience.as_secs();
-                let states = shown(&states);
-                return Err(Fail::Found(format!(
-                    "not whole {seconds} s after all faults: {states}"
+            if self.changed_at.elapsed() > patience {
+                let (seconds, states) = (patience.as_secs(), describe(&states));
+                return Err(Error::Finding(format!(
+                    "the group has not recovered {seconds} s after the last fault: {states}"
                 )));
             }
             self.tick()?;
         }
     }
 
-    /// Waits until all servers have the same, now that nobody sends.
-    fn wait_same(&mut self) -> Result<(), Fail> {
-        let (since, end) = (Instant::now(), Instant::now() + 10 * self.silence);
+    /// Waits until all servers have applied the same entries. No client may send.
+    fn wait_identical(&mut self) -> Result<(), Error> {
+        let (since, end) = (Instant::now(), Instant::now() + 10 * self.peer_timeout);
         loop {
-            let states = self.watch.states(since);
-            let known: Vec<_> = states.iter().flatten().collect();
-            let same = known.len() == SERVERS
-                && known.iter().all(|state| {
-                    let of = |key| state.get(key);
-                    of("last_index") == known[0].get("last_index")
-                        && ["committed_index", "acknowledged_index", "applied_index"]
-                            .iter()
-                            .all(|key| of(key) == of("last_index"))
-                });
-            if same {
+            let states = self.monitor.states(since);
+            let last = states[0].as_ref().and_then(|state| state.get("last_index"));
+            let keys = ["last_index", "committed_index", "acknowledged_index", "applied_index"];
+            let is_identical = |state| keys.iter().all(|key| Answer::get(state, *key) == last);
+            if last.is_some() && states.iter().all(|state| state.as_ref().is_some_and(is_identical))
+            {
                 return Ok(());
             }
             if Instant::now() > end {
-                return Err(Fail::Found("the logs do not become the same in peace".to_owned()));
+                let why = "the servers do not apply the same entries after the last request";
+                return Err(Error::Finding(why.to_owned()));
             }
             self.tick()?;
         }
     }
 
-    /// One look at everything.
-    fn tick(&mut self) -> Result<(), Fail> {
-        thread::sleep(TICK);
+    /// Kills all servers. None may notice the end of another and append an entry about it, so
+    /// all are stopped before the first one is killed.
+    fn kill_all(&mut self) -> Result<(), String> {
+        let group = &mut self.environment.group;
+        (0..SERVERS).try_for_each(|at| group.signal(at, Signal::STOP))?;
+        (0..SERVERS).try_for_each(|at| group.kill(at))?;
+        (0..SERVERS).try_for_each(|at| group.reap(at))
+    }
+
+    /// Pauses, then handles everything that has happened: a signal, a finding, the exit of a
+    /// server, the end of a fault.
+    fn tick(&mut self) -> Result<(), Error> {
+        thread::sleep(POLL_INTERVAL);
         if self.interrupted.load(Ordering::Relaxed) {
-            return Err(Fail::Interrupted);
+            return Err(Error::Interrupted);
         }
         if let Some(finding) = self.clients.finding().or_else(|| self.load.finding()) {
-            return Err(Fail::Found(finding));
+            return Err(Error::Finding(finding));
         }
-        for at in 0..SERVERS {
-            self.look_for_end(at)?;
-        }
+        (0..SERVERS).try_for_each(|at| self.check_exit(at))?;
         let now = Instant::now();
-        let is_over = |fault: &Active| fault.until <= now && !self.is_stopping(fault);
-        if let Some(place) = self.active.iter().position(is_over) {
-            let fault = self.active.swap_remove(place);
-            return self.heal(fault);
+        let is_over = |fault: &ActiveFault| fault.until <= now && !self.is_terminating(fault);
+        if let Some(at) = self.active.iter().position(is_over) {
+            let fault = self.active.swap_remove(at);
+            return self.end(fault);
         }
-        let patience = 2 * self.silence + STOP_TIME;
-        let late = |fault: &&Active| fault.until + patience <= now;
-        match self.active.iter().find(late) {
-            Some(fault) => Err(Fail::Found(format!("server {} does not stop", fault.server + 1))),
+        let patience = 2 * self.peer_timeout + EXIT_TIME;
+        match self.active.iter().find(|fault| fault.until + patience <= now) {
             None => Ok(()),
+            Some(fault) => Err(Error::Finding(format!(
+                "server {} does not exit after SIGTERM",
+                fault.server + 1
+            ))),
         }
     }
 
-    /// Whether a server was asked to end and has not yet ended.
-    fn is_stopping(&self, fault: &Active) -> bool {
-        fault.is_stop() && self.arena.group.is_running(fault.server)
+    /// Returns whether a server received SIGTERM and has not exited.
+    fn is_terminating(&self, fault: &ActiveFault) -> bool {
+        fault.is_termination() && self.environment.group.is_running(fault.server)
     }
 
-    /// Finds a server that has ended by itself.
-    fn look_for_end(&mut self, at: usize) -> Result<(), Fail> {
-        let Some(status) = self.arena.group.ended(at)? else { return Ok(()) };
-        let last = self.arena.group.log_lines(at).pop().unwrap_or_default();
-        let asked = self.active.iter().any(|fault| fault.is_stop() && fault.server == at);
-        // Right after its start, nobody listens to signals yet.
-        let too_early = status.signal() == Some(SIGTERM)
-            && self.started[at].is_some_and(|started| started.elapsed() < START_TIME);
-        if asked && (status.success() || too_early) {
-            return Ok(self.tell("ends", &(at + 1).to_string())?);
+    /// Records the exit of a server. Fails if no fault explains it.
+    fn check_exit(&mut self, at: usize) -> Result<(), Error> {
+        let Some(status) = self.environment.group.try_wait(at)? else { return Ok(()) };
+        let last_line = self.environment.group.log_lines(at).pop().unwrap_or_default();
+        let asked = self.active.iter().any(|fault| fault.is_termination() && fault.server == at);
+        // A server that has just started does not handle SIGTERM yet.
+        let unhandled = status.signal() == Some(SIGTERM)
+            && self.restarted[at].is_some_and(|restarted| restarted.elapsed() < START_TIME);
+        let n = at + 1;
+        if asked && (status.success() || unhandled) {
+            return Ok(self.record(Instant::now(), "exits after SIGTERM", &n.to_string())?);
         }
-        let excused = self.excused[at].is_some_and(|until| Instant::now() < until);
-        if !excused || status.code() != Some(1) {
-            return Err(Fail::Found(format!(
-                "server {} ended by itself: {status}: {last}",
-                at + 1
+        let may_crash = self.may_crash_until[at].is_some_and(|until| Instant::now() < until);
+        if !may_crash || status.code() != Some(1) {
+            return Err(Error::Finding(format!(
+                "server {n} exited unexpectedly ({status}); last line of its log: {last_line}"
             )));
         }
-        let reason = last.rsplit(": ").next().unwrap_or_default();
-        let reason = reason.split(" (os error").next().unwrap_or_default();
-        self.tell(&format!("ends: {reason}"), &(at + 1).to_string())?;
-        if !self.active.iter().any(|fault| fault.holds(Part::Process, at)) {
-            self.start(at)?;
+        let why = last_line.rsplit(": ").next().unwrap_or_default();
+        let why = why.split(" (os error").next().unwrap_or_default();
+        self.record(Instant::now(), &format!("exits: {why}"), &n.to_string())?;
+        if !self.active.iter().any(|fault| fault.occupies(Resource::Process, at)) {
+            self.restart(at)?;
         }
         Ok(())
     }
 
-    fn heal(&mut self, mut fault: Active) -> Result<(), Fail> {
-        let whom = fault.whom(None);
-        let (word, mut again) = strike::heal(self.arena, &mut fault)?;
+    /// Ends a fault, and restarts the servers that it has ended.
+    fn end(&mut self, mut fault: ActiveFault) -> Result<(), Error> {
+        let targets = fault.targets(None);
+        let (mut event, mut restart) = fault::end(self.environment, &mut fault)?;
         let server = fault.server;
-        if fault.may_end(server) {
-            self.look_for_end(server)?;
-            if !self.arena.group.is_running(server) {
-                again.push(server);
+        if fault.may_crash() {
+            self.check_exit(server)?;
+            if !self.environment.group.is_running(server) {
+                restart.push(server);
             }
         }
-        self.tell(word, &whom)?;
-        self.touched = Instant::now();
-        again.into_iter().try_for_each(|at| self.start(at))
+        if !restart.is_empty() {
+            event += ": restart";
+        }
+        self.record(Instant::now(), &event, &targets)?;
+        self.changed_at = Instant::now();
+        restart.into_iter().try_for_each(|at| self.restart(at))
     }
 
-    fn start(&mut self, at: usize) -> Result<(), Fail> {
-        if !self.arena.group.is_running(at) {
-            self.arena.group.start_server(at)?;
-            self.started[at] = Some(Instant::now());
-            self.touched = Instant::now();
+    fn restart(&mut self, at: usize) -> Result<(), Error> {
+        if !self.environment.group.is_running(at) {
+            self.environment.group.start_server(at)?;
+            self.restarted[at] = Some(Instant::now());
+            self.changed_at = Instant::now();
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What must hold when all servers are gone: whole directories with one log, and no panic.
+//! The final check of the data directories and logs, after all servers were killed.
 
 use postern::store::disk::RealDisk;
 use postern::store::{Store, check};
@@ -7,46 +7,45 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::process::Command;
 
-/// The first thing that is wrong, of a group whose servers were killed while all had the same.
-pub(super) fn judge(group: &Group) -> Result<u64, String> {
+/// Checks that `postern check` accepts each data directory, that all of them hold the same
+/// entries, and that no server has panicked. Returns the number of entries.
+pub(super) fn check_servers(group: &Group) -> Result<usize, String> {
     let mut logs = Vec::new();
     for at in 0..SERVERS {
-        let found =
-            Command::new(group.binary()).args(["check", "--data"]).arg(group.data(at)).output();
-        let found = found.map_err(|error| format!("postern check: {error}"))?;
-        if !found.status.success() {
-            let said = String::from_utf8_lossy(&found.stdout);
-            let why = String::from_utf8_lossy(&found.stderr);
-            return Err(format!("server {}: postern check says\n{said}{why}", at + 1));
-        }
-        let read = read(group.data(at));
-        logs.push(read.map_err(|why| format!("server {}: {why}", at + 1))?);
+        let failed = |why: String| format!("server {}: {why}", at + 1);
+        postern_check(group, at).map_err(failed)?;
+        logs.push(read_log(group.data(at)).map_err(failed)?);
     }
     for (at, log) in logs.iter().enumerate().skip(1) {
         if *log != logs[0] {
             let first = log.iter().zip(&logs[0]).position(|(own, other)| own != other);
             let entry = first.unwrap_or(log.len().min(logs[0].len())) + 1;
-            return Err(format!("servers 1 and {} differ from entry {entry} on", at + 1));
+            return Err(format!(
+                "the logs of servers 1 and {} differ from entry {entry} on",
+                at + 1
+            ));
         }
     }
-    no_panics(group)?;
-    Ok(logs[0].len() as u64)
+    let mut lines = (0..SERVERS).flat_map(|at| group.log_lines(at));
+    lines.find(|line| line.contains("panicked")).map_or(Ok(logs[0].len()), Err)
 }
 
-/// Nobody panics, whatever happens.
-pub(super) fn no_panics(group: &Group) -> Result<(), String> {
-    let lines = (0..SERVERS).flat_map(|at| group.log_lines(at));
-    match lines.into_iter().find(|line| line.contains("panicked")) {
-        Some(line) => Err(line),
-        None => Ok(()),
+fn postern_check(group: &Group, at: usize) -> Result<(), String> {
+    let mut command = Command::new(group.binary());
+    command.args(["check", "--data"]).arg(group.data(at));
+    let output = command.output().map_err(|error| format!("postern check: {error}"))?;
+    if output.status.success() {
+        return Ok(());
     }
+    let [stdout, stderr] = [&output.stdout, &output.stderr].map(|out| String::from_utf8_lossy(out));
+    Err(format!("postern check failed:\n{stdout}{stderr}"))
 }
 
-/// A hash of each record.
-fn read(data: &Path) -> Result<Vec<u64>, String> {
+/// Returns a hash of each entry.
+fn read_log(data: &Path) -> Result<Vec<u64>, String> {
     let disk = RealDisk::open(data).map_err(|error| error.to_string())?;
     let found = check::check(&disk).map_err(|error| error.to_string())?;
-    let identity = found.identity.ok_or("it is nobody's")?;
+    let identity = found.identity.ok_or("the data directory belongs to no server")?;
     let mut hashes = Vec::new();
     Store::open(disk, &identity, "verdict", |record| {
         let mut hasher = DefaultHasher::new();

@@ -1,36 +1,37 @@
-//! Judges a history: what clients asked and were told, and when, beside what the mailboxes hold
-//! at the end.
+//! Checks whether a history is linearizable: the requests and answers of all clients, with their
+//! times, and the final contents of the mailboxes.
 //!
-//! Numbers are dense and returned, so the order of a mailbox is known, and nothing is searched
-//! for. For each request, its *floor* is the greatest number that somebody had been shown before
-//! it was asked: what it stores must stand above, and what it reads must reach up to there.
+//! Message numbers are dense and part of the answers. The order of a mailbox is therefore known,
+//! and the checker need not search for one. The *floor* of a request is the highest number that
+//! any answer had returned before the request was sent. A message that the request stores must
+//! have a higher number, and a read must reach at least the floor.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// A request of one history.
+/// Names a request in its history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpId(usize);
 
-/// What was asked. Names are written as the server writes them: in lower case.
+/// A request. Names are in lower case, as the server writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// SEND, or ONCE where there is a key. Keys are taken to be remembered all along.
+    /// SEND, or ONCE if it has a key. The checker assumes that servers never forget a key.
     Send {
-        /// Whose mailbox it goes to.
+        /// The receiver.
         to: String,
-        /// Who sends it.
+        /// The sender.
         from: String,
-        /// What it says.
+        /// The text of the message.
         text: String,
-        /// The sender's own key.
+        /// The key, which is unique to the sender.
         key: Option<String>,
     },
-    /// LOG or LOGIN of a whole mailbox; one with a limit is no reading.
+    /// LOG or LOGIN without a limit: a read to the end of the mailbox.
     Read {
-        /// Whose mailbox.
+        /// The owner of the mailbox.
         mailbox: String,
-        /// The number before the first one that is wanted.
+        /// The read starts after this number.
         after: u64,
     },
     /// CREATE.
@@ -38,7 +39,7 @@ pub enum Request {
         /// The account.
         user: String,
     },
-    /// DELETE. Its mailbox may begin anew from then on, so most checks leave it out.
+    /// DELETE. The mailbox may start from number 1 again, so most checks skip it.
     Delete {
         /// The account.
         user: String,
@@ -50,53 +51,54 @@ pub enum Request {
     },
 }
 
-/// What was answered.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The message has this number.
     Stored(u64),
-    /// Number, sender and text of each message.
+    /// The number, sender and text of each message.
     Read(Vec<(u64, String, String)>),
-    /// A change to an account was made.
+    /// The account was changed.
     Done,
-    /// The request did nothing and never will; the code of the refusal.
+    /// The request has no effect and never will have one. Holds the code of the refusal.
     Refused(String),
-    /// It may or may not have an effect, at any time, at most once.
+    /// The request may take effect once, at any later time, or never.
     Unknown,
 }
 
-/// What a finding is against.
+/// The property that a finding violates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Check {
-    /// Numbers have no gap, and all readings agree.
+    /// Numbers have no gap, and all reads agree.
     Dense,
-    /// What was answered stands; what was refused or never sent does not.
+    /// Acknowledged messages are stored; refused messages, and messages never sent, are not.
     Kept,
-    /// One effect and one number per key.
+    /// All requests with one key have one effect and one number.
     Once,
-    /// What was shown earlier stands earlier, and is shown to all who ask later.
+    /// A message that was acknowledged or read has a lower number than every message that is sent
+    /// later, and every later read includes it.
     RealTime,
 }
 
-/// Why a history can't be that of a correct group.
+/// Why no correct group can have a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The promise that was broken.
+    /// The violated property.
     pub check: Check,
-    /// How, with the requests concerned.
-    pub words: String,
+    /// The violation, with the requests involved.
+    pub message: String,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.check, self.words)
+        write!(f, "{:?}: {}", self.check, self.message)
     }
 }
 
 impl std::error::Error for Finding {}
 
-/// The requests of all clients. A client has one connection at a time, and its requests are noted
-/// in the order in which it asks; those of different clients may be noted in any order.
+/// The requests of all clients. A client has one connection at a time, and its requests must be
+/// recorded in the order in which it sends them. Those of different clients may interleave.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     ops: Vec<Op>,
@@ -108,43 +110,43 @@ struct Op {
     asked_at: u64,
     request: Request,
     answered_at: u64,
-    /// `Unknown` until there is an answer.
+    /// `Unknown` until the answer arrives.
     outcome: Outcome,
 }
 
-/// The greatest number that had been shown before a request, and by which answer.
+/// The highest number that an answer had returned before a request was sent, and that answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Floor {
     number: u64,
-    shown_by: usize,
+    known_by: usize,
 }
 
-/// What SENDs, or all ONCEs of one key, do to a mailbox at most once.
+/// The message that a SEND, or all ONCEs with one key together, may have stored.
 struct Effect {
-    /// Any of those that may have caused it.
+    /// One of the requests that may have stored it.
     op: usize,
-    /// The lowest one of those that may have caused it.
+    /// The lowest floor of these requests.
     floor: Floor,
     stored: Option<u64>,
 }
 
 impl History {
-    /// One without requests, in which every mailbox is empty.
+    /// Returns the history without requests, in which every mailbox is empty.
     pub fn new() -> History {
         History::default()
     }
 
-    /// Notes that a request is asked from now on: before its first byte is sent.
+    /// Records a request. `at` is a time before its first byte is sent.
     pub fn asked(&mut self, client: u32, at: u64, request: Request) -> OpId {
         let outcome = Outcome::Unknown;
         self.ops.push(Op { client, asked_at: at, request, answered_at: u64::MAX, outcome });
         OpId(self.ops.len() - 1)
     }
 
-    /// Notes an answer: after its last byte was read.
+    /// Records an answer. `at` is a time after its last byte was read.
     ///
     /// # Panics
-    /// The request has an answer already, or the answer is none to such a request.
+    /// Panics if the request has an answer already, or cannot have this one.
     pub fn answered(&mut self, op: OpId, at: u64, outcome: Outcome) {
         let op = &mut self.ops[op.0];
         let fits = match (&op.request, &outcome) {
@@ -169,11 +171,11 @@ impl History {
         self.ops.is_empty()
     }
 
-    /// Judges the history. `last` holds sender and text of all messages of every mailbox, in
-    /// order, as read after the last answer; one that is missing there is empty.
+    /// Checks the history. `last` holds the sender and text of every message in each mailbox, in
+    /// order, as read after the last answer. A mailbox that is missing there is empty.
     ///
     /// # Errors
-    /// What is wrong; a history that a correct group can have is never found fault with.
+    /// Returns the first violation. There are no false alarms.
     pub fn check(&self, last: &BTreeMap<String, Vec<(String, String)>>) -> Result<(), Finding> {
         let deleted = self.may_be_deleted();
         let mut mailboxes: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -202,7 +204,7 @@ impl History {
         deleted.collect()
     }
 
-    /// All answers to one key are the same.
+    /// Checks that all answers to requests with one key are the same.
     fn check_keys(&self, deleted: &BTreeSet<&str>) -> Result<(), Finding> {
         let mut first: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         for (at, op) in self.ops.iter().enumerate() {
@@ -213,8 +215,8 @@ impl History {
             let earlier = &self.ops[*first.entry(key).or_insert(at)];
             let same = earlier.message() == op.message() && earlier.outcome == op.outcome;
             if !same {
-                let words = format!("one key had two effects: {earlier}; {op}");
-                return Err(Finding { check: Check::Once, words });
+                let message = format!("one key had two effects: {earlier}; {op}");
+                return Err(Finding { check: Check::Once, message });
             }
         }
         Ok(())
@@ -226,7 +228,7 @@ impl Op {
         matches!(self.outcome, Outcome::Refused(_))
     }
 
-    /// Mailbox, sender and text of a message.
+    /// The receiver, sender and text of a message.
     fn message(&self) -> Option<(&str, &str, &str)> {
         match &self.request {
             Request::Send { to, from, text, .. } => Some((to, from, text)),
@@ -234,7 +236,8 @@ impl Op {
         }
     }
 
-    /// Sender and key, where both accounts have lived all along: a key dies with either.
+    /// The sender and key, unless one of the two accounts may have been deleted: the servers forget
+    /// a key together with either.
     fn live_key(&self, deleted: &BTreeSet<&str>) -> Option<(&str, &str)> {
         match &self.request {
             Request::Send { to, from, key: Some(key), .. } => {
@@ -249,13 +252,13 @@ impl Op {
         matches!(self.request, Request::Send { key: Some(_), .. })
     }
 
-    /// Whether both are tries of one key.
+    /// Returns whether both are attempts to send one message under one key.
     fn may_repeat(&self, other: &Op) -> bool {
         self.has_key() && self.request == other.request
     }
 
-    /// The number up to which the mailbox was filled, as far as the answer tells.
-    fn shows(&self) -> Option<u64> {
+    /// The length of the mailbox that the answer proves.
+    fn proven_length(&self) -> Option<u64> {
         match (&self.request, &self.outcome) {
             (_, Outcome::Stored(n)) => Some(*n),
             (Request::Read { after, .. }, Outcome::Read(messages)) => {
@@ -268,7 +271,7 @@ impl Op {
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "client {} asked at {} `", self.client, self.asked_at)?;
+        write!(f, "client {} sent `", self.client)?;
         match &self.request {
             Request::Send { to, from, text, key: None } => write!(f, "{from}: SEND {to} {text}"),
             Request::Send { to, from, text, key: Some(key) } => {
@@ -279,13 +282,14 @@ impl fmt::Display for Op {
             Request::Delete { user } => write!(f, "{user}: DELETE"),
             Request::Passwd { user } => write!(f, "{user}: PASSWD"),
         }?;
+        write!(f, "` at {}, ", self.asked_at)?;
         let at = self.answered_at;
         match &self.outcome {
-            Outcome::Stored(n) => write!(f, "` and was told {n} at {at}"),
-            Outcome::Read(messages) => write!(f, "` and was shown {} at {at}", messages.len()),
-            Outcome::Done => write!(f, "`, done at {at}"),
-            Outcome::Refused(code) => write!(f, "` and was refused ({code}) at {at}"),
-            Outcome::Unknown => write!(f, "` and never knew"),
+            Outcome::Stored(n) => write!(f, "answer at {at}: number {n}"),
+            Outcome::Read(list) => write!(f, "answer at {at}: {} messages", list.len()),
+            Outcome::Done => write!(f, "answer at {at}: done"),
+            Outcome::Refused(code) => write!(f, "answer at {at}: refused ({code})"),
+            Outcome::Unknown => write!(f, "outcome unknown"),
         }
     }
 }
@@ -298,16 +302,16 @@ struct Mailbox<'a> {
 }
 
 impl<'a> Mailbox<'a> {
-    /// `ops` are the SENDs to it and the readings of it.
+    /// `ops` are the SENDs to this mailbox and the reads of it.
     fn check(&self, ops: &[usize]) -> Result<(), Finding> {
-        let lived = !self.deleted.contains(self.name);
+        let intact = !self.deleted.contains(self.name);
         for op in ops.iter().map(|at| self.op(*at)) {
-            self.check_reading(op, lived)?;
+            self.check_read(op, intact)?;
         }
-        // Of one that may have begun anew nothing is known but that its texts were sent.
-        let floors = if lived { self.floors(ops) } else { vec![Floor::default(); ops.len()] };
+        // Of a mailbox that may have been deleted, only one fact is known: its texts were sent.
+        let floors = if intact { self.floors(ops) } else { vec![Floor::default(); ops.len()] };
         let mut effects = self.effects(ops, &floors);
-        let unclaimed = if lived {
+        let unclaimed = if intact {
             self.claim(&mut effects)?
         } else {
             effects.iter_mut().for_each(|effect| effect.stored = None);
@@ -315,14 +319,12 @@ impl<'a> Mailbox<'a> {
         };
         self.explain(&unclaimed, &mut effects, ops)?;
         self.check_floors(&effects)?;
-        for (at, floor) in ops.iter().zip(&floors) {
+        for (at, Floor { number, known_by }) in ops.iter().zip(floors) {
             let op = self.op(*at);
-            if matches!(op.outcome, Outcome::Read(_)) && op.shows() < Some(floor.number) {
-                let earlier = self.op(floor.shown_by);
-                return self.found(
-                    Check::RealTime,
-                    &format!("a reading ends before {}: {op}; before, {earlier}", floor.number),
-                );
+            if matches!(op.outcome, Outcome::Read(_)) && op.proven_length() < Some(number) {
+                let earlier = self.op(known_by);
+                let why = format!("a read ends before number {number}: {op}; earlier, {earlier}");
+                return self.found(Check::RealTime, &why);
             }
         }
         Ok(())
@@ -332,8 +334,8 @@ impl<'a> Mailbox<'a> {
         &self.history.ops[at]
     }
 
-    fn found<T>(&self, check: Check, words: &str) -> Result<T, Finding> {
-        Err(Finding { check, words: format!("mailbox {}: {words}", self.name) })
+    fn found<T>(&self, check: Check, why: &str) -> Result<T, Finding> {
+        Err(Finding { check, message: format!("mailbox {}: {why}", self.name) })
     }
 
     fn at(&self, number: u64) -> Option<(&'a str, &'a str)> {
@@ -341,71 +343,71 @@ impl<'a> Mailbox<'a> {
         self.contents.get(at).map(|(from, text)| (from.as_str(), text.as_str()))
     }
 
-    /// What stands at a number at the end, for a person.
+    /// The final message with a number, for a report.
     fn describe(&self, number: u64) -> String {
-        self.at(number).map_or("nothing".to_owned(), |(from, text)| format!("`{from}: {text}`"))
+        self.at(number).map_or("missing".to_owned(), |(from, text)| format!("`{from}: {text}`"))
     }
 
-    /// Numbers follow each other, and what they name is what they name at the end: so all
-    /// readings agree with each other.
-    fn check_reading(&self, op: &Op, lived: bool) -> Result<(), Finding> {
+    /// Checks that numbers have no gap, and that each message read equals the final message with
+    /// its number. It follows that all reads agree.
+    fn check_read(&self, op: &Op, intact: bool) -> Result<(), Finding> {
         let (Request::Read { after, .. }, Outcome::Read(messages)) = (&op.request, &op.outcome)
         else {
             return Ok(());
         };
         for ((number, from, text), expected) in messages.iter().zip(after + 1..) {
             if *number != expected {
-                let words = format!("number {number} was shown in place of {expected}: {op}");
-                return self.found(Check::Dense, &words);
+                let why = format!("number {number} was read in place of {expected}: {op}");
+                return self.found(Check::Dense, &why);
             }
-            if lived && self.at(expected) != Some((from, text)) {
-                let words = format!(
-                    "number {number} was shown as `{from}: {text}`, at the end it is {}: {op}",
-                    self.describe(expected)
+            if intact && self.at(expected) != Some((from, text)) {
+                let last = self.describe(expected);
+                let why = format!(
+                    "number {number} was read as `{from}: {text}`, but finally it is {last}: {op}"
                 );
-                return self.found(Check::Dense, &words);
+                return self.found(Check::Dense, &why);
             }
         }
-        if lived && op.shows() > Some(self.contents.len() as u64) {
+        if intact && op.proven_length() > Some(self.contents.len() as u64) {
             let end = self.contents.len();
-            let words = format!("a reading beyond the end, which is {end}, was answered: {op}");
-            return self.found(Check::Dense, &words);
+            let why = format!("a read beyond the last number {end} was answered: {op}");
+            return self.found(Check::Dense, &why);
         }
         Ok(())
     }
 
-    /// The floor of each request.
+    /// Returns the floor of each request.
     fn floors(&self, ops: &[usize]) -> Vec<Floor> {
-        let mut shown: Vec<(u64, Floor)> = Vec::new();
+        let mut known: Vec<(u64, Floor)> = Vec::new();
         for at in ops {
             let op = self.op(*at);
-            if let Some(number) = op.shows() {
-                shown.push((op.answered_at, Floor { number, shown_by: *at }));
+            if let Some(number) = op.proven_length() {
+                known.push((op.answered_at, Floor { number, known_by: *at }));
             }
         }
-        shown.sort_unstable();
-        let mut greatest = Floor::default();
-        for (_, floor) in &mut shown {
-            greatest = greatest.max(*floor);
-            *floor = greatest;
+        known.sort_unstable();
+        let mut highest = Floor::default();
+        for (_, floor) in &mut known {
+            highest = highest.max(*floor);
+            *floor = highest;
         }
-        // Within a client, even where times are equal or requests are pipelined.
+        // The requests of one client are ordered even if times are equal or requests are pipelined.
         let mut clients: BTreeMap<u32, Floor> = BTreeMap::new();
         let floor = |at: &usize| {
             let op = self.op(*at);
-            let before = shown.partition_point(|(answered, _)| *answered < op.asked_at);
-            let all = before.checked_sub(1).map_or(Floor::default(), |at| shown[at].1);
+            let before = known.partition_point(|(answered, _)| *answered < op.asked_at);
+            let all = before.checked_sub(1).map_or(Floor::default(), |at| known[at].1);
             let own = clients.entry(op.client).or_default();
             let floor = all.max(*own);
-            if let Some(number) = op.shows() {
-                *own = (*own).max(Floor { number, shown_by: *at });
+            if let Some(number) = op.proven_length() {
+                *own = (*own).max(Floor { number, known_by: *at });
             }
             floor
         };
         ops.iter().map(floor).collect()
     }
 
-    /// What the SENDs and ONCEs may have done, each at most once.
+    /// Returns the messages that the SENDs and ONCEs may have stored.
     fn effects(&self, ops: &[usize], floors: &[Floor]) -> Vec<Effect> {
         let mut effects: Vec<Effect> = Vec::new();
         let mut keyed: BTreeMap<_, usize> = BTreeMap::new();
@@ -415,7 +417,8 @@ impl<'a> Mailbox<'a> {
             let new = effects.len();
             let live_key = op.live_key(self.deleted);
             let slot = live_key.map_or(new, |key| *keyed.entry((key, message)).or_insert(new));
-            // One whose key may have died may be an effect of its own, or that of an earlier try.
+            // If the servers may have forgotten the key, this request may have stored a message of
+            // its own, or its answer may be the number of an earlier attempt.
             let floor = if op.has_key() && live_key.is_none() { Floor::default() } else { *floor };
             if slot == new {
                 effects.push(Effect { op: *at, floor, stored: None });
@@ -429,39 +432,40 @@ impl<'a> Mailbox<'a> {
         effects
     }
 
-    /// Everything that was answered stands at its number, alone. The numbers that are left.
+    /// Checks that each acknowledged message is stored under its number, which no other message
+    /// has. Returns the remaining numbers.
     fn claim(&self, effects: &mut [Effect]) -> Result<Vec<u64>, Finding> {
         let mut claimed: BTreeMap<u64, usize> = BTreeMap::new();
         for effect in effects.iter() {
             let Some(number) = effect.stored else { continue };
             let op = self.op(effect.op);
             if op.message().map(|(_, from, text)| (from, text)) != self.at(number) {
-                let stands = self.describe(number);
-                let words = format!("at the end {stands} stands at {number}, but {op}");
-                return self.found(Check::Kept, &words);
+                let last = self.describe(number);
+                let why = format!("number {number} is {last}, but {op}");
+                return self.found(Check::Kept, &why);
             }
-            // The tries of one key are one effect; those of an account that may have been deleted
-            // are not known to be, and may have one number all the same.
+            // Attempts with one key are one effect, unless an account may have been deleted. Even
+            // then they may have one number.
             let other = claimed.insert(number, effect.op).map(|other| self.op(other));
             if let Some(other) = other.filter(|other| !op.may_repeat(other)) {
-                let words = format!("two have one number: {other}; {op}");
-                return self.found(Check::Kept, &words);
+                let why = format!("two messages have one number: {other}; {op}");
+                return self.found(Check::Kept, &why);
             }
         }
         let all = 1..=self.contents.len() as u64;
         Ok(all.filter(|number| !claimed.contains_key(number)).collect())
     }
 
-    /// Everything else that stands there is what somebody sent and never knew of; gives those
-    /// their numbers.
+    /// Assigns each remaining number to a request with an unknown outcome and the same message.
+    /// Fails if there is none.
     fn explain(
         &self,
         unclaimed: &[u64],
         effects: &mut [Effect],
         ops: &[usize],
     ) -> Result<(), Finding> {
-        // The one with the lowest floor gets the lowest number: if any way to give out the
-        // numbers keeps all of them above their floors, this one does.
+        // The request with the lowest floor gets the lowest number: if any assignment keeps all
+        // numbers above their floors, this one does.
         let mut order: Vec<usize> = (0..effects.len()).collect();
         order.sort_by_key(|at| effects[*at].floor);
         let mut candidates: BTreeMap<_, VecDeque<usize>> = BTreeMap::new();
@@ -490,29 +494,33 @@ impl<'a> Mailbox<'a> {
         let message = Some((self.name, from, text));
         let senders: Vec<&Op> =
             ops.iter().map(|at| self.op(*at)).filter(|op| op.message() == message).collect();
-        let stands = format!("`{from}: {text}` stands at {number}, but");
+        let stored = format!("number {number} is `{from}: {text}`, but");
         let Some(sender) = senders.first() else {
-            return self.found(Check::Kept, &format!("{stands} nobody sent it"));
+            let why = format!("{stored} no client sent it");
+            return self.found(Check::Kept, &why);
         };
         if senders.iter().all(|op| op.is_refused()) {
-            return self.found(Check::Kept, &format!("{stands} {sender}"));
+            let why = format!("{stored} {sender}");
+            return self.found(Check::Kept, &why);
         }
         let keyed = senders.iter().any(|op| op.live_key(self.deleted).is_some());
         let check = if keyed { Check::Once } else { Check::Kept };
-        let words: Vec<String> = senders.iter().take(3).map(ToString::to_string).collect();
-        self.found(check, &format!("{stands} more often than it was sent: {}", words.join("; ")))
+        let sent: Vec<String> = senders.iter().take(3).map(ToString::to_string).collect();
+        let sent = sent.join("; ");
+        self.found(check, &format!("{stored} it is stored more often than it was sent: {sent}"))
     }
 
     fn check_floors(&self, effects: &[Effect]) -> Result<(), Finding> {
         for effect in effects {
-            let Floor { number: floor, shown_by } = effect.floor;
+            let Floor { number: floor, known_by } = effect.floor;
             if let Some(number) = effect.stored
                 && number <= floor
             {
-                let (op, earlier) = (self.op(effect.op), self.op(shown_by));
-                let words =
-                    format!("{floor} was shown before {number} was asked for: {op}; {earlier}");
-                return self.found(Check::RealTime, &words);
+                let (op, earlier) = (self.op(effect.op), self.op(known_by));
+                let why = format!(
+                    "number {floor} was known before number {number} was sent: {op}; {earlier}"
+                );
+                return self.found(Check::RealTime, &why);
             }
         }
         Ok(())

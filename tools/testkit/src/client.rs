@@ -1,45 +1,41 @@
-//! A text client that waits for each answer.
+//! A text client that sends one request at a time and waits for its answer.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Who sends in all measurements.
+/// The account that sends in all measurements.
 pub const SENDER: &str = "ann";
-/// Who is sent to, and never logged in: nobody has to be shown what is measured.
+/// The account that receives in all measurements. It never logs in, so that no measurement
+/// includes the delivery of its messages.
 pub const RECEIVER: &str = "box";
 /// The password of both.
 pub const PASSWORD: &str = "correct-horse";
-/// After this time without an answer a measurement has failed.
+/// Maximum time to connect, and to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One connection.
 pub struct Client {
     reader: BufReader<TcpStream>,
     line: String,
-    /// The server said why it closes the connection.
+    /// Whether a NOTE has arrived.
     noted: bool,
 }
 
 impl Client {
-    /// Connects, and says nothing.
+    /// Connects without logging in.
     pub fn connect(server: SocketAddr) -> Result<Client, String> {
         let lost = |error| format!("{server}: {error}");
         let stream = TcpStream::connect_timeout(&server, PATIENCE).map_err(lost)?;
         stream.set_nodelay(true).map_err(lost)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
-        // A request is short, and so is every answer but a mailbox, which nobody asks for here.
-        Ok(Client {
-            reader: BufReader::with_capacity(512, stream),
-            line: String::new(),
-            noted: false,
-        })
+        // Measurements hold thousands of clients, and none of their answers is long.
+        let reader = BufReader::with_capacity(512, stream);
+        Ok(Client { reader, line: String::new(), noted: false })
     }
 
-    /// The last line of the answer to a request: `OK` or `ERR` and what follows.
-    ///
-    /// # Errors
-    /// The connection is lost.
+    /// Sends a request, and returns the last line of its answer, `OK …` or `ERR …`. Fails if the
+    /// connection is lost.
     pub fn ask(&mut self, request: &str) -> Result<&str, String> {
         // One write, so that the request is one segment.
         let bytes = format!("{request}\n");
@@ -58,18 +54,19 @@ impl Client {
         }
     }
 
-    /// Whether the server said goodbye: it has taken nothing behind that.
+    /// Returns whether the server announced with a NOTE that it closes the connection. It has not
+    /// accepted a request that came later.
     pub fn was_told(&self) -> bool {
         self.noted
     }
 
-    /// Asks for what must be granted.
+    /// Sends a request that must be answered with `OK`.
     pub fn must(&mut self, request: &str) -> Result<(), String> {
         let answer = self.ask(request)?;
         if is_ok(answer) { Ok(()) } else { Err(format!("{request}: {answer}")) }
     }
 
-    /// A new session of the sender.
+    /// Connects and logs in as [`SENDER`].
     pub fn log_in(server: SocketAddr) -> Result<Client, String> {
         let mut client = Client::connect(server)?;
         client.must(&login())?;
@@ -77,24 +74,24 @@ impl Client {
     }
 }
 
-/// Whether an answer is a good one.
+/// Returns whether an answer means success.
 pub fn is_ok(answer: &str) -> bool {
     answer == "OK" || answer.starts_with("OK ")
 }
 
-/// Makes both accounts.
+/// Creates the accounts [`SENDER`] and [`RECEIVER`].
 pub fn create_accounts(primary: SocketAddr) -> Result<(), String> {
     let mut client = Client::connect(primary)?;
     client.must(&format!("CREATE {SENDER} {PASSWORD}"))?;
     client.must(&format!("CREATE {RECEIVER} {PASSWORD}"))
 }
 
-/// The request of the sender's session.
+/// Returns the request that logs in as [`SENDER`], without replaying its mailbox.
 pub fn login() -> String {
     format!("LOGIN {SENDER} {PASSWORD} end")
 }
 
-/// The request that puts a text of so many bytes into the receiver's mailbox.
+/// Returns the request that sends a text of `bytes` bytes to [`RECEIVER`].
 pub fn send(bytes: usize) -> String {
     format!("SEND {RECEIVER} {}", "x".repeat(bytes))
 }

@@ -1,5 +1,5 @@
-//! Histories that a correct group can have pass, whatever was lost on the way; what breaks one is
-//! found.
+//! The checker accepts every history of a correct group, even one that loses connections, and
+//! finds every violation.
 
 mod mutations;
 
@@ -8,14 +8,14 @@ use postern::rng::Rng;
 
 type Last = BTreeMap<String, Vec<(String, String)>>;
 
-/// Reads a history: a line each, `client asked-answered who: request = outcome`, or
-/// `end mailbox: from text, from text`.
+/// Parses a history. A line is `client asked-answered user: request = outcome`, or, for the final
+/// contents of a mailbox, `end mailbox: from text, from text`.
 fn parse(lines: &str) -> (History, Last) {
     let (mut history, mut last) = (History::new(), Last::new());
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (head, rest) = line.split_once(": ").unwrap_or((line.trim_end_matches(':'), ""));
         if let Some(mailbox) = head.strip_prefix("end ") {
-            let pairs = list(rest).map(|words| (words[0].into(), words[1].into()));
+            let pairs = list(rest).map(|part| (part[0].into(), part[1].into()));
             last.insert(mailbox.to_owned(), pairs.collect());
             continue;
         }
@@ -35,19 +35,19 @@ fn list(text: &str) -> impl Iterator<Item = Vec<&str>> {
     items.map(|item| item.split(' ').collect())
 }
 
-fn parse_request(who: &str, request: &str) -> Request {
+fn parse_request(user: &str, request: &str) -> Request {
     let send = |to: &str, text: &str, key: Option<&str>| Request::Send {
         to: to.to_owned(),
-        from: who.to_owned(),
+        from: user.to_owned(),
         text: text.to_owned(),
         key: key.map(str::to_owned),
     };
     match request.split(' ').collect::<Vec<_>>()[..] {
         ["SEND", to, text] => send(to, text, None),
         ["ONCE", key, to, text] => send(to, text, Some(key)),
-        ["LOG", after] => Request::Read { mailbox: who.into(), after: after.parse().unwrap() },
-        ["DELETE"] => Request::Delete { user: who.to_owned() },
-        ["CREATE"] => Request::Create { user: who.to_owned() },
+        ["LOG", after] => Request::Read { mailbox: user.into(), after: after.parse().unwrap() },
+        ["DELETE"] => Request::Delete { user: user.to_owned() },
+        ["CREATE"] => Request::Create { user: user.to_owned() },
         _ => panic!("{request}"),
     }
 }
@@ -57,10 +57,10 @@ fn parse_outcome(request: &str, outcome: &str) -> Outcome {
         "done" => Outcome::Done,
         "refused" => Outcome::Refused("busy".to_owned()),
         "unknown" => Outcome::Unknown,
-        shown if request.starts_with("LOG") => {
+        messages if request.starts_with("LOG") => {
             let message =
-                |words: Vec<&str>| (words[0].parse().unwrap(), words[1].into(), words[2].into());
-            Outcome::Read(list(shown).map(message).collect())
+                |part: Vec<&str>| (part[0].parse().unwrap(), part[1].into(), part[2].into());
+            Outcome::Read(list(messages).map(message).collect())
         }
         number => Outcome::Stored(number.parse().unwrap()),
     }
@@ -73,11 +73,11 @@ fn passes(lines: &str) {
 }
 
 #[track_caller]
-fn fails(check: Check, words: &str, lines: &str) {
+fn fails(check: Check, message: &str, lines: &str) {
     let (history, last) = parse(lines);
     let finding = history.check(&last).expect_err(lines);
     assert_eq!(finding.check, check, "{finding}\n{lines}");
-    assert!(finding.words.contains(words), "{finding}");
+    assert!(finding.message.contains(message), "{finding}");
 }
 
 #[test]
@@ -93,12 +93,12 @@ fn dense() {
     let sent = "1 1-2 ann: SEND bob a = 1
                 1 3-4 ann: SEND bob b = 2
                 end bob: ann a, ann b\n";
-    let with = |reading: &str| format!("{sent} 2 5-6 bob: {reading}");
-    fails(Check::Dense, "2 was shown in place of 1", &with("LOG 0 = 2 ann b"));
-    fails(Check::Dense, "1 was shown in place of 2", &with("LOG 1 = 1 ann a, 2 ann b"));
-    fails(Check::Dense, "shown as `ann: b`", &with("LOG 0 = 1 ann b, 2 ann a"));
-    fails(Check::Dense, "at the end it is nothing", &with("LOG 2 = 3 ann c"));
-    fails(Check::Dense, "beyond the end", &with("LOG 5 ="));
+    let with = |read: &str| format!("{sent} 2 5-6 bob: {read}");
+    fails(Check::Dense, "2 was read in place of 1", &with("LOG 0 = 2 ann b"));
+    fails(Check::Dense, "1 was read in place of 2", &with("LOG 1 = 1 ann a, 2 ann b"));
+    fails(Check::Dense, "read as `ann: b`", &with("LOG 0 = 1 ann b, 2 ann a"));
+    fails(Check::Dense, "finally it is missing", &with("LOG 2 = 3 ann c"));
+    fails(Check::Dense, "beyond the last number 2", &with("LOG 5 ="));
 }
 
 #[test]
@@ -112,12 +112,12 @@ fn kept() {
          4 1-9 dan: SEND bob d = unknown
          end bob: ann a, ann b, dan d",
     );
-    fails(Check::Kept, "nothing stands at 1", "1 1-2 ann: SEND bob a = 1");
-    fails(Check::Kept, "`ann: b` stands at 1", "1 1-2 ann: SEND bob a = 1\n end bob: ann b");
-    fails(Check::Kept, "`cyd: a` stands at 1", "1 1-2 ann: SEND bob a = 1\n end bob: cyd a");
-    fails(Check::Kept, "nothing stands at 0", "1 1-2 ann: SEND bob a = 0\n end bob: ann a");
+    fails(Check::Kept, "number 1 is missing", "1 1-2 ann: SEND bob a = 1");
+    fails(Check::Kept, "number 1 is `ann: b`", "1 1-2 ann: SEND bob a = 1\n end bob: ann b");
+    fails(Check::Kept, "number 1 is `cyd: a`", "1 1-2 ann: SEND bob a = 1\n end bob: cyd a");
+    fails(Check::Kept, "number 0 is missing", "1 1-2 ann: SEND bob a = 0\n end bob: ann a");
     fails(Check::Kept, "refused (busy)", "1 1-2 ann: SEND bob a = refused\n end bob: ann a");
-    fails(Check::Kept, "nobody sent it", "end bob: ann a");
+    fails(Check::Kept, "no client sent it", "end bob: ann a");
     fails(
         Check::Kept,
         "more often than it was sent",
@@ -125,12 +125,12 @@ fn kept() {
     );
     fails(
         Check::Kept,
-        "two have one number",
+        "two messages have one number",
         "1 1-2 ann: SEND bob a = 1
          2 1-2 ann: SEND bob a = 1
          end bob: ann a",
     );
-    // Sent twice, answered once: the other may stand there too, a third may not.
+    // Sent twice, acknowledged once: the mailbox may hold both, but not a third one.
     let twice = "1 1-2 ann: SEND bob a = 1\n 1 3-4 ann: SEND bob a = unknown\n";
     passes(&format!("{twice} end bob: ann a"));
     passes(&format!("{twice} end bob: ann a, ann a"));
@@ -147,15 +147,16 @@ fn once_per_key() {
     passes(&format!("{tries} 1 5-6 ann: ONCE k bob a = 1\n end bob: ann a"));
     passes(&format!("{tries} 1 5-6 ann: ONCE k bob b = refused\n end bob: ann a"));
     passes(&format!("{tries} 1 5-6 ann: ONCE k bob b = 1\n end bob: ann b"));
-    // Others came between the first try, which did it, and the one that was told.
+    // Another message may follow the first attempt, which stored it, before the attempt that is
+    // answered.
     passes(&format!(
         "{tries} 3 3-4 dan: SEND bob c = 2
          1 5-6 ann: ONCE k bob a = 1
          end bob: ann a, dan c"
     ));
     fails(Check::Once, "more often", &format!("{tries} end bob: ann a, ann a"));
-    let told = "1 1-2 ann: ONCE k bob a = 1\n end bob: ann a, ann a\n";
-    fails(Check::Once, "two effects", &format!("{told} 1 3-4 ann: ONCE k bob a = 2"));
+    let answered = "1 1-2 ann: ONCE k bob a = 1\n end bob: ann a, ann a\n";
+    fails(Check::Once, "two effects", &format!("{answered} 1 3-4 ann: ONCE k bob a = 2"));
     fails(
         Check::Once,
         "two effects",
@@ -168,7 +169,7 @@ fn once_per_key() {
 
 #[test]
 fn real_time() {
-    // At the same time, any order will do.
+    // Concurrent messages may have any order.
     passes(
         "1 1-9 ann: SEND bob a = 2
          2 2-3 cyd: SEND bob b = 1
@@ -179,32 +180,32 @@ fn real_time() {
     );
     fails(
         Check::RealTime,
-        "2 was shown before 1 was asked for",
+        "2 was known before number 1 was sent",
         "1 1-2 ann: SEND bob a = 2
          2 3-4 cyd: SEND bob b = 1
          end bob: cyd b, ann a",
     );
     fails(
         Check::RealTime,
-        "ends before 1",
+        "ends before number 1",
         "1 1-2 ann: SEND bob a = 1
          3 3-4 bob: LOG 0 =
          end bob: ann a",
     );
     fails(
         Check::RealTime,
-        "ends before 2",
+        "ends before number 2",
         "1 1-9 ann: SEND bob a = 1
          2 1-9 ann: SEND bob b = 2
          3 3-4 bob: LOG 0 = 1 ann a, 2 ann b
          4 5-6 bob: LOG 0 = 1 ann a
          end bob: ann a, ann b",
     );
-    // Nobody reads what is not sent yet, known or not.
+    // No read returns a message before it is sent, whether its outcome is known or not.
     for outcome in ["1", "unknown"] {
         fails(
             Check::RealTime,
-            "1 was shown before 1 was asked for",
+            "1 was known before number 1 was sent",
             &format!(
                 "3 1-2 bob: LOG 0 = 1 ann a
                  1 3-4 ann: SEND bob a = {outcome}
@@ -212,7 +213,8 @@ fn real_time() {
             ),
         );
     }
-    // Of two equal ones that nobody was told of, the earlier may be the one that stands there.
+    // Of two equal messages with unknown outcomes, the one sent earlier may be the one that was
+    // read.
     passes(
         "3 5-6 bob: LOG 0 = 1 ann a
          1 8-9 ann: SEND bob a = unknown
@@ -222,13 +224,13 @@ fn real_time() {
 }
 
 #[test]
-fn a_session_goes_on_in_its_order_even_when_it_does_not_wait() {
+fn pipelined_requests_of_one_client_keep_their_order() {
     let two = "1 1-9 ann: SEND bob a = 2\n 1 1-9 ann: SEND bob b = 1\n end bob: ann b, ann a";
-    fails(Check::RealTime, "2 was shown before 1", two);
+    fails(Check::RealTime, "2 was known before number 1", two);
     passes(&two.replace("1 1-9 ann: SEND bob b", "2 1-9 ann: SEND bob b"));
     fails(
         Check::RealTime,
-        "ends before 1",
+        "ends before number 1",
         "1 1-9 ann: SEND bob a = 1
          2 2-9 bob: LOG 0 = 1 ann a
          2 2-9 bob: LOG 0 =
@@ -237,7 +239,7 @@ fn a_session_goes_on_in_its_order_even_when_it_does_not_wait() {
 }
 
 #[test]
-fn a_deleted_mailbox_may_begin_anew_with_what_was_sent() {
+fn a_deleted_mailbox_may_start_again_with_messages_that_were_sent() {
     let sent = "1 1-2 ann: SEND bob a = 1
                 2 3-4 bob: DELETE = done
                 2 5-6 bob: CREATE = done
@@ -245,13 +247,13 @@ fn a_deleted_mailbox_may_begin_anew_with_what_was_sent() {
                 2 9-9 bob: LOG 0 = 1 ann b\n";
     passes(&format!("{sent} end bob: ann b"));
     passes(sent);
-    fails(Check::Kept, "nobody sent it", &format!("{sent} end bob: ann c"));
+    fails(Check::Kept, "no client sent it", &format!("{sent} end bob: ann c"));
     fails(Check::Kept, "more often", &format!("{sent} end bob: ann b, ann b"));
     fails(Check::Dense, "in place of", &format!("{sent} 2 11-12 bob: LOG 0 = 2 ann b"));
-    // A DELETE that was refused has deleted nothing.
+    // A refused DELETE has no effect.
     let refused = sent.replace("DELETE = done", "DELETE = refused");
-    fails(Check::Kept, "stands at 1", &format!("{refused} end bob: ann b"));
-    // A key dies with its sender, so its tries may have had two effects, or one.
+    fails(Check::Kept, "number 1 is `ann: b`, but", &format!("{refused} end bob: ann b"));
+    // The servers forget a key with its sender, so its attempts may have two effects, or one.
     let tries = "1 1-2 ann: ONCE k bob a = 1
                  1 3-4 ann: ONCE k bob a = 1
                  1 5-6 ann: DELETE = unknown\n";
@@ -259,16 +261,16 @@ fn a_deleted_mailbox_may_begin_anew_with_what_was_sent() {
     passes(&format!("{tries} 1 7-8 ann: ONCE k bob a = 2\n end bob: ann a, ann a"));
 }
 
-/// What a correct group does, with every request in a moment between question and answer.
+/// A correct group: each request takes effect at one moment between request and answer.
 struct Model {
     rng: Rng,
     at: u64,
     history: History,
     last: Last,
-    /// Number of each key, where it was used.
+    /// The number of each key that was used.
     keys: BTreeMap<String, u64>,
     clients: Vec<Option<(OpId, Stage)>>,
-    /// Of which nobody knows, and which may still take effect.
+    /// Requests with an unknown outcome that may still take effect.
     strays: Vec<OpId>,
     texts: u64,
 }
@@ -281,7 +283,7 @@ enum Stage {
 const MAILBOXES: [&str; 2] = ["bob", "cyd"];
 
 impl Model {
-    /// A run of so many steps; `texts` is how many different ones are sent.
+    /// Runs `steps` steps, which send `texts` different texts.
     fn run(seed: u64, steps: usize, texts: u64) -> (History, Last) {
         let mut rng = Rng::new(seed);
         let clients = (0..1 + rng.below(5)).map(|_| None).collect();
@@ -338,12 +340,11 @@ impl Model {
             let after = self.rng.below(self.last[&mailbox].len() as u64 + 1);
             return Request::Read { mailbox, after };
         }
-        // What nobody was told of under a key is tried again, by whoever comes along; so is, now
-        // and then, what somebody was told.
-        let open =
-            self.history.ops.iter().rev().find(|op| {
-                op.has_key() && (op.outcome == Outcome::Unknown || op.shows() == Some(7))
-            });
+        // Any client may repeat a request that has a key and an unknown outcome, and some that were
+        // answered.
+        let open = self.history.ops.iter().rev().find(|op| {
+            op.has_key() && (op.outcome == Outcome::Unknown || op.proven_length() == Some(7))
+        });
         let open = open.map(|op| op.request.clone());
         if let Some(request) = open.filter(|_| self.one_in(2)) {
             return request;
@@ -373,17 +374,17 @@ impl Model {
                 Outcome::Stored(number)
             }
             Request::Read { mailbox, after } => {
-                let shown = self.last[mailbox].iter().zip(1..).skip(*after as usize);
-                let shown = shown.map(|((from, text), n)| (n, from.clone(), text.clone()));
-                Outcome::Read(shown.collect())
+                let messages = self.last[mailbox].iter().zip(1..).skip(*after as usize);
+                let messages = messages.map(|((from, text), n)| (n, from.clone(), text.clone()));
+                Outcome::Read(messages.collect())
             }
-            _ => unreachable!("the model asks for messages only"),
+            _ => unreachable!("the model only sends and reads"),
         }
     }
 }
 
 #[test]
-fn what_a_correct_group_can_do_passes() {
+fn histories_of_a_correct_group_pass() {
     for seed in 0..2_000 {
         for texts in [1, 3, u64::MAX] {
             let (history, last) = Model::run(seed, 300, texts);

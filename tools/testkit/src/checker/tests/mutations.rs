@@ -1,11 +1,11 @@
-//! Each way to break a history is found.
+//! The checker finds each kind of damage to a correct history.
 
 use super::*;
 
-/// A way to break a history: whether there was something to break.
+/// Damages a history. Returns whether the history has something to damage.
 type Mutation = fn(&mut Rng, &mut [Op], &mut Last) -> bool;
 
-/// A random one of those that fit.
+/// Returns a random one of the requests that fit.
 fn pick(rng: &mut Rng, ops: &[Op], fits: impl Fn(&Op) -> bool) -> Option<usize> {
     let fitting: Vec<usize> = (0..ops.len()).filter(|at| fits(&ops[*at])).collect();
     let at = rng.below(fitting.len().max(1) as u64) as usize;
@@ -24,18 +24,18 @@ fn pair(op: &Op) -> (String, (String, String)) {
     (to.to_owned(), (from.to_owned(), text.to_owned()))
 }
 
-fn shown(op: &mut Op) -> &mut Vec<(u64, String, String)> {
+fn messages_of(op: &mut Op) -> &mut Vec<(u64, String, String)> {
     match &mut op.outcome {
         Outcome::Read(messages) => messages,
-        _ => panic!("no reading"),
+        _ => panic!("not a read"),
     }
 }
 
-fn shows_some(op: &Op) -> bool {
+fn read_some(op: &Op) -> bool {
     matches!(&op.outcome, Outcome::Read(messages) if !messages.is_empty())
 }
 
-/// Puts a text that fits at the end once more.
+/// Appends a copy of a message that fits.
 fn append(rng: &mut Rng, ops: &[Op], last: &mut Last, fits: impl Fn(&Op) -> bool) -> bool {
     let Some(at) = pick(rng, ops, |op| op.message().is_some() && fits(op)) else { return false };
     let (to, message) = pair(&ops[at]);
@@ -43,38 +43,37 @@ fn append(rng: &mut Rng, ops: &[Op], last: &mut Last, fits: impl Fn(&Op) -> bool
     true
 }
 
-fn lose_an_answered_one(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
-    let Some((to, n)) = pick(rng, ops, |op| stored(op).is_some()).and_then(|at| stored(&ops[at]))
-    else {
-        return false;
-    };
-    last.get_mut(&to).unwrap().remove(n as usize - 1);
+/// Changes a final mailbox at the index of an acknowledged message that is not below `first`.
+fn change(
+    rng: &mut Rng,
+    ops: &[Op],
+    last: &mut Last,
+    first: usize,
+    change: impl FnOnce(&mut Vec<(String, String)>, usize),
+) -> bool {
+    let fits = |op: &Op| stored(op).is_some_and(|(_, n)| n as usize > first);
+    let Some((to, n)) = pick(rng, ops, fits).and_then(|at| stored(&ops[at])) else { return false };
+    change(last.get_mut(&to).unwrap(), n as usize - 1);
     true
 }
 
-fn lose_all_after_an_answered_one(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
-    let Some((to, n)) = pick(rng, ops, |op| stored(op).is_some()).and_then(|at| stored(&ops[at]))
-    else {
-        return false;
-    };
-    last.get_mut(&to).unwrap().truncate(n as usize - 1);
-    true
+fn lose_an_acknowledged_message(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
+    change(rng, ops, last, 0, |mailbox, at| drop(mailbox.remove(at)))
 }
 
-fn swap_an_answered_one(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
-    let second = |op: &Op| stored(op).is_some_and(|(_, n)| n > 1);
-    let Some((to, n)) = pick(rng, ops, second).and_then(|at| stored(&ops[at])) else {
-        return false;
-    };
-    last.get_mut(&to).unwrap().swap(n as usize - 2, n as usize - 1);
-    true
+fn lose_a_suffix(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
+    change(rng, ops, last, 0, Vec::truncate)
 }
 
-fn double_an_answered_one(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
+fn swap_neighbours(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
+    change(rng, ops, last, 1, |mailbox, at| mailbox.swap(at - 1, at))
+}
+
+fn duplicate_an_acknowledged_message(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
     append(rng, ops, last, |op| stored(op).is_some())
 }
 
-fn double_an_unknown_one(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
+fn duplicate_an_unknown_message(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
     let before = last.clone();
     append(rng, ops, last, |op| {
         let (to, message) = pair(op);
@@ -82,15 +81,15 @@ fn double_an_unknown_one(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool
     })
 }
 
-fn store_a_refused_one(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
+fn store_a_refused_message(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
     let all = ops.to_vec();
     append(rng, ops, last, |op| {
-        // Not one that was tried again.
+        // Not one that a later attempt stored.
         all.iter().filter(|other| other.request == op.request).all(Op::is_refused)
     })
 }
 
-fn invent_one(rng: &mut Rng, _: &mut [Op], last: &mut Last) -> bool {
+fn invent_a_message(rng: &mut Rng, _: &mut [Op], last: &mut Last) -> bool {
     let mailbox = last.get_mut(MAILBOXES[rng.below(2) as usize]).unwrap();
     let at = rng.below(mailbox.len() as u64 + 1) as usize;
     mailbox.insert(at, ("ann".to_owned(), "invented".to_owned()));
@@ -110,14 +109,14 @@ fn answer_a_wrong_number(rng: &mut Rng, ops: &mut [Op], _: &mut Last) -> bool {
     true
 }
 
-/// As if the key had been forgotten: it is stored again, at the end, and all else is in order.
-fn tell_a_retry_another_number(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
+/// The history of a server that forgot a key and stored the message again.
+fn store_a_retry_again(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
     let all = ops.to_vec();
-    let told_twice = |op: &Op| {
-        let told = all.iter().filter(|one| one.request == op.request && stored(one).is_some());
-        op.has_key() && stored(op).is_some() && told.count() > 1
+    let answered_twice = |op: &Op| {
+        let same = all.iter().filter(|one| one.request == op.request && stored(one).is_some());
+        op.has_key() && stored(op).is_some() && same.count() > 1
     };
-    let Some(at) = pick(rng, ops, told_twice) else { return false };
+    let Some(at) = pick(rng, ops, answered_twice) else { return false };
     let (to, message) = pair(&ops[at]);
     let mailbox = last.get_mut(&to).unwrap();
     mailbox.push(message);
@@ -125,46 +124,46 @@ fn tell_a_retry_another_number(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -
     true
 }
 
-fn leave_one_out_of_a_reading(rng: &mut Rng, ops: &mut [Op], _: &mut Last) -> bool {
+fn skip_a_message_in_a_read(rng: &mut Rng, ops: &mut [Op], _: &mut Last) -> bool {
     let long = |op: &Op| matches!(&op.outcome, Outcome::Read(messages) if messages.len() > 1);
     let Some(at) = pick(rng, ops, long) else { return false };
-    let messages = shown(&mut ops[at]);
+    let messages = messages_of(&mut ops[at]);
     messages.remove(rng.below(messages.len() as u64 - 1) as usize);
     true
 }
 
-fn swap_two_in_a_reading(rng: &mut Rng, ops: &mut [Op], _: &mut Last) -> bool {
+fn swap_two_in_a_read(rng: &mut Rng, ops: &mut [Op], _: &mut Last) -> bool {
     let long = |op: &Op| matches!(&op.outcome, Outcome::Read(messages) if messages.len() > 1);
     let Some(at) = pick(rng, ops, long) else { return false };
-    let messages = shown(&mut ops[at]);
+    let messages = messages_of(&mut ops[at]);
     let (first, second) = (messages[0].clone(), messages[1].clone());
     messages[0] = (first.0, second.1, second.2);
     messages[1] = (second.0, first.1, first.2);
     true
 }
 
-fn show_another_text(rng: &mut Rng, ops: &mut [Op], _: &mut Last) -> bool {
-    let Some(at) = pick(rng, ops, shows_some) else { return false };
-    "invented".clone_into(&mut shown(&mut ops[at])[0].2);
+fn read_another_text(rng: &mut Rng, ops: &mut [Op], _: &mut Last) -> bool {
+    let Some(at) = pick(rng, ops, read_some) else { return false };
+    "invented".clone_into(&mut messages_of(&mut ops[at])[0].2);
     true
 }
 
-fn let_a_reading_go_back(rng: &mut Rng, ops: &mut [Op], _: &mut Last) -> bool {
+fn truncate_a_read(rng: &mut Rng, ops: &mut [Op], _: &mut Last) -> bool {
     let all = ops.to_vec();
     let known = |op: &Op| {
         let Request::Read { mailbox, after } = &op.request else { return None };
         let earlier = all.iter().filter(|one| one.answered_at < op.asked_at).filter_map(stored);
-        let greatest = earlier.filter(|(to, _)| to == mailbox).map(|(_, n)| n).max()?;
-        (shows_some(op) && greatest > *after).then(|| (greatest - after - 1) as usize)
+        let highest = earlier.filter(|(to, _)| to == mailbox).map(|(_, n)| n).max()?;
+        (read_some(op) && highest > *after).then(|| (highest - after - 1) as usize)
     };
     let Some(at) = pick(rng, ops, |op| known(op).is_some()) else { return false };
     let keep = known(&ops[at]).unwrap();
-    shown(&mut ops[at]).truncate(keep);
+    messages_of(&mut ops[at]).truncate(keep);
     true
 }
 
-/// In all places alike: only the times tell.
-fn exchange_two_in_all_places(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
+/// Swaps two messages everywhere, so that only the times reveal it.
+fn swap_two_everywhere(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
     let all = ops.to_vec();
     let tries = |op: &Op| all.iter().filter(|one| one.message() == op.message()).count();
     let follower = |first: &Op| {
@@ -199,11 +198,11 @@ fn exchange_two_in_all_places(rng: &mut Rng, ops: &mut [Op], last: &mut Last) ->
     true
 }
 
-fn show_what_is_not_sent_yet(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
+fn read_an_unsent_message(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> bool {
     let all = ops.to_vec();
     let next = |op: &Op| {
         let Request::Read { mailbox, .. } = &op.request else { return None };
-        let number = op.shows()? + 1;
+        let number = op.proven_length()? + 1;
         let message = last[mailbox].get(number as usize - 1)?.clone();
         let sent = (mailbox.clone(), message.clone());
         let mut senders = all.iter().filter(|one| one.message().is_some() && pair(one) == sent);
@@ -211,29 +210,29 @@ fn show_what_is_not_sent_yet(rng: &mut Rng, ops: &mut [Op], last: &mut Last) -> 
     };
     let Some(at) = pick(rng, ops, |op| next(op).is_some()) else { return false };
     let (number, (from, text)) = next(&ops[at]).unwrap();
-    shown(&mut ops[at]).push((number, from, text));
+    messages_of(&mut ops[at]).push((number, from, text));
     true
 }
 
 #[test]
-fn every_way_to_break_a_history_is_found() {
+fn every_kind_of_damage_is_found() {
     let mutations: [(&str, Mutation); 16] = [
-        ("lose an answered one", lose_an_answered_one),
-        ("lose all after an answered one", lose_all_after_an_answered_one),
-        ("swap an answered one", swap_an_answered_one),
-        ("double an answered one", double_an_answered_one),
-        ("double an unknown one", double_an_unknown_one),
-        ("store a refused one", store_a_refused_one),
-        ("invent one", invent_one),
+        ("lose an acknowledged message", lose_an_acknowledged_message),
+        ("lose a suffix", lose_a_suffix),
+        ("swap neighbours", swap_neighbours),
+        ("duplicate an acknowledged message", duplicate_an_acknowledged_message),
+        ("duplicate an unknown message", duplicate_an_unknown_message),
+        ("store a refused message", store_a_refused_message),
+        ("invent a message", invent_a_message),
         ("change a sender", change_a_sender),
         ("answer a wrong number", answer_a_wrong_number),
-        ("tell a retry another number", tell_a_retry_another_number),
-        ("leave one out of a reading", leave_one_out_of_a_reading),
-        ("swap two in a reading", swap_two_in_a_reading),
-        ("show another text", show_another_text),
-        ("let a reading go back", let_a_reading_go_back),
-        ("exchange two in all places", exchange_two_in_all_places),
-        ("show what is not sent yet", show_what_is_not_sent_yet),
+        ("store a retry again", store_a_retry_again),
+        ("skip a message in a read", skip_a_message_in_a_read),
+        ("swap two in a read", swap_two_in_a_read),
+        ("read another text", read_another_text),
+        ("truncate a read", truncate_a_read),
+        ("swap two everywhere", swap_two_everywhere),
+        ("read an unsent message", read_an_unsent_message),
     ];
     for (name, mutate) in mutations {
         let mut broken = 0;
@@ -245,6 +244,6 @@ fn every_way_to_break_a_history_is_found() {
                 assert!(found.is_err(), "{name}, seed {seed}: not found");
             }
         }
-        assert!(broken >= 100, "{name}: only {broken} histories had what it takes");
+        assert!(broken >= 100, "{name}: only {broken} histories could be damaged");
     }
 }
