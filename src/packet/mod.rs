@@ -14,7 +14,7 @@ pub use past::{Epoch, Past};
 use std::{fmt, io};
 
 /// The version of the packets; servers refuse other versions.
-pub(crate) const VERSION: u16 = 4;
+pub(crate) const VERSION: u16 = 5;
 
 /// A server's state as it reports it in each ping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -56,6 +56,8 @@ pub struct Past {
     /// The best last entry among the directories that the sender has quarantined and that may
     /// hold acknowledged messages.
     pub former: Option<Position>,
+    /// The run with which the sender's log last adds the sender's disk.
+    pub added: Option<Run>,
 }
 
 impl Past {
@@ -68,7 +70,8 @@ impl Past {
         write_runs(out, &self.runs)?;
         out.write_u8(self.epochs.len() as u8)?;
         self.epochs.iter().for_each(|epoch| epoch.encode(out));
-        write_option(out, self.former, write_position)
+        write_option(out, self.former, write_position)?;
+        write_option(out, self.added, |out, run| run.write(out))
     }
 
     /// Reads the bytes after `hello`; returns `None` if they are invalid or contradict it.
@@ -89,6 +92,7 @@ impl Past {
             *rest = behind;
         }
         past.former = read_option(rest, read_position).map_err(|_| bad())?;
+        past.added = read_option(rest, |rest| Ok(Run::read(rest)?)).map_err(|_| bad())?;
         Ok(past)
     }
 }
@@ -113,7 +117,7 @@ mod tests {
         let former = Some(Position { term: Term(3), index: Index(4) });
         let hello = sample_hello();
         let hello = Hello { incarnation: own.incarnation, process: own.process, ..hello };
-        (hello, Past { runs, epochs, former })
+        (hello, Past { runs, epochs, former, added: Some(own) })
     }
 
     #[test]

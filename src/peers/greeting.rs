@@ -20,6 +20,8 @@ pub(crate) struct OwnState {
     pub(crate) last: Position,
     /// The epochs that the log holds, oldest first.
     pub(crate) epochs: Vec<Epoch>,
+    /// The run with which the log last adds this server's disk.
+    pub(crate) added: Option<Run>,
 }
 
 /// A server is linked, by a new link that stays.
@@ -49,7 +51,8 @@ impl Peers {
         };
         let surplus = own.epochs.len().saturating_sub(ANCESTRY_MAX);
         let epochs = own.epochs[surplus..].to_vec();
-        let past = Past { runs: self.own.runs.clone(), epochs, former: self.own.former };
+        let (runs, former) = (self.own.runs.clone(), self.own.former);
+        let past = Past { runs, epochs, former, added: own.added };
         let mut bytes = Vec::new();
         past.encode(&mut bytes);
         out.push(Effect::Greet(link, Box::new((hello, bytes))));

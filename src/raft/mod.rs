@@ -38,7 +38,7 @@ pub use search::Decision;
 use crate::config::Config;
 use crate::effect::{Effect, Out, Quarantine};
 use crate::ids::{DiskId, Index, LinkId, Member, Position, Run, ServerId, Term, Vote};
-use crate::packet::{Packet, PeerHealth, Refusal, Shared};
+use crate::packet::{Hello, Packet, Past, PeerHealth, Refusal, Shared};
 use crate::peers::{OwnState, Peers, Up};
 use crate::record::Kind;
 use crate::rng::Rng;
@@ -218,6 +218,7 @@ impl Raft {
             founder: vote.founder,
             last: summary.position(self.log.stored()),
             epochs: summary.epochs().chain(heard_of).collect(),
+            added: summary.run_added(self.me.disk),
         }
     }
 
@@ -369,6 +370,15 @@ impl Raft {
     /// Returns the run with which the group last added this disk.
     pub(crate) fn run_added(&self, disk: DiskId) -> Option<Run> {
         self.log.summary().run_added(disk)
+    }
+
+    /// Returns the run with which the group last added the disk of a hello. If the sender's log is
+    /// at least as new as this one, it holds every addition that the group relies on. A server
+    /// that was away could otherwise take a copy that the group has added meanwhile for an old
+    /// one, and keep it from voting for as long as there is no primary.
+    pub(crate) fn run_added_by(&self, hello: &Hello, past: &Past) -> Option<Run> {
+        let newer = hello.last >= self.last_position();
+        past.added.filter(|_| newer).or_else(|| self.run_added(hello.from.disk))
     }
 
     /// Adopts a higher term of the same epoch. A primary or candidate of a lower term becomes a

@@ -95,7 +95,7 @@ impl Replica {
         self.peers.judge_sender(now, hello, dialled)?;
         let env = &mut Env { now, wall: WallTime(0), peers: &mut self.peers, out };
         self.raft.judge_epoch(env, (hello, past))?;
-        let added = self.raft.run_added(hello.from.disk);
+        let added = self.raft.run_added_by(hello, past);
         let forgot = self.raft.has_forgotten(hello);
         let decides = self.raft.leads_majority(now, &self.peers);
         self.peers.judge_directory((hello, past), added, forgot, decides, out)

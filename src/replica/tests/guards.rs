@@ -172,6 +172,18 @@ fn a_copy_that_the_group_has_added_is_accepted() {
         assert_eq!(answer(&three, &copy), Some(Refusal::Doubtful), "{run:?}");
         assert_eq!(answer(&three, &original), None, "{run:?}");
     }
+    // A server that was away has not seen the addition. The copy's hello names it; that counts if
+    // the copy's log is at least as new, and only for the run that was added.
+    let told = |run: Run, last: Position| {
+        (Hello { last, ..copy.0 }, Past { added: Some(run), ..copy.1.clone() })
+    };
+    let Position { term, index } = three.last();
+    let (older, newer) = (at(term.0, index.0 - 1), at(term.0, index.0 + 1));
+    let accepted = |life: &(Hello, Past)| answer(&three, life).is_none();
+    assert!(accepted(&told(copy.1.runs[1], three.last())));
+    assert!(accepted(&told(copy.1.runs[1], newer)));
+    assert!(!accepted(&told(copy.1.runs[1], older)), "an older log");
+    assert!(!accepted(&told(old, newer)), "the original was added with this run, too");
     let mut three = added(&three, copy.1.runs[1]);
     assert_eq!(answer(&three, &original), Some(Refusal::Doubtful));
     let link = three.new_link(2);
