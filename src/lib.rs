@@ -2,8 +2,9 @@
 //!
 //! One server is a pure state machine, [`node::Node`]: inputs in, outputs out, without sockets,
 //! files, clocks or threads. A [`host::Host`] drives it: it owns the node and the log, and fixes
-//! the order of a turn. Around that are edges: those that ship, [`server::Server`], are one thread,
-//! one poll loop, one readiness set; a simulator has others. In the order to read them:
+//! the order of a turn. Around that is a [`server::Server`] with the connections: one thread, one
+//! poll loop, one readiness set. A simulator answers its calls to the kernel instead. In the order
+//! to read them:
 //!
 //! * words: [`ids`], [`address`], [`time`], [`limits`], [`rng`], and [`record`], the bytes of a
 //!   log entry;
@@ -33,7 +34,7 @@
 //! * Pure modules: tables and properties beside the code.
 //! * The store: disks that forget, tear and rot (`src/store/tests`).
 //! * The replication: `postern-sim search` tries every order of events to small bounds.
-//!   `postern-sim simulate` runs whole groups, the hosts that ship, through bad days in virtual
+//!   `postern-sim simulate` runs whole groups, the servers that ship, through bad days in virtual
 //!   time, by seeds. `tools/sim/scenarios` holds single bad days as text.
 //! * Bytes from outside: `postern-sim fuzz`.
 //! * Promises to users: one file each in `tests/`, with real processes and sockets. They wait for
