@@ -5,6 +5,7 @@ mod common;
 
 use common::{Client, DEADLINE, Group};
 use postern::ids::Secret;
+use postern::server::Seal;
 use postern::server::channel::{Channel, HANDSHAKE_BYTES};
 use postern::server::operator_client::OperatorClient;
 use postern::settings::Settings;

@@ -7,7 +7,7 @@ use crate::limits::{DESCRIPTORS_RESERVED, SPACE_RESERVED};
 use crate::node;
 use crate::options;
 use crate::replica::{LogSummary, Quarantine, Shared};
-use crate::server::{Ending, EventLoop, Parts, boot_time};
+use crate::server::{self, Ending, EventLoop, Parts, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::Disk;
 use crate::store::{Identity, OpenError, Opened, Quarantined, ServerDisk, Store};
@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use socket2::SockRef;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -128,13 +128,18 @@ impl Shell {
             let listens = SockRef::from(listener).listen(BACKLOG);
             listens.map_err(|error| format!("can't listen: {error}"))?;
         }
+        let settings = &self.settings;
         let listeners = self.listeners.iter().map(TcpListener::try_clone);
+        let setup = server::Setup {
+            names: settings.servers.clone(),
+            listens: self.listens().collect(),
+            group: settings.group,
+            secret: settings.secret.clone(),
+            max_clients: clients_max(settings.max_clients),
+        };
         let parts = Parts {
             listeners: listeners.collect::<Result<_, _>>().map_err(|e| format!("poll: {e}"))?,
-            names: self.settings.servers.clone(),
-            group: self.settings.group,
-            secret: self.settings.secret.clone(),
-            max_clients: clients_max(self.settings.max_clients),
+            setup,
             stop_with_stdin: self.stop_with_stdin,
             began,
         };
@@ -146,12 +151,15 @@ impl Shell {
         server.run().map_err(|fail| format!("{shown}: {fail}"))
     }
 
+    fn listens(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok())
+    }
+
     /// Logs the addresses on which the server listens, since names may resolve to others than
     /// expected.
     fn announce(&self) {
         let (id, count) = (self.id, self.settings.servers.len());
-        let listens = self.listeners.iter().filter_map(|listener| listener.local_addr().ok());
-        let listens: Vec<String> = listens.map(|address| address.to_string()).collect();
+        let listens: Vec<String> = self.listens().map(|address| address.to_string()).collect();
         let (name, data) = (&self.settings.servers[id.slot()], self.data.display());
         log::info!(
             "server {id} of {count}, {name}, listens on {}; its data is in {data}",

@@ -10,6 +10,7 @@
 //! both sides. A dialler is therefore trusted only after a message that follows the handshake was
 //! opened: [`Channel::is_proven`].
 
+use super::kernel::Seal;
 use crate::ids::{GroupId, Secret};
 use crate::limits::{FIRST_BYTES_MAX, FRAME_BYTES_MAX, REKEY_MESSAGES};
 use byteorder::{ByteOrder, LE};
@@ -76,53 +77,6 @@ impl Channel {
         Channel { stage, held: Vec::new(), is_proven: false }
     }
 
-    /// Whether the other side has proved, on this link, that it knows the secret.
-    pub fn is_proven(&self) -> bool {
-        self.is_proven
-    }
-
-    /// Seals `bytes` and appends the messages to `out`. Until the handshake is complete, they are
-    /// held back.
-    pub fn seal(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        match &mut self.stage {
-            Stage::Handshake(_) => {
-                self.held.extend_from_slice(bytes);
-                let bounded = self.held.len() <= FRAME_BYTES_MAX;
-                assert!(bounded, "little is said before the other side is known");
-            }
-            Stage::Open(transport) => seal(transport, bytes, out),
-            Stage::Broken => {}
-        }
-    }
-
-    /// Opens the message at the front of `input` if it is complete, and returns its length, else 0.
-    /// Its content is appended to `opened`, and bytes to send to `out`.
-    ///
-    /// # Errors
-    /// When the message is not from the other side as it should be. The channel is then done with.
-    pub fn open(
-        &mut self,
-        input: &[u8],
-        opened: &mut Vec<u8>,
-        out: &mut Vec<u8>,
-    ) -> Result<usize, Broken> {
-        let taken = match mem::replace(&mut self.stage, Stage::Broken) {
-            Stage::Handshake(handshake) => self.shake(handshake, input, out),
-            Stage::Open(mut transport) => {
-                let taken = open(&mut transport, input, opened);
-                self.stage = Stage::Open(transport);
-                self.is_proven |= matches!(taken, Ok(1..));
-                // A replayed handshake fails here.
-                taken.map_err(|()| if self.is_proven { Broken::Tampered } else { Broken::Stranger })
-            }
-            Stage::Broken => Err(Broken::Tampered),
-        };
-        if taken.is_err() {
-            self.stage = Stage::Broken;
-        }
-        taken
-    }
-
     fn shake(
         &mut self,
         mut handshake: Box<HandshakeState>,
@@ -152,6 +106,47 @@ impl Channel {
         // The answer depends on the number that this side drew for this link.
         self.is_proven = is_initiator;
         Ok(HANDSHAKE_BYTES)
+    }
+}
+
+impl Seal for Channel {
+    fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
+    fn seal(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        match &mut self.stage {
+            Stage::Handshake(_) => {
+                self.held.extend_from_slice(bytes);
+                let bounded = self.held.len() <= FRAME_BYTES_MAX;
+                assert!(bounded, "little is said before the other side is known");
+            }
+            Stage::Open(transport) => seal(transport, bytes, out),
+            Stage::Broken => {}
+        }
+    }
+
+    fn open(
+        &mut self,
+        input: &[u8],
+        opened: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Broken> {
+        let taken = match mem::replace(&mut self.stage, Stage::Broken) {
+            Stage::Handshake(handshake) => self.shake(handshake, input, out),
+            Stage::Open(mut transport) => {
+                let taken = open(&mut transport, input, opened);
+                self.stage = Stage::Open(transport);
+                self.is_proven |= matches!(taken, Ok(1..));
+                // A replayed handshake fails here.
+                taken.map_err(|()| if self.is_proven { Broken::Tampered } else { Broken::Stranger })
+            }
+            Stage::Broken => Err(Broken::Tampered),
+        };
+        if taken.is_err() {
+            self.stage = Stage::Broken;
+        }
+        taken
     }
 }
 

@@ -4,7 +4,6 @@
 use super::mio_kernel::MioKernel;
 use super::{Fail, Ready, Server, Setup};
 use crate::host::Host;
-use crate::ids::{GroupId, Secret};
 use crate::replica::Quarantine;
 use crate::store::ServerDisk;
 use mio::net::TcpListener;
@@ -41,14 +40,8 @@ pub enum Ending {
 pub struct Parts {
     /// The sockets on which it listens, at least one.
     pub listeners: Vec<std::net::TcpListener>,
-    /// `host:port` of each server, by id.
-    pub names: Vec<String>,
-    /// The group. With the secret, its servers authenticate each other.
-    pub group: GroupId,
-    /// See [`Parts::group`].
-    pub secret: Secret,
-    /// The highest number of text clients.
-    pub max_clients: usize,
+    /// What the server knows.
+    pub setup: Setup,
     /// The server stops when its standard input ends.
     pub stop_with_stdin: bool,
     /// When its monotonic clock began, by [`boot_time`](super::boot_time).
@@ -84,15 +77,8 @@ impl EventLoop {
             let stdin = io::stdin().as_raw_fd();
             registry.register(&mut SourceFd(&stdin), STDIN, Interest::READABLE)?;
         }
-        let setup = Setup {
-            names: parts.names,
-            listens: listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect(),
-            group: parts.group,
-            secret: parts.secret,
-            max_clients: parts.max_clients,
-        };
         let kernel = MioKernel::new(poll, waker, listeners, parts.began)?;
-        Ok(EventLoop { server: Server::new(host, kernel, setup), signals })
+        Ok(EventLoop { server: Server::new(host, kernel, parts.setup), signals })
     }
 
     /// Runs until a signal stops the server.

@@ -1,7 +1,6 @@
 //! The calls to the kernel that a server makes, so that a simulator can answer them instead.
 
-use super::channel::{Broken, Channel};
-use crate::host::Usage;
+use super::channel::Broken;
 use crate::ids::{GroupId, Index, LinkId, Secret, ServerId};
 use crate::node::Job;
 use crate::replica::Packet;
@@ -71,11 +70,6 @@ pub trait Kernel {
 
     /// See [`Edges::on_cut`](crate::host::Edges::on_cut).
     fn on_cut(&mut self, _last: Index) {}
-
-    /// Returns what `STATUS` shows of this process, with so many open connections.
-    fn usage(&self, connections: usize) -> Usage {
-        Usage { connections: connections as u64, memory_bytes: self.memory_bytes() }
-    }
 }
 
 /// A TCP socket that never blocks. `write` and `read` return `WouldBlock` instead.
@@ -105,43 +99,26 @@ pub trait Socket: Read + Write + Debug {
     fn peer_ip(&self) -> Option<IpAddr>;
 }
 
-/// One side of an authenticated link: see [`Channel`], which is the one that ships.
+/// One side of a link whose servers authenticate each other, as bytes in and bytes out.
 pub trait Seal: Debug {
-    /// See [`Channel::is_proven`].
+    /// Returns whether the other side has proved, on this link, that it knows the secret.
     fn is_proven(&self) -> bool;
 
-    /// See [`Channel::seal`].
+    /// Seals `bytes` and appends the messages to `out`. Until the handshake is complete, they are
+    /// held back.
     fn seal(&mut self, bytes: &[u8], out: &mut Vec<u8>);
 
-    /// See [`Channel::open`].
+    /// Opens the message at the front of `input` if it is complete, and returns its length, else
+    /// 0. Its content is appended to `opened`, and bytes to send to `out`.
     ///
     /// # Errors
-    /// As there.
+    /// When the message is not from the other side as it should be. Nothing more is opened then.
     fn open(
         &mut self,
         input: &[u8],
         opened: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<usize, Broken>;
-}
-
-impl Seal for Channel {
-    fn is_proven(&self) -> bool {
-        Channel::is_proven(self)
-    }
-
-    fn seal(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        Channel::seal(self, bytes, out);
-    }
-
-    fn open(
-        &mut self,
-        input: &[u8],
-        opened: &mut Vec<u8>,
-        out: &mut Vec<u8>,
-    ) -> Result<usize, Broken> {
-        Channel::open(self, input, opened, out)
-    }
 }
 
 /// What the kernel reports of a socket.

@@ -3,6 +3,7 @@
 use super::channel::Channel;
 use super::classify::LINK_BYTE;
 use super::frame::{LENGTH_BYTES, begin_frame, end_frame, next_frame};
+use super::kernel::Seal;
 use crate::ids::{GroupId, Secret};
 use crate::limits::FIRST_BYTES_MAX;
 use std::io::{self, ErrorKind, Read, Write};

@@ -132,7 +132,8 @@ impl<K: Kernel> Edges for Sockets<K> {
     }
 
     fn usage(&self) -> Usage {
-        self.kernel.usage(self.table.len())
+        let memory_bytes = self.kernel.memory_bytes();
+        Usage { connections: self.table.len() as u64, memory_bytes }
     }
 
     fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {

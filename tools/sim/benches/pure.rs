@@ -207,6 +207,7 @@ mod packet {
 mod channel {
     use super::*;
     use postern::ids::{GroupId, Secret};
+    use postern::server::Seal;
     use postern::server::channel::Channel;
 
     const GROUP: GroupId = GroupId(1);

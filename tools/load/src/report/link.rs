@@ -2,6 +2,7 @@
 
 use postern::ids::{GroupId, Secret};
 use postern::limits::ENTRIES_BYTES_MAX;
+use postern::server::Seal;
 use postern::server::channel::Channel;
 use std::time::{Duration, Instant};
 

@@ -11,6 +11,7 @@ use super::case::{Args, Case};
 use postern::ids::{GroupId, Secret};
 use postern::limits::{FIRST_BYTES_MAX, FRAME_BYTES_MAX};
 use postern::rng::Rng;
+use postern::server::Seal;
 use postern::server::channel::{Channel, HANDSHAKE_BYTES};
 use std::mem;
 
