@@ -7,6 +7,7 @@ use super::plan::Clients;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -46,18 +47,16 @@ impl Background {
         time: Duration,
     ) -> Result<Background, String> {
         let stop = Arc::new(AtomicBool::new(false));
-        let begun = Arc::new(AtomicBool::new(false));
-        let (until, mut observer) = (Arc::clone(&stop), Begun(Arc::clone(&begun)));
+        let (begun, has_begun) = channel();
+        let (until, mut observer) = (Arc::clone(&stop), Begun(begun));
         let thread = thread::spawn(move || {
             let parts = create_parts(&servers, &clients)?;
             let load = Load { spans: [Duration::ZERO, time, TIMEOUT], parts };
             drive(load, &servers, &until, &mut observer)
         });
-        while !begun.load(Ordering::Relaxed) && !thread.is_finished() {
-            thread::sleep(POLL_INTERVAL);
-        }
         let mut load = Background { stop, thread: Some(thread), outcome: None };
-        if !begun.load(Ordering::Relaxed) {
+        // The channel is closed if the load ends before it has begun.
+        if has_begun.recv().is_err() {
             load.join()?;
         }
         Ok(load)
@@ -112,11 +111,12 @@ impl Drop for Background {
     }
 }
 
-/// Notes that all clients are logged in.
-struct Begun(Arc<AtomicBool>);
+/// Reports that all clients are logged in.
+struct Begun(Sender<()>);
 
 impl Observer for Begun {
     fn begin(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        // Only `start` receives it, once.
+        let _ = self.0.send(());
     }
 }

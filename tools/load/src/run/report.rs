@@ -119,7 +119,9 @@ impl Report {
     /// Writes all figures, an indented line each.
     pub(crate) fn write_figures(&self, text: &mut String) {
         let (seconds, acked) = (self.seconds, self.acked_per_second);
-        let _ = writeln!(text, "  {seconds:.1} s: {acked:.0} acknowledged per second");
+        if self.clients.iter().any(|clients| clients.connections > 0) {
+            let _ = writeln!(text, "  {seconds:.1} s: {acked:.0} acknowledged per second");
+        }
         if self.outcome.counts.delivered > 0 {
             let _ = writeln!(text, "  {:.0} delivered per second", self.delivered_per_second);
         }
