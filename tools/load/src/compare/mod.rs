@@ -166,7 +166,7 @@ fn measure_postern(binary: &Path, options: &Options) -> Result<Row, String> {
         client::create_accounts(group.address(primary))?;
         let mut client = TextClient::log_in(group.address(primary))?;
         (0..BEFORE_KILL).try_for_each(|_| client.must(&client::send(BEFORE_KILL)))?;
-        row.add_kill(kill_primary(&mut group, primary)?);
+        row.add_kill(kill_primary(&mut group)?);
     }
     Ok(row)
 }
