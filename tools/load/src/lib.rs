@@ -1,7 +1,8 @@
-//! How fast is postern? The load generator, and what is measured with it.
+//! The load generator of postern, and what is measured with it.
 
 pub mod baseline;
 pub mod compare;
+pub mod failover;
 pub mod report;
 pub mod run;
 mod stats;

@@ -1,27 +1,28 @@
-//! `postern-load`: makes load, and measures.
+//! `postern-load`: generates load and measures.
 
 use clap::{Parser, Subcommand};
-use postern_load::{baseline, compare, report, run};
+use postern_load::{baseline, compare, failover, report, run};
 use std::process::ExitCode;
 
-/// Makes load for postern, and measures it.
+/// Generate load for postern, and measure it.
 #[derive(Debug, Parser)]
 #[command(max_term_width = 100)]
 struct Options {
-    /// What to do.
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Makes load for a group, and checks everything that it answers.
+    /// Generate load for a group, and check every answer.
     Run(run::Options),
-    /// Starts groups of three servers and prints their figures, with limits of the same run.
+    /// Print the figures of postern with their targets, beside the baseline of the same run.
     Report(report::Options),
-    /// The same load on what people would use instead.
+    /// Measure how long the loss of a server interrupts clients.
+    Failover(failover::Options),
+    /// Run the same load on other systems.
     Compare(compare::Options),
-    /// Measures what this machine can do without postern.
+    /// Measure what this machine can do without postern.
     Baseline(baseline::Options),
 }
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let done = match Options::parse().command {
         Command::Run(options) => run::run(&options),
         Command::Report(options) => report::run(&options),
+        Command::Failover(options) => failover::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Baseline(options) => baseline::run(&options),
     };

@@ -1,4 +1,4 @@
-//! How often bytes can be made durable.
+//! How fast writes become durable.
 
 use super::Measured;
 use std::fs::File;
@@ -10,125 +10,92 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The size of a file that is written over and over.
-const FILLED_BYTES: u64 = 4 << 20;
+/// The size of a file that is overwritten again and again.
+const FILLED_BYTES: usize = 4 << 20;
 
-/// What each sync has to make durable: so many bytes.
+/// Writes with a sync each, by concurrent writers with their own files.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Way {
-    /// Behind the end of the file.
-    Append(usize),
-    /// Within a file that keeps its size.
-    Filled(usize),
+pub(super) struct Writes {
+    pub(super) writers: usize,
+    /// The length of each write.
+    pub(super) bytes: usize,
+    /// Whether the files were filled with zeros before and keep their size.
+    pub(super) filled: bool,
+    /// Whether all writers begin each write together; the slowest one counts.
+    pub(super) together: bool,
 }
 
-/// Writes and syncs by so many writers at once, each to a file of its own in `folder`.
-pub(super) fn time_syncs(
-    folder: &Path,
-    time: Duration,
-    writers: usize,
-    way: Way,
-) -> Result<Measured, String> {
-    let write = |file: &File, began| time_writer(file, began, time, way);
-    let (each, time) = run_writers(folder, writers, way, write)?;
-    let samples = each.concat();
-    Ok(Measured { count: samples.len() as u64, samples, time })
-}
+impl Writes {
+    /// Times writes and syncs of files in `folder`.
+    pub(super) fn measure(self, folder: &Path, time: Duration) -> Result<Measured, String> {
+        let failed = |error| format!("{}: {error}", folder.display());
+        let made = tempfile::Builder::new().prefix("baseline-").tempdir_in(folder);
+        let made = made.map_err(failed)?;
+        let files = (0..self.writers).map(|at| self.create(&made.path().join(at.to_string())));
+        let files = files.collect::<io::Result<Vec<File>>>().map_err(failed)?;
+        let (start, rounds) = (Barrier::new(self.writers), AtomicUsize::new(usize::MAX));
+        let began = Instant::now();
+        let each: Result<Vec<Vec<Duration>>, String> = thread::scope(|scope| {
+            let (start, rounds, end) = (&start, &rounds, began + time);
+            let write = |file| scope.spawn(move || self.write(file, end, start, rounds));
+            let writers = files.iter().map(write);
+            let ended = writers.collect::<Vec<_>>().into_iter().map(thread::ScopedJoinHandle::join);
+            let samples = |one: thread::Result<io::Result<_>>| {
+                one.map_err(|_| "a writer panicked".to_owned())?.map_err(failed)
+            };
+            ended.map(samples).collect()
+        });
+        let (each, time) = (each?, began.elapsed());
+        if !self.together {
+            return Ok(Measured::new(&each.concat(), time));
+        }
+        let slowest = |round| each.iter().filter_map(|one: &Vec<Duration>| one.get(round)).max();
+        let samples: Vec<Duration> = (0..).map_while(slowest).copied().collect();
+        Ok(Measured::new(&samples, time))
+    }
 
-/// Appends and syncs by so many writers, all begun together, again and again: of each time the
-/// slowest.
-pub(super) fn time_slowest(
-    folder: &Path,
-    time: Duration,
-    writers: usize,
-    bytes: usize,
-) -> Result<Measured, String> {
-    let (start, rounds) = (Barrier::new(writers), AtomicUsize::new(usize::MAX));
-    let write = |file: &File, began: Instant| {
-        let text = vec![b'x'; bytes];
+    fn create(self, path: &Path) -> io::Result<File> {
+        let file = File::create_new(path)?;
+        if self.filled {
+            // Zeros rather than fallocate: the first write to an allocated block would change its
+            // metadata, too, which the sync had to make durable.
+            file.write_all_at(&vec![0; FILLED_BYTES], 0)?;
+        }
+        file.sync_all()?;
+        Ok(file)
+    }
+
+    /// Writes and syncs until `end`. With `together`, all writers do the same number of rounds.
+    fn write(
+        self,
+        file: &File,
+        end: Instant,
+        start: &Barrier,
+        rounds: &AtomicUsize,
+    ) -> io::Result<Vec<Duration>> {
+        let text = vec![b'x'; self.bytes];
+        let size = if self.filled { FILLED_BYTES / self.bytes * self.bytes } else { usize::MAX };
         let (mut samples, mut outcome) = (Vec::new(), Ok(()));
         for round in 0.. {
-            start.wait();
-            // All see the same number here: it is of a later round than the one it was set in.
+            if self.together {
+                start.wait();
+            }
+            // With `together`, all writers read the same number: it is set in an earlier round.
             if round >= rounds.load(Ordering::Relaxed) {
                 break;
             }
-            let synced = sync(file, &text, (round * bytes) as u64);
-            if synced.is_err() || began.elapsed() >= time {
+            let begin = Instant::now();
+            let written = file.write_all_at(&text, (round * self.bytes % size) as u64);
+            let synced = written.and_then(|()| file.sync_data());
+            samples.push(begin.elapsed());
+            if synced.is_err() || Instant::now() >= end {
                 rounds.fetch_min(round + 1, Ordering::Relaxed);
             }
-            // A writer that has failed waits for the others' last round all the same.
-            outcome = outcome.and(synced.map(|took| samples.push(took)));
+            // A writer that has failed takes part until the last round, since others wait for it.
+            outcome = outcome.and(synced);
         }
         outcome.map(|()| samples)
-    };
-    let (each, time) = run_writers(folder, writers, Way::Append(bytes), write)?;
-    let mut samples = Vec::new();
-    for one in each {
-        samples.resize(one.len(), Duration::ZERO);
-        samples.iter_mut().zip(one).for_each(|(slowest, took)| *slowest = took.max(*slowest));
     }
-    Ok(Measured { count: samples.len() as u64, samples, time })
-}
-
-/// What so many writers in threads make of files of their own, from when all of them are there,
-/// and how long that takes.
-fn run_writers(
-    folder: &Path,
-    writers: usize,
-    way: Way,
-    write: impl Fn(&File, Instant) -> io::Result<Vec<Duration>> + Sync,
-) -> Result<(Vec<Vec<Duration>>, Duration), String> {
-    let failed = |error| format!("{}: {error}", folder.display());
-    let made = tempfile::Builder::new().prefix("limits-").tempdir_in(folder).map_err(failed)?;
-    let files = (0..writers).map(|at| prepare(&made.path().join(at.to_string()), way));
-    let files = files.collect::<Result<Vec<File>, String>>()?;
-    let began = Instant::now();
-    let each: Result<_, String> = thread::scope(|scope| {
-        let write = &write;
-        let writers = files.iter().map(|file| scope.spawn(move || write(file, began)));
-        let ended = writers.collect::<Vec<_>>().into_iter().map(thread::ScopedJoinHandle::join);
-        ended.map(|one| one.map_err(|_| "a writer panicked".to_owned())?.map_err(failed)).collect()
-    });
-    Ok((each?, began.elapsed()))
-}
-
-/// How long a write and its sync take.
-fn sync(file: &File, bytes: &[u8], at: u64) -> io::Result<Duration> {
-    let start = Instant::now();
-    file.write_all_at(bytes, at)?;
-    file.sync_data()?;
-    Ok(start.elapsed())
-}
-
-fn prepare(path: &Path, way: Way) -> Result<File, String> {
-    let failed = |error| format!("{}: {error}", path.display());
-    let file = File::create_new(path).map_err(failed)?;
-    if let Way::Filled(_) = way {
-        // Zeros rather than a reservation: a block that was only reserved changes with its first
-        // write from unwritten to written, and that has to be made durable too.
-        file.write_all_at(&vec![0; FILLED_BYTES as usize], 0).map_err(failed)?;
-    }
-    file.sync_all().map_err(failed)?;
-    Ok(file)
-}
-
-fn time_writer(file: &File, began: Instant, time: Duration, way: Way) -> io::Result<Vec<Duration>> {
-    let (bytes, end) = match way {
-        Way::Append(bytes) => (bytes, u64::MAX),
-        Way::Filled(bytes) => (bytes, FILLED_BYTES - bytes as u64),
-    };
-    let bytes = vec![b'x'; bytes];
-    let mut at = 0;
-    let mut samples = Vec::new();
-    while began.elapsed() < time {
-        samples.push(sync(file, &bytes, at)?);
-        at += bytes.len() as u64;
-        if at > end {
-            at = 0;
-        }
-    }
-    Ok(samples)
 }
 
 #[cfg(test)]
@@ -138,9 +105,10 @@ mod tests {
     #[test]
     fn all_writers_take_part_in_each_round_and_end_together() {
         let folder = tempfile::tempdir().unwrap();
-        let measured = time_slowest(folder.path(), Duration::from_millis(5), 3, 10).unwrap();
+        let writes = Writes { writers: 3, bytes: 10, filled: false, together: true };
+        let measured = writes.measure(folder.path(), Duration::from_millis(5)).unwrap();
         assert!(measured.count > 0);
-        let gone = folder.path().join("gone");
-        time_slowest(&gone, Duration::from_millis(5), 3, 10).unwrap_err();
+        let missing = folder.path().join("missing");
+        writes.measure(&missing, Duration::from_millis(5)).unwrap_err();
     }
 }

@@ -1,12 +1,18 @@
-//! `limits`: what this machine can do without postern, in the same run as postern's figures, which
-//! are printed as shares of it. Absolute figures change from hour to hour; shares hardly do.
+//! `postern-load baseline`: what this machine can do without postern.
+//!
+//! Reports print postern's figures as shares of a baseline of the same run: absolute figures change
+//! from hour to hour, shares hardly do.
 
 mod disk;
 mod loopback;
 
-use crate::stats::{median, p99, us};
+use crate::run::counts::{histogram, nanos};
+use crate::stats::us;
 use clap::Args;
-use postern_testkit::{group, print};
+use disk::Writes;
+use hdrhistogram::Histogram;
+use postern_testkit::group::{self, Group};
+use postern_testkit::print;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -16,293 +22,248 @@ use std::time::Duration;
 /// Options of `postern-load baseline`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Where files are written and synced; by default where `figures` has its data.
+    /// Write and sync files in this folder [default: `target`].
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
-    /// How long all measurements take together.
+    /// Duration of all measurements together, in seconds.
     #[arg(long, default_value_t = 8, value_name = "S")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Prints one JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-/// Prints all limits.
+/// Measures and prints the baseline.
 ///
 /// # Errors
-/// Why something could not be measured.
+/// A measurement fails.
 pub fn run(options: &Options) -> Result<(), String> {
-    let made;
+    let temporary;
     let folder = match &options.folder {
         Some(folder) => folder,
         None => {
-            made = group::folder("limits")?;
-            made.path()
+            temporary = group::folder("baseline")?;
+            temporary.path()
         }
     };
-    let limits = measure(folder, Duration::from_secs(options.seconds))?;
-    if options.json {
-        return print(&format!("{}\n", limits.json()));
-    }
-    print(&limits.table())
+    let time = Duration::from_secs(options.seconds) / PROBES.len() as u32;
+    let mut baseline = Baseline::default();
+    baseline.measure(Probe::all(), folder, time)?;
+    print(&if options.json { format!("{}\n", baseline.json()) } else { baseline.table() })
 }
 
-/// Something that a machine can do so often and no oftener.
+/// What is measured of a machine: the index of `PROBES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Limit {
-    /// An append of one record and its fdatasync, by one writer.
-    SyncOne,
-    /// The same on a file that is not made longer: it was filled with zeros before.
-    SyncOneFilled,
-    /// By as many writers at once as there are servers, each with a file of its own.
-    SyncThree,
-    /// The same on files that were filled before.
-    SyncThreeFilled,
-    /// Of as many appends as there are servers, begun together, the slowest: who waits for all
-    /// servers waits for this.
-    SyncSlowest,
-    /// An append of a small batch and its fdatasync, by one writer.
-    Sync16KiB,
-    /// The same with a large batch.
-    Sync64KiB,
-    /// A round trip of a short text on the loopback device, by blocking reads and writes.
-    RoundTrip,
-    /// What one thread with a mio loop can echo to 64 connections with 16 texts under way on each.
+pub(crate) struct Probe(usize);
+
+impl Probe {
+    /// Appends and syncs by three writers at once, each with its own file, as three servers have.
+    pub(crate) const SYNC_THREE: Probe = Probe(2);
+    /// The slowest of three that begin together: an acknowledgement of all servers waits for it.
+    pub(crate) const SYNC_SLOWEST: Probe = Probe(4);
+    /// What one thread with a mio loop echoes to the load generator.
+    pub(crate) const ECHO: Probe = Probe(8);
+
+    /// Returns all probes.
+    pub(crate) fn all() -> impl Iterator<Item = Probe> {
+        (0..PROBES.len()).map(Probe)
+    }
+
+    /// Returns the name in tables.
+    pub(crate) fn name(self) -> &'static str {
+        PROBES[self.0].1
+    }
+}
+
+/// How a probe is measured.
+#[derive(Clone, Copy, Debug)]
+enum Method {
+    Writes(Writes),
+    RoundTrips,
     Echo,
 }
 
-impl Limit {
-    /// All of them, in the order of their places in a table.
-    pub(crate) const ALL: [Limit; 9] = [
-        Limit::SyncOne,
-        Limit::SyncOneFilled,
-        Limit::SyncThree,
-        Limit::SyncThreeFilled,
-        Limit::SyncSlowest,
-        Limit::Sync16KiB,
-        Limit::Sync64KiB,
-        Limit::RoundTrip,
-        Limit::Echo,
-    ];
-
-    /// What a person reads.
-    pub(crate) fn words(self) -> &'static str {
-        match self {
-            Limit::SyncOne => "fdatasync of 200 B",
-            Limit::SyncOneFilled => "fdatasync of 200 B, preallocated",
-            Limit::SyncThree => "fdatasync of 200 B, 3 writers",
-            Limit::SyncThreeFilled => "fdatasync of 200 B, 3 writers, preallocated",
-            Limit::SyncSlowest => "fdatasync of 200 B, slowest of 3 at once",
-            Limit::Sync16KiB => "fdatasync of 16 KiB",
-            Limit::Sync64KiB => "fdatasync of 64 KiB",
-            Limit::RoundTrip => "loopback round trip of 100 B",
-            Limit::Echo => "mio echo of 100 B, C=64 D=16",
-        }
-    }
-
-    /// What a program reads.
-    fn key(self) -> &'static str {
-        match self {
-            Limit::SyncOne => "sync_200_b",
-            Limit::SyncOneFilled => "sync_200_b_filled",
-            Limit::SyncThree => "sync_200_b_3_writers",
-            Limit::SyncThreeFilled => "sync_200_b_3_writers_filled",
-            Limit::SyncSlowest => "sync_200_b_slowest_of_3",
-            Limit::Sync16KiB => "sync_16_kib",
-            Limit::Sync64KiB => "sync_64_kib",
-            Limit::RoundTrip => "round_trip_100_b",
-            Limit::Echo => "echo_100_b_64_16",
-        }
-    }
-
-    fn measure(self, folder: &Path, time: Duration) -> Result<Measured, String> {
-        match self {
-            Limit::SyncOne => disk::time_syncs(folder, time, 1, disk::Way::Append(200)),
-            Limit::SyncOneFilled => disk::time_syncs(folder, time, 1, disk::Way::Filled(200)),
-            Limit::SyncThree => disk::time_syncs(folder, time, 3, disk::Way::Append(200)),
-            Limit::SyncThreeFilled => disk::time_syncs(folder, time, 3, disk::Way::Filled(200)),
-            Limit::SyncSlowest => disk::time_slowest(folder, time, 3, 200),
-            Limit::Sync16KiB => disk::time_syncs(folder, time, 1, disk::Way::Append(16 << 10)),
-            Limit::Sync64KiB => disk::time_syncs(folder, time, 1, disk::Way::Append(64 << 10)),
-            Limit::RoundTrip => loopback::time_round_trips(time),
-            Limit::Echo => loopback::time_echo(time),
-        }
-    }
+const fn append(writers: usize, bytes: usize) -> Method {
+    Method::Writes(Writes { writers, bytes, filled: false, together: false })
 }
 
-/// How often something was done, and how long it took each time.
-#[derive(Clone, Debug, Default)]
+const fn overwrite(writers: usize, bytes: usize) -> Method {
+    Method::Writes(Writes { writers, bytes, filled: true, together: false })
+}
+
+const fn append_together(writers: usize, bytes: usize) -> Method {
+    Method::Writes(Writes { writers, bytes, filled: false, together: true })
+}
+
+/// The key in JSON, the name in tables, and the method of each probe.
+const PROBES: [(&str, &str, Method); 9] = [
+    ("sync_200_b", "fdatasync of 200 B", append(1, 200)),
+    ("sync_200_b_filled", "fdatasync of 200 B, preallocated", overwrite(1, 200)),
+    ("sync_200_b_3_writers", "fdatasync of 200 B, 3 writers", append(3, 200)),
+    (
+        "sync_200_b_3_writers_filled",
+        "fdatasync of 200 B, 3 writers, preallocated",
+        overwrite(3, 200),
+    ),
+    (
+        "sync_200_b_slowest_of_3",
+        "fdatasync of 200 B, slowest of 3 at once",
+        append_together(3, 200),
+    ),
+    ("sync_16_kib", "fdatasync of 16 KiB", append(1, 16 << 10)),
+    ("sync_64_kib", "fdatasync of 64 KiB", append(1, 64 << 10)),
+    ("round_trip_100_b", "loopback round trip of 100 B", Method::RoundTrips),
+    ("echo_100_b_64_16", "mio echo of 100 B, C=64 D=16", Method::Echo),
+];
+
+/// How often something was done, and how long it took.
+#[derive(Clone, Debug)]
 pub(crate) struct Measured {
-    samples: Vec<Duration>,
-    /// More than there are samples where one sample is of many.
+    latencies: Histogram<u64>,
+    /// May exceed the number of latencies, when one latency is that of many texts.
     count: u64,
     time: Duration,
 }
 
+impl Default for Measured {
+    fn default() -> Measured {
+        Measured { latencies: histogram(), count: 0, time: Duration::ZERO }
+    }
+}
+
 impl Measured {
-    pub(crate) fn median(&self) -> Duration {
-        median(&self.samples)
+    fn new(samples: &[Duration], time: Duration) -> Measured {
+        let mut measured = Measured { count: samples.len() as u64, time, ..Measured::default() };
+        samples.iter().for_each(|sample| measured.latencies.saturating_record(nanos(*sample)));
+        measured
     }
 
-    pub(crate) fn p99(&self) -> Duration {
-        p99(&self.samples)
+    /// Returns a quantile of the latencies.
+    pub(crate) fn quantile(&self, quantile: f64) -> Duration {
+        Duration::from_nanos(self.latencies.value_at_quantile(quantile))
     }
 
-    /// How often in a second, by all who did it together.
+    /// Returns how often it was done per second, by all threads together.
     pub(crate) fn per_second(&self) -> f64 {
         self.count as f64 / self.time.as_secs_f64()
     }
-
-    fn extend(&mut self, more: &Measured) {
-        self.samples.extend(&more.samples);
-        self.count += more.count;
-        self.time += more.time;
-    }
 }
 
-/// A figure of postern, to be compared with a limit of the machine.
-#[derive(Clone, Debug)]
-pub(crate) struct Figure {
-    /// What it is, in few words.
-    pub(crate) what: String,
-    /// How much.
-    pub(crate) value: Quantity,
-    /// What the machine could do instead.
-    pub(crate) limit: Limit,
-}
-
-/// How much, so that more is better or worse.
+/// A figure of postern, to be compared with a probe.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Quantity {
-    /// How long it takes.
+pub(crate) enum Figure {
     Latency(Duration),
-    /// How often in a second.
+    /// Per second.
     Rate(f64),
 }
 
-impl Figure {
-    /// A median, or another latency.
-    pub(crate) fn latency(what: &str, time: Duration, limit: Limit) -> Figure {
-        Figure { what: what.to_owned(), value: Quantity::Latency(time), limit }
-    }
-
-    /// How often in a second.
-    pub(crate) fn rate(what: &str, per_second: f64, limit: Limit) -> Figure {
-        Figure { what: what.to_owned(), value: Quantity::Rate(per_second), limit }
-    }
-}
-
-/// How much of a limit a figure reaches, for programs.
+/// How much of a probe a figure reaches.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Share {
     what: String,
-    limit: &'static str,
+    probe: &'static str,
     /// 1 is all that the machine can do.
     share: f64,
+    /// For a person.
+    #[serde(skip)]
+    pub(crate) line: String,
 }
 
-/// The limits that were measured.
+/// The probes that were measured.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Limits([Measured; Limit::ALL.len()]);
+pub(crate) struct Baseline([Measured; PROBES.len()]);
 
-/// Measures all limits in so much time together, the disk's in `folder`.
-///
-/// # Errors
-/// What could not be measured, and why.
-pub(crate) fn measure(folder: &Path, time: Duration) -> Result<Limits, String> {
-    let mut limits = Limits::default();
-    for limit in Limit::ALL {
-        limits.add(limit, folder, time / Limit::ALL.len() as u32)?;
-    }
-    Ok(limits)
-}
-
-impl Limits {
-    /// Measures one limit, in addition to what was measured of it before.
-    pub(crate) fn add(
+impl Baseline {
+    /// Measures some probes, in addition to what was measured of them before.
+    pub(crate) fn measure(
         &mut self,
-        limit: Limit,
+        probes: impl IntoIterator<Item = Probe>,
         folder: &Path,
         time: Duration,
     ) -> Result<(), String> {
-        let measured = limit.measure(folder, time);
-        let measured = measured.map_err(|why| format!("{}: {why}", limit.words()))?;
-        self.0[limit as usize].extend(&measured);
+        for probe in probes {
+            let (_, name, method) = PROBES[probe.0];
+            let measured = match method {
+                Method::Writes(writes) => writes.measure(folder, time),
+                Method::RoundTrips => loopback::time_round_trips(time),
+                Method::Echo => loopback::time_echo(time),
+            };
+            let measured = measured.map_err(|why| format!("{name}: {why}"))?;
+            let all = &mut self.0[probe.0];
+            // Adding fails only for different bounds.
+            let _ = all.latencies.add(&measured.latencies);
+            all.count += measured.count;
+            all.time += measured.time;
+        }
         Ok(())
     }
 
-    /// What was measured.
-    pub(crate) fn of(&self, limit: Limit) -> &Measured {
-        &self.0[limit as usize]
-    }
-
-    /// How much of a limit a value reaches: 1 is all that the machine can do. `None` when the
-    /// limit was not measured.
-    pub(crate) fn share(&self, limit: Limit, value: Quantity) -> Option<f64> {
-        let measured = self.of(limit);
-        let share = match value {
-            Quantity::Latency(time) => measured.median().as_secs_f64() / time.as_secs_f64(),
-            Quantity::Rate(rate) => rate / measured.per_second(),
-        };
-        (measured.count > 0 && share.is_finite()).then_some(share)
-    }
-
-    /// A line for each figure: the share of its limit that it reaches.
-    pub(crate) fn shares(&self, figures: &[Figure]) -> String {
-        let mut text = String::new();
-        for Figure { what, value, limit } in figures {
-            let Some(share) = self.share(*limit, *value) else { continue };
-            let measured = self.of(*limit);
-            let (shown, bound) = match value {
-                Quantity::Latency(time) => (us(*time), us(measured.median())),
-                Quantity::Rate(rate) => {
-                    (format!("{rate:.0}/s"), format!("{:.0}/s", measured.per_second()))
-                }
-            };
-            let (percent, words) = (share * 100.0, limit.words());
-            let digits = usize::from(percent < 10.0);
-            let _ = writeln!(text, "  {what}, {shown}: {percent:.digits$} % of {words}, {bound}");
+    /// Measures what loads are compared with. The disks of other machines are unknown.
+    pub(crate) fn measure_for_load(
+        &mut self,
+        group: Option<&Group>,
+        time: Duration,
+    ) -> Result<(), String> {
+        if let Some(group) = group {
+            self.measure([Probe::SYNC_THREE, Probe::SYNC_SLOWEST], group.folder(), time)?;
         }
-        text
+        self.measure([Probe::ECHO], &std::env::temp_dir(), time)
     }
 
-    /// The same for programs.
-    pub(crate) fn share_list(&self, figures: &[Figure]) -> Vec<Share> {
-        let one = |Figure { what, value, limit }: &Figure| {
-            let share = self.share(*limit, *value)?;
-            Some(Share { what: what.clone(), limit: limit.key(), share })
+    /// Returns what was measured.
+    pub(crate) fn of(&self, probe: Probe) -> &Measured {
+        &self.0[probe.0]
+    }
+
+    /// Returns how much of a probe a figure reaches; `None` if the probe was not measured.
+    pub(crate) fn share(&self, what: &str, figure: Figure, probe: Probe) -> Option<Share> {
+        let measured = self.of(probe);
+        let (share, shown, bound) = match figure {
+            Figure::Latency(time) => {
+                let median = measured.quantile(0.5);
+                (median.as_secs_f64() / time.as_secs_f64(), us(time), us(median))
+            }
+            Figure::Rate(rate) => {
+                let per_second = measured.per_second();
+                (rate / per_second, format!("{rate:.0}/s"), format!("{per_second:.0}/s"))
+            }
         };
-        figures.iter().filter_map(one).collect()
+        let (key, name, _) = PROBES[probe.0];
+        let percent = share * 100.0;
+        let digits = usize::from(percent < 10.0);
+        let line = format!("{what}, {shown}: {percent:.digits$} % of {name}, {bound}");
+        let share = Share { what: what.to_owned(), probe: key, share, line };
+        (measured.count > 0 && share.share.is_finite()).then_some(share)
+    }
+
+    /// Returns the probes that were measured.
+    pub(crate) fn measured(&self) -> impl Iterator<Item = (Probe, &Measured)> {
+        Probe::all().zip(&self.0).filter(|(_, measured)| measured.count > 0)
     }
 
     fn table(&self) -> String {
         let mut text = format!("{:<44} {:>10} {:>10} {:>11}\n", "", "median", "p99", "per second");
-        for (limit, measured) in Limit::ALL.iter().zip(&self.0) {
-            let (median, p99) = (us(measured.median()), us(measured.p99()));
-            let (words, rate) = (limit.words(), measured.per_second());
-            let _ = writeln!(text, "{words:<44} {median:>10} {p99:>10} {rate:>11.0}");
+        for (probe, measured) in self.measured() {
+            let [median, p99] = [0.5, 0.99].map(|quantile| us(measured.quantile(quantile)));
+            let (name, rate) = (probe.name(), measured.per_second());
+            let _ = writeln!(text, "{name:<44} {median:>10} {p99:>10} {rate:>11.0}");
         }
         text
     }
 
-    /// The limits that were measured, as one object: `p50_us`, `p99_us` and `per_second` of each.
-    pub(crate) fn json(&self) -> Value {
-        let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
-        let measured = Limit::ALL.iter().zip(&self.0).filter(|(_, measured)| measured.count > 0);
-        let one = |(limit, measured): (&Limit, &Measured)| {
-            let value = json!({
-                "p50_us": micros(measured.median()),
-                "p99_us": micros(measured.p99()),
-                "per_second": measured.per_second().round(),
-            });
-            (limit.key().to_owned(), value)
+    fn json(&self) -> Value {
+        let one = |(probe, measured): (Probe, &Measured)| {
+            let of = |quantile| measured.quantile(quantile).as_nanos() as f64 / 1e3;
+            let rate = measured.per_second().round();
+            let value = json!({ "p50_us": of(0.5), "p99_us": of(0.99), "per_second": rate });
+            (PROBES[probe.0].0.to_owned(), value)
         };
-        Value::Object(measured.map(one).collect::<Map<_, _>>())
+        Value::Object(self.measured().map(one).collect::<Map<_, _>>())
     }
 }
 
-impl Serialize for Limits {
+impl Serialize for Baseline {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.json().serialize(serializer)
     }
@@ -310,41 +271,42 @@ impl Serialize for Limits {
 
 #[cfg(test)]
 mod tests {
-    //! A share of 1 is the machine's limit, for latencies as for rates.
+    //! A share of 1 is all that the machine can do, for latencies as for rates.
 
     use super::*;
 
-    fn limits() -> Limits {
-        let mut limits = Limits::default();
-        let samples = vec![Duration::from_micros(200); 3];
-        let time = Duration::from_millis(1);
-        limits.0[Limit::SyncThree as usize] = Measured { samples, count: 5, time };
-        limits
+    fn baseline() -> Baseline {
+        let mut baseline = Baseline::default();
+        let samples = [Duration::from_micros(200); 5];
+        baseline.0[Probe::SYNC_THREE.0] = Measured::new(&samples, Duration::from_millis(1));
+        baseline
     }
 
     #[test]
     fn slower_is_less() {
-        let limits = limits();
-        let share = |value| limits.share(Limit::SyncThree, value);
-        assert_eq!(share(Quantity::Latency(Duration::from_micros(400))), Some(0.5));
-        assert_eq!(share(Quantity::Rate(2500.0)), Some(0.5));
-        assert_eq!(share(Quantity::Latency(Duration::ZERO)), None);
+        let baseline = baseline();
+        let share = |figure| Some(baseline.share("SEND", figure, Probe::SYNC_THREE)?.share);
+        let half = share(Figure::Latency(Duration::from_micros(400))).unwrap();
+        assert!((half - 0.5).abs() < 0.001, "{half}");
+        assert_eq!(share(Figure::Rate(2500.0)), Some(0.5));
+        assert_eq!(share(Figure::Latency(Duration::ZERO)), None);
     }
 
     #[test]
     fn what_was_not_measured_has_no_share() {
-        let limits = limits();
-        let of = |limit| Figure::rate("SEND", 2500.0, limit);
-        let text = limits.shares(&[of(Limit::SyncThree), of(Limit::Echo)]);
-        assert_eq!(text, "  SEND, 2500/s: 50 % of fdatasync of 200 B, 3 writers, 5000/s\n");
-        assert_eq!(limits.json().as_object().map(Map::len), Some(1));
-        let list = limits.share_list(&[of(Limit::SyncThree), of(Limit::Echo)]);
-        let what = "SEND".to_owned();
-        assert_eq!(list, [Share { what, limit: "sync_200_b_3_writers", share: 0.5 }]);
+        let baseline = baseline();
+        let of = |probe| baseline.share("SEND", Figure::Rate(2500.0), probe);
+        assert_eq!(of(Probe::ECHO), None);
+        assert_eq!(baseline.json().as_object().map(Map::len), Some(1));
+        let line = "SEND, 2500/s: 50 % of fdatasync of 200 B, 3 writers, 5000/s".to_owned();
+        let (what, probe) = ("SEND".to_owned(), "sync_200_b_3_writers");
+        assert_eq!(of(Probe::SYNC_THREE), Some(Share { what, probe, share: 0.5, line }));
     }
 
     #[test]
-    fn every_limit_has_its_place() {
-        assert!(Limit::ALL.iter().enumerate().all(|(at, limit)| *limit as usize == at));
+    fn every_probe_has_its_index() {
+        let names = [Probe::SYNC_THREE, Probe::SYNC_SLOWEST, Probe::ECHO].map(Probe::name);
+        let expected = ["3 writers", "slowest of 3", "mio echo"];
+        assert!(names.iter().zip(expected).all(|(name, word)| name.contains(word)), "{names:?}");
     }
 }

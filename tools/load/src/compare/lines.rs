@@ -1,46 +1,39 @@
-//! What the text protocols of the others have in common: lines that end with CR LF.
+//! The common part of the other systems' protocols: lines that end with CR LF.
 
-/// The first line without its end, and what follows it; none when it is not whole.
-pub(crate) fn split_line(input: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memmem::find(input, b"\r\n")?;
-    Some((&input[..end], &input[end + 2..]))
-}
+use crate::run::postern::invalid_answer;
 
-/// What stands at the front of some bytes, and what follows it; none when it is not whole.
+/// The first item of some bytes and the bytes after it; `None` if it is incomplete.
 pub(crate) type Split<'a, T> = Result<Option<(T, &'a [u8])>, String>;
 
-/// Takes what is whole at the front of some bytes, one after the other: how many bytes it was.
-pub(crate) fn take_each<'a, T>(
-    input: &'a [u8],
-    split: impl Fn(&'a [u8]) -> Split<'a, T>,
-    mut take: impl FnMut(T) -> Result<(), String>,
-) -> Result<usize, String> {
-    let mut rest = input;
-    while let Some((one, after)) = split(rest)? {
-        take(one)?;
-        rest = after;
-    }
-    Ok(input.len() - rest.len())
+/// Splits off the first line, without its end.
+pub(crate) fn split_line(input: &[u8]) -> Split<'_, &str> {
+    let Some(end) = memchr::memmem::find(input, b"\r\n") else { return Ok(None) };
+    let line = std::str::from_utf8(&input[..end]).map_err(|_| invalid_answer(&input[..end]))?;
+    Ok(Some((line, &input[end + 2..])))
 }
 
-/// A line as text that can be shown and parsed.
-pub(crate) fn text(line: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(line).map_err(|_| strange(line))
-}
-
-/// Why a conversation ends with an answer that no server should give.
-pub(crate) fn strange(answer: &[u8]) -> String {
-    format!("strange-answer `{}`", answer.escape_ascii())
-}
-
-/// The body whose length a line has announced; its CR LF is taken, too.
+/// Splits off a body of a known length, and its CR LF.
 pub(crate) fn split_body(input: &[u8], length: usize) -> Split<'_, &[u8]> {
     let Some((body, rest)) = input.split_at_checked(length) else { return Ok(None) };
     match rest {
         [b'\r', b'\n', rest @ ..] => Ok(Some((body, rest))),
         [] | [b'\r'] => Ok(None),
-        _ => Err(strange(rest)),
+        _ => Err(invalid_answer(rest)),
     }
+}
+
+/// Handles all complete items at the front of some bytes and returns their length.
+pub(crate) fn parse_each<'a, T>(
+    input: &'a [u8],
+    split: impl Fn(&'a [u8]) -> Split<'a, T>,
+    mut handle: impl FnMut(T) -> Result<(), String>,
+) -> Result<usize, String> {
+    let mut rest = input;
+    while let Some((item, after)) = split(rest)? {
+        handle(item)?;
+        rest = after;
+    }
+    Ok(input.len() - rest.len())
 }
 
 #[cfg(test)]
@@ -48,11 +41,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_parts_are_taken() {
-        assert_eq!(split_line(b"+OK"), None);
-        assert_eq!(split_line(b"+OK\r"), None);
-        assert_eq!(split_line(b"+OK\r\n"), Some((&b"+OK"[..], &b""[..])));
-        assert_eq!(split_line(b"\r\n\r\n"), Some((&b""[..], &b"\r\n"[..])));
+    fn only_complete_parts_are_split_off() {
+        assert_eq!(split_line(b"+OK"), Ok(None));
+        assert_eq!(split_line(b"+OK\r"), Ok(None));
+        assert_eq!(split_line(b"+OK\r\n"), Ok(Some(("+OK", &b""[..]))));
+        assert_eq!(split_line(b"\r\n\r\n"), Ok(Some(("", &b"\r\n"[..]))));
         assert_eq!(split_body(b"ab", 3), Ok(None));
         assert_eq!(split_body(b"abc", 3), Ok(None));
         assert_eq!(split_body(b"abc\r", 3), Ok(None));

@@ -1,4 +1,4 @@
-//! Servers of other systems as child processes, which end with whoever started them.
+//! Servers of other systems as child processes, which end with this process.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -9,25 +9,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long a system may take until it serves.
+/// Until a system accepts requests.
 const SETTLE_TIME: Duration = Duration::from_secs(60);
-/// How often one that does not yet serve is asked.
-const LOOK_TIME: Duration = Duration::from_millis(50);
-/// How long one question may take.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// An answer to one question is shorter.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_MAX: usize = 1 << 20;
-/// Lines of each log that are shown when something fails.
-const LAST_WORDS: usize = 8;
-/// Where distributions put servers that are not for every user's `PATH`.
+/// Lines of each log in an error.
+const LOG_LINES: usize = 8;
+/// Folders of servers that may not be in `PATH`.
 const SYSTEM_FOLDERS: [&str; 3] = ["/usr/sbin", "/usr/local/sbin", "/sbin"];
 
 /// The processes of one system, and the folder with all that they write.
 pub(crate) struct Servers {
     processes: Vec<Process>,
-    /// Where clients are served, by the first processes in their order.
+    /// Addresses for clients, of the first processes in their order.
     addresses: Vec<SocketAddr>,
-    leader: usize,
+    /// The index of the server that clients use.
+    pub(crate) leader: usize,
     folder: TempDir,
 }
 
@@ -37,26 +35,26 @@ struct Process {
 }
 
 impl Servers {
-    /// None yet, in a new folder, for these addresses.
+    /// Creates a system without processes.
     pub(crate) fn new(folder: TempDir, addresses: &[SocketAddr]) -> Servers {
         Servers { processes: Vec::new(), addresses: addresses.to_vec(), leader: 0, folder }
     }
 
-    /// Makes a folder for a server's data.
+    /// Creates a data folder.
     pub(crate) fn make_folder(&self, name: &str) -> Result<PathBuf, String> {
         let path = self.folder.path().join(name);
         fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
     }
 
-    /// Writes a server's settings.
+    /// Writes a configuration file.
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf, String> {
         let path = self.folder.path().join(name);
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
     }
 
-    /// Starts a server; what it says goes to a log with its name.
+    /// Starts a process with a log.
     pub(crate) fn start(
         &mut self,
         name: &str,
@@ -66,7 +64,7 @@ impl Servers {
         let failed = |error| format!("{}: {error}", program.display());
         let log = File::create(self.log(name)).map_err(failed)?;
         let errors = log.try_clone().map_err(failed)?;
-        let child = bound_to_this(program)
+        let child = command_for(program)
             .args(arguments)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
@@ -78,7 +76,7 @@ impl Servers {
         Ok(())
     }
 
-    /// Waits until `look` finds what it looks for.
+    /// Calls `look` until it returns a value.
     pub(crate) fn wait_for<T>(
         &mut self,
         what: &str,
@@ -96,39 +94,34 @@ impl Servers {
                 let seconds = SETTLE_TIME.as_secs();
                 return Err(format!("{what}: not after {seconds} s: {last}"));
             }
-            thread::sleep(LOOK_TIME);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Says who leads.
-    pub(crate) fn set_leader(&mut self, at: usize) {
-        self.leader = at;
-    }
-
-    /// Where the leader serves clients.
+    /// Returns the leader's address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.addresses[self.leader]
     }
 
-    /// Where the others do.
+    /// Returns the addresses of the other servers.
     pub(crate) fn other_addresses(&self) -> Vec<SocketAddr> {
         let others = self.addresses.iter().enumerate().filter(|(at, _)| *at != self.leader);
         others.map(|(_, address)| *address).collect()
     }
 
-    /// All processes.
-    pub(crate) fn pids(&self) -> Vec<u32> {
-        self.processes.iter().map(|process| process.child.id()).collect()
+    /// Returns names and ids of all processes.
+    pub(crate) fn processes(&self) -> Vec<(String, u32)> {
+        self.processes.iter().map(|one| (one.name.clone(), one.child.id())).collect()
     }
 
-    /// Ends the leader with SIGKILL.
+    /// Kills the leader with SIGKILL.
     pub(crate) fn kill_leader(&mut self) -> Result<(), String> {
         let mut leader = self.processes.remove(self.leader);
         leader.child.kill().map_err(|error| format!("kill: {error}"))?;
         leader.child.wait().map(|_| ()).map_err(|error| format!("wait: {error}"))
     }
 
-    /// Fails when a server has ended.
+    /// Fails if a process has ended.
     pub(crate) fn check_all_run(&mut self) -> Result<(), String> {
         for Process { name, child } in &mut self.processes {
             let ended = child.try_wait().map_err(|error| format!("wait: {error}"))?;
@@ -143,57 +136,57 @@ impl Servers {
         self.folder.path().join(format!("{name}.log"))
     }
 
-    /// The ends of all logs.
-    pub(crate) fn last_words(&self) -> String {
-        let mut words = String::new();
+    /// Returns the ends of all logs.
+    pub(crate) fn last_lines(&self) -> String {
+        let mut lines_of_all = String::new();
         for Process { name, .. } in &self.processes {
             let text = fs::read(self.log(name)).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
             let lines: Vec<&str> = text.lines().collect();
-            for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
-                words += &format!("\n{name}: {line}");
+            for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+                lines_of_all += &format!("\n{name}: {line}");
             }
         }
-        words
+        lines_of_all
     }
 }
 
 impl Drop for Servers {
     fn drop(&mut self) {
         for Process { child, .. } in &mut self.processes {
-            // One that has ended already needs no end.
+            // It may have ended already.
             let _ = child.kill().and_then(|()| child.wait());
         }
     }
 }
 
-/// Where a program is, if it is installed.
+/// Returns the path of a program, if it is installed.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(SYSTEM_FOLDERS.map(PathBuf::from));
     folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// A command whose process the kernel ends when this one dies without ending it; where the tool
-/// for that is missing, one that only this process ends.
-fn bound_to_this(program: &Path) -> Command {
+/// Creates a command whose process the kernel kills when this process dies, if `setpriv` is
+/// installed.
+fn command_for(program: &Path) -> Command {
     let Some(setpriv) = find("setpriv") else { return Command::new(program) };
     let mut command = Command::new(setpriv);
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
-/// Asks a server one question; `whole` finds the answer in what has come so far.
+/// Sends a request and returns what `whole` finds in the answer so far.
 pub(crate) fn fetch<T>(
     server: SocketAddr,
     question: &[u8],
     mut whole: impl FnMut(&[u8]) -> Result<Option<T>, String>,
 ) -> Result<T, String> {
     let failed = |error| format!("{server}: {error}");
-    let end = Instant::now() + PATIENCE;
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE).map_err(failed)?;
-    stream.set_read_timeout(Some(LOOK_TIME)).map_err(failed)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    let end = Instant::now() + TIMEOUT;
+    let mut stream = TcpStream::connect_timeout(&server, TIMEOUT).map_err(failed)?;
+    stream.set_read_timeout(Some(POLL_INTERVAL)).map_err(failed)?;
+    stream.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
     stream.write_all(question).map_err(failed)?;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
@@ -202,7 +195,7 @@ pub(crate) fn fetch<T>(
             return Ok(found);
         }
         if Instant::now() > end || answer.len() > ANSWER_MAX {
-            return Err(format!("{server}: no answer, but {} bytes", answer.len()));
+            return Err(format!("{server}: no complete answer, only {} bytes", answer.len()));
         }
         match stream.read(&mut buffer) {
             Ok(0) => return Err(format!("{server}: closed without an answer")),
@@ -228,8 +221,8 @@ mod tests {
         let log = servers.log("sleeper");
         let said = || Ok(fs::read_to_string(&log).ok().filter(|text| text.ends_with('\n')));
         servers.wait_for("words", said).expect("it speaks");
-        assert_eq!(servers.last_words(), "\nsleeper: last words");
-        let process = PathBuf::from(format!("/proc/{}", servers.pids()[0]));
+        assert_eq!(servers.last_lines(), "\nsleeper: last words");
+        let process = PathBuf::from(format!("/proc/{}", servers.processes()[0].1));
         assert!(process.exists());
         drop(servers);
         assert!(!process.exists());
@@ -251,7 +244,7 @@ mod tests {
         let server = listener.local_addr().expect("its address");
         let closer = thread::spawn(move || drop(listener.accept()));
         let why = fetch::<()>(server, b"", |_| Ok(None)).unwrap_err();
-        // A close may be seen as a reset.
+        // A close may also be reported as a reset.
         assert!(why.starts_with(&server.to_string()), "{why}");
         closer.join().expect("it ends");
     }

@@ -1,4 +1,4 @@
-//! What servers take of a machine: memory, and work while nobody asks for anything.
+//! The memory of servers, and their work without requests.
 
 use crate::stats::verdict;
 use postern_testkit::client::{self, Client};
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 const LOGINS: usize = 100;
 const LOGGED_OUT: usize = 2000;
 const LOGGED_IN: usize = 2000;
-/// Of a server without clients, in KiB.
+/// Resident memory of a server without clients, in KiB.
 const RESIDENT_TARGET: i64 = 4 * 1024;
-/// Of a client that does nothing, in bytes; of the server's own memory, which is no file.
+/// Anonymous memory of an idle client, in bytes.
 const CLIENT_TARGET: i64 = 400;
-/// Of three servers together that do nothing, in percent of one processor.
+/// Processor time of three idle servers together, in percent of one processor.
 const IDLE_TARGET: f64 = 0.1;
-/// The end of a batch gets its seal a second later; that is not yet idleness.
+/// A group is idle after this time: the seal of the last batch is due after a second.
 const QUIET_TIME: Duration = Duration::from_secs(2);
 const IDLE_TIME: Duration = Duration::from_secs(5);
 
-/// Resident memory: of all servers without clients, and what clients add to the primary.
+/// Measures the resident memory of servers without clients, and what clients add.
 pub(crate) fn memory(group: &mut Group) -> Result<String, String> {
     let primary = group.settle()?;
     let server = group.address(primary);
@@ -39,7 +39,7 @@ pub(crate) fn memory(group: &mut Group) -> Result<String, String> {
     let mut clients = Vec::with_capacity(LOGGED_OUT + LOGGED_IN);
     for _ in 0..LOGGED_OUT {
         let mut client = Client::connect(server)?;
-        // Its answer tells that the connection is taken, and that its buffers were used once.
+        // The answer shows that the connection is accepted and that its buffers were used.
         client.must("PING")?;
         clients.push(client);
     }
@@ -66,7 +66,7 @@ fn describe(text: &mut String, when: &str, primary: usize, all: &[Memory]) {
     let one = |(at, memory): (usize, &Memory)| {
         let role = if at == primary { " (primary)" } else { "" };
         let (resident, anonymous) = (mib(memory.resident), mib(memory.anonymous));
-        format!("server {}{role} {resident} MiB, {anonymous} of it no file", at + 1)
+        format!("server {}{role} {resident} MiB, {anonymous} of it anonymous", at + 1)
     };
     let each: Vec<String> = all.iter().enumerate().map(one).collect();
     let met = all.iter().all(|memory| memory.resident <= RESIDENT_TARGET);
@@ -75,18 +75,18 @@ fn describe(text: &mut String, when: &str, primary: usize, all: &[Memory]) {
     let _ = writeln!(text, "  resident, {when}: {each} ({met}); target: at most {target} MiB");
 }
 
-fn growth(text: &mut String, who: &str, count: usize, before: Memory, after: Memory) {
+fn growth(text: &mut String, state: &str, count: usize, before: Memory, after: Memory) {
     let each = (after.resident - before.resident) * 1024 / count as i64;
     let anonymous = (after.anonymous - before.anonymous) * 1024 / count as i64;
     let met = verdict(anonymous <= CLIENT_TARGET);
     let _ = writeln!(
         text,
-        "  {count} idle clients, {who}: the primary grew by {each} bytes each, {anonymous} of it \
-         no file ({met}); target: at most {CLIENT_TARGET}",
+        "  {count} idle clients, {state}: the primary grew by {each} bytes each, {anonymous} of it \
+         anonymous ({met}); target: at most {CLIENT_TARGET}",
     );
 }
 
-/// Context switches and processor time while nobody asks for anything.
+/// Measures context switches and processor time without requests.
 pub(crate) fn idle(group: &mut Group) -> Result<String, String> {
     let primary = group.settle()?;
     group.leave_alone(QUIET_TIME)?;

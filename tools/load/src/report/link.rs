@@ -1,4 +1,4 @@
-//! What the encryption of a link costs, without sockets: sealed on one side, opened on the other.
+//! The cost of the encryption of a link, without sockets.
 
 use postern::ids::{GroupId, Secret};
 use postern::limits::ENTRIES_BYTES_MAX;
@@ -9,72 +9,50 @@ use std::time::{Duration, Instant};
 const SMALL_BYTES: usize = 100;
 const TIME: Duration = Duration::from_millis(500);
 
-/// Frames of two sizes, and a handshake.
-///
-/// # Errors
-/// When the two sides do not understand each other.
-pub(crate) fn measure() -> Result<String, String> {
-    let handshake = repeat(|| Pair::new().map(|_| ()))?;
-    let mut pair = Pair::new()?;
-    let small = repeat(|| pair.carry(&[7; SMALL_BYTES]))?;
+/// Measures frames of two sizes, and the handshake.
+pub(super) fn measure() -> Result<String, String> {
+    let handshake = repeat(|| connect().map(drop))?;
+    let (mut dialler, mut dialled) = connect()?;
+    let (mut sealed, mut opened) = (Vec::new(), Vec::new());
+    let mut carry = |frame: &[u8]| {
+        sealed.clear();
+        opened.clear();
+        dialler.seal(frame, &mut sealed);
+        let mut used = 0;
+        while used < sealed.len() {
+            let read = dialled.open(&sealed[used..], &mut opened, &mut Vec::new());
+            used += read.map_err(|broken| broken.to_string())?;
+        }
+        if opened == frame { Ok(()) } else { Err("the opened frame differs".to_owned()) }
+    };
+    let small = repeat(|| carry(&[7; SMALL_BYTES]))?;
     let large_frame = vec![7; ENTRIES_BYTES_MAX];
-    let large = repeat(|| pair.carry(&large_frame))?;
-    let micros = |time: Duration| time.as_secs_f64() * 1e6;
+    let large = repeat(|| carry(&large_frame))?;
     Ok(format!(
-        "  sealed and opened, on one processor: {SMALL_BYTES} bytes in {:.2} us; {} KiB in {:.0} \
-         us, which is {:.0} MB/s\n  handshake, both sides: {:.0} us\n",
-        micros(small),
+        "  sealed and opened, on one processor: {SMALL_BYTES} bytes in {small:.2} us; {} KiB in \
+         {large:.0} us, which is {:.0} MB/s\n  handshake, both sides: {handshake:.0} us\n",
         ENTRIES_BYTES_MAX / 1024,
-        micros(large),
-        ENTRIES_BYTES_MAX as f64 / micros(large),
-        micros(handshake),
+        ENTRIES_BYTES_MAX as f64 / large,
     ))
 }
 
-/// The mean time of one of many runs.
-fn repeat(mut run: impl FnMut() -> Result<(), String>) -> Result<Duration, String> {
-    let began = Instant::now();
-    let mut count = 0;
+/// Returns the mean time of a run, in microseconds.
+fn repeat(mut run: impl FnMut() -> Result<(), String>) -> Result<f64, String> {
+    let (began, mut count) = (Instant::now(), 0);
     while began.elapsed() < TIME {
-        for _ in 0..8 {
-            run()?;
-        }
+        (0..8).try_for_each(|_| run())?;
         count += 8;
     }
-    Ok(began.elapsed() / count)
+    Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(count))
 }
 
-/// Both sides of a link, and buffers that are used again.
-struct Pair {
-    dialler: Channel,
-    dialled: Channel,
-    sealed: Vec<u8>,
-    opened: Vec<u8>,
-}
-
-impl Pair {
-    fn new() -> Result<Pair, String> {
-        let (secret, group) = (Secret::new([1; Secret::BYTES]), GroupId(1));
-        let (mut first, mut second) = (Vec::new(), Vec::new());
-        let (mut sealed, mut opened) = (Vec::new(), Vec::new());
-        let mut dialler = Channel::initiator(&secret, group, &mut first);
-        let mut dialled = Channel::responder(&secret, group);
-        let taken = dialled.open(&first, &mut opened, &mut second);
-        taken.map_err(|broken| broken.to_string())?;
-        let taken = dialler.open(&second, &mut opened, &mut sealed);
-        taken.map_err(|broken| broken.to_string())?;
-        Ok(Pair { dialler, dialled, sealed, opened })
-    }
-
-    fn carry(&mut self, frame: &[u8]) -> Result<(), String> {
-        self.sealed.clear();
-        self.opened.clear();
-        self.dialler.seal(frame, &mut self.sealed);
-        let (mut used, mut out) = (0, Vec::new());
-        while used < self.sealed.len() {
-            let taken = self.dialled.open(&self.sealed[used..], &mut self.opened, &mut out);
-            used += taken.map_err(|broken| broken.to_string())?;
-        }
-        if self.opened == frame { Ok(()) } else { Err("what was opened differs".to_owned()) }
-    }
+/// Returns both sides of a link after the handshake.
+fn connect() -> Result<(Channel, Channel), String> {
+    let (secret, group) = (Secret::new([1; Secret::BYTES]), GroupId(1));
+    let [mut first, mut second, mut opened, mut rest] = [const { Vec::new() }; 4];
+    let mut dialler = Channel::initiator(&secret, group, &mut first);
+    let mut dialled = Channel::responder(&secret, group);
+    let read = dialled.open(&first, &mut opened, &mut second);
+    let read = read.and_then(|_| dialler.open(&second, &mut opened, &mut rest));
+    read.map(|_| (dialler, dialled)).map_err(|broken| broken.to_string())
 }

@@ -1,116 +1,114 @@
-//! `figures`: the parts in their order, each with a group of its own.
+//! `postern-load report`: all figures of postern, each of a new group.
 
-mod changes;
-mod crowd;
-mod flood;
 mod footprint;
-mod latency;
 mod link;
+mod profile;
 mod size;
 mod stream;
-pub(crate) mod takeover;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use postern_testkit::group::{Group, binary_beside_this};
 use postern_testkit::{print, process};
+use profile::{BUILT_IN, Profile};
 use std::path::{Path, PathBuf};
 
 /// Options of `postern-load report`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The `postern` binary; by default the one beside this program.
-    #[arg(long)]
+    /// The `postern` binary [default: the one beside this program].
+    #[arg(long, value_name = "PATH")]
     postern: Option<PathBuf>,
-    /// Measures only this.
-    #[arg(long, value_name = "NAME")]
-    only: Option<Part>,
-    /// How many primaries `takeover` kills.
-    #[arg(long, default_value_t = 10, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
-    times: u32,
+    /// Measure only this profile or part, or the profile in this file.
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    only: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Part {
-    /// From the death of the primary to the next acknowledged message.
-    Takeover,
-    /// The second death in a row, a planned handover, and what a backup that goes and comes costs.
-    Changes,
-    /// One client, one request at a time.
-    Latency,
-    /// Many clients at once.
-    Batching,
-    /// Many clients with many requests each.
-    Flood,
-    /// One sender, many receivers.
-    Fanout,
-    /// Lines from a file, one connection.
-    Stream,
-    /// Thousands of clients that come back when the primary dies.
-    Crowd,
-    /// Resident memory, idle and with idle clients.
-    Memory,
-    /// What servers do when nobody asks for anything.
-    Idle,
-    /// What the encryption of a link costs, without sockets.
-    Link,
-    /// Of the binary.
-    Size,
+/// A measurement that is no load.
+struct Part {
+    name: &'static str,
+    about: &'static str,
+    measure: fn(&mut Group) -> Result<String, String>,
 }
 
-impl Part {
-    /// Measures with a fresh group, so that no part finds what another left in logs and meters.
-    fn measure(self, postern: &Path, times: u32) -> Result<String, String> {
-        let mut group = Group::start(postern, self == Part::Changes)?;
-        let text = self.measure_group(&mut group, times);
-        let mut text = text.map_err(|why| format!("{why}\n{}", group.last_words()))?;
-        // Who kills servers is told that they are gone.
-        let kills = matches!(self, Part::Takeover | Part::Changes | Part::Crowd);
-        let expected = |line: &String| kills && !line.contains("panicked");
-        for line in group.warnings().iter().filter(|line| !expected(line)) {
-            text += &format!("  a server said: {line}\n");
-        }
-        Ok(text)
-    }
+const PARTS: [Part; 5] = [
+    Part { name: "stream", about: "a file through `postern send`", measure: stream::measure },
+    Part { name: "memory", about: "resident memory of servers", measure: footprint::memory },
+    Part { name: "idle", about: "servers without requests", measure: footprint::idle },
+    Part {
+        name: "link",
+        about: "the encryption between servers, without sockets",
+        measure: |_| link::measure(),
+    },
+    Part {
+        name: "size",
+        about: "the size of the binary",
+        measure: |group| size::measure(group.binary()),
+    },
+];
 
-    fn measure_group(self, group: &mut Group, times: u32) -> Result<String, String> {
-        match self {
-            Part::Takeover => takeover::measure(group, times),
-            Part::Changes => changes::measure(group),
-            Part::Latency => latency::latency(group),
-            Part::Batching => latency::batching(group),
-            Part::Flood => flood::flood(group),
-            Part::Fanout => flood::fanout(group),
-            Part::Stream => stream::measure(group),
-            Part::Crowd => crowd::measure(group),
-            Part::Memory => footprint::memory(group),
-            Part::Idle => footprint::idle(group),
-            Part::Link => link::measure(),
-            Part::Size => size::measure(group.binary()),
-        }
-    }
-}
-
-/// Prints the figures of all parts, or of the one that was asked for.
+/// Prints the figures of all profiles and parts, or of the selected one.
 ///
 /// # Errors
-/// Why a part could not be measured, with the last words of its servers.
+/// A figure can't be measured.
 pub fn run(options: &Options) -> Result<(), String> {
     if cfg!(debug_assertions) {
-        print("Built without --release: these figures say little.\n")?;
+        print("Built without --release: these figures mean little.\n")?;
     }
     process::raise_file_limit();
-    let postern = match &options.postern {
-        Some(path) => path.clone(),
-        None => binary_beside_this()?,
-    };
-    for part in Part::value_variants() {
-        if options.only.is_some_and(|only| only != *part) {
-            continue;
-        }
-        let name = format!("{part:?}").to_lowercase();
-        let text = part.measure(&postern, options.times).map_err(|why| format!("{name}: {why}"))?;
-        print(&format!("{name}\n{text}"))?;
+    let postern = options.postern.clone().map_or_else(binary_beside_this, Ok)?;
+    let (profiles, parts) = select(options.only.as_deref())?;
+    for profile in &profiles {
+        measure(&postern, &profile.name, &profile.about, |group| profile.measure(group))?;
     }
-    Ok(())
+    parts.iter().try_for_each(|part| measure(&postern, part.name, part.about, part.measure))
+}
+
+/// Returns the selected profiles and parts; all if `only` is `None`.
+fn select(only: Option<&str>) -> Result<(Vec<Profile>, Vec<Part>), String> {
+    if let Some(path) = only.filter(|only| only.ends_with(".toml")) {
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        let profile = text.and_then(|text| Profile::parse(&text));
+        return Ok((vec![profile.map_err(|why| format!("{path}: {why}"))?], Vec::new()));
+    }
+    let profiles =
+        BUILT_IN.iter().map(|text| Profile::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let names = profiles.iter().map(|one| one.name.clone());
+    let names: Vec<String> = names.chain(PARTS.iter().map(|one| one.name.to_owned())).collect();
+    let is_selected = |name: &str| only.is_none_or(|only| only == name);
+    if !names.iter().any(|name| is_selected(name)) {
+        return Err(format!("no such profile or part; there are {}", names.join(", ")));
+    }
+    let profiles = profiles.into_iter().filter(|one| is_selected(&one.name)).collect();
+    Ok((profiles, PARTS.into_iter().filter(|one| is_selected(one.name)).collect()))
+}
+
+/// Prints a measurement of a new group, and what its servers warned of.
+fn measure(
+    postern: &Path,
+    name: &str,
+    about: &str,
+    measure: impl FnOnce(&mut Group) -> Result<String, String>,
+) -> Result<(), String> {
+    let mut group = Group::start(postern, false)?;
+    let text = measure(&mut group);
+    let mut text = text.map_err(|why| format!("{name}: {why}\n{}", group.last_words()))?;
+    for line in group.warnings() {
+        text += &format!("  a server logged: {line}\n");
+    }
+    print(&format!("{name}: {about}\n{text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_select_profiles_and_parts() {
+        let count = |only| select(only).map(|(profiles, parts)| (profiles.len(), parts.len()));
+        assert_eq!(count(None), Ok((BUILT_IN.len(), PARTS.len())));
+        assert_eq!(count(Some("latency")), Ok((1, 0)));
+        assert_eq!(count(Some("link")), Ok((0, 1)));
+        assert!(count(Some("speed")).unwrap_err().contains("latency"));
+        assert!(count(Some("missing.toml")).unwrap_err().starts_with("missing.toml: "));
+    }
 }

@@ -1,4 +1,4 @@
-//! The size of the binary as it is given to people: static, without symbols.
+//! The size of the stripped binary.
 
 use crate::stats::verdict;
 use postern_testkit::group;
@@ -8,10 +8,10 @@ use std::process::Command;
 
 const TARGET: u64 = 2 * 1024 * 1024;
 const STATIC: &str = "x86_64-unknown-linux-musl";
-/// The profile of the binary that the target is of.
+/// The build profile of the binary that has a target.
 const PROFILE: &str = "small";
 
-/// The binary that is measured, and the static one if it was built, both stripped.
+/// Measures the binary, and the static one if it was built.
 pub(crate) fn measure(postern: &Path) -> Result<String, String> {
     let mut text = format!("  {}, stripped: {}\n", postern.display(), mib(stripped(postern)?));
     match static_beside(postern).filter(|path| path.exists()) {
@@ -31,15 +31,15 @@ pub(crate) fn measure(postern: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// Where a static build is, if this one is in a target folder.
+/// Returns the path of a static build in the same target folder.
 fn static_beside(postern: &Path) -> Option<PathBuf> {
     let target = postern.parent()?.parent()?;
     Some(target.join(STATIC).join(PROFILE).join(postern.file_name()?))
 }
 
-/// The size that `strip` leaves.
+/// Returns the size after `strip`.
 fn stripped(path: &Path) -> Result<u64, String> {
-    let folder = group::folder("figures")?;
+    let folder = group::folder("report")?;
     let out = folder.path().join("stripped");
     let done = Command::new("strip").arg("-o").arg(&out).arg(path).output();
     let done = done.map_err(|error| format!("strip: {error}"))?;

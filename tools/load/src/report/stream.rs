@@ -1,25 +1,28 @@
-//! Lines from a file: what `postern send` makes of them, beside what one connection can carry.
+//! The rate of `postern send` with a file, beside that of one connection of the load.
 
+use crate::run::{drive_group, plan::Clients};
 use crate::stats::{median, verdict};
+use postern::limits::REQUESTS_MAX;
 use postern_testkit::client::{self, Client};
 use postern_testkit::group::Group;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 const LINES: usize = 100_000;
 const LINE_BYTES: usize = 100;
 const ROUNDS: usize = 5;
-/// The share of one connection's rate that `send` must reach.
+/// The target of the ratio of both rates.
 const TARGET: f64 = 0.8;
+/// Warm-up, measured time and timeout of the load, each round.
+const SPANS: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(10)];
 
-/// Both in turns, in one run: `send` repeats safely, starts a process, logs in and reads a file;
-/// the other one just writes and counts.
-pub(crate) fn measure(group: &mut Group) -> Result<String, String> {
+/// Measures both in turns. `postern send` starts a process, logs in, reads a file and sends with
+/// keys; the load has as many outstanding requests as a server accepts.
+pub(super) fn measure(group: &mut Group) -> Result<String, String> {
     let primary = group.settle()?;
     let server = group.address(primary);
     client::create_accounts(server)?;
@@ -27,46 +30,21 @@ pub(crate) fn measure(group: &mut Group) -> Result<String, String> {
     let file = group.folder().join("lines");
     let text = format!("{}\n", "x".repeat(LINE_BYTES)).repeat(LINES);
     fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
-    let (mut sends, mut raws) = (Vec::new(), Vec::new());
+    let one = Clients { connections: 1, outstanding: REQUESTS_MAX, ..Clients::default() };
+    let clients = [one.complete()?];
+    let (mut sends, mut loads) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        raws.push(write_raw(server)?);
+        loads.push(drive_group(group, &clients, SPANS, false)?.acked_per_second);
         sends.push(send_file(group.binary(), server, &file)?);
     }
-    let rate = |times: &[Duration]| LINES as f64 / median(times).as_secs_f64();
-    let ratio = rate(&sends) / rate(&raws);
+    loads.sort_unstable_by(f64::total_cmp);
+    let (send, load) = (LINES as f64 / median(&sends).as_secs_f64(), loads[ROUNDS / 2]);
+    let ratio = send / load;
     Ok(format!(
-        "  {LINES} lines of {LINE_BYTES} bytes, {ROUNDS} times: postern send {:.0} per second, one \
-         connection {:.0}\n  send is {ratio:.2} times that ({}); target: at least {TARGET}\n",
-        rate(&sends),
-        rate(&raws),
+        "  {LINES} lines of {LINE_BYTES} bytes, {ROUNDS} times: postern send {send:.0} per second, \
+         one connection {load:.0}\n  ratio {ratio:.2} ({}); target: at least {TARGET}\n",
         verdict(ratio >= TARGET),
     ))
-}
-
-/// Writes requests as fast as the server takes them, and counts answers.
-fn write_raw(server: SocketAddr) -> Result<Duration, String> {
-    let lost = |error: std::io::Error| format!("{server}: {error}");
-    let requests = format!("{}\n", client::send(LINE_BYTES)).repeat(LINES);
-    let stream = TcpStream::connect(server).map_err(lost)?;
-    let mut writer = stream.try_clone().map_err(lost)?;
-    let began = Instant::now();
-    let write = move || {
-        writer.write_all(format!("{}\n", client::login()).as_bytes())?;
-        writer.write_all(requests.as_bytes())?;
-        writer.shutdown(Shutdown::Write)
-    };
-    let writer = thread::spawn(write);
-    let mut good = 0;
-    for line in BufReader::new(stream).lines() {
-        good += usize::from(client::is_ok(&line.map_err(lost)?));
-    }
-    let took = began.elapsed();
-    writer.join().map_err(|_| "the writer panicked".to_owned())?.map_err(lost)?;
-    match good {
-        // The login's answer is one, too.
-        good if good == LINES + 1 => Ok(took),
-        good => Err(format!("{good} good answers to {LINES} requests and a login")),
-    }
 }
 
 fn send_file(postern: &Path, server: SocketAddr, file: &Path) -> Result<Duration, String> {

@@ -1,17 +1,19 @@
-//! A load in a thread of its own, beside something else that happens to the group.
+//! A load in its own thread, while something else happens to the group.
 
-use super::drive_clients;
-use super::parts::Observer;
+use super::create_parts;
+use super::driver::drive;
+use super::load::{Load, Observer, Outcome};
 use super::plan::Clients;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// A connection without an answer for so long counts as lost, as with `postern::client`.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the last answers and the reading of all mailboxes may take.
+/// A connection without an answer for this time counts as lost, as in `postern::client`.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The most time that the last answers and the reading of all mailboxes take.
 const END_TIME: Duration = Duration::from_secs(240);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -26,59 +28,50 @@ pub struct Totals {
     pub mailboxes: usize,
 }
 
-/// A load that runs. Dropping it stops the load without a verdict.
+/// A running load. Dropping it stops the load without a verdict.
 pub struct Background {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<Totals, String>>>,
+    thread: Option<JoinHandle<Result<Outcome, String>>>,
     /// The result, once the load has ended.
-    totals: Totals,
+    outcome: Option<Outcome>,
 }
 
 impl Background {
-    /// Starts to send to a group, for at most `time`. Returns when all accounts exist.
+    /// Starts to send to a group, for at most `time`. Returns when all clients are logged in.
     ///
     /// # Errors
-    /// The accounts can't be created.
+    /// The accounts can't be created, or clients can't log in.
     pub fn start(
         servers: Vec<SocketAddr>,
         clients: Vec<Clients>,
         time: Duration,
     ) -> Result<Background, String> {
-        let spans = [Duration::ZERO, time, PATIENCE];
         let stop = Arc::new(AtomicBool::new(false));
-        let begun = Arc::new(AtomicBool::new(false));
-        let (until, mut observer) = (Arc::clone(&stop), Begun(Arc::clone(&begun)));
+        let (begun, has_begun) = channel();
+        let (until, mut observer) = (Arc::clone(&stop), Begun(begun));
         let thread = thread::spawn(move || {
-            let (outcome, _) = drive_clients(&servers, &clients, spans, &until, &mut observer)?;
-            match outcome.finding {
-                Some(finding) => Err(format!("load: {finding}")),
-                None => Ok(Totals {
-                    acked: outcome.ledger.acked_ever,
-                    unknown: outcome.ledger.unknown,
-                    mailboxes: outcome.mailboxes_read,
-                }),
-            }
+            let parts = create_parts(&servers, &clients)?;
+            let load = Load { spans: [Duration::ZERO, time, TIMEOUT], parts };
+            drive(load, &servers, &until, &mut observer)
         });
-        while !begun.load(Ordering::Relaxed) && !thread.is_finished() {
-            thread::sleep(POLL_INTERVAL);
-        }
-        let mut load = Background { stop, thread: Some(thread), totals: Totals::default() };
-        if !begun.load(Ordering::Relaxed) {
+        let mut load = Background { stop, thread: Some(thread), outcome: None };
+        // The channel is closed if the load ends before it has begun.
+        if has_begun.recv().is_err() {
             load.join()?;
         }
         Ok(load)
     }
 
-    /// Returns what the load found to be wrong before anybody asked it to end.
+    /// Returns a violation that the load found before anybody stopped it.
     pub fn finding(&mut self) -> Option<String> {
         let ended = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
         if ended { self.join().err() } else { None }
     }
 
-    /// Stops sending, waits for the last answers, and reads all mailboxes. The group is whole.
+    /// Stops sending, waits for the last answers, and reads all mailboxes. All servers must run.
     ///
     /// # Errors
-    /// What is wrong, or that the load does not end.
+    /// A violation, or the load does not end.
     pub fn finish(&mut self) -> Result<Totals, String> {
         self.stop.store(true, Ordering::Relaxed);
         let end = Instant::now() + END_TIME;
@@ -88,14 +81,27 @@ impl Background {
             }
             thread::sleep(POLL_INTERVAL);
         }
-        self.join()
+        self.join()?;
+        let Some(outcome) = &self.outcome else { return Ok(Totals::default()) };
+        let (acked, unknown) = (outcome.counts.acked_total, outcome.counts.unknown);
+        Ok(Totals { acked, unknown, mailboxes: outcome.mailboxes_read })
     }
 
-    fn join(&mut self) -> Result<Totals, String> {
+    /// Finishes the load and returns its whole outcome.
+    pub(crate) fn into_outcome(mut self) -> Result<Outcome, String> {
+        self.finish()?;
+        self.outcome.take().ok_or_else(|| "load: failed before".to_owned())
+    }
+
+    fn join(&mut self) -> Result<(), String> {
         if let Some(thread) = self.thread.take() {
-            self.totals = thread.join().map_err(|_| "load: panicked".to_owned())??;
+            let outcome = thread.join().map_err(|_| "load: panicked".to_owned())??;
+            if let Some(finding) = &outcome.finding {
+                return Err(format!("load: {finding}"));
+            }
+            self.outcome = Some(outcome);
         }
-        Ok(self.totals)
+        Ok(())
     }
 }
 
@@ -105,11 +111,12 @@ impl Drop for Background {
     }
 }
 
-/// Notes that all accounts exist.
-struct Begun(Arc<AtomicBool>);
+/// Reports that all clients are logged in.
+struct Begun(Sender<()>);
 
 impl Observer for Begun {
     fn begin(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        // Only `start` receives it, once.
+        let _ = self.0.send(());
     }
 }

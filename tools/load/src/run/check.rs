@@ -1,6 +1,6 @@
-//! Judges every answer and every delivery while the load runs, in constant time and eight bytes
-//! a message. The [checker of histories](postern_load::checker) knows when each request was
-//! asked, and needs everything at once at the end: too much for millions a minute.
+//! Checks every answer and every delivery while the load runs, in constant time and eight bytes per
+//! message. The checker of histories in testkit also knows when each request was sent, but needs
+//! everything at once at the end: too much for millions of messages per minute.
 
 use super::text::{Message, Sizes};
 use std::collections::HashSet;
@@ -8,15 +8,13 @@ use std::collections::HashSet;
 /// Which sender writes to which mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Routes {
-    /// How many write.
     pub(crate) senders: usize,
-    /// How many mailboxes are written to.
     pub(crate) mailboxes: usize,
 }
 
 impl Routes {
-    /// The mailbox of a message: senders share them when there are fewer, and else each takes
-    /// turns between his own.
+    /// Returns the mailbox of a message. Senders share mailboxes if there are fewer; otherwise each
+    /// sender writes to its own mailboxes in turn.
     pub(crate) fn mailbox(self, sender: usize, serial: u64) -> usize {
         if self.mailboxes <= self.senders {
             return sender % self.mailboxes.max(1);
@@ -24,7 +22,7 @@ impl Routes {
         sender + self.senders * (serial % self.own(sender) as u64) as usize
     }
 
-    /// How many mailboxes a sender writes to.
+    /// Returns how many mailboxes a sender writes to.
     fn own(self, sender: usize) -> usize {
         if self.mailboxes <= self.senders {
             return 1;
@@ -32,7 +30,7 @@ impl Routes {
         (self.mailboxes - sender).div_ceil(self.senders)
     }
 
-    /// Whether nobody else writes where this sender does.
+    /// Returns whether a sender shares its mailboxes with no other one.
     fn is_sole(self, sender: usize) -> bool {
         self.mailboxes > self.senders || {
             let first = sender % self.mailboxes.max(1);
@@ -41,13 +39,13 @@ impl Routes {
     }
 }
 
-/// What is known of all mailboxes and senders of a run.
+/// The known contents of all mailboxes of a run.
 #[derive(Default)]
 pub(crate) struct Checker {
     parts: Vec<Part>,
     mailboxes: Vec<Mailbox>,
     senders: Vec<Sender>,
-    /// Messages that may or may not stand somewhere, once.
+    /// Messages that may be stored once, or not.
     unknown: HashSet<Message>,
     /// A text to compare with.
     scratch: Vec<u8>,
@@ -64,38 +62,38 @@ struct Part {
 struct Sender {
     part: usize,
     is_sole: bool,
-    /// The last number that was acknowledged, by mailbox.
+    /// The last acknowledged number, by mailbox.
     last: Vec<u64>,
-    /// Messages of which it never knew.
+    /// Messages of unknown outcome.
     unknown: u64,
-    /// Numbers between those that were acknowledged, where only such messages can stand.
+    /// Numbers between acknowledged ones: only messages of unknown outcome can have them.
     gaps: u64,
 }
 
-/// The messages by their numbers, in pieces, so that nothing is ever moved.
+/// The messages by number, in chunks, so that nothing is ever moved.
 #[derive(Default)]
 struct Mailbox {
-    pieces: Vec<Box<[Slot]>>,
+    chunks: Vec<Box<[Entry]>>,
     acked_to: u64,
     read_to: u64,
 }
 
-/// Sender, serial, and what is known of them: zero when nothing is.
+/// Sender, serial and flags of a message; zero if nothing is known.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Slot(u64);
+struct Entry(u64);
 
 const ACKED: u64 = 1;
 const READ: u64 = 2;
 const SERIAL_BITS: u32 = 42;
-/// The most senders that the checker tells apart.
+/// The most senders that fit into an entry.
 pub(crate) const SENDERS_MAX: usize = 1 << (62 - SERIAL_BITS);
-const PIECE: usize = 1 << 13;
-/// Far more than a run stores; a number beyond is wrong, and must not cost memory.
+const CHUNK: usize = 1 << 13;
+/// No run stores as many messages. A higher number is wrong, and must not allocate memory.
 const NUMBER_MAX: u64 = 1 << 32;
 
-impl Slot {
-    fn of(message: Message) -> Slot {
-        Slot((u64::from(message.sender) << SERIAL_BITS | message.serial) << 2)
+impl Entry {
+    fn of(message: Message) -> Entry {
+        Entry((u64::from(message.sender) << SERIAL_BITS | message.serial) << 2)
     }
 
     fn message(self) -> Message {
@@ -109,37 +107,38 @@ impl Slot {
 }
 
 impl Mailbox {
-    fn slot(&mut self, number: u64) -> Option<&mut Slot> {
+    fn entry(&mut self, number: u64) -> Option<&mut Entry> {
         let at = usize::try_from(number.checked_sub(1)?).ok()?;
         if number > NUMBER_MAX {
             return None;
         }
-        while self.pieces.len() <= at / PIECE {
-            self.pieces.push(vec![Slot::default(); PIECE].into_boxed_slice());
+        while self.chunks.len() <= at / CHUNK {
+            self.chunks.push(vec![Entry::default(); CHUNK].into_boxed_slice());
         }
-        Some(&mut self.pieces[at / PIECE][at % PIECE])
+        Some(&mut self.chunks[at / CHUNK][at % CHUNK])
     }
 
-    /// Notes that a message stands at a number; whether that was known as `flag` says.
-    fn note(&mut self, number: u64, message: Message, flag: u64) -> Result<bool, String> {
-        let slot = self.slot(number).ok_or_else(|| format!("{number} is no number"))?;
-        let new = Slot::of(message);
-        if slot.0 == 0 {
-            slot.0 = new.0 | flag;
+    /// Records that a message has a number. Returns whether `flag` was already set.
+    fn record(&mut self, number: u64, message: Message, flag: u64) -> Result<bool, String> {
+        let entry = self.entry(number).ok_or_else(|| format!("{number} is not valid"))?;
+        let new = Entry::of(message);
+        if entry.0 == 0 {
+            entry.0 = new.0 | flag;
             return Ok(false);
         }
-        if slot.0 & !(ACKED | READ) != new.0 {
-            let (other, how) = (slot.message(), if slot.is(READ) { "stands" } else { "is told" });
-            return Err(format!("{number} is that of {message}, where {other} {how} to be"));
+        if entry.0 & !(ACKED | READ) != new.0 {
+            let how = if entry.is(READ) { "read" } else { "acknowledged" };
+            let other = entry.message();
+            return Err(format!("{number} belongs to {message}, but was {how} as {other}"));
         }
-        let known = slot.is(flag);
-        slot.0 |= flag;
+        let known = entry.is(flag);
+        entry.0 |= flag;
         Ok(known)
     }
 }
 
 impl Checker {
-    /// Makes room for clients with new, empty mailboxes; the first of their senders.
+    /// Adds clients with new, empty mailboxes. Returns the index of their first sender.
     pub(crate) fn add(&mut self, routes: Routes, sizes: Sizes) -> usize {
         let (part, first_sender) = (self.parts.len(), self.senders.len());
         self.parts.push(Part { routes, sizes, first_sender, first_mailbox: self.mailboxes.len() });
@@ -154,21 +153,20 @@ impl Checker {
         first_sender
     }
 
-    /// The mailbox of a message, of all mailboxes of the run.
+    /// Returns the index of a message's mailbox in the run.
     fn mailbox_of(&self, message: Message) -> Option<usize> {
         let sender = message.sender as usize;
         let part = &self.parts[self.senders.get(sender)?.part];
         Some(part.first_mailbox + part.routes.mailbox(sender - part.first_sender, message.serial))
     }
 
-    /// The greatest number that anybody was told or shown of a mailbox: what is asked from now on
-    /// must stand above it.
+    /// Returns the highest number of a mailbox that was acknowledged or read. Requests that are
+    /// sent from now on must get higher numbers.
     pub(crate) fn floor(&self, mailbox: usize) -> u64 {
         self.mailboxes.get(mailbox).map_or(0, |mailbox| mailbox.acked_to.max(mailbox.read_to))
     }
 
-    /// A message was acknowledged with this number. `floor` is that of its mailbox when it was
-    /// asked.
+    /// Checks an acknowledgement. `floor` is that of the mailbox when the request was sent.
     pub(crate) fn acked(
         &mut self,
         message: Message,
@@ -177,39 +175,39 @@ impl Checker {
     ) -> Result<(), String> {
         if number <= floor {
             return Err(format!(
-                "{message} has the number {number}, but {floor} was told before it was asked"
+                "{message} has the number {number}, but {floor} was known before it was sent"
             ));
         }
-        let at = self.mailbox_of(message).ok_or_else(|| format!("nobody sends {message}"))?;
+        let at = self.mailbox_of(message).ok_or_else(|| format!("no client sends {message}"))?;
         let sender = &mut self.senders[message.sender as usize];
         let own = sender.last.len() as u64;
         let last = &mut sender.last[(message.serial % own) as usize];
         if number <= *last {
-            return Err(format!("{message} has the number {number}, after {last} was given out"));
+            return Err(format!("{message} has the number {number}, after {last} was assigned"));
         }
         sender.gaps += number - *last - 1;
         if sender.is_sole && sender.gaps > sender.unknown {
             return Err(format!(
-                "{message} has the number {number}, after {last}: nobody else writes there"
+                "{message} has the number {number}, after {last}, but is the mailbox's only sender"
             ));
         }
         *last = number;
         let mailbox = &mut self.mailboxes[at];
         mailbox.acked_to = mailbox.acked_to.max(number);
-        match mailbox.note(number, message, ACKED) {
+        match mailbox.record(number, message, ACKED) {
             Ok(false) => Ok(()),
             Ok(true) => Err(format!("{message} was acknowledged twice, at {number}")),
             Err(why) => Err(format!("mailbox {at}: the number {why}")),
         }
     }
 
-    /// The sender will never know whether a message was stored.
+    /// Records that the outcome of a message is unknown.
     pub(crate) fn unknown(&mut self, message: Message) {
         self.senders[message.sender as usize].unknown += 1;
         self.unknown.insert(message);
     }
 
-    /// A reader, who has read up to `after`, is shown a message.
+    /// Checks a message that a reader receives after the number `after`.
     pub(crate) fn read(
         &mut self,
         at: usize,
@@ -219,7 +217,7 @@ impl Checker {
     ) -> Result<(), String> {
         let failed = |why: &str| Err(format!("mailbox {at}: {number} {why}"));
         if number != after + 1 {
-            return failed(&format!("is shown after {after}"));
+            return failed(&format!("was delivered after {after}"));
         }
         let Some(message) = Message::read(text) else {
             return failed(&format!("is `{}`", String::from_utf8_lossy(text)));
@@ -234,31 +232,29 @@ impl Checker {
         }
         let mailbox = &mut self.mailboxes[at];
         mailbox.read_to = mailbox.read_to.max(number);
-        match mailbox.note(number, message, READ) {
-            Ok(_) => Ok(()),
-            Err(why) => Err(format!("mailbox {at}: the number {why}")),
-        }
+        let recorded = mailbox.record(number, message, READ);
+        recorded.map(|_| ()).map_err(|why| format!("mailbox {at}: the number {why}"))
     }
 
-    /// The greatest number that was acknowledged in a mailbox.
+    /// Returns the highest acknowledged number of a mailbox.
     pub(crate) fn acked_to(&self, mailbox: usize) -> u64 {
         self.mailboxes[mailbox].acked_to
     }
 
-    /// Judges a mailbox that was read from its beginning to `end`, after the last answer.
+    /// Checks a mailbox that was read from its beginning to `end`, after the last answer.
     pub(crate) fn finish(&mut self, at: usize, end: u64) -> Result<(), String> {
         let floor = self.floor(at);
         if end < floor {
-            return Err(format!("mailbox {at} ends at {end}, but {floor} was told or shown"));
+            return Err(format!("mailbox {at} ends at {end}, but {floor} was known"));
         }
         let mailbox = &self.mailboxes[at];
-        let slots = mailbox.pieces.iter().flat_map(|piece| piece.iter());
-        for (slot, number) in slots.zip(1..=end) {
-            let message = slot.message();
-            if !slot.is(ACKED) && !self.unknown.remove(&message) {
+        let entries = mailbox.chunks.iter().flat_map(|chunk| chunk.iter());
+        for (entry, number) in entries.zip(1..=end) {
+            let message = entry.message();
+            if !entry.is(ACKED) && !self.unknown.remove(&message) {
                 return Err(format!(
-                    "mailbox {at}: {message} stands at {number}, but was refused, or stands \
-                     elsewhere, or was never sent"
+                    "mailbox {at}: {message} has the number {number}, but was rejected, or has \
+                     another number, or was never sent"
                 ));
             }
         }

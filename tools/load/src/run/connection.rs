@@ -1,60 +1,52 @@
-//! One client of the load, with its connection when it has one.
+//! One client of the load, with its connection if it has one.
 
-use super::dialect::Dialect;
-use super::ledger::Nanos;
+use super::counts::Nanos;
+use super::load::MakeProtocol;
 use super::receiver::{Pace, Receiver};
 use super::sender::{Sender, Shared};
-use super::wire::{Wire, code};
+use super::socket::{Socket, code};
 use mio::{Registry, Token};
 use std::net::SocketAddr;
-use std::rc::Rc;
-
-/// Makes the dialect of a new connection.
-pub(crate) type MakeDialect = Rc<dyn Fn() -> Box<dyn Dialect>>;
 
 /// What a client does.
 pub(crate) enum Role {
-    /// It asks.
-    Sender(Sender, MakeDialect),
-    /// It reads a mailbox.
+    Sender(Sender, MakeProtocol),
     Receiver(Receiver),
 }
 
 /// A client.
 pub(crate) struct Connection {
-    /// Which clients it belongs to.
+    /// The index of its part.
     pub(crate) part: usize,
-    /// What it does.
     pub(crate) role: Role,
-    /// The server that it is connected to, or will try next, by its place in the list.
+    /// The index of the server that it is connected to, or tries next.
     pub(crate) server: usize,
-    /// How often it has tried since it was let in.
+    /// Attempts to connect since the last login.
     pub(crate) attempts: usize,
-    /// Whether it was let in.
-    pub(crate) is_ready: bool,
-    /// Whether its reconnect storm is not yet over.
+    pub(crate) is_logged_in: bool,
+    /// Whether it was closed by a reconnect storm and is not yet logged in again.
     pub(crate) in_storm: bool,
-    wire: Option<Wire>,
-    /// When something was last heard, or a first request was sent.
-    lively: Nanos,
+    socket: Option<Socket>,
+    /// When the last byte arrived, or the first outstanding request was sent.
+    pub(crate) last_activity: Nanos,
 }
 
 impl Connection {
-    /// A client without a connection.
+    /// Creates a client without a connection.
     pub(crate) fn new(part: usize, role: Role, server: usize) -> Connection {
         Connection {
             part,
             role,
             server,
             attempts: 0,
-            is_ready: false,
+            is_logged_in: false,
             in_storm: false,
-            wire: None,
-            lively: 0,
+            socket: None,
+            last_activity: 0,
         }
     }
 
-    /// Begins to connect, and to greet.
+    /// Begins to connect and to log in.
     pub(crate) fn dial(
         &mut self,
         address: SocketAddr,
@@ -63,100 +55,92 @@ impl Connection {
         shared: &mut Shared,
     ) -> Result<(), String> {
         self.attempts += 1;
-        self.lively = shared.now;
-        let mut wire = Wire::dial(address, registry, token).map_err(|error| code(&error))?;
+        self.last_activity = shared.now;
+        let mut socket = Socket::dial(address, registry, token).map_err(|error| code(&error))?;
         match &mut self.role {
-            Role::Sender(sender, make) => sender.greet(make(), &mut wire.output),
-            Role::Receiver(receiver) => receiver.greet(&mut wire.output),
+            Role::Sender(sender, make) => sender.open(make(), &mut socket.output),
+            Role::Receiver(receiver) => receiver.open(&mut socket.output),
         }
-        wire.flush()?;
-        self.wire = Some(wire);
+        socket.flush()?;
+        self.socket = Some(socket);
         Ok(())
     }
 
-    /// Whether there is a connection, or one that begins.
-    pub(crate) fn has_wire(&self) -> bool {
-        self.wire.is_some()
+    /// Returns whether a connection exists or is being made.
+    pub(crate) fn has_socket(&self) -> bool {
+        self.socket.is_some()
     }
 
-    /// Reads what is there, at most `most` bytes, asks what may be asked, and sends it.
-    pub(crate) fn visit(
+    /// Reads at most `most` bytes, and sends the requests that may be sent then.
+    pub(crate) fn read(
         &mut self,
         scratch: &mut [u8],
         mut most: usize,
         is_closed: bool,
         shared: &mut Shared,
     ) -> Result<(), String> {
-        let Some(wire) = &mut self.wire else { return Ok(()) };
+        let Some(socket) = &mut self.socket else { return Ok(()) };
         let limit = scratch.len();
         while most > 0 {
-            let read = wire.read(scratch, most, |input, out| match &mut self.role {
-                Role::Sender(sender, _) => sender.take(input, out, shared),
-                Role::Receiver(receiver) => receiver.take(input, shared),
+            let read = socket.read(scratch, most, |input, out| match &mut self.role {
+                Role::Sender(sender, _) => sender.parse(input, out, shared),
+                Role::Receiver(receiver) => receiver.parse(input, shared),
             });
             let Some(read) = read? else { break };
-            self.lively = shared.now;
+            self.last_activity = shared.now;
             most = most.saturating_sub(read);
-            // Less than there was room for: nothing is left, and more is told of.
+            // After a short read the socket is empty, and the next bytes raise a new event.
             if read < limit / 2 && !is_closed {
                 break;
             }
         }
-        self.is_ready |= shared.news.is_ready;
-        self.ask(shared)
+        self.is_logged_in |= shared.news.is_ready;
+        self.send(shared)
     }
 
-    /// Asks what may be asked, and sends it.
-    pub(crate) fn ask(&mut self, shared: &mut Shared) -> Result<(), String> {
-        let Some(wire) = &mut self.wire else { return Ok(()) };
+    /// Sends the requests that may be sent now.
+    pub(crate) fn send(&mut self, shared: &mut Shared) -> Result<(), String> {
+        let Some(socket) = &mut self.socket else { return Ok(()) };
         if let Role::Sender(sender, _) = &mut self.role {
-            if !sender.waits() && self.is_ready {
-                self.lively = shared.now;
+            if !sender.has_outstanding() && self.is_logged_in {
+                self.last_activity = shared.now;
             }
-            sender.ask(&mut wire.output, shared);
+            sender.send(&mut socket.output, shared);
         }
-        wire.flush()
+        socket.flush()
     }
 
-    /// Nothing is owed to it from this time on.
-    pub(crate) fn rest(&mut self, now: Nanos) {
-        self.lively = now;
-    }
-
-    /// Closes what there is.
+    /// Closes the connection.
     pub(crate) fn close(&mut self, shared: &mut Shared) {
-        (self.wire, self.is_ready) = (None, false);
+        (self.socket, self.is_logged_in) = (None, false);
         match &mut self.role {
             Role::Sender(sender, _) => sender.lose(shared),
-            Role::Receiver(receiver) => receiver.lose(),
+            Role::Receiver(receiver) => receiver.is_ready = false,
         }
     }
 
-    /// Whether something that must come has not come since then.
+    /// Returns whether an expected answer has not arrived since `since`.
     pub(crate) fn is_overdue(&self, since: Nanos) -> bool {
-        let awaits = match &self.role {
-            Role::Sender(sender, _) => sender.waits() || !self.is_ready,
-            // A long mailbox is shown before LOGIN is answered; a slow reader waits for himself.
-            Role::Receiver(receiver) => !self.is_ready && !matches!(receiver.pace, Pace::Slow(_)),
+        let expects = match &self.role {
+            Role::Sender(sender, _) => sender.has_outstanding() || !self.is_logged_in,
+            // The contents of a long mailbox precede the answer to LOGIN, and a slow reader delays
+            // it itself.
+            Role::Receiver(receiver) => {
+                !self.is_logged_in && !matches!(receiver.pace, Pace::Slow(_))
+            }
         };
-        self.wire.is_some() && awaits && self.lively < since
+        self.socket.is_some() && expects && self.last_activity < since
     }
 
-    /// Whether a request has no answer yet.
-    pub(crate) fn is_behind(&self) -> bool {
-        matches!(&self.role, Role::Sender(sender, _) if sender.is_behind())
+    /// Returns whether a request has no answer on this connection.
+    pub(crate) fn has_outstanding(&self) -> bool {
+        matches!(&self.role, Role::Sender(sender, _) if sender.has_outstanding())
     }
 
-    /// Whether nothing is awaited on this very connection.
-    pub(crate) fn may_leave(&self) -> bool {
-        !matches!(&self.role, Role::Sender(sender, _) if sender.waits())
-    }
-
-    /// How many bytes are read when the server has sent something.
-    pub(crate) fn appetite(&self) -> usize {
+    /// Returns how many bytes may be read at an event.
+    pub(crate) fn read_limit(&self) -> usize {
         match &self.role {
-            Role::Receiver(Receiver { pace: Pace::Slow(_), is_ready: false, .. }) => usize::MAX,
-            Role::Receiver(Receiver { pace: Pace::Slow(_), .. }) => 0,
+            Role::Receiver(Receiver { pace: Pace::Slow(_), is_ready: true, .. }) => 0,
             _ => usize::MAX,
         }
     }

@@ -1,102 +1,84 @@
-//! What the servers of a run take of this machine, where they run on it.
+//! The processor time, memory and system calls of servers that run on this machine.
 
 use super::calls::Counter;
-use postern_testkit::process::{self, Work};
+use postern_testkit::process;
 use serde::Serialize;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A server's process.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Server {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    /// Its process.
-    pub(crate) pid: u32,
-}
-
-/// What one server took.
-#[derive(Clone, Debug, Serialize)]
+/// The use of one process.
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Cost {
-    /// Where it listens.
+    /// The server's address, or its name.
     pub(crate) server: String,
-    /// Whether it was the primary at the end.
-    pub(crate) is_primary: bool,
     /// Processor time within the measured time.
     pub(crate) cpu_seconds: f64,
     /// Resident memory at its end.
     pub(crate) resident_kib: i64,
-    /// System calls in it, where they were counted.
+    /// System calls within the measured time, if they were counted.
     pub(crate) system_calls: Option<u64>,
-    /// Which ones.
-    pub(crate) system_calls_are: Option<&'static str>,
+    /// Which system calls were counted.
+    pub(crate) system_calls_counted: Option<&'static str>,
 }
 
-/// Looks at the processes when the measured time begins, and when it ends.
+/// Reads the processes when the measured time begins and when it ends.
 pub(crate) struct Meter {
+    counts_calls: bool,
     readings: Vec<Reading>,
 }
 
 struct Reading {
-    server: Server,
+    server: String,
+    pid: u32,
     cpu: Option<Duration>,
     resident_kib: Option<i64>,
     calls: Option<Counter>,
 }
 
 impl Meter {
-    /// One for these servers.
-    pub(crate) fn new(servers: &[Server], counts_calls: bool) -> Meter {
-        let of = |server: &Server| Reading {
-            server: *server,
+    /// Creates a meter for processes with these names and ids.
+    pub(crate) fn new(processes: &[(String, u32)], counts_calls: bool) -> Meter {
+        let reading = |(server, pid): &(String, u32)| Reading {
+            server: server.clone(),
+            pid: *pid,
             cpu: None,
             resident_kib: None,
-            calls: counts_calls.then(|| Counter::new(server.pid)),
+            calls: None,
         };
-        Meter { readings: servers.iter().map(of).collect() }
+        Meter { counts_calls, readings: processes.iter().map(reading).collect() }
     }
 
     /// The measured time begins.
     pub(crate) fn begin(&mut self) {
-        for reading in &mut self.readings {
-            reading.cpu = cpu(reading.server);
-            if let Some(calls) = &mut reading.calls {
-                calls.begin();
-            }
+        for Reading { pid, cpu, calls, .. } in &mut self.readings {
+            *cpu = process::cpu(*pid).ok();
+            *calls = self.counts_calls.then(|| Counter::start(*pid));
         }
     }
 
-    /// It has ended.
+    /// The measured time ends.
     pub(crate) fn end(&mut self) {
-        for reading in &mut self.readings {
-            if let Some(calls) = &mut reading.calls {
-                calls.end();
+        for Reading { pid, cpu, calls, resident_kib, .. } in &mut self.readings {
+            if let Some(calls) = calls {
+                calls.stop();
             }
-            let now = cpu(reading.server);
-            reading.cpu = now.zip(reading.cpu).and_then(|(now, before)| now.checked_sub(before));
-            let memory = process::memory(reading.server.pid);
-            reading.resident_kib = memory.ok().map(|memory| memory.resident);
+            let now = process::cpu(*pid).ok();
+            *cpu = now.zip(*cpu).and_then(|(now, before)| now.checked_sub(before));
+            *resident_kib = process::memory(*pid).ok().map(|memory| memory.resident);
         }
     }
 
-    /// What each took that ran all along.
-    pub(crate) fn costs(self, primary: Option<SocketAddr>) -> Vec<Cost> {
-        let of = |Reading { server, cpu, resident_kib, calls }| {
-            let Server { address, .. } = server;
-            let system_calls_are = calls.as_ref().map(Counter::what);
+    /// Returns the use of each process that ran all the time.
+    pub(crate) fn costs(self) -> Vec<Cost> {
+        let cost = |Reading { server, cpu, resident_kib, calls, .. }| {
+            let (system_calls, what) = calls.map(Counter::count).unzip();
             Some(Cost {
-                server: address.to_string(),
-                is_primary: primary == Some(address),
+                server,
                 cpu_seconds: Duration::as_secs_f64(&cpu?),
                 resident_kib: resident_kib?,
-                system_calls: calls.and_then(Counter::count),
-                system_calls_are,
+                system_calls: system_calls.flatten(),
+                system_calls_counted: what,
             })
         };
-        self.readings.into_iter().filter_map(of).collect()
+        self.readings.into_iter().filter_map(cost).collect()
     }
-}
-
-fn cpu(server: Server) -> Option<Duration> {
-    process::work(server.pid).ok().map(|Work { cpu, .. }| cpu)
 }

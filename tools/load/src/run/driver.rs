@@ -1,45 +1,46 @@
-//! The loop of the load: one thread, one readiness set, all connections.
+//! The phases of a load: all clients log in, send, wait for the last answers, and read everything
+//! back. One thread, one readiness set, all connections.
 //!
-//! It shares the machine with the servers that it measures, so a message costs it little: nothing
-//! is allocated, the clock is read once a turn, and all requests of a connection leave in one
-//! write.
+//! The load shares the machine with the servers that it measures, so a message is cheap: no
+//! allocation, one clock read per turn, and one write for all requests of a connection.
 
 use super::check::Routes;
 use super::connection::{Connection, Role};
-use super::ledger::{Ledger, Nanos, nanos};
-use super::parts::{Live, Load, MakeReader, Observer, Outcome, Part};
+use super::counts::{Counts, Interval, Nanos, nanos};
+use super::load::{Load, Observer, Outcome, Part};
 use super::receiver::{Pace, Receiver};
 use super::schedule::Schedule;
-use super::sender::{Habits, Sender, Shared};
+use super::sender::{Sender, SenderConfig, Shared};
 use super::timer::Timer;
 use mio::{Events, Poll, Token};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const EVENTS: usize = 1024;
-/// Read from one connection at a time.
+/// The most bytes of one read.
 const SCRATCH_BYTES: usize = 256 * 1024;
 pub(super) const TIMER: Token = Token(usize::MAX);
-/// How often a stretch ends, at least, and connections are looked at.
+/// The shortest interval; overdue connections are found at its end.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// Stretches of one run, so that its picture can be read.
+/// The most intervals of a run, so that its plot can be read.
 const INTERVALS: u32 = 240;
-/// Slow readers read so often.
-pub(super) const SLOW_TIME: Duration = Duration::from_millis(50);
-/// Until all clients are let in, before anything is asked.
-const GATHER_TIME: Duration = Duration::from_secs(60);
-/// Until all answers are there, when nothing is asked any more.
+/// How often slow readers read.
+pub(super) const SLOW_INTERVAL: Duration = Duration::from_millis(50);
+/// Until all clients are logged in.
+const LOGIN_TIME: Duration = Duration::from_secs(60);
+/// Until all requests are answered at the end.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
-/// While mailboxes are read back, until the next message of any of them.
+/// Until the next message while mailboxes are read back.
 const READ_BACK_TIME: Duration = Duration::from_secs(30);
 
-/// What is to be done at some time.
+/// What a timer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Alarm {
-    /// A client tries to connect.
+pub(super) enum Task {
+    /// A client connects.
     Dial(usize),
     /// A slow reader reads its share.
     ReadSlowly(usize),
@@ -47,49 +48,53 @@ pub(super) enum Alarm {
     Storm(usize),
 }
 
-/// Where the clients of a part are, and what is due for them.
-pub(super) struct Place {
-    pub(super) senders: std::ops::Range<usize>,
-    pub(super) all: std::ops::Range<usize>,
-    pub(super) mailboxes: std::ops::Range<usize>,
+/// The connections of a part, and the state of its schedule and its storm.
+pub(super) struct PartState {
+    part: Part,
+    pub(super) first_sender: usize,
+    pub(super) all: Range<usize>,
+    mailboxes: Range<usize>,
     pub(super) schedule: Option<Schedule>,
-    /// Turns of the schedule whose senders were told.
-    pub(super) told: u64,
+    /// Turns of the schedule whose messages were sent.
+    pub(super) turns_sent: u64,
     pub(super) storm: Option<Duration>,
-    /// The storm that is under way: its place in the ledger, and who is not yet back.
-    pub(super) away: Option<(usize, usize)>,
+    /// The current storm: its index, when it began, and how many clients are not logged in again.
+    pub(super) away: Option<(usize, Nanos, usize)>,
 }
 
-/// All that runs.
+/// The event loop. `turn.rs` has its one iteration.
 pub(super) struct Driver<'a> {
     pub(super) servers: &'a [SocketAddr],
-    pub(super) patience: Nanos,
+    pub(super) timeout: Nanos,
     pub(super) poll: Poll,
     pub(super) events: Events,
     pub(super) timer: Timer,
     pub(super) connections: Vec<Connection>,
-    pub(super) places: Vec<Place>,
-    pub(super) read_back: Vec<Option<MakeReader>>,
-    pub(super) alarms: BinaryHeap<Reverse<(Nanos, Alarm)>>,
+    /// How many of them are logged in.
+    pub(super) online: usize,
+    pub(super) parts: Vec<PartState>,
+    pub(super) tasks: BinaryHeap<Reverse<(Nanos, Task)>>,
     pub(super) scratch: Vec<u8>,
     pub(super) shared: Shared,
     pub(super) began: Instant,
-    pub(super) interval: Nanos,
-    pub(super) interval_end: Nanos,
-    /// The server that let somebody in last, and when it was lost since.
-    pub(super) leader: Option<usize>,
-    pub(super) leader_lost: Option<Nanos>,
-    /// A server that was silent too long, and the one client that waits whether it goes on: the
-    /// others try elsewhere, even where it is still taken for the primary.
+    interval: Nanos,
+    interval_end: Nanos,
+    pub(super) primary: Primary,
+}
+
+/// The server that accepts requests, as far as clients know.
+#[derive(Default)]
+pub(super) struct Primary {
+    /// The server of the last login.
+    pub(super) server: Option<usize>,
+    /// When a connection to it was lost since then.
+    pub(super) lost: Option<Nanos>,
+    /// A server that answered nothing for too long, and the one client that still tries it. The
+    /// others try another server, even if this one still claims to be the primary.
     pub(super) silent: Option<(usize, Option<usize>)>,
 }
 
-/// Waits until all clients are let in, drives the load until its time is over or `stop` is set,
-/// waits for the last answers, and reads all mailboxes back.
-///
-/// # Errors
-/// It can't be driven at all, or its clients are not let in. What servers do wrong is in the
-/// outcome.
+/// Drives a load until its time is over or `stop` is set.
 pub(crate) fn drive(
     load: Load,
     servers: &[SocketAddr],
@@ -97,19 +102,19 @@ pub(crate) fn drive(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, String> {
     let mut driver = Driver::new(load, servers)?;
-    driver.gather()?;
+    driver.log_in_all()?;
     driver.measure(stop, observer)?;
     driver.drain()?;
     let mailboxes_read = driver.read_back()?;
-    let end = driver.shared.ledger.window.1;
+    let end = driver.shared.counts.window.1;
     let unsent = driver.connections.iter().map(|connection| match &connection.role {
         Role::Sender(sender, _) => sender.unsent(end),
         Role::Receiver(_) => 0,
     });
     let unsent = unsent.sum();
-    let primary = driver.leader.map(|at| servers[at]);
-    let Shared { ledger, finding, .. } = driver.shared;
-    Ok(Outcome { ledger, finding, mailboxes_read, unsent, primary })
+    let primary = driver.primary.server.map(|at| servers[at]);
+    let Shared { counts, finding, .. } = driver.shared;
+    Ok(Outcome { counts, finding, mailboxes_read, unsent, primary })
 }
 
 impl<'a> Driver<'a> {
@@ -117,124 +122,117 @@ impl<'a> Driver<'a> {
         let failed = |error: std::io::Error| format!("poll: {error}");
         let poll = Poll::new().map_err(failed)?;
         let timer = Timer::new(poll.registry(), TIMER).map_err(failed)?;
-        let interval = INTERVAL_MIN.max((load.warm_up + load.measured) / INTERVALS);
+        let [warm_up, measured, timeout] = load.spans;
+        let interval = nanos(INTERVAL_MIN.max((warm_up + measured) / INTERVALS));
         let mut driver = Driver {
             servers,
-            patience: nanos(load.patience),
+            timeout: nanos(timeout),
             poll,
             events: Events::with_capacity(EVENTS),
             timer,
             connections: Vec::new(),
-            places: Vec::new(),
-            read_back: Vec::new(),
-            alarms: BinaryHeap::new(),
+            online: 0,
+            parts: Vec::new(),
+            tasks: BinaryHeap::new(),
             scratch: vec![0; SCRATCH_BYTES],
-            shared: Shared::new(Ledger::new(load.warm_up, load.measured)),
+            shared: Shared::new(Counts::new(warm_up, measured)),
             began: Instant::now(),
-            interval: nanos(interval),
-            interval_end: nanos(interval),
-            leader: None,
-            leader_lost: None,
-            silent: None,
+            interval,
+            interval_end: interval,
+            primary: Primary::default(),
         };
-        for part in load.parts {
-            driver.add(part);
-        }
+        load.parts.into_iter().for_each(|part| driver.add(part));
         Ok(driver)
     }
 
     fn add(&mut self, part: Part) {
-        let (number, first) = (self.places.len(), self.connections.len());
-        let routes = Routes { senders: part.senders, mailboxes: part.mailboxes };
-        let first_mailbox = self.places.last().map_or(0, |place| place.mailboxes.end);
-        let first_sender = self.shared.checker.add(routes, part.sizes);
-        let schedule = (part.rate > 0 && part.senders > 0).then_some(Schedule {
-            begin: 0,
-            rate: part.rate,
-            senders: part.senders,
-        });
-        let habits = Habits {
-            depth: part.depth,
-            sizes: part.sizes,
+        let (number, first) = (self.parts.len(), self.connections.len());
+        let clients = &part.clients;
+        let routes = Routes { senders: clients.connections, mailboxes: clients.mailboxes };
+        let first_mailbox = self.parts.last().map_or(0, |part| part.mailboxes.end);
+        let first_sender = self.shared.checker.add(routes, clients.bytes);
+        let (rate, senders) = (clients.rate, clients.connections);
+        let schedule = (rate > 0 && senders > 0).then_some(Schedule { begin: 0, rate, senders });
+        let config = SenderConfig {
+            depth: clients.outstanding,
+            sizes: clients.bytes,
             routes,
             first_mailbox,
             schedule,
-            repeats: part.repeats,
+            repeats: clients.once,
         };
-        let add = |connections: &mut Vec<Connection>, role| {
-            connections.push(Connection::new(number, role, 0));
-        };
-        for at in 0..part.senders + part.idle {
-            // Who may have nothing outstanding says nothing.
-            let silent = Habits { depth: 0, schedule: None, ..habits };
-            let habits = if at < part.senders { habits } else { silent };
-            let sender = Sender::new((first_sender + at) as u32, at, habits);
-            add(&mut self.connections, Role::Sender(sender, part.dialect.clone()));
+        // A client that may have no outstanding requests is idle.
+        let idle = SenderConfig { depth: 0, schedule: None, ..config };
+        for at in 0..senders + clients.idle {
+            let config = if at < senders { config } else { idle };
+            let sender = Sender::new((first_sender + at) as u32, at, config);
+            let role = Role::Sender(sender, part.protocol.clone());
+            self.connections.push(Connection::new(number, role, 0));
         }
-        for mut receiver in part.receivers {
+        let slow = std::iter::repeat_n(Pace::Slow(clients.slow_bytes), clients.slow);
+        let paces = std::iter::repeat_n(Pace::Live, clients.receivers).chain(slow);
+        for (at, pace) in paces.enumerate() {
+            let Some(accounts) = &part.accounts else { continue };
+            let mut receiver = accounts.receiver(at % clients.mailboxes.max(1), pace);
             receiver.mailbox += first_mailbox;
-            add(&mut self.connections, Role::Receiver(receiver));
+            self.connections.push(Connection::new(number, Role::Receiver(receiver), 0));
         }
-        self.read_back.push(part.read_back);
-        self.places.push(Place {
-            senders: first..first + part.senders,
+        self.parts.push(PartState {
+            first_sender: first,
             all: first..self.connections.len(),
-            mailboxes: first_mailbox..first_mailbox + part.mailboxes,
+            mailboxes: first_mailbox..first_mailbox + clients.mailboxes,
             schedule,
-            told: 0,
-            storm: part.storm,
+            turns_sent: 0,
+            storm: clients.storm_interval(),
             away: None,
+            part,
         });
     }
 
-    pub(super) fn wake_at(&mut self, at: Nanos, alarm: Alarm) {
-        self.alarms.push(Reverse((at, alarm)));
+    pub(super) fn schedule(&mut self, at: Nanos, task: Task) {
+        self.tasks.push(Reverse((at, task)));
     }
 
-    /// Lets all clients in, and sets the clock to zero.
-    fn gather(&mut self) -> Result<(), String> {
+    /// Logs all clients in, and sets the clock to zero.
+    fn log_in_all(&mut self) -> Result<(), String> {
         for at in 0..self.connections.len() {
-            self.wake_at(0, Alarm::Dial(at));
+            self.schedule(0, Task::Dial(at));
         }
         self.shared.is_over = true;
-        let end = nanos(GATHER_TIME);
-        loop {
-            let away = self.connections.iter().filter(|one| !one.is_ready).count();
-            if away == 0 {
-                break;
-            }
-            if self.shared.now > end {
-                let errors = &self.shared.ledger.errors;
-                return Err(format!("{away} clients were not let in: {errors:?}"));
+        while self.online < self.connections.len() {
+            if self.shared.now > nanos(LOGIN_TIME) {
+                let (away, errors) =
+                    (self.connections.len() - self.online, &self.shared.counts.errors);
+                return Err(format!("{away} clients can't log in: {errors:?}"));
             }
             self.turn(self.shared.now + self.interval)?;
         }
         self.shared.is_over = false;
         self.began = Instant::now();
         self.shared.now = 0;
-        self.alarms.clear();
+        self.tasks.clear();
         for at in 0..self.connections.len() {
-            self.connections[at].rest(0);
+            self.connections[at].last_activity = 0;
             if let Role::Receiver(Receiver { pace: Pace::Slow(1..), .. }) =
                 self.connections[at].role
             {
-                self.wake_at(nanos(SLOW_TIME), Alarm::ReadSlowly(at));
+                self.schedule(nanos(SLOW_INTERVAL), Task::ReadSlowly(at));
             }
         }
-        for part in 0..self.places.len() {
-            if let Some(storm) = self.places[part].storm {
-                self.wake_at(self.shared.ledger.window.0 + nanos(storm), Alarm::Storm(part));
+        for part in 0..self.parts.len() {
+            if let Some(storm) = self.parts[part].storm {
+                self.schedule(self.shared.counts.window.0 + nanos(storm), Task::Storm(part));
             }
         }
         for at in 0..self.connections.len() {
-            self.ask(at);
+            self.send(at);
         }
         Ok(())
     }
 
     fn measure(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<(), String> {
-        let (begin, end) = self.shared.ledger.window;
-        let (mut has_begun, mut told) = (false, 0);
+        let (begin, end) = self.shared.counts.window;
+        let mut has_begun = false;
         while self.shared.now < end && !stop.load(Ordering::Relaxed) {
             let boundary = if has_begun { end } else { begin };
             self.turn(self.interval_end.min(boundary))?;
@@ -243,57 +241,37 @@ impl<'a> Driver<'a> {
             }
             let now = self.shared.now;
             if now >= self.interval_end || now >= boundary {
-                self.end_interval();
+                observer.interval(&self.end_interval());
             }
             if !has_begun && now >= begin {
                 has_begun = true;
                 observer.begin();
             }
-            if now / nanos(Duration::from_secs(1)) > told / nanos(Duration::from_secs(1)) {
-                observer.second(&self.live(now - told));
-                told = now;
-            }
         }
-        self.shared.ledger.end_interval(self.shared.now);
+        self.shared.counts.end_interval(self.shared.now);
         observer.end();
         Ok(())
     }
 
-    fn end_interval(&mut self) {
+    fn end_interval(&mut self) -> Interval {
         let now = self.shared.now;
-        self.shared.ledger.end_interval(now);
         self.interval_end = now + self.interval;
         self.drop_overdue();
+        self.shared.counts.end_interval(now)
     }
 
-    fn live(&mut self, length: Nanos) -> Live {
-        let ledger = &mut self.shared.ledger;
-        let of = |count: u64| count as f64 / (length.max(1) as f64 / 1e9);
-        let began = self.shared.now.saturating_sub(length);
-        let lately = ledger.intervals.iter().rev().take_while(|one| one.began >= began);
-        let sum = lately.fold((0, 0), |(a, d), one| (a + one.acked, d + one.delivered));
-        let live = Live {
-            elapsed: Duration::from_nanos(self.shared.now),
-            acked: of(sum.0),
-            delivered: of(sum.1),
-            p99: Duration::from_nanos(ledger.lately.value_at_quantile(0.99)),
-            errors: ledger.errors_ever(),
-            primary: self.leader.map(|at| self.servers[at]),
-        };
-        ledger.lately.reset();
-        live
-    }
-
-    /// Asks nothing new, and waits for the answers that are still to come.
+    /// Sends no new requests, and waits for the answers to the outstanding ones.
     fn drain(&mut self) -> Result<(), String> {
         self.shared.is_over = true;
-        for place in &mut self.places {
-            place.storm = None;
-        }
+        self.parts.iter_mut().for_each(|part| part.storm = None);
         let end = self.shared.now + nanos(DRAIN_TIME);
+        let has_pending = |connection: &Connection| match &connection.role {
+            Role::Sender(sender, _) => sender.has_pending(),
+            Role::Receiver(_) => false,
+        };
         while self.shared.finding.is_none()
             && self.shared.now < end
-            && self.connections.iter().any(Connection::is_behind)
+            && self.connections.iter().any(has_pending)
         {
             self.turn(self.interval_end)?;
             if self.shared.now >= self.interval_end {
@@ -308,19 +286,19 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Waits until who reads live was shown everything, and reads all mailboxes from their
-    /// beginning. How many they are.
+    /// Reads all mailboxes from their beginning, and waits until live receivers have received
+    /// everything. Returns the number of mailboxes.
     fn read_back(&mut self) -> Result<usize, String> {
         let mut readers: Vec<(usize, usize)> = Vec::new();
-        for (number, read_back) in std::mem::take(&mut self.read_back).into_iter().enumerate() {
-            let Some(make) = read_back else { continue };
-            let mailboxes = self.places[number].mailboxes.clone();
-            for mailbox in mailboxes.clone() {
-                let mut reader = make(mailbox - mailboxes.start);
+        for number in 0..self.parts.len() {
+            let Some(accounts) = self.parts[number].part.accounts.clone() else { continue };
+            for (at, mailbox) in self.parts[number].mailboxes.clone().enumerate() {
+                let mut reader = accounts.receiver(at, Pace::Once);
                 reader.mailbox = mailbox;
-                let server = self.leader.unwrap_or(0);
-                let connection = Connection::new(number, Role::Receiver(reader), server);
-                readers.push((mailbox, self.join(connection)));
+                let server = self.primary.server.unwrap_or(0);
+                readers.push((mailbox, self.connections.len()));
+                self.schedule(0, Task::Dial(self.connections.len()));
+                self.connections.push(Connection::new(number, Role::Receiver(reader), server));
             }
         }
         let (mut progress, mut since) = (self.unread(), self.shared.now);
@@ -334,7 +312,7 @@ impl<'a> Driver<'a> {
             if progress != last {
                 since = self.shared.now;
             } else if self.shared.now - since > nanos(READ_BACK_TIME) {
-                self.shared.judge(Err(format!("{} readers were not shown all", progress.0)));
+                self.shared.judge(Err(format!("{} readers did not receive all", progress.0)));
             }
         }
         for (mailbox, at) in &readers {
@@ -346,19 +324,19 @@ impl<'a> Driver<'a> {
         Ok(readers.len())
     }
 
-    /// How many readers were not yet shown everything that was acknowledged, and what all were
-    /// shown.
+    /// Returns how many readers have not received everything that was acknowledged, and how much
+    /// all of them have received.
     fn unread(&self) -> (usize, u64) {
         let readers = self.connections.iter().filter_map(|connection| match &connection.role {
             Role::Receiver(Receiver { pace: Pace::Slow(_), .. }) | Role::Sender(..) => None,
             Role::Receiver(receiver) => Some(receiver),
         });
-        readers.fold((0, 0), |(count, shown), Receiver { mailbox, pace, is_ready, read_to, .. }| {
+        readers.fold((0, 0), |(count, sum), Receiver { mailbox, pace, is_ready, read_to, .. }| {
             let lacks = match pace {
                 Pace::Once => !is_ready,
                 _ => *read_to < self.shared.checker.acked_to(*mailbox),
             };
-            (count + usize::from(lacks), shown + read_to)
+            (count + usize::from(lacks), sum + read_to)
         })
     }
 }

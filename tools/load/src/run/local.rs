@@ -1,61 +1,31 @@
-//! Finds the processes of servers that somebody else has started on this machine.
+//! Finds the processes of servers on this machine.
 
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use procfs::net::{TcpState, tcp, tcp6};
+use procfs::process::{FDTarget, all_processes};
+use std::net::{SocketAddr, UdpSocket};
 
-/// The process that listens at an address of this machine, where it may be seen.
+/// Returns the process that listens at an address of this machine, if it can be inspected.
 pub(crate) fn listener(address: SocketAddr) -> Option<u32> {
-    // Only a machine's own addresses can be bound.
+    // Only the addresses of this machine can be bound.
     UdpSocket::bind((address.ip(), 0)).ok()?;
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let found = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
-    let found: Vec<String> = found.collect();
-    let sockets: Vec<String> = found
-        .iter()
-        .flat_map(|table| table.lines().filter_map(listening))
-        .filter(|(ip, port, _)| {
-            *port == address.port() && (*ip == address.ip() || ip.is_unspecified())
-        })
-        .map(|(_, _, inode)| format!("socket:[{inode}]"))
-        .collect();
-    let mut processes = fs::read_dir("/proc").ok()?.flatten();
-    processes.find_map(|process| {
-        let pid = process.file_name().to_str()?.parse().ok()?;
-        let mut files = fs::read_dir(process.path().join("fd")).ok()?.flatten();
-        let holds = files.any(|file| {
-            let target = fs::read_link(file.path());
-            target.is_ok_and(|target| sockets.iter().any(|one| target.as_os_str() == one.as_str()))
-        });
-        holds.then_some(pid)
-    })
-}
-
-/// Address, port and inode of a line of the kernel's table, when it is a socket that listens.
-fn listening(line: &str) -> Option<(IpAddr, u16, &str)> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let (local, state, inode) = (words.get(1)?, words.get(3)?, words.get(9)?);
-    if *state != "0A" {
-        return None;
-    }
-    let (ip, port) = local.split_once(':')?;
-    // Words of four bytes, each in the order of this machine.
-    let word = |at: usize| u32::from_str_radix(ip.get(at * 8..at * 8 + 8)?, 16).ok();
-    let ip = if ip.len() == 8 {
-        IpAddr::V4(Ipv4Addr::from(word(0)?.to_ne_bytes()))
-    } else {
-        let mut bytes = [0; 16];
-        for (at, piece) in bytes.chunks_mut(4).enumerate() {
-            piece.copy_from_slice(&word(at)?.to_ne_bytes());
-        }
-        IpAddr::V6(Ipv6Addr::from(bytes))
-    };
-    Some((ip, u16::from_str_radix(port, 16).ok()?, inode))
+    let sockets = tcp().into_iter().chain(tcp6()).flatten().filter(|socket| {
+        let local = socket.local_address;
+        socket.state == TcpState::Listen
+            && local.port() == address.port()
+            && (local.ip() == address.ip() || local.ip().is_unspecified())
+    });
+    let inodes: Vec<u64> = sockets.map(|socket| socket.inode).collect();
+    let process = all_processes().ok()?.flatten().find(|process| {
+        let mut files = process.fd().into_iter().flatten().flatten();
+        files.any(|file| matches!(file.target, FDTarget::Socket(inode) if inodes.contains(&inode)))
+    });
+    u32::try_from(process?.pid).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{IpAddr, TcpListener};
 
     #[test]
     fn who_listens_is_found_and_nobody_else() {

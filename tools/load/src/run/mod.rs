@@ -1,134 +1,132 @@
-//! `load`: many connections that send, read and come back, from one thread, and that check all
-//! that they are told.
+//! `postern-load run`: many connections that send, read and reconnect, from one thread, and that
+//! check every answer.
 //!
-//! * [`plan`]: what a person asks for; [`accounts`] makes of it what [`driver`] can drive, as
-//!   [`parts`] describe it. Other systems are driven by the same loop with their own [`dialect`].
-//! * [`driver`] begins and ends a run, [`turn`] is one turn of its loop: over each
-//!   [`connection`], with its [`wire`], which is a [`sender`] with its [`schedule`] and [`text`]s,
+//! * [`plan`]: the options of clients. [`accounts`] creates their accounts, [`load`] is what is
+//!   driven. Other systems are driven by the same loop with their own [`protocol`].
+//! * [`driver`] has the phases of a run and [`turn`] one turn of its loop: over each
+//!   [`connection`] with its [`socket`], which is a [`sender`] with its [`schedule`] and [`text`]s,
 //!   or a [`receiver`].
-//! * [`check`] judges all numbers and texts; [`ledger`] counts and times.
-//! * [`cost`], [`calls`], [`local`]: what the servers take of the machine; [`report`], [`plot`]:
+//! * [`check`] judges all numbers and texts; [`counts`] counts and times.
+//! * [`cost`], [`calls`], [`local`]: what the servers use of the machine; [`report`], [`plot`]:
 //!   the result.
 
 pub(crate) mod accounts;
 pub mod background;
 mod calls;
 mod check;
-pub(crate) mod connection;
-mod cost;
-pub(crate) mod dialect;
+mod connection;
+pub(crate) mod cost;
+pub(crate) mod counts;
 pub(crate) mod driver;
-pub(crate) mod ledger;
+pub(crate) mod load;
 mod local;
-pub(crate) mod parts;
 pub mod plan;
 mod plot;
-mod postern;
+pub(crate) mod postern;
+pub(crate) mod protocol;
 mod receiver;
 pub(crate) mod report;
 mod schedule;
 mod sender;
+mod socket;
 pub mod text;
 mod timer;
 mod turn;
-mod wire;
 
-use self::postern::Accounts;
-use crate::baseline::{Limit, Limits};
+use crate::baseline::Baseline;
+use accounts::Accounts;
 use clap::Args;
-use cost::{Meter, Server};
-use parts::{Live, Observer, Outcome};
+use cost::Meter;
+use counts::Interval;
+use load::{Load, Observer, Part};
 use plan::Clients;
-use postern_testkit::group::binary_beside_this;
-use postern_testkit::group::{Group, SERVERS};
-use postern_testkit::print;
-use postern_testkit::process;
+use postern_testkit::group::{Group, SERVERS, binary_beside_this};
+use postern_testkit::{print, process};
 use report::Report;
 use std::io::{IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Of each half of the measurement of each limit.
-const LIMIT_TIME: Duration = Duration::from_millis(300);
+/// Of each probe of the baseline, before the load and after it.
+const BASELINE_TIME: Duration = Duration::from_millis(300);
 
 /// Options of `postern-load run`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Servers of a group that runs; by default three are started, in a folder that is gone
-    /// afterwards.
+    /// Servers of a running group [default: start three, with temporary data].
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     servers: Vec<String>,
-    /// The `postern` binary that is started; by default the one beside this program.
+    /// The `postern` binary to start [default: the one beside this program].
     #[arg(long, value_name = "PATH", conflicts_with = "servers")]
     postern: Option<PathBuf>,
-    /// How long to measure.
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 10.0)]
-    seconds: f64,
-    /// How long to let it run before.
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 2.0)]
-    warm_up: f64,
-    /// A connection without an answer for so long counts as lost.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
-    patience: f64,
-    /// Several kinds of clients at once, from a file.
+    /// Measured time.
+    #[arg(short, long, value_name = "SECONDS", default_value = "10", value_parser = positive)]
+    seconds: Duration,
+    /// Time before the measured time.
+    #[arg(short, long, value_name = "SECONDS", default_value = "2", value_parser = not_negative)]
+    warm_up: Duration,
+    /// Close a connection without an answer after this time.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = positive)]
+    patience: Duration,
+    /// Run several kinds of clients at once, from a file.
     #[arg(long, value_name = "FILE", conflicts_with = "Clients")]
     mix: Option<PathBuf>,
     #[command(flatten)]
     clients: Clients,
-    /// Counts the servers' system calls, which makes them a little slower.
+    /// Count the servers' system calls, which slows them a little.
     #[arg(long)]
     syscalls: bool,
-    /// Does not measure what the machine can do, before and after.
+    /// Do not measure the baseline of the machine before and after.
     #[arg(long)]
     no_limits: bool,
-    /// Prints the result as one JSON object.
+    /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
-    /// Draws latency and rate over time, as SVG, with takeovers and storms.
+    /// Plot latency and rate over time, with takeovers and storms, as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
 
-/// Runs the load and prints what came of it.
+/// A server and its process, if that runs on this machine.
+type Server = (SocketAddr, Option<u32>);
+
+/// Runs a load and prints the result.
 ///
 /// # Errors
-/// It can't run, or what the servers did is wrong; then the result is printed all the same.
+/// The load can't run, or the servers violate a guarantee; then the result is printed, too.
 pub fn run(options: &Options) -> Result<(), String> {
     let clients = options.all_clients()?;
-    let spans = options.spans()?;
     process::raise_file_limit();
+    let binary = || options.postern.clone().map_or_else(binary_beside_this, Ok);
     let group = match options.servers.is_empty() {
-        true => Some(Group::start(&options.binary()?, false)?),
+        true => Some(Group::start(&binary()?, false)?),
         false => None,
     };
-    let local = match &group {
-        Some(group) => of_group(group)?,
+    let with_logs = |why: String| match &group {
+        Some(group) => format!("{why}\n{}", group.last_words()),
+        None => why,
+    };
+    let servers = match &group {
+        Some(group) => servers_of(group)?,
         None => resolve(&options.servers)?,
     };
-    // A machine without servers says nothing of theirs.
-    let has_limits = !options.no_limits && local.iter().all(|(_, pid)| pid.is_some());
-    let mut limits = Limits::default();
-    if has_limits {
-        measure_limits(&mut limits, group.as_ref())?;
+    // The baseline of this machine says nothing about servers on others.
+    let is_local = !options.no_limits && servers.iter().all(|(_, pid)| pid.is_some());
+    let mut baseline = Baseline::default();
+    if is_local {
+        baseline.measure_for_load(group.as_ref(), BASELINE_TIME)?;
     }
-    let outcome = options.run_against(&local, &clients, spans);
-    let (mut report, finding) = match outcome {
-        Ok(both) => both,
-        Err(why) => return Err(with_last_words(&why, group.as_ref())),
-    };
-    if has_limits {
-        measure_limits(&mut limits, group.as_ref())?;
-        report.compare(limits);
+    let result = options.run_against(&servers, &clients);
+    let mut report = result.map_err(with_logs)?;
+    if is_local {
+        baseline.measure_for_load(group.as_ref(), BASELINE_TIME)?;
+        report.compare(baseline);
     }
     let json = || serde_json::to_string(&report).map_err(|error| error.to_string());
     print(&if options.json { json()? + "\n" } else { report.text() })?;
-    match finding {
-        None => Ok(()),
-        Some(why) => Err(with_last_words(&format!("wrong: {why}"), group.as_ref())),
-    }
+    report.outcome.finding.map_or(Ok(()), |why| Err(with_logs(format!("wrong: {why}"))))
 }
 
 impl Options {
@@ -141,121 +139,94 @@ impl Options {
         mix.map_err(|why| format!("{}: {why}", path.display()))
     }
 
-    fn binary(&self) -> Result<PathBuf, String> {
-        self.postern.clone().map_or_else(binary_beside_this, Ok)
-    }
-
-    fn spans(&self) -> Result<[Duration; 3], String> {
-        let of = |name: &str, seconds: f64, least: f64| {
-            let good = (least..=1e6).contains(&seconds);
-            let span = || Duration::from_secs_f64(seconds);
-            good.then(span).ok_or_else(|| format!("{name}: {least} to 1000000 seconds"))
-        };
-        Ok([
-            of("warm-up", self.warm_up, 0.0)?,
-            of("seconds", self.seconds, 0.1)?,
-            of("patience", self.patience, 0.1)?,
-        ])
-    }
-
-    fn run_against(
-        &self,
-        servers: &[(SocketAddr, Option<u32>)],
-        clients: &[Clients],
-        spans: [Duration; 3],
-    ) -> Result<(Report, Option<String>), String> {
-        let (report, outcome, accounts) = watch_clients(servers, clients, spans, self.syscalls)?;
-        if let Some(primary) = outcome.primary.filter(|_| !self.servers.is_empty()) {
-            // What it has shown stands, even if its traces stay.
-            let _ = accounts::delete(primary, &accounts);
+    fn run_against(&self, servers: &[Server], clients: &[Clients]) -> Result<Report, String> {
+        let spans = [self.warm_up, self.seconds, self.patience];
+        let (addresses, processes) = split(servers);
+        let parts = create_parts(&addresses, clients)?;
+        let report = watch(&addresses, &processes, parts, spans, self.syscalls)?;
+        if let Some(primary) = report.outcome.primary.filter(|_| !self.servers.is_empty()) {
+            // The result is valid even if the accounts remain.
+            let _ = report.accounts.iter().try_for_each(|one| accounts::delete(primary, one));
         }
         if let Some(path) = &self.plot {
-            let svg = plot::draw(&outcome.ledger, &report.title(), &report.subtitle())?;
+            let svg = plot::draw(&report.outcome.counts, &report.title(), &report.subtitle())?;
             std::fs::write(path, svg).map_err(|error| format!("{}: {error}", path.display()))?;
         }
-        Ok((report, outcome.finding))
+        Ok(report)
     }
 }
 
-/// Measures the limits that figures of a load are shares of, in addition to what was measured
-/// before: the disk's where these servers have their data; where others have it is not known.
-pub(crate) fn measure_limits(limits: &mut Limits, group: Option<&Group>) -> Result<(), String> {
-    if let Some(group) = group {
-        limits.add(Limit::SyncThree, group.folder(), LIMIT_TIME)?;
-    }
-    limits.add(Limit::Echo, &std::env::temp_dir(), LIMIT_TIME)
+fn positive(text: &str) -> Result<Duration, String> {
+    parse_seconds(text, 0.1)
 }
 
-/// Drives these clients on a group that was started here, and says what came of it.
-///
-/// # Errors
-/// They can't be driven, or what the servers did is wrong.
+fn not_negative(text: &str) -> Result<Duration, String> {
+    parse_seconds(text, 0.0)
+}
+
+fn parse_seconds(text: &str, min: f64) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (min..=1e6).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("not {min} to 1000000 seconds"))
+}
+
+/// Drives clients on a group.
 pub(crate) fn drive_group(
     group: &Group,
-    clients: &Clients,
+    clients: &[Clients],
     spans: [Duration; 3],
     counts_calls: bool,
 ) -> Result<Report, String> {
-    let clients = [clients.clone().complete()?];
-    let (report, outcome, _) = watch_clients(&of_group(group)?, &clients, spans, counts_calls)?;
-    outcome.finding.map_or(Ok(report), Err)
+    let (addresses, processes) = split(&servers_of(group)?);
+    let parts = create_parts(&addresses, clients)?;
+    watch(&addresses, &processes, parts, spans, counts_calls)?.verified()
 }
 
-/// Drives clients on servers, of which those with a process run here, and looks at these.
-fn watch_clients(
-    servers: &[(SocketAddr, Option<u32>)],
-    clients: &[Clients],
+/// Drives parts on servers, and meters processes with their names.
+pub(crate) fn watch(
+    servers: &[SocketAddr],
+    processes: &[(String, u32)],
+    parts: Vec<Part>,
     spans: [Duration; 3],
     counts_calls: bool,
-) -> Result<(Report, Outcome, Vec<Rc<Accounts>>), String> {
-    let local = servers.iter().filter_map(|(address, pid)| {
-        let address = *address;
-        pid.map(|pid| Server { address, pid })
-    });
-    let local: Vec<Server> = local.collect();
-    let servers: Vec<SocketAddr> = servers.iter().map(|(address, _)| *address).collect();
-    let mut watch =
-        Watch { meter: Meter::new(&local, counts_calls), is_live: std::io::stderr().is_terminal() };
-    let stop = AtomicBool::new(false);
-    let (outcome, accounts) = drive_clients(&servers, clients, spans, &stop, &mut watch)?;
-    watch.clear();
-    let costs = watch.meter.costs(outcome.primary);
-    Ok((Report::new(clients.to_vec(), &outcome, costs), outcome, accounts))
+) -> Result<Report, String> {
+    let mut watch = Watch {
+        meter: Meter::new(processes, counts_calls),
+        is_live: std::io::stderr().is_terminal(),
+    };
+    let clients = parts.iter().map(|part| part.clients.clone()).collect();
+    let accounts = parts.iter().filter_map(|part| part.accounts.clone()).collect();
+    let load = Load { spans, parts };
+    let outcome = driver::drive(load, servers, &AtomicBool::new(false), &mut watch)?;
+    Ok(Report { clients, accounts, ..Report::new(outcome, watch.meter.costs()) })
 }
 
-/// Makes new accounts in a group, and drives these clients until their time is over or `stop` is
-/// set: warm-up, measured time, and patience. What came of it, and the accounts, which stay.
-///
-/// # Errors
-/// The group has no primary, or does not let the clients in. All else is in the outcome.
-pub(crate) fn drive_clients(
+/// Creates new accounts for clients.
+pub(crate) fn create_parts(
     servers: &[SocketAddr],
     clients: &[Clients],
-    spans: [Duration; 3],
-    stop: &AtomicBool,
-    observer: &mut dyn Observer,
-) -> Result<(Outcome, Vec<Rc<Accounts>>), String> {
+) -> Result<Vec<Part>, String> {
     let primary = accounts::find_primary(servers)?;
-    // Names that a group which runs on has not seen yet, or only in another run that is over.
+    // A running group may still have the accounts of earlier runs.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let run = format!("{:x}", since.as_millis());
-    let accounts = accounts::accounts(&run, clients);
-    accounts::create(primary, clients, &accounts)?;
-    let load = accounts::load(clients, &accounts, spans);
-    Ok((driver::drive(load, servers, stop, observer)?, accounts))
+    let part = |(at, clients): (usize, &Clients)| {
+        let accounts = Accounts::new(&run, at, clients);
+        accounts::create(primary, &accounts, clients).map(|()| accounts.part(clients))
+    };
+    clients.iter().enumerate().map(part).collect()
 }
 
-/// Shows the live line, and reads the meters in time.
+/// Prints the live line, and reads the meter.
 struct Watch {
     meter: Meter,
     is_live: bool,
 }
 
 impl Watch {
-    /// Takes the live line away.
-    fn clear(&self) {
+    fn print(&self, line: &str) {
         if self.is_live {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
+            // The run goes on if standard error is closed.
+            let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
         }
     }
 }
@@ -267,45 +238,39 @@ impl Observer for Watch {
 
     fn end(&mut self) {
         self.meter.end();
+        self.print("");
     }
 
-    fn second(&mut self, live: &Live) {
-        if !self.is_live {
-            return;
-        }
-        let primary = live.primary.map_or("nobody".to_owned(), |primary| primary.to_string());
-        let delivered = match live.delivered {
-            0.0 => String::new(),
-            delivered => format!("{delivered:.0} delivered/s, "),
-        };
-        // Somebody who does not look any more is no reason to stop.
-        let _ = write!(
-            std::io::stderr(),
-            "\r\x1b[K{:.0} s: {:.0} acks/s, {delivered}p99 {:.2} ms, {} errors, primary {primary}",
-            live.elapsed.as_secs_f64(),
-            live.acked,
-            live.p99.as_secs_f64() * 1e3,
-            live.errors,
-        );
+    fn interval(&mut self, interval: &Interval) {
+        let per_second = |count: u64| count as f64 / counts::seconds(interval.length.max(1));
+        self.print(&format!(
+            "{:.0} s: {:.0} acks/s, {:.0} delivered/s, p99 {:.2} ms",
+            counts::seconds(interval.began),
+            per_second(interval.acked),
+            per_second(interval.delivered),
+            counts::ms(interval.latency.map_or(0, |[_, p99, _]| p99)),
+        ));
     }
 }
 
-/// Addresses and processes.
-fn of_group(group: &Group) -> Result<Vec<(SocketAddr, Option<u32>)>, String> {
+/// Returns the servers' addresses, and the names and ids of their processes.
+fn split(servers: &[Server]) -> (Vec<SocketAddr>, Vec<(String, u32)>) {
+    let process = |(address, pid): &Server| Some((address.to_string(), (*pid)?));
+    let addresses = servers.iter().map(|(address, _)| *address).collect();
+    (addresses, servers.iter().filter_map(process).collect())
+}
+
+fn servers_of(group: &Group) -> Result<Vec<Server>, String> {
     (0..SERVERS).map(|at| Ok((group.address(at), Some(group.pid(at)?)))).collect()
 }
 
-fn resolve(servers: &[String]) -> Result<Vec<(SocketAddr, Option<u32>)>, String> {
+fn resolve(servers: &[String]) -> Result<Vec<Server>, String> {
     let one = |server: &String| {
         let mut found = server.to_socket_addrs().map_err(|error| format!("{server}: {error}"))?;
         let address = found.next().ok_or_else(|| format!("{server}: has no address"))?;
         Ok((address, local::listener(address)))
     };
     servers.iter().map(one).collect()
-}
-
-fn with_last_words(why: &str, group: Option<&Group>) -> String {
-    group.map_or(why.to_owned(), |group| format!("{why}\n{}", group.last_words()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a person asks for: options of the command line, or a mix file with the same names.
+//! The options of clients: on the command line, or in a mix file with the same names.
 
 use super::check::SENDERS_MAX;
 use super::text::Sizes;
@@ -7,52 +7,52 @@ use postern::limits::REQUESTS_MAX;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Mailboxes where the person names no number: making an account costs the server 30 ms.
+/// The default number of mailboxes: creating an account takes the server 30 ms.
 const MAILBOXES: usize = 16;
-/// More are refused before they cost an hour of hashing passwords.
+/// Creating 10,000 accounts takes five minutes.
 const MAILBOXES_MAX: usize = 10_000;
-/// More than one address can have.
+/// One address has no more ports for outgoing connections.
 const CONNECTIONS_MAX: usize = 50_000;
 const _: () = assert!(CONNECTIONS_MAX <= SENDERS_MAX);
 
-/// Connections with the same settings; in a mix file one table of `clients`.
+/// Clients with the same settings; in a mix file one table of `clients`.
 #[derive(Clone, Debug, PartialEq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Clients {
-    /// Connections that send; 0: none.
+    /// Connections that send.
     #[arg(short, long, visible_alias = "senders", value_name = "N", default_value_t = 64)]
     #[serde(alias = "senders")]
     pub connections: usize,
-    /// Requests that each has outstanding; with --rate, at most.
+    /// Outstanding requests of each; with --rate, at most.
     #[arg(short = 'd', long, value_name = "N", default_value_t = 16)]
     pub outstanding: usize,
-    /// Length of texts, or a range; at least what names sender and message.
+    /// Length of texts, or a range. Sender and serial need about 10 bytes.
     #[arg(short, long, value_name = "N|N..M", default_value = "100")]
     pub bytes: Sizes,
-    /// Messages a second, whatever the server does (open loop): latencies count from when a message
-    /// was due. 0: each connection asks as soon as it is answered.
+    /// Messages per second, regardless of the server (open loop): latencies count from when a
+    /// message was due. 0: each connection sends again when it is answered (closed loop).
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     pub rate: u64,
-    /// Mailboxes that are written to; 1 is fan-in. 0: one for each connection, but at most 16.
+    /// Mailboxes to send to; 1 is fan-in. 0: one for each connection, but at most 16.
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     pub mailboxes: usize,
-    /// Connections that read these mailboxes live, in turns.
+    /// Connections that read these mailboxes live.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub receivers: usize,
     /// Connections that read them slowly.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub slow: usize,
-    /// Bytes a second that each of those reads; 0: none at all.
+    /// Bytes per second that each slow connection reads.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub slow_bytes: u64,
     /// Connections that log in and do nothing.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub idle: usize,
-    /// All these connections close and come back every so many seconds; 0: never.
+    /// Close all these connections and log in again at this interval; 0: never.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     pub storm: f64,
-    /// Sends with keys, and repeats what was not answered when a connection is lost. Without it
-    /// that counts as unknown.
+    /// Send with keys, and repeat unanswered requests after a lost connection. Otherwise they count
+    /// as unknown.
     #[arg(long)]
     pub once: bool,
 }
@@ -84,10 +84,10 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// The same with what was left open filled in.
+    /// Fills in defaults that depend on other options.
     ///
     /// # Errors
-    /// What can't be.
+    /// An option is out of range.
     pub fn complete(mut self) -> Result<Clients, String> {
         if self.mailboxes == 0 {
             let readers = self.receivers + self.slow;
@@ -98,10 +98,10 @@ impl Clients {
         }
         let all = self.all();
         if all == 0 || all > CONNECTIONS_MAX {
-            return Err(format!("{all} connections: 1 to {CONNECTIONS_MAX} can be had"));
+            return Err(format!("{all} connections: 1 to {CONNECTIONS_MAX} are possible"));
         }
         if self.connections > 0 && !(1..=REQUESTS_MAX).contains(&self.outstanding) {
-            return Err(format!("outstanding: 1 to {REQUESTS_MAX}, which is what a server takes"));
+            return Err(format!("outstanding: 1 to {REQUESTS_MAX}; a server accepts no more"));
         }
         if self.storm != 0.0 && !(0.1..=1e6).contains(&self.storm) {
             return Err("storm: at least every 0.1 s".to_owned());
@@ -109,15 +109,15 @@ impl Clients {
         Ok(self)
     }
 
-    /// How many connections there are.
+    /// Returns the number of connections.
     pub fn all(&self) -> usize {
         [self.connections, self.receivers, self.slow, self.idle]
             .into_iter()
             .fold(0, usize::saturating_add)
     }
 
-    /// How often all close.
-    pub fn storm_time(&self) -> Option<Duration> {
+    /// Returns the interval of reconnect storms.
+    pub fn storm_interval(&self) -> Option<Duration> {
         (self.storm > 0.0).then(|| Duration::from_secs_f64(self.storm))
     }
 }
@@ -134,7 +134,7 @@ impl std::fmt::Display for Clients {
             let (senders, depth) = (self.connections, self.outstanding);
             write!(f, "{senders} connections x {depth}, {command} of {bytes} bytes")?;
             if self.rate > 0 {
-                write!(f, ", {} a second", self.rate)?;
+                write!(f, ", {} per second", self.rate)?;
             }
             write!(f, "; ")?;
         }
@@ -143,20 +143,20 @@ impl std::fmt::Display for Clients {
             write!(f, "; {count} {what}")?;
         }
         if self.storm > 0.0 {
-            write!(f, "; all come back every {} s", self.storm)?;
+            write!(f, "; all reconnect every {} s", self.storm)?;
         }
         Ok(())
     }
 }
 
-/// The clients of a mix file.
+/// Parses a mix file.
 ///
 /// # Errors
-/// What is wrong in it.
+/// The file is not valid.
 pub fn read_mix(text: &str) -> Result<Vec<Clients>, String> {
     let mix: Mix = toml::from_str(text).map_err(|error| error.to_string())?;
     if mix.clients.is_empty() {
-        return Err("there are no clients in it".to_owned());
+        return Err("it has no clients".to_owned());
     }
     mix.clients.into_iter().map(Clients::complete).collect()
 }

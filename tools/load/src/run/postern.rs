@@ -1,91 +1,61 @@
-//! The dialect of postern.
+//! The protocol of postern.
 
-use super::dialect::{Dialect, Heard};
+use super::accounts::Accounts;
+use super::protocol::{Event, Parsed, Protocol};
+use postern_testkit::client::PASSWORD;
 use std::net::SocketAddr;
-use std::rc::Rc;
-
-/// The accounts of one kind of clients, and how they send.
-#[derive(Clone, Debug)]
-pub(crate) struct Accounts {
-    /// Who sends.
-    pub(crate) sender: String,
-    /// Who is sent to.
-    pub(crate) mailboxes: Vec<String>,
-    /// The password of all.
-    pub(crate) password: String,
-    /// Whether requests are sent as ONCE, with the first word of their text as the key.
-    pub(crate) once: bool,
-}
+use std::sync::Arc;
 
 /// One connection of a sender.
 pub(crate) struct Postern {
-    accounts: Rc<Accounts>,
-    /// What stands between the command, or the key, and the text.
-    receiver: Vec<u8>,
+    accounts: Arc<Accounts>,
     mailbox: usize,
     is_logged_in: bool,
 }
 
 impl Postern {
-    /// A connection that begins.
-    pub(crate) fn new(accounts: Rc<Accounts>) -> Postern {
-        let mut new = Postern { accounts, receiver: Vec::new(), mailbox: 0, is_logged_in: false };
-        new.point_at(0);
-        new
+    /// Creates the state of a new connection.
+    pub(crate) fn new(accounts: Arc<Accounts>) -> Postern {
+        Postern { accounts, mailbox: 0, is_logged_in: false }
     }
 
-    fn point_at(&mut self, mailbox: usize) {
-        self.mailbox = mailbox;
-        let name = self.accounts.mailboxes.get(mailbox).map_or("", String::as_str);
-        self.receiver.clear();
-        self.receiver.push(b' ');
-        self.receiver.extend_from_slice(name.as_bytes());
-        self.receiver.push(b' ');
-    }
-
-    fn take_line(&mut self, line: &[u8], heard: &mut Vec<Heard>) -> Result<(), String> {
+    fn parse_line(&mut self, line: &[u8], events: &mut Vec<Event>) -> Result<(), String> {
         if let Some(rest) = line.strip_prefix(b"OK") {
             if !self.is_logged_in {
                 self.is_logged_in = true;
-                heard.push(Heard::Ready);
+                events.push(Event::Ready);
                 return Ok(());
             }
             let number = rest.strip_prefix(b" ").and_then(parse_number);
-            let number = number.ok_or_else(|| strange(line))?;
-            heard.push(Heard::Acked(Some(number)));
-            return Ok(());
-        }
-        if let Some(rest) = line.strip_prefix(b"ERR ") {
-            return self.take_error(&String::from_utf8_lossy(rest), heard);
-        }
-        // A sender's own mailbox is empty; a NOTE before the end says why, and the end follows.
-        if line.starts_with(b"NOTE ") { Ok(()) } else { Err(strange(line)) }
-    }
-
-    fn take_error(&mut self, error: &str, heard: &mut Vec<Heard>) -> Result<(), String> {
-        let (code, words) = error.split_once(' ').unwrap_or((error, ""));
-        if self.is_logged_in {
-            heard.push(Heard::Refused(code.to_owned()));
-        }
-        if moves_on(code) {
-            heard.push(Heard::Elsewhere(named_primary(words)));
-        } else if !self.is_logged_in {
-            return Err(error.to_owned());
+            events.push(Event::Acked(Some(number.ok_or_else(|| invalid_answer(line))?)));
+        } else if let Some(rest) = line.strip_prefix(b"ERR ") {
+            let error = String::from_utf8_lossy(rest);
+            let (code, detail) = error.split_once(' ').unwrap_or((&error, ""));
+            if self.is_logged_in {
+                events.push(Event::Rejected(code.to_owned()));
+            }
+            if moves_on(code) {
+                events.push(Event::Redirected(named_primary(detail)));
+            } else if !self.is_logged_in {
+                return Err(error.into_owned());
+            }
+        } else if line.starts_with(b"NOTE ") {
+            events.push(Event::Closing);
+        } else {
+            return Err(invalid_answer(line));
         }
         Ok(())
     }
 }
 
-impl Dialect for Postern {
-    fn greet(&mut self, out: &mut Vec<u8>) {
-        let Accounts { sender, password, .. } = &*self.accounts;
-        out.extend_from_slice(format!("LOGIN {sender} {password} end\n").as_bytes());
+impl Protocol for Postern {
+    fn open(&mut self, out: &mut Vec<u8>) {
+        let login = format!("LOGIN {} {PASSWORD} end\n", self.accounts.sender);
+        out.extend_from_slice(login.as_bytes());
     }
 
-    fn aim(&mut self, mailbox: usize) {
-        if mailbox != self.mailbox {
-            self.point_at(mailbox);
-        }
+    fn select_mailbox(&mut self, mailbox: usize) {
+        self.mailbox = mailbox;
     }
 
     fn request(&mut self, text: &[u8], out: &mut Vec<u8>) {
@@ -96,37 +66,34 @@ impl Dialect for Postern {
         } else {
             out.extend_from_slice(b"SEND");
         }
-        out.extend_from_slice(&self.receiver);
-        out.extend_from_slice(text);
+        let name = self.accounts.mailboxes.get(self.mailbox).map_or("", String::as_str);
+        for part in [b" ", name.as_bytes(), b" ", text] {
+            out.extend_from_slice(part);
+        }
         out.push(b'\n');
     }
 
-    fn take(
-        &mut self,
-        input: &[u8],
-        _out: &mut Vec<u8>,
-        heard: &mut Vec<Heard>,
-    ) -> Result<usize, String> {
-        let mut taken = 0;
+    fn parse(&mut self, input: &[u8], _out: &mut Vec<u8>, events: &mut Vec<Event>) -> Parsed {
+        let mut parsed = 0;
         for end in memchr::memchr_iter(b'\n', input) {
-            self.take_line(&input[taken..end], heard)?;
-            taken = end + 1;
+            self.parse_line(&input[parsed..end], events)?;
+            parsed = end + 1;
         }
-        Ok(taken)
+        Ok(parsed)
     }
 }
 
-/// Whether a refusal with this code means that another server should be asked.
+/// Returns whether a client should try another server after this code.
 pub(crate) fn moves_on(code: &str) -> bool {
     matches!(code, "not-primary" | "not-ready" | "unknown-outcome")
 }
 
-/// The address at the beginning of the words of `not-primary`.
-pub(crate) fn named_primary(words: &str) -> Option<SocketAddr> {
-    words.split(' ').next()?.parse().ok()
+/// Returns the address at the beginning of the detail of `not-primary`.
+pub(crate) fn named_primary(detail: &str) -> Option<SocketAddr> {
+    detail.split(' ').next()?.parse().ok()
 }
 
-/// A number that is written as the server writes it.
+/// Parses a decimal number of at most 19 digits.
 pub(crate) fn parse_number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 19 {
         return None;
@@ -137,8 +104,9 @@ pub(crate) fn parse_number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-fn strange(line: &[u8]) -> String {
-    format!("strange-answer `{}`", String::from_utf8_lossy(line))
+/// Describes an answer that ends a connection.
+pub(crate) fn invalid_answer(line: &[u8]) -> String {
+    format!("invalid-answer `{}`", line.escape_ascii())
 }
 
 #[cfg(test)]
@@ -147,8 +115,7 @@ mod tests {
 
     fn postern(once: bool) -> Postern {
         let mailboxes = vec!["box-0".to_owned(), "box-1".to_owned()];
-        let (sender, password) = ("ann".to_owned(), "correct-horse".to_owned());
-        Postern::new(Rc::new(Accounts { sender, mailboxes, password, once }))
+        Postern::new(Arc::new(Accounts { sender: "ann".to_owned(), mailboxes, once }))
     }
 
     #[test]
@@ -160,47 +127,47 @@ mod tests {
             (true, 1, "ONCE 0.7 box-1 0.7 xyz\n"),
         ];
         for (once, mailbox, line) in table {
-            let mut dialect = postern(once);
+            let mut protocol = postern(once);
             let mut out = Vec::new();
-            dialect.greet(&mut out);
+            protocol.open(&mut out);
             assert_eq!(out, b"LOGIN ann correct-horse end\n");
             out.clear();
-            dialect.aim(mailbox);
-            dialect.request(b"0.7 xyz", &mut out);
+            protocol.select_mailbox(mailbox);
+            protocol.request(b"0.7 xyz", &mut out);
             assert_eq!(String::from_utf8_lossy(&out), line);
         }
     }
 
     #[test]
-    fn answers_are_heard_line_by_line() {
-        use Heard::{Acked, Elsewhere, Ready, Refused};
+    fn answers_become_events_line_by_line() {
+        use Event::{Acked, Closing, Ready, Redirected, Rejected};
         let there = "127.0.0.1:5001".parse().ok();
-        let no = |code: &str| Refused(code.to_owned());
-        let table: [(&str, Vec<Heard>, usize); 7] = [
+        let no = |code: &str| Rejected(code.to_owned());
+        let table = [
             ("OK ann 0\n", vec![Ready], 9),
             ("OK ann 0\nOK 1\nOK 2\nOK ", vec![Ready, Acked(Some(1)), Acked(Some(2))], 19),
             ("OK ann 0\nERR busy x\nOK 3\n", vec![Ready, no("busy"), Acked(Some(3))], 25),
-            ("ERR not-primary 127.0.0.1:5001 go\n", vec![Elsewhere(there)], 34),
-            ("ERR not-primary - wait\n", vec![Elsewhere(None)], 23),
-            ("ERR not-ready 2 is missing\n", vec![Elsewhere(None)], 27),
+            ("ERR not-primary 127.0.0.1:5001 go\n", vec![Redirected(there)], 34),
+            ("ERR not-primary - wait\n", vec![Redirected(None)], 23),
+            ("ERR not-ready 2 is missing\n", vec![Redirected(None)], 27),
             (
                 "OK ann 0\nERR unknown-outcome x\nNOTE not-primary x\n",
-                vec![Ready, no("unknown-outcome"), Elsewhere(None)],
+                vec![Ready, no("unknown-outcome"), Redirected(None), Closing],
                 50,
             ),
         ];
         for (input, expected, bytes) in table {
-            let mut heard = Vec::new();
-            let taken = postern(false).take(input.as_bytes(), &mut Vec::new(), &mut heard);
-            assert_eq!((heard, taken), (expected, Ok(bytes)), "{input}");
+            let mut events = Vec::new();
+            let parsed = postern(false).parse(input.as_bytes(), &mut Vec::new(), &mut events);
+            assert_eq!((events, parsed), (expected, Ok(bytes)), "{input}");
         }
     }
 
     #[test]
-    fn what_is_no_answer_ends_the_connection() {
+    fn invalid_answers_end_the_connection() {
         for input in ["ERR busy no room\n", "OK ann 0\nOK x\n", "OK ann 0\nOK\n", "hello\n"] {
-            let taken = postern(false).take(input.as_bytes(), &mut Vec::new(), &mut Vec::new());
-            assert!(taken.is_err(), "{input}: {taken:?}");
+            let parsed = postern(false).parse(input.as_bytes(), &mut Vec::new(), &mut Vec::new());
+            assert!(parsed.is_err(), "{input}: {parsed:?}");
         }
     }
 }

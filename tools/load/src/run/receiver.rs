@@ -1,115 +1,95 @@
 //! The receiving end of one connection: reads a mailbox, live or once to its end.
 
-use super::postern::{moves_on, named_primary, parse_number};
+use super::postern::{invalid_answer, moves_on, named_primary, parse_number};
 use super::sender::Shared;
+use postern_testkit::client::PASSWORD;
 
 /// How a receiver reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// Everything, as soon as it comes.
+    /// Everything, as soon as it arrives.
     Live,
-    /// So many bytes a second; 0 is nothing at all.
+    /// This many bytes per second; 0 reads nothing.
     Slow(u64),
-    /// What is there now, for the last look.
+    /// What is stored now, to check it at the end.
     Once,
 }
 
-/// One reader of one mailbox; it outlives its connections.
+/// A reader of one mailbox; it outlives its connections.
 pub(crate) struct Receiver {
-    /// The mailbox, of all mailboxes of the run.
+    /// The index of the mailbox in the run.
     pub(crate) mailbox: usize,
-    /// How it reads.
     pub(crate) pace: Pace,
-    /// The number of the last message that it was shown.
+    /// The number of the last message that it received.
     pub(crate) read_to: u64,
-    /// Whether a server has answered to LOGIN.
+    /// Whether a server has answered its LOGIN.
     pub(crate) is_ready: bool,
     account: String,
-    password: String,
-    /// Who all messages are from.
+    /// The account that sends all messages.
     sender: String,
 }
 
 impl Receiver {
-    /// One that has no connection yet, and has read nothing.
-    pub(crate) fn new(
-        mailbox: usize,
-        pace: Pace,
-        [account, password, sender]: [&str; 3],
-    ) -> Receiver {
-        Receiver {
-            mailbox,
-            pace,
-            read_to: 0,
-            is_ready: false,
-            account: account.to_owned(),
-            password: password.to_owned(),
-            sender: sender.to_owned(),
-        }
+    /// Creates a receiver without a connection.
+    pub(crate) fn new(mailbox: usize, pace: Pace, account: &str, sender: &str) -> Receiver {
+        let (account, sender) = (account.to_owned(), sender.to_owned());
+        Receiver { mailbox, pace, read_to: 0, is_ready: false, account, sender }
     }
 
-    /// Opens the conversation on a new connection.
-    pub(crate) fn greet(&mut self, out: &mut Vec<u8>) {
-        let Receiver { account, password, read_to, .. } = &*self;
-        out.extend_from_slice(format!("LOGIN {account} {password} {read_to}\n").as_bytes());
+    /// Writes the login on a new connection.
+    pub(crate) fn open(&mut self, out: &mut Vec<u8>) {
+        let Receiver { account, read_to, .. } = &*self;
+        out.extend_from_slice(format!("LOGIN {account} {PASSWORD} {read_to}\n").as_bytes());
     }
 
-    /// Takes lines: how many bytes they were.
-    pub(crate) fn take(&mut self, input: &[u8], shared: &mut Shared) -> Result<usize, String> {
-        let mut taken = 0;
+    /// Parses all complete lines and returns their length.
+    pub(crate) fn parse(&mut self, input: &[u8], shared: &mut Shared) -> Result<usize, String> {
+        let mut parsed = 0;
         let before = self.read_to;
         for end in memchr::memchr_iter(b'\n', input) {
-            let line = &input[taken..end];
-            taken = end + 1;
-            if let Some(message) = line.strip_prefix(b"MSG ") {
-                let result = self.take_message(message, shared);
+            let line = &input[parsed..end];
+            parsed = end + 1;
+            if line.starts_with(b"MSG ") {
+                let result = self.parse_message(line, shared);
                 shared.judge(result);
             } else {
-                self.take_answer(line, shared)?;
+                self.parse_answer(line, shared)?;
             }
         }
         if self.pace != Pace::Once {
-            shared.ledger.note_delivered(self.read_to - before);
+            shared.counts.record_delivered(self.read_to - before);
         }
-        Ok(taken)
+        Ok(parsed)
     }
 
-    fn take_message(&mut self, message: &[u8], shared: &mut Shared) -> Result<(), String> {
-        let strange = || format!("strange message `{}`", String::from_utf8_lossy(message));
-        let mut words = message.splitn(4, |byte| *byte == b' ');
-        let (Some(number), Some(_time), Some(from), Some(text)) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(strange());
-        };
-        if from != self.sender.as_bytes() {
-            return Err(strange());
+    fn parse_message(&mut self, line: &[u8], shared: &mut Shared) -> Result<(), String> {
+        let mut words = line.splitn(5, |byte| *byte == b' ').skip(1);
+        let number = words.next().and_then(parse_number);
+        let (from, text) = (words.nth(1), words.next());
+        match (number, from, text) {
+            (Some(number), Some(from), Some(text)) if from == self.sender.as_bytes() => {
+                shared.checker.read(self.mailbox, self.read_to, number, text)?;
+                self.read_to = number;
+                Ok(())
+            }
+            _ => Err(invalid_answer(line)),
         }
-        let number = parse_number(number).ok_or_else(strange)?;
-        shared.checker.read(self.mailbox, self.read_to, number, text)?;
-        self.read_to = number;
-        Ok(())
     }
 
-    fn take_answer(&mut self, line: &[u8], shared: &mut Shared) -> Result<(), String> {
-        let line = String::from_utf8_lossy(line);
-        if line.starts_with("OK ") && !self.is_ready {
+    fn parse_answer(&mut self, line: &[u8], shared: &mut Shared) -> Result<(), String> {
+        if line.starts_with(b"OK ") && !self.is_ready {
             self.is_ready = true;
             shared.news.is_ready = true;
-        } else if let Some(error) = line.strip_prefix("ERR ") {
-            let (code, words) = error.split_once(' ').unwrap_or((error, ""));
+        } else if let Some(error) = line.strip_prefix(b"ERR ") {
+            let error = String::from_utf8_lossy(error);
+            let (code, detail) = error.split_once(' ').unwrap_or((&error, ""));
             if !moves_on(code) {
-                return Err(error.to_owned());
+                return Err(error.into_owned());
             }
-            shared.news.elsewhere = Some(named_primary(words));
-        } else if !line.starts_with("NOTE ") {
-            return Err(format!("strange-answer `{line}`"));
+            shared.news.redirected = Some(named_primary(detail));
+        } else if !line.starts_with(b"NOTE ") {
+            return Err(invalid_answer(line));
         }
         Ok(())
-    }
-
-    /// The connection is gone.
-    pub(crate) fn lose(&mut self) {
-        self.is_ready = false;
     }
 }

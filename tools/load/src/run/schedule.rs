@@ -1,39 +1,37 @@
-//! The open loop: when each message should be sent, whatever the server does.
+//! The open loop: when each message is due, regardless of the server.
 
-use super::ledger::Nanos;
+use super::counts::Nanos;
 
 const SECOND: u128 = 1_000_000_000;
 
-/// So many messages a second, the senders in turns, each at its own time.
+/// A constant rate of messages; the senders take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
-    /// When the first one is due.
+    /// When the first message is due.
     pub(crate) begin: Nanos,
-    /// Messages a second, of all senders together; not zero.
+    /// Messages per second, of all senders together; not zero.
     pub(crate) rate: u64,
-    /// How many senders there are.
     pub(crate) senders: usize,
 }
 
 impl Schedule {
-    /// When a sender's message is due. It is counted from here how long it took: what waits
-    /// because the server or an earlier message is slow would else not be seen (*coordinated
-    /// omission*).
+    /// Returns when a sender's message is due. Its latency counts from here: otherwise the wait for
+    /// a slow server or an earlier message would be missing (*coordinated omission*).
     pub(crate) fn due(&self, sender: usize, serial: u64) -> Nanos {
         let turn = u128::from(serial) * self.senders as u128 + sender as u128;
         let after = turn * SECOND / u128::from(self.rate);
         self.begin.saturating_add(u64::try_from(after).unwrap_or(u64::MAX))
     }
 
-    /// How many turns, of all senders, are due.
+    /// Returns how many turns of all senders are due.
     pub(crate) fn turns(&self, now: Nanos) -> u64 {
         let Some(passed) = now.checked_sub(self.begin) else { return 0 };
-        // The last one that is due at `now` or before, and those before it.
+        // A turn that is due exactly at `now` counts.
         let last = (u128::from(passed) + 1) * u128::from(self.rate);
         u64::try_from(last.div_ceil(SECOND)).unwrap_or(u64::MAX)
     }
 
-    /// When a turn is due.
+    /// Returns when a turn is due.
     pub(crate) fn due_turn(&self, turn: u64) -> Nanos {
         let senders = self.senders as u64;
         self.due((turn % senders) as usize, turn / senders)

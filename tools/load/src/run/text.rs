@@ -1,11 +1,12 @@
-//! The texts of a run: each says who sends it and as which of his, and everything else follows
-//! from that, so that nothing is kept for a repeat or a comparison.
+//! The texts of a run: each begins with its sender and serial, which determine the rest, so that
+//! nothing is stored for a repetition or a comparison.
 
+use super::postern::parse_number;
 use postern::limits::TEXT_BYTES_MAX;
 use postern::rng::Rng;
 use serde::{Deserialize, Serialize};
 
-/// How long texts are, in bytes; both ends included.
+/// A range of text lengths in bytes, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sizes {
@@ -16,29 +17,28 @@ pub struct Sizes {
 /// One message of one sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Message {
-    /// Who sends it, of all senders of the run.
+    /// The index of its sender in the run.
     pub sender: u32,
-    /// Which of his it is; the first is 0.
+    /// Its index among the messages of its sender.
     pub serial: u64,
 }
 
-/// What follows sender and serial begins somewhere here; the last letters make room for the
-/// longest text.
+/// The filling of a text starts at one of the first `FILLING_STARTS` letters.
 const FILLING: [u8; FILLING_STARTS + TEXT_BYTES_MAX] = {
     let mut bytes = [b'a'; FILLING_STARTS + TEXT_BYTES_MAX];
     let mut at = 0;
     while at < bytes.len() {
-        // 23 and 26 have no common factor: neighbours differ, and so do texts a place apart.
+        // 23 and 26 have no common factor, so neighbouring letters differ.
         bytes[at] = b'a' + (at * 23 % 26) as u8;
         at += 1;
     }
     bytes
 };
-/// A power of two, so that the place of a serial is quickly found.
+/// A power of two, for a fast remainder.
 const FILLING_STARTS: usize = 1 << 10;
 
 impl Sizes {
-    /// All of one length.
+    /// Creates a range of one length.
     pub const fn fixed(bytes: usize) -> Sizes {
         Sizes { least: bytes, most: bytes }
     }
@@ -97,7 +97,7 @@ impl TryFrom<String> for Sizes {
 }
 
 impl Message {
-    /// Writes its text, which is longer than wanted where sender and serial take more.
+    /// Writes its text. It exceeds its length if sender and serial need more.
     pub fn write(self, sizes: Sizes, out: &mut Vec<u8>) {
         let begin = out.len();
         let mut digits = itoa::Buffer::new();
@@ -111,15 +111,15 @@ impl Message {
         }
     }
 
-    /// The message that a text claims to be.
+    /// Returns the message that a text claims to be.
     pub fn read(text: &[u8]) -> Option<Message> {
         let word = memchr::memchr(b' ', text).map_or(text, |end| &text[..end]);
         let dot = memchr::memchr(b'.', word)?;
-        let sender = super::postern::parse_number(&word[..dot])?.try_into().ok()?;
-        Some(Message { sender, serial: super::postern::parse_number(&word[dot + 1..])? })
+        let sender = parse_number(&word[..dot])?.try_into().ok()?;
+        Some(Message { sender, serial: parse_number(&word[dot + 1..])? })
     }
 
-    /// Whether this is its text, to the byte. `scratch` is overwritten.
+    /// Returns whether this is its text, to the byte. `scratch` is overwritten.
     pub fn is_text(self, sizes: Sizes, text: &[u8], scratch: &mut Vec<u8>) -> bool {
         scratch.clear();
         self.write(sizes, scratch);

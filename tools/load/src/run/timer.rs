@@ -1,4 +1,4 @@
-//! Wakes the loop at a time that is finer than the milliseconds of its poll.
+//! Wakes the event loop with a finer resolution than the milliseconds of its poll.
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -10,13 +10,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// One timer in the readiness set. What it tells is never read: it is set anew instead.
+/// A timerfd in the readiness set. It is never read: setting it again clears it.
 pub(crate) struct Timer {
     file: OwnedFd,
 }
 
 impl Timer {
-    /// A timer that is not set.
+    /// Creates a timer that is not set.
     pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<Timer> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let file = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -27,7 +27,7 @@ impl Timer {
     /// Makes the poll return after this time.
     pub(crate) fn set(&self, after: Duration) -> io::Result<()> {
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Zero would be never.
+        // Zero would disable the timer.
         let after = after.max(Duration::from_nanos(1));
         let value = Timespec {
             tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),

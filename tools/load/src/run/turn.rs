@@ -1,8 +1,8 @@
-//! One turn of the loop: what was told, what is due, and who is lost.
+//! One turn of the load's event loop: reads what is ready, runs due tasks, sends due messages.
 
-use super::connection::{Connection, Role};
-use super::driver::{Alarm, Driver, SLOW_TIME, TIMER};
-use super::ledger::{Nanos, Storm, Takeover, nanos};
+use super::connection::Role;
+use super::counts::{Nanos, Storm, Takeover, ms, nanos, seconds};
+use super::driver::{Driver, SLOW_INTERVAL, TIMER, Task};
 use super::receiver::{Pace, Receiver};
 use super::sender::News;
 use mio::{Events, Token};
@@ -10,13 +10,13 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Between two tries, when each server was tried once.
-const RETRY_TIME: Duration = Duration::from_millis(10);
-/// Below this, the poll's milliseconds are too coarse for what is due.
+/// Pause of a client that has tried all servers.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// Below this, the milliseconds of the poll are too coarse for due messages.
 const FINE: Nanos = 20_000_000;
 
 impl Driver<'_> {
-    /// Waits for something until then, and does all that is to be done.
+    /// Waits for an event until `until`, and handles everything that is ready or due.
     pub(super) fn turn(&mut self, until: Nanos) -> Result<(), String> {
         let wait = self.wait_time(until)?;
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
@@ -27,57 +27,47 @@ impl Driver<'_> {
         }
         self.shared.now = nanos(self.began.elapsed());
         for event in &events {
-            if event.token() != TIMER {
-                let is_closed = event.is_read_closed() || event.is_error();
-                self.visit(event.token().0, is_closed);
+            let at = event.token().0;
+            if event.token() != TIMER && at < self.connections.len() {
+                let most = self.connections[at].read_limit();
+                self.read(at, most, event.is_read_closed() || event.is_error());
             }
         }
         self.events = events;
-        self.ring();
-        self.tell_due();
+        self.run_tasks();
+        self.send_due();
         Ok(())
     }
 
     fn wait_time(&mut self, until: Nanos) -> Result<Duration, String> {
         let now = self.shared.now;
-        let alarm = self.alarms.peek().map_or(until, |Reverse((at, _))| until.min(*at));
-        let dues = self
-            .places
-            .iter()
-            .filter_map(|place| place.schedule.map(|schedule| schedule.due_turn(place.told)));
-        let is_asking = !self.shared.is_over;
-        let due = dues.min().filter(|_| is_asking).unwrap_or(Nanos::MAX);
+        let task = self.tasks.peek().map_or(until, |Reverse((at, _))| until.min(*at));
+        let dues =
+            self.parts.iter().filter_map(|part| Some(part.schedule?.due_turn(part.turns_sent)));
+        let due = dues.min().filter(|_| !self.shared.is_over).unwrap_or(Nanos::MAX);
         if due <= now {
             return Ok(Duration::ZERO);
         }
-        if due < alarm && due - now < FINE {
+        if due < task && due - now < FINE {
             let set = self.timer.set(Duration::from_nanos(due - now));
             set.map_err(|error| format!("timer: {error}"))?;
         }
-        Ok(Duration::from_nanos(alarm.min(due).saturating_sub(now)))
-    }
-
-    /// One connection has something to read, or room to write.
-    fn visit(&mut self, at: usize, is_closed: bool) {
-        let Some(connection) = self.connections.get_mut(at) else { return };
-        let most = connection.appetite();
-        self.read(at, most, is_closed);
+        Ok(Duration::from_nanos(task.min(due).saturating_sub(now)))
     }
 
     fn read(&mut self, at: usize, most: usize, is_closed: bool) {
         self.shared.news = News::default();
         let connection = &mut self.connections[at];
-        let was_ready = connection.is_ready;
-        let visited = connection.visit(&mut self.scratch, most, is_closed, &mut self.shared);
-        let is_new = !was_ready && connection.is_ready;
-        if is_new {
-            self.welcome(at);
+        let was_logged_in = connection.is_logged_in;
+        let done = connection.read(&mut self.scratch, most, is_closed, &mut self.shared);
+        if !was_logged_in && connection.is_logged_in {
+            self.on_login(at);
         }
-        match visited {
-            Err(why) => self.lose(at, &why, None),
+        match done {
+            Err(why) => self.lose(at, &why),
             Ok(()) => {
-                if let Some(hint) = self.shared.news.elsewhere
-                    && self.connections[at].may_leave()
+                if let Some(hint) = self.shared.news.redirected
+                    && !self.connections[at].has_outstanding()
                 {
                     self.move_on(at, hint);
                 }
@@ -85,8 +75,8 @@ impl Driver<'_> {
         }
     }
 
-    /// A server has let a client in: it is the primary.
-    fn welcome(&mut self, at: usize) {
+    /// A server that accepts a login is the primary.
+    fn on_login(&mut self, at: usize) {
         let now = self.shared.now;
         let connection = &mut self.connections[at];
         connection.attempts = 0;
@@ -94,78 +84,88 @@ impl Driver<'_> {
         if std::mem::take(&mut connection.in_storm) {
             self.end_storm(part);
         }
-        self.silent = None;
-        if self.leader == Some(server) {
-            self.leader_lost = None;
-            return;
+        self.online += 1;
+        self.primary.silent = None;
+        let lost = self.primary.lost.take();
+        if self.primary.server.replace(server).is_some_and(|before| before != server) {
+            self.shared.counts.takeovers.push(Takeover {
+                at: seconds(now),
+                after_ms: ms(now - lost.unwrap_or(now)),
+                reconnected_ms: None,
+                primary: self.servers[server].to_string(),
+            });
+            self.move_receivers(server);
         }
-        if self.leader.replace(server).is_some() {
-            let after = now - self.leader_lost.take().unwrap_or(now);
-            let primary = self.servers[server];
-            self.shared.ledger.takeovers.push(Takeover { at: now, after, primary });
-            self.call_receivers(server);
+        if self.online == self.connections.len()
+            && let Some(last) = self.shared.counts.takeovers.last_mut()
+        {
+            let lost_at = last.at * 1e3 - last.after_ms;
+            last.reconnected_ms.get_or_insert(ms(now) - lost_at);
         }
     }
 
-    /// Who reads elsewhere comes to the new primary: the old one may be silent for long.
-    fn call_receivers(&mut self, server: usize) {
+    /// Moves receivers to the new primary: the old one may stay silent for long.
+    fn move_receivers(&mut self, server: usize) {
         for at in 0..self.connections.len() {
-            let connection = &mut self.connections[at];
+            let connection = &self.connections[at];
             let reads = matches!(connection.role, Role::Receiver(_));
-            if reads && connection.has_wire() && connection.server != server {
-                connection.close(&mut self.shared);
-                connection.server = server;
-                self.wake_at(0, Alarm::Dial(at));
+            if reads && connection.has_socket() && connection.server != server {
+                self.close(at);
+                self.connections[at].server = server;
+                self.schedule(0, Task::Dial(at));
             }
         }
     }
 
     fn end_storm(&mut self, part: usize) {
-        let Some((storm, away)) = &mut self.places[part].away else { return };
+        let Some((storm, began, away)) = &mut self.parts[part].away else { return };
         *away -= 1;
         if *away == 0 {
-            let storm = &mut self.shared.ledger.storms[*storm];
-            storm.took = Some(self.shared.now - storm.at);
-            self.places[part].away = None;
+            self.shared.counts.storms[*storm].took_ms = Some(ms(self.shared.now - *began));
+            self.parts[part].away = None;
         }
     }
 
-    /// The connection failed: another is tried.
-    fn lose(&mut self, at: usize, why: &str, hint: Option<SocketAddr>) {
-        self.shared.ledger.note_error(why);
-        self.shared.ledger.lost += u64::from(self.connections[at].is_ready);
-        self.move_on(at, hint);
-    }
-
-    /// Leaves a server for the one that was named, or the one that others have found, or the next.
-    fn move_on(&mut self, at: usize, hint: Option<SocketAddr>) {
+    fn close(&mut self, at: usize) {
         let connection = &mut self.connections[at];
-        let left = connection.server;
-        if self.leader == Some(left) && self.leader_lost.is_none() && connection.is_ready {
-            self.leader_lost = Some(self.shared.now);
-        }
+        self.online -= usize::from(connection.is_logged_in);
         connection.close(&mut self.shared);
-        let hinted = hint.and_then(|hint| self.servers.iter().position(|server| *server == hint));
-        let found = self.leader.filter(|_| self.leader_lost.is_none());
-        let next = hinted.or(found).filter(|next| *next != left);
-        let next = next.unwrap_or_else(|| self.after(left));
-        self.connections[at].server = self.unless_silent(at, next);
+    }
+
+    /// The connection failed: the client tries another server.
+    fn lose(&mut self, at: usize, why: &str) {
+        self.shared.counts.record_error(why);
+        self.shared.counts.lost += u64::from(self.connections[at].is_logged_in);
+        self.move_on(at, None);
+    }
+
+    /// Leaves a server for the named one, or the known primary, or the next one.
+    fn move_on(&mut self, at: usize, hint: Option<SocketAddr>) {
         let connection = &self.connections[at];
-        let tried_all = connection.attempts >= self.servers.len();
-        let wait = if tried_all { RETRY_TIME } else { Duration::ZERO };
-        self.wake_at(self.shared.now + nanos(wait), Alarm::Dial(at));
+        let left = connection.server;
+        if self.primary.server == Some(left) && connection.is_logged_in {
+            self.primary.lost.get_or_insert(self.shared.now);
+        }
+        self.close(at);
+        let hinted = hint.and_then(|hint| self.servers.iter().position(|server| *server == hint));
+        let known = self.primary.server.filter(|_| self.primary.lost.is_none());
+        let next = hinted.or(known).filter(|next| *next != left);
+        let next = next.unwrap_or_else(|| self.after(left));
+        self.connections[at].server = self.skip_silent(at, next);
+        let tried_all = self.connections[at].attempts >= self.servers.len();
+        let wait = if tried_all { RETRY_INTERVAL } else { Duration::ZERO };
+        self.schedule(self.shared.now + nanos(wait), Task::Dial(at));
     }
 
     fn after(&self, server: usize) -> usize {
         (server + 1) % self.servers.len()
     }
 
-    /// The server, or the one after it when it is the silent one and somebody waits for it.
-    fn unless_silent(&mut self, at: usize, server: usize) -> usize {
-        match &mut self.silent {
+    /// Returns the server, or the one after it if it is silent and another client tries it.
+    fn skip_silent(&mut self, at: usize, server: usize) -> usize {
+        match &mut self.primary.silent {
             Some((silent, probe)) if *silent == server => {
-                if probe.is_none_or(|probe| probe == at) {
-                    *probe = Some(at);
+                if *probe.get_or_insert(at) == at {
                     return server;
                 }
                 self.after(server)
@@ -174,109 +174,100 @@ impl Driver<'_> {
         }
     }
 
-    /// Does what is due.
-    fn ring(&mut self) {
+    fn run_tasks(&mut self) {
         let now = self.shared.now;
-        while let Some(Reverse((at, alarm))) = self.alarms.peek().copied()
+        while let Some(Reverse((at, task))) = self.tasks.peek().copied()
             && at <= now
         {
-            self.alarms.pop();
-            match alarm {
-                Alarm::Dial(at) => self.dial(at),
-                Alarm::ReadSlowly(at) => self.read_slowly(at),
-                Alarm::Storm(part) => self.storm(part),
+            self.tasks.pop();
+            match task {
+                Task::Dial(at) => self.dial(at),
+                Task::ReadSlowly(at) => self.read_slowly(at),
+                Task::Storm(part) => self.storm(part),
             }
         }
     }
 
     fn dial(&mut self, at: usize) {
         let connection = &mut self.connections[at];
-        if connection.has_wire() {
+        if connection.has_socket() {
             return;
         }
         let address = self.servers[connection.server];
         let registry = self.poll.registry();
         if let Err(why) = connection.dial(address, registry, Token(at), &mut self.shared) {
-            self.lose(at, &why, None);
+            self.lose(at, &why);
         }
     }
 
     fn read_slowly(&mut self, at: usize) {
-        self.wake_at(self.shared.now + nanos(SLOW_TIME), Alarm::ReadSlowly(at));
+        self.schedule(self.shared.now + nanos(SLOW_INTERVAL), Task::ReadSlowly(at));
         let connection = &self.connections[at];
         if let Role::Receiver(Receiver { pace: Pace::Slow(bytes), .. }) = &connection.role
-            && connection.is_ready
+            && connection.is_logged_in
         {
-            let share = *bytes as f64 * SLOW_TIME.as_secs_f64();
+            let share = *bytes as f64 * SLOW_INTERVAL.as_secs_f64();
             self.read(at, share.ceil() as usize, false);
         }
     }
 
     fn storm(&mut self, part: usize) {
         let now = self.shared.now;
-        let Some(every) = self.places[part].storm else { return };
-        self.wake_at(now + nanos(every), Alarm::Storm(part));
-        if self.places[part].away.is_some() {
-            // The one before is not over: it will say so.
+        let Some(every) = self.parts[part].storm else { return };
+        self.schedule(now + nanos(every), Task::Storm(part));
+        // A storm begins only after the previous one has ended.
+        if self.parts[part].away.is_some() {
             return;
         }
-        let mut away = 0;
-        for at in self.places[part].all.clone() {
-            let connection = &mut self.connections[at];
-            if connection.is_ready {
-                connection.close(&mut self.shared);
-                connection.in_storm = true;
-                away += 1;
-                self.wake_at(now, Alarm::Dial(at));
+        let mut connections = 0;
+        for at in self.parts[part].all.clone() {
+            if self.connections[at].is_logged_in {
+                self.close(at);
+                self.connections[at].in_storm = true;
+                connections += 1;
+                self.schedule(now, Task::Dial(at));
             }
         }
-        if away > 0 {
-            self.places[part].away = Some((self.shared.ledger.storms.len(), away));
-            self.shared.ledger.storms.push(Storm { at: now, connections: away, took: None });
+        if connections > 0 {
+            let storms = &mut self.shared.counts.storms;
+            self.parts[part].away = Some((storms.len(), now, connections));
+            storms.push(Storm { at: seconds(now), connections, took_ms: None });
         }
     }
 
-    /// Lets senders of open loops ask what is due.
-    fn tell_due(&mut self) {
+    /// Sends the due messages of open loops.
+    fn send_due(&mut self) {
         if self.shared.is_over {
             return;
         }
-        for part in 0..self.places.len() {
-            let place = &self.places[part];
-            let Some(schedule) = place.schedule else { continue };
-            let (turns, first) = (schedule.turns(self.shared.now), place.senders.start);
+        for part in 0..self.parts.len() {
+            let state = &self.parts[part];
+            let Some(schedule) = state.schedule else { continue };
+            let (turns, first) = (schedule.turns(self.shared.now), state.first_sender);
             let senders = schedule.senders as u64;
-            // Each sender asks all that is due for him: once is enough.
-            for turn in place.told.max(turns.saturating_sub(senders))..turns {
-                self.ask(first + (turn % senders) as usize);
+            // A sender sends all of its due messages at once.
+            for turn in state.turns_sent.max(turns.saturating_sub(senders))..turns {
+                self.send(first + (turn % senders) as usize);
             }
-            self.places[part].told = turns;
+            self.parts[part].turns_sent = turns;
         }
     }
 
-    /// Lets a client ask what it may.
-    pub(super) fn ask(&mut self, at: usize) {
-        if let Err(why) = self.connections[at].ask(&mut self.shared) {
-            self.lose(at, &why, None);
+    /// Lets a client send what it may.
+    pub(super) fn send(&mut self, at: usize) {
+        if let Err(why) = self.connections[at].send(&mut self.shared) {
+            self.lose(at, &why);
         }
     }
 
-    /// Gives up connections on which nothing came for too long.
+    /// Closes connections on which an answer is overdue.
     pub(super) fn drop_overdue(&mut self) {
-        let since = self.shared.now.saturating_sub(self.patience);
+        let since = self.shared.now.saturating_sub(self.timeout);
         for at in 0..self.connections.len() {
             if self.connections[at].is_overdue(since) {
-                self.silent = Some((self.connections[at].server, None));
-                self.lose(at, "timeout", None);
+                self.primary.silent = Some((self.connections[at].server, None));
+                self.lose(at, "timeout");
             }
         }
-    }
-
-    /// A client that was made on the way begins to connect.
-    pub(super) fn join(&mut self, connection: Connection) -> usize {
-        self.connections.push(connection);
-        let at = self.connections.len() - 1;
-        self.wake_at(0, Alarm::Dial(at));
-        at
     }
 }

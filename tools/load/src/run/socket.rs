@@ -1,36 +1,40 @@
-//! One connection's bytes.
+//! The bytes of one connection.
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
-/// A socket that never blocks, and what is under way on it.
-pub(crate) struct Wire {
+/// A socket that never blocks, with its buffers.
+pub(crate) struct Socket {
     stream: TcpStream,
-    /// The beginning of what is not yet complete.
+    /// The beginning of an incomplete answer.
     rest: Vec<u8>,
-    /// What is to be sent.
+    /// Bytes to send, of which the first `sent` are sent.
     pub(crate) output: Vec<u8>,
     sent: usize,
 }
 
-impl Wire {
-    /// Begins to connect. Readiness in both directions is told from then on, each once.
-    pub(crate) fn dial(server: SocketAddr, registry: &Registry, token: Token) -> io::Result<Wire> {
+impl Socket {
+    /// Begins to connect. Events are edge-triggered, in both directions.
+    pub(crate) fn dial(
+        server: SocketAddr,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Socket> {
         let mut stream = TcpStream::connect(server)?;
         stream.set_nodelay(true)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Wire { stream, rest: Vec::new(), output: Vec::new(), sent: 0 })
+        Ok(Socket { stream, rest: Vec::new(), output: Vec::new(), sent: 0 })
     }
 
-    /// Reads once, at most `most` bytes, and lets `take` have all that is there: it says how much
-    /// of it was complete. How much was read; none when nothing is there.
+    /// Reads once, at most `most` bytes, and calls `parse` with all unparsed bytes; it returns how
+    /// many it has parsed. Returns how many were read; `None` if nothing is there.
     pub(crate) fn read(
         &mut self,
         scratch: &mut [u8],
         most: usize,
-        mut take: impl FnMut(&[u8], &mut Vec<u8>) -> Result<usize, String>,
+        mut parse: impl FnMut(&[u8], &mut Vec<u8>) -> Result<usize, String>,
     ) -> Result<Option<usize>, String> {
         let kept = self.rest.len();
         scratch[..kept].copy_from_slice(&self.rest);
@@ -43,16 +47,16 @@ impl Wire {
             Err(error) => return Err(code(&error)),
         };
         let all = &scratch[..kept + read];
-        let taken = take(all, &mut self.output)?;
+        let parsed = parse(all, &mut self.output)?;
         self.rest.clear();
-        self.rest.extend_from_slice(&all[taken..]);
+        self.rest.extend_from_slice(&all[parsed..]);
         if self.rest.len() >= scratch.len() / 2 {
             return Err("endless-answer".to_owned());
         }
         Ok(Some(read))
     }
 
-    /// Sends what is there, as far as it is taken.
+    /// Sends until the socket blocks.
     pub(crate) fn flush(&mut self) -> Result<(), String> {
         while self.sent < self.output.len() {
             match self.stream.write(&self.output[self.sent..]) {
@@ -70,7 +74,7 @@ impl Wire {
     }
 }
 
-/// A word that errors are counted by.
+/// Returns the code by which an error is counted.
 pub(crate) fn code(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => "connection-refused".to_owned(),

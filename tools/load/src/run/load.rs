@@ -1,0 +1,60 @@
+//! The input and the output of the load's event loop.
+
+use super::accounts::Accounts;
+use super::counts::{Counts, Interval};
+use super::plan::Clients;
+use super::protocol::Protocol;
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Creates the protocol state of a new connection.
+pub(crate) type MakeProtocol = Rc<dyn Fn() -> Box<dyn Protocol>>;
+
+/// Clients, and how long they run.
+pub(crate) struct Load {
+    /// Warm-up, measured time, and the time without an answer after which a connection counts as
+    /// lost.
+    pub(crate) spans: [Duration; 3],
+    /// Groups of clients.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// Clients with the same settings.
+pub(crate) struct Part {
+    /// How many of each kind, and how they send. Complete.
+    pub(crate) clients: Clients,
+    /// The protocol of senders.
+    pub(crate) protocol: MakeProtocol,
+    /// The accounts of receivers; `None` for other systems, whose messages are not read back.
+    pub(crate) accounts: Option<Arc<Accounts>>,
+}
+
+/// Receives the progress of a load.
+pub(crate) trait Observer {
+    /// The measured time begins.
+    fn begin(&mut self) {}
+    /// The measured time ends.
+    fn end(&mut self) {}
+    /// An interval of the load has passed.
+    fn interval(&mut self, _interval: &Interval) {}
+}
+
+impl Observer for () {}
+
+/// The result of a load.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Outcome {
+    #[serde(flatten)]
+    pub(crate) counts: Counts,
+    /// The first violation; `None` if every answer was right.
+    pub(crate) finding: Option<String>,
+    /// Mailboxes whose messages were all compared with what was acknowledged.
+    pub(crate) mailboxes_read: usize,
+    /// Messages of the open loop that were due and never sent.
+    pub(crate) unsent: u64,
+    /// The server that accepted requests last.
+    pub(crate) primary: Option<SocketAddr>,
+}
