@@ -1,13 +1,13 @@
 //! `postern-load run`: many connections that send, read and reconnect, from one thread, and that
 //! check every answer.
 //!
-//! * [`plan`]: the options of clients. [`accounts`] creates their accounts, [`load`] is what is
-//!   driven. Other systems are driven by the same loop with their own [`protocol`].
-//! * [`driver`] has the phases of a run and [`turn`] one turn of its loop: over each
-//!   [`connection`] with its [`socket`], which is a [`sender`] with its [`schedule`] and [`text`]s,
-//!   or a [`receiver`].
-//! * [`check`] judges all numbers and texts; [`counts`] counts and times.
-//! * [`cost`], [`calls`], [`local`]: what the servers use of the machine; [`report`], [`plot`]:
+//! * [`plan`]: the options of clients. `accounts` creates their accounts, `load` is what is
+//!   driven. Other systems are driven by the same loop with their own `protocol`.
+//! * `driver` has the phases of a run and `turn` one turn of its loop: over each
+//!   `connection` with its `socket`, which is a `sender` with its `schedule` and [`text`]s,
+//!   or a `receiver`.
+//! * `check` judges all numbers and texts; `counts` counts and times.
+//! * `cost`, `calls`, `local`: what the servers use of the machine; `report`, `plot`:
 //!   the result.
 
 pub(crate) mod accounts;
