@@ -68,7 +68,10 @@
 //!   never deletes it.
 //! * **turn**: one iteration of the event loop.
 
+#![warn(rustdoc::missing_crate_level_docs)]
+
 pub mod address;
+#[warn(missing_docs)] // other programs use it
 pub mod client;
 pub mod commands;
 mod config;
