@@ -353,7 +353,7 @@ impl Client {
 
     /// Returns how many servers store new messages, as the primary last reported.
     pub fn copies(&self) -> usize {
-        let members = self.state.said().get("members").map_or("-", String::as_str);
+        let members = self.state.said.get("members").map_or("-", String::as_str);
         if members == "-" { 0 } else { members.split(',').count() }
     }
 
@@ -388,7 +388,7 @@ impl Client {
             self.lose(&error.to_string(), None);
             return Ok(());
         }
-        if !wire.is_readable() {
+        if !wire.readable {
             let deadline = self.keepalive.deadline(self.now(), self.state.awaited());
             self.wait(until.into_iter().chain([deadline]).chain(self.given_up()).min())?;
         }
@@ -407,16 +407,15 @@ impl Client {
     /// Waits for the connection or the waker, until `until` at most.
     fn wait(&mut self, until: Option<Moment>) -> Result<(), Error> {
         let timeout = until.map(|until| until - self.now());
-        match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                return Err(Error::Io(error));
-            }
-            _ => {}
+        if let Err(error) = self.poll.poll(&mut self.events, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(Error::Io(error));
         }
         for event in &self.events {
             match (event.token(), &mut self.wire) {
                 (WAKER, _) => self.woken = true,
-                (Token(at), Some((wire, _))) if at == self.wires => wire.on_readable(),
+                (Token(at), Some((wire, _))) if at == self.wires => wire.readable = true,
                 _ => {}
             }
         }
@@ -440,7 +439,7 @@ impl Client {
             self.lose("it does not answer", None);
             return Ok(false);
         }
-        let seen = self.state.seen();
+        let seen = self.state.seen;
         while let Some((wire, _)) = &mut self.wire {
             let said = match wire.line() {
                 Ok(None) => break,
@@ -456,12 +455,12 @@ impl Client {
                 Err(Stop::Here { why, named }) => self.lose(&why, named.as_deref()),
             }
         }
-        if self.state.seen() > seen && self.searching.is_some() {
+        if self.state.seen > seen && self.searching.is_some() {
             // A long mailbox precedes the answer to the login: each new message restarts the time
             // limit.
             self.searching = Some(now);
         }
-        if self.state.is_logged_in() {
+        if self.state.logged_in {
             self.look(now);
         }
         Ok(came)
@@ -479,14 +478,14 @@ impl Client {
             self.state.ask_status(now);
         }
         // A connection that ends before it has answered a message must not reset the pauses.
-        if self.state.has_answered() {
+        if self.state.answered {
             self.servers.on_found();
         }
     }
 
     /// Adds the servers that the primary last listed.
     fn learn(&mut self) {
-        if let Some(servers) = self.state.said().get("servers") {
+        if let Some(servers) = self.state.said.get("servers") {
             self.servers.learn(servers.split(','));
         }
     }

@@ -94,8 +94,8 @@ impl Probe {
         if self.connected {
             self.input = input[taken..].to_vec();
         }
-        if self.state.is_logged_in()
-            && let Some(servers) = self.state.said().get("servers")
+        if self.state.logged_in
+            && let Some(servers) = self.state.said.get("servers")
         {
             self.servers.learn(servers.split(','));
         }
@@ -123,7 +123,7 @@ impl Probe {
 
     /// Asks for the `STATUS`, and for messages that were not kept.
     pub fn look(&mut self, now: Moment) {
-        if self.connected && self.state.is_logged_in() {
+        if self.connected && self.state.logged_in {
             self.state.ask_status(now);
             self.state.refill();
         }

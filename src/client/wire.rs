@@ -16,7 +16,7 @@ pub(super) struct Wire {
     /// How many bytes of `input` are consumed.
     taken: usize,
     /// Whether there may be more to read. Readiness is edge-triggered: it is reported only once.
-    readable: bool,
+    pub(super) readable: bool,
 }
 
 impl Wire {
@@ -31,15 +31,6 @@ impl Wire {
         let mut stream = TcpStream::from_std(stream);
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Wire { stream, input: Vec::new(), taken: 0, readable: true })
-    }
-
-    /// Notes that there may be something to read.
-    pub(super) fn on_readable(&mut self) {
-        self.readable = true;
-    }
-
-    pub(super) fn is_readable(&self) -> bool {
-        self.readable
     }
 
     /// Sends from the front of `out` what the socket accepts.
