@@ -1,5 +1,6 @@
 //! `postern man`: generates manual pages from the definition of the command line.
 
+use super::Named;
 use crate::options::{self, Options};
 use clap::{Arg, Command, CommandFactory};
 use clap_mangen::Man;
@@ -18,13 +19,12 @@ const DATE: &str = "2026-11-29";
 pub fn run(options: &options::Man) -> Result<ExitCode, String> {
     let pages = pages().map_err(|error| error.to_string())?;
     let Some(dir) = &options.dir else {
-        super::print(pages.into_iter().flat_map(|(_, page)| page).collect::<Vec<u8>>())?;
-        return Ok(ExitCode::SUCCESS);
+        return super::print(pages.into_iter().flat_map(|(_, page)| page).collect::<Vec<u8>>());
     };
-    fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    fs::create_dir_all(dir).named(dir.display())?;
     for (name, page) in pages {
         let path = dir.join(format!("{name}.1"));
-        fs::write(&path, page).map_err(|error| format!("{}: {error}", path.display()))?;
+        fs::write(&path, page).named(path.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -98,7 +98,7 @@ fn synopsis(command: &Command) -> String {
 
 fn value(argument: &Arg) -> String {
     let names = argument.get_value_names().unwrap_or_default();
-    let name = names.first().map_or_else(|| argument.get_id().as_str(), |name| name.as_str());
+    let name = names.first().map_or(argument.get_id().as_str(), |name| name.as_str());
     format!("\\fI{}\\fR", escape(&name.to_ascii_uppercase()))
 }
 

@@ -1,6 +1,6 @@
 //! `postern tail`: prints the messages of a mailbox, one per line.
 
-use super::person;
+use super::{Named, person};
 use crate::client::{After, Event, Message, Waker};
 use crate::options;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -82,8 +82,7 @@ fn watch_reader(waker: Waker) -> Result<Arc<AtomicBool>, String> {
         waker.wake();
     };
     let thread = thread::Builder::new().name("stdout".to_owned()).spawn(watch);
-    thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-    Ok(left)
+    thread.named("cannot start a thread").map(|_| left)
 }
 
 fn print(out: &mut impl Write, message: &Message, json: bool) -> io::Result<()> {
