@@ -142,6 +142,7 @@ fn stdin_unbuffered() -> io::Result<File> {
 /// Reads the first line without its line end, and without the byte order mark with which some
 /// editors begin a file. Reads at most [`LINE_BYTES_MAX`] bytes of a longer line, more than any
 /// password has.
+#[expect(clippy::unbuffered_bytes, reason = "others read what follows")]
 fn first_line(input: impl Read) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     for byte in input.bytes().take(LINE_BYTES_MAX) {

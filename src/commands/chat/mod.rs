@@ -9,7 +9,7 @@ mod screen;
 mod talk;
 mod typed;
 
-use super::{person, terminal};
+use super::{Named, person, terminal};
 use crate::client::{After, Waker, check_message};
 use crate::options;
 use editor::{Input, Read};
@@ -34,7 +34,7 @@ const ORDERS_MAX: usize = 64;
 
 /// An order of the user to the thread that talks to the servers.
 enum Order {
-    /// Sends a message. `done` is notified when the outcome is known. `before` is the previous
+    /// Sends a message. `done` is dropped when the outcome is known. `before` is the previous
     /// receiver, which is restored if this message is refused.
     Say { to: String, before: Option<String>, text: String, done: Sender<()> },
     /// Shows the users that match `pattern`.
@@ -110,7 +110,7 @@ pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     terminal::set_last_words(move || last.given_up());
     let talk = Talk::new(client, todo, Arc::clone(&screen), edited);
     let talk = thread::Builder::new().name("talk".to_owned()).spawn(move || talk.run());
-    let talk = talk.map_err(|error| format!("no thread: {error}"))?;
+    let talk = talk.named("no thread")?;
     screen.await_login();
     let mut chat = Chat { input, screen, desk, edited, all_sent: true };
     let interrupted = chat.run();
@@ -130,8 +130,7 @@ pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
         thread::sleep(ANSWER_TIME);
     }
     let all_stored = talk.join().map_err(|_| "the thread that talks panicked".to_owned())?;
-    let done = all_stored && (all_sent || edited);
-    Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(super::exit_code(all_stored && (all_sent || edited)))
 }
 
 /// The state of the thread that edits.
@@ -151,13 +150,9 @@ impl Chat {
         loop {
             match self.input.read(&self.screen) {
                 Read::Line(pasted) if pasted.contains(['\n', '\r']) => self.paste(&pasted),
-                Read::Line(line) => {
-                    if !self.obey(typed::read(&line)) {
-                        return false;
-                    }
-                }
+                Read::Line(line) if self.obey(typed::read(&line)) => {}
                 Read::Bad(why) => self.refuse(&why),
-                Read::End => return false,
+                Read::Line(_) | Read::End => return false,
                 Read::Interrupted => return true,
             }
         }
