@@ -7,6 +7,7 @@
 
 use super::answer::{self, Line, Refusal};
 use super::keepalive::Awaited;
+use super::wire::Input;
 use super::{Account, Error, Event, Message, Ticket};
 use crate::limits::KEYS_KEPT;
 use crate::protocol::{self, After, Code};
@@ -295,6 +296,14 @@ impl ClientState {
     /// Uses another password for later logins.
     pub(super) fn on_password_changed(&mut self, new: &str) {
         new.clone_into(&mut self.account.password);
+    }
+
+    /// Handles the complete lines from the server.
+    pub(super) fn on_input(&mut self, now: Moment, input: &mut Input) -> Result<(), Stop> {
+        while let Some(line) = input.line().map_err(|error| here(&error.to_string()))? {
+            self.on_line(now, line)?;
+        }
+        Ok(())
     }
 
     /// Handles a line from the server.

@@ -440,20 +440,13 @@ impl Client {
             return Ok(false);
         }
         let seen = self.state.seen;
-        while let Some((wire, _)) = &mut self.wire {
-            let said = match wire.line() {
-                Ok(None) => break,
-                Ok(Some(line)) => self.state.on_line(now, line),
-                Err(error) => Err(Stop::Here { why: error.to_string(), named: None }),
-            };
-            match said {
-                Ok(()) => {}
-                Err(Stop::Ever(error)) => {
-                    self.lose(&error.to_string(), None);
-                    return Err(error);
-                }
-                Err(Stop::Here { why, named }) => self.lose(&why, named.as_deref()),
+        match self.state.on_input(now, &mut wire.input) {
+            Ok(()) => {}
+            Err(Stop::Ever(error)) => {
+                self.lose(&error.to_string(), None);
+                return Err(error);
             }
+            Err(Stop::Here { why, named }) => self.lose(&why, named.as_deref()),
         }
         if self.state.seen > seen && self.searching.is_some() {
             // A long mailbox precedes the answer to the login: each new message restarts the time

@@ -77,14 +77,11 @@ fn synopsis(command: &Command) -> String {
     for option in command.get_opts().filter(shown) {
         let long = option.get_long().unwrap_or_default();
         let word = format!("\\fB\\-\\-{}\\fR {}", escape(long), value(option));
-        let required = option.is_required_set();
-        words.push(if required { word } else { format!("[{word}]") });
+        words.push(if option.is_required_set() { word } else { format!("[{word}]") });
     }
-    for flag in command.get_arguments().filter(shown) {
-        let takes_value = flag.get_action().takes_values();
-        if let Some(long) = flag.get_long().filter(|_| !takes_value) {
-            words.push(format!("[\\fB\\-\\-{}\\fR]", escape(long)));
-        }
+    let flags = command.get_arguments().filter(|flag| !flag.get_action().takes_values());
+    for long in flags.filter(shown).filter_map(Arg::get_long) {
+        words.push(format!("[\\fB\\-\\-{}\\fR]", escape(long)));
     }
     for argument in command.get_positionals().filter(shown) {
         let word = value(argument);

@@ -3,7 +3,7 @@
 use super::Named;
 use super::terminal::ask_hidden;
 use crate::address;
-use crate::client::{Account, Client, Error};
+use crate::client::{Account, After, Client, Error};
 use crate::limits::LINE_BYTES_MAX;
 use crate::options;
 use crate::settings;
@@ -61,15 +61,15 @@ pub(super) fn default_note() -> Option<String> {
     })
 }
 
-/// Returns a client of the group for the account that the options name. Asks twice for a password
-/// that may be a new one.
+/// Returns a client of the group for the account that the options name. Creates the account if it
+/// `may_be_new` and does not exist: then it asks twice for the password.
 ///
 /// # Errors
 /// Returns a one-line message that states what is missing.
 pub(super) fn client(
     login: &options::Login,
+    after: After,
     may_be_new: bool,
-    open: impl FnOnce(Account) -> Account,
     patience: Duration,
 ) -> Result<Client, String> {
     let servers = servers(&login.group)?;
@@ -78,7 +78,8 @@ pub(super) fn client(
         None if may_be_new => ask_twice(&login.user)?,
         None => ask_for(&login.user)?,
     };
-    let account = open(Account::new(&login.user, &password));
+    let account = Account::new(&login.user, &password).after(after);
+    let account = if may_be_new { account.created() } else { account };
     let mut client = Client::new(servers, account).map_err(said)?;
     client.set_patience(Some(patience));
     Ok(client)

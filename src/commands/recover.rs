@@ -183,10 +183,9 @@ impl Plan {
 
     /// Returns the directory whose last entry has the highest term, then the highest index.
     fn best(&self) -> &Directory {
-        let first = &self.directories[0];
-        self.directories.iter().fold(first, |best, directory| {
-            if directory.findings.last > best.findings.last { directory } else { best }
-        })
+        // Of equal ones, `max_by_key` returns the last.
+        let from_last = self.directories.iter().rev();
+        from_last.max_by_key(|directory| directory.findings.last).expect("one is given")
     }
 
     fn is_best(&self) -> bool {

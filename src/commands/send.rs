@@ -2,7 +2,7 @@
 
 use super::progress::{Progress, SHOW_TIME};
 use super::{Named, person, terminal};
-use crate::client::{Client, Error, Event, Refusal, Ticket, Waker};
+use crate::client::{After, Client, Error, Event, Refusal, Ticket, Waker};
 use crate::limits::{LINE_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::options;
 use crate::protocol::{self, Code};
@@ -29,7 +29,7 @@ const PIECES_MAX: usize = 2;
 #[cold]
 pub fn run(options: &options::Send) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
-    let mut client = person::client(&options.login, false, |account| account, patience)?;
+    let mut client = person::client(&options.login, After::End, false, patience)?;
     let (json, lossy, skip) = (options.json, options.lossy, options.skip);
     let mut sending = Sending { to: &options.to, json, lossy, skip, ..Sending::default() };
     let counts = Arc::clone(&sending.counts);

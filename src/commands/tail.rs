@@ -30,7 +30,7 @@ struct Line<'a> {
 pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
     let after = options.last.map_or(options.after, After::Last);
-    let mut client = person::client(&options.login, false, |a| a.after(after), patience)?;
+    let mut client = person::client(&options.login, after, false, patience)?;
     let left = watch_reader(client.waker())?;
     let mut out = BufWriter::new(io::stdout().lock());
     loop {

@@ -128,30 +128,20 @@ pub(super) fn ask_hidden(question: &str) -> io::Result<String> {
     // Disables suspending: after that, a shell would resume the command with echo.
     hidden.special_codes[SpecialCodeIndex::VSUSP] = 0;
     *found() = Some((terminal.try_clone()?, before.clone()));
-    let line = {
-        let _restored = Restored { terminal: &terminal, modes: &before };
+    let ask = || {
         // Disables echo before asking, so that text typed early is hidden, too.
         tcsetattr(&terminal, OptionalActions::Flush, &hidden)?;
         (&terminal).write_all(question.as_bytes())?;
         let mut line = String::new();
         BufReader::new(&terminal).read_line(&mut line)?;
-        line
+        Ok(line)
     };
+    let line: io::Result<String> = ask();
+    let _ = tcsetattr(&terminal, OptionalActions::Now, &before);
+    *found() = None;
+    let line = line?;
     let answer = line.trim_end_matches(['\r', '\n']);
     if line.is_empty() { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(answer.to_owned()) }
-}
-
-/// Restores a terminal when it is dropped.
-struct Restored<'a> {
-    terminal: &'a File,
-    modes: &'a Termios,
-}
-
-impl Drop for Restored<'_> {
-    fn drop(&mut self) {
-        let _ = tcsetattr(self.terminal, OptionalActions::Now, self.modes);
-        *found() = None;
-    }
 }
 
 fn open() -> io::Result<File> {

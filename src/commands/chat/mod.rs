@@ -96,11 +96,7 @@ fn await_outcome(outcome: Option<Receiver<()>>) {
 #[cold]
 pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     let login = &options.login;
-    let open = |account: crate::client::Account| {
-        let account = account.after(After::Last(options.last));
-        if options.create { account.created() } else { account }
-    };
-    let client = person::client(login, options.create, open, PATIENCE)?;
+    let client = person::client(login, After::Last(options.last), options.create, PATIENCE)?;
     let (orders, todo) = sync_channel(ORDERS_MAX);
     let edited = Input::is_terminal();
     let desk = Desk { orders, waker: client.waker() };
