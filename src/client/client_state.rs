@@ -93,7 +93,7 @@ pub(super) enum Answer {
 /// The state of a client. See the module.
 #[derive(Debug)]
 pub(super) struct ClientState {
-    account: Account,
+    pub(super) account: Account,
     /// Whether a login with the password has succeeded.
     was_good: bool,
     /// The prefix of all keys: random, so that no other client of the account uses the same keys.
@@ -291,11 +291,6 @@ impl ClientState {
         {
             self.write(Asked::Log, &format!("LOG {seen} {REFILL}"));
         }
-    }
-
-    /// Uses another password for later logins.
-    pub(super) fn on_password_changed(&mut self, new: &str) {
-        new.clone_into(&mut self.account.password);
     }
 
     /// Handles the complete lines from the server.

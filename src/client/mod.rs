@@ -324,7 +324,7 @@ impl Client {
     /// As [`Client::send`]; after [`Error::Unknown`] either password may be the valid one.
     pub fn change_password(&mut self, old: &str, new: &str) -> Result<(), Error> {
         self.ask("PASSWD", &[old, new], false)?;
-        self.state.on_password_changed(new);
+        new.clone_into(&mut self.state.account.password);
         Ok(())
     }
 

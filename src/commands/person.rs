@@ -121,7 +121,9 @@ fn given_password(file: Option<&Path>) -> Result<Option<String>, String> {
         (Some(path), _) => {
             let is_stdin = path == Path::new("-");
             let shown = if is_stdin { "standard input".into() } else { path.display().to_string() };
-            let opened = if is_stdin { stdin_unbuffered() } else { File::open(path) };
+            // Standard input without a buffer: others read what follows the first line.
+            let stdin = || io::stdin().as_fd().try_clone_to_owned().map(File::from);
+            let opened = if is_stdin { stdin() } else { File::open(path) };
             let line = opened.and_then(first_line);
             (shown.clone(), line.named(format_args!("{shown}: cannot read the password"))?)
         }
@@ -133,11 +135,6 @@ fn given_password(file: Option<&Path>) -> Result<Option<String>, String> {
         Ok(empty) if empty.is_empty() => Err(format!("{shown}: the password is empty")),
         Ok(password) => Ok(Some(password)),
     }
-}
-
-/// Returns standard input without a buffer, so that others can read what follows the first line.
-fn stdin_unbuffered() -> io::Result<File> {
-    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 /// Reads the first line without its line end, and without the byte order mark with which some

@@ -5,22 +5,12 @@ use crate::client::{After, Event, Message, Waker};
 use crate::options;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use serde::Serialize;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-
-/// A message, as `--json` prints it.
-#[derive(Serialize)]
-struct Line<'a> {
-    n: u64,
-    time: &'a str,
-    from: &'a str,
-    text: &'a str,
-}
 
 /// Prints messages, up to the end of the mailbox or forever.
 ///
@@ -88,8 +78,7 @@ fn watch_reader(waker: Waker) -> Result<Arc<AtomicBool>, String> {
 fn print(out: &mut impl Write, message: &Message, json: bool) -> io::Result<()> {
     let Message { number, time, from, text } = message;
     if json {
-        let line = Line { n: *number, time, from, text };
-        serde_json::to_writer(&mut *out, &line)?;
+        serde_json::to_writer(&mut *out, message)?;
         writeln!(out)
     } else {
         writeln!(out, "{number} {time} {from} {text}")

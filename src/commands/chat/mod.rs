@@ -146,9 +146,13 @@ impl Chat {
         loop {
             match self.input.read(&self.screen) {
                 Read::Line(pasted) if pasted.contains(['\n', '\r']) => self.paste(&pasted),
-                Read::Line(line) if self.obey(typed::read(&line)) => {}
+                Read::Line(line) => {
+                    if !self.obey(typed::read(&line)) {
+                        return false;
+                    }
+                }
                 Read::Bad(why) => self.refuse(&why),
-                Read::Line(_) | Read::End => return false,
+                Read::End => return false,
                 Read::Interrupted => return true,
             }
         }
