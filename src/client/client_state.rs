@@ -91,7 +91,7 @@ pub(super) enum Answer {
 }
 
 /// The state of a client. See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ClientState {
     pub(super) account: Account,
     /// Whether a login with the password has succeeded.
@@ -136,29 +136,8 @@ impl ClientState {
             After::Number(n) => Some(n),
             After::End | After::Last(_) => None,
         };
-        ClientState {
-            account,
-            was_good: false,
-            prefix,
-            tickets: 0,
-            connection: 0,
-            server: String::new(),
-            logged_in: false,
-            answered: false,
-            asked: VecDeque::new(),
-            unanswered: VecDeque::new(),
-            sent: 0,
-            question: None,
-            passed_over: 0,
-            seen,
-            came: seen.unwrap_or(0),
-            index: 0,
-            index_asked: None,
-            status: Status::new(),
-            said: Status::new(),
-            events: VecDeque::new(),
-            out: Vec::new(),
-        }
+        let came = seen.unwrap_or(0);
+        ClientState { account, prefix, seen, came, ..ClientState::default() }
     }
 
     /// Starts on a new connection to a server.
@@ -171,8 +150,9 @@ impl ClientState {
 
     /// Handles the loss of the connection.
     pub(super) fn on_lost(&mut self, why: &str) {
-        let asked = self.asked.contains(&Asked::Question);
-        if let Some(question) = self.question.as_mut().filter(|_| asked) {
+        if let Some(question) = &mut self.question
+            && self.asked.contains(&Asked::Question)
+        {
             (question.data, question.bytes) = (Vec::new(), 0);
             if !question.repeatable {
                 question.answer = Some(Answer::Unknown);

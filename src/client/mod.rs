@@ -100,7 +100,7 @@ const WAKER: Token = Token(0);
 const WIRES: usize = 1;
 
 /// The account that logs in, and where in its mailbox it starts to read.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Account {
     user: String,
     password: String,

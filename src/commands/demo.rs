@@ -7,7 +7,7 @@ use crate::options;
 use crate::settings::Settings;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -71,17 +71,15 @@ pub fn run(options: &options::Demo) -> Result<ExitCode, String> {
 
 /// Prints to stdout. Ignores errors, since nobody may be reading.
 fn say(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+    let _ = super::print(text);
 }
 
 fn read_lines() -> Receiver<String> {
     let (sender, lines) = channel();
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            if line.is_err() || line.is_ok_and(|line| sender.send(line).is_err()) {
-                return;
-            }
-        }
+        let mut lines = io::stdin().lines().map_while(Result::ok);
+        // The receiver is gone when the demo ends.
+        let _ = lines.try_for_each(|line| sender.send(line));
     });
     lines
 }
@@ -171,10 +169,8 @@ impl Group {
                 }
                 None => say(&format!("server {} does not run\n", at + 1)),
             },
-            (Some("start"), Some(at)) => match self.children[at] {
-                None => self.start_server(at)?,
-                Some(_) => say(&format!("server {} runs already\n", at + 1)),
-            },
+            (Some("start"), Some(at)) if self.children[at].is_none() => self.start_server(at)?,
+            (Some("start"), Some(at)) => say(&format!("server {} runs already\n", at + 1)),
             _ => say(HELP),
         }
         Ok(true)

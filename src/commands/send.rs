@@ -99,14 +99,10 @@ impl fmt::Display for Counts {
 
 /// The outcome of a line, as `--json` prints it.
 #[derive(Serialize)]
-struct Outcome<'a> {
-    line: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    n: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    words: Option<&'a str>,
+#[serde(untagged)]
+enum Outcome<'a> {
+    Stored { line: u64, n: u64 },
+    Failed { line: u64, error: &'a str, words: &'a str },
 }
 
 impl Sending<'_> {
@@ -213,7 +209,7 @@ impl Sending<'_> {
         match event {
             Event::Stored { number, .. } => {
                 self.counts.stored.fetch_add(1, Ordering::Relaxed);
-                self.print(&Outcome { line, n: Some(number), error: None, words: None });
+                self.print(&Outcome::Stored { line, n: number });
             }
             Event::Refused { why: Refusal { code, words }, .. } => self.fail(line, &code, &words),
             _ => self.fail(line, "unknown-outcome", "may or may not be stored"),
@@ -221,7 +217,7 @@ impl Sending<'_> {
     }
 
     fn fail(&mut self, line: u64, code: &str, why: &str) {
-        self.print(&Outcome { line, n: None, error: Some(code), words: Some(why) });
+        self.print(&Outcome::Failed { line, error: code, words: why });
         if self.skip {
             log::warn!("line {line}: {why} ({code}); skipped");
         }

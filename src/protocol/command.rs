@@ -16,6 +16,13 @@ pub enum After {
     Last(u64),
 }
 
+impl Default for After {
+    /// As in a `LOGIN` without this word: reads the entire mailbox.
+    fn default() -> After {
+        After::Number(0)
+    }
+}
+
 impl After {
     /// Parses a word: a number, `end`, or `-k`.
     ///
@@ -383,8 +390,7 @@ impl<'a> Words<'a> {
     }
 
     fn after(&mut self) -> Result<After, Bad> {
-        let word = self.next().unwrap_or("0");
-        After::parse_word(word).map_err(bad)
+        self.next().map_or(Ok(After::default()), After::parse_word).map_err(bad)
     }
 
     /// The text of a message: not empty, and not too long.
