@@ -95,10 +95,6 @@ const LOOKUP_TIME: Duration = Duration::from_millis(50);
 /// The number of servers whose last error is kept while there is no connection.
 const EXCUSES_MAX: usize = 16;
 const WAKER: Token = Token(0);
-/// The first token of a connection. Each connection has its own token, so that late events of an
-/// old one have no effect.
-const WIRES: usize = 1;
-
 /// The account that logs in, and where in its mailbox it starts to read.
 #[derive(Clone, Default)]
 pub struct Account {
@@ -162,6 +158,8 @@ pub struct Client {
     lookups: Lookups,
     /// The connection, and the server that it leads to.
     wire: Option<(Wire, String)>,
+    /// The number of connections so far, and the token of the last one: late events of an earlier
+    /// one have no effect.
     wires: usize,
     poll: Poll,
     events: Events,
@@ -204,7 +202,7 @@ impl Client {
             servers: Servers::new(servers),
             lookups: Lookups::default(),
             wire: None,
-            wires: WIRES,
+            wires: 0,
             poll,
             events: Events::with_capacity(4),
             waker: Arc::new(waker),

@@ -181,12 +181,6 @@ pub(super) struct Assistant {
     hides: Arc<AtomicBool>,
 }
 
-impl Assistant {
-    fn hides(&self) -> bool {
-        self.hides.load(Ordering::Relaxed)
-    }
-}
-
 /// Filters keys. While a password is typed it passes only plain typing: other keys could keep the
 /// password for later, or show it. Also decides what Ctrl+C does.
 struct Gate {
@@ -200,22 +194,23 @@ impl ConditionalEventHandler for Gate {
         if event.get(0) == Some(&KeyEvent::ctrl('C')) && !hides && !at.line().is_empty() {
             return Some(Cmd::Kill(Movement::WholeBuffer));
         }
-        let plain = match event.get(0) {
-            Some(KeyEvent(KeyCode::Char(_), modifiers)) => {
-                modifiers.difference(Modifiers::SHIFT).is_empty()
-                    || ['C', 'D', 'H', 'J', 'M'].map(KeyEvent::ctrl).contains(event.get(0)?)
+        let is_plain = |key: &KeyEvent| match key.0 {
+            KeyCode::Char(_) => {
+                key.1.difference(Modifiers::SHIFT).is_empty()
+                    || ['C', 'D', 'H', 'J', 'M'].map(KeyEvent::ctrl).contains(key)
             }
-            Some(KeyEvent(
-                KeyCode::Backspace | KeyCode::Enter | KeyCode::BracketedPasteStart,
-                _,
-            )) => true,
+            KeyCode::Backspace | KeyCode::Enter | KeyCode::BracketedPasteStart => true,
             _ => false,
         };
-        (hides && !plain).then_some(Cmd::Noop)
+        (hides && !event.get(0).is_some_and(is_plain)).then_some(Cmd::Noop)
     }
 }
 
 impl Assistant {
+    fn hides(&self) -> bool {
+        self.hides.load(Ordering::Relaxed)
+    }
+
     /// Returns the names that begin with `prefix`: those that were shown, and those that the
     /// servers know.
     fn names(&self, prefix: &str) -> Vec<String> {

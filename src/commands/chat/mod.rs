@@ -32,7 +32,8 @@ const ROOM_TIME: Duration = Duration::from_millis(2);
 /// further line of a pipe or a paste is read.
 const ORDERS_MAX: usize = 64;
 
-/// An order of the user to the thread that talks to the servers.
+/// An order of the user to the thread that talks to the servers. When nobody can give one any more,
+/// that thread waits for the messages under way, and ends.
 enum Order {
     /// Sends a message. `done` is dropped when the outcome is known. `before` is the previous
     /// receiver, which is restored if this message is refused.
@@ -43,8 +44,6 @@ enum Order {
     Complete { prefix: String, names: Sender<Vec<String>> },
     /// Changes the password.
     Passwd { old: String, new: String, done: Sender<()> },
-    /// Waits for the messages under way, and ends.
-    Leave,
 }
 
 /// Passes orders to the thread that talks to the servers.
@@ -121,10 +120,8 @@ pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     if under_way > 0 {
         screen.reply(&format!("not stored yet: {under_way}; waiting, Ctrl+C gives up"));
     }
-    // The queue is full only while that thread still executes earlier orders.
-    while !desk.give(Order::Leave) && !talk.is_finished() {
-        thread::sleep(ANSWER_TIME);
-    }
+    drop(desk.orders);
+    desk.waker.wake();
     let all_stored = talk.join().map_err(|_| "the thread that talks panicked".to_owned())?;
     Ok(super::exit_code(all_stored && (all_sent || edited)))
 }

@@ -181,7 +181,6 @@ impl Talk {
                     Err(error) => return Err(error),
                 }
             }
-            Order::Leave => self.leaving = true,
         }
         Ok(())
     }
