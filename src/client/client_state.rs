@@ -80,15 +80,8 @@ struct Question {
     answer: Option<Answer>,
 }
 
-/// The result of a question.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// The lines of data.
-    Ok(Vec<String>),
-    Refused(Refusal),
-    /// The connection was lost before the answer came.
-    Unknown,
-}
+/// The lines of data; [`Error::Unknown`] when the connection was lost before the answer came.
+type Answer = Result<Vec<String>, Error>;
 
 /// The state of a client. See the module.
 #[derive(Debug, Default)]
@@ -155,7 +148,7 @@ impl ClientState {
         {
             (question.data, question.bytes) = (Vec::new(), 0);
             if !question.repeatable {
-                question.answer = Some(Answer::Unknown);
+                question.answer = Some(Err(Error::Unknown));
             }
         }
         if std::mem::take(&mut self.logged_in) {
@@ -326,7 +319,8 @@ impl ClientState {
                 question.bytes += data.len() + size_of::<String>();
                 if question.bytes > DATA_BYTES_MAX {
                     let words = "the answer is too long; ask for less, by a pattern";
-                    question.answer = Some(Answer::Refused(Refusal::new(Code::TooLong, words)));
+                    let why = Refusal::new(Code::TooLong, words);
+                    question.answer = Some(Err(Error::Refused(why)));
                     return Err(here("its answer has no end"));
                 }
                 question.data.push(data.to_owned());
@@ -363,7 +357,7 @@ impl ClientState {
             }
             Asked::Question => {
                 if let Some(question) = &mut self.question {
-                    question.answer = Some(Answer::Ok(std::mem::take(&mut question.data)));
+                    question.answer = Some(Ok(std::mem::take(&mut question.data)));
                 }
             }
         }
@@ -414,7 +408,7 @@ impl ClientState {
             (Some(Asked::GivenUp), _) => Ok(()),
             (Some(Asked::Question), _) => {
                 if let Some(question) = &mut self.question {
-                    question.answer = Some(Answer::Refused(why));
+                    question.answer = Some(Err(Error::Refused(why)));
                 }
                 Ok(())
             }

@@ -77,7 +77,7 @@ pub use dial::{Unreached, dial};
 pub use event::{Error, Event, Message, Ticket};
 
 use crate::time::Moment;
-use client_state::{Answer, ClientState, Stop, UNANSWERED_MAX};
+use client_state::{ClientState, Stop, UNANSWERED_MAX};
 use dial::Lookups;
 use keepalive::Keepalive;
 use mio::{Events, Poll, Token};
@@ -337,14 +337,12 @@ impl Client {
         loop {
             match self.state.take_answer() {
                 None if until.is_some_and(|until| until <= self.now()) => {
-                    let asked = self.state.give_up_question();
+                    let in_doubt = self.state.give_up_question() && !repeatable;
                     let why = || Error::NoPrimary(self.excuses());
-                    return Err(if asked && !repeatable { Error::Unknown } else { why() });
+                    return Err(if in_doubt { Error::Unknown } else { why() });
                 }
                 None => self.turn(until)?,
-                Some(Answer::Ok(lines)) => return Ok(lines),
-                Some(Answer::Refused(why)) => return Err(Error::Refused(why)),
-                Some(Answer::Unknown) => return Err(Error::Unknown),
+                Some(answer) => return answer,
             }
         }
     }
