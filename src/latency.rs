@@ -59,15 +59,13 @@ impl Meter {
         if count == 0 {
             return None;
         }
-        let mut left = (count as f64 * of).ceil() as u64;
-        for bucket in 0..BUCKETS {
-            left =
-                left.saturating_sub(self.halves.iter().map(|half| u64::from(half[bucket])).sum());
-            if left == 0 {
-                return Some(upper_us(bucket));
-            }
-        }
-        None
+        let wanted = (count as f64 * of).ceil() as u64;
+        let mut seen = 0;
+        let bucket = (0..BUCKETS).find(|bucket| {
+            seen += self.halves.iter().map(|half| u64::from(half[*bucket])).sum::<u64>();
+            seen >= wanted
+        });
+        bucket.map(upper_us)
     }
 
     /// The highest latency since the start.

@@ -51,85 +51,61 @@ pub enum Command {
     #[command(after_help = "Example:\n  postern demo --port 5001")]
     Demo(Demo),
     /// Write the config file of a new group, for all its servers.
-    #[command(
-        after_help = concat!(
-            "Example:\n  postern init ",
-            "--servers localhost:5001,localhost:5002,localhost:5003",
-        )
-    )]
+    #[command(after_help = "Example:\n  \
+        postern init --servers localhost:5001,localhost:5002,localhost:5003")]
     Init(Init),
     /// Run a server.
     #[command(after_help = "Example:\n  postern serve --config postern.toml --id 1 --data data1")]
     Serve(Serve),
     /// Chat: show messages from others above the line that you type.
-    #[command(after_help = concat!(
-        "It follows the primary, sends what was not answered again, and shows nothing twice. The ",
-        "next prompt means: stored. Type /help there.\n\nExample:\n  ",
-        "postern chat --servers lab1:5001,lab2:5001,lab3:5001 ann",
-    ))]
+    #[command(after_help = "It follows the primary, sends what was not answered again, and shows \
+        nothing twice. The next prompt means: stored. Type /help there.\n\nExample:\n  \
+        postern chat --servers lab1:5001,lab2:5001,lab3:5001 ann")]
     Chat(Chat),
     /// Send a message, or each line of standard input as a message.
-    #[command(after_help = concat!(
-        "Exit 0 only if every line was acknowledged: stored on the disk of every attached server, ",
-        "once, in order, whatever servers failed meanwhile. Empty lines are passed over. After a ",
-        "line that is refused no more are sent, unless --skip says so.\n\nExample:\n  ",
-        "postern send --password-file pw ann bob lunch at noon?\n  ",
-        "dmesg | postern send --password-file pw ann ops",
-    ))]
+    #[command(after_help = "Exit 0 only if every line was acknowledged: stored on the disk of \
+        every attached server, once, in order, whatever servers failed meanwhile. Empty lines \
+        are passed over. After a line that is refused no more are sent, unless --skip says so.\n\n\
+        Example:\n  postern send --password-file pw ann bob lunch at noon?\n  \
+        dmesg | postern send --password-file pw ann ops")]
     Send(Send),
     /// Print the messages of a mailbox, one per line: number, time, sender, text.
-    #[command(after_help = concat!(
-        "Each message is printed once, in order, whatever servers fail meanwhile.\n\nExample:\n  ",
-        "postern tail --password-file pw bob -n 10 --follow",
-    ))]
+    #[command(after_help = "Each message is printed once, in order, whatever servers fail \
+        meanwhile.\n\nExample:\n  postern tail --password-file pw bob -n 10 --follow")]
     Tail(Tail),
     /// Show all servers of a group.
-    #[command(after_help = concat!(
-        "Exit 0 if every configured server answers and is a member, and changes are taken; else ",
-        "1, with the reason.\n\n",
-        "term: how many elections there were; each has one primary at most. gate: open once all ",
-        "servers were attached, from then on clients are let in. learner: a server that is being ",
-        "filled, and no member yet. last, answered, applied: entries of the log that are stored, ",
-        "that every member has stored, and that mailboxes show.\n\n",
-        "Example:\n  postern status --servers 127.0.0.1:5001",
-    ))]
+    #[command(after_help = "Exit 0 if every configured server answers and is a member, and \
+        changes are taken; else 1, with the reason.\n\nterm: how many elections there were; each \
+        has one primary at most. gate: open once all servers were attached, from then on clients \
+        are let in. learner: a server that is being filled, and no member yet. last, answered, \
+        applied: entries of the log that are stored, that every member has stored, and that \
+        mailboxes show.\n\nExample:\n  postern status --servers 127.0.0.1:5001")]
     Status(Status),
     /// Verify all files of a stopped server, and print what they hold.
-    #[command(after_help = concat!(
-        "Changes nothing. Exit 0 if all is sound, 1 if something is damaged. It also reads what ",
-        "was quarantined.\n\nExample:\n  postern check --data data1",
-    ))]
+    #[command(after_help = "Changes nothing. Exit 0 if all is sound, 1 if something is damaged. \
+        It also reads what was quarantined.\n\nExample:\n  postern check --data data1")]
     Check(Check),
     /// Hand the primary role to a backup, before planned work on the primary's machine.
-    #[command(after_help = concat!(
-        "Nothing that was answered is lost, and clients wait some milliseconds. SIGTERM to the ",
-        "primary does the same first.\n\nExample:\n  postern handover --config postern.toml",
-    ))]
+    #[command(after_help = "Nothing that was answered is lost, and clients wait some \
+        milliseconds. SIGTERM to the primary does the same first.\n\nExample:\n  \
+        postern handover --config postern.toml")]
     Handover(Handover),
     /// Overrule the group: continue with one stopped server alone, after the others are lost.
-    #[command(after_help = concat!(
-        "Without --yes it changes nothing: it shows what the directory holds and what may be ",
-        "lost, and prints the word that --yes wants. It refuses while another server answers.",
-        "\n\nExample:\n  postern recover --config postern.toml --data data1",
-    ))]
+    #[command(after_help = "Without --yes it changes nothing: it shows what the directory holds \
+        and what may be lost, and prints the word that --yes wants. It refuses while another \
+        server answers.\n\nExample:\n  postern recover --config postern.toml --data data1")]
     Recover(Recover),
     /// List, add and delete accounts, and set passwords, as the group's operator.
-    #[command(after_help = concat!(
-        "The secret in the config file lets the operator in.\n\nExample:\n  ",
-        "postern user add ann\n  postern user list",
-    ))]
+    #[command(after_help = "The secret in the config file lets the operator in.\n\nExample:\n  \
+        postern user add ann\n  postern user list")]
     User(User),
     /// Print a script for the completion of commands and options in a shell.
-    #[command(after_help = concat!(
-        "Example:\n  ",
-        "postern completions bash > ~/.local/share/bash-completion/completions/postern",
-    ))]
+    #[command(after_help = "Example:\n  \
+        postern completions bash > ~/.local/share/bash-completion/completions/postern")]
     Completions(Completions),
     /// Print the manual pages.
-    #[command(after_help = concat!(
-        "Example:\n  postern man | man -l -\n  ",
-        "postern man --dir ~/.local/share/man/man1",
-    ))]
+    #[command(after_help = "Example:\n  postern man | man -l -\n  \
+        postern man --dir ~/.local/share/man/man1")]
     Man(Man),
 }
 

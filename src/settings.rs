@@ -7,9 +7,9 @@ use crate::replica::Takeover;
 use base64ct::{Base64, Encoding};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -81,17 +81,15 @@ pub fn servers(path: &Path) -> Result<Vec<String>, String> {
         io::ErrorKind::PermissionDenied => format!("{shown}: {error}; name the servers instead"),
         _ => format!("{shown}: {error}"),
     })?;
-    let file: Result<ServersOnly, _> = toml::from_str(&text);
-    let servers = file.map_err(|error| refusal(&error)).and_then(|file| {
-        let list = file.servers;
-        list.get_ref().iter().map(read_server).collect::<Result<Vec<String>, Wrong>>().and_then(
-            |servers| match servers.is_empty() {
-                true => Err((at(&list), "servers: the list is empty".to_owned())),
-                false => Ok(servers),
-            },
-        )
-    });
-    servers.map_err(|wrong| in_file(path, &text, wrong))
+    let parse = || {
+        let file: ServersOnly = toml::from_str(&text).map_err(|error| refusal(&error))?;
+        let servers = read_entries(&file.servers)?;
+        if servers.is_empty() {
+            return Err((at(&file.servers), "servers: the list is empty".to_owned()));
+        }
+        Ok(servers)
+    };
+    parse().map_err(|wrong| in_file(path, &text, wrong))
 }
 
 /// A mistake in a text: the offset of its byte, and a description.
@@ -134,41 +132,27 @@ impl Settings {
             let why = "silence_ms: this setting is called peer_timeout_ms now; rename it";
             return Err((at(former), why.to_owned()));
         }
-        let peer_timeout_ms = in_range(
-            "peer_timeout_ms",
-            file.peer_timeout_ms.as_ref(),
-            2000,
-            PEER_TIMEOUT_MS_MIN..=PEER_TIMEOUT_MS_MAX,
-        )?;
-        let max_clients = in_range("max_clients", file.max_clients.as_ref(), 0, 0..=1_000_000)?;
-        let login_timeout =
-            in_range("login_timeout_s", file.login_timeout_s.as_ref(), 60, 1..=86_400)?;
-        let takeover = one_of(
-            "takeover",
-            file.takeover.as_ref(),
-            [("coin", Takeover::Coin), ("rank", Takeover::Rank)],
-        )?;
-        let survivor_auto =
-            one_of("last_survivor", file.last_survivor.as_ref(), [("ask", false), ("auto", true)])?;
+        let timeouts = PEER_TIMEOUT_MS_MIN..=PEER_TIMEOUT_MS_MAX;
+        let peer_timeout_ms = in_range("peer_timeout_ms", &file.peer_timeout_ms, 2000, timeouts)?;
+        let max_clients = in_range("max_clients", &file.max_clients, 0, 0..=1_000_000)?;
+        let login_timeout = in_range("login_timeout_s", &file.login_timeout_s, 60, 1..=86_400)?;
+        let takeovers = [("coin", Takeover::Coin), ("rank", Takeover::Rank)];
+        let takeover = one_of("takeover", &file.takeover, takeovers)?;
+        let survivors = [("ask", false), ("auto", true)];
+        let survivor_auto = one_of("last_survivor", &file.last_survivor, survivors)?;
         let accounts_open =
-            one_of("accounts", file.accounts.as_ref(), [("open", true), ("operator", false)])?;
+            one_of("accounts", &file.accounts, [("open", true), ("operator", false)])?;
         let group = u128::from_str_radix(file.group.get_ref(), 16).ok();
         let group = group.filter(|_| file.group.get_ref().len() == 32).map(GroupId);
-        let group = group.ok_or((
-            at(&file.group),
-            "group: is not 32 hex digits as init draws them".to_owned(),
-        ))?;
+        let why = "group: is not 32 hex digits as init draws them";
+        let group = group.ok_or((at(&file.group), why.to_owned()))?;
         let secret = Base64::decode_vec(file.secret.get_ref()).unwrap_or_default();
         let secret: [u8; Secret::BYTES] = secret
             .try_into()
             .map_err(|_| (at(&file.secret), "secret: is not 32 bytes in base64".to_owned()))?;
         let servers = read_servers(&file.servers)?;
-        let copies_min =
-            in_range("min_copies", file.min_copies.as_ref(), 1, 1..=servers.len() as u64)?;
-        let listen = file.listen.as_ref().map(|listen| {
-            address::parse(listen.get_ref()).map_err(|why| (at(listen), format!("listen: {why}")))
-        });
-        let listen = listen.transpose()?;
+        let copies_min = in_range("min_copies", &file.min_copies, 1, 1..=servers.len() as u64)?;
+        let listen = file.listen.as_ref().map(|entry| read_address("listen", entry)).transpose()?;
         Ok(Settings {
             servers,
             group,
@@ -229,16 +213,12 @@ impl Settings {
 }
 
 fn template(servers: &[String], random: &[u8]) -> String {
-    let list: Vec<String> = servers.iter().map(|server| format!("{server:?}")).collect();
     let (group, secret) = random.split_at(16);
-    let group = group.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let group: String = group.iter().map(|byte| format!("{byte:02x}")).collect();
     let secret = Base64::encode_string(secret);
     format!(
         "# The same file on every server of the group. Keep it secret: mode 0600.\n\
-         servers = [{}]   # ids 1, 2, 3 by position\n\
+         servers = {servers:?}   # ids 1, 2, 3 by position\n\
          group   = \"{group}\"\n\
          secret  = \"{secret}\"   # shared by the servers, never given to clients\n\
          \n\
@@ -254,8 +234,7 @@ fn template(servers: &[String], random: &[u8]) -> String {
          #                        # for it, or with a machine that is paused and resumed\n\
          # max_clients = 0        # 0: from the file limit\n\
          # login_timeout_s = 60   # 1 to 86400\n\
-         # accounts = \"open\"      # or \"operator\": only `postern user` makes them\n",
-        list.join(", ")
+         # accounts = \"open\"      # or \"operator\": only `postern user` makes them\n"
     )
 }
 
@@ -264,46 +243,49 @@ fn at<T>(spanned: &Spanned<T>) -> usize {
 }
 
 /// The value of a word in `table`. The first one is the default.
-fn one_of<T: Copy>(
-    key: &str,
-    word: Option<&Spanned<String>>,
-    table: [(&str, T); 2],
-) -> Result<T, Wrong> {
-    let Some(word) = word else { return Ok(table[0].1) };
-    let found = table.iter().find(|(name, _)| name == word.get_ref());
-    let [(first, _), (second, _)] = table;
-    let refusal = || (at(word), format!("{key}: is \"{first}\" or \"{second}\""));
-    found.map(|(_, value)| *value).ok_or_else(refusal)
+fn one_of<T>(key: &str, word: &Option<Spanned<String>>, table: [(&str, T); 2]) -> Result<T, Wrong> {
+    let [(first, default), (second, other)] = table;
+    match word {
+        None => Ok(default),
+        Some(word) if word.get_ref() == first => Ok(default),
+        Some(word) if word.get_ref() == second => Ok(other),
+        Some(word) => Err((at(word), format!("{key}: is \"{first}\" or \"{second}\""))),
+    }
 }
 
 fn in_range(
     key: &str,
-    value: Option<&Spanned<u64>>,
+    value: &Option<Spanned<u64>>,
     default: u64,
-    range: std::ops::RangeInclusive<u64>,
+    range: RangeInclusive<u64>,
 ) -> Result<u64, Wrong> {
-    let Some(value) = value else { return Ok(default) };
-    if range.contains(value.get_ref()) {
-        return Ok(*value.get_ref());
+    match value {
+        None => Ok(default),
+        Some(value) if range.contains(value.get_ref()) => Ok(*value.get_ref()),
+        Some(value) => {
+            Err((at(value), format!("{key}: is not within {} to {}", range.start(), range.end())))
+        }
     }
-    Err((at(value), format!("{key}: is not within {} to {}", range.start(), range.end())))
 }
 
 /// Does not resolve names. A running server resolves them, repeatedly: a machine or the resolver
 /// may be down now.
 fn read_servers(list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Wrong> {
-    let entries = list.get_ref();
-    let servers: Vec<String> = entries.iter().map(read_server).collect::<Result<_, _>>()?;
+    let servers = read_entries(list)?;
     if let Some(twice) = address::repeated(&servers) {
         let why = format!("servers: {} stands twice", servers[twice]);
-        return Err((at(&entries[twice]), why));
+        return Err((at(&list.get_ref()[twice]), why));
     }
     count_servers(servers.len()).map_err(|why| (at(list), why))?;
     Ok(servers)
 }
 
-fn read_server(entry: &Spanned<String>) -> Result<String, Wrong> {
-    address::parse(entry.get_ref()).map_err(|why| (at(entry), format!("servers: {why}")))
+fn read_entries(list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, Wrong> {
+    list.get_ref().iter().map(|entry| read_address("servers", entry)).collect()
+}
+
+fn read_address(key: &str, entry: &Spanned<String>) -> Result<String, Wrong> {
+    address::parse(entry.get_ref()).map_err(|why| (at(entry), format!("{key}: {why}")))
 }
 
 fn count_servers(count: usize) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! Parses the lines of a server.
 
 use super::Message;
+use std::fmt::Display;
 
 /// The reason why a server refuses a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +10,12 @@ pub struct Refusal {
     pub code: String,
     /// The message text for a person.
     pub words: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: impl Display, words: &str) -> Refusal {
+        Refusal { code: code.to_string(), words: words.to_owned() }
+    }
 }
 
 /// One line.
@@ -37,8 +44,7 @@ pub(super) fn read(line: &str) -> Option<Line<'_>> {
         "OK" => Some(Line::Ok(rest)),
         "ERR" => {
             let (code, words) = rest.split_once(' ').unwrap_or((rest, ""));
-            (!code.is_empty())
-                .then(|| Line::Err(Refusal { code: code.to_owned(), words: words.to_owned() }))
+            (!code.is_empty()).then(|| Line::Err(Refusal::new(code, words)))
         }
         "NOTE" => Some(Line::Note(rest)),
         "STAT" | "USER" | "HELP" => Some(Line::Data(rest)),

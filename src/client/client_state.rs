@@ -7,9 +7,10 @@
 
 use super::answer::{self, Line, Refusal};
 use super::keepalive::Awaited;
+use super::wire::Input;
 use super::{Account, Error, Event, Message, Ticket};
 use crate::limits::KEYS_KEPT;
-use crate::protocol::{After, Code};
+use crate::protocol::{self, After, Code};
 use crate::time::Moment;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -61,7 +62,7 @@ enum Asked {
 #[derive(Debug)]
 struct Sending {
     ticket: Ticket,
-    request: Vec<u8>,
+    request: String,
     /// The connection on which the message was first sent, and an index that the log had reached
     /// before.
     first: Option<(u64, u64)>,
@@ -79,20 +80,13 @@ struct Question {
     answer: Option<Answer>,
 }
 
-/// The result of a question.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// The lines of data.
-    Ok(Vec<String>),
-    Refused(Refusal),
-    /// The connection was lost before the answer came.
-    Unknown,
-}
+/// The lines of data; [`Error::Unknown`] when the connection was lost before the answer came.
+type Answer = Result<Vec<String>, Error>;
 
 /// The state of a client. See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ClientState {
-    account: Account,
+    pub(super) account: Account,
     /// Whether a login with the password has succeeded.
     was_good: bool,
     /// The prefix of all keys: random, so that no other client of the account uses the same keys.
@@ -101,9 +95,9 @@ pub(super) struct ClientState {
     /// The number of connections so far, and the server of the last one.
     connection: u64,
     server: String,
-    logged_in: bool,
+    pub(super) logged_in: bool,
     /// Whether a message was answered on this connection.
-    answered: bool,
+    pub(super) answered: bool,
     asked: VecDeque<Asked>,
     unanswered: VecDeque<Sending>,
     /// How many of `unanswered` were sent on this connection.
@@ -113,14 +107,16 @@ pub(super) struct ClientState {
     passed_over: usize,
     /// The number of the last message that was passed to the caller. `None` before the first
     /// answer unless the account names a number.
-    seen: Option<u64>,
+    pub(super) seen: Option<u64>,
     /// The number of the last message that was received.
     came: u64,
     /// An index that the log has reached, and when the client last asked for it.
     index: u64,
     index_asked: Option<Moment>,
+    /// The lines of a `STATUS` so far.
     status: Status,
-    said: Status,
+    /// The last complete `STATUS`.
+    pub(super) said: Status,
     events: VecDeque<Event>,
     /// Bytes to send on this connection.
     pub(super) out: Vec<u8>,
@@ -133,29 +129,8 @@ impl ClientState {
             After::Number(n) => Some(n),
             After::End | After::Last(_) => None,
         };
-        ClientState {
-            account,
-            was_good: false,
-            prefix,
-            tickets: 0,
-            connection: 0,
-            server: String::new(),
-            logged_in: false,
-            answered: false,
-            asked: VecDeque::new(),
-            unanswered: VecDeque::new(),
-            sent: 0,
-            question: None,
-            passed_over: 0,
-            seen,
-            came: seen.unwrap_or(0),
-            index: 0,
-            index_asked: None,
-            status: Status::new(),
-            said: Status::new(),
-            events: VecDeque::new(),
-            out: Vec::new(),
-        }
+        let came = seen.unwrap_or(0);
+        ClientState { account, prefix, seen, came, ..ClientState::default() }
     }
 
     /// Starts on a new connection to a server.
@@ -168,11 +143,12 @@ impl ClientState {
 
     /// Handles the loss of the connection.
     pub(super) fn on_lost(&mut self, why: &str) {
-        let asked = self.asked.contains(&Asked::Question);
-        if let Some(question) = self.question.as_mut().filter(|_| asked) {
+        if let Some(question) = &mut self.question
+            && self.asked.contains(&Asked::Question)
+        {
             (question.data, question.bytes) = (Vec::new(), 0);
             if !question.repeatable {
-                question.answer = Some(Answer::Unknown);
+                question.answer = Some(Err(Error::Unknown));
             }
         }
         if std::mem::take(&mut self.logged_in) {
@@ -192,7 +168,6 @@ impl ClientState {
         let request = format!("ONCE {}-{} {to} {text}", self.prefix, ticket.0);
         check(&[to], &request)?;
         self.tickets += 1;
-        let request = format!("{request}\n").into_bytes();
         self.unanswered.push_back(Sending { ticket, request, first: None });
         self.send_messages(now);
         Ok(ticket)
@@ -219,11 +194,6 @@ impl ClientState {
         self.question = None;
         let asked = self.asked.iter_mut().find(|asked| **asked == Asked::Question);
         asked.map(|asked| *asked = Asked::GivenUp).is_some()
-    }
-
-    /// Returns the number of the last message that was passed to the caller.
-    pub(super) fn seen(&self) -> Option<u64> {
-        self.seen
     }
 
     /// Returns the answer to the question, once.
@@ -267,20 +237,6 @@ impl ClientState {
         }
     }
 
-    /// Returns whether a message was answered on this connection.
-    pub(super) fn has_answered(&self) -> bool {
-        self.answered
-    }
-
-    pub(super) fn is_logged_in(&self) -> bool {
-        self.logged_in
-    }
-
-    /// Returns the last complete `STATUS`.
-    pub(super) fn said(&self) -> &Status {
-        &self.said
-    }
-
     /// Returns the number of requests that await answers, of kept events, of bytes of data, of
     /// status lines, and of bytes to send.
     #[cfg(feature = "simulate")]
@@ -294,7 +250,7 @@ impl ClientState {
     pub(super) fn ask_status(&mut self, now: Moment) {
         if !self.asked.contains(&Asked::Status) {
             self.index_asked = Some(now);
-            self.write(Asked::Status, b"STATUS\n");
+            self.write(Asked::Status, "STATUS");
         }
     }
 
@@ -306,13 +262,16 @@ impl ClientState {
             && self.events.is_empty()
             && !self.asked.contains(&Asked::Log)
         {
-            self.write(Asked::Log, format!("LOG {seen} {REFILL}\n").as_bytes());
+            self.write(Asked::Log, &format!("LOG {seen} {REFILL}"));
         }
     }
 
-    /// Uses another password for later logins.
-    pub(super) fn on_password_changed(&mut self, new: &str) {
-        new.clone_into(&mut self.account.password);
+    /// Handles the complete lines from the server.
+    pub(super) fn on_input(&mut self, now: Moment, input: &mut Input) -> Result<(), Stop> {
+        while let Some(line) = input.line().map_err(|error| here(&error.to_string()))? {
+            self.on_line(now, line)?;
+        }
+        Ok(())
     }
 
     /// Handles a line from the server.
@@ -333,24 +292,21 @@ impl ClientState {
     fn on_message(&mut self, message: Message) -> Result<(), Stop> {
         let number = message.number;
         let next = self.seen.map(|seen| seen.saturating_add(1));
-        let came = self.came;
-        self.came = came.max(number);
-        if next.is_some_and(|next| number < next) {
-            return Ok(());
-        }
-        if next.is_none_or(|next| number == next) {
-            if self.events.len() < EVENTS_MAX {
+        let expected = self.came.saturating_add(1);
+        self.came = self.came.max(number);
+        match next {
+            Some(next) if number > next.max(expected) => {
+                return Err(Stop::Ever(Error::Gap { missing: expected, came: number }));
+            }
+            Some(next) if number != next => {}
+            _ if self.events.len() < EVENTS_MAX => {
                 self.seen = Some(number);
                 self.events.push_back(Event::Message(message));
-            } else if next.is_none() {
-                self.seen = Some(number - 1);
             }
-            return Ok(());
+            Some(_) => {}
+            None => self.seen = Some(number - 1),
         }
-        if number <= came.saturating_add(1) {
-            return Ok(());
-        }
-        Err(Stop::Ever(Error::Gap { missing: came.saturating_add(1), came: number }))
+        Ok(())
     }
 
     fn on_data(&mut self, data: &str) -> Result<(), Stop> {
@@ -362,9 +318,9 @@ impl ClientState {
             (Some(Asked::Question), Some(question)) => {
                 question.bytes += data.len() + size_of::<String>();
                 if question.bytes > DATA_BYTES_MAX {
-                    let words = "the answer is too long; ask for less, by a pattern".to_owned();
-                    let why = Refusal { code: Code::TooLong.to_string(), words };
-                    question.answer = Some(Answer::Refused(why));
+                    let words = "the answer is too long; ask for less, by a pattern";
+                    let why = Refusal::new(Code::TooLong, words);
+                    question.answer = Some(Err(Error::Refused(why)));
                     return Err(here("its answer has no end"));
                 }
                 question.data.push(data.to_owned());
@@ -401,7 +357,7 @@ impl ClientState {
             }
             Asked::Question => {
                 if let Some(question) = &mut self.question {
-                    question.answer = Some(Answer::Ok(std::mem::take(&mut question.data)));
+                    question.answer = Some(Ok(std::mem::take(&mut question.data)));
                 }
             }
         }
@@ -412,15 +368,17 @@ impl ClientState {
         let nonsense = || here("it gave a wrong answer");
         let code = Code::named(&why.code);
         match code {
-            Some(Code::NotPrimary) => {
-                self.ask_again();
+            Some(Code::NotPrimary | Code::NotReady) => {
+                // The question stays, for another server.
+                if self.asked.front() == Some(&Asked::Question) {
+                    self.asked.pop_front();
+                }
+                if code == Some(Code::NotReady) {
+                    return Err(here(&why.words));
+                }
                 let (named, words) = why.words.split_once(' ').unwrap_or((&why.words, ""));
                 let named = (!["-", ""].contains(&named)).then(|| named.to_owned());
                 return Err(Stop::Here { why: words.to_owned(), named });
-            }
-            Some(Code::NotReady) => {
-                self.ask_again();
-                return Err(here(&why.words));
             }
             // The client sends the message again with its key.
             Some(Code::UnknownOutcome) => return Err(here(&why.words)),
@@ -433,8 +391,8 @@ impl ClientState {
             | (Some(Asked::Login | Asked::Create), Some(Code::Busy)) => Err(here(&why.words)),
             (Some(Asked::Login), Some(Code::WrongPassword)) if self.account.create => {
                 let Account { user, password, .. } = &self.account;
-                let request = format!("CREATE {user} {password}\n");
-                self.write(Asked::Create, request.as_bytes());
+                let request = format!("CREATE {user} {password}");
+                self.write(Asked::Create, &request);
                 Ok(())
             }
             // Someone at this address guesses the password: the throttle ends by itself.
@@ -450,17 +408,10 @@ impl ClientState {
             (Some(Asked::GivenUp), _) => Ok(()),
             (Some(Asked::Question), _) => {
                 if let Some(question) = &mut self.question {
-                    question.answer = Some(Answer::Refused(why));
+                    question.answer = Some(Err(Error::Refused(why)));
                 }
                 Ok(())
             }
-        }
-    }
-
-    /// Keeps the question for another server after this one refused it.
-    fn ask_again(&mut self) {
-        if self.asked.front() == Some(&Asked::Question) {
-            self.asked.pop_front();
         }
     }
 
@@ -512,8 +463,8 @@ impl ClientState {
             (None, _) => "end".to_owned(),
         };
         let Account { user, password, .. } = &self.account;
-        let request = format!("LOGIN {user} {password} {after}\n");
-        self.write(Asked::Login, request.as_bytes());
+        let request = format!("LOGIN {user} {password} {after}");
+        self.write(Asked::Login, &request);
     }
 
     /// Adds an event about a connection, unless the caller's queue is full.
@@ -556,7 +507,8 @@ impl ClientState {
         }
         for sending in self.unanswered.iter_mut().skip(self.sent) {
             sending.first.get_or_insert((self.connection, self.index));
-            self.out.extend_from_slice(&sending.request);
+            self.out.extend_from_slice(sending.request.as_bytes());
+            self.out.push(b'\n');
             self.asked.push_back(Asked::Message);
         }
         self.sent = self.unanswered.len();
@@ -568,14 +520,15 @@ impl ClientState {
             && question.answer.is_none()
             && !self.asked.contains(&Asked::Question)
         {
-            let request = format!("{}\n", question.request);
-            self.write(Asked::Question, request.as_bytes());
+            let request = question.request.clone();
+            self.write(Asked::Question, &request);
         }
     }
 
-    fn write(&mut self, asked: Asked, request: &[u8]) {
+    fn write(&mut self, asked: Asked, request: &str) {
         self.asked.push_back(asked);
-        self.out.extend_from_slice(request);
+        self.out.extend_from_slice(request.as_bytes());
+        self.out.push(b'\n');
     }
 }
 
@@ -584,15 +537,11 @@ impl ClientState {
 pub(super) fn check(words: &[&str], request: &str) -> Result<(), Refusal> {
     if words.iter().any(|word| word.is_empty() || word.contains(' ')) {
         // The argument may be a password, so the message does not contain it.
-        let words = "a name or a password is one word, without spaces".to_owned();
-        return Err(Refusal { code: Code::BadArgument.to_string(), words });
+        let words = "a name or a password is one word, without spaces";
+        return Err(Refusal::new(Code::BadArgument, words));
     }
-    match crate::protocol::parse(request.as_bytes()) {
-        Ok(_) => Ok(()),
-        Err(refused) => {
-            Err(Refusal { code: refused.code.to_string(), words: refused.words.to_owned() })
-        }
-    }
+    let refused = |why: protocol::Refusal| Refusal::new(why.code, why.words);
+    protocol::parse(request.as_bytes()).map(drop).map_err(refused)
 }
 
 fn here(why: &str) -> Stop {

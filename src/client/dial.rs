@@ -126,18 +126,18 @@ pub(super) struct Lookups(Arc<(Mutex<HashMap<String, Lookup>>, Condvar)>);
 #[derive(Debug, Default)]
 struct Lookup {
     under_way: bool,
-    /// The result of the last successful lookup, and when it ended.
-    found: Option<(Vec<SocketAddr>, Instant)>,
-    /// Why the last lookup failed, and when; `None` if it succeeded.
-    failed: Option<(String, Instant)>,
+    /// When the last lookup ended.
+    ended: Option<Instant>,
+    /// The result of the last successful lookup; while none was successful, that of the last one.
+    result: Option<Result<Vec<SocketAddr>, String>>,
 }
 
 impl Lookup {
-    /// Returns whether the last lookup ended less than `FRESH_TIME` ago.
-    fn is_fresh(&self) -> bool {
-        let found = self.found.as_ref().map(|(_, at)| at);
-        let failed = self.failed.as_ref().map(|(_, at)| at);
-        found.max(failed).is_some_and(|at| at.elapsed() < FRESH_TIME)
+    fn end(&mut self, result: Result<Vec<SocketAddr>, String>) {
+        (self.under_way, self.ended) = (false, Some(Instant::now()));
+        if result.is_ok() || !matches!(self.result, Some(Ok(_))) {
+            self.result = Some(result);
+        }
     }
 }
 
@@ -151,27 +151,19 @@ impl Lookups {
     pub(super) fn begin(&self, server: &str) {
         let mut all = self.all();
         let lookup = all.entry(server.to_owned()).or_default();
-        if lookup.under_way || lookup.is_fresh() || address::literal(server).is_some() {
+        let is_fresh = lookup.ended.is_some_and(|at| at.elapsed() < FRESH_TIME);
+        if lookup.under_way || is_fresh || address::literal(server).is_some() {
             return;
         }
         let (lookups, server) = (self.clone(), server.to_owned());
         let look = move || {
             let found = address::look_up(&server);
-            let mut all = lookups.all();
-            let lookup = all.entry(server).or_default();
-            lookup.under_way = false;
-            lookup.failed = match found {
-                Ok(found) => {
-                    lookup.found = Some((found, Instant::now()));
-                    None
-                }
-                Err(why) => Some((why, Instant::now())),
-            };
+            lookups.all().entry(server).or_default().end(found);
             lookups.0.1.notify_all();
         };
         match thread::Builder::new().name("lookup".to_owned()).spawn(look) {
             Ok(_) => lookup.under_way = true,
-            Err(error) => lookup.failed = Some((error.to_string(), Instant::now())),
+            Err(error) => lookup.end(Err(error.to_string())),
         }
     }
 
@@ -187,16 +179,13 @@ impl Lookups {
         }
         self.begin(server);
         let waits = |all: &mut HashMap<String, Lookup>| {
-            let is_first = |l: &Lookup| l.under_way && l.found.is_none() && l.failed.is_none();
-            all.get(server).is_some_and(is_first)
+            all.get(server).is_some_and(|lookup| lookup.under_way && lookup.result.is_none())
         };
         let waited = self.0.1.wait_timeout_while(self.all(), patience, waits);
-        let mut all = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let lookup = all.entry(server.to_owned()).or_default();
-        match (&lookup.found, &lookup.failed) {
-            (Some((found, _)), _) => Ok(found.clone()),
-            (None, Some((why, _))) => Err(Unreached::NoName(why.clone())),
-            (None, None) => Err(Unreached::NoResolver),
+        let all = waited.unwrap_or_else(PoisonError::into_inner).0;
+        match all.get(server).and_then(|lookup| lookup.result.clone()) {
+            Some(result) => result.map_err(Unreached::NoName),
+            None => Err(Unreached::NoResolver),
         }
     }
 }

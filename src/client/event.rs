@@ -1,12 +1,14 @@
 //! The results that a caller gets: messages, outcomes, changes of the connection, and errors.
 
 use super::answer::Refusal;
+use serde::Serialize;
 use std::{fmt, io};
 
 /// A message of the own mailbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
     /// Its place in the mailbox, from 1, without a gap.
+    #[serde(rename = "n")]
     pub number: u64,
     /// When the primary accepted the message: RFC 3339, UTC, milliseconds.
     pub time: String,

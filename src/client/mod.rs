@@ -77,7 +77,7 @@ pub use dial::{Unreached, dial};
 pub use event::{Error, Event, Message, Ticket};
 
 use crate::time::Moment;
-use client_state::{Answer, ClientState, Stop, UNANSWERED_MAX};
+use client_state::{ClientState, Stop, UNANSWERED_MAX};
 use dial::Lookups;
 use keepalive::Keepalive;
 use mio::{Events, Poll, Token};
@@ -95,12 +95,8 @@ const LOOKUP_TIME: Duration = Duration::from_millis(50);
 /// The number of servers whose last error is kept while there is no connection.
 const EXCUSES_MAX: usize = 16;
 const WAKER: Token = Token(0);
-/// The first token of a connection. Each connection has its own token, so that late events of an
-/// old one have no effect.
-const WIRES: usize = 1;
-
 /// The account that logs in, and where in its mailbox it starts to read.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Account {
     user: String,
     password: String,
@@ -162,6 +158,8 @@ pub struct Client {
     lookups: Lookups,
     /// The connection, and the server that it leads to.
     wire: Option<(Wire, String)>,
+    /// The number of connections so far, and the token of the last one: late events of an earlier
+    /// one have no effect.
     wires: usize,
     poll: Poll,
     events: Events,
@@ -204,7 +202,7 @@ impl Client {
             servers: Servers::new(servers),
             lookups: Lookups::default(),
             wire: None,
-            wires: WIRES,
+            wires: 0,
             poll,
             events: Events::with_capacity(4),
             waker: Arc::new(waker),
@@ -324,7 +322,7 @@ impl Client {
     /// As [`Client::send`]; after [`Error::Unknown`] either password may be the valid one.
     pub fn change_password(&mut self, old: &str, new: &str) -> Result<(), Error> {
         self.ask("PASSWD", &[old, new], false)?;
-        self.state.on_password_changed(new);
+        new.clone_into(&mut self.state.account.password);
         Ok(())
     }
 
@@ -339,21 +337,19 @@ impl Client {
         loop {
             match self.state.take_answer() {
                 None if until.is_some_and(|until| until <= self.now()) => {
-                    let asked = self.state.give_up_question();
+                    let in_doubt = self.state.give_up_question() && !repeatable;
                     let why = || Error::NoPrimary(self.excuses());
-                    return Err(if asked && !repeatable { Error::Unknown } else { why() });
+                    return Err(if in_doubt { Error::Unknown } else { why() });
                 }
                 None => self.turn(until)?,
-                Some(Answer::Ok(lines)) => return Ok(lines),
-                Some(Answer::Refused(why)) => return Err(Error::Refused(why)),
-                Some(Answer::Unknown) => return Err(Error::Unknown),
+                Some(answer) => return answer,
             }
         }
     }
 
     /// Returns how many servers store new messages, as the primary last reported.
     pub fn copies(&self) -> usize {
-        let members = self.state.said().get("members").map_or("-", String::as_str);
+        let members = self.state.said.get("members").map_or("-", String::as_str);
         if members == "-" { 0 } else { members.split(',').count() }
     }
 
@@ -388,7 +384,7 @@ impl Client {
             self.lose(&error.to_string(), None);
             return Ok(());
         }
-        if !wire.is_readable() {
+        if !wire.readable {
             let deadline = self.keepalive.deadline(self.now(), self.state.awaited());
             self.wait(until.into_iter().chain([deadline]).chain(self.given_up()).min())?;
         }
@@ -407,16 +403,15 @@ impl Client {
     /// Waits for the connection or the waker, until `until` at most.
     fn wait(&mut self, until: Option<Moment>) -> Result<(), Error> {
         let timeout = until.map(|until| until - self.now());
-        match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                return Err(Error::Io(error));
-            }
-            _ => {}
+        if let Err(error) = self.poll.poll(&mut self.events, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(Error::Io(error));
         }
         for event in &self.events {
             match (event.token(), &mut self.wire) {
                 (WAKER, _) => self.woken = true,
-                (Token(at), Some((wire, _))) if at == self.wires => wire.on_readable(),
+                (Token(at), Some((wire, _))) if at == self.wires => wire.readable = true,
                 _ => {}
             }
         }
@@ -440,28 +435,21 @@ impl Client {
             self.lose("it does not answer", None);
             return Ok(false);
         }
-        let seen = self.state.seen();
-        while let Some((wire, _)) = &mut self.wire {
-            let said = match wire.line() {
-                Ok(None) => break,
-                Ok(Some(line)) => self.state.on_line(now, line),
-                Err(error) => Err(Stop::Here { why: error.to_string(), named: None }),
-            };
-            match said {
-                Ok(()) => {}
-                Err(Stop::Ever(error)) => {
-                    self.lose(&error.to_string(), None);
-                    return Err(error);
-                }
-                Err(Stop::Here { why, named }) => self.lose(&why, named.as_deref()),
+        let seen = self.state.seen;
+        match self.state.on_input(now, &mut wire.input) {
+            Ok(()) => {}
+            Err(Stop::Ever(error)) => {
+                self.lose(&error.to_string(), None);
+                return Err(error);
             }
+            Err(Stop::Here { why, named }) => self.lose(&why, named.as_deref()),
         }
-        if self.state.seen() > seen && self.searching.is_some() {
+        if self.state.seen > seen && self.searching.is_some() {
             // A long mailbox precedes the answer to the login: each new message restarts the time
             // limit.
             self.searching = Some(now);
         }
-        if self.state.is_logged_in() {
+        if self.state.logged_in {
             self.look(now);
         }
         Ok(came)
@@ -479,14 +467,14 @@ impl Client {
             self.state.ask_status(now);
         }
         // A connection that ends before it has answered a message must not reset the pauses.
-        if self.state.has_answered() {
+        if self.state.answered {
             self.servers.on_found();
         }
     }
 
     /// Adds the servers that the primary last listed.
     fn learn(&mut self) {
-        if let Some(servers) = self.state.said().get("servers") {
+        if let Some(servers) = self.state.said.get("servers") {
             self.servers.learn(servers.split(','));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::client_state::{ClientState, Stop};
 use super::servers::Servers;
-use super::wire::first_line;
+use super::wire::Input;
 use super::{Account, Error, Event};
 use crate::time::Moment;
 
@@ -12,7 +12,7 @@ pub struct Probe {
     state: ClientState,
     servers: Servers,
     connected: bool,
-    input: Vec<u8>,
+    input: Input,
 }
 
 /// How much of each kind a server made a client hold.
@@ -39,7 +39,7 @@ impl Probe {
             state: ClientState::new(account, "key".to_owned()),
             servers: Servers::new(vec!["lab1:5001".to_owned()]),
             connected: false,
-            input: Vec::new(),
+            input: Input::default(),
         }
     }
 
@@ -68,34 +68,19 @@ impl Probe {
         if !self.connected {
             return Ok(());
         }
-        self.input.extend_from_slice(bytes);
-        let input = std::mem::take(&mut self.input);
-        let mut taken = 0;
-        while self.connected {
-            let heard = match first_line(&input[taken..]) {
-                Ok(None) => break,
-                Ok(Some((line, bytes))) => {
-                    taken += bytes;
-                    self.state.on_line(now, line)
-                }
-                Err(error) => Err(Stop::Here { why: error.to_string(), named: None }),
-            };
-            match heard {
-                Ok(()) => {}
-                Err(Stop::Ever(error)) => return Err(error),
-                Err(Stop::Here { why, named }) => {
-                    self.lose(&why);
-                    if let Some(named) = named {
-                        self.servers.on_named(&named);
-                    }
+        self.input.rest().extend_from_slice(bytes);
+        match self.state.on_input(now, &mut self.input) {
+            Ok(()) => {}
+            Err(Stop::Ever(error)) => return Err(error),
+            Err(Stop::Here { why, named }) => {
+                self.lose(&why);
+                if let Some(named) = named {
+                    self.servers.on_named(&named);
                 }
             }
         }
-        if self.connected {
-            self.input = input[taken..].to_vec();
-        }
-        if self.state.is_logged_in()
-            && let Some(servers) = self.state.said().get("servers")
+        if self.state.logged_in
+            && let Some(servers) = self.state.said.get("servers")
         {
             self.servers.learn(servers.split(','));
         }
@@ -106,7 +91,7 @@ impl Probe {
     pub fn lose(&mut self, why: &str) {
         self.state.on_lost(why);
         self.connected = false;
-        self.input.clear();
+        self.input = Input::default();
     }
 
     /// Submits a message, if it is valid and there is room.
@@ -123,7 +108,7 @@ impl Probe {
 
     /// Asks for the `STATUS`, and for messages that were not kept.
     pub fn look(&mut self, now: Moment) {
-        if self.connected && self.state.is_logged_in() {
+        if self.connected && self.state.logged_in {
             self.state.ask_status(now);
             self.state.refill();
         }
@@ -148,6 +133,6 @@ impl Probe {
 
     /// Returns how many bytes of an unfinished line are held.
     pub fn unfinished(&self) -> usize {
-        self.input.len()
+        self.input.unfinished()
     }
 }

@@ -12,11 +12,17 @@ const READ_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: TcpStream,
-    input: Vec<u8>,
-    /// How many bytes of `input` are consumed.
-    taken: usize,
+    pub(super) input: Input,
     /// Whether there may be more to read. Readiness is edge-triggered: it is reported only once.
-    readable: bool,
+    pub(super) readable: bool,
+}
+
+/// The bytes that a server has sent.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    bytes: Vec<u8>,
+    /// How many of `bytes` are consumed.
+    taken: usize,
 }
 
 impl Wire {
@@ -30,16 +36,7 @@ impl Wire {
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Wire { stream, input: Vec::new(), taken: 0, readable: true })
-    }
-
-    /// Notes that there may be something to read.
-    pub(super) fn on_readable(&mut self) {
-        self.readable = true;
-    }
-
-    pub(super) fn is_readable(&self) -> bool {
-        self.readable
+        Ok(Wire { stream, input: Input::default(), readable: true })
     }
 
     /// Sends from the front of `out` what the socket accepts.
@@ -60,17 +57,16 @@ impl Wire {
 
     /// Reads once, and returns whether any bytes came. The end of the connection is an error.
     pub(super) fn read(&mut self) -> io::Result<bool> {
-        self.input.drain(..self.taken);
-        self.taken = 0;
-        let before = self.input.len();
-        self.input.resize(before + READ_BYTES, 0);
+        let input = self.input.rest();
+        let before = input.len();
+        input.resize(before + READ_BYTES, 0);
         let read = loop {
-            match self.stream.read(&mut self.input[before..]) {
+            match self.stream.read(&mut input[before..]) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 read => break read,
             }
         };
-        self.input.truncate(before + read.as_ref().map_or(0, |count| *count));
+        input.truncate(before + read.as_ref().map_or(0, |count| *count));
         match read {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(_) => Ok(true),
@@ -81,27 +77,39 @@ impl Wire {
             Err(error) => Err(error),
         }
     }
-
-    /// Consumes and returns the next complete line, without its end.
-    pub(super) fn line(&mut self) -> io::Result<Option<&str>> {
-        let Some((line, bytes)) = first_line(&self.input[self.taken..])? else { return Ok(None) };
-        self.taken += bytes;
-        Ok(Some(line))
-    }
 }
 
-/// Returns the first line of `input` without its end, and the number of bytes with it; `None` when
-/// the line is not complete.
-///
-/// # Errors
-/// When the line is too long, or is not UTF-8.
-pub(super) fn first_line(input: &[u8]) -> io::Result<Option<(&str, usize)>> {
-    let nonsense = |why: &str| Err(io::Error::new(ErrorKind::InvalidData, why));
-    let Some(end) = input.iter().position(|byte| *byte == b'\n') else {
-        return if input.len() < LINE_BYTES_MAX { Ok(None) } else { nonsense("an endless line") };
-    };
-    match std::str::from_utf8(&input[..end]) {
-        Ok(line) => Ok(Some((line.trim_end_matches('\r'), end + 1))),
-        Err(_) => nonsense("a line that is no text"),
+impl Input {
+    /// Drops the consumed bytes, and returns the others, to which more may be appended.
+    pub(super) fn rest(&mut self) -> &mut Vec<u8> {
+        self.bytes.drain(..std::mem::take(&mut self.taken));
+        &mut self.bytes
+    }
+
+    /// Returns how many bytes are not consumed.
+    #[cfg(feature = "simulate")]
+    pub(super) fn unfinished(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
+    /// Consumes and returns the next complete line, without its end.
+    ///
+    /// # Errors
+    /// When the line is too long, or is not UTF-8.
+    pub(super) fn line(&mut self) -> io::Result<Option<&str>> {
+        let nonsense = |why: &str| Err(io::Error::new(ErrorKind::InvalidData, why));
+        let rest = &self.bytes[self.taken..];
+        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+            return if rest.len() < LINE_BYTES_MAX {
+                Ok(None)
+            } else {
+                nonsense("an endless line")
+            };
+        };
+        self.taken += end + 1;
+        match std::str::from_utf8(&rest[..end]) {
+            Ok(line) => Ok(Some(line.trim_end_matches('\r'))),
+            Err(_) => nonsense("a line that is no text"),
+        }
     }
 }

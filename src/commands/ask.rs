@@ -18,6 +18,11 @@ pub fn is(answer: &Answer, key: &str, value: &str) -> bool {
     answer.get(key).is_some_and(|found| found == value)
 }
 
+/// Returns whether a server is the primary and accepts changes.
+pub(super) fn takes_changes(answer: &Answer) -> bool {
+    is(answer, "role", "primary") && is(answer, "waiting", "-")
+}
+
 /// Asks one server, and waits at most `patience` for its whole answer.
 ///
 /// # Errors
@@ -41,20 +46,15 @@ pub fn ask_status(server: &str, patience: Duration) -> Result<Answer, Unreached>
         text.extend_from_slice(&buffer[..count]);
         match parse(&text) {
             Some(answer) => return Ok(answer),
-            None if count == 0 => {
-                let said = String::from_utf8_lossy(&text);
-                return Err(Unreached::Failed(no_status(said.lines().next())));
-            }
-            None if text.len() > ANSWER_BYTES_MAX => {
-                return Err(Unreached::Failed(no_status(None)));
-            }
+            None if count == 0 => return Err(Unreached::Failed(no_status(&text))),
+            None if text.len() > ANSWER_BYTES_MAX => return Err(Unreached::Failed(no_status(b""))),
             None => {}
         }
     }
 }
 
-fn no_status(first: Option<&str>) -> String {
-    match first {
+fn no_status(text: &[u8]) -> String {
+    match String::from_utf8_lossy(text).lines().next() {
         // Such as `ERR busy`.
         Some(line) if line.starts_with("ERR ") || line.starts_with("NOTE ") => {
             line.split_once(' ').map_or("", |(_, words)| words).replace(char::is_control, " ")

@@ -1,10 +1,10 @@
 //! `postern check`: prints what the files of a stopped server hold, and what of it is damaged.
 
+use super::{Named, exit_code};
 use crate::ids::Vote;
 use crate::options;
 use crate::store::check::{Findings, check, is_of_server};
 use crate::store::disk::RealDisk;
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 /// Prints what a data directory holds. Fails if any of it is damaged.
@@ -15,21 +15,19 @@ use std::process::ExitCode;
 pub fn run(options: &options::Check) -> Result<ExitCode, String> {
     let data = &options.data;
     let shown = data.display();
-    let disk = RealDisk::read_only(data).map_err(|error| format!("{shown}: {error}"))?;
-    if !is_of_server(&disk).map_err(|error| format!("{shown}: {error}"))? {
+    let disk = RealDisk::read_only(data).named(&shown)?;
+    if !is_of_server(&disk).named(&shown)? {
         return Err(format!("{shown}: holds nothing of a server"));
     }
     let _lock = super::directory::hold_unchanged(data)?;
-    let findings = check(&disk).map_err(|error| format!("{shown}: {error}"))?;
+    let findings = check(&disk).named(&shown)?;
     super::print(report(&findings))?;
-    Ok(if findings.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(findings.damage.is_empty()))
 }
 
 fn report(findings: &Findings) -> String {
     let mut text = String::new();
-    let mut row = |name: &str, what: String| {
-        writeln!(text, "{name:12}{what}").expect("a string takes every line");
-    };
+    let mut row = |name: &str, what: String| text += &format!("{name:12}{what}\n");
     if let Some(identity) = &findings.identity {
         row("group", identity.group.to_string());
         row("server", format!("{} of {}", identity.id, identity.servers));
@@ -48,10 +46,8 @@ fn report(findings: &Findings) -> String {
         row("segment", format!("{}: {range}, {entries} entries, {bytes} bytes", segment.file));
     }
     row("last", findings.last.to_string());
-    row(
-        "members",
-        findings.config.map_or("-".to_owned(), |(at, config)| format!("{config} (entry {at})")),
-    );
+    let members = findings.config.map(|(at, config)| format!("{config} (entry {at})"));
+    row("members", members.unwrap_or("-".to_owned()));
     if let Some(at) = findings.unread_config {
         row("members", format!("unreadable (entry {at}): may be fewer"));
     }

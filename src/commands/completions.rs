@@ -12,6 +12,5 @@ use std::process::ExitCode;
 pub fn run(options: &options::Completions) -> Result<ExitCode, String> {
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut Options::command(), "postern", &mut script);
-    super::print(&script)?;
-    Ok(ExitCode::SUCCESS)
+    super::print(&script)
 }

@@ -1,12 +1,13 @@
 //! `postern demo`: runs three servers on this machine, to watch a failover.
 
-use super::ask::ask_all;
-use super::{Answer, ask_status, is};
+use super::ask::{ask_all, takes_changes};
+use super::directory::random;
+use super::{Answer, Named, ask_status};
 use crate::options;
 use crate::settings::Settings;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -41,8 +42,7 @@ Type here:  kill 1    kill -9 of server 1 (or 2, 3)
 pub fn run(options: &options::Demo) -> Result<ExitCode, String> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        let registered = signal_hook::flag::register(signal, Arc::clone(&stop));
-        registered.map_err(|error| format!("signals: {error}"))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).named("signals")?;
     }
     let mut group = Group::start(options)?;
     let lines = read_lines();
@@ -62,10 +62,7 @@ pub fn run(options: &options::Demo) -> Result<ExitCode, String> {
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_TIME),
         }
         let states = group.look()?;
-        let news = seen.news(&group, &states);
-        if !news.is_empty() {
-            say(&news);
-        }
+        say(&seen.news(&group, &states));
     }
     say("Stopping all servers.\n");
     group.stop();
@@ -74,17 +71,15 @@ pub fn run(options: &options::Demo) -> Result<ExitCode, String> {
 
 /// Prints to stdout. Ignores errors, since nobody may be reading.
 fn say(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+    let _ = super::print(text);
 }
 
 fn read_lines() -> Receiver<String> {
     let (sender, lines) = channel();
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            if line.is_err() || line.is_ok_and(|line| sender.send(line).is_err()) {
-                return;
-            }
-        }
+        let mut lines = io::stdin().lines().map_while(Result::ok);
+        // The receiver is gone when the demo ends.
+        let _ = lines.try_for_each(|line| sender.send(line));
     });
     lines
 }
@@ -94,7 +89,7 @@ struct Group {
     dir: PathBuf,
     temporary: bool,
     servers: Vec<String>,
-    children: Vec<Option<Child>>,
+    children: [Option<Child>; SERVERS],
 }
 
 impl Group {
@@ -105,7 +100,7 @@ impl Group {
             Some(dir) => (dir.clone(), false),
             None => (temporary_folder()?, true),
         };
-        fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        fs::create_dir_all(&dir).named(dir.display())?;
         let config = dir.join("postern.toml");
         if !config.exists() {
             // All three share one loopback interface, so a refused connection means a dead
@@ -117,8 +112,7 @@ impl Group {
             let (config, port) = (config.display(), &found[0]);
             return Err(format!("{config}: was made for other ports, beginning with {port}"));
         }
-        let children = (0..SERVERS).map(|_| None).collect();
-        let mut group = Group { dir, temporary, servers, children };
+        let mut group = Group { dir, temporary, servers, children: Default::default() };
         for at in 0..SERVERS {
             group.start_server(at)?;
         }
@@ -126,10 +120,9 @@ impl Group {
     }
 
     fn start_server(&mut self, at: usize) -> Result<(), String> {
-        let log = self.dir.join(format!("server{}.log", at + 1));
-        let log = fs::OpenOptions::new().create(true).append(true).open(&log);
-        let log = log.map_err(|error| format!("{}: {error}", self.dir.display()))?;
-        let binary = std::env::current_exe().map_err(|error| format!("postern: {error}"))?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log(at));
+        let log = log.named(self.dir.display())?;
+        let binary = std::env::current_exe().named("postern")?;
         let child = Command::new(binary)
             .args(["serve", "--stop-with-stdin", "--config"])
             .arg(self.dir.join("postern.toml"))
@@ -142,8 +135,12 @@ impl Group {
             .stderr(log)
             .process_group(0)
             .spawn();
-        self.children[at] = Some(child.map_err(|error| format!("server {}: {error}", at + 1))?);
+        self.children[at] = Some(child.named(format_args!("server {}", at + 1))?);
         Ok(())
+    }
+
+    fn log(&self, at: usize) -> PathBuf {
+        self.dir.join(format!("server{}.log", at + 1))
     }
 
     fn data(&self, at: usize) -> PathBuf {
@@ -161,7 +158,7 @@ impl Group {
             (Some("status"), _) => say(&self.table()),
             (Some("kill"), Some(at)) => match self.children[at].take() {
                 Some(mut child) => {
-                    let led = ask_status(&self.servers[at], PATIENCE).is_ok_and(|s| is_ready(&s));
+                    let led = self.is_ready(at);
                     let killed = Instant::now();
                     let _ = child.kill().and_then(|()| child.wait());
                     say(&format!("server {} is killed\n", at + 1));
@@ -172,10 +169,8 @@ impl Group {
                 }
                 None => say(&format!("server {} does not run\n", at + 1)),
             },
-            (Some("start"), Some(at)) => match self.children[at] {
-                None => self.start_server(at)?,
-                Some(_) => say(&format!("server {} runs already\n", at + 1)),
-            },
+            (Some("start"), Some(at)) if self.children[at].is_none() => self.start_server(at)?,
+            (Some("start"), Some(at)) => say(&format!("server {} runs already\n", at + 1)),
             _ => say(HELP),
         }
         Ok(true)
@@ -186,31 +181,28 @@ impl Group {
     fn wait_takeover(&self) -> Option<usize> {
         let end = Instant::now() + TAKEOVER_TIME;
         while Instant::now() < end {
-            let running = (0..SERVERS).filter(|at| self.children[*at].is_some());
-            for at in running {
-                if ask_status(&self.servers[at], PATIENCE).is_ok_and(|state| is_ready(&state)) {
-                    return Some(at);
-                }
+            let heir = (0..SERVERS).find(|at| self.children[*at].is_some() && self.is_ready(*at));
+            if heir.is_some() {
+                return heir;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
         None
     }
 
+    fn is_ready(&self, at: usize) -> bool {
+        ask_status(&self.servers[at], PATIENCE).is_ok_and(|state| takes_changes(&state))
+    }
+
     fn table(&self) -> String {
-        let states = ask_all(&self.servers, PATIENCE);
         let mut text = String::new();
-        for (server, state) in self.servers.iter().zip(states) {
+        for (server, state) in self.servers.iter().zip(ask_all(&self.servers, PATIENCE)) {
             let line = state.map_or_else(
                 |why| why.to_string(),
                 |state| {
-                    let of = |key: &str| state.get(key).cloned().unwrap_or_default();
-                    format!(
-                        "{}, members {}, {} messages",
-                        of("role"),
-                        of("members"),
-                        of("messages")
-                    )
+                    let [role, members, messages] = ["role", "members", "messages"]
+                        .map(|key| state.get(key).map_or("", String::as_str));
+                    format!("{role}, members {members}, {messages} messages")
                 },
             );
             text += &format!("{server}  {line}\n");
@@ -222,12 +214,11 @@ impl Group {
     /// it has no identity yet, since then it never ran.
     fn look(&mut self) -> Result<Vec<Option<Answer>>, String> {
         for at in 0..SERVERS {
-            let ended =
-                self.children[at].as_mut().and_then(|child| child.try_wait().ok().flatten());
-            if ended.is_some() {
+            if let Some(child) = &mut self.children[at]
+                && let Ok(Some(_)) = child.try_wait()
+            {
                 self.children[at] = None;
-                let log = self.dir.join(format!("server{}.log", at + 1));
-                let text = fs::read_to_string(&log).unwrap_or_default();
+                let text = fs::read_to_string(self.log(at)).unwrap_or_default();
                 let last = text.lines().last().unwrap_or("it ended").to_owned();
                 if !self.data(at).join("identity").exists() {
                     self.stop();
@@ -266,19 +257,16 @@ impl Drop for Group {
 }
 
 fn temporary_folder() -> Result<PathBuf, String> {
-    let base = std::env::temp_dir();
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|error| format!("no randomness: {error}"))?;
-    let name = format!("postern-demo-{:016x}", u64::from_le_bytes(random));
-    let dir: PathBuf = Path::new(&base).join(name);
-    fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let name = format!("postern-demo-{:016x}", random()? as u64);
+    let dir = std::env::temp_dir().join(name);
+    fs::create_dir(&dir).named(dir.display())?;
     Ok(dir)
 }
 
 /// What was last reported of the servers.
 #[derive(Default)]
 struct Seen {
-    roles: Vec<String>,
+    roles: String,
     primary: Option<usize>,
     greeted: bool,
     asked_for: Option<String>,
@@ -289,17 +277,14 @@ struct Seen {
 impl Seen {
     /// Returns what has changed since the last call, as lines.
     fn news(&mut self, group: &Group, states: &[Option<Answer>]) -> String {
-        let primary = states.iter().position(|state| state.as_ref().is_some_and(is_ready));
-        let members = primary.and_then(|at| states[at].as_ref()?.get("members").cloned());
-        let members = members.unwrap_or_default();
-        let describe = |(at, state): (usize, &Option<Answer>)| describe(at + 1, state, &members);
-        let roles: Vec<String> = states.iter().enumerate().map(describe).collect();
+        let primary = states.iter().position(|state| state.as_ref().is_some_and(takes_changes));
+        let members = primary.and_then(|at| states[at].as_ref()?.get("members"));
+        let members = members.map_or("", String::as_str);
+        let role = |at: usize| format!("{}: {}", at + 1, describe(at + 1, &states[at], members));
+        let roles = [0, 1, 2].map(role).join("   ");
         let mut text = String::new();
         if roles != self.roles {
-            let each = group.servers.iter().zip(&roles).enumerate();
-            let each: Vec<String> =
-                each.map(|(at, (_, role))| format!("{}: {role}", at + 1)).collect();
-            text += &format!("servers   {}\n", each.join("   "));
+            text += &format!("servers   {roles}\n");
             self.roles = roles;
         }
         if let Some(at) = primary
@@ -342,10 +327,8 @@ impl Seen {
         let missing: Vec<String> =
             (1..=SERVERS).filter(|id| awaited(*id)).map(|id| format!("start {id}")).collect();
         let words = missing.join(" or ");
-        if missing.is_empty()
-            || since.elapsed() < OUTAGE_TIME
-            || self.asked_for.as_ref() == Some(&words)
-        {
+        let is_known = self.asked_for.as_ref() == Some(&words);
+        if missing.is_empty() || is_known || since.elapsed() < OUTAGE_TIME {
             return String::new();
         }
         self.asked_for = Some(words.clone());
@@ -353,23 +336,18 @@ impl Seen {
     }
 }
 
-/// Returns whether a server is the primary and accepts changes.
-fn is_ready(state: &Answer) -> bool {
-    is(state, "role", "primary") && is(state, "waiting", "-")
-}
-
 /// Returns the state of a server. `members` lists the members as the primary reports them;
 /// without a primary it is empty, and the server's own report counts.
-fn describe(id: usize, state: &Option<Answer>, members: &str) -> String {
-    let Some(state) = state else { return "down".to_owned() };
+fn describe(id: usize, state: &Option<Answer>, members: &str) -> &'static str {
+    let Some(state) = state else { return "down" };
     let id = format!("{id}/");
     let is_member = members.split(',').any(|member| member.starts_with(&id));
     match &state["role"][..] {
-        _ if state["gate"] == "closed" => "joining".to_owned(),
-        "primary" => "primary".to_owned(),
-        _ if is_member => "member".to_owned(),
-        _ if members.is_empty() => "waiting".to_owned(),
-        _ => "joining".to_owned(),
+        _ if state["gate"] == "closed" => "joining",
+        "primary" => "primary",
+        _ if is_member => "member",
+        _ if members.is_empty() => "waiting",
+        _ => "joining",
     }
 }
 

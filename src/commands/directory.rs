@@ -1,8 +1,8 @@
 //! Shared parts of the commands that use a data directory: locks, names of files, random numbers.
 
+use super::Named;
 use crate::store::disk::RealDisk;
 use crate::time::WallTime;
-use std::fmt::Write as _;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,7 +16,7 @@ pub(super) fn label() -> String {
 
 /// Creates the directory if it is missing, and locks it for this process.
 pub(super) fn hold_or_make(data: &Path) -> Result<File, String> {
-    RealDisk::open(data).map_err(|error| format!("{}: {error}", data.display()))?;
+    RealDisk::open(data).named(data.display())?;
     let mut options = File::options();
     options.create(true).truncate(false).write(true).mode(0o600);
     hold(data, options.open(data.join("lock")))
@@ -24,7 +24,7 @@ pub(super) fn hold_or_make(data: &Path) -> Result<File, String> {
 
 pub(super) fn random() -> Result<u128, String> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| format!("no randomness: {error}"))?;
+    getrandom::fill(&mut bytes).named("no randomness")?;
     Ok(u128::from_le_bytes(bytes))
 }
 
@@ -32,7 +32,7 @@ pub(super) fn random() -> Result<u128, String> {
 /// open.
 fn hold(data: &Path, opened: io::Result<File>) -> Result<File, String> {
     let shown = data.display();
-    let file = opened.map_err(|error| format!("{shown}/lock: {error}"))?;
+    let file = opened.named(format_args!("{shown}/lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(format!("{shown}: a server runs on it")),
@@ -49,10 +49,9 @@ pub(super) fn hold_unchanged(data: &Path) -> Result<Option<File>, String> {
 
 /// Returns the command that recovers a data directory, as an operator types it.
 pub(super) fn recovery(config: &Path, data: &Path) -> String {
-    let mut words = "postern recover".to_owned();
-    if config != Path::new("postern.toml") {
-        write!(words, " --config {}", config.display()).expect("a string takes every word");
-    }
-    write!(words, " --data {}", data.display()).expect("a string takes every word");
-    words
+    let config = match config == Path::new("postern.toml") {
+        true => String::new(),
+        false => format!(" --config {}", config.display()),
+    };
+    format!("postern recover{config} --data {}", data.display())
 }

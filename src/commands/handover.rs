@@ -1,7 +1,7 @@
 //! `postern handover`: the primary gives its role to a backup.
 
 use super::ask::ask_all;
-use super::operator::{NoAnswer, PATIENCE, ask};
+use super::operator::{NoAnswer, PATIENCE, PAUSE, ask, name};
 use super::{Answer, is};
 use crate::ids::ServerId;
 use crate::options;
@@ -10,9 +10,6 @@ use crate::settings::Settings;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// The pause between two rounds through the servers.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// Orders the handover, and prints the new primary.
 ///
@@ -33,15 +30,11 @@ pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
     if let Some(slot) = to.map(ServerId::slot)
         && newest_primary(&ask_states(&settings)) == Some(slot)
     {
-        let server = &settings.servers[slot];
-        super::print(format!("server {} at {server} is primary already\n", slot + 1))?;
-        return Ok(ExitCode::SUCCESS);
+        return super::print(format!("{} is primary already\n", name(&settings, slot)));
     }
     let giver = order(&settings, to, deadline)?;
     let heir = wait(&settings, giver, deadline)?;
-    let line = format!("server {} at {} is primary now\n", heir + 1, settings.servers[heir]);
-    super::print(line)?;
-    Ok(ExitCode::SUCCESS)
+    super::print(format!("{} is primary now\n", name(&settings, heir)))
 }
 
 fn ask_states(settings: &Settings) -> Vec<Option<Answer>> {
@@ -51,36 +44,29 @@ fn ask_states(settings: &Settings) -> Vec<Option<Answer>> {
 /// Tries the servers in turn until the primary accepts the order. Returns its place in the list.
 fn order(settings: &Settings, to: Option<ServerId>, deadline: Instant) -> Result<usize, String> {
     loop {
-        let mut unreached = Vec::new();
-        for (slot, server) in settings.servers.iter().enumerate() {
+        let mut failures = vec!["no server is primary".to_owned()];
+        for slot in 0..settings.servers.len() {
+            let server = name(settings, slot);
             match hand_over(settings, slot, to) {
                 Ok(Verdict::Taken) => {
-                    log::debug!("server {} at {server} hands over", slot + 1);
+                    log::debug!("{server} hands over");
                     return Ok(slot);
                 }
                 Ok(Verdict::NotPrimary) => {}
                 Ok(Verdict::NoBackup) => {
+                    let none = to.map_or("none is".to_owned(), |to| format!("server {to} is not"));
                     return Err(format!(
-                        "server {} at {server}: there is no backup that could take over: {} \
-                         connected, reachable and not stopping",
-                        slot + 1,
-                        to.map_or_else(|| "none is".to_owned(), |to| format!("server {to} is not")),
+                        "{server}: there is no backup that could take over: {none} connected, \
+                         reachable and not stopping"
                     ));
                 }
-                Ok(Verdict::OtherGroup) => {
-                    return Err(format!("server {} at {server}: is of another group", slot + 1));
-                }
-                Err(why) => unreached.push(format!("server {} at {server}: {why}", slot + 1)),
+                Ok(Verdict::OtherGroup) => return Err(format!("{server}: is of another group")),
+                Err(why) => failures.push(format!("{server}: {why}")),
             }
         }
         // During a takeover there is a new primary in a moment.
-        if unreached.len() == settings.servers.len() || Instant::now() >= deadline {
-            let mut why = "no server is primary".to_owned();
-            for unreached in unreached {
-                why += "; ";
-                why += &unreached;
-            }
-            return Err(why);
+        if failures.len() > settings.servers.len() || Instant::now() >= deadline {
+            return Err(failures.join("; "));
         }
         thread::sleep(PAUSE);
     }
@@ -104,10 +90,8 @@ fn wait(settings: &Settings, giver: usize, deadline: Instant) -> Result<usize, S
         }
         if Instant::now() >= deadline {
             return Err(format!(
-                "server {} at {}: the handover did not come about; `postern status` shows how \
-                 things are",
-                giver + 1,
-                settings.servers[giver]
+                "{}: the handover did not come about; `postern status` shows how things are",
+                name(settings, giver)
             ));
         }
         thread::sleep(PAUSE);

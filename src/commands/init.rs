@@ -16,6 +16,5 @@ pub fn run(options: &options::Init) -> Result<ExitCode, String> {
     for id in 1..=options.servers.len() {
         next += &format!("  postern serve --config {file} --id {id} --data DIRECTORY\n");
     }
-    super::print(next)?;
-    Ok(ExitCode::SUCCESS)
+    super::print(next)
 }

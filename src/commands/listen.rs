@@ -25,17 +25,14 @@ pub(super) fn bind_all(settings: &Settings, id: ServerId) -> Result<Vec<TcpListe
              `listen` to an address of this machine"
         )
     })?;
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in found {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
     let (mut listeners, mut failures) = (Vec::new(), Vec::new());
-    for address in addresses {
-        match bind(address) {
+    for (at, address) in found.iter().enumerate() {
+        if found[..at].contains(address) {
+            continue;
+        }
+        match bind(*address) {
             Ok(listener) => listeners.push(listener),
-            Err(error) => failures.push((address, error)),
+            Err(error) => failures.push((*address, error)),
         }
     }
     if listeners.is_empty() {

@@ -1,5 +1,6 @@
 //! `postern man`: generates manual pages from the definition of the command line.
 
+use super::Named;
 use crate::options::{self, Options};
 use clap::{Arg, Command, CommandFactory};
 use clap_mangen::Man;
@@ -18,13 +19,12 @@ const DATE: &str = "2026-11-29";
 pub fn run(options: &options::Man) -> Result<ExitCode, String> {
     let pages = pages().map_err(|error| error.to_string())?;
     let Some(dir) = &options.dir else {
-        super::print(pages.into_iter().flat_map(|(_, page)| page).collect::<Vec<u8>>())?;
-        return Ok(ExitCode::SUCCESS);
+        return super::print(pages.into_iter().flat_map(|(_, page)| page).collect::<Vec<u8>>());
     };
-    fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    fs::create_dir_all(dir).named(dir.display())?;
     for (name, page) in pages {
         let path = dir.join(format!("{name}.1"));
-        fs::write(&path, page).map_err(|error| format!("{}: {error}", path.display()))?;
+        fs::write(&path, page).named(path.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -77,14 +77,11 @@ fn synopsis(command: &Command) -> String {
     for option in command.get_opts().filter(shown) {
         let long = option.get_long().unwrap_or_default();
         let word = format!("\\fB\\-\\-{}\\fR {}", escape(long), value(option));
-        let required = option.is_required_set();
-        words.push(if required { word } else { format!("[{word}]") });
+        words.push(if option.is_required_set() { word } else { format!("[{word}]") });
     }
-    for flag in command.get_arguments().filter(shown) {
-        let takes_value = flag.get_action().takes_values();
-        if let Some(long) = flag.get_long().filter(|_| !takes_value) {
-            words.push(format!("[\\fB\\-\\-{}\\fR]", escape(long)));
-        }
+    let flags = command.get_arguments().filter(|flag| !flag.get_action().takes_values());
+    for long in flags.filter(shown).filter_map(Arg::get_long) {
+        words.push(format!("[\\fB\\-\\-{}\\fR]", escape(long)));
     }
     for argument in command.get_positionals().filter(shown) {
         let word = value(argument);
@@ -98,7 +95,7 @@ fn synopsis(command: &Command) -> String {
 
 fn value(argument: &Arg) -> String {
     let names = argument.get_value_names().unwrap_or_default();
-    let name = names.first().map_or_else(|| argument.get_id().as_str(), |name| name.as_str());
+    let name = names.first().map_or(argument.get_id().as_str(), |name| name.as_str());
     format!("\\fI{}\\fR", escape(&name.to_ascii_uppercase()))
 }
 

@@ -4,18 +4,18 @@ use crate::client::{self, Unreached};
 use crate::replica::Packet;
 use crate::server::operator_client::OperatorClient;
 use crate::settings::Settings;
-use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::time::Duration;
 
 /// How long a server may take for each step.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Opens a link to the server at a place of the list.
-fn call(settings: &Settings, slot: usize) -> io::Result<OperatorClient> {
-    let stream =
-        connect(&settings.servers[slot]).map_err(|why| io::Error::other(why.to_string()))?;
-    shake(settings, stream)
+/// The pause between two rounds through the servers.
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
+
+/// Names the server at a place of the list.
+pub(super) fn name(settings: &Settings, slot: usize) -> String {
+    format!("server {} at {}", slot + 1, settings.servers[slot])
 }
 
 /// Connects to the address of a server, without checking which program listens there.
@@ -27,13 +27,8 @@ pub(super) fn connect(server: &str) -> Result<TcpStream, Unreached> {
 }
 
 /// Performs the handshake, which proves that a server of the group listens there.
-pub(super) fn shake(settings: &Settings, stream: TcpStream) -> io::Result<OperatorClient> {
-    OperatorClient::begin(stream, &settings.secret, settings.group)
-}
-
-/// Returns whether an error means that no answer arrived in time.
-pub(super) fn is_silence(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+pub(super) fn shake(settings: &Settings, stream: TcpStream) -> Result<OperatorClient, Unreached> {
+    Ok(OperatorClient::begin(stream, &settings.secret, settings.group)?)
 }
 
 /// Why no answer arrived.
@@ -53,17 +48,15 @@ pub(super) fn ask(
     (packet, rest): (Packet, &[u8]),
     patience: Duration,
 ) -> Result<(Packet, Vec<u8>), NoAnswer> {
-    let say = |error: io::Error| match error {
-        silence if is_silence(&silence) => "no answer".to_owned(),
-        error => error.to_string(),
-    };
+    let unasked = |why: Unreached| NoAnswer::Unasked(why.to_string());
     let mut frame = Vec::new();
     packet.encode(&mut frame);
     frame.extend_from_slice(rest);
-    let mut call = call(settings, slot).map_err(|error| NoAnswer::Unasked(say(error)))?;
-    call.set_patience(patience).map_err(|error| NoAnswer::Unasked(say(error)))?;
+    let stream = connect(&settings.servers[slot]).map_err(unasked)?;
+    let mut call = shake(settings, stream).map_err(unasked)?;
+    call.set_patience(patience).map_err(|error| unasked(error.into()))?;
     let answer = call.send(&frame).and_then(|()| call.receive());
-    let frame = answer.map_err(|error| NoAnswer::Lost(say(error)))?;
+    let frame = answer.map_err(|error| NoAnswer::Lost(Unreached::from(error).to_string()))?;
     match Packet::decode(&frame) {
         Ok((Packet::Refused(why), _)) => Err(NoAnswer::Unasked(format!("it refuses: {why}"))),
         Ok((packet, rest)) => Ok((packet, rest.to_vec())),

@@ -1,13 +1,14 @@
 //! Shared parts of the client commands: the servers, the password, and error messages.
 
+use super::Named;
 use super::terminal::ask_hidden;
 use crate::address;
-use crate::client::{Account, Client, Error};
+use crate::client::{Account, After, Client, Error};
 use crate::limits::LINE_BYTES_MAX;
 use crate::options;
 use crate::settings;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +40,7 @@ pub(super) fn servers(group: &options::Group) -> Result<Vec<String>, String> {
     match std::env::var("POSTERN_SERVERS") {
         Ok(servers) if !servers.trim().is_empty() => servers
             .split(',')
-            .map(|server| address::parse(server).map_err(|why| format!("POSTERN_SERVERS: {why}")))
+            .map(|server| address::parse(server).named("POSTERN_SERVERS"))
             .collect(),
         _ if Path::new(CONFIG).exists() => settings::servers(Path::new(CONFIG)),
         _ => {
@@ -60,15 +61,15 @@ pub(super) fn default_note() -> Option<String> {
     })
 }
 
-/// Returns a client of the group for the account that the options name. Asks twice for a password
-/// that may be a new one.
+/// Returns a client of the group for the account that the options name. Creates the account if it
+/// `may_be_new` and does not exist: then it asks twice for the password.
 ///
 /// # Errors
 /// Returns a one-line message that states what is missing.
 pub(super) fn client(
     login: &options::Login,
+    after: After,
     may_be_new: bool,
-    open: impl FnOnce(Account) -> Account,
     patience: Duration,
 ) -> Result<Client, String> {
     let servers = servers(&login.group)?;
@@ -77,7 +78,8 @@ pub(super) fn client(
         None if may_be_new => ask_twice(&login.user)?,
         None => ask_for(&login.user)?,
     };
-    let account = open(Account::new(&login.user, &password));
+    let account = Account::new(&login.user, &password).after(after);
+    let account = if may_be_new { account.created() } else { account };
     let mut client = Client::new(servers, account).map_err(said)?;
     client.set_patience(Some(patience));
     Ok(client)
@@ -99,8 +101,9 @@ pub(super) fn said(error: Error) -> String {
 ///
 /// # Errors
 /// Returns a one-line message that states what is missing.
-pub(super) fn new_password(user: &str, file: Option<&Path>) -> Result<String, String> {
-    given_password(file)?.map_or_else(|| ask_twice(user), Ok)
+pub(super) fn new_password(account: &options::NewPassword) -> Result<String, String> {
+    let given = given_password(account.password_file.as_deref())?;
+    given.map_or_else(|| ask_twice(&account.name), Ok)
 }
 
 fn ask_twice(user: &str) -> Result<String, String> {
@@ -114,44 +117,36 @@ fn ask_for(user: &str) -> Result<String, String> {
 
 /// Returns the password from the file or the environment, if there is one.
 fn given_password(file: Option<&Path>) -> Result<Option<String>, String> {
-    let (shown, line) = if let Some(path) = file {
-        let is_stdin = path == Path::new("-");
-        let shown = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
-        let opened = if is_stdin { stdin_unbuffered() } else { File::open(path) };
-        let line = opened.and_then(|mut file| first_line(&mut file));
-        let line = line.map_err(|error| format!("{shown}: cannot read the password: {error}"))?;
-        (shown, line)
-    } else if let Some(given) = std::env::var_os("POSTERN_PASSWORD") {
-        ("POSTERN_PASSWORD".to_owned(), given.into_encoded_bytes())
-    } else {
-        return Ok(None);
+    let (shown, line) = match (file, std::env::var_os("POSTERN_PASSWORD")) {
+        (Some(path), _) => {
+            let is_stdin = path == Path::new("-");
+            let shown = if is_stdin { "standard input".into() } else { path.display().to_string() };
+            // Standard input without a buffer: others read what follows the first line.
+            let stdin = || io::stdin().as_fd().try_clone_to_owned().map(File::from);
+            let opened = if is_stdin { stdin() } else { File::open(path) };
+            let line = opened.and_then(first_line);
+            (shown.clone(), line.named(format_args!("{shown}: cannot read the password"))?)
+        }
+        (None, Some(given)) => ("POSTERN_PASSWORD".to_owned(), given.into_encoded_bytes()),
+        (None, None) => return Ok(None),
     };
-    let password = String::from_utf8(line)
-        .map_err(|_| format!("{shown}: the password is not UTF-8; save it as UTF-8 text"))?;
-    if password.is_empty() {
-        return Err(format!("{shown}: the password is empty"));
+    match String::from_utf8(line) {
+        Err(_) => Err(format!("{shown}: the password is not UTF-8; save it as UTF-8 text")),
+        Ok(empty) if empty.is_empty() => Err(format!("{shown}: the password is empty")),
+        Ok(password) => Ok(Some(password)),
     }
-    Ok(Some(password))
-}
-
-/// Returns standard input without a buffer, so that others can read what follows the first line.
-fn stdin_unbuffered() -> io::Result<File> {
-    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 /// Reads the first line without its line end, and without the byte order mark with which some
 /// editors begin a file. Reads at most [`LINE_BYTES_MAX`] bytes of a longer line, more than any
 /// password has.
-fn first_line(input: &mut impl Read) -> io::Result<Vec<u8>> {
+#[expect(clippy::unbuffered_bytes, reason = "others read what follows")]
+fn first_line(input: impl Read) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    let mut byte = [0];
-    while line.len() < LINE_BYTES_MAX {
-        match input.read(&mut byte) {
-            Ok(0) => break,
-            Ok(_) if byte == *b"\n" => break,
-            Ok(_) => line.extend_from_slice(&byte),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    for byte in input.bytes().take(LINE_BYTES_MAX) {
+        match byte? {
+            b'\n' => break,
+            byte => line.push(byte),
         }
     }
     line.pop_if(|byte| *byte == b'\r');

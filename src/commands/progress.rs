@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// How often the line is written.
-const SHOW_TIME: Duration = Duration::from_millis(500);
+pub(super) const SHOW_TIME: Duration = Duration::from_millis(500);
 /// How long nothing is shown at first.
 const QUIET_TIME: Duration = Duration::from_secs(1);
 /// The number of samples over which the rate is computed.
@@ -64,11 +64,6 @@ impl Progress {
     fn new(total: u64, began: Instant) -> Progress {
         let stored = Look { at: began, messages: 0, bytes: 0 };
         Progress { total, began, looks: VecDeque::from([stored]), stored, shown: false }
-    }
-
-    /// Returns how long to wait for the next event before the line is written again.
-    pub(super) fn patience(&self) -> Duration {
-        SHOW_TIME
     }
 
     /// Writes the line, if it is due.

@@ -6,7 +6,8 @@
 //! all.
 
 use super::directory::{hold_or_make, hold_unchanged, label, random, recovery};
-use super::operator::{connect, is_silence, shake};
+use super::operator::{connect, name, shake};
+use super::{Named, Unreached};
 use crate::ids::{DiskId, Member, Position, ProcessId, ServerId, Term};
 use crate::options;
 use crate::replica::Beginning;
@@ -15,6 +16,7 @@ use crate::store::check::{Findings, check};
 use crate::store::disk::RealDisk;
 use crate::store::{Former, Identity, Store};
 use crate::time::WallTime;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,7 +32,7 @@ pub fn run(options: &options::Recover) -> Result<ExitCode, String> {
     let settings = Settings::read(&options.config)?;
     let absent = find_absent(&settings)?;
     let mut plan = Plan::read(&settings, options)?;
-    let text = match &options.yes {
+    super::print(match &options.yes {
         None => plan.report(options, &absent),
         Some(word) if *word == plan.word() => plan.act(&settings, options)?,
         Some(word) => {
@@ -38,17 +40,12 @@ pub fn run(options: &options::Recover) -> Result<ExitCode, String> {
                 "--yes {word}: is not the word for what is there now; run it without --yes"
             ));
         }
-    };
-    super::print(text)?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
-/// Returns the server to which a data directory belongs, if its identity is readable.
-fn owner(data: &Path) -> Result<Option<ServerId>, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
-    let disk = RealDisk::read_only(data).map_err(|error| failed(&error))?;
-    let findings = check(&disk).map_err(|error| failed(&error))?;
-    Ok(findings.identity.map(|identity| identity.id))
+fn inspect(data: &Path) -> Result<Findings, String> {
+    let disk = RealDisk::read_only(data).named(data.display())?;
+    check(&disk).named(data.display())
 }
 
 /// Returns a folder relative to the data directory, whether `from` includes that directory or
@@ -71,7 +68,7 @@ fn elsewhere(options: &options::Recover, findings: &Findings) -> String {
 fn find_absent(settings: &Settings) -> Result<Vec<String>, String> {
     let mut absent = Vec::new();
     for (slot, server) in settings.servers.iter().enumerate() {
-        let name = format!("server {} at {server}", slot + 1);
+        let name = name(settings, slot);
         match connect(server).map(|stream| shake(settings, stream)) {
             Err(why) => absent.push(format!("{name}: {why}")),
             Ok(Ok(_)) => {
@@ -80,7 +77,7 @@ fn find_absent(settings: &Settings) -> Result<Vec<String>, String> {
                      that one is no longer primary of a group, stop it first"
                 ));
             }
-            Ok(Err(error)) if is_silence(&error) => {
+            Ok(Err(Unreached::NoAnswer)) => {
                 return Err(format!(
                     "{name} takes connections and says nothing: it may come back to life; stop it \
                      first"
@@ -107,14 +104,12 @@ struct Directory {
 
 impl Directory {
     fn read(settings: &Settings, path: &Path) -> Result<Directory, String> {
-        let shown = path.display();
-        let disk = RealDisk::read_only(path).map_err(|error| format!("{shown}: {error}"))?;
         let lock = hold_unchanged(path)?;
-        let findings = check(&disk).map_err(|error| format!("{shown}: {error}"))?;
-        if let Some(identity) = &findings.identity
-            && identity.group != settings.group
+        let findings = inspect(path)?;
+        if let Some(Identity { group: found, .. }) = &findings.identity
+            && *found != settings.group
         {
-            let (found, wanted) = (identity.group, settings.group);
+            let (shown, wanted) = (path.display(), settings.group);
             return Err(format!("{shown}: it belongs to group {found}, not to {wanted}"));
         }
         Ok(Directory { path: path.to_owned(), findings, lock })
@@ -143,27 +138,22 @@ impl Plan {
             Some(from) => options.data.join(within(options, from)),
             None => options.data.clone(),
         };
-        let mut paths: Vec<&PathBuf> = std::iter::once(&source).chain(&options.also).collect();
         // Two paths may lead to the same directory: locking it twice would report that it is in
         // use.
-        let mut known = Vec::new();
-        paths.retain(|path| {
-            let place = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-            let is_new = !known.contains(&place);
-            known.push(place);
-            is_new
-        });
+        let mut known = BTreeSet::new();
+        let mut paths: Vec<&PathBuf> = std::iter::once(&source).chain(&options.also).collect();
+        paths.retain(|path| known.insert(path.canonicalize().unwrap_or(path.to_path_buf())));
         let directories: Vec<Directory> =
             paths.iter().map(|path| Directory::read(settings, path)).collect::<Result<_, _>>()?;
         let shown = source.display();
         let held = if options.from.is_some() { hold_unchanged(&options.data)? } else { None };
         let findings = &directories[0].findings;
         let named = options.id.and_then(ServerId::new);
-        let found = findings.identity.as_ref().map(|identity| identity.id);
+        let owner = |findings: &Findings| findings.identity.as_ref().map(|identity| identity.id);
         // A quarantined log has the same owner as the data directory.
         let found = match options.from {
-            Some(_) => found.or(owner(&options.data)?),
-            None => found,
+            Some(_) => owner(findings).or(owner(&inspect(&options.data)?)),
+            None => owner(findings),
         };
         let id = match (found, named) {
             (Some(found), Some(named)) if found != named => {
@@ -182,10 +172,8 @@ impl Plan {
         }
         let config = findings.config.filter(|_| findings.last != Position::default());
         let Some((_, config)) = config else {
-            return Err(format!(
-                "{shown}: it holds no entry to continue from{}",
-                elsewhere(options, findings)
-            ));
+            let elsewhere = elsewhere(options, findings);
+            return Err(format!("{shown}: it holds no entry to continue from{elsewhere}"));
         };
         let newest = directories.iter().map(Directory::term).max().unwrap_or_default();
         let me = Member { id, disk: DiskId(random()?) };
@@ -195,10 +183,9 @@ impl Plan {
 
     /// Returns the directory whose last entry has the highest term, then the highest index.
     fn best(&self) -> &Directory {
-        let first = &self.directories[0];
-        self.directories.iter().fold(first, |best, directory| {
-            if directory.findings.last > best.findings.last { directory } else { best }
-        })
+        // Of equal ones, `max_by_key` returns the last.
+        let from_last = self.directories.iter().rev();
+        from_last.max_by_key(|directory| directory.findings.last).expect("one is given")
     }
 
     fn is_best(&self) -> bool {
@@ -217,9 +204,7 @@ impl Plan {
         for directory in &self.directories {
             describe(directory, &mut text);
         }
-        for absent in absent {
-            text += &format!("{absent}\n");
-        }
+        absent.iter().for_each(|absent| text += &format!("{absent}\n"));
         let best = self.best().path.display();
         if self.directories.len() > 1 {
             let last = self.best().findings.last;
@@ -277,23 +262,21 @@ impl Plan {
         new.process = ProcessId(random()? as u64);
         let (me, begin) = (self.me, self.begin);
         let directory = &mut self.directories[0];
-        let shown = options.data.display().to_string();
+        let shown = options.data.display();
         let lock = if options.from.is_some() { &mut self.held } else { &mut directory.lock };
         if lock.is_none() {
             *lock = Some(hold_or_make(&options.data)?);
         }
-        let failed = |error: &dyn std::fmt::Display| format!("{shown}: {error}");
-        let disk = RealDisk::open(&options.data).map_err(|error| failed(&error))?;
+        let disk = RealDisk::open(&options.data).named(&shown)?;
         if let Some(from) = &options.from {
             let from = within(options, from).display().to_string();
-            let moved = Store::take_back(&disk, &from, &label());
-            moved.map_err(|error| failed(&error))?;
+            Store::take_back(&disk, &from, &label()).named(&shown)?;
         }
         let last = directory.findings.last;
         let time = WallTime::from_system(SystemTime::now()).max(directory.findings.last_time);
         let entry = begin.entry(time);
         let folder = Store::salvage(disk, &new, begin.vote, &entry, label().as_str());
-        let folder = folder.map_err(|error| failed(&error))?;
+        let folder = folder.named(&shown)?;
         let (id, epoch) = (me.id, begin.term.epoch());
         let mut text =
             format!("Server {id} continues alone, as epoch {epoch}, after entry {last}.\n");

@@ -1,11 +1,11 @@
 //! `postern send`: sends one message, or each line of standard input.
 
-use super::progress::Progress;
-use super::{person, terminal};
-use crate::client::{Client, Error, Event, Refusal, Ticket, Waker};
+use super::progress::{Progress, SHOW_TIME};
+use super::{Named, person, terminal};
+use crate::client::{After, Client, Error, Event, Refusal, Ticket, Waker};
 use crate::limits::{LINE_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::options;
-use crate::protocol;
+use crate::protocol::{self, Code};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -29,7 +29,7 @@ const PIECES_MAX: usize = 2;
 #[cold]
 pub fn run(options: &options::Send) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
-    let mut client = person::client(&options.login, false, |account| account, patience)?;
+    let mut client = person::client(&options.login, After::End, false, patience)?;
     let (json, lossy, skip) = (options.json, options.lossy, options.skip);
     let mut sending = Sending { to: &options.to, json, lossy, skip, ..Sending::default() };
     let counts = Arc::clone(&sending.counts);
@@ -99,14 +99,10 @@ impl fmt::Display for Counts {
 
 /// The outcome of a line, as `--json` prints it.
 #[derive(Serialize)]
-struct Outcome<'a> {
-    line: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    n: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    words: Option<&'a str>,
+#[serde(untagged)]
+enum Outcome<'a> {
+    Stored { line: u64, n: u64 },
+    Failed { line: u64, error: &'a str, words: &'a str },
 }
 
 impl Sending<'_> {
@@ -169,15 +165,15 @@ impl Sending<'_> {
         }
         self.counts.taken.fetch_add(1, Ordering::Relaxed);
         let line = self.line;
-        let refused = match std::str::from_utf8(line_bytes).map(|text| client.submit(self.to, text))
-        {
+        let text = std::str::from_utf8(line_bytes);
+        let refused = match text.map(|text| client.submit(self.to, text)) {
             Ok(Ok(ticket)) => {
                 self.under_way.push_back(UnderWay { ticket, line, bytes: self.bytes });
                 return Ok(());
             }
             Ok(Err(Error::Refused(why))) => why,
             Ok(Err(error)) => return Err(error),
-            Err(_) => Refusal { code: "bad-text".to_owned(), words: "is not UTF-8".to_owned() },
+            Err(_) => Refusal::new(Code::BadText, "is not UTF-8"),
         };
         // Outcomes are reported in the order of the lines.
         self.finish(client)?;
@@ -195,7 +191,7 @@ impl Sending<'_> {
 
     /// Waits for one event, for a wake-up, or until progress is due.
     fn wait(&mut self, client: &mut Client) -> Result<(), Error> {
-        if let Some(event) = client.next(self.progress.as_ref().map(Progress::patience))? {
+        if let Some(event) = client.next(self.progress.as_ref().map(|_| SHOW_TIME))? {
             self.take(event);
         }
         if let Some(progress) = &mut self.progress {
@@ -213,7 +209,7 @@ impl Sending<'_> {
         match event {
             Event::Stored { number, .. } => {
                 self.counts.stored.fetch_add(1, Ordering::Relaxed);
-                self.print(&Outcome { line, n: Some(number), error: None, words: None });
+                self.print(&Outcome::Stored { line, n: number });
             }
             Event::Refused { why: Refusal { code, words }, .. } => self.fail(line, &code, &words),
             _ => self.fail(line, "unknown-outcome", "may or may not be stored"),
@@ -221,7 +217,7 @@ impl Sending<'_> {
     }
 
     fn fail(&mut self, line: u64, code: &str, why: &str) {
-        self.print(&Outcome { line, n: None, error: Some(code), words: Some(why) });
+        self.print(&Outcome::Failed { line, error: code, words: why });
         if self.skip {
             log::warn!("line {line}: {why} ({code}); skipped");
         }
@@ -232,10 +228,9 @@ impl Sending<'_> {
         if !self.json {
             return;
         }
-        let mut text = serde_json::to_string(outcome).expect("numbers and words are JSON");
-        text.push('\n');
+        let text = serde_json::to_string(outcome).expect("numbers and words are JSON");
         // If nobody reads the outcomes, the lines are still sent.
-        self.json = io::stdout().write_all(text.as_bytes()).is_ok();
+        self.json = io::stdout().write_all(format!("{text}\n").as_bytes()).is_ok();
     }
 
     fn report(self, ended: Result<(), Error>, in_doubt: usize) -> Result<ExitCode, String> {
@@ -244,14 +239,12 @@ impl Sending<'_> {
             stored +=
                 &format!("; outcome unknown from line {line} on: they may or may not be stored");
         }
-        match (ended, self.failed) {
-            (Err(error), _) => Err(format!("{}; {stored}", person::said(error))),
-            (Ok(()), Some((line, why))) => Err(format!("line {line}: {why}; {stored}")),
-            (Ok(()), None) => {
-                self.progress.into_iter().for_each(Progress::end);
-                Ok(ExitCode::SUCCESS)
-            }
+        ended.map_err(|error| format!("{}; {stored}", person::said(error)))?;
+        if let Some((line, why)) = self.failed {
+            return Err(format!("line {line}: {why}; {stored}"));
         }
+        self.progress.into_iter().for_each(Progress::end);
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -271,11 +264,8 @@ struct Line {
 fn messages(line: &[u8]) -> Vec<String> {
     let mut messages = vec![String::new()];
     for c in String::from_utf8_lossy(line).chars() {
-        let c = if protocol::is_text(c.encode_utf8(&mut [0; 4])) {
-            c
-        } else {
-            char::REPLACEMENT_CHARACTER
-        };
+        let is_valid = protocol::is_text(c.encode_utf8(&mut [0; 4]));
+        let c = if is_valid { c } else { char::REPLACEMENT_CHARACTER };
         if messages.last().is_some_and(|last| last.len() + c.len_utf8() > TEXT_BYTES_MAX) {
             messages.push(String::new());
         }
@@ -300,8 +290,7 @@ fn read_pieces(
         waker.wake();
     };
     let thread = thread::Builder::new().name("input".to_owned()).spawn(read);
-    thread.map_err(|error| format!("no thread: {error}"))?;
-    Ok(pieces)
+    thread.named("no thread").map(|_| pieces)
 }
 
 fn read_lines(

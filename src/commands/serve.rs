@@ -1,5 +1,6 @@
 //! `postern serve`: builds a server from its settings and its data directory, and runs it.
 
+use super::Named;
 use super::directory::{hold_or_make, label, random, recovery};
 use crate::host::{self, Host, Setup};
 use crate::ids::{DiskId, Index, ProcessId, ServerId};
@@ -38,18 +39,16 @@ const ALLOCATOR: [(&str, &str); 2] =
 /// before `main`. Another C library ignores them. Returns the error if the restart fails, which
 /// costs nothing but memory.
 pub fn give_memory_back() -> Option<io::Error> {
-    let missing = ALLOCATOR.iter().filter(|(name, _)| std::env::var_os(name).is_none());
+    let missing = ALLOCATOR.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
     let missing: Vec<_> = missing.collect();
     if missing.is_empty() {
         return None;
     }
-    let binary = match std::env::current_exe() {
-        Ok(binary) => binary,
-        Err(error) => return Some(error),
+    let restart = |binary| {
+        let mut again = std::process::Command::new(binary);
+        again.args(std::env::args_os().skip(1)).envs(missing).exec()
     };
-    let mut again = std::process::Command::new(binary);
-    again.args(std::env::args_os().skip(1)).envs(missing.into_iter().copied());
-    Some(again.exec())
+    Some(std::env::current_exe().map_or_else(|error| error, restart))
 }
 
 /// Runs a server until a signal ends it.
@@ -61,28 +60,21 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     forbid_core_files();
     let settings = Settings::read(&options.config)?;
     let servers = settings.servers.len() as u8;
-    let id = ServerId::new(options.id).filter(|id| id.number() <= servers);
-    let id = id.ok_or_else(|| {
-        format!(
-            "{}: lists {}, there is no id {}",
-            options.config.display(),
-            super::servers(servers.into()),
-            options.id
-        )
-    })?;
+    let Some(id) = ServerId::new(options.id).filter(|id| id.number() <= servers) else {
+        let (config, count) = (options.config.display(), super::servers(servers.into()));
+        return Err(format!("{config}: lists {count}, there is no id {}", options.id));
+    };
     let listeners = super::listen::bind_all(&settings, id)?;
     let data = options.data.clone().unwrap_or_else(|| settings.data.clone());
     let _lock = hold_or_make(&data)?;
     // Between two incarnations, nothing else handles signals.
     let stopped = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
-        let heard = signal_hook::flag::register(signal, Arc::clone(&stopped));
-        heard.map_err(|error| format!("signals: {error}"))?;
+        signal_hook::flag::register(signal, Arc::clone(&stopped)).named("signals")?;
     }
     // With a handler, a write beyond the limit of the file size fails instead of ending the
     // process.
-    let ignored = signal_hook::flag::register(SIGXFSZ, Arc::default());
-    ignored.map_err(|error| format!("signals: {error}"))?;
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).named("signals")?;
     let stop_with_stdin = options.stop_with_stdin;
     let recovery = recovery(&options.config, &data);
     let shell = Shell { settings, id, data, recovery, listeners, stop_with_stdin, stopped };
@@ -115,18 +107,17 @@ impl Shell {
         let shown = self.data.display();
         let began = boot_time();
         if quarantine == Some(Quarantine::Everything) {
-            self.quarantine().map_err(|error| format!("{shown}: {error}"))?;
+            self.quarantine().named(&shown)?;
         }
         let (mut opened, mut summary) = self.open()?;
         if let Some(Quarantine::Tail(last)) = quarantine {
-            self.quarantine_tail(&mut opened, last).map_err(|error| format!("{shown}: {error}"))?;
+            self.quarantine_tail(&mut opened, last).named(&shown)?;
             drop(opened);
             (opened, summary) = self.open()?;
         }
         let host = Host::build(opened, summary, self.setup()?);
         for listener in &self.listeners {
-            let listens = SockRef::from(listener).listen(BACKLOG);
-            listens.map_err(|error| format!("can't listen: {error}"))?;
+            SockRef::from(listener).listen(BACKLOG).named("can't listen")?;
         }
         let settings = &self.settings;
         let listeners = self.listeners.iter().map(TcpListener::try_clone);
@@ -138,17 +129,17 @@ impl Shell {
             max_clients: clients_max(settings.max_clients),
         };
         let parts = Parts {
-            listeners: listeners.collect::<Result<_, _>>().map_err(|e| format!("poll: {e}"))?,
+            listeners: listeners.collect::<Result<_, _>>().named("poll")?,
             setup,
             stop_with_stdin: self.stop_with_stdin,
             began,
         };
-        let server = EventLoop::new(parts, host).map_err(|error| format!("poll: {error}"))?;
+        let server = EventLoop::new(parts, host).named("poll")?;
         if self.stopped.load(Ordering::Relaxed) {
             return Ok(Ending::Stopped);
         }
         self.announce();
-        server.run().map_err(|fail| format!("{shown}: {fail}"))
+        server.run().named(shown)
     }
 
     fn listens(&self) -> impl Iterator<Item = SocketAddr> + '_ {
@@ -161,16 +152,14 @@ impl Shell {
         let (id, count) = (self.id, self.settings.servers.len());
         let listens: Vec<String> = self.listens().map(|address| address.to_string()).collect();
         let (name, data) = (&self.settings.servers[id.slot()], self.data.display());
-        log::info!(
-            "server {id} of {count}, {name}, listens on {}; its data is in {data}",
-            listens.join(" and ")
-        );
+        let listens = listens.join(" and ");
+        log::info!("server {id} of {count}, {name}, listens on {listens}; its data is in {data}");
     }
 
     fn open(&self) -> Result<(Opened<ServerDisk>, LogSummary), String> {
         let settings = &self.settings;
         let shown = self.data.display();
-        let disk = ServerDisk::open(&self.data).map_err(|error| format!("{shown}: {error}"))?;
+        let disk = ServerDisk::open(&self.data).named(&shown)?;
         let new = DiskId(random()?);
         let mut expected =
             Identity::new(settings.group, settings.servers.len() as u8, self.id, new);
@@ -185,7 +174,7 @@ impl Shell {
         if let Err(OpenError::Io(error)) = &opened
             && error.kind() == io::ErrorKind::StorageFull
             && let Ok(disk) = ServerDisk::open(&self.data)
-            && Store::release_reserve(&disk).is_ok_and(|was_there| was_there)
+            && let Ok(true) = Store::release_reserve(&disk)
         {
             log::warn!("{shown}: the disk is full ({error}): the reserve is used to start");
             opened = open(disk, &mut summary);
@@ -212,13 +201,10 @@ impl Shell {
             summary = LogSummary::default();
         }
         if let Some(torn) = &opened.torn {
+            let (file, bytes, at, why) = (&torn.file, torn.bytes, torn.at, torn.why);
             log::warn!(
-                "{shown}/{}: a torn tail of {} bytes at byte {} is cut ({}): nothing of it was \
-             acknowledged",
-                torn.file,
-                torn.bytes,
-                torn.at,
-                torn.why
+                "{shown}/{file}: a torn tail of {bytes} bytes at byte {at} is cut ({why}): nothing \
+                 of it was acknowledged"
             );
         }
         if opened.store.last() == Index::ZERO {

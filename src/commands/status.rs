@@ -1,7 +1,7 @@
 //! `postern status`: prints all servers of the group in one table, and what is wrong.
 
-use super::ask::ask_all;
-use super::{Answer, Unreached, is, person};
+use super::ask::{ask_all, takes_changes};
+use super::{Answer, Unreached, exit_code, person};
 use crate::address;
 use crate::options;
 use std::process::ExitCode;
@@ -44,7 +44,7 @@ pub fn run(options: &options::Status) -> Result<ExitCode, String> {
         text += &format!("{line}\n");
     }
     super::print(&text)?;
-    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(faults.is_empty()))
 }
 
 fn ask(servers: Vec<String>) -> Vec<Asked> {
@@ -86,8 +86,7 @@ fn faults(asked: &[Asked]) -> Vec<String> {
     }
     let answers =
         || asked.iter().filter_map(|(server, answer)| Some((server, answer.as_ref().ok()?)));
-    let takes = |answer: &Answer| is(answer, "role", "primary") && is(answer, "waiting", "-");
-    match answers().find(|(_, answer)| takes(answer)) {
+    match answers().find(|(_, answer)| takes_changes(answer)) {
         Some((_, answer)) => {
             let missing = answer.get("missing").filter(|missing| *missing != "-");
             let missing = missing.into_iter().flat_map(|missing| missing.split(','));
@@ -105,20 +104,16 @@ fn faults(asked: &[Asked]) -> Vec<String> {
 }
 
 fn table(asked: &[Asked]) -> String {
-    let mut rows = vec![{
-        let mut head = vec!["server".to_owned()];
-        head.extend(COLUMNS.map(|(_, word)| word.to_owned()));
-        head
-    }];
+    fn columns<'a>(cell: impl Fn((&str, &'static str)) -> &'a str) -> Vec<String> {
+        COLUMNS.map(|column| cell(column).to_owned()).to_vec()
+    }
+    let mut rows = vec![[vec!["server".to_owned()], columns(|(_, head)| head)].concat()];
     for (server, answer) in asked {
-        let mut row = vec![server.clone()];
-        match answer {
-            Err(why) => row.push(why.to_string()),
-            Ok(answer) => row.extend(
-                COLUMNS.map(|(key, _)| answer.get(key).map_or("-", String::as_str).to_owned()),
-            ),
-        }
-        rows.push(row);
+        let rest = match answer {
+            Err(why) => vec![why.to_string()],
+            Ok(answer) => columns(|(key, _)| answer.get(key).map_or("-", String::as_str)),
+        };
+        rows.push([vec![server.clone()], rest].concat());
     }
     let last = |row: &Vec<String>, column: usize| column + 1 == row.len();
     // The last cell of a row may be wider than its column.

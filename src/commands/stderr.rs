@@ -8,14 +8,13 @@
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::mem;
 use std::os::fd::AsFd;
 use std::panic;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,7 +29,7 @@ const RETRY_TIME: Duration = Duration::from_millis(20);
 /// Moves to the beginning of the line and erases it (ECMA-48, EL).
 const CLEAR_LINE: &str = "\r\x1b[K";
 
-static LINES: Lines = Lines::new();
+static LINES: LazyLock<Lines> = LazyLock::new(Lines::default);
 
 /// Sends the log to stderr, at the level of `-v`, `-q` or `POSTERN_LOG`.
 ///
@@ -90,14 +89,14 @@ pub(super) fn log_panics() {
 }
 
 /// Lines that wait to be written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Lines {
     queue: Mutex<Queue>,
     /// Notified when a line was added, or all lines are written.
     changed: Condvar,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Queue {
     lines: VecDeque<String>,
     /// The progress line, written after `lines`. Only the newest one is kept.
@@ -113,18 +112,6 @@ struct Queue {
 }
 
 impl Lines {
-    const fn new() -> Lines {
-        let queue = Queue {
-            lines: VecDeque::new(),
-            progress: None,
-            bytes: 0,
-            dropped: 0,
-            writing: false,
-            closed: false,
-        };
-        Lines { queue: Mutex::new(queue), changed: Condvar::new() }
-    }
-
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,17 +133,10 @@ impl Lines {
 
     /// Waits until every line is written, or until `until`.
     fn flush(&self, until: Option<Instant>) {
-        let mut queue = self.queue();
-        while !queue.is_written() {
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            queue = match left {
-                Some(Duration::ZERO) => return,
-                Some(left) => {
-                    let waited = self.changed.wait_timeout(queue, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
-            };
+        let waits = |queue: &mut Queue| !queue.is_written();
+        match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            Some(left) => drop(self.changed.wait_timeout_while(self.queue(), left, waits)),
+            None => drop(self.changed.wait_while(self.queue(), waits)),
         }
     }
 
@@ -168,24 +148,16 @@ impl Lines {
             let mut queue = self.queue();
             queue.writing = false;
             self.changed.notify_all();
-            while queue.lines.is_empty() && queue.progress.is_none() {
-                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            }
-            let (lines, progress) = queue.take();
-            drop(queue);
+            let waits = |queue: &mut Queue| queue.lines.is_empty() && queue.progress.is_none();
+            let queue = self.changed.wait_while(queue, waits);
+            let (lines, progress) = queue.unwrap_or_else(PoisonError::into_inner).take();
             // Each line is one write, so that lines of processes that share a stderr stay whole.
-            let mut write = |line: &str, is_progress| {
-                let line = if mem::replace(&mut over, is_progress) {
-                    Cow::from(format!("{CLEAR_LINE}{line}"))
-                } else {
-                    Cow::from(line)
-                };
-                write_line(out, line.as_bytes())
-            };
-            let mut written = lines.iter().try_for_each(|line| write(line, false));
-            if let Some(words) = progress {
-                written = written.and_then(|()| write(&words, true));
-            }
+            let lines = lines.iter().map(|line| (line, false));
+            let mut lines = lines.chain(progress.iter().map(|line| (line, true)));
+            let written = lines.try_for_each(|(line, is_progress)| {
+                let clear = if mem::replace(&mut over, is_progress) { CLEAR_LINE } else { "" };
+                write_line(out, format!("{clear}{line}").as_bytes())
+            });
             if written.is_err() {
                 let mut queue = self.queue();
                 queue.take();
@@ -317,7 +289,7 @@ mod tests {
     fn a_line_is_written_over_progress_and_only_the_newest_is_shown() {
         let (allow, allowed) = channel();
         let (written, lines) = channel();
-        let queue = Arc::new(Lines::new());
+        let queue = Arc::new(Lines::default());
         let writer = Arc::clone(&queue);
         thread::spawn(move || writer.write_all_to(&mut Stuck { allowed, written }));
         queue.show("1 %".to_owned());
@@ -340,7 +312,7 @@ mod tests {
     fn lines_are_dropped_and_counted_while_nobody_reads() {
         let (allow, allowed) = channel();
         let (written, lines) = channel();
-        let queue = Arc::new(Lines::new());
+        let queue = Arc::new(Lines::default());
         let writer = Arc::clone(&queue);
         thread::spawn(move || writer.write_all_to(&mut Stuck { allowed, written }));
         queue.push("first\n".to_owned());

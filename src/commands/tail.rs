@@ -1,26 +1,16 @@
 //! `postern tail`: prints the messages of a mailbox, one per line.
 
-use super::person;
+use super::{Named, person};
 use crate::client::{After, Event, Message, Waker};
 use crate::options;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use serde::Serialize;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-
-/// A message, as `--json` prints it.
-#[derive(Serialize)]
-struct Line<'a> {
-    n: u64,
-    time: &'a str,
-    from: &'a str,
-    text: &'a str,
-}
 
 /// Prints messages, up to the end of the mailbox or forever.
 ///
@@ -30,7 +20,7 @@ struct Line<'a> {
 pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
     let after = options.last.map_or(options.after, After::Last);
-    let mut client = person::client(&options.login, false, |a| a.after(after), patience)?;
+    let mut client = person::client(&options.login, after, false, patience)?;
     let left = watch_reader(client.waker())?;
     let mut out = BufWriter::new(io::stdout().lock());
     loop {
@@ -82,15 +72,13 @@ fn watch_reader(waker: Waker) -> Result<Arc<AtomicBool>, String> {
         waker.wake();
     };
     let thread = thread::Builder::new().name("stdout".to_owned()).spawn(watch);
-    thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-    Ok(left)
+    thread.named("cannot start a thread").map(|_| left)
 }
 
 fn print(out: &mut impl Write, message: &Message, json: bool) -> io::Result<()> {
     let Message { number, time, from, text } = message;
     if json {
-        let line = Line { n: *number, time, from, text };
-        serde_json::to_writer(&mut *out, &line)?;
+        serde_json::to_writer(&mut *out, message)?;
         writeln!(out)
     } else {
         writeln!(out, "{number} {time} {from} {text}")

@@ -1,6 +1,7 @@
 //! The user's terminal: asks for hidden input, and restores the terminal however the command
 //! ends.
 
+use super::Named;
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
@@ -8,17 +9,22 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{panic, thread};
 
-/// The terminal and its original modes. `None` if this process has not changed them: it then
-/// leaves the terminal alone, which another process may have changed.
-static FOUND: Mutex<Option<(File, Termios)>> = Mutex::new(None);
-/// Set when a line editor may have changed more of the terminal than its modes.
-static EDITED: AtomicBool = AtomicBool::new(false);
+/// `None` if this process has not changed the terminal's modes: it then leaves the terminal alone,
+/// which another process may have changed.
+static FOUND: Mutex<Option<Found>> = Mutex::new(None);
 /// Returns the message to print when a signal ends the command.
 static LAST_WORDS: OnceLock<Box<dyn Fn() -> Option<String> + Send + Sync>> = OnceLock::new();
+
+struct Found {
+    terminal: File,
+    /// The original modes.
+    modes: Termios,
+    /// A line editor may have changed more of the terminal than its modes.
+    edited: bool,
+}
 
 /// Disables bracketed paste, and shows the cursor.
 const UNEDITED: &[u8] = b"\x1b[?2004l\x1b[?25h";
@@ -34,10 +40,10 @@ pub(super) const INTERRUPTED: u8 = interrupted(SIGINT) as u8;
 /// # Errors
 /// Signals cannot be handled, or the thread cannot be started.
 pub fn end_on_signals() -> Result<(), String> {
-    let failed = |error: io::Error| format!("signals: {error}");
     let ignored = ignored_signals();
-    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_among(ignored, *signal));
-    let mut signals = Signals::new(wanted).map_err(failed)?;
+    let is_wanted = |signal: &i32| ignored >> (signal - 1) & 1 == 0;
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(is_wanted);
+    let mut signals = Signals::new(wanted).named("signals")?;
     let wait = move || {
         // `None`: all of the signals are ignored.
         let Some(signal) = signals.forever().next() else { return };
@@ -47,7 +53,7 @@ pub fn end_on_signals() -> Result<(), String> {
         }
         std::process::exit(interrupted(signal));
     };
-    thread::Builder::new().name("signals".to_owned()).spawn(wait).map_err(failed)?;
+    thread::Builder::new().name("signals".to_owned()).spawn(wait).named("signals")?;
     restore_on_panic();
     Ok(())
 }
@@ -78,10 +84,6 @@ fn ignored_signals() -> u64 {
     ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0)
 }
 
-fn is_among(signals: u64, signal: i32) -> bool {
-    signals >> (signal - 1) & 1 == 1
-}
-
 const fn interrupted(signal: i32) -> i32 {
     128 + signal
 }
@@ -91,8 +93,7 @@ pub(super) fn begin_editing() {
     if let Ok(terminal) = open()
         && let Ok(modes) = tcgetattr(&terminal)
     {
-        *found() = Some((terminal, modes));
-        EDITED.store(true, Ordering::Relaxed);
+        *found() = Some(Found { terminal, modes, edited: true });
     }
 }
 
@@ -101,9 +102,8 @@ pub(super) fn restore() {
     put_back(found().take());
 }
 
-fn put_back(found: Option<(File, Termios)>) {
-    if let Some((mut terminal, modes)) = found {
-        let edited = EDITED.load(Ordering::Relaxed);
+fn put_back(found: Option<Found>) {
+    if let Some(Found { mut terminal, modes, edited }) = found {
         // If this fails, the shell restores the terminal.
         let _ = tcsetattr(&terminal, OptionalActions::Now, &modes);
         let _ = terminal.write_all(if edited { UNEDITED } else { b"" });
@@ -111,7 +111,7 @@ fn put_back(found: Option<(File, Termios)>) {
     }
 }
 
-fn found() -> std::sync::MutexGuard<'static, Option<(File, Termios)>> {
+fn found() -> std::sync::MutexGuard<'static, Option<Found>> {
     FOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -127,31 +127,22 @@ pub(super) fn ask_hidden(question: &str) -> io::Result<String> {
     hidden.local_modes.insert(LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
     // Disables suspending: after that, a shell would resume the command with echo.
     hidden.special_codes[SpecialCodeIndex::VSUSP] = 0;
-    *found() = Some((terminal.try_clone()?, before.clone()));
-    let line = {
-        let _restored = Restored { terminal: &terminal, modes: &before };
+    *found() =
+        Some(Found { terminal: terminal.try_clone()?, modes: before.clone(), edited: false });
+    let ask = || {
         // Disables echo before asking, so that text typed early is hidden, too.
         tcsetattr(&terminal, OptionalActions::Flush, &hidden)?;
         (&terminal).write_all(question.as_bytes())?;
         let mut line = String::new();
         BufReader::new(&terminal).read_line(&mut line)?;
-        line
+        Ok(line)
     };
+    let line: io::Result<String> = ask();
+    let _ = tcsetattr(&terminal, OptionalActions::Now, &before);
+    *found() = None;
+    let line = line?;
     let answer = line.trim_end_matches(['\r', '\n']);
     if line.is_empty() { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(answer.to_owned()) }
-}
-
-/// Restores a terminal when it is dropped.
-struct Restored<'a> {
-    terminal: &'a File,
-    modes: &'a Termios,
-}
-
-impl Drop for Restored<'_> {
-    fn drop(&mut self) {
-        let _ = tcsetattr(self.terminal, OptionalActions::Now, self.modes);
-        *found() = None;
-    }
 }
 
 fn open() -> io::Result<File> {

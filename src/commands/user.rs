@@ -1,9 +1,9 @@
 //! `postern user`: manages accounts as an operator, authenticated by the group's secret.
 
-use super::operator::{NoAnswer, PATIENCE, ask};
-use super::person;
+use super::operator::{NoAnswer, PATIENCE, PAUSE, ask, name};
+use super::{Named, person};
 use crate::limits::USERS_PER_ANSWER;
-use crate::options;
+use crate::options::{self, UserCommand};
 use crate::protocol;
 use crate::replica::Packet;
 use crate::settings::Settings;
@@ -12,8 +12,6 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The pause between two rounds through the servers.
-const PAUSE: Duration = Duration::from_millis(10);
 /// How long a password may wait for its turn to be hashed.
 const HASHES_TIME: Duration = Duration::from_secs(20);
 
@@ -25,16 +23,14 @@ const HASHES_TIME: Duration = Duration::from_secs(20);
 pub fn run(options: &options::User) -> Result<ExitCode, String> {
     let settings = Settings::read(&options.config)?;
     match &options.what {
-        options::UserCommand::List => list(&settings)?,
-        options::UserCommand::Add(account) => {
-            let password = person::new_password(&account.name, account.password_file.as_deref())?;
-            request(&settings, &["CREATE", &account.name, &password])?;
+        UserCommand::List => list(&settings)?,
+        UserCommand::Add(account) => {
+            request(&settings, &["CREATE", &account.name, &person::new_password(account)?])?;
         }
-        options::UserCommand::Passwd(account) => {
-            let password = person::new_password(&account.name, account.password_file.as_deref())?;
-            request(&settings, &["RESET", &account.name, &password])?;
+        UserCommand::Passwd(account) => {
+            request(&settings, &["RESET", &account.name, &person::new_password(account)?])?;
         }
-        options::UserCommand::Delete { name, yes } => {
+        UserCommand::Delete { name, yes } => {
             if !yes {
                 confirm(name)?;
             }
@@ -54,7 +50,7 @@ fn confirm(name: &str) -> Result<(), String> {
     print!("Delete {name} and all messages in its mailbox? Type the name again: ");
     let mut line = String::new();
     let answer = io::stdout().flush().and_then(|()| io::stdin().read_line(&mut line));
-    answer.map_err(|error| format!("stdin: {error}"))?;
+    answer.named("stdin")?;
     match line.trim() == name {
         true => Ok(()),
         false => Err(format!("{name}: nothing was deleted")),
@@ -96,7 +92,8 @@ fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
     let deadline = Instant::now() + 2 * peer_timeout + PATIENCE;
     loop {
         let (mut excuses, mut heard) = (Vec::new(), false);
-        for (slot, server) in settings.servers.iter().enumerate() {
+        for slot in 0..settings.servers.len() {
+            let server = name(settings, slot);
             let why = match ask(settings, slot, (request, line.as_bytes()), patience) {
                 Ok((Packet::Answer, lines)) => match judge(&String::from_utf8_lossy(&lines)) {
                     Judgement::Done(lines) => return Ok(lines),
@@ -109,13 +106,10 @@ fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
                 Ok(_) => "invalid response".to_owned(),
                 Err(NoAnswer::Unasked(why)) => why,
                 Err(NoAnswer::Lost(why)) => {
-                    return Err(format!(
-                        "server {} at {server}: {why}; it may be done: see postern user list",
-                        slot + 1
-                    ));
+                    return Err(format!("{server}: {why}; it may be done: see postern user list"));
                 }
             };
-            excuses.push(format!("server {} at {server}: {why}", slot + 1));
+            excuses.push(format!("{server}: {why}"));
         }
         // During a takeover there is a new primary in a moment.
         if !heard || Instant::now() >= deadline {

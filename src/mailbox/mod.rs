@@ -83,9 +83,8 @@ impl Mailboxes {
                 if self.accounts.contains_key(&user) {
                     return Outcome::Exists;
                 }
-                let hash = hash.into();
-                let account =
-                    Account { created: index, password_set: index, hash, mailbox: Vec::new() };
+                let (created, password_set, hash) = (index, index, hash.into());
+                let account = Account { created, password_set, hash, mailbox: Vec::new() };
                 self.accounts.insert(user, account);
                 Outcome::Done
             }

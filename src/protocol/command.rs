@@ -16,6 +16,13 @@ pub enum After {
     Last(u64),
 }
 
+impl Default for After {
+    /// As in a `LOGIN` without this word: reads the entire mailbox.
+    fn default() -> After {
+        After::Number(0)
+    }
+}
+
 impl After {
     /// Parses a word: a number, `end`, or `-k`.
     ///
@@ -142,7 +149,7 @@ pub struct Refusal {
     /// The message text, for people.
     pub words: &'static str,
     /// The usage of the command, if known.
-    pub usage: Option<String>,
+    pub usage: Option<&'static str>,
 }
 
 impl fmt::Display for Refusal {
@@ -153,155 +160,124 @@ impl fmt::Display for Refusal {
 }
 
 struct Spec {
-    name: &'static str,
-    arguments: &'static str,
-    what: &'static str,
     right: Right,
-    parse: for<'a> fn(&mut Words<'a>) -> Result<Command<'a>, Bad>,
+    /// The name, and the arguments if there are any.
+    usage: &'static str,
+    what: &'static str,
+    parse: Parse,
 }
 
+/// Parses the words after the name.
+type Parse = for<'a> fn(&mut Words<'a>) -> Result<Command<'a>, Bad>;
+
 /// A mistake in the arguments.
-enum Bad {
-    Usage,
-    Argument(&'static str),
-    Text(&'static str),
-    Long(&'static str),
+type Bad = (Code, &'static str);
+
+const USAGE: Bad = bad("usage");
+
+const fn bad(words: &'static str) -> Bad {
+    (Code::BadArgument, words)
+}
+
+const fn spec(right: Right, usage: &'static str, what: &'static str, parse: Parse) -> Spec {
+    Spec { right, usage, what, parse }
 }
 
 const COMMANDS: &[Spec] = &[
-    Spec {
-        name: "HELP",
-        arguments: "[command]",
-        what: "says what you can ask for",
-        right: Right::Always,
-        parse: |words| {
-            let Some(word) = words.next() else { return Ok(Command::Help(None)) };
-            let known = known(word).map(|(at, _)| Command::Help(Some(at)));
-            known.ok_or(Bad::Argument("no such command"))
-        },
-    },
-    Spec {
-        name: "PING",
-        arguments: "[text]",
-        what: "answers with the text",
-        right: Right::Always,
-        parse: |words| words.text().map(Command::Ping),
-    },
-    Spec {
-        name: "STATUS",
-        arguments: "",
-        what: "says how this server and its group are",
-        right: Right::Always,
-        parse: |_| Ok(Command::Status),
-    },
-    Spec {
-        name: "QUIT",
-        arguments: "",
-        what: "closes the connection",
-        right: Right::Always,
-        parse: |_| Ok(Command::Quit),
-    },
-    Spec {
-        name: "CREATE",
-        arguments: "user password",
-        what: "makes an account; LOGIN comes next",
-        right: Right::Primary,
-        parse: |words| Ok(Command::Create(words.name()?, words.new_password()?)),
-    },
-    Spec {
-        name: "LOGIN",
-        arguments: "user password [after]",
-        what: "shows your messages after number `after` (default 0; `end`: none; -5: the last 5), \
-               then new ones as they come",
-        right: Right::LoggedOut,
-        parse: |words| Ok(Command::Login(words.name()?, words.password()?, words.after()?)),
-    },
-    Spec {
-        name: "SEND",
-        arguments: "user text",
-        what: "puts a message into the user's mailbox; OK means: stored on every attached server",
-        right: Right::LoggedIn,
-        parse: |words| Ok(Command::Send(words.name()?, words.message()?)),
-    },
-    Spec {
-        name: "ONCE",
-        arguments: "key user text",
-        what: "the same, but safe to repeat: with a key that was used for the same message, it \
-               gives the first answer again",
-        right: Right::LoggedIn,
-        parse: |words| Ok(Command::Once(words.key()?, words.name()?, words.message()?)),
-    },
-    Spec {
-        name: "LOG",
-        arguments: "[after] [limit]",
-        what: "shows your messages again",
-        right: Right::LoggedIn,
-        parse: |words| {
-            let after = words.after()?;
-            let limit = words
-                .next()
-                .map(|word| number(word).ok_or(Bad::Argument("the limit is no number")));
-            Ok(Command::Log(after, limit.transpose()?))
-        },
-    },
-    Spec {
-        name: "LIST",
-        arguments: "[pattern]",
-        what: "lists users, and who is online; pattern with * and ?",
-        right: Right::LoggedIn,
-        parse: |words| {
+    spec(Right::Always, "HELP [command]", "says what you can ask for", |words| {
+        let Some(word) = words.next() else { return Ok(Command::Help(None)) };
+        let known = known(word).map(|(at, _)| Command::Help(Some(at)));
+        known.ok_or(bad("no such command"))
+    }),
+    spec(Right::Always, "PING [text]", "answers with the text", |words| {
+        words.text().map(Command::Ping)
+    }),
+    spec(Right::Always, "STATUS", "says how this server and its group are", |_| {
+        Ok(Command::Status)
+    }),
+    spec(Right::Always, "QUIT", "closes the connection", |_| Ok(Command::Quit)),
+    spec(Right::Primary, "CREATE user password", "makes an account; LOGIN comes next", |words| {
+        Ok(Command::Create(words.name()?, words.new_password()?))
+    }),
+    spec(
+        Right::LoggedOut,
+        "LOGIN user password [after]",
+        "shows your messages after number `after` (default 0; `end`: none; -5: the last 5), then \
+         new ones as they come",
+        |words| Ok(Command::Login(words.name()?, words.password()?, words.after()?)),
+    ),
+    spec(
+        Right::LoggedIn,
+        "SEND user text",
+        "puts a message into the user's mailbox; OK means: stored on every attached server",
+        |words| Ok(Command::Send(words.name()?, words.message()?)),
+    ),
+    spec(
+        Right::LoggedIn,
+        "ONCE key user text",
+        "the same, but safe to repeat: with a key that was used for the same message, it gives \
+         the first answer again",
+        |words| Ok(Command::Once(words.key()?, words.name()?, words.message()?)),
+    ),
+    spec(Right::LoggedIn, "LOG [after] [limit]", "shows your messages again", |words| {
+        let after = words.after()?;
+        let limit = words.next().map(|word| number(word).ok_or(bad("the limit is no number")));
+        Ok(Command::Log(after, limit.transpose()?))
+    }),
+    spec(
+        Right::LoggedIn,
+        "LIST [pattern]",
+        "lists users, and who is online; pattern with * and ?",
+        |words| {
             let pattern = Pattern::parse(words.next().unwrap_or("*"));
-            pattern.map(Command::List).ok_or(Bad::Argument("a pattern is a name with * and ?"))
+            pattern.map(Command::List).ok_or(bad("a pattern is a name with * and ?"))
         },
-    },
-    Spec {
-        name: "PASSWD",
-        arguments: "old new",
-        what: "changes your password and closes your other sessions",
-        right: Right::LoggedIn,
-        parse: |words| Ok(Command::Passwd(words.password()?, words.new_password()?)),
-    },
-    Spec {
-        name: "DELETE",
-        arguments: "user password",
-        what: "deletes your account with its messages",
-        right: Right::LoggedIn,
-        parse: |words| Ok(Command::Delete(words.name()?, words.password()?)),
-    },
-    Spec {
-        name: "LOGOUT",
-        arguments: "",
-        what: "ends the session; the connection may log in again",
-        right: Right::LoggedIn,
-        parse: |_| Ok(Command::Logout),
-    },
-    Spec {
-        name: "USERS",
-        arguments: "[after]",
-        what: "lists the next users behind a name, and who is online",
-        right: Right::Operator,
-        parse: |words| words.optional_name().map(Command::Users),
-    },
-    Spec {
-        name: "RESET",
-        arguments: "user password",
-        what: "changes a password and closes the user's sessions",
-        right: Right::Operator,
-        parse: |words| Ok(Command::Reset(words.name()?, words.new_password()?)),
-    },
-    Spec {
-        name: "REMOVE",
-        arguments: "user",
-        what: "deletes an account with its messages",
-        right: Right::Operator,
-        parse: |words| words.name().map(Command::Remove),
-    },
+    ),
+    spec(
+        Right::LoggedIn,
+        "PASSWD old new",
+        "changes your password and closes your other sessions",
+        |words| Ok(Command::Passwd(words.password()?, words.new_password()?)),
+    ),
+    spec(
+        Right::LoggedIn,
+        "DELETE user password",
+        "deletes your account with its messages",
+        |words| Ok(Command::Delete(words.name()?, words.password()?)),
+    ),
+    spec(Right::LoggedIn, "LOGOUT", "ends the session; the connection may log in again", |_| {
+        Ok(Command::Logout)
+    }),
+    spec(
+        Right::Operator,
+        "USERS [after]",
+        "lists the next users behind a name, and who is online",
+        |words| words.optional_name().map(Command::Users),
+    ),
+    spec(
+        Right::Operator,
+        "RESET user password",
+        "changes a password and closes the user's sessions",
+        |words| Ok(Command::Reset(words.name()?, words.new_password()?)),
+    ),
+    spec(Right::Operator, "REMOVE user", "deletes an account with its messages", |words| {
+        words.name().map(Command::Remove)
+    }),
 ];
+
+impl Spec {
+    fn is_named(&self, word: &str) -> bool {
+        let split = self.usage.split_at_checked(word.len());
+        split.is_some_and(|(name, arguments)| {
+            name.eq_ignore_ascii_case(word) && (arguments.is_empty() || arguments.starts_with(' '))
+        })
+    }
+}
 
 /// Finds a command by name, except those for operators only.
 fn known(name: &str) -> Option<(usize, &'static Spec)> {
     let mut all = COMMANDS.iter().enumerate().filter(|(_, spec)| spec.right != Right::Operator);
-    all.find(|(_, spec)| spec.name.eq_ignore_ascii_case(name))
+    all.find(|(_, spec)| spec.is_named(name))
 }
 
 /// The lines of `HELP`: of one command, or of all.
@@ -311,12 +287,7 @@ pub fn help(which: Option<usize>) -> impl Iterator<Item = String> {
         None => COMMANDS,
     };
     let all = all.iter().filter(|spec| spec.right != Right::Operator);
-    all.map(|spec| format!("{}: {}", usage(spec), spec.what))
-}
-
-fn usage(spec: &Spec) -> String {
-    let space = if spec.arguments.is_empty() { "" } else { " " };
-    format!("{}{space}{}", spec.name, spec.arguments)
+    all.map(|spec| format!("{}: {}", spec.usage, spec.what))
 }
 
 /// Parses a line without its line end. Returns the request and its right, or `None` for an empty
@@ -333,22 +304,21 @@ pub fn parse(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
 /// # Errors
 /// See [`parse`]; also when the line is empty.
 pub fn parse_operator(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
-    let mut all =
-        COMMANDS.iter().filter(|spec| spec.right == Right::Operator || spec.name == "CREATE");
-    match parse_as(line, |name| all.find(|spec| spec.name.eq_ignore_ascii_case(name)))? {
+    let known = |name: &str| {
+        let allowed = |spec: &&Spec| spec.right == Right::Operator || spec.is_named("CREATE");
+        COMMANDS.iter().filter(allowed).find(|spec| spec.is_named(name))
+    };
+    match parse_as(line, known)? {
         None => Err(unknown()),
         request => Ok(request),
     }
 }
 
 fn unknown() -> Refusal {
-    let words = "unknown command; HELP lists all";
-    Refusal { code: Code::BadCommand, words, usage: None }
+    Refusal { code: Code::BadCommand, words: "unknown command; HELP lists all", usage: None }
 }
 
-/// The refusal of input that nobody types, such as UTF-16 or the protocol of another program.
-fn binary() -> Refusal {
-    let words = "the line holds control characters; requests are UTF-8 text";
+fn bad_text(words: &'static str) -> Refusal {
     Refusal { code: Code::BadText, words, usage: None }
 }
 
@@ -356,27 +326,19 @@ fn parse_as(
     line: &[u8],
     find: impl FnOnce(&str) -> Option<&'static Spec>,
 ) -> Result<Option<(Right, Command<'_>)>, Refusal> {
-    let Ok(line) = std::str::from_utf8(line) else {
-        let words = "the line is not UTF-8";
-        return Err(Refusal { code: Code::BadText, words, usage: None });
-    };
+    let line = std::str::from_utf8(line).map_err(|_| bad_text("the line is not UTF-8"))?;
     let mut words = Words { rest: line };
     let Some(first) = words.next() else { return Ok(None) };
     let Some(spec) = find(first) else {
+        // Nobody types control characters: they are UTF-16, or the protocol of another program.
         let is_binary = first.contains(|c: char| c.is_control() && c != '\t');
-        return Err(if is_binary { binary() } else { unknown() });
+        let words = "the line holds control characters; requests are UTF-8 text";
+        return Err(if is_binary { bad_text(words) } else { unknown() });
     };
     let command = (spec.parse)(&mut words)
-        .and_then(|command| if words.next().is_some() { Err(Bad::Usage) } else { Ok(command) });
-    command.map(|command| Some((spec.right, command))).map_err(|bad| {
-        let (code, words) = match bad {
-            Bad::Usage => (Code::BadArgument, "usage"),
-            Bad::Argument(words) => (Code::BadArgument, words),
-            Bad::Text(words) => (Code::BadText, words),
-            Bad::Long(words) => (Code::TooLong, words),
-        };
-        Refusal { code, words, usage: Some(usage(spec)) }
-    })
+        .and_then(|command| if words.next().is_some() { Err(USAGE) } else { Ok(command) });
+    let refused = |(code, words)| Refusal { code, words, usage: Some(spec.usage) };
+    command.map(|command| Some((spec.right, command))).map_err(refused)
 }
 
 /// The words of a line, separated by one or more spaces.
@@ -394,51 +356,50 @@ impl<'a> Words<'a> {
     }
 
     fn name(&mut self) -> Result<UserName, Bad> {
-        self.optional_name()?.ok_or(Bad::Usage)
+        self.optional_name()?.ok_or(USAGE)
     }
 
     fn optional_name(&mut self) -> Result<Option<UserName>, Bad> {
         let Some(word) = self.next() else { return Ok(None) };
-        let name = UserName::parse(word).ok_or(Bad::Argument(
-            "a name has 1 to 32 of a-z 0-9 _ . - and starts with a letter or digit",
-        ))?;
+        let name = UserName::parse(word)
+            .ok_or(bad("a name has 1 to 32 of a-z 0-9 _ . - and starts with a letter or digit"))?;
         Ok(Some(name))
     }
 
     fn password(&mut self) -> Result<&'a str, Bad> {
-        let word = self.next().ok_or(Bad::Usage)?;
-        if word.len() > PASSWORD_BYTES_MAX || word.chars().any(char::is_control) {
-            return Err(Bad::Argument("a password has 8 to 128 bytes without control characters"));
-        }
-        Ok(word)
+        self.password_from(0)
     }
 
     fn new_password(&mut self) -> Result<&'a str, Bad> {
-        let word = self.password()?;
-        if word.len() < PASSWORD_BYTES_MIN {
-            return Err(Bad::Argument("a password has 8 to 128 bytes without control characters"));
-        }
-        Ok(word)
+        self.password_from(PASSWORD_BYTES_MIN)
+    }
+
+    fn password_from(&mut self, bytes_min: usize) -> Result<&'a str, Bad> {
+        let word = self.next().ok_or(USAGE)?;
+        let fits = (bytes_min..=PASSWORD_BYTES_MAX).contains(&word.len());
+        let is_valid = fits && !word.chars().any(char::is_control);
+        is_valid
+            .then_some(word)
+            .ok_or(bad("a password has 8 to 128 bytes without control characters"))
     }
 
     fn key(&mut self) -> Result<&'a str, Bad> {
-        let word = self.next().ok_or(Bad::Usage)?;
+        let word = self.next().ok_or(USAGE)?;
         let fits = word.len() <= KEY_BYTES_MAX && word.bytes().all(|b| b.is_ascii_graphic());
-        fits.then_some(word).ok_or(Bad::Argument("a key has 1 to 64 visible ASCII characters"))
+        fits.then_some(word).ok_or(bad("a key has 1 to 64 visible ASCII characters"))
     }
 
     fn after(&mut self) -> Result<After, Bad> {
-        let word = self.next().unwrap_or("0");
-        After::parse_word(word).map_err(Bad::Argument)
+        self.next().map_or(Ok(After::default()), After::parse_word).map_err(bad)
     }
 
     /// The text of a message: not empty, and not too long.
     fn message(&mut self) -> Result<&'a str, Bad> {
         let text = self.text()?;
         match text.len() {
-            0 => Err(Bad::Usage),
+            0 => Err(USAGE),
             1..=TEXT_BYTES_MAX => Ok(text),
-            _ => Err(Bad::Long("a text has at most 3840 bytes")),
+            _ => Err((Code::TooLong, "a text has at most 3840 bytes")),
         }
     }
 
@@ -449,7 +410,7 @@ impl<'a> Words<'a> {
         if is_plain(text.as_bytes()) || text.chars().all(is_allowed) {
             Ok(text)
         } else {
-            Err(Bad::Text("control, line separator and direction characters are not allowed"))
+            Err((Code::BadText, "control, line separator and direction characters are not allowed"))
         }
     }
 }
@@ -576,20 +537,21 @@ mod tests {
     #[test]
     fn each_command_is_known_by_its_name_and_usage() {
         for (at, spec) in COMMANDS.iter().enumerate() {
-            let given = spec.arguments.split(' ').filter(|a| !a.is_empty() && !a.starts_with('['));
+            let (name, arguments) = spec.usage.split_once(' ').unwrap_or((spec.usage, ""));
+            let given = arguments.split(' ').filter(|a| !a.is_empty() && !a.starts_with('['));
             let words: Vec<&str> = given.map(|_| "ann-ann-ann").collect();
-            let line = format!("{} {}", spec.name.to_lowercase(), words.join(" "));
+            let line = format!("{} {}", name.to_lowercase(), words.join(" "));
             if spec.right == Right::Operator {
                 assert!(parse_operator(line.as_bytes()).unwrap().is_some(), "{line}");
                 continue;
             }
             let (right, _) = parse(line.as_bytes()).unwrap().unwrap();
             assert_eq!(right, spec.right, "{line}");
-            let line = format!("HELP {}", spec.name);
+            let line = format!("HELP {name}");
             let asked = parse(line.as_bytes()).unwrap().unwrap();
             assert_eq!(asked, (Right::Always, Command::Help(Some(at))));
             let lines: Vec<String> = help(Some(at)).collect();
-            assert_eq!(lines, [format!("{}: {}", usage(spec), spec.what)]);
+            assert_eq!(lines, [format!("{}: {}", spec.usage, spec.what)]);
             assert!("HELP \n".len() + lines[0].len() < LINE_BYTES_MAX);
         }
     }

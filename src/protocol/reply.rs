@@ -3,11 +3,14 @@
 use super::Refusal;
 use crate::ids::UserName;
 use crate::time::WallTime;
+use serde::de::{self, value::StrDeserializer};
+use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 
 /// The code of an error, the first word after `ERR`. Clients may rely on it; the text after it
 /// may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Code {
     /// The command is unknown.
     BadCommand,
@@ -50,61 +53,15 @@ pub enum Code {
 }
 
 impl Code {
-    const ALL: [Code; 19] = [
-        Code::BadCommand,
-        Code::BadArgument,
-        Code::BadText,
-        Code::TooLong,
-        Code::NotLoggedIn,
-        Code::AlreadyLoggedIn,
-        Code::NotAllowed,
-        Code::Exists,
-        Code::NoSuchUser,
-        Code::WrongPassword,
-        Code::KeyReused,
-        Code::TooManyAttempts,
-        Code::NotReady,
-        Code::NotPrimary,
-        Code::TooFewCopies,
-        Code::NoSpace,
-        Code::Busy,
-        Code::Unreadable,
-        Code::UnknownOutcome,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Code::BadCommand => "bad-command",
-            Code::BadArgument => "bad-argument",
-            Code::BadText => "bad-text",
-            Code::TooLong => "too-long",
-            Code::NotLoggedIn => "not-logged-in",
-            Code::AlreadyLoggedIn => "already-logged-in",
-            Code::NotAllowed => "not-allowed",
-            Code::Exists => "exists",
-            Code::NoSuchUser => "no-such-user",
-            Code::WrongPassword => "wrong-password",
-            Code::KeyReused => "key-reused",
-            Code::TooManyAttempts => "too-many-attempts",
-            Code::NotReady => "not-ready",
-            Code::NotPrimary => "not-primary",
-            Code::TooFewCopies => "too-few-copies",
-            Code::NoSpace => "no-space",
-            Code::Busy => "busy",
-            Code::Unreadable => "unreadable",
-            Code::UnknownOutcome => "unknown-outcome",
-        }
-    }
-
     /// Returns the code of this name, if any.
     pub fn named(name: &str) -> Option<Code> {
-        Code::ALL.into_iter().find(|code| code.name() == name)
+        Code::deserialize(StrDeserializer::<de::value::Error>::new(name)).ok()
     }
 }
 
 impl Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        self.serialize(f)
     }
 }
 
@@ -130,44 +87,45 @@ pub enum Note {
 impl Note {
     /// The first word after `NOTE`. Clients may rely on it.
     pub fn code(self) -> &'static str {
-        match self {
-            Note::Stopping => "stopping",
-            Note::NotPrimary => "not-primary",
-            Note::Deleted => "deleted",
-            Note::PasswordChanged => "password-changed",
-            Note::LoginTimeout => "login-timeout",
-            Note::TooFewCopies => "too-few-copies",
-            Note::Unreadable => "unreadable",
-        }
-    }
-
-    fn words(self) -> &'static str {
-        match self {
-            Note::Stopping => "this server stops; connect to another one",
-            Note::NotPrimary => "another server takes over; connect again",
-            Note::Deleted => "this account was deleted",
-            Note::PasswordChanged => "the password was changed; log in again",
-            Note::LoginTimeout => "no request came before a login",
-            Note::TooFewCopies => "fewer servers are attached than the settings ask for",
-            Note::Unreadable => "the next message can't be read from the disk of this server",
-        }
+        self.row().0
     }
 
     /// The error code for a request that was still waiting and has stored nothing.
     pub fn refusal(self) -> Code {
+        self.row().1
+    }
+
+    fn row(self) -> (&'static str, Code, &'static str) {
         match self {
-            Note::Stopping | Note::LoginTimeout => Code::NotReady,
-            Note::NotPrimary => Code::NotPrimary,
-            Note::Deleted | Note::PasswordChanged => Code::NotLoggedIn,
-            Note::TooFewCopies => Code::TooFewCopies,
-            Note::Unreadable => Code::Unreadable,
+            Note::Stopping => {
+                ("stopping", Code::NotReady, "this server stops; connect to another one")
+            }
+            Note::NotPrimary => {
+                ("not-primary", Code::NotPrimary, "another server takes over; connect again")
+            }
+            Note::Deleted => ("deleted", Code::NotLoggedIn, "this account was deleted"),
+            Note::PasswordChanged => {
+                let words = "the password was changed; log in again";
+                ("password-changed", Code::NotLoggedIn, words)
+            }
+            Note::LoginTimeout => {
+                ("login-timeout", Code::NotReady, "no request came before a login")
+            }
+            Note::TooFewCopies => {
+                let words = "fewer servers are attached than the settings ask for";
+                ("too-few-copies", Code::TooFewCopies, words)
+            }
+            Note::Unreadable => {
+                let words = "the next message can't be read from the disk of this server";
+                ("unreadable", Code::Unreadable, words)
+            }
         }
     }
 }
 
 impl Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.words())
+        f.write_str(self.row().2)
     }
 }
 
@@ -254,9 +212,32 @@ mod tests {
 
     #[test]
     fn codes_are_found_by_their_names() {
-        assert!(Code::ALL.into_iter().all(|code| Code::named(&code.to_string()) == Some(code)));
-        let last = Code::ALL[Code::ALL.len() - 1] as usize;
-        assert_eq!(last + 1, Code::ALL.len(), "all of them");
+        let names = [
+            "bad-command",
+            "bad-argument",
+            "bad-text",
+            "too-long",
+            "not-logged-in",
+            "already-logged-in",
+            "not-allowed",
+            "exists",
+            "no-such-user",
+            "wrong-password",
+            "not-ready",
+            "key-reused",
+            "too-many-attempts",
+            "not-primary",
+            "too-few-copies",
+            "no-space",
+            "busy",
+            "unreadable",
+            "unknown-outcome",
+        ];
+        for (at, name) in names.into_iter().enumerate() {
+            let code = Code::named(name).expect(name);
+            assert_eq!((code as usize, &code.to_string()[..]), (at, name));
+        }
+        assert_eq!(Code::UnknownOutcome as usize + 1, names.len(), "all of them");
         assert_eq!(Code::named("no-such-code"), None);
     }
 }

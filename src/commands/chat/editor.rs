@@ -2,7 +2,7 @@
 //! plain lines.
 
 use super::screen::Screen;
-use super::{Desk, Order, terminal, typed};
+use super::{Desk, Named, Order, terminal, typed};
 use crate::limits::LINE_BYTES_MAX;
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
@@ -57,7 +57,6 @@ pub(super) enum Read {
 impl Input {
     /// Opens a line editor if this is a terminal that can edit lines.
     pub(super) fn open(screen: &Arc<Screen>, desk: &Desk) -> Result<Input, String> {
-        let failed = |error: ReadlineError| format!("the terminal: {error}");
         if !Input::is_terminal() {
             return Ok(Input::Plain);
         }
@@ -65,16 +64,16 @@ impl Input {
             .completion_type(CompletionType::List)
             .auto_add_history(false)
             .max_history_size(HISTORY_MAX)
-            .map_err(failed)?
+            .named("the terminal")?
             // Makes rustyline call `highlight_prompt` each time it shows the prompt. The colors
             // are our own.
             .color_mode(ColorMode::Forced)
             .build();
         let history = MemHistory::with_config(&config);
-        let mut editor = Editor::with_history(config, history).map_err(failed)?;
+        let mut editor = Editor::with_history(config, history).named("the terminal")?;
         terminal::begin_editing();
-        let printer = editor.create_external_printer().map_err(failed)?;
-        let above = screen.show_above(printer).map_err(|error| format!("no thread: {error}"))?;
+        let printer = editor.create_external_printer().named("the terminal")?;
+        let above = screen.show_above(printer).named("no thread")?;
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let (screen, desk) = (Arc::clone(screen), desk.clone());
         let dim = if plain { ("", "") } else { DIM };
@@ -126,14 +125,12 @@ impl Input {
     /// mistaken for something else. Returns `None` if there is no answer.
     pub(super) fn ask_hidden(&mut self, screen: &Screen, question: &str) -> Option<String> {
         let Input::Edited { editor, .. } = self else { return terminal::ask_hidden(question).ok() };
-        if let Some(assistant) = editor.helper() {
-            assistant.hides.store(true, Ordering::Relaxed);
-        }
+        let hides = editor.helper().map(|assistant| Arc::clone(&assistant.hides));
+        let hide = |on| hides.iter().for_each(|hides| hides.store(on, Ordering::Relaxed));
+        hide(true);
         let line = editor.readline(question);
         screen.set_prompted(false);
-        if let Some(assistant) = editor.helper() {
-            assistant.hides.store(false, Ordering::Relaxed);
-        }
+        hide(false);
         // A paste may end with a line end.
         line.ok().map(|line| line.trim_end_matches(['\r', '\n']).to_owned())
     }
@@ -169,8 +166,7 @@ fn fit(status: &str, width: usize) -> String {
     if surplus == 0 {
         return status.to_owned();
     }
-    let (name, rest) = status.split_once(", ").unwrap_or((status, ""));
-    let rest = if rest.is_empty() { String::new() } else { format!(", {rest}") };
+    let (name, rest) = status.split_at(status.find(", ").unwrap_or(status.len()));
     let kept = name.chars().count().saturating_sub(surplus + 1).max(1);
     let whole: String = name.chars().take(kept).chain(['…']).chain(rest.chars()).collect();
     whole.chars().take(width).collect()
@@ -183,12 +179,6 @@ pub(super) struct Assistant {
     dim: (&'static str, &'static str),
     /// Set while a password is typed.
     hides: Arc<AtomicBool>,
-}
-
-impl Assistant {
-    fn hides(&self) -> bool {
-        self.hides.load(Ordering::Relaxed)
-    }
 }
 
 /// Filters keys. While a password is typed it passes only plain typing: other keys could keep the
@@ -204,22 +194,23 @@ impl ConditionalEventHandler for Gate {
         if event.get(0) == Some(&KeyEvent::ctrl('C')) && !hides && !at.line().is_empty() {
             return Some(Cmd::Kill(Movement::WholeBuffer));
         }
-        let plain = match event.get(0) {
-            Some(KeyEvent(KeyCode::Char(_), modifiers)) => {
-                modifiers.difference(Modifiers::SHIFT).is_empty()
-                    || ['C', 'D', 'H', 'J', 'M'].map(KeyEvent::ctrl).contains(event.get(0)?)
+        let is_plain = |key: &KeyEvent| match key.0 {
+            KeyCode::Char(_) => {
+                key.1.difference(Modifiers::SHIFT).is_empty()
+                    || ['C', 'D', 'H', 'J', 'M'].map(KeyEvent::ctrl).contains(key)
             }
-            Some(KeyEvent(
-                KeyCode::Backspace | KeyCode::Enter | KeyCode::BracketedPasteStart,
-                _,
-            )) => true,
+            KeyCode::Backspace | KeyCode::Enter | KeyCode::BracketedPasteStart => true,
             _ => false,
         };
-        (hides && !plain).then_some(Cmd::Noop)
+        (hides && !event.get(0).is_some_and(is_plain)).then_some(Cmd::Noop)
     }
 }
 
 impl Assistant {
+    fn hides(&self) -> bool {
+        self.hides.load(Ordering::Relaxed)
+    }
+
     /// Returns the names that begin with `prefix`: those that were shown, and those that the
     /// servers know.
     fn names(&self, prefix: &str) -> Vec<String> {
@@ -266,10 +257,9 @@ impl Completer for Assistant {
 
 impl Highlighter for Assistant {
     fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
-        if self.hides() {
-            Cow::Owned("*".repeat(line.chars().count()))
-        } else {
-            Cow::Borrowed(line)
+        match self.hides() {
+            true => Cow::Owned("*".repeat(line.chars().count())),
+            false => Cow::Borrowed(line),
         }
     }
 
@@ -281,17 +271,14 @@ impl Highlighter for Assistant {
     /// one.
     fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
         self.screen.set_prompted(true);
-        if self.hides() {
-            return Cow::Borrowed(prompt);
-        }
         let (begin, end) = self.dim;
         match prompt.trim_end().rsplit_once(' ') {
-            Some((status, peer)) => {
+            Some((status, peer)) if !self.hides() => {
                 let width = status.chars().count();
                 let now = fit(&self.screen.status(), width);
                 Cow::Owned(format!("{begin}{now:width$}{end} {peer} "))
             }
-            None => Cow::Borrowed(prompt),
+            _ => Cow::Borrowed(prompt),
         }
     }
 }

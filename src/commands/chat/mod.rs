@@ -9,7 +9,7 @@ mod screen;
 mod talk;
 mod typed;
 
-use super::{person, terminal};
+use super::{Named, person, terminal};
 use crate::client::{After, Waker, check_message};
 use crate::options;
 use editor::{Input, Read};
@@ -32,9 +32,10 @@ const ROOM_TIME: Duration = Duration::from_millis(2);
 /// further line of a pipe or a paste is read.
 const ORDERS_MAX: usize = 64;
 
-/// An order of the user to the thread that talks to the servers.
+/// An order of the user to the thread that talks to the servers. When nobody can give one any more,
+/// that thread waits for the messages under way, and ends.
 enum Order {
-    /// Sends a message. `done` is notified when the outcome is known. `before` is the previous
+    /// Sends a message. `done` is dropped when the outcome is known. `before` is the previous
     /// receiver, which is restored if this message is refused.
     Say { to: String, before: Option<String>, text: String, done: Sender<()> },
     /// Shows the users that match `pattern`.
@@ -43,8 +44,6 @@ enum Order {
     Complete { prefix: String, names: Sender<Vec<String>> },
     /// Changes the password.
     Passwd { old: String, new: String, done: Sender<()> },
-    /// Waits for the messages under way, and ends.
-    Leave,
 }
 
 /// Passes orders to the thread that talks to the servers.
@@ -96,11 +95,7 @@ fn await_outcome(outcome: Option<Receiver<()>>) {
 #[cold]
 pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     let login = &options.login;
-    let open = |account: crate::client::Account| {
-        let account = account.after(After::Last(options.last));
-        if options.create { account.created() } else { account }
-    };
-    let client = person::client(login, options.create, open, PATIENCE)?;
+    let client = person::client(login, After::Last(options.last), options.create, PATIENCE)?;
     let (orders, todo) = sync_channel(ORDERS_MAX);
     let edited = Input::is_terminal();
     let desk = Desk { orders, waker: client.waker() };
@@ -110,7 +105,7 @@ pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     terminal::set_last_words(move || last.given_up());
     let talk = Talk::new(client, todo, Arc::clone(&screen), edited);
     let talk = thread::Builder::new().name("talk".to_owned()).spawn(move || talk.run());
-    let talk = talk.map_err(|error| format!("no thread: {error}"))?;
+    let talk = talk.named("no thread")?;
     screen.await_login();
     let mut chat = Chat { input, screen, desk, edited, all_sent: true };
     let interrupted = chat.run();
@@ -125,13 +120,10 @@ pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     if under_way > 0 {
         screen.reply(&format!("not stored yet: {under_way}; waiting, Ctrl+C gives up"));
     }
-    // The queue is full only while that thread still executes earlier orders.
-    while !desk.give(Order::Leave) && !talk.is_finished() {
-        thread::sleep(ANSWER_TIME);
-    }
+    drop(desk.orders);
+    desk.waker.wake();
     let all_stored = talk.join().map_err(|_| "the thread that talks panicked".to_owned())?;
-    let done = all_stored && (all_sent || edited);
-    Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(super::exit_code(all_stored && (all_sent || edited)))
 }
 
 /// The state of the thread that edits.

@@ -168,10 +168,8 @@ impl Screen {
     pub(super) fn set_server(&self, server: Option<(&str, usize)>) {
         let mut shown = self.lock();
         shown.server = server.map(|(server, copies)| (self.name(server), copies));
-        if server.is_some() {
-            shown.began = true;
-            self.changed.notify_all();
-        }
+        shown.began |= server.is_some();
+        self.changed.notify_all();
     }
 
     /// Returns the name of a server, without its port if all servers use the default one.
@@ -231,16 +229,16 @@ impl Screen {
     /// Returns the connection status in a few words.
     pub(super) fn status(&self) -> String {
         let shown = self.lock();
-        let mut text = match &shown.server {
+        let text = match &shown.server {
             Some((host, _)) if shown.waits => format!("{host}, waiting"),
             Some((host, 1)) => format!("{host}, 1 copy"),
             Some((host, copies)) => format!("{host}, {copies} copies"),
             None => "no server".to_owned(),
         };
-        if !shown.under_way.is_empty() {
-            text += &format!(", {} under way", shown.under_way.len());
+        match shown.under_way.len() {
+            0 => text,
+            count => format!("{text}, {count} under way"),
         }
-        text
     }
 
     /// Shows a message, after its day if that has changed.
@@ -250,12 +248,9 @@ impl Screen {
         let (day, time) = self.local(at);
         let is_new = self.lock().day.replace(day.clone()).is_none_or(|before| before != day);
         let today = self.local(SystemTime::now()).0 == day;
-        let mut text = String::new();
-        if is_new && !(today && message.number == 1) {
-            text += &format!("-- {day}\n");
-        }
-        text += &format!("{time} {}: {}", message.from, message.text);
-        self.print(&text);
+        let has_day = is_new && !(today && message.number == 1);
+        let day = if has_day { format!("-- {day}\n") } else { String::new() };
+        self.print(&format!("{day}{time} {}: {}", message.from, message.text));
     }
 
     /// Shows a note about the chat itself.

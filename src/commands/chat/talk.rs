@@ -146,25 +146,20 @@ impl Talk {
 
     fn obey(&mut self, order: Order) -> Result<(), Error> {
         match order {
-            Order::Say { to, before, text, done } => match self.client.submit(&to, &text) {
-                Ok(ticket) => {
-                    let since = Instant::now();
-                    let under_way = UnderWay { ticket, to, before, text, since, done };
-                    self.under_way.push_back(under_way);
-                }
-                Err(error) => {
-                    // The message was checked before it was queued, so every error is fatal.
-                    self.screen.end_message();
-                    return Err(error);
-                }
-            },
-            Order::Who { pattern, done } => {
-                if !self.is_connected() {
-                    self.screen.note("there is no server to ask; try again later");
-                } else if let Some(users) = self.list(&pattern)? {
+            Order::Say { to, before, text, done } => {
+                // The message was checked before it was queued, so every error is fatal.
+                let submitted = self.client.submit(&to, &text);
+                let ticket = submitted.inspect_err(|_| self.screen.end_message())?;
+                let since = Instant::now();
+                self.under_way.push_back(UnderWay { ticket, to, before, text, since, done });
+            }
+            Order::Who { .. } | Order::Passwd { .. } if !self.is_connected() => {
+                self.screen.note("there is no server to ask; try again later");
+            }
+            Order::Who { pattern, done: _done } => {
+                if let Some(users) = self.list(&pattern)? {
                     self.show_users(&users);
                 }
-                let _ = done.send(());
             }
             Order::Complete { prefix, names } => {
                 // Completion must not wait for a server that is not connected.
@@ -173,11 +168,7 @@ impl Talk {
                 let users = users.unwrap_or_default().into_iter().map(|(name, _)| name);
                 let _ = names.send(users.collect());
             }
-            Order::Passwd { done, .. } if !self.is_connected() => {
-                self.screen.note("there is no server to ask; try again later");
-                let _ = done.send(());
-            }
-            Order::Passwd { old, new, done } => {
+            Order::Passwd { old, new, done: _done } => {
                 match self.client.change_password(&old, &new) {
                     Ok(()) => self.screen.note("the password is changed"),
                     Err(Error::Refused(why)) => self.screen.note(&why.words),
@@ -189,9 +180,7 @@ impl Talk {
                     }
                     Err(error) => return Err(error),
                 }
-                let _ = done.send(());
             }
-            Order::Leave => self.leaving = true,
         }
         Ok(())
     }
@@ -204,17 +193,12 @@ impl Talk {
     /// which a note then reports.
     fn list(&mut self, pattern: &str) -> Result<Option<Vec<(String, bool)>>, Error> {
         match self.client.list(pattern) {
-            Ok(users) => Ok(Some(users)),
-            Err(Error::Refused(why)) => {
-                self.screen.note(&why.words);
-                Ok(None)
-            }
-            Err(Error::NoPrimary(_)) => {
-                self.screen.note("no server answers; try again later");
-                Ok(None)
-            }
-            Err(error) => Err(error),
+            Ok(users) => return Ok(Some(users)),
+            Err(Error::Refused(why)) => self.screen.note(&why.words),
+            Err(Error::NoPrimary(_)) => self.screen.note("no server answers; try again later"),
+            Err(error) => return Err(error),
         }
+        Ok(None)
     }
 
     fn show_users(&self, users: &[(String, bool)]) {
@@ -248,9 +232,7 @@ impl Talk {
                 self.away = true;
                 self.screen.set_server(None);
             }
-            Event::Stored { .. } | Event::Refused { .. } | Event::Unknown { .. } => {
-                self.settle(&event);
-            }
+            outcome => self.settle(&outcome),
         }
     }
 
@@ -281,57 +263,45 @@ impl Talk {
     fn settle(&mut self, event: &Event) {
         let front = self.under_way.front().map(|under_way| under_way.ticket);
         assert_eq!(front, event.ticket(), "messages are answered in their order");
-        let Some(UnderWay { to, before, text, since, done, .. }) = self.under_way.pop_front()
-        else {
-            return;
-        };
+        let Some(sent) = self.under_way.pop_front() else { return };
         self.screen.end_message();
+        let (to, text) = (&sent.to, brief(&sent.text));
         match event {
             Event::Stored { .. } => {
-                self.screen.learn(&to);
-                if self.watched && since.elapsed() > CONFIRM_TIME {
-                    self.screen.note(&format!("stored now: {}", brief(&text)));
+                self.screen.learn(to);
+                if self.watched && sent.since.elapsed() > CONFIRM_TIME {
+                    self.screen.note(&format!("stored now: {text}"));
                 }
             }
             Event::Refused { why, .. } => {
-                self.screen.take_peer_back(&to, before);
-                self.not_stored(&to, &text, &why.words);
+                self.screen.take_peer_back(to, sent.before);
+                self.screen.note(&format!("not sent to {to}, {}: {text}", why.words));
             }
-            _ => {
-                self.all_stored = false;
-                self.screen.note(&format!("nobody knows whether {to} has got: {}", brief(&text)));
-            }
+            _ => self.screen.note(&format!("nobody knows whether {to} has got: {text}")),
         }
-        let _ = done.send(());
+        self.all_stored &= matches!(event, Event::Stored { .. });
+        drop(sent.done);
     }
 
     /// Reports, once for each message, that the oldest one has no answer yet: its server may be
     /// cut off.
     fn look_for_answers(&mut self) {
-        let Some(oldest) = self.under_way.front().filter(|o| o.since.elapsed() >= SILENT_TIME)
-        else {
-            return;
-        };
-        if self.silent.replace(oldest.ticket) != Some(oldest.ticket) {
+        if let Some(oldest) = self.under_way.front()
+            && oldest.since.elapsed() >= SILENT_TIME
+            && self.silent.replace(oldest.ticket) != Some(oldest.ticket)
+        {
             self.screen.set_waiting();
-            let server = self.server.as_deref().unwrap_or_default();
-            let name = self.screen.name(server);
+            let name = self.screen.name(self.server.as_deref().unwrap_or_default());
             self.screen.note(&format!("{name} does not answer; what you sent is not lost"));
         }
     }
 
-    fn not_stored(&mut self, to: &str, text: &str, why: &str) {
-        self.all_stored = false;
-        self.screen.note(&format!("not sent to {to}, {why}: {}", brief(text)));
-    }
-
     /// Reports what has changed, or lasts too long.
     fn look(&mut self) {
-        let late = |since: &Instant| since.elapsed() >= FIRST_TIME;
+        let is_late = |since: &mut Instant| since.elapsed() >= FIRST_TIME;
         if self.server.is_some() {
             self.awaits_first = None;
-        } else if self.awaits_first.as_ref().is_some_and(late) {
-            self.awaits_first = None;
+        } else if self.awaits_first.take_if(is_late).is_some() {
             let why = self.client.excuses();
             self.screen.note(&format!("no server has let you in yet, trying on: {why}"));
         }
@@ -348,14 +318,10 @@ impl Talk {
         let (Some(server), copies) = (&self.server, self.client.copies()) else { return };
         let changed = std::mem::replace(&mut self.copies, copies) != copies;
         self.screen.set_server(Some((server, copies)));
-        match &self.notice {
-            Some((at, _)) if Instant::now() < *at => {}
-            Some((_, note)) => {
-                self.screen.note(note);
-                self.notice = None;
-            }
-            None if changed && self.watched => self.screen.note(&self.screen.status()),
-            None => {}
+        if let Some((_, note)) = self.notice.take_if(|(at, _)| Instant::now() >= *at) {
+            self.screen.note(&note);
+        } else if self.notice.is_none() && changed && self.watched {
+            self.screen.note(&self.screen.status());
         }
     }
 }
