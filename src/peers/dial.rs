@@ -164,7 +164,7 @@ impl Peers {
         if let Some(pending) = self.take_pending(link) {
             return self.on_dial_ended(now, pending.dialled, true, out);
         }
-        self.forget_newcomer(link);
+        self.newcomers.retain(|new| new.link != link);
         if let Some(at) = self.position_on(link) {
             self.lose_link(now, at, None, out);
         }

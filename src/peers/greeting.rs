@@ -26,7 +26,6 @@ pub(crate) struct OwnState {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Up {
     pub(crate) member: Member,
-    pub(crate) run: Run,
     /// It has started again since it was linked last, or since this server recorded a start.
     pub(crate) restarted: bool,
 }
@@ -170,7 +169,7 @@ impl Peers {
         out: &mut Out,
     ) -> Option<Up> {
         let new = Link::new(link, dialled, hello);
-        let (member, run) = new.process();
+        let member = new.member;
         let at = self.position(member.id).expect("the hello of an unknown server was refused");
         self.note_reached(at, &new);
         if self.peers[at].link.as_ref().is_some_and(|old| !self.replaces(&new, old)) {
@@ -179,7 +178,6 @@ impl Peers {
         }
         let peer = &mut self.peers[at];
         peer.log_link(&new);
-        let other = peer.link.as_ref().is_some_and(|old| old.process() != new.process());
         if let Some(old) = peer.link.replace(new) {
             out.push(Effect::Close(old.id, Closing::Spare));
         }
@@ -193,21 +191,19 @@ impl Peers {
             // one.
             self.seek_links(out);
         }
-        let later = self.seen.note(member.disk, &past.runs);
-        if later {
+        let restarted = self.seen.note(member.disk, &past.runs);
+        if restarted {
             self.store_seen(member.disk, out);
         }
         self.changed = true;
-        Some(Up { member, run, restarted: later || other })
+        Some(Up { member, restarted })
     }
 
-    /// Returns whether a new link replaces the one in use. Both servers choose the same one: the
+    /// Returns whether a new link to the same process replaces the one in use; for another process
+    /// see [`Peers::waits_for_place`]. Both servers choose the same one: the
     /// hellos of two links may arrive in either order, and the hello with the higher serial is
     /// later.
     fn replaces(&self, new: &Link, old: &Link) -> bool {
-        if old.process() != new.process() {
-            return true;
-        }
         let later = new.serial > old.serial;
         if later && !new.has_other {
             true

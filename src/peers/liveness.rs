@@ -46,7 +46,13 @@ impl Peers {
         out: &mut Out,
     ) {
         let Some(at) = self.position_on(link) else { return };
-        self.measure_clock(at, now, (sent, wall), primary);
+        let (peer, timeout) = (&self.peers[at], self.peer_timeout());
+        if let Some(process) = peer.link.as_ref().map(|link| link.run.process) {
+            self.clocks.measure(peer.id, PingClocks { process, sent, wall }, now, timeout);
+        }
+        if let Some(words) = self.clocks.warning(now, self.own.me.id, primary, timeout) {
+            log::warn!("{words}");
+        }
         out.send(link, Packet::Pong { sent, promised });
         // Pings at once if this server's own ping is due soon: servers that wake up together
         // sleep longer.
@@ -55,23 +61,6 @@ impl Peers {
         }
         self.changed |= health != self.peers[at].health;
         self.peers[at].health = health;
-    }
-
-    /// Measures the clock of a server by its ping.
-    fn measure_clock(
-        &mut self,
-        at: usize,
-        now: Moment,
-        (sent, wall): (Moment, WallTime),
-        primary: Option<ServerId>,
-    ) {
-        let Some(link) = &self.peers[at].link else { return };
-        let (from, timeout) = (link.member.id, self.peer_timeout());
-        let ping = PingClocks { process: link.run.process, sent, wall };
-        self.clocks.measure(from, ping, now, timeout);
-        if let Some(words) = self.clocks.warning(now, self.own.me.id, primary, timeout) {
-            log::warn!("{words}");
-        }
     }
 
     /// Records the answer to a ping. Returns whether it is the newest answer on this link.

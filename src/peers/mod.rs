@@ -72,7 +72,7 @@ pub(crate) struct Peers {
     /// The state of a server changed; the consensus must process that before the event loop
     /// sleeps.
     changed: bool,
-    decisions: Decisions,
+    pub(crate) decisions: Decisions,
 }
 
 impl Peers {
@@ -182,10 +182,6 @@ impl Peers {
     /// active server.
     pub(crate) fn clock_skew(&self, now: Moment) -> Option<Duration> {
         self.clocks.skew(now, self.peer_timeout())
-    }
-
-    pub(crate) fn decisions(&self) -> Decisions {
-        self.decisions
     }
 
     /// Returns whether the state of a server changed since the last call.

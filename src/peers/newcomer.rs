@@ -89,8 +89,4 @@ impl Peers {
         }
         Some(newcomer)
     }
-
-    pub(super) fn forget_newcomer(&mut self, link: LinkId) {
-        self.newcomers.retain(|new| new.link != link);
-    }
 }

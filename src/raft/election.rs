@@ -54,7 +54,7 @@ pub(super) struct Election {
     /// Why a campaign is planned.
     reason: Option<Rule>,
     /// The number of rounds lost since a primary was last recently active.
-    lost: u32,
+    pub(super) lost: u32,
     /// How long the last successful vote took.
     took: Duration,
 }
@@ -85,11 +85,6 @@ impl Election {
             Takeover::Rank if is_first => Duration::ZERO,
             Takeover::Rank => RANK_TIME,
         }
-    }
-
-    /// Forgets the rounds lost: there is a primary.
-    pub(super) fn note_primary(&mut self) {
-        self.lost = 0;
     }
 }
 
@@ -151,7 +146,7 @@ impl Raft {
         let able = self.may_campaign(peers).is_some() && !waits;
         if active || !able || !(down || unreachable) {
             if active {
-                self.election.note_primary();
+                self.election.lost = 0;
             }
             return self.timers.clear(Timer::Campaign);
         }
@@ -287,20 +282,6 @@ impl Raft {
         self.timers.set(Timer::Campaign, now + delay);
     }
 
-    pub(super) fn on_pre_vote(
-        &mut self,
-        env: &mut Env<'_>,
-        from: Member,
-        term: Term,
-        granted: bool,
-        own: Term,
-    ) {
-        if own > self.ballot.term() {
-            return self.adopt(env, own);
-        }
-        self.record_ballot(false, from, term, granted);
-    }
-
     pub(super) fn on_ask_vote(
         &mut self,
         env: &mut Env<'_>,
@@ -331,15 +312,18 @@ impl Raft {
         self.ballot.send_owed(env.out);
     }
 
-    pub(super) fn on_vote(&mut self, env: &mut Env<'_>, from: Member, term: Term, granted: bool) {
-        if term > self.ballot.term() {
-            return self.adopt(env, term);
+    /// Records the answer to a request for a vote, or for a pre-vote if it is not `real`, of a
+    /// server whose term is `own`. `count_votes` counts it at the end of the turn.
+    pub(super) fn on_ballot(
+        &mut self,
+        env: &mut Env<'_>,
+        from: Member,
+        (real, term, granted): (bool, Term, bool),
+        own: Term,
+    ) {
+        if own > self.ballot.term() {
+            return self.adopt(env, own);
         }
-        self.record_ballot(true, from, term, granted);
-    }
-
-    /// Records a ballot; `count_votes` counts them at the end of the turn.
-    fn record_ballot(&mut self, real: bool, from: Member, term: Term, granted: bool) {
         let Role::Candidate(candidacy) = &mut self.role else { return };
         if candidacy.real != real || candidacy.term != term {
             return; // an answer to an earlier round

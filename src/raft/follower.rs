@@ -198,7 +198,10 @@ impl Raft {
                         start,
                         "a log conflicts only where it is older"
                     );
-                    self.cut_conflict(&record, env.out);
+                    let (first, last) = (record.index, self.log.last());
+                    self.note(Rule::ConflictCut);
+                    self.log.cut(first.before(), env.out);
+                    log::info!("cut entries {first} to {last}: they were never committed");
                 }
                 None => {}
             }
@@ -215,16 +218,9 @@ impl Raft {
         Ok(Some(matched))
     }
 
-    fn cut_conflict(&mut self, record: &Record<'_>, out: &mut Out) {
-        let (first, last) = (record.index, self.log.last());
-        self.note(Rule::ConflictCut);
-        self.log.cut(first.before(), out);
-        log::info!("cut entries {first} to {last}: they were never committed");
-    }
-
     pub(super) fn tick_follower(&mut self, env: &mut Env<'_>) {
         if self.log.has_unflushed() {
-            self.condition.note_sync_began(env.now);
+            self.condition.sync_began = Some(env.now);
             self.log.flush(env.out);
         } else {
             self.acknowledge(env.out);

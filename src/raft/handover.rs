@@ -16,14 +16,7 @@ pub(super) struct Handover {
     /// The backup that the operator chose.
     to: Option<ServerId>,
     /// `TimeoutNow` was sent to a backup.
-    is_sent: bool,
-}
-
-impl Handover {
-    /// Returns whether a backup received `TimeoutNow`.
-    pub(super) fn is_sent(&self) -> bool {
-        self.is_sent
-    }
+    pub(super) is_sent: bool,
 }
 
 impl Raft {
@@ -41,7 +34,7 @@ impl Raft {
     /// Returns whether a stopping server may end. It may if it was dropped, if no linked member
     /// could drop it, or after two peer timeouts: one for the handover, one for the drop.
     pub(crate) fn is_released(&self, now: Moment, peers: &Peers) -> bool {
-        let Some(began) = self.condition.stopping() else { return false };
+        let Some(began) = self.condition.stopping else { return false };
         let config = self.log.config();
         let dropped = config.is_none_or(|config| !config.has(self.me));
         let could_drop = |peer: &Peer| {
@@ -81,25 +74,16 @@ impl Raft {
         now: Moment,
         peers: &Peers,
         group: GroupId,
-        order: Order,
+        Order::HandOver(to): Order,
     ) -> Verdict {
+        let why = Rule::HandedOverOrder;
+        let chosen = |heir: Member| to.is_none_or(|to| heir.id == to);
         if group != self.shared.group {
             return Verdict::OtherGroup;
         }
-        match order {
-            Order::HandOver(to) => self.hand_over_to(now, peers, to),
-        }
-    }
-
-    /// Carries out an operator's order to make this server, or any backup, primary.
-    fn hand_over_to(&mut self, now: Moment, peers: &Peers, to: Option<ServerId>) -> Verdict {
-        let why = Rule::HandedOverOrder;
-        let chosen = |heir: Member| to.is_none_or(|to| heir.id == to);
-        let mut heirs = self.possible_heirs(now, peers, why);
-        if self.is_primary() && !heirs.any(|(_, (heir, _))| chosen(heir)) {
+        if self.is_primary() && !self.possible_heirs(now, peers, why).any(|(_, (m, _))| chosen(m)) {
             return Verdict::NoBackup;
         }
-        drop(heirs);
         let verdict = self.begin_handover(now, peers, why);
         if let Some(handover) = self.handover.as_mut().filter(|handover| !handover.is_sent) {
             handover.to = to;
@@ -109,7 +93,7 @@ impl Raft {
 
     /// Begins the handover of a stopping primary.
     pub(super) fn tick_stop(&mut self, env: &mut Env<'_>) {
-        let Some(began) = self.condition.stopping() else { return };
+        let Some(began) = self.condition.stopping else { return };
         // A handover may fail until a member that was just lost is dropped, so this tries again.
         if self.handover.is_none() && env.now < began + self.peer_timeout() * 2 {
             self.begin_handover(env.now, env.peers, Rule::HandedOverStop);
@@ -136,7 +120,8 @@ impl Raft {
         }
     }
 
-    /// Returns the backup to hand over to: it has every entry, and has the fewest faults.
+    /// Returns the backup to hand over to, the one with the fewest faults. Every member has every
+    /// entry, since all are acknowledged.
     fn heir(
         &self,
         now: Moment,
@@ -144,11 +129,8 @@ impl Raft {
         why: Rule,
         to: Option<ServerId>,
     ) -> Option<(Member, LinkId)> {
-        let Role::Primary(primary) = &self.role else { return None };
-        let heirs = self.possible_heirs(now, peers, why).filter(|(_, (heir, _))| {
-            let chosen = to.is_none_or(|to| heir.id == to);
-            chosen && primary.match_index(*heir) == self.log.last()
-        });
+        let heirs = self.possible_heirs(now, peers, why);
+        let heirs = heirs.filter(|(_, (heir, _))| to.is_none_or(|to| heir.id == to));
         let faults =
             |peer: &Peer| (peer.unreachable.is_some(), peer.health.damaged, peer.health.slow);
         heirs.min_by_key(|(peer, _)| faults(peer)).map(|(_, heir)| heir)
@@ -228,7 +210,7 @@ impl Raft {
             known && !peer.health.slow && !peer.health.stopping
         });
         if able {
-            self.condition.note_handed_over_as_slow(now);
+            self.condition.handed_over = Some(now);
             self.begin_handover(now, peers, Rule::HandedOverSlow);
         }
     }

@@ -37,7 +37,7 @@ pub use search::Decision;
 
 use crate::config::Config;
 use crate::effect::{Effect, Out, Quarantine};
-use crate::ids::{DiskId, Index, LinkId, Member, Position, Run, ServerId, Term, Vote};
+use crate::ids::{Index, LinkId, Member, Position, ServerId, Term, Vote};
 use crate::packet::{Packet, PeerHealth, Refusal, Shared};
 use crate::peers::{OwnState, Peers, Up};
 use crate::record::Kind;
@@ -100,11 +100,11 @@ pub(crate) struct Env<'a> {
 /// One server's part in the consensus.
 #[derive(Clone, Debug)]
 pub(crate) struct Raft {
-    me: Member,
-    shared: Shared,
-    log: RaftLog,
-    ballot: Ballot,
-    role: Role,
+    pub(crate) me: Member,
+    pub(crate) shared: Shared,
+    pub(crate) log: RaftLog,
+    pub(crate) ballot: Ballot,
+    pub(crate) role: Role,
     election: Election,
     /// On a primary: the handover in progress.
     handover: Option<Handover>,
@@ -116,8 +116,8 @@ pub(crate) struct Raft {
     /// State changed that the next tick must process before the event loop sleeps.
     dirty: bool,
     /// The process is ending for a quarantine: the replica ignores all further events.
-    left: bool,
-    decisions: Decisions,
+    pub(crate) left: bool,
+    pub(crate) decisions: Decisions,
 }
 
 impl Raft {
@@ -147,26 +147,6 @@ impl Raft {
             left: false,
             decisions: Decisions::default(),
         }
-    }
-
-    pub(crate) fn log(&self) -> &RaftLog {
-        &self.log
-    }
-
-    pub(crate) fn ballot(&self) -> &Ballot {
-        &self.ballot
-    }
-
-    pub(crate) fn role(&self) -> &Role {
-        &self.role
-    }
-
-    pub(crate) fn decisions(&self) -> Decisions {
-        self.decisions
-    }
-
-    pub(crate) fn has_left(&self) -> bool {
-        self.left
     }
 
     pub(crate) fn is_primary(&self) -> bool {
@@ -228,7 +208,7 @@ impl Raft {
             stopping: self.condition.is_stopping(),
             slow: self.condition.is_slow(now),
             full: self.condition.full,
-            damaged: self.condition.is_damaged(),
+            damaged: self.condition.damaged.is_some(),
         }
     }
 
@@ -304,10 +284,12 @@ impl Raft {
             Packet::HigherTerm { term } => self.adopt(env, term),
             Packet::AskPreVote(ask) => self.on_ask_pre_vote(env, (from, link), ask),
             Packet::PreVote { term, granted, own } => {
-                self.on_pre_vote(env, from, term, granted, own);
+                self.on_ballot(env, from, (false, term, granted), own);
             }
             Packet::AskVote(ask) => self.on_ask_vote(env, (from, link), ask),
-            Packet::Vote { term, granted } => self.on_vote(env, from, term, granted),
+            Packet::Vote { term, granted } => {
+                self.on_ballot(env, from, (true, term, granted), term);
+            }
             Packet::SteppedDown { .. } => self.leave_primary(from),
             Packet::Refuses(epoch) => self.remember_refused(env.now, env.peers, epoch),
             // The node has processed these.
@@ -337,7 +319,7 @@ impl Raft {
         {
             following.primary = None;
         }
-        self.restart_progress(now, peers, up.member, up.run);
+        self.restart_progress(now, peers, up.member);
     }
 
     /// Handles the answer of a server to a ping.
@@ -364,11 +346,6 @@ impl Raft {
             }
             _ => {}
         }
-    }
-
-    /// Returns the run with which the group last added this disk.
-    pub(crate) fn run_added(&self, disk: DiskId) -> Option<Run> {
-        self.log.summary().run_added(disk)
     }
 
     /// Adopts a higher term of the same epoch. A primary or candidate of a lower term becomes a
