@@ -1,7 +1,7 @@
 //! The identity of a data directory: the file `identity`, replaced as a whole on every change.
 
 use super::disk::Disk;
-use super::whole;
+use super::{OpenError, whole};
 use crate::fields::{Field, read_list, write_list};
 use crate::ids::{DiskId, GroupId, Incarnation, Index, ProcessId, Run, ServerId};
 use crate::incarnation::{Seen, SeenDisk};
@@ -57,6 +57,31 @@ pub(super) enum Found {
     Damaged(&'static str),
     Newer(u32),
     Good(Identity),
+}
+
+impl Found {
+    /// The identity, if it is readable.
+    pub(super) fn good(&self) -> Option<&Identity> {
+        if let Found::Good(identity) = self { Some(identity) } else { None }
+    }
+
+    /// Refuses a directory of another server or group, or of a newer version.
+    pub(super) fn refuse_foreign(&self, expected: &Identity) -> Result<(), OpenError> {
+        let refusal = match self {
+            Found::Newer(version) => return Err(OpenError::newer(*version)),
+            Found::Good(found) if found.group != expected.group => {
+                format!("it belongs to group {}, not to {}", found.group, expected.group)
+            }
+            Found::Good(found) if found.id != expected.id => {
+                format!("it belongs to server {}, not to server {}", found.id, expected.id)
+            }
+            Found::Good(found) if found.servers != expected.servers => {
+                format!("its group has {} servers, not {}", found.servers, expected.servers)
+            }
+            _ => return Ok(()),
+        };
+        Err(OpenError::Refused(refusal))
+    }
 }
 
 impl Identity {
