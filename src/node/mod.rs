@@ -202,7 +202,9 @@ impl Node {
                 self.on_input_ended(env.now, session, unfinished);
             }
             Input::Drained(session) => {
-                self.on_drained(session);
+                self.start_moving(session);
+                // Lines that waited for room in the output may be accepted now.
+                self.mark_dirty(session);
                 self.move_messages(world)?;
             }
             Input::Gone(session) => self.remove(session),
@@ -415,12 +417,6 @@ impl Node {
         if self.stopping.is_some() {
             self.close_with(id, Note::Stopping);
         }
-    }
-
-    fn on_drained(&mut self, id: SessionId) {
-        self.start_moving(id);
-        // Lines that waited for room in the output may be accepted now.
-        self.mark_dirty(id);
     }
 
     fn on_input_ended(&mut self, now: Moment, id: SessionId, unfinished: bool) {

@@ -116,14 +116,14 @@ impl Raft {
         self.append_config(Term::ZERO, WallTime(0), config, env.out);
     }
 
-    /// Returns the newest config if this server may campaign: it is a member of that config, and
-    /// is linked with a majority of it.
-    pub(crate) fn may_campaign(&self, peers: &Peers) -> Option<&Config> {
-        let able =
-            !self.condition.is_stopping() && self.holds_epoch() && self.ballot.term().has_next();
-        let config = self.log.config().filter(|config| config.has(self.me) && able)?;
-        let linked = config.count_of(|m| m == self.me || peers.link_to(m).is_some());
-        (linked >= config.majority()).then_some(config)
+    /// Returns whether this server may campaign: it is a member of the newest config, and is linked
+    /// with a majority of it.
+    pub(crate) fn may_campaign(&self, peers: &Peers) -> bool {
+        !self.condition.is_stopping()
+            && self.holds_epoch()
+            && self.ballot.term().has_next()
+            && self.log.config().is_some_and(|config| config.has(self.me))
+            && self.makes_majority(|member| peers.link_to(member).is_some())
     }
 
     /// Returns whether this server just started, knows of no primary, and has not yet reached
@@ -143,7 +143,7 @@ impl Raft {
         let waits = self.epochs.awaits(now, self.peer_timeout())
             || self.looks_around(now, peers, primary)
             || self.is_doubted(now);
-        let able = self.may_campaign(peers).is_some() && !waits;
+        let able = self.may_campaign(peers) && !waits;
         if active || !able || !(down || unreachable) {
             if active {
                 self.election.lost = 0;
@@ -167,7 +167,7 @@ impl Raft {
     }
 
     fn campaign(&mut self, env: &mut Env<'_>) {
-        if self.may_campaign(env.peers).is_some() && matches!(self.role, Role::Follower(_)) {
+        if self.may_campaign(env.peers) && matches!(self.role, Role::Follower(_)) {
             if let Some(reason) = self.election.reason.take() {
                 self.note(reason);
             }

@@ -19,6 +19,9 @@ pub(super) struct Handover {
     pub(super) is_sent: bool,
 }
 
+/// Another member, with the link to it.
+type Heir<'a> = (&'a Peer, (Member, LinkId));
+
 impl Raft {
     /// Begins to stop. From now on this server never campaigns. A primary hands over, and changes
     /// the members only where the handover requires it.
@@ -35,14 +38,18 @@ impl Raft {
     /// could drop it, or after two peer timeouts: one for the handover, one for the drop.
     pub(crate) fn is_released(&self, now: Moment, peers: &Peers) -> bool {
         let Some(began) = self.condition.stopping else { return false };
-        let config = self.log.config();
-        let dropped = config.is_none_or(|config| !config.has(self.me));
-        let could_drop = |peer: &Peer| {
-            let member = peer.link.as_ref().map(|link| link.member);
-            let known = member.is_some_and(|m| config.is_some_and(|config| config.has(m)));
-            known && !peer.health.stopping
-        };
-        dropped || !peers.iter().any(could_drop) || now >= began + self.peer_timeout() * 2
+        let dropped = self.log.config().is_none_or(|config| !config.has(self.me));
+        let may_be_dropped = self.linked_members(peers).any(|(peer, _)| !peer.health.stopping);
+        dropped || !may_be_dropped || now >= began + self.peer_timeout() * 2
+    }
+
+    /// Returns the other members that are linked.
+    fn linked_members<'a>(&'a self, peers: &'a Peers) -> impl Iterator<Item = Heir<'a>> {
+        peers.iter().filter_map(|peer| {
+            let link = peer.link.as_ref()?;
+            let is_member = self.log.config()?.has(link.member);
+            is_member.then_some((peer, (link.member, link.id)))
+        })
     }
 
     /// Returns whether this primary accepts no changes because it is handing its role over.
@@ -143,25 +150,22 @@ impl Raft {
         now: Moment,
         peers: &'a Peers,
         why: Rule,
-    ) -> impl Iterator<Item = (&'a Peer, (Member, LinkId))> {
-        peers.iter().filter_map(move |peer| {
-            let link = peer.link.as_ref()?;
-            let member = self.log.config()?.has(link.member);
+    ) -> impl Iterator<Item = Heir<'a>> {
+        self.linked_members(peers).filter(move |(peer, (member, _))| {
             // When this server ends anyway, a backup takes over whether clients can reach it or
             // not.
             let unable = peer.health.stopping
                 || (why != Rule::HandedOverStop && peer.unreachable.is_some())
                 || (why == Rule::HandedOverSlow && peer.health.slow)
                 || (why == Rule::HandedOverDamaged && peer.health.damaged);
-            let able = member && !unable && peers.is_active(link.member, now);
-            able.then_some((peer, (link.member, link.id)))
+            !unable && peers.is_active(*member, now)
         })
     }
 
     /// Handles `TimeoutNow`: campaigns at once if it came from the primary of this term.
     pub(super) fn on_timeout_now(&mut self, env: &mut Env<'_>, from: Member, term: Term) {
         let follows = matches!(&self.role, Role::Follower(f) if f.primary == Some(from));
-        if term == self.ballot.term() && follows && self.may_campaign(env.peers).is_some() {
+        if term == self.ballot.term() && follows && self.may_campaign(env.peers) {
             self.note(Rule::CampaignHandedOver);
             self.ask_for_votes(env, self.ballot.term().next());
         }
@@ -204,12 +208,8 @@ impl Raft {
         if self.handover.is_some() || self.condition.is_stopping() || !due {
             return;
         }
-        let able = peers.iter().any(|peer| {
-            let member = peer.link.as_ref().map(|link| link.member);
-            let known = member.is_some_and(|m| self.log.config().is_some_and(|c| c.has(m)));
-            known && !peer.health.slow && !peer.health.stopping
-        });
-        if able {
+        let is_able = |peer: &Peer| !peer.health.slow && !peer.health.stopping;
+        if self.linked_members(peers).any(|(peer, _)| is_able(peer)) {
             self.condition.handed_over = Some(now);
             self.begin_handover(now, peers, Rule::HandedOverSlow);
         }

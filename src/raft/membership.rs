@@ -116,9 +116,8 @@ impl Raft {
     /// link was just lost still counts until the peer timeout.
     fn is_cut_off(&self, now: Moment, peers: &Peers) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        let Some(config) = self.log.config() else { return true };
-        let active = |member: Member| member == self.me || peers.was_active(member.id, now);
-        now >= primary.since + self.peer_timeout() && config.count_of(active) < config.majority()
+        now >= primary.since + self.peer_timeout()
+            && !self.makes_majority(|member| peers.was_active(member.id, now))
     }
 
     fn loss(&self, member: Member, now: Moment, peers: &Peers) -> Option<Loss> {

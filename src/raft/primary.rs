@@ -272,9 +272,14 @@ impl Raft {
 
     /// Returns whether a majority of the members is recently active.
     pub(super) fn is_majority_active(&self, now: Moment, peers: &Peers) -> bool {
+        self.makes_majority(|member| peers.is_active(member, now))
+    }
+
+    /// Returns whether this server and the other members that satisfy `is_so` are a majority of
+    /// the newest config.
+    pub(super) fn makes_majority(&self, is_so: impl Fn(Member) -> bool) -> bool {
         self.log.config().is_some_and(|config| {
-            let active = |member| member == self.me || peers.is_active(member, now);
-            config.count_of(active) >= config.majority()
+            config.count_of(|member| member == self.me || is_so(member)) >= config.majority()
         })
     }
 

@@ -115,7 +115,7 @@ impl Replica {
     /// Returns whether this server is a member that can neither lead nor campaign without a lost
     /// one. Only an operator can know that the others are lost for good.
     pub fn may_be_last(&self) -> bool {
-        let able = self.raft.is_primary() || self.raft.may_campaign(&self.peers).is_some();
+        let able = self.raft.is_primary() || self.raft.may_campaign(&self.peers);
         !able && self.config().is_some_and(|config| config.has(self.raft.me))
     }
 
