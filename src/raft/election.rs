@@ -91,7 +91,7 @@ impl Election {
 impl Raft {
     pub(super) fn tick_election(&mut self, env: &mut Env<'_>) {
         if self.log.config().is_none()
-            && let Some(met) = env.peers.form(env.now, env.out)
+            && let Some(met) = env.form()
             && !self.condition.is_stopping()
         {
             self.note(Rule::Formed);

@@ -79,7 +79,7 @@ impl Raft {
                     "server {from} claims to be primary in term {}, as this server is",
                     append.term
                 );
-                return env.peers.close_nonsense(env.now, link, env.out);
+                return env.close_nonsense(link);
             }
             Role::Candidate(_) => true,
             Role::Follower(following) => following.primary != Some(from),
@@ -108,7 +108,7 @@ impl Raft {
             Ok(None) => {} // the process is ending for a quarantine
             Err(why) => {
                 log::error!("closed the link to server {from}: invalid append: {why}");
-                env.peers.close_nonsense(env.now, link, env.out);
+                env.close_nonsense(link);
             }
         }
     }
@@ -183,7 +183,7 @@ impl Raft {
             self.log.push_received(&record, env.out);
             if record.kind == Kind::CONFIG {
                 let summary = self.log.summary();
-                env.peers.close_copies(env.now, |disk| summary.run_added(disk), env.out);
+                env.close_copies(|disk| summary.run_added(disk));
             }
         }
         let end = env.out.bytes.len();

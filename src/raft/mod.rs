@@ -39,7 +39,7 @@ use crate::config::Config;
 use crate::effect::{Effect, Out, Quarantine};
 use crate::ids::{Index, LinkId, Member, Position, ServerId, Term, Vote};
 use crate::packet::{Packet, PeerHealth, Refusal, Shared};
-use crate::peers::{OwnState, Peers, Up};
+use crate::peers::{Env, OwnState, Peers, Up};
 use crate::record::Kind;
 use crate::rng::Rng;
 use crate::rules::{Decisions, Rule};
@@ -86,15 +86,6 @@ pub(crate) enum Role {
     Follower(Following),
     Candidate(Candidacy),
     Primary(Primary),
-}
-
-/// What a handler works with besides its own state.
-pub(crate) struct Env<'a> {
-    pub(crate) now: Moment,
-    /// The time of a record that is written now.
-    pub(crate) wall: WallTime,
-    pub(crate) peers: &'a mut Peers,
-    pub(crate) out: &'a mut Out,
 }
 
 /// One server's part in the consensus.
@@ -295,7 +286,7 @@ impl Raft {
             // The node has processed these.
             Packet::Proofs | Packet::ProofsTaken | Packet::Settings => {}
             // These packets are valid only as the first on a link, or only towards operators.
-            _ => env.peers.close_nonsense(env.now, link, env.out),
+            _ => env.close_nonsense(link),
         }
     }
 

@@ -4,8 +4,8 @@ use super::Replica;
 use crate::effect::{Closing, Effect, Obstacle};
 use crate::ids::{LinkId, ServerId};
 use crate::packet::{Hello, Packet, Past, Refusal};
-use crate::peers::Pending;
-use crate::raft::{Env, Raft};
+use crate::peers::{Env, Pending};
+use crate::raft::Raft;
 use crate::replica::Event;
 
 pub(super) fn on_first_packet(
@@ -23,11 +23,11 @@ pub(super) fn on_first_packet(
                 None => env.out.push(Effect::Close(link, Closing::Nonsense)),
             }
         }
-        Packet::Foreign { .. } => env.peers.refuse(link, dialled, Refusal::Version, env.out),
+        Packet::Foreign { .. } => env.refuse(link, dialled, Refusal::Version),
         Packet::Refused(why) => {
             env.out.push(Effect::Close(link, Closing::RefusedBy(dialled, why)));
             env.peers.note_obstacle(dialled, Obstacle::RefusedBy(why));
-            env.peers.on_dial_ended(env.now, dialled, false, env.out);
+            env.on_dial_ended(dialled, false);
             return raft.heed_refusal(env, why);
         }
         Packet::Order { group, order } if dialled.is_none() => {
@@ -39,7 +39,7 @@ pub(super) fn on_first_packet(
         Packet::Request { group } if dialled.is_none() && group == raft.shared.group => {}
         _ => env.out.push(Effect::Close(link, Closing::Nonsense)),
     }
-    env.peers.on_dial_ended(env.now, dialled, false, env.out);
+    env.on_dial_ended(dialled, false);
 }
 
 /// Processes a hello: refuses the server, or links it. Returns whether no other dial must follow.
@@ -57,7 +57,7 @@ pub(super) fn greet(
             env.peers.on_reached_itself(env.now, hello.to);
             return true;
         }
-        env.peers.refuse(link, Some(from), why, env.out);
+        env.refuse(link, Some(from), why);
         return false;
     }
     env.peers.note_epoch(hello);
@@ -65,13 +65,13 @@ pub(super) fn greet(
         env.out.push(Effect::Close(link, Closing::Spare));
         return false;
     }
-    if env.peers.waits_for_place(env.now, new, (hello, past), env.out) {
+    if env.waits_for_place(new, (hello, past)) {
         return false;
     }
     if dialled.is_none() {
-        env.peers.say_hello(link, from, &raft.own_state(), env.out);
+        env.say_hello(link, from, &raft.own_state());
     }
-    if let Some(up) = env.peers.establish(env.now, new, (hello, past), env.out) {
+    if let Some(up) = env.establish(new, (hello, past)) {
         raft.on_up(env.now, env.peers, up);
     }
     raft.adopt_hello(env, hello, link);
@@ -85,12 +85,12 @@ fn judge(
     dialled: Option<ServerId>,
     (hello, past): (&Hello, &Past),
 ) -> Result<(), Refusal> {
-    env.peers.judge_sender(env.now, hello, dialled)?;
+    env.judge_sender(hello, dialled)?;
     raft.judge_epoch(env, (hello, past))?;
     let added = raft.log.summary().run_added(hello.from.disk);
     let forgot = raft.has_forgotten(hello);
     let decides = raft.leads_majority(env.now, env.peers);
-    env.peers.judge_directory((hello, past), added, forgot, decides, env.out)
+    env.judge_directory((hello, past), added, forgot, decides)
 }
 
 impl Replica {

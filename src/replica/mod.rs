@@ -27,8 +27,9 @@ pub use setup::Setup;
 pub use view::{PeerView, RoleView};
 
 use crate::ids::{Index, LinkId, Run};
+use crate::peers::Env;
 use crate::peers::{Identity, Peers};
-use crate::raft::{Env, Raft};
+use crate::raft::Raft;
 use crate::record::Kind;
 use crate::rng::Rng;
 use crate::time::{Moment, WallTime};
@@ -84,19 +85,19 @@ impl Replica {
         match event {
             Event::Tick => on_tick(raft, env, log),
             Event::Dialled { link, to } => {
-                env.peers.on_dialled(now, link, to, &raft.own_state(), env.out);
+                env.on_dialled(link, to, &raft.own_state());
             }
-            Event::Accepted { link } => env.peers.on_accepted(now, link, env.out),
+            Event::Accepted { link } => env.on_accepted(link),
             Event::DialFailed { to, why } => env.peers.on_dial_failed(now, to, why),
             Event::NotAuthentic { link } => env.peers.on_not_authentic(link),
-            Event::Ended { link } => env.peers.on_ended(now, link, env.out),
+            Event::Ended { link } => env.on_ended(link),
             Event::Received { link, packet, records } => {
                 on_received(raft, env, link, packet, records);
             }
             Event::Durable(durable) => raft.on_durable(env, durable),
         }
         if env.peers.owes_pings() {
-            env.peers.send_pings(now, raft.health(now), env.out);
+            env.send_pings(raft.health(now));
         }
         raft.check();
     }
@@ -168,11 +169,11 @@ impl Replica {
 
 fn on_tick(raft: &mut Raft, env: &mut Env<'_>, log: &dyn LogReader) {
     env.peers.take_changed();
-    env.peers.expire_pending(env.now, env.out);
-    while let Some(new) = env.peers.take_newcomer(env.now, env.out) {
+    env.expire_pending();
+    while let Some(new) = env.take_newcomer() {
         greeting::greet(raft, env, (new.link, None), (&new.hello, &new.past));
     }
-    if env.peers.tick(env.now, env.out) {
+    if env.tick() {
         raft.refresh_indexes();
     }
     raft.tick(env, log);
@@ -184,7 +185,7 @@ fn on_received(raft: &mut Raft, env: &mut Env<'_>, link: LinkId, packet: Packet,
         return greeting::on_first_packet(raft, env, pending, (packet, records));
     }
     if let Packet::Refused(why) = packet {
-        if env.peers.on_refused(now, link, why, env.out) {
+        if env.on_refused(link, why) {
             raft.heed_refusal(env, why);
         }
         return;
@@ -193,23 +194,23 @@ fn on_received(raft: &mut Raft, env: &mut Env<'_>, link: LinkId, packet: Packet,
     let Some(from) = env.peers.member_on(link) else { return };
     if let Some(term) = packet.term().filter(|term| !term.is_credible(raft.ballot.term())) {
         log::error!("server {from} sent term {term}, which no elections can have reached");
-        return env.peers.close_nonsense(now, link, env.out);
+        return env.close_nonsense(link);
     }
     match packet {
         Packet::Ping { sent, wall, health } => {
             let primary = raft.primary(now, env.peers).map(|primary| primary.id);
             let promised = raft.promise_to(from, now);
-            env.peers.on_ping(now, link, (sent, wall, health), promised, primary, env.out);
+            env.on_ping(link, (sent, wall, health), promised, primary);
             if !health.leads {
                 raft.leave_primary(from);
             }
         }
         Packet::Pong { sent, promised } => {
-            if env.peers.on_pong(now, link, (sent, promised), env.out) {
+            if env.on_pong(link, sent, promised) {
                 raft.on_active();
             }
         }
-        Packet::AskRelease { asked } => env.peers.on_ask_release(now, from, link, asked, env.out),
+        Packet::AskRelease { asked } => env.on_ask_release(from, link, asked),
         Packet::Blank { met } => env.peers.on_blank(link, met),
         _ => raft.on_packet(env, (from, link), packet, records),
     }
