@@ -1,40 +1,9 @@
 //! A server's record of other disks: their newest starts, which distinguish a copy of a directory
 //! from the original.
 
-use crate::ids::{DiskId, Incarnation, ProcessId, Run};
-use crate::limits::{COPIES_MAX, RUNS_KEPT, SEEN_MAX};
+use crate::ids::{DiskId, ProcessId, Run};
+use crate::limits::{COPIES_MAX, SEEN_MAX};
 use crate::rules::Rule;
-use byteorder::{LE, ReadBytesExt, WriteBytesExt};
-use std::io;
-
-impl Run {
-    /// Writes the run in the format of hellos and identities.
-    pub(crate) fn write(self, out: &mut Vec<u8>) -> io::Result<()> {
-        out.write_u64::<LE>(self.incarnation.0)?;
-        out.write_u64::<LE>(self.process.0)
-    }
-
-    /// Reads a run that [`Run::write`] wrote.
-    pub(crate) fn read(rest: &mut &[u8]) -> io::Result<Run> {
-        let incarnation = Incarnation(rest.read_u64::<LE>()?);
-        Ok(Run { incarnation, process: ProcessId(rest.read_u64::<LE>()?) })
-    }
-}
-
-/// Writes at most [`RUNS_KEPT`] runs in the format of hellos and identities.
-pub(crate) fn write_runs(out: &mut Vec<u8>, runs: &[Run]) -> io::Result<()> {
-    out.write_u8(runs.len() as u8)?;
-    runs.iter().try_for_each(|run| run.write(out))
-}
-
-/// Reads runs that [`write_runs`] wrote.
-pub(crate) fn read_runs(rest: &mut &[u8]) -> io::Result<Vec<Run>> {
-    let count = usize::from(rest.read_u8()?);
-    if count > RUNS_KEPT {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    (0..count).map(|_| Run::read(rest)).collect()
-}
 
 /// Returns whether a disk with these newest starts was certainly never started as `known`. Starts
 /// before the oldest listed one are unknown.
@@ -168,6 +137,8 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Incarnation;
+    use crate::limits::RUNS_KEPT;
 
     const DISK: DiskId = DiskId(5);
 

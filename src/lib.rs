@@ -76,6 +76,7 @@ pub mod client;
 pub mod commands;
 mod config;
 mod effect;
+mod fields;
 pub mod frontend;
 pub mod host;
 pub mod ids;

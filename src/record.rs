@@ -74,13 +74,20 @@ pub enum BadRecord {
     Checksum,
 }
 
-impl fmt::Display for BadRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl BadRecord {
+    /// Describes the fault.
+    pub fn as_str(self) -> &'static str {
+        match self {
             BadRecord::Short => "a record ends early",
             BadRecord::Length => "a record has an impossible length",
             BadRecord::Checksum => "a record has a wrong checksum",
-        })
+        }
+    }
+}
+
+impl fmt::Display for BadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -1,131 +1,75 @@
 //! The names of the rules, and how often each has decided. A simulation has not tested a rule
 //! that it never reaches.
 
+use crate::fields::listed;
 use std::ops::Add;
 
-/// A rule that makes a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is named as the rule is")]
-pub enum Rule {
-    Formed,
-    GateOpened,
-    CampaignGone,
-    CampaignUnheard,
-    CampaignNoPrimary,
-    CampaignHandedOver,
-    CampaignBack,
-    Elected,
-    RoundLost,
-    PreVoteRefusedLed,
-    PreVoteRefusedOld,
-    VoteRefused,
-    VoteOfBlank,
-    Withdrawn,
-    DroppedGone,
-    DroppedStopping,
-    DroppedUnheard,
-    DroppedSick,
-    Added,
-    Penalized,
-    SteppedDownTerm,
-    SteppedDownUnheard,
-    RefusedVersion,
-    RefusedGroup,
-    RefusedSettings,
-    RefusedSameId,
-    RefusedWrongId,
-    RefusedOldIncarnation,
-    RefusedCopy,
-    RefusedForgot,
-    RefusedOccupied,
-    RefusedEpoch,
-    RefusedStraggler,
-    LoggedRefusal,
-    EpochFollowed,
-    LeftOldCopy,
-    LeftTail,
-    LeftHistory,
-    ConflictCut,
-    KeptCommitted,
-    HandedOverStop,
-    HandedOverOrder,
-    HandedOverSlow,
-    HandedOverDamaged,
-    HandoverGivenUp,
-    Promised,
-    PromiseAwaited,
-    /// The other member gave up a promise of a primary of two members.
-    PromiseReleased,
-    WentOnAlone,
-    EpochCompleted,
-}
-
-/// The number of rules.
-pub(crate) const RULES: usize = Rule::EpochCompleted as usize + 1;
-
-impl Rule {
-    /// All rules, in the order of [`Decisions`].
-    pub const ALL: [Rule; RULES] = [
-        Rule::Formed,
-        Rule::GateOpened,
-        Rule::CampaignGone,
-        Rule::CampaignUnheard,
-        Rule::CampaignNoPrimary,
-        Rule::CampaignHandedOver,
-        Rule::CampaignBack,
-        Rule::Elected,
-        Rule::RoundLost,
-        Rule::PreVoteRefusedLed,
-        Rule::PreVoteRefusedOld,
-        Rule::VoteRefused,
-        Rule::VoteOfBlank,
-        Rule::Withdrawn,
-        Rule::DroppedGone,
-        Rule::DroppedStopping,
-        Rule::DroppedUnheard,
-        Rule::DroppedSick,
-        Rule::Added,
-        Rule::Penalized,
-        Rule::SteppedDownTerm,
-        Rule::SteppedDownUnheard,
-        Rule::RefusedVersion,
-        Rule::RefusedGroup,
-        Rule::RefusedSettings,
-        Rule::RefusedSameId,
-        Rule::RefusedWrongId,
-        Rule::RefusedOldIncarnation,
-        Rule::RefusedCopy,
-        Rule::RefusedForgot,
-        Rule::RefusedOccupied,
-        Rule::RefusedEpoch,
-        Rule::RefusedStraggler,
-        Rule::LoggedRefusal,
-        Rule::EpochFollowed,
-        Rule::LeftOldCopy,
-        Rule::LeftTail,
-        Rule::LeftHistory,
-        Rule::ConflictCut,
-        Rule::KeptCommitted,
-        Rule::HandedOverStop,
-        Rule::HandedOverOrder,
-        Rule::HandedOverSlow,
-        Rule::HandedOverDamaged,
-        Rule::HandoverGivenUp,
-        Rule::Promised,
-        Rule::PromiseAwaited,
-        Rule::PromiseReleased,
-        Rule::WentOnAlone,
-        Rule::EpochCompleted,
-    ];
+listed! {
+    /// A rule that makes a decision.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[allow(missing_docs, reason = "each is named as the rule is")]
+    pub enum Rule {
+        Formed,
+        GateOpened,
+        CampaignGone,
+        CampaignUnheard,
+        CampaignNoPrimary,
+        CampaignHandedOver,
+        CampaignBack,
+        Elected,
+        RoundLost,
+        PreVoteRefusedLed,
+        PreVoteRefusedOld,
+        VoteRefused,
+        VoteOfBlank,
+        Withdrawn,
+        DroppedGone,
+        DroppedStopping,
+        DroppedUnheard,
+        DroppedSick,
+        Added,
+        Penalized,
+        SteppedDownTerm,
+        SteppedDownUnheard,
+        RefusedVersion,
+        RefusedGroup,
+        RefusedSettings,
+        RefusedSameId,
+        RefusedWrongId,
+        RefusedOldIncarnation,
+        RefusedCopy,
+        RefusedForgot,
+        RefusedOccupied,
+        RefusedEpoch,
+        RefusedStraggler,
+        LoggedRefusal,
+        EpochFollowed,
+        LeftOldCopy,
+        LeftTail,
+        LeftHistory,
+        ConflictCut,
+        KeptCommitted,
+        HandedOverStop,
+        HandedOverOrder,
+        HandedOverSlow,
+        HandedOverDamaged,
+        HandoverGivenUp,
+        Promised,
+        PromiseAwaited,
+        /// The other member gave up a promise of a primary of two members.
+        PromiseReleased,
+        WentOnAlone,
+        EpochCompleted,
+    }
 }
 
 /// How often each rule has decided, in the order of [`Rule::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decisions(pub [u64; RULES]);
+pub struct Decisions(pub [u64; Rule::ALL.len()]);
 
 impl Default for Decisions {
     fn default() -> Decisions {
-        Decisions([0; RULES])
+        Decisions([0; Rule::ALL.len()])
     }
 }
 

@@ -45,6 +45,7 @@ fn modules_depend_only_on_what_they_may() {
         "incarnation",
         "rules",
         "effect",
+        "fields",
     ];
     let table: [(&str, &[&str]); 12] = [
         ("src/protocol", &[]),

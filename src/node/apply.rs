@@ -1,12 +1,12 @@
 //! Applies acknowledged entries to the state, and answers the clients that wait for them.
 
-use super::replies::outcome_of;
+use super::replies::{error, outcome_of};
 use super::session::{RequestState, Task};
 use super::{Context, Fatal, Node, Pending};
 use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
 use crate::mailbox::{Change, Outcome};
-use crate::protocol::{Code, Note, Reply, Words};
+use crate::protocol::{Code, Note};
 use crate::record::{Kind, Record};
 use crate::time::Moment;
 use std::io;
@@ -95,8 +95,7 @@ impl Node {
         let operates = self.operators.contains(&id);
         let reply = match outcome {
             Outcome::WrongPassword if operates => {
-                let words = Words::Text("the account was changed meanwhile; try again");
-                Reply::Error(Code::Busy, words)
+                error(Code::Busy, "the account was changed meanwhile; try again")
             }
             _ => outcome_of(change, outcome),
         };

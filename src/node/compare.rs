@@ -3,7 +3,7 @@
 //! logged and shown. If an address of a server differs, clients are sent to a wrong place. If
 //! `accounts` or a timeout differs, a handover changes what clients may do.
 
-use super::Node;
+use super::{Node, Output};
 use crate::ids::{LinkId, ServerId};
 use crate::protocol;
 use crate::replica::Packet;
@@ -33,15 +33,11 @@ impl Compared {
 
 impl Node {
     /// Sends this server's settings to another server, once on each link.
-    pub(super) fn tell_settings(
-        &mut self,
-        link: LinkId,
-        packets: &mut Vec<(LinkId, Packet, Vec<u8>)>,
-    ) {
+    pub(super) fn tell_settings(&mut self, link: LinkId, out: &mut Output) {
         let Some(member) = self.replica.member_on(link) else { return };
         let told = &mut self.compared.told[member.id.slot()];
         if told.replace(link) != Some(link) {
-            packets.push((link, Packet::Settings, encode(&self.setup.settings)));
+            out.packets.push((link, Packet::Settings, encode(&self.setup.settings)));
         }
     }
 

@@ -2,14 +2,14 @@
 //! has room. A session that replays a year and one that receives new messages differ only in their
 //! position in the mailbox.
 
-use super::replies::WRONG_PASSWORD;
+use super::replies::{WRONG_PASSWORD, error};
 use super::session::{Login, RequestState};
 use super::{Context, Fatal, Node};
 use crate::frontend;
 use crate::ids::{Index, SessionId};
 use crate::limits::{DAMAGED_TIME, LISTED_PER_TURN, OUTPUT_BYTES_MAX};
 use crate::mailbox::{Account, Change};
-use crate::protocol::{Answer, Code, Note, Reply, Words};
+use crate::protocol::{Answer, Code, Note, Reply};
 use crate::time::Moment;
 use std::io;
 
@@ -98,7 +98,7 @@ impl Node {
         let Some(session) = self.sessions.get(&id) else { return };
         if let RequestState::Showing { .. } = session.request {
             let words = format!("entry {at} can't be read from the disk of this server");
-            return self.finish(now, id, Reply::Error(Code::Unreadable, Words::Text(&words)));
+            return self.finish(now, id, error(Code::Unreadable, &words));
         }
         self.close_with(id, Note::Unreadable);
     }

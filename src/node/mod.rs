@@ -33,7 +33,7 @@ use crate::ids::{Index, LinkId, Origin, ServerId, SessionId, Term, UserName};
 use crate::latency::Meter;
 use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
-use crate::protocol::{Code, Note, Reply, Words};
+use crate::protocol::{self, Code, Note, Reply, Words};
 use crate::replica::{Event, Packet, Replica};
 use crate::time::Moment;
 use compare::Compared;
@@ -44,6 +44,7 @@ pub use held::Held;
 pub use interface::{Context, Fatal, Gauges, Hashed, Input, Job, Outlet, Output, Setup};
 use login_throttle::LoginThrottle;
 use password_cache::PasswordCache;
+use replies::error;
 #[cfg(test)]
 pub(crate) use requests::NOBODY;
 use session::{RequestState, Session, Sessions};
@@ -58,6 +59,13 @@ struct Pending {
     session: SessionId,
     bytes: usize,
     taken: Moment,
+}
+
+/// What a handler works with besides the node's own state.
+struct Env<'a> {
+    now: Moment,
+    world: &'a Context<'a>,
+    out: &'a mut Output,
 }
 
 /// One server.
@@ -155,71 +163,67 @@ impl Node {
         input: Input<'_>,
         out: &mut Output,
     ) -> Result<(), Fatal> {
+        let env = &mut Env { now: world.now, world, out };
         match input {
             Input::Replica(event) => {
                 let operator = self.replica.takes_request(&event);
                 match event {
-                    Event::Tick => self.keep_deadlines(world.now),
+                    Event::Tick => self.keep_deadlines(env.now),
                     Event::Ended { link } => self.remove(SessionId::of_operator(link)),
                     _ => {}
                 }
-                self.replica.handle(world.now, world.wall, event, world.log, &mut out.replica);
+                self.replica.handle(env.now, world.wall, event, world.log, &mut env.out.replica);
                 match event {
-                    Event::Tick => self.tell_proofs(&mut out.packets),
+                    Event::Tick => self.tell_proofs(env.out),
                     Event::Received { link, packet, records } => {
-                        self.on_packet(link, packet, records, &mut out.packets);
+                        self.on_packet(link, packet, records, env.out);
                     }
                     _ => {}
                 }
                 if let Some((link, line)) = operator {
-                    self.on_operator(world, link, line, out);
+                    self.on_operator(env, link, line);
                 }
                 if let Event::Tick | Event::Durable(_) = event {
-                    self.follow_role(world.now);
+                    self.follow_role(env.now);
                     self.follow_handover();
                     self.apply_acknowledged(world)?;
-                    self.resume_reads(world, out);
+                    self.resume_reads(env);
                     self.move_messages(world)?;
-                    self.report_trouble(world.now);
+                    self.report_trouble(env.now);
                 }
             }
-            Input::Opened(session, from) => self.open(world.now, session, from),
-            Input::Line(session, line) => self.on_line(world, session, line, out),
+            Input::Opened(session, from) => self.open(env.now, session, from),
+            Input::Line(session, line) => self.take_line(env, session, protocol::parse(line)),
             Input::LongLine(session) => {
-                self.extend_login(world.now, session);
-                let words = Words::Text("a line has at most 4096 bytes");
-                self.answer(session, Reply::Error(Code::TooLong, words));
+                self.extend_login(env.now, session);
+                self.answer(session, error(Code::TooLong, "a line has at most 4096 bytes"));
             }
             Input::InputEnded { session, unfinished } => {
-                self.on_input_ended(world.now, session, unfinished);
+                self.on_input_ended(env.now, session, unfinished);
             }
             Input::Drained(session) => {
-                self.on_drained(session);
+                self.start_moving(session);
+                // Lines that waited for room in the output may be accepted now.
+                self.mark_dirty(session);
                 self.move_messages(world)?;
             }
             Input::Gone(session) => self.remove(session),
-            Input::Hashed(session, hashed) => self.on_hashed(world, session, hashed, out),
-            Input::Full(full) => self.replica.note_space(world.now, full),
-            Input::Stop => self.stop(world.now),
+            Input::Hashed(session, hashed) => self.on_hashed(env, session, hashed),
+            Input::Full(full) => self.replica.note_space(env.now, full),
+            Input::Stop => self.stop(env.now),
         }
-        self.answer_operators(out);
+        self.answer_operators(env.out);
         assert!(self.applied <= self.replica.acknowledged(), "only answered entries are applied");
         Ok(())
     }
 
     /// Handles the packets that servers exchange in addition to replication.
-    fn on_packet(
-        &mut self,
-        link: LinkId,
-        packet: Packet,
-        records: &[u8],
-        packets: &mut Vec<(LinkId, Packet, Vec<u8>)>,
-    ) {
+    fn on_packet(&mut self, link: LinkId, packet: Packet, records: &[u8], out: &mut Output) {
         match packet {
             // Every established link soon carries a ping, so each peer gets the settings.
-            Packet::Ping { .. } => self.tell_settings(link, packets),
+            Packet::Ping { .. } => self.tell_settings(link, out),
             Packet::Settings => self.on_settings(link, records),
-            Packet::Proofs => self.on_proofs(link, records, packets),
+            Packet::Proofs => self.on_proofs(link, records, out),
             Packet::ProofsTaken => self.passwords.on_taken(link),
             _ => {}
         }
@@ -415,18 +419,11 @@ impl Node {
         }
     }
 
-    fn on_drained(&mut self, id: SessionId) {
-        self.start_moving(id);
-        // Lines that waited for room in the output may be accepted now.
-        self.mark_dirty(id);
-    }
-
     fn on_input_ended(&mut self, now: Moment, id: SessionId, unfinished: bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.input_ended = true;
         if unfinished {
-            let words = Words::Text("the last line has no end");
-            self.answer(id, Reply::Error(Code::BadArgument, words));
+            self.answer(id, error(Code::BadArgument, "the last line has no end"));
         }
         self.settle(now, id);
         self.mark_dirty(id);
@@ -446,8 +443,11 @@ impl Node {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             match &session.request {
                 RequestState::Reading(_) => {
-                    let words = Words::Text("the primary could not answer in time; try again");
-                    self.finish(now, id, Reply::Error(Code::NotReady, words));
+                    self.finish(
+                        now,
+                        id,
+                        error(Code::NotReady, "the primary could not answer in time; try again"),
+                    );
                     self.reads.retain(|(_, reader)| *reader != id);
                 }
                 RequestState::Idle

@@ -1,32 +1,26 @@
 //! Serves operators: a connection that knows the group's secret may manage accounts, with one
 //! request on a link of its own.
 
+use super::replies::error;
 use super::session::Session;
-use super::{Context, Node, Output};
+use super::{Env, Node, Output};
 use crate::ids::{LinkId, Origin, SessionId, UserName};
 use crate::limits::{LINE_BYTES_MAX, USERS_PER_ANSWER};
-use crate::protocol::{self, Answer, Code, Reply, Words};
+use crate::protocol::{self, Answer, Code, Reply};
 use crate::replica::Packet;
 use crate::time::Moment;
 
 impl Node {
     /// Handles the request of an operator's link, which sends only this one. The operator gets a
     /// session like a client's, whose id is made from the link's number.
-    pub(super) fn on_operator(
-        &mut self,
-        world: &Context<'_>,
-        link: LinkId,
-        line: &[u8],
-        out: &mut Output,
-    ) {
+    pub(super) fn on_operator(&mut self, env: &mut Env<'_>, link: LinkId, line: &[u8]) {
         let id = SessionId::of_operator(link);
         self.sessions.insert(id, Box::new(Session::new(Origin::OPERATOR)));
         self.operators.push(id);
         match line.len() {
-            ..LINE_BYTES_MAX => self.take_line(world, id, protocol::parse_operator(line), out),
+            ..LINE_BYTES_MAX => self.take_line(env, id, protocol::parse_operator(line)),
             _ => {
-                let words = Words::Text("a line is too long");
-                self.answer(id, Reply::Error(Code::TooLong, words));
+                self.answer(id, error(Code::TooLong, "a line is too long"));
             }
         }
     }

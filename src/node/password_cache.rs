@@ -4,14 +4,13 @@
 //! The cache holds a keyed hash, which is useless without the group's secret. The hash is bound to
 //! the user name and to the entry that set the password. It is never written to disk.
 
-use super::Node;
+use super::{Node, Output};
+use crate::fields::Field;
 use crate::ids::{Index, LinkId, Secret, UserName};
 use crate::keyed_hash::{Hash, MacKey};
 use crate::limits::{PROOFS_PER_PIECE, PROOFS_SPARE};
 use crate::replica::{Packet, RoleView};
-use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::collections::BTreeMap;
-use std::io;
 
 /// The keyed hash of a password, with what it is bound to.
 type Proof = Hash;
@@ -136,8 +135,11 @@ impl PasswordCache {
     /// Adds the passwords that the primary sent. Keeps at most `accounts` and `PROOFS_SPARE` more,
     /// for accounts that this server does not know yet, and removes the oldest first.
     pub(super) fn take(&mut self, mut bytes: &[u8], accounts: usize) {
-        while let Ok((set, proof)) = read(&mut bytes) {
-            self.insert(set, proof);
+        while let Some(set) = Field::read(&mut bytes)
+            && let Some((proof, rest)) = bytes.split_first_chunk()
+        {
+            bytes = rest;
+            self.insert(set, *proof);
             while self.proofs.len() > accounts + PROOFS_SPARE {
                 let oldest = *self.arrivals.values().next().expect("one for each proof");
                 self.forget(oldest);
@@ -151,20 +153,13 @@ fn parts<'a>(user: &'a str, set: &'a [u8; 8], password: &'a str) -> [&'a [u8]; 3
 }
 
 fn write(out: &mut Vec<u8>, set: Index, proof: &Proof) {
-    out.write_u64::<LE>(set.0).expect("a vector takes every byte");
+    set.write(out);
     out.extend_from_slice(proof);
-}
-
-fn read(bytes: &mut &[u8]) -> io::Result<(Index, Proof)> {
-    let set = Index(bytes.read_u64::<LE>()?);
-    let mut proof = Proof::default();
-    io::Read::read_exact(bytes, &mut proof)?;
-    Ok((set, proof))
 }
 
 impl Node {
     /// Sends verified passwords to the other servers if this server is primary. Called each turn.
-    pub(super) fn tell_proofs(&mut self, packets: &mut Vec<(LinkId, Packet, Vec<u8>)>) {
+    pub(super) fn tell_proofs(&mut self, out: &mut Output) {
         let epoch = self.replica.term().epoch();
         let other = std::mem::replace(&mut self.epoch, epoch) != epoch;
         // A server that begins an epoch keeps its own entries.
@@ -173,24 +168,19 @@ impl Node {
             self.passwords.clear();
         }
         if self.replica.role() == RoleView::Primary {
-            self.passwords.tell(self.replica.links(), packets);
+            self.passwords.tell(self.replica.links(), &mut out.packets);
         } else {
             self.passwords.tell_nobody();
         }
     }
 
     /// Handles the verified passwords that another server sent.
-    pub(super) fn on_proofs(
-        &mut self,
-        link: LinkId,
-        records: &[u8],
-        packets: &mut Vec<(LinkId, Packet, Vec<u8>)>,
-    ) {
+    pub(super) fn on_proofs(&mut self, link: LinkId, records: &[u8], out: &mut Output) {
         if self.replica.follows_on(link) {
             self.passwords.take(records, self.mailboxes.accounts());
         }
         if self.replica.links().any(|open| open == link) {
-            packets.push((link, Packet::ProofsTaken, Vec::new()));
+            out.packets.push((link, Packet::ProofsTaken, Vec::new()));
         }
     }
 }

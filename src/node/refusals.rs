@@ -1,8 +1,9 @@
 //! Explains to a person why a server refuses a request, and which server would accept it.
 
 use super::Node;
+use super::replies::error;
 use crate::ids::Position;
-use crate::protocol::{Code, Reply, Words};
+use crate::protocol::{Code, Reply};
 use crate::replica::NotTaken;
 use crate::time::Moment;
 
@@ -15,7 +16,7 @@ pub(super) struct Denial {
 
 impl Denial {
     pub(super) fn reply(&self) -> Reply<'_> {
-        Reply::Error(self.code, Words::Text(&self.words))
+        error(self.code, &self.words)
     }
 }
 

@@ -6,11 +6,16 @@ use crate::protocol::{Answer, Code, Reply, Words};
 
 /// The reply to a wrong password and to an unknown account. It does not reveal which.
 pub(super) const WRONG_PASSWORD: Reply<'static> =
-    Reply::Error(Code::WrongPassword, Words::Text("the name or the password is wrong"));
+    error(Code::WrongPassword, "the name or the password is wrong");
 
 /// The reply to a change that is logged, when the session ends before the change is acknowledged.
 pub(super) const UNKNOWN_OUTCOME: Reply<'static> =
-    Reply::Error(Code::UnknownOutcome, Words::Text("this change may or may not take effect"));
+    error(Code::UnknownOutcome, "this change may or may not take effect");
+
+/// Returns an error with this text.
+pub(super) const fn error(code: Code, text: &str) -> Reply<'_> {
+    Reply::Error(code, Words::Text(text))
+}
 
 pub(super) fn exists(user: UserName) -> Reply<'static> {
     Reply::Error(Code::Exists, Words::User("there is an account", user))
@@ -33,12 +38,8 @@ pub(super) fn outcome_of(change: &Change<'_>, outcome: Outcome) -> Reply<'static
         (Outcome::Done, _) => Reply::Ok(Answer::Done),
         (Outcome::Exists, Change::Create { user, .. }) => exists(*user),
         (Outcome::NoSuchUser, Change::Message { to, .. }) => no_such_user(*to),
-        (Outcome::NotLoggedIn, _) => {
-            Reply::Error(Code::NotLoggedIn, Words::Text("this account was deleted"))
-        }
-        (Outcome::KeyReused, _) => {
-            Reply::Error(Code::KeyReused, Words::Text("this key has stored another message"))
-        }
+        (Outcome::NotLoggedIn, _) => error(Code::NotLoggedIn, "this account was deleted"),
+        (Outcome::KeyReused, _) => error(Code::KeyReused, "this key has stored another message"),
         (Outcome::WrongPassword | Outcome::Exists | Outcome::NoSuchUser, _) => WRONG_PASSWORD,
     }
 }

@@ -1,8 +1,8 @@
 //! Handles the lines of clients: parses, checks and runs requests, and answers them.
 
-use super::replies::{WRONG_PASSWORD, beyond_end, exists, no_such_user, outcome_of};
+use super::replies::{WRONG_PASSWORD, beyond_end, error, exists, no_such_user, outcome_of};
 use super::session::{Checked, Listing, Login, PendingReply, RequestState, Task};
-use super::{Context, Hashed, Job, Node, Output, Pending};
+use super::{Env, Hashed, Job, Node, Pending};
 use crate::ids::{Index, SessionId, UserName};
 use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::mailbox::{Change, Once};
@@ -17,30 +17,19 @@ pub(crate) const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$cG9zdGVybi1ub2Jv
                       AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 impl Node {
-    pub(super) fn on_line(
-        &mut self,
-        world: &Context<'_>,
-        id: SessionId,
-        line: &[u8],
-        out: &mut Output,
-    ) {
-        self.take_line(world, id, protocol::parse(line), out);
-    }
-
     /// Runs, queues or refuses the request of a line.
     pub(super) fn take_line(
         &mut self,
-        world: &Context<'_>,
+        env: &mut Env<'_>,
         id: SessionId,
         request: Result<Option<(Right, Command<'_>)>, Refusal>,
-        out: &mut Output,
     ) {
         if self.sessions.get(&id).is_none_or(|session| session.closing) {
             return;
         }
         let request = request.transpose();
         if request.is_some() {
-            self.extend_login(world.now, id);
+            self.extend_login(env.now, id);
         }
         let (right, command) = match request {
             Some(Ok(request)) => request,
@@ -50,7 +39,7 @@ impl Node {
             }
             None => return self.mark_dirty(id),
         };
-        if self.refuses(world.now, id, right) {
+        if self.refuses(env.now, id, right) {
             return;
         }
         match command {
@@ -61,17 +50,16 @@ impl Node {
             }
             Command::Ping(text) => self.answer(id, Reply::Ok(Answer::Echo(text))),
             Command::Status => {
-                let status = self.status(world);
+                let status = self.status(env.world);
                 let lines = status.iter().map(|(key, value)| Reply::Stat(key, value));
                 self.answer_all(id, lines.chain([Reply::Ok(Answer::Done)]));
             }
-            Command::Send(to, text) => self.on_send(world, id, to, None, text, out),
-            Command::Once(key, to, text) => self.on_send(world, id, to, Some(key), text, out),
+            Command::Send(to, text) => self.on_send(env, id, to, None, text),
+            Command::Once(key, to, text) => self.on_send(env, id, to, Some(key), text),
             Command::Create(..) if !self.setup.accounts_open && !self.operators.contains(&id) => {
-                let words = Words::Text("here the operator makes accounts");
-                self.answer(id, Reply::Error(Code::NotAllowed, words));
+                self.answer(id, error(Code::NotAllowed, "here the operator makes accounts"));
             }
-            command => self.queue(world.now, id, task(command)),
+            command => self.queue(env.now, id, task(command)),
         }
     }
 
@@ -101,90 +89,70 @@ impl Node {
             Right::LoggedOut if logged_in => (Code::AlreadyLoggedIn, "LOGOUT first"),
             _ => return false,
         };
-        self.answer(id, Reply::Error(code, Words::Text(words)));
+        self.answer(id, error(code, words));
         true
     }
 
     fn on_send(
         &mut self,
-        world: &Context<'_>,
+        env: &mut Env<'_>,
         id: SessionId,
         to: UserName,
         key: Option<&str>,
         text: &str,
-        out: &mut Output,
     ) {
-        let Some(login) = self.sessions.get(&id).and_then(|session| session.login()) else {
-            return;
-        };
-        let (from, sender) = (login.user, login.created);
+        let Some(Login { user: from, created: sender, .. }) = self.login(id) else { return };
+        let change = Change::Message { to, from, sender, key, text };
         // A message with a known key is answered before any other check refuses it.
         let known = key.and_then(|key| self.mailboxes.known(&Once { sender, key, to, text }));
         if let Some(outcome) = known {
-            let change = Change::Message { to, from, sender, key, text };
             return self.answer(id, outcome_of(&change, outcome));
         }
         if self.mailboxes.account(to).is_none() {
             // Only a confirmed read proves that there is no such user. Later requests wait, to
             // keep their order.
             let (key, text) = (key.map(str::to_owned), text.to_owned());
-            return self.queue(world.now, id, Task::Send { to, key, text });
+            return self.queue(env.now, id, Task::Send { to, key, text });
         }
-        self.log_message(world, id, to, key, text, out);
+        self.log_message(env, id, &change);
     }
 
-    fn log_message(
-        &mut self,
-        world: &Context<'_>,
-        id: SessionId,
-        to: UserName,
-        key: Option<&str>,
-        text: &str,
-        out: &mut Output,
-    ) {
-        let Some(login) = self.sessions.get(&id).and_then(|session| session.login()) else {
-            return;
-        };
-        let (from, sender) = (login.user, login.created);
-        let change = Change::Message { to, from, sender, key, text };
-        match self.propose(world, id, &change, out) {
+    fn log_message(&mut self, env: &mut Env<'_>, id: SessionId, change: &Change<'_>) {
+        match self.propose(env, id, change) {
             Some(index) => {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.pending_replies.push_back(PendingReply::Logged(index));
                 }
             }
             // This may have been the last answer that the session waited for.
-            None => self.settle(world.now, id),
+            None => self.settle(env.now, id),
         }
     }
 
+    fn login(&self, id: SessionId) -> Option<Login> {
+        self.sessions.get(&id).and_then(|session| session.login())
+    }
+
     /// Appends a change to the log, or answers why that is not possible.
-    fn propose(
-        &mut self,
-        world: &Context<'_>,
-        id: SessionId,
-        change: &Change<'_>,
-        out: &mut Output,
-    ) -> Option<Index> {
+    fn propose(&mut self, env: &mut Env<'_>, id: SessionId, change: &Change<'_>) -> Option<Index> {
         if self.unanswered_bytes >= UNANSWERED_BYTES_MAX {
-            let words = Words::Text("too many changes wait for their answers");
-            self.answer(id, Reply::Error(Code::Busy, words));
+            self.answer(id, error(Code::Busy, "too many changes wait for their answers"));
             return None;
         }
-        let before = out.replica.bytes.len();
+        let before = env.out.replica.bytes.len();
         let encode = |body: &mut Vec<u8>| change.encode(body);
-        let (now, wall) = (world.now, world.wall);
-        let logged = self.replica.propose(now, wall, change.kind(), encode, &mut out.replica);
+        let (now, wall) = (env.now, env.world.wall);
+        let logged = self.replica.propose(now, wall, change.kind(), encode, &mut env.out.replica);
         let index = match logged {
             Ok(index) => index,
             Err(why) => {
-                self.answer(id, self.not_taken(world.now, why).reply());
+                self.answer(id, self.not_taken(env.now, why).reply());
                 return None;
             }
         };
-        let bytes = out.replica.bytes.len() - before;
+        let bytes = env.out.replica.bytes.len() - before;
         self.unanswered_bytes += bytes;
-        self.pending.push_back(Pending { index, session: id, bytes, taken: world.now });
+        self.pending.push_back(Pending { index, session: id, bytes, taken: env.now });
         Some(index)
     }
 
@@ -227,7 +195,7 @@ impl Node {
     }
 
     /// Continues the tasks whose reads are confirmed.
-    pub(super) fn resume_reads(&mut self, world: &Context<'_>, out: &mut Output) {
+    pub(super) fn resume_reads(&mut self, env: &mut Env<'_>) {
         let confirmed = self.replica.confirmed_read();
         // A read must show everything that was acknowledged before it began.
         if self.applied < self.replica.acknowledged() {
@@ -241,47 +209,44 @@ impl Node {
             match std::mem::take(&mut session.request) {
                 RequestState::Reading(task) => {
                     self.set_deadline(id, None);
-                    self.resume(world, id, *task, out);
+                    self.resume(env, id, *task);
                 }
                 request => session.request = request,
             }
         }
     }
 
-    fn resume(&mut self, world: &Context<'_>, id: SessionId, task: Task, out: &mut Output) {
-        let now = world.now;
-        let login = self.sessions.get(&id).and_then(|session| session.login());
+    fn resume(&mut self, env: &mut Env<'_>, id: SessionId, task: Task) {
+        let now = env.now;
+        let login = self.login(id);
         match task {
             Task::Create { user, ref password } => {
                 if self.mailboxes.account(user).is_some() {
                     return self.finish(now, id, exists(user));
                 }
                 let job = Job { session: id, password: password.clone(), against: None };
-                self.hash(
-                    now,
-                    job,
-                    RequestState::Hashing { task: Box::new(task), set: Index::ZERO },
-                    out,
-                );
+                let set = Index::ZERO;
+                self.hash(env, job, RequestState::Hashing { task: Box::new(task), set });
             }
             Task::Login { user, .. } | Task::Delete { user, .. } => {
                 let deletes_other = matches!(task, Task::Delete { .. })
                     && login.is_none_or(|login| login.user != user);
                 if deletes_other {
-                    let words = Words::Text("name your own account");
-                    return self.finish(now, id, Reply::Error(Code::BadArgument, words));
+                    return self.finish(now, id, error(Code::BadArgument, "name your own account"));
                 }
-                self.check(world, id, user, task, out);
+                self.check(env, id, user, task);
             }
             Task::Passwd { .. } => {
                 let Some(login) = login else { return };
-                self.check(world, id, login.user, task, out);
+                self.check(env, id, login.user, task);
             }
             Task::Send { to, ref key, ref text } => {
                 if self.mailboxes.account(to).is_none() {
                     return self.finish(now, id, no_such_user(to));
                 }
-                self.log_message(world, id, to, key.as_deref(), text, out);
+                let Some(Login { user: from, created: sender, .. }) = login else { return };
+                let change = Change::Message { to, from, sender, key: key.as_deref(), text };
+                self.log_message(env, id, &change);
                 self.mark_dirty(id);
             }
             Task::Log { after, limit } => {
@@ -304,11 +269,11 @@ impl Node {
             Task::Reset { user, ref password } => {
                 let Some(set) = self.password_set(now, id, user) else { return };
                 let job = Job { session: id, password: password.clone(), against: None };
-                self.hash(now, job, RequestState::Hashing { task: Box::new(task), set }, out);
+                self.hash(env, job, RequestState::Hashing { task: Box::new(task), set });
             }
             Task::Remove { user } => {
                 let Some(checked) = self.password_set(now, id, user) else { return };
-                self.log_task(world, id, task, &Change::Delete { user, checked }, out);
+                self.log_task(env, id, task, &Change::Delete { user, checked });
             }
             Task::Logout | Task::Quit => unreachable!("these read nothing"),
         }
@@ -335,15 +300,8 @@ impl Node {
     /// Checks the password of a task against the cached password of the account. If none is
     /// cached, queues a job that checks it against the account's hash, or against `NOBODY` if
     /// there is no account.
-    fn check(
-        &mut self,
-        world: &Context<'_>,
-        id: SessionId,
-        user: UserName,
-        task: Task,
-        out: &mut Output,
-    ) {
-        if self.refuses_attempt(world.now, id, user) {
+    fn check(&mut self, env: &mut Env<'_>, id: SessionId, user: UserName, task: Task) {
+        if self.refuses_attempt(env.now, id, user) {
             return;
         }
         let account = self.mailboxes.account(user);
@@ -351,16 +309,16 @@ impl Node {
         let last = account.map_or(0, crate::mailbox::Account::last);
         match self.passwords.verify(user, set, task.password()) {
             None => {}
-            Some(false) => return self.on_wrong_password(world.now, id, user),
+            Some(false) => return self.on_wrong_password(env.now, id, user),
             Some(true) => {
                 let checked = Checked { user, task, set, last };
-                return self.on_right_password(world, id, checked, out);
+                return self.on_right_password(env, id, checked);
             }
         }
         let against = account.map_or(NOBODY, |account| &account.hash).to_owned();
         let job = Job { session: id, password: task.password().to_owned(), against: Some(against) };
         let checked = Checked { user, task, set, last };
-        self.hash(world.now, job, RequestState::Checking(Box::new(checked)), out);
+        self.hash(env, job, RequestState::Checking(Box::new(checked)));
     }
 
     /// Refuses an attempt after too many wrong passwords. Returns whether it did.
@@ -369,33 +327,26 @@ impl Node {
         let Some(wait) = self.throttle.wait(session.from, user, now) else { return false };
         let seconds = wait.as_secs() + 1;
         let words = format!("too many wrong passwords; try again in {seconds} s");
-        self.finish(now, id, Reply::Error(Code::TooManyAttempts, Words::Text(&words)));
+        self.finish(now, id, error(Code::TooManyAttempts, &words));
         true
     }
 
     /// Continues a task whose password was hashed and compared.
-    fn on_checked(
-        &mut self,
-        world: &Context<'_>,
-        id: SessionId,
-        checked: Checked,
-        right: bool,
-        out: &mut Output,
-    ) {
+    fn on_checked(&mut self, env: &mut Env<'_>, id: SessionId, checked: Checked, right: bool) {
         let (user, set) = (checked.user, checked.set);
         // Guesses that were hashed concurrently count together.
-        if self.refuses_attempt(world.now, id, user) {
+        if self.refuses_attempt(env.now, id, user) {
             return;
         }
         if !right {
-            return self.on_wrong_password(world.now, id, user);
+            return self.on_wrong_password(env.now, id, user);
         }
         // The password may have changed while the job ran.
         if self.mailboxes.account(user).is_none_or(|account| account.password_set != set) {
-            return self.finish(world.now, id, WRONG_PASSWORD);
+            return self.finish(env.now, id, WRONG_PASSWORD);
         }
         self.passwords.add(user, set, checked.task.password());
-        self.on_right_password(world, id, checked, out);
+        self.on_right_password(env, id, checked);
     }
 
     fn on_wrong_password(&mut self, now: Moment, id: SessionId, user: UserName) {
@@ -405,31 +356,24 @@ impl Node {
         self.finish(now, id, WRONG_PASSWORD);
     }
 
-    fn hash(&mut self, now: Moment, job: Job, request: RequestState, out: &mut Output) {
+    fn hash(&mut self, env: &mut Env<'_>, job: Job, request: RequestState) {
         let Some(session) = self.sessions.get_mut(&job.session) else { return };
         session.request = request;
         if let Some(refused) = self.hash_queue.push(session.from, job) {
-            let words = Words::Text("too many logins wait; try again");
-            self.finish(now, refused, Reply::Error(Code::Busy, words));
+            self.finish(env.now, refused, error(Code::Busy, "too many logins wait; try again"));
         }
-        out.jobs.extend(self.hash_queue.next());
+        env.out.jobs.extend(self.hash_queue.next());
     }
 
-    pub(super) fn on_hashed(
-        &mut self,
-        world: &Context<'_>,
-        id: SessionId,
-        hashed: Hashed,
-        out: &mut Output,
-    ) {
+    pub(super) fn on_hashed(&mut self, env: &mut Env<'_>, id: SessionId, hashed: Hashed) {
         self.hash_queue.on_done();
-        self.take_hashed(world, id, hashed, out);
-        self.next_hashes(world, out);
+        self.take_hashed(env, id, hashed);
+        self.next_hashes(env);
     }
 
     /// Gives the hashing thread as many jobs as it can use. After a restart many sessions of one
     /// account log in at the same time: the result for one of them spares the others the hash.
-    fn next_hashes(&mut self, world: &Context<'_>, out: &mut Output) {
+    fn next_hashes(&mut self, env: &mut Env<'_>) {
         while let Some(job) = self.hash_queue.next() {
             let session = self.sessions.get(&job.session);
             let known = session.and_then(|session| match &session.request {
@@ -439,26 +383,20 @@ impl Node {
                 _ => None,
             });
             match known {
-                None => out.jobs.push(job),
+                None => env.out.jobs.push(job),
                 Some(right) => {
                     self.hash_queue.on_done();
-                    self.take_hashed(world, job.session, Hashed::Checked(right), out);
+                    self.take_hashed(env, job.session, Hashed::Checked(right));
                 }
             }
         }
     }
 
-    fn take_hashed(
-        &mut self,
-        world: &Context<'_>,
-        id: SessionId,
-        hashed: Hashed,
-        out: &mut Output,
-    ) {
+    fn take_hashed(&mut self, env: &mut Env<'_>, id: SessionId, hashed: Hashed) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         match (std::mem::take(&mut session.request), hashed) {
             (RequestState::Checking(checked), Hashed::Checked(right)) => {
-                self.on_checked(world, id, *checked, right, out);
+                self.on_checked(env, id, *checked, right);
             }
             (RequestState::Hashing { task, set }, Hashed::Made(hash)) => {
                 let user = match &*task {
@@ -471,26 +409,20 @@ impl Node {
                     Task::Create { .. } => Change::Create { user, hash },
                     _ => Change::Password { user, checked: set, hash },
                 };
-                self.log_task(world, id, *task, &change, out);
+                self.log_task(env, id, *task, &change);
             }
             (request, _) => session.request = request,
         }
     }
 
-    fn on_right_password(
-        &mut self,
-        world: &Context<'_>,
-        id: SessionId,
-        checked: Checked,
-        out: &mut Output,
-    ) {
+    fn on_right_password(&mut self, env: &mut Env<'_>, id: SessionId, checked: Checked) {
         let Checked { user, task, set, last } = checked;
         match task {
             Task::Login { after, .. } => {
                 let created = self.mailboxes.account(user).map(|account| account.created);
                 let Some(created) = created else { return };
                 match after.resolve(last) {
-                    None => self.finish(world.now, id, beyond_end(last)),
+                    None => self.finish(env.now, id, beyond_end(last)),
                     Some(after) => {
                         let login = Login { user, created, set, next: last + 1 };
                         self.show(id, after, last, Some(login));
@@ -499,30 +431,23 @@ impl Node {
             }
             Task::Passwd { ref new, .. } => {
                 let job = Job { session: id, password: new.clone(), against: None };
-                self.hash(world.now, job, RequestState::Hashing { task: Box::new(task), set }, out);
+                self.hash(env, job, RequestState::Hashing { task: Box::new(task), set });
             }
             task => {
                 let change = Change::Delete { user, checked: set };
-                self.log_task(world, id, task, &change, out);
+                self.log_task(env, id, task, &change);
             }
         }
     }
 
-    fn log_task(
-        &mut self,
-        world: &Context<'_>,
-        id: SessionId,
-        task: Task,
-        change: &Change<'_>,
-        out: &mut Output,
-    ) {
-        let logged = self.propose(world, id, change, out).is_some();
+    fn log_task(&mut self, env: &mut Env<'_>, id: SessionId, task: Task, change: &Change<'_>) {
+        let logged = self.propose(env, id, change).is_some();
         if let Some(session) = self.sessions.get_mut(&id)
             && logged
         {
             session.request = RequestState::Logged(Box::new(task));
         } else {
-            self.settle(world.now, id);
+            self.settle(env.now, id);
         }
     }
 }

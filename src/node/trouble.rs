@@ -71,17 +71,14 @@ impl Node {
             _ if role != RoleView::Primary => Some(self.no_primary(now)),
             _ if self.replica.confirmed_read().is_none() => {
                 let servers = self.other_members().map(|member| member.id).collect();
-                let found = self.waited(now, servers, self.replica.config());
-                let words = format!("for the first entry of the term: {}", found.words);
-                Some(Trouble { words, ..found })
+                let config = self.replica.config();
+                Some(self.waited(now, "for the first entry of the term", servers, config))
             }
             _ if self.replica.is_handing_over() => {
                 Some(Trouble::new("the role is being handed over".to_owned()))
             }
             _ if self.replica.has_too_few_copies() => {
-                let found = self.waited(now, self.unattached(), None);
-                let words = format!("for more copies: {}", found.words);
-                Some(Trouble { words, ..found })
+                Some(self.waited(now, "for more copies", self.unattached(), None))
             }
             _ => {
                 let id = self.replica.full_member()?;
@@ -96,8 +93,7 @@ impl Node {
             let words = "for all servers once: all are connected, and none of them is primary yet";
             return Trouble { is_outage: true, ..Trouble::new(words.to_owned()) };
         }
-        let found = self.waited(now, missing, None);
-        Trouble { words: format!("for all servers once: {}", found.words), ..found }
+        self.waited(now, "for all servers once", missing, None)
     }
 
     /// Returns what is missing for a primary, when no server is primary as far as this server
@@ -115,16 +111,15 @@ impl Node {
             };
             return Trouble { is_outage: true, ..Trouble::new(words.to_owned()) };
         }
-        let found = self.waited(now, lost, config);
-        let mut words = format!("for a primary: {}", found.words);
+        let mut found = self.waited(now, "for a primary", lost, config);
         if self.replica.may_be_last() {
             let (command, which) = (&self.setup.recovery, pronoun(&found.servers));
-            words += &format!(
+            found.words += &format!(
                 "; start {which} again, or if {which} is lost for good, stop this server and go on \
                  alone with: {command}"
             );
         }
-        Trouble { words, ..found }
+        found
     }
 
     /// Returns the members of the newest config except this server.
@@ -145,14 +140,20 @@ impl Node {
         all.filter(|id| *id != self.replica.me().id && !attached(*id)).collect()
     }
 
-    /// Describes the servers that are waited for. `config` names the disks they need, if that
+    /// Describes what is waited for, and the servers. `config` names the disks they need, if that
     /// matters.
-    fn waited(&self, now: Moment, servers: Vec<ServerId>, config: Option<&Config>) -> Trouble {
+    fn waited(
+        &self,
+        now: Moment,
+        what: &str,
+        servers: Vec<ServerId>,
+        config: Option<&Config>,
+    ) -> Trouble {
         let each = servers.iter().map(|id| {
             let disk = config.and_then(|config| config.member(*id));
             self.about(now, *id, disk)
         });
-        let words = each.collect::<Vec<_>>().join("; ");
+        let words = format!("{what}: {}", each.collect::<Vec<_>>().join("; "));
         Trouble { words, servers, is_outage: true }
     }
 

@@ -1,12 +1,9 @@
 //! The hello, the first packet of each side of a link: it names the sender and the settings that
 //! must be equal. Also the reasons to refuse a hello.
 
-use super::{
-    BadPacket, read_bool, read_id, read_option, read_position, write_option, write_position,
-};
+use crate::fields::{fields, listed, numbered};
 use crate::ids::{DiskId, GroupId, Incarnation, Member, Position, ProcessId, ServerId, Term};
-use byteorder::{LE, ReadBytesExt, WriteBytesExt};
-use std::{fmt, io};
+use std::fmt;
 
 /// The settings that must be equal on all servers of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,99 +45,42 @@ pub struct Hello {
     pub last: Position,
 }
 
-/// Why a server refuses a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The other side uses another version of the packets.
-    Version,
-    /// The other side belongs to another group.
-    Group,
-    /// The settings in `Shared` differ.
-    Settings,
-    /// Both servers have the same id.
-    SameId,
-    /// The receiver is not the server that the sender dialled.
-    WrongId,
-    /// The data directory is an old copy: its disk was recorded with a later start, or with other
-    /// starts.
-    OldCopy,
-    /// Different servers began two epochs with the same number; an operator must decide.
-    Epoch,
-    /// The sender began a later epoch, while the receiver's group is healthy.
-    Straggler,
-    /// The data directory may be an old copy. Only a primary that a majority answers decides
-    /// that.
-    Doubtful,
-    /// Another server with this id is linked and answers.
-    Occupied,
-    /// The sender recently sent packets that no correct server sends.
-    Nonsense,
-    /// The receiver's group refused this epoch before.
-    Parted,
-}
-
-impl Hello {
-    pub(crate) fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        out.write_u128::<LE>(self.shared.group.0)?;
-        out.write_u8(self.shared.servers)?;
-        out.write_u32::<LE>(self.shared.peer_timeout_ms)?;
-        out.write_u8(self.shared.copies_min)?;
-        out.write_u8(u8::from(self.shared.survivor_auto))?;
-        out.write_u8(self.from.id.number())?;
-        out.write_u128::<LE>(self.from.disk.0)?;
-        out.write_u8(self.to.number())?;
-        out.write_u64::<LE>(self.incarnation.0)?;
-        out.write_u64::<LE>(self.process.0)?;
-        out.write_u64::<LE>(self.serial)?;
-        out.write_u8(u8::from(self.has_other))?;
-        out.write_u64::<LE>(self.term.0)?;
-        write_option(out, self.founder, |out, disk| out.write_u128::<LE>(disk.0))?;
-        write_position(out, self.last)
-    }
-
-    pub(crate) fn read(rest: &mut &[u8]) -> Result<Hello, BadPacket> {
-        let shared = Shared {
-            group: GroupId(rest.read_u128::<LE>()?),
-            servers: rest.read_u8()?,
-            peer_timeout_ms: rest.read_u32::<LE>()?,
-            copies_min: rest.read_u8()?,
-            survivor_auto: read_bool(rest)?,
-        };
-        Ok(Hello {
-            shared,
-            from: Member { id: read_id(rest)?, disk: DiskId(rest.read_u128::<LE>()?) },
-            to: read_id(rest)?,
-            incarnation: Incarnation(rest.read_u64::<LE>()?),
-            process: ProcessId(rest.read_u64::<LE>()?),
-            serial: rest.read_u64::<LE>()?,
-            has_other: read_bool(rest)?,
-            term: Term(rest.read_u64::<LE>()?),
-            founder: read_option(rest, |rest| Ok(DiskId(rest.read_u128::<LE>()?)))?,
-            last: read_position(rest)?,
-        })
+listed! {
+    /// Why a server refuses a link.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Refusal {
+        /// The other side uses another version of the packets.
+        Version,
+        /// The other side belongs to another group.
+        Group,
+        /// The settings in `Shared` differ.
+        Settings,
+        /// Both servers have the same id.
+        SameId,
+        /// The receiver is not the server that the sender dialled.
+        WrongId,
+        /// The data directory is an old copy: its disk was recorded with a later start, or with
+        /// other starts.
+        OldCopy,
+        /// Different servers began two epochs with the same number; an operator must decide.
+        Epoch,
+        /// The sender began a later epoch, while the receiver's group is healthy.
+        Straggler,
+        /// The data directory may be an old copy. Only a primary that a majority answers decides
+        /// that.
+        Doubtful,
+        /// Another server with this id is linked and answers.
+        Occupied,
+        /// The sender recently sent packets that no correct server sends.
+        Nonsense,
+        /// The receiver's group refused this epoch before.
+        Parted,
     }
 }
 
-impl Refusal {
-    pub(crate) const ALL: [Refusal; 12] = [
-        Refusal::Version,
-        Refusal::Group,
-        Refusal::Settings,
-        Refusal::SameId,
-        Refusal::WrongId,
-        Refusal::OldCopy,
-        Refusal::Epoch,
-        Refusal::Straggler,
-        Refusal::Doubtful,
-        Refusal::Occupied,
-        Refusal::Nonsense,
-        Refusal::Parted,
-    ];
-
-    pub(crate) fn from_number(number: u8) -> Result<Refusal, BadPacket> {
-        Refusal::ALL.get(usize::from(number)).copied().ok_or(BadPacket)
-    }
-}
+fields!(Shared { group, servers, peer_timeout_ms, copies_min, survivor_auto });
+fields!(Hello { shared, from, to, incarnation, process, serial, has_other, term, founder, last });
+numbered!(Refusal);
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,14 +4,14 @@ mod hello;
 mod past;
 
 use crate::config::Config;
+use crate::fields::{Field, fields, listed, numbered};
 use crate::ids::{DiskId, GroupId, Index, Position, ServerId, Term};
 use crate::time::{Moment, WallTime};
-use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 #[cfg(test)]
 pub(crate) use hello::sample_hello;
 pub use hello::{Hello, Refusal, Shared};
 pub use past::{Epoch, Past};
-use std::{fmt, io};
+use std::fmt;
 
 /// The version of the packets; servers refuse other versions.
 pub(crate) const VERSION: u16 = 5;
@@ -40,17 +40,19 @@ pub enum Order {
     HandOver(Option<ServerId>),
 }
 
-/// The answer to an [`Order`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The order is being carried out.
-    Taken,
-    /// This server is not primary.
-    NotPrimary,
-    /// No backup could take over.
-    NoBackup,
-    /// The operator named another group.
-    OtherGroup,
+listed! {
+    /// The answer to an [`Order`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Verdict {
+        /// The order is being carried out.
+        Taken,
+        /// This server is not primary.
+        NotPrimary,
+        /// No backup could take over.
+        NoBackup,
+        /// The operator named another group.
+        OtherGroup,
+    }
 }
 
 /// The header of the entries after `prev`. The records, if there are any, follow the packet.
@@ -213,113 +215,87 @@ pub enum Packet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadPacket;
 
-impl From<io::Error> for BadPacket {
-    fn from(_: io::Error) -> BadPacket {
-        BadPacket
-    }
+/// The kinds of first packets. Their bytes begin with the version.
+const FIRST_KINDS: [u8; 3] = [1, 16, 20];
+
+/// The packets of this version: their kinds and fields.
+macro_rules! packets {
+    ($($kind:literal $name:ident $(($value:ident))? $({ $($field:ident),* })?)*) => {
+        fn write(packet: &Packet, out: &mut Vec<u8>) {
+            match packet {
+                Packet::Foreign { version } => {
+                    out.push(1);
+                    version.write(out);
+                }
+                $(Packet::$name $(($value))? $({ $($field),* })? => {
+                    out.push($kind);
+                    if FIRST_KINDS.contains(&$kind) {
+                        VERSION.write(out);
+                    }
+                    $($value.write(out);)?
+                    $($($field.write(out);)*)?
+                })*
+            }
+        }
+
+        fn read(rest: &mut &[u8]) -> Option<Packet> {
+            let kind = u8::read(rest)?;
+            if FIRST_KINDS.contains(&kind) {
+                let version = u16::read(rest)?;
+                if version != VERSION {
+                    // The format of another version's fields is unknown.
+                    *rest = &[];
+                    return Some(Packet::Foreign { version });
+                }
+            }
+            Some(match kind {
+                $($kind => {
+                    $(let $value = Field::read(rest)?;)?
+                    $($(let $field = Field::read(rest)?;)*)?
+                    Packet::$name $(($value))? $({ $($field),* })?
+                })*
+                _ => return None,
+            })
+        }
+    };
 }
+
+packets! {
+    1 Hello(hello)
+    2 Refused(refusal)
+    3 Ping { sent, wall, health }
+    4 Pong { sent, promised }
+    5 Blank { met }
+    6 Append(append)
+    7 AppendAccepted { term, stored, round }
+    8 AppendRejected { term, hint }
+    9 HigherTerm { term }
+    10 AskPreVote(ask)
+    11 PreVote { term, granted, own }
+    12 AskVote(ask)
+    13 Vote { term, granted }
+    14 SteppedDown { term }
+    15 TimeoutNow { term }
+    16 Order { group, order }
+    17 Verdict(verdict)
+    18 Proofs
+    19 ProofsTaken
+    20 Request { group }
+    21 Answer
+    22 Refuses(epoch)
+    23 Settings
+    24 AskRelease { asked }
+    25 Released { asked }
+}
+
+fields!(Append { term, prev, committed, acknowledged, round } Ask { term, last, config });
+numbered!(Verdict);
 
 impl Packet {
     /// Appends the packet to `out`. The caller appends what follows an append, a hello, proofs,
     /// settings, a request or its answer.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        self.write(out).expect("a vector takes every byte");
-    }
-
-    fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        match *self {
-            Packet::Hello(hello) => {
-                out.write_u8(1)?;
-                out.write_u16::<LE>(VERSION)?;
-                hello.write(out)
-            }
-            Packet::Foreign { version } => {
-                out.write_u8(1)?;
-                out.write_u16::<LE>(version)
-            }
-            Packet::Refused(refusal) => out.write_u8(2).and_then(|()| out.write_u8(refusal as u8)),
-            Packet::Ping { sent, wall, health } => {
-                out.write_u8(3).and_then(|()| out.write_u64::<LE>(sent.0))?;
-                out.write_u64::<LE>(wall.0).and_then(|()| out.write_u8(health.bits()))
-            }
-            Packet::Pong { sent, promised } => {
-                out.write_u8(4)?;
-                out.write_u64::<LE>(sent.0)?;
-                write_option(out, promised, write_position)
-            }
-            Packet::Blank { met } => {
-                out.write_u8(5)?;
-                met.iter().try_for_each(|disk| out.write_u128::<LE>(disk.0))
-            }
-            Packet::Append(append) => {
-                out.write_u8(6)?;
-                out.write_u64::<LE>(append.term.0)?;
-                write_position(out, append.prev)?;
-                out.write_u64::<LE>(append.committed.0)?;
-                out.write_u64::<LE>(append.acknowledged.0)?;
-                out.write_u64::<LE>(append.round)
-            }
-            Packet::AppendAccepted { term, stored, round } => {
-                out.write_u8(7)?;
-                out.write_u64::<LE>(term.0)?;
-                out.write_u64::<LE>(stored.0)?;
-                out.write_u64::<LE>(round)
-            }
-            Packet::AppendRejected { term, hint } => {
-                out.write_u8(8)?;
-                out.write_u64::<LE>(term.0)?;
-                out.write_u64::<LE>(hint.0)
-            }
-            Packet::HigherTerm { term } => {
-                out.write_u8(9).and_then(|()| out.write_u64::<LE>(term.0))
-            }
-            Packet::AskPreVote(ask) => out.write_u8(10).and_then(|()| ask.write(out)),
-            Packet::PreVote { term, granted, own } => {
-                out.write_u8(11)?;
-                out.write_u64::<LE>(term.0)?;
-                out.write_u8(u8::from(granted))?;
-                out.write_u64::<LE>(own.0)
-            }
-            Packet::AskVote(ask) => out.write_u8(12).and_then(|()| ask.write(out)),
-            Packet::Vote { term, granted } => {
-                out.write_u8(13)?;
-                out.write_u64::<LE>(term.0)?;
-                out.write_u8(u8::from(granted))
-            }
-            Packet::SteppedDown { term } => {
-                out.write_u8(14).and_then(|()| out.write_u64::<LE>(term.0))
-            }
-            Packet::TimeoutNow { term } => {
-                out.write_u8(15).and_then(|()| out.write_u64::<LE>(term.0))
-            }
-            Packet::Order { group, order } => {
-                out.write_u8(16)?;
-                out.write_u16::<LE>(VERSION)?;
-                out.write_u128::<LE>(group.0)?;
-                out.write_u8(order.number())
-            }
-            Packet::Verdict(verdict) => out.write_u8(17).and_then(|()| out.write_u8(verdict as u8)),
-            Packet::Proofs => out.write_u8(18),
-            Packet::ProofsTaken => out.write_u8(19),
-            Packet::Request { group } => {
-                out.write_u8(20)?;
-                out.write_u16::<LE>(VERSION)?;
-                out.write_u128::<LE>(group.0)
-            }
-            Packet::Answer => out.write_u8(21),
-            Packet::Settings => out.write_u8(23),
-            Packet::AskRelease { asked } => {
-                out.write_u8(24).and_then(|()| out.write_u64::<LE>(asked.0))
-            }
-            Packet::Released { asked } => {
-                out.write_u8(25).and_then(|()| out.write_u64::<LE>(asked.0))
-            }
-            Packet::Refuses(epoch) => {
-                out.write_u8(22)?;
-                epoch.encode(out);
-                Ok(())
-            }
-        }
+        write(self, out);
     }
 
     /// Returns the term that the sender claims to be in, or wants to be elected in.
@@ -341,126 +317,46 @@ impl Packet {
 
     /// Reads a packet, and returns the bytes after it: records, a past, proofs, settings, lines,
     /// or nothing.
-    pub fn decode(mut from: &[u8]) -> Result<(Packet, &[u8]), BadPacket> {
-        let rest = &mut from;
-        let packet = match rest.read_u8()? {
-            1 => match rest.read_u16::<LE>()? {
-                VERSION => return Ok((Packet::Hello(Hello::read(rest)?), rest)),
-                // The format of another version's fields is unknown.
-                version => return Ok((Packet::Foreign { version }, &[])),
-            },
-            2 => Packet::Refused(Refusal::from_number(rest.read_u8()?)?),
-            3 => {
-                let (sent, wall) =
-                    (Moment(rest.read_u64::<LE>()?), WallTime(rest.read_u64::<LE>()?));
-                Packet::Ping { sent, wall, health: PeerHealth::from_bits(rest.read_u8()?)? }
-            }
-            4 => {
-                let sent = Moment(rest.read_u64::<LE>()?);
-                Packet::Pong { sent, promised: read_option(rest, read_position)? }
-            }
-            5 => {
-                let mut met = [DiskId(0); 3];
-                for disk in &mut met {
-                    *disk = DiskId(rest.read_u128::<LE>()?);
-                }
-                Packet::Blank { met }
-            }
-            6 => {
-                let append = Append {
-                    term: Term(rest.read_u64::<LE>()?),
-                    prev: read_position(rest)?,
-                    committed: Index(rest.read_u64::<LE>()?),
-                    acknowledged: Index(rest.read_u64::<LE>()?),
-                    round: rest.read_u64::<LE>()?,
-                };
-                return Ok((Packet::Append(append), rest));
-            }
-            7 => Packet::AppendAccepted {
-                term: Term(rest.read_u64::<LE>()?),
-                stored: Index(rest.read_u64::<LE>()?),
-                round: rest.read_u64::<LE>()?,
-            },
-            8 => Packet::AppendRejected {
-                term: Term(rest.read_u64::<LE>()?),
-                hint: Index(rest.read_u64::<LE>()?),
-            },
-            9 => Packet::HigherTerm { term: Term(rest.read_u64::<LE>()?) },
-            10 => Packet::AskPreVote(Ask::read(rest)?),
-            11 => Packet::PreVote {
-                term: Term(rest.read_u64::<LE>()?),
-                granted: read_bool(rest)?,
-                own: Term(rest.read_u64::<LE>()?),
-            },
-            12 => Packet::AskVote(Ask::read(rest)?),
-            13 => Packet::Vote { term: Term(rest.read_u64::<LE>()?), granted: read_bool(rest)? },
-            14 => Packet::SteppedDown { term: Term(rest.read_u64::<LE>()?) },
-            15 => Packet::TimeoutNow { term: Term(rest.read_u64::<LE>()?) },
-            16 => match rest.read_u16::<LE>()? {
-                VERSION => {
-                    let group = GroupId(rest.read_u128::<LE>()?);
-                    Packet::Order { group, order: Order::from_number(rest.read_u8()?)? }
-                }
-                version => return Ok((Packet::Foreign { version }, &[])),
-            },
-            17 => Packet::Verdict(Verdict::from_number(rest.read_u8()?)?),
-            18 => return Ok((Packet::Proofs, rest)),
-            19 => Packet::ProofsTaken,
-            20 => match rest.read_u16::<LE>()? {
-                VERSION => {
-                    let group = GroupId(rest.read_u128::<LE>()?);
-                    return Ok((Packet::Request { group }, rest));
-                }
-                version => return Ok((Packet::Foreign { version }, &[])),
-            },
-            21 => return Ok((Packet::Answer, rest)),
-            23 => return Ok((Packet::Settings, rest)),
-            24 => Packet::AskRelease { asked: Moment(rest.read_u64::<LE>()?) },
-            25 => Packet::Released { asked: Moment(rest.read_u64::<LE>()?) },
-            22 => {
-                let epoch = Epoch::decode(rest).ok_or(BadPacket)?;
-                return Ok((Packet::Refuses(epoch), &[]));
-            }
-            _ => return Err(BadPacket),
-        };
-        if rest.is_empty() { Ok((packet, &[])) } else { Err(BadPacket) }
+    pub fn decode(mut bytes: &[u8]) -> Result<(Packet, &[u8]), BadPacket> {
+        let packet = read(&mut bytes).ok_or(BadPacket)?;
+        let may_follow = matches!(
+            packet,
+            Packet::Hello(_)
+                | Packet::Append(_)
+                | Packet::Proofs
+                | Packet::Request { .. }
+                | Packet::Answer
+                | Packet::Settings
+        );
+        if may_follow || bytes.is_empty() { Ok((packet, bytes)) } else { Err(BadPacket) }
     }
 }
 
-impl PeerHealth {
-    fn bits(self) -> u8 {
+impl Field for PeerHealth {
+    fn write(&self, out: &mut Vec<u8>) {
         let bits = [self.leads, self.stopping, self.slow, self.full, self.damaged];
-        bits.into_iter().rev().fold(0, |bits, bit| bits << 1 | u8::from(bit))
+        out.push(bits.into_iter().rev().fold(0, |bits, bit| bits << 1 | u8::from(bit)));
     }
 
-    fn from_bits(bits: u8) -> Result<PeerHealth, BadPacket> {
+    fn read(rest: &mut &[u8]) -> Option<PeerHealth> {
+        let bits = u8::read(rest).filter(|bits| *bits < 32)?;
         let [leads, stopping, slow, full, damaged] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
-        let health = PeerHealth { leads, stopping, slow, full, damaged };
-        if bits < 32 { Ok(health) } else { Err(BadPacket) }
+        Some(PeerHealth { leads, stopping, slow, full, damaged })
     }
 }
 
-impl Order {
-    /// Returns the id of the chosen backup, or 0 for any backup.
-    fn number(self) -> u8 {
+/// An order is the id of the chosen backup, or 0 for any backup.
+impl Field for Order {
+    fn write(&self, out: &mut Vec<u8>) {
         let Order::HandOver(to) = self;
-        to.map_or(0, ServerId::number)
+        out.push(to.map_or(0, ServerId::number));
     }
 
-    fn from_number(number: u8) -> Result<Order, BadPacket> {
-        match number {
-            0 => Ok(Order::HandOver(None)),
-            id => ServerId::new(id).map(|id| Order::HandOver(Some(id))).ok_or(BadPacket),
+    fn read(rest: &mut &[u8]) -> Option<Order> {
+        match u8::read(rest)? {
+            0 => Some(Order::HandOver(None)),
+            id => ServerId::new(id).map(|id| Order::HandOver(Some(id))),
         }
-    }
-}
-
-impl Verdict {
-    const ALL: [Verdict; 4] =
-        [Verdict::Taken, Verdict::NotPrimary, Verdict::NoBackup, Verdict::OtherGroup];
-
-    fn from_number(number: u8) -> Result<Verdict, BadPacket> {
-        Verdict::ALL.get(usize::from(number)).copied().ok_or(BadPacket)
     }
 }
 
@@ -472,60 +368,6 @@ impl fmt::Display for Verdict {
             Verdict::NoBackup => "no backup is connected, reachable and not stopping",
             Verdict::OtherGroup => "it belongs to another group",
         })
-    }
-}
-
-impl Ask {
-    fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        out.write_u64::<LE>(self.term.0)?;
-        write_position(out, self.last)?;
-        self.config.encode(out);
-        Ok(())
-    }
-
-    fn read(rest: &mut &[u8]) -> Result<Ask, BadPacket> {
-        let term = Term(rest.read_u64::<LE>()?);
-        let last = read_position(rest)?;
-        let config = Config::decode(rest).ok_or(BadPacket)?;
-        *rest = &[];
-        Ok(Ask { term, last, config })
-    }
-}
-
-pub(crate) fn write_position(out: &mut Vec<u8>, at: Position) -> io::Result<()> {
-    out.write_u64::<LE>(at.term.0)?;
-    out.write_u64::<LE>(at.index.0)
-}
-
-pub(crate) fn read_position(rest: &mut &[u8]) -> Result<Position, BadPacket> {
-    Ok(Position { term: Term(rest.read_u64::<LE>()?), index: Index(rest.read_u64::<LE>()?) })
-}
-
-pub(crate) fn write_option<T>(
-    out: &mut Vec<u8>,
-    value: Option<T>,
-    write: impl FnOnce(&mut Vec<u8>, T) -> io::Result<()>,
-) -> io::Result<()> {
-    out.write_u8(u8::from(value.is_some()))?;
-    value.map_or(Ok(()), |value| write(out, value))
-}
-
-pub(crate) fn read_option<T>(
-    rest: &mut &[u8],
-    read: impl FnOnce(&mut &[u8]) -> Result<T, BadPacket>,
-) -> Result<Option<T>, BadPacket> {
-    if read_bool(rest)? { read(rest).map(Some) } else { Ok(None) }
-}
-
-pub(crate) fn read_id(rest: &mut &[u8]) -> Result<ServerId, BadPacket> {
-    ServerId::new(rest.read_u8()?).ok_or(BadPacket)
-}
-
-pub(crate) fn read_bool(rest: &mut &[u8]) -> Result<bool, BadPacket> {
-    match rest.read_u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(BadPacket),
     }
 }
 
@@ -614,6 +456,14 @@ mod tests {
                 _ => assert_eq!(Packet::decode(&bytes), Err(BadPacket), "{packet:?}"),
             }
         }
+    }
+
+    /// Servers of one version understand each other: a change of these bytes needs another one.
+    #[test]
+    fn the_bytes_of_this_version_stay_the_same() {
+        let mut bytes = Vec::new();
+        samples().iter().for_each(|packet| packet.encode(&mut bytes));
+        assert_eq!((VERSION, bytes.len(), crc32c::crc32c(&bytes)), (5, 694, 2_983_935_893));
     }
 
     #[test]

@@ -3,12 +3,10 @@
 //! sender's log descends.
 
 use super::hello::Hello;
-use super::{read_option, read_position, write_option, write_position};
+use crate::fields::{Field, fields, read_all, read_list, write_list};
 use crate::ids::{DiskId, Position, Run};
-use crate::incarnation::{read_runs, write_runs};
-use crate::limits::ANCESTRY_MAX;
-use byteorder::{LE, ReadBytesExt, WriteBytesExt};
-use std::{fmt, io};
+use crate::limits::{ANCESTRY_MAX, RUNS_KEPT};
+use std::fmt;
 
 /// Identifies an epoch. The number is not enough: operators may begin two epochs with the same
 /// number on two servers.
@@ -20,23 +18,17 @@ pub struct Epoch {
     pub founder: DiskId,
 }
 
-impl Epoch {
-    /// The encoded size of an epoch.
-    const BYTES: usize = 18;
+fields!(Epoch { number, founder });
 
+impl Epoch {
     /// Appends the epoch as the body of an entry of [`crate::record::Kind::REFUSAL`].
     pub fn encode(self, out: &mut Vec<u8>) {
-        out.extend(self.number.to_le_bytes());
-        out.extend(self.founder.0.to_le_bytes());
+        self.write(out);
     }
 
     /// Reads an epoch from an entry's body.
-    pub fn decode(mut body: &[u8]) -> Option<Epoch> {
-        if body.len() != Epoch::BYTES {
-            return None;
-        }
-        let number = body.read_u16::<LE>().ok()?;
-        Some(Epoch { number, founder: DiskId(body.read_u128::<LE>().ok()?) })
+    pub fn decode(body: &[u8]) -> Option<Epoch> {
+        read_all(body)
     }
 }
 
@@ -63,37 +55,21 @@ pub struct Past {
 impl Past {
     /// Appends the encoded past to `out`; on a link it follows the hello.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        self.write(out).expect("a vector takes every byte");
-    }
-
-    fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        write_runs(out, &self.runs)?;
-        out.write_u8(self.epochs.len() as u8)?;
-        self.epochs.iter().for_each(|epoch| epoch.encode(out));
-        write_option(out, self.former, write_position)?;
-        write_option(out, self.added, |out, run| run.write(out))
+        write_list(&self.runs, out);
+        write_list(&self.epochs, out);
+        self.former.write(out);
+        self.added.write(out);
     }
 
     /// Reads the bytes after `hello`; returns `None` if they are invalid or contradict it.
     pub(crate) fn decode(mut bytes: &[u8], hello: &Hello) -> Option<Past> {
-        let past = Past::read(&mut bytes).ok()?;
+        let runs: Vec<Run> = read_list(&mut bytes, RUNS_KEPT)?;
+        let epochs = read_list(&mut bytes, ANCESTRY_MAX)?;
+        let (former, added) = (Field::read(&mut bytes)?, Field::read(&mut bytes)?);
         let own = Run { incarnation: hello.incarnation, process: hello.process };
-        let follow = past.runs.windows(2).all(|two| two[0].incarnation < two[1].incarnation);
-        (bytes.is_empty() && follow && past.runs.last() == Some(&own)).then_some(past)
-    }
-
-    fn read(rest: &mut &[u8]) -> io::Result<Past> {
-        let bad = || io::Error::from(io::ErrorKind::InvalidData);
-        let mut past = Past { runs: read_runs(rest)?, ..Past::default() };
-        let epochs = usize::from(rest.read_u8()?);
-        for _ in 0..Some(epochs).filter(|n| *n <= ANCESTRY_MAX).ok_or_else(bad)? {
-            let (body, behind) = rest.split_at_checked(Epoch::BYTES).ok_or_else(bad)?;
-            past.epochs.push(Epoch::decode(body).ok_or_else(bad)?);
-            *rest = behind;
-        }
-        past.former = read_option(rest, read_position).map_err(|_| bad())?;
-        past.added = read_option(rest, |rest| Ok(Run::read(rest)?)).map_err(|_| bad())?;
-        Ok(past)
+        let follow = runs.windows(2).all(|two| two[0].incarnation < two[1].incarnation);
+        let valid = bytes.is_empty() && follow && runs.last() == Some(&own);
+        valid.then_some(Past { runs, epochs, former, added })
     }
 }
 
@@ -118,6 +94,13 @@ mod tests {
         let hello = sample_hello();
         let hello = Hello { incarnation: own.incarnation, process: own.process, ..hello };
         (hello, Past { runs, epochs, former, added: Some(own) })
+    }
+
+    #[test]
+    fn the_bytes_of_this_version_stay_the_same() {
+        let mut bytes = Vec::new();
+        largest().1.encode(&mut bytes);
+        assert_eq!((bytes.len(), crc32c::crc32c(&bytes)), (580, 600_553_019));
     }
 
     #[test]

@@ -2,9 +2,8 @@
 //! from all other state. The rule assumes that a refused connection means a dead process; see the
 //! description of the setting.
 
-use super::Peers;
 use super::peer::Link;
-use crate::effect::Out;
+use super::{Env, Peers};
 use crate::ids::{LinkId, Member, Position, Run, ServerId};
 use crate::packet::Packet;
 use crate::time::Moment;
@@ -23,6 +22,16 @@ pub(super) struct Evidence {
     older_dials: Option<u32>,
     /// The number of dials refused since then.
     refused: u32,
+}
+
+impl Env<'_> {
+    /// Gives up the promise of the primary of two members, which wants to change the members.
+    pub(crate) fn on_ask_release(&mut self, from: Member, link: LinkId, asked: Moment) {
+        if let Some(known) = &mut self.peers.evidence[from.id.slot()] {
+            (known.promised, known.released) = (None, Some(self.now));
+        }
+        self.out.send(link, Packet::Released { asked });
+    }
 }
 
 impl Peers {
@@ -57,21 +66,6 @@ impl Peers {
         {
             known.promised = config.map(|config| (config, until)).or(known.promised);
         }
-    }
-
-    /// Gives up the promise of the primary of two members, which wants to change the members.
-    pub(crate) fn on_ask_release(
-        &mut self,
-        now: Moment,
-        from: Member,
-        link: LinkId,
-        asked: Moment,
-        out: &mut Out,
-    ) {
-        if let Some(known) = &mut self.evidence[from.id.slot()] {
-            (known.promised, known.released) = (None, Some(now));
-        }
-        out.send(link, Packet::Released { asked });
     }
 
     /// Records the loss of a server's link; `under_way` dials started before it.

@@ -1,14 +1,13 @@
 //! The hello, the first packet of each side of a link: how this server says its own, how it
 //! judges another one, and the choice between two links to the same server.
 
-use super::Peers;
 use super::peer::Link;
-use crate::effect::{Closing, Effect, Obstacle, Out};
+use super::{Env, Identity, Peers};
+use crate::effect::{Closing, Effect, Obstacle};
 use crate::ids::{DiskId, LinkId, Member, Position, Run, ServerId, Term};
 use crate::limits::ANCESTRY_MAX;
 use crate::packet::{Epoch, Hello, Packet, Past, Refusal};
 use crate::rules::Rule;
-use crate::time::Moment;
 
 /// What a hello says of this server's term and log.
 #[derive(Clone, Debug)]
@@ -28,63 +27,57 @@ pub(crate) struct OwnState {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Up {
     pub(crate) member: Member,
-    pub(crate) run: Run,
     /// It has started again since it was linked last, or since this server recorded a start.
     pub(crate) restarted: bool,
 }
 
-impl Peers {
+impl Env<'_> {
     /// Sends this server's hello.
-    pub(crate) fn say_hello(&mut self, link: LinkId, to: ServerId, own: &OwnState, out: &mut Out) {
-        self.hellos += 1;
+    pub(crate) fn say_hello(&mut self, link: LinkId, to: ServerId, own: &OwnState) {
+        self.peers.hellos += 1;
+        let Identity { me, run, runs, former, shared } = &self.peers.own;
         let hello = Hello {
-            shared: self.own.shared,
-            from: self.own.me,
+            shared: *shared,
+            from: *me,
             to,
-            incarnation: self.own.run.incarnation,
-            process: self.own.run.process,
-            serial: self.hellos,
-            has_other: self.has_link_or_greets(to),
+            incarnation: run.incarnation,
+            process: run.process,
+            serial: self.peers.hellos,
+            has_other: self.peers.has_link_or_greets(to),
             term: own.term,
             founder: own.founder,
             last: own.last,
         };
         let surplus = own.epochs.len().saturating_sub(ANCESTRY_MAX);
         let epochs = own.epochs[surplus..].to_vec();
-        let (runs, former) = (self.own.runs.clone(), self.own.former);
-        let past = Past { runs, epochs, former, added: own.added };
+        let past = Past { runs: runs.clone(), epochs, former: *former, added: own.added };
         let mut bytes = Vec::new();
         past.encode(&mut bytes);
-        out.push(Effect::Greet(link, Box::new((hello, bytes))));
+        self.out.push(Effect::Greet(link, Box::new((hello, bytes))));
     }
 
     /// Judges who sends a hello: its group, its settings, its id.
     pub(crate) fn judge_sender(
         &self,
-        now: Moment,
         hello: &Hello,
         dialled: Option<ServerId>,
     ) -> Result<(), Refusal> {
-        if hello.shared.group != self.own.shared.group {
+        let own = &self.peers.own;
+        if hello.shared.group != own.shared.group {
             return Err(Refusal::Group);
         }
-        if hello.shared != self.own.shared {
+        if hello.shared != own.shared {
             return Err(Refusal::Settings);
         }
-        if hello.from.id == self.own.me.id {
+        if hello.from.id == own.me.id {
             return Err(Refusal::SameId);
         }
         let unexpected = dialled.is_some_and(|id| id != hello.from.id);
-        let Some(peer) = self.peer(hello.from.id) else { return Err(Refusal::WrongId) };
-        if unexpected || hello.to != self.own.me.id {
+        let Some(peer) = self.peers.peer(hello.from.id) else { return Err(Refusal::WrongId) };
+        if unexpected || hello.to != own.me.id {
             return Err(Refusal::WrongId);
         }
-        if peer.is_shunned(now) { Err(Refusal::Nonsense) } else { Ok(()) }
-    }
-
-    /// Returns whether this very process sent the hello: it has dialled itself.
-    pub(crate) fn is_itself(&self, hello: &Hello) -> bool {
-        hello.process == self.own.run.process
+        if peer.is_shunned(self.now) { Err(Refusal::Nonsense) } else { Ok(()) }
     }
 
     /// Judges the directory of the sender: refuses an old copy, and remembers it. `added` is the
@@ -99,118 +92,111 @@ impl Peers {
         added: Option<Run>,
         forgot: bool,
         decides: bool,
-        out: &mut Out,
     ) -> Result<(), Refusal> {
-        let copy = self.seen.copy_rule(hello.from.disk, &past.runs, added);
+        let copy = self.peers.seen.copy_rule(hello.from.disk, &past.runs, added);
         let Some(rule) = copy.or(forgot.then_some(Rule::RefusedForgot)) else { return Ok(()) };
-        self.note(rule);
+        self.peers.note(rule);
         if rule == Rule::RefusedCopy {
-            self.seen.note_copy(hello.from.disk, &past.runs);
-            self.store_seen(hello.from.disk, out);
+            self.peers.seen.note_copy(hello.from.disk, &past.runs);
+            self.store_seen(hello.from.disk);
         }
         Err(if decides { Refusal::OldCopy } else { Refusal::Doubtful })
     }
 
     /// Refuses a hello, and closes the link.
-    pub(crate) fn refuse(
-        &mut self,
-        link: LinkId,
-        from: Option<ServerId>,
-        why: Refusal,
-        out: &mut Out,
-    ) {
-        out.send(link, Packet::Refused(why));
-        self.note_obstacle(from, Obstacle::Refused(why));
-        let from = from.unwrap_or(self.own.me.id);
-        out.push(Effect::Close(link, Closing::Refused(from, why)));
-        match why {
-            Refusal::Version => self.note(Rule::RefusedVersion),
-            Refusal::Group => self.note(Rule::RefusedGroup),
-            Refusal::Settings => self.note(Rule::RefusedSettings),
-            Refusal::SameId => self.note(Rule::RefusedSameId),
-            Refusal::WrongId => self.note(Rule::RefusedWrongId),
-            Refusal::Epoch => self.note(Rule::RefusedEpoch),
-            Refusal::Straggler | Refusal::Parted => self.note(Rule::RefusedStraggler),
-            Refusal::OldCopy | Refusal::Doubtful | Refusal::Nonsense => {} // noted with its reason
-            Refusal::Occupied => self.note(Rule::RefusedOccupied),
-        }
-    }
-
-    /// Records the epoch in the hello of a server that was not refused.
-    pub(crate) fn note_epoch(&mut self, hello: &Hello) {
-        if let Some(at) = self.position(hello.from.id) {
-            self.peers[at].epoch = Some(hello.term.epoch());
-        }
+    pub(crate) fn refuse(&mut self, link: LinkId, from: Option<ServerId>, why: Refusal) {
+        self.out.send(link, Packet::Refused(why));
+        self.peers.note_obstacle(from, Obstacle::Refused(why));
+        let from = from.unwrap_or(self.peers.own.me.id);
+        self.out.push(Effect::Close(link, Closing::Refused(from, why)));
+        let rule = match why {
+            Refusal::Version => Rule::RefusedVersion,
+            Refusal::Group => Rule::RefusedGroup,
+            Refusal::Settings => Rule::RefusedSettings,
+            Refusal::SameId => Rule::RefusedSameId,
+            Refusal::WrongId => Rule::RefusedWrongId,
+            Refusal::Epoch => Rule::RefusedEpoch,
+            Refusal::Straggler | Refusal::Parted => Rule::RefusedStraggler,
+            Refusal::Occupied => Rule::RefusedOccupied,
+            // Noted with its reason.
+            Refusal::OldCopy | Refusal::Doubtful | Refusal::Nonsense => return,
+        };
+        self.peers.note(rule);
     }
 
     /// Closes the link to a disk that the log has added with a run that the linked directory
     /// lacks.
-    pub(crate) fn close_copies(
-        &mut self,
-        now: Moment,
-        run_added: impl Fn(DiskId) -> Option<Run>,
-        out: &mut Out,
-    ) {
+    pub(crate) fn close_copies(&mut self, run_added: impl Fn(DiskId) -> Option<Run>) {
         let is_copy = |link: &Link| {
             let added = run_added(link.member.disk);
-            added.is_some_and(|added| self.seen.is_other_life(link.member.disk, added))
+            added.is_some_and(|added| self.peers.seen.is_other_life(link.member.disk, added))
         };
-        let copy = self.peers.iter().position(|peer| peer.link.as_ref().is_some_and(is_copy));
+        let copy = self.peers.all.iter().position(|peer| peer.link.as_ref().is_some_and(is_copy));
         let Some(at) = copy else { return };
-        self.note(Rule::RefusedCopy);
-        let (id, link) = (self.peers[at].id, self.peers[at].link.as_ref().map(|link| link.id));
-        out.send(link.expect("it was just found"), Packet::Refused(Refusal::Doubtful));
-        self.lose_link(now, at, Some(Closing::Refused(id, Refusal::Doubtful)), out);
+        self.peers.note(Rule::RefusedCopy);
+        let peer = &self.peers.all[at];
+        let (id, link) = (peer.id, peer.link.as_ref().expect("it was just found").id);
+        self.out.send(link, Packet::Refused(Refusal::Doubtful));
+        self.lose_link(at, Some(Closing::Refused(id, Refusal::Doubtful)));
     }
 
     /// Links a server whose hello was accepted. Returns `None` if another link to the same
     /// process stays instead.
     pub(crate) fn establish(
         &mut self,
-        now: Moment,
         (link, dialled): (LinkId, bool),
         (hello, past): (&Hello, &Past),
-        out: &mut Out,
     ) -> Option<Up> {
         let new = Link::new(link, dialled, hello);
-        let (member, run) = new.process();
-        let at = self.position(member.id).expect("the hello of an unknown server was refused");
-        self.note_reached(at, &new);
-        if self.peers[at].link.as_ref().is_some_and(|old| !self.replaces(&new, old)) {
-            out.push(Effect::Close(new.id, Closing::Spare));
+        let member = new.member;
+        let at =
+            self.peers.position(member.id).expect("the hello of an unknown server was refused");
+        self.peers.note_reached(at, &new);
+        if self.peers.all[at].link.as_ref().is_some_and(|old| !self.peers.replaces(&new, old)) {
+            self.out.push(Effect::Close(new.id, Closing::Spare));
             return None;
         }
-        let peer = &mut self.peers[at];
+        let peer = &mut self.peers.all[at];
         peer.log_link(&new);
-        let other = peer.link.as_ref().is_some_and(|old| old.process() != new.process());
         if let Some(old) = peer.link.replace(new) {
-            out.push(Effect::Close(old.id, Closing::Spare));
+            self.out.push(Effect::Close(old.id, Closing::Spare));
         }
         peer.reset_link_state();
-        (peer.heard, peer.met, peer.former) = (Some(now), true, past.former);
+        (peer.heard, peer.met, peer.former) = (Some(self.now), true, past.former);
         // The ping reports this server's health before any acknowledgement.
         peer.ping_due = true;
-        if self.own.shared.survivor_auto {
+        if self.peers.own.shared.survivor_auto {
             // No server may continue alone without this evidence. In other setups the next ping
             // starts these dials, since a second link resets the packets in flight on the first
             // one.
-            self.seek_links(out);
+            self.seek_links();
         }
-        let later = self.seen.note(member.disk, &past.runs);
-        if later {
-            self.store_seen(member.disk, out);
+        let restarted = self.peers.seen.note(member.disk, &past.runs);
+        if restarted {
+            self.store_seen(member.disk);
         }
-        self.changed = true;
-        Some(Up { member, run, restarted: later || other })
+        self.peers.changed = true;
+        Some(Up { member, restarted })
+    }
+}
+
+impl Peers {
+    /// Returns whether this very process sent the hello: it has dialled itself.
+    pub(crate) fn is_itself(&self, hello: &Hello) -> bool {
+        hello.process == self.own.run.process
     }
 
-    /// Returns whether a new link replaces the one in use. Both servers choose the same one: the
-    /// hellos of two links may arrive in either order, and the hello with the higher serial is
-    /// later.
-    fn replaces(&self, new: &Link, old: &Link) -> bool {
-        if old.process() != new.process() {
-            return true;
+    /// Records the epoch in the hello of a server that was not refused.
+    pub(crate) fn note_epoch(&mut self, hello: &Hello) {
+        if let Some(at) = self.position(hello.from.id) {
+            self.all[at].epoch = Some(hello.term.epoch());
         }
+    }
+
+    /// Returns whether a new link to the same process replaces the one in use. Both servers choose
+    /// the same one: the hellos of two links may arrive in either order, and the hello with the
+    /// higher serial is later. For a link to another process see [`Env::waits_for_place`].
+    fn replaces(&self, new: &Link, old: &Link) -> bool {
         let later = new.serial > old.serial;
         if later && !new.has_other {
             true
@@ -227,7 +213,7 @@ impl Peers {
     /// Records that a link was established, if only for a moment. If this server dialled it, the
     /// other one answers at its own address.
     fn note_reached(&mut self, at: usize, new: &Link) {
-        let peer = &mut self.peers[at];
+        let peer = &mut self.all[at];
         if peer.process.replace(new.process()) != Some(new.process()) {
             (peer.reached, peer.unreachable) = (false, None);
         }

@@ -52,12 +52,22 @@ pub(crate) struct Identity {
     pub(crate) shared: Shared,
 }
 
+/// The other servers at one moment, and the effects of what happens then. The consensus works with
+/// this besides its own state.
+pub(crate) struct Env<'a> {
+    pub(crate) now: Moment,
+    /// The time of a record that is written now.
+    pub(crate) wall: WallTime,
+    pub(crate) peers: &'a mut Peers,
+    pub(crate) out: &'a mut Out,
+}
+
 /// The other servers of the group.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     own: Identity,
     rng: Rng,
-    peers: Vec<Peer>,
+    all: Vec<Peer>,
     /// Links on which the other side has not sent its hello.
     pending: Vec<Pending>,
     /// Servers that connected with the id of a server that is already linked.
@@ -72,14 +82,21 @@ pub(crate) struct Peers {
     /// The state of a server changed; the consensus must process that before the event loop
     /// sleeps.
     changed: bool,
-    decisions: Decisions,
+    pub(crate) decisions: Decisions,
+}
+
+impl Env<'_> {
+    fn store_seen(&mut self, disk: DiskId) {
+        let seen = self.peers.seen.of(disk).cloned();
+        self.out.effects.extend(seen.map(|seen| Effect::RecordIncarnation(Box::new(seen))));
+    }
 }
 
 impl Peers {
     pub(crate) fn new(now: Moment, own: Identity, seen: Seen, rng: Rng) -> Peers {
         let others = ServerId::all(own.shared.servers).filter(|id| *id != own.me.id);
         Peers {
-            peers: others.map(|id| Peer::new(id, now)).collect(),
+            all: others.map(|id| Peer::new(id, now)).collect(),
             own,
             rng,
             pending: Vec::new(),
@@ -96,20 +113,20 @@ impl Peers {
 
     /// Returns the other servers, in the order of their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {
-        self.peers.iter()
+        self.all.iter()
     }
 
     pub(crate) fn peer(&self, id: ServerId) -> Option<&Peer> {
-        self.peers.iter().find(|peer| peer.id == id)
+        self.all.iter().find(|peer| peer.id == id)
     }
 
     fn position(&self, id: ServerId) -> Option<usize> {
-        self.peers.iter().position(|peer| peer.id == id)
+        self.all.iter().position(|peer| peer.id == id)
     }
 
     /// Returns the place of the server whose link in use this is.
     fn position_on(&self, link: LinkId) -> Option<usize> {
-        self.peers.iter().position(|peer| peer.has_link(link))
+        self.all.iter().position(|peer| peer.has_link(link))
     }
 
     fn link(&self, member: Member) -> Option<&Link> {
@@ -127,12 +144,12 @@ impl Peers {
 
     /// Returns the member at the other end of the link in use.
     pub(crate) fn member_on(&self, link: LinkId) -> Option<Member> {
-        self.peers[self.position_on(link)?].link.as_ref().map(|link| link.member)
+        self.all[self.position_on(link)?].link.as_ref().map(|link| link.member)
     }
 
     /// Returns the linked servers, and the links to them.
     pub(crate) fn linked(&self) -> impl Iterator<Item = (Member, LinkId)> + Clone + '_ {
-        self.peers.iter().filter_map(|peer| peer.link.as_ref().map(|link| (link.member, link.id)))
+        self.all.iter().filter_map(|peer| peer.link.as_ref().map(|link| (link.member, link.id)))
     }
 
     /// Returns whether the server is recently active: its link is open, and it answered a message
@@ -161,7 +178,7 @@ impl Peers {
     /// Returns whether a dial to each server has had a result since this server started, or it
     /// has dialled this server.
     pub(crate) fn has_met_all(&self) -> bool {
-        self.peers.iter().all(|peer| peer.met)
+        self.all.iter().all(|peer| peer.met)
     }
 
     pub(crate) fn peer_timeout(&self) -> Duration {
@@ -184,10 +201,6 @@ impl Peers {
         self.clocks.skew(now, self.peer_timeout())
     }
 
-    pub(crate) fn decisions(&self) -> Decisions {
-        self.decisions
-    }
-
     /// Returns whether the state of a server changed since the last call.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
@@ -198,7 +211,7 @@ impl Peers {
         if self.changed {
             return Moment(0);
         }
-        let dials = self.peers.iter().filter_map(|peer| peer.dialling.next);
+        let dials = self.all.iter().filter_map(|peer| peer.dialling.next);
         let pending = self.pending.iter().map(|pending| pending.deadline);
         let newcomers = self.newcomers.iter().map(|new| new.deadline);
         dials.chain(pending).chain(newcomers).fold(self.heartbeat_at, Moment::min)
@@ -212,10 +225,5 @@ impl Peers {
 
     fn note(&mut self, rule: Rule) {
         self.decisions.note(rule);
-    }
-
-    fn store_seen(&self, disk: DiskId, out: &mut Out) {
-        let seen = self.seen.of(disk).cloned();
-        out.effects.extend(seen.map(|seen| Effect::RecordIncarnation(Box::new(seen))));
     }
 }

@@ -2,9 +2,9 @@
 //! same server after a restart whose disconnect was not noticed, or a second process with that
 //! id. The linked server decides: if it answers a ping, it stays.
 
-use super::Peers;
+use super::Env;
 use super::peer::Link;
-use crate::effect::{Closing, Effect, Out};
+use crate::effect::{Closing, Effect};
 use crate::ids::{LinkId, ServerId};
 use crate::packet::{Hello, Packet, Past, Refusal};
 use crate::rules::Rule;
@@ -25,36 +25,34 @@ pub(crate) struct Newcomer {
     pub(super) deadline: Moment,
 }
 
-impl Peers {
+impl Env<'_> {
     /// Returns whether the id of a hello belongs to another process that is linked. If so, this
     /// pings the linked server, and the newcomer waits.
     pub(crate) fn waits_for_place(
         &mut self,
-        now: Moment,
         (link, dialled): (LinkId, bool),
         (hello, past): (&Hello, &Past),
-        out: &mut Out,
     ) -> bool {
         let new = Link::new(link, dialled, hello);
-        let Some(at) = self.position(hello.from.id) else { return false };
-        let peer = &mut self.peers[at];
+        let Some(at) = self.peers.position(hello.from.id) else { return false };
+        let peer = &mut self.peers.all[at];
         if peer.link.as_ref().is_none_or(|old| old.process() == new.process()) {
             return false;
         }
         peer.ping_due = true;
         // A server that dials twice because nobody answered at once waits with both links.
-        let waiting = self.newcomers.iter().filter(|new| new.hello.from.id == hello.from.id);
+        let waiting = self.peers.newcomers.iter().filter(|new| new.hello.from.id == hello.from.id);
         if waiting.count() >= NEWCOMERS_MAX || dialled {
             // A server that this one dialled already has this server's hello, so its link can't
             // wait. Closing the link makes it reconnect.
-            out.push(Effect::Close(link, Closing::Spare));
+            self.out.push(Effect::Close(link, Closing::Spare));
         } else {
-            self.newcomers.push(Newcomer {
+            self.peers.newcomers.push(Newcomer {
                 link,
                 hello: *hello,
                 past: past.clone(),
-                since: now,
-                deadline: now + self.peer_timeout() / 8,
+                since: self.now,
+                deadline: self.now + self.peers.peer_timeout() / 8,
             });
         }
         true
@@ -62,35 +60,31 @@ impl Peers {
 
     /// Refuses the newcomers with this id: the linked server `id` answered a ping sent at `sent`,
     /// after they connected, so they are another server.
-    pub(super) fn turn_away(&mut self, id: ServerId, sent: Moment, out: &mut Out) {
-        let Some(stays) = self.peer(id).and_then(|peer| peer.link.as_ref()) else { return };
+    pub(super) fn turn_away(&mut self, id: ServerId, sent: Moment) {
+        let Some(stays) = self.peers.peer(id).and_then(|peer| peer.link.as_ref()) else { return };
         let (stays, holder) = (stays.id, stays.member);
         let came = |new: &Newcomer| new.hello.from.id == id && new.since <= sent;
-        while let Some(at) = self.newcomers.iter().position(came) {
-            let Newcomer { link, hello, .. } = self.newcomers.remove(at);
+        while let Some(at) = self.peers.newcomers.iter().position(came) {
+            let Newcomer { link, hello, .. } = self.peers.newcomers.remove(at);
             let newcomer = hello.from;
-            self.note(Rule::RefusedOccupied);
-            out.send(link, Packet::Refused(Refusal::Occupied));
-            out.push(Effect::Close(link, Closing::Occupied { stays, holder, newcomer }));
+            self.peers.note(Rule::RefusedOccupied);
+            self.out.send(link, Packet::Refused(Refusal::Occupied));
+            self.out.push(Effect::Close(link, Closing::Occupied { stays, holder, newcomer }));
         }
     }
 
     /// Removes and returns a newcomer whose linked server did not answer in time, or has lost its
     /// link. Closes that server's link.
-    pub(crate) fn take_newcomer(&mut self, now: Moment, out: &mut Out) -> Option<Newcomer> {
+    pub(crate) fn take_newcomer(&mut self) -> Option<Newcomer> {
         let free = |new: &Newcomer| {
-            let peer = self.peer(new.hello.from.id);
-            new.deadline <= now || peer.is_none_or(|peer| peer.link.is_none())
+            let peer = self.peers.peer(new.hello.from.id);
+            new.deadline <= self.now || peer.is_none_or(|peer| peer.link.is_none())
         };
-        let at = self.newcomers.iter().position(free)?;
-        let newcomer = self.newcomers.remove(at);
-        if let Some(peer) = self.position(newcomer.hello.from.id) {
-            self.lose_link(now, peer, Some(Closing::Silent), out);
+        let at = self.peers.newcomers.iter().position(free)?;
+        let newcomer = self.peers.newcomers.remove(at);
+        if let Some(peer) = self.peers.position(newcomer.hello.from.id) {
+            self.lose_link(peer, Some(Closing::Silent));
         }
         Some(newcomer)
-    }
-
-    pub(super) fn forget_newcomer(&mut self, link: LinkId) {
-        self.newcomers.retain(|new| new.link != link);
     }
 }

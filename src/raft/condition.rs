@@ -8,18 +8,18 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Condition {
     /// When the server was told to stop. A stopping server never campaigns.
-    stopping: Option<Moment>,
+    pub(super) stopping: Option<Moment>,
     /// Its disk is nearly full.
     pub(super) full: bool,
     /// When it last failed to read an entry of its log and, as primary, tried to hand over
     /// because of that.
-    damaged: Option<Moment>,
+    pub(super) damaged: Option<Moment>,
     /// When the sync that is under way began.
-    sync_began: Option<Moment>,
+    pub(super) sync_began: Option<Moment>,
     /// When recent syncs ended that took more than half a peer timeout.
     slow_syncs: Vec<Moment>,
     /// When this server last handed its role over because of slow syncs.
-    handed_over: Option<Moment>,
+    pub(super) handed_over: Option<Moment>,
 }
 
 impl Condition {
@@ -29,16 +29,8 @@ impl Condition {
         first
     }
 
-    pub(super) fn stopping(&self) -> Option<Moment> {
-        self.stopping
-    }
-
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.is_some()
-    }
-
-    pub(super) fn is_damaged(&self) -> bool {
-        self.damaged.is_some()
     }
 
     /// Records that an entry of the log can't be read. Returns whether that is news: it is at
@@ -49,10 +41,6 @@ impl Condition {
             self.damaged = Some(now);
         }
         due
-    }
-
-    pub(super) fn note_sync_began(&mut self, now: Moment) {
-        self.sync_began = Some(now);
     }
 
     pub(super) fn note_synced(&mut self, now: Moment, peer_timeout: Duration) {
@@ -72,9 +60,5 @@ impl Condition {
     /// once per peer timeout.
     pub(super) fn may_hand_over_as_slow(&self, now: Moment, peer_timeout: Duration) -> bool {
         self.handed_over.is_none_or(|at| now >= at + peer_timeout) && self.is_slow(now)
-    }
-
-    pub(super) fn note_handed_over_as_slow(&mut self, now: Moment) {
-        self.handed_over = Some(now);
     }
 }

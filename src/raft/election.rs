@@ -54,7 +54,7 @@ pub(super) struct Election {
     /// Why a campaign is planned.
     reason: Option<Rule>,
     /// The number of rounds lost since a primary was last recently active.
-    lost: u32,
+    pub(super) lost: u32,
     /// How long the last successful vote took.
     took: Duration,
 }
@@ -86,17 +86,12 @@ impl Election {
             Takeover::Rank => RANK_TIME,
         }
     }
-
-    /// Forgets the rounds lost: there is a primary.
-    pub(super) fn note_primary(&mut self) {
-        self.lost = 0;
-    }
 }
 
 impl Raft {
     pub(super) fn tick_election(&mut self, env: &mut Env<'_>) {
         if self.log.config().is_none()
-            && let Some(met) = env.peers.form(env.now, env.out)
+            && let Some(met) = env.form()
             && !self.condition.is_stopping()
         {
             self.note(Rule::Formed);
@@ -121,14 +116,14 @@ impl Raft {
         self.append_config(Term::ZERO, WallTime(0), config, env.out);
     }
 
-    /// Returns the newest config if this server may campaign: it is a member of that config, and
-    /// is linked with a majority of it.
-    pub(crate) fn may_campaign(&self, peers: &Peers) -> Option<&Config> {
-        let able =
-            !self.condition.is_stopping() && self.holds_epoch() && self.ballot.term().has_next();
-        let config = self.log.config().filter(|config| config.has(self.me) && able)?;
-        let linked = config.count_of(|m| m == self.me || peers.link_to(m).is_some());
-        (linked >= config.majority()).then_some(config)
+    /// Returns whether this server may campaign: it is a member of the newest config, and is linked
+    /// with a majority of it.
+    pub(crate) fn may_campaign(&self, peers: &Peers) -> bool {
+        !self.condition.is_stopping()
+            && self.holds_epoch()
+            && self.ballot.term().has_next()
+            && self.log.config().is_some_and(|config| config.has(self.me))
+            && self.makes_majority(|member| peers.link_to(member).is_some())
     }
 
     /// Returns whether this server just started, knows of no primary, and has not yet reached
@@ -148,10 +143,10 @@ impl Raft {
         let waits = self.epochs.awaits(now, self.peer_timeout())
             || self.looks_around(now, peers, primary)
             || self.is_doubted(now);
-        let able = self.may_campaign(peers).is_some() && !waits;
+        let able = self.may_campaign(peers) && !waits;
         if active || !able || !(down || unreachable) {
             if active {
-                self.election.note_primary();
+                self.election.lost = 0;
             }
             return self.timers.clear(Timer::Campaign);
         }
@@ -172,7 +167,7 @@ impl Raft {
     }
 
     fn campaign(&mut self, env: &mut Env<'_>) {
-        if self.may_campaign(env.peers).is_some() && matches!(self.role, Role::Follower(_)) {
+        if self.may_campaign(env.peers) && matches!(self.role, Role::Follower(_)) {
             if let Some(reason) = self.election.reason.take() {
                 self.note(reason);
             }
@@ -287,20 +282,6 @@ impl Raft {
         self.timers.set(Timer::Campaign, now + delay);
     }
 
-    pub(super) fn on_pre_vote(
-        &mut self,
-        env: &mut Env<'_>,
-        from: Member,
-        term: Term,
-        granted: bool,
-        own: Term,
-    ) {
-        if own > self.ballot.term() {
-            return self.adopt(env, own);
-        }
-        self.record_ballot(false, from, term, granted);
-    }
-
     pub(super) fn on_ask_vote(
         &mut self,
         env: &mut Env<'_>,
@@ -331,15 +312,18 @@ impl Raft {
         self.ballot.send_owed(env.out);
     }
 
-    pub(super) fn on_vote(&mut self, env: &mut Env<'_>, from: Member, term: Term, granted: bool) {
-        if term > self.ballot.term() {
-            return self.adopt(env, term);
+    /// Records the answer to a request for a vote, or for a pre-vote if it is not `real`, of a
+    /// server whose term is `own`. `count_votes` counts it at the end of the turn.
+    pub(super) fn on_ballot(
+        &mut self,
+        env: &mut Env<'_>,
+        from: Member,
+        (real, term, granted): (bool, Term, bool),
+        own: Term,
+    ) {
+        if own > self.ballot.term() {
+            return self.adopt(env, own);
         }
-        self.record_ballot(true, from, term, granted);
-    }
-
-    /// Records a ballot; `count_votes` counts them at the end of the turn.
-    fn record_ballot(&mut self, real: bool, from: Member, term: Term, granted: bool) {
         let Role::Candidate(candidacy) = &mut self.role else { return };
         if candidacy.real != real || candidacy.term != term {
             return; // an answer to an earlier round

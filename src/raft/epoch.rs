@@ -213,7 +213,7 @@ impl Raft {
         self.step_down(env.peers, "there is a later epoch", env.out);
         let vote = Vote { term: hello.term, given: None, founder: hello.founder };
         self.ballot.set(vote, env.out);
-        env.peers.restate(env.now, Some(link), env.out);
+        env.restate(Some(link));
     }
 
     /// Handles a conflict of this log, which is of an earlier epoch, with an entry of a later
@@ -266,7 +266,7 @@ impl Raft {
     fn begin(&mut self, env: &mut Env<'_>, begin: Beginning) {
         self.append_config(begin.term, env.wall, begin.config, env.out);
         self.ballot.restate(begin.vote);
-        env.peers.restate(env.now, None, env.out);
+        env.restate(None);
         self.ask_for_votes(env, begin.vote.term.next());
     }
 }

@@ -7,9 +7,8 @@ use crate::config::Config;
 use crate::effect::{Effect, Out};
 use crate::ids::{Index, LinkId, Member};
 use crate::packet::{Append, Epoch, Packet};
-use crate::record::{self, BadRecord, Kind, Record};
+use crate::record::{self, Kind, Record};
 use crate::rules::Rule;
-use std::fmt;
 
 /// A follower's knowledge of the primary. Members and learners follow in the same way.
 #[derive(Clone, Debug, Default)]
@@ -43,42 +42,20 @@ impl Following {
     }
 }
 
-/// Why the records of an append are not accepted.
-enum BadEntries {
-    Record(BadRecord),
-    Order,
-    Config,
-    /// An entry that this version can't apply.
-    Kind(Index, Kind),
-    /// The records would overwrite entries up to this one, which are committed or proved equal.
-    Fixed(Index),
-}
-
-impl fmt::Display for BadEntries {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BadEntries::Record(why) => why.fmt(f),
-            BadEntries::Order => f.write_str("entries are out of order"),
-            BadEntries::Config => f.write_str("a config or a refusal is unreadable"),
-            BadEntries::Kind(index, Kind(kind)) => {
-                write!(f, "entry {index} is of kind {kind}: a newer version of postern is needed")
-            }
-            BadEntries::Fixed(index) => {
-                write!(f, "it overwrites entries up to {index}, which can't change any more")
-            }
-        }
-    }
-}
-
 /// Checks that this version can store an entry of this kind. The bodies of changes are checked
 /// when they are applied; an unreadable change has no effect.
-fn check_kind(record: &Record<'_>) -> Result<(), BadEntries> {
-    match record.kind {
-        Kind::CONFIG if Config::decode(record.body).is_none() => Err(BadEntries::Config),
-        Kind::REFUSAL if Epoch::decode(record.body).is_none() => Err(BadEntries::Config),
-        kind if kind.is_known() => Ok(()),
-        kind => Err(BadEntries::Kind(record.index, kind)),
-    }
+fn check_kind(record: &Record<'_>) -> Result<(), String> {
+    let (index, Kind(kind)) = (record.index, record.kind);
+    let readable = match record.kind {
+        Kind::CONFIG => Config::decode(record.body).is_some(),
+        Kind::REFUSAL => Epoch::decode(record.body).is_some(),
+        _ if record.kind.is_known() => true,
+        _ => {
+            let why = "a newer version of postern is needed";
+            return Err(format!("entry {index} is of kind {kind}: {why}"));
+        }
+    };
+    if readable { Ok(()) } else { Err("a config or a refusal is unreadable".to_owned()) }
 }
 
 impl Raft {
@@ -102,7 +79,7 @@ impl Raft {
                     "server {from} claims to be primary in term {}, as this server is",
                     append.term
                 );
-                return env.peers.close_nonsense(env.now, link, env.out);
+                return env.close_nonsense(link);
             }
             Role::Candidate(_) => true,
             Role::Follower(following) => following.primary != Some(from),
@@ -113,7 +90,11 @@ impl Raft {
             self.role = Role::Follower(Following { primary: Some(from), ..Following::default() });
         }
         if self.log.summary().term(append.prev.index) != Some(append.prev.term) {
-            let hint = self.equal_at_most(append.prev.index);
+            // The next index to try: the end of this log, or the entry before the term of the
+            // conflicting entry.
+            let last = self.log.last();
+            let before = self.log.summary().before_term(append.prev.index);
+            let hint = if append.prev.index > last { last } else { before };
             return env.out.send(link, Packet::AppendRejected { term: append.term, hint });
         }
         match self.accept_entries(env, append, records) {
@@ -126,23 +107,15 @@ impl Raft {
             }
             Ok(None) => {} // the process is ending for a quarantine
             Err(why) => {
-                if let BadEntries::Fixed(_) = why {
-                    self.note(Rule::KeptCommitted);
-                }
                 log::error!("closed the link to server {from}: invalid append: {why}");
-                env.peers.close_nonsense(env.now, link, env.out);
+                env.close_nonsense(link);
             }
         }
     }
 
-    /// Returns the hint of a rejection, the next index to try when `prev` does not match. It is
-    /// the end of this log, or the last entry before the term of the conflicting entry.
-    fn equal_at_most(&self, prev: Index) -> Index {
-        if prev > self.log.last() { self.log.last() } else { self.log.summary().before_term(prev) }
-    }
-
     /// Checks the records of an append, before any of them is accepted.
-    fn check_entries(&self, append: &Append, records: &[u8]) -> Result<Index, BadEntries> {
+    fn check_entries(&mut self, append: &Append, records: &[u8]) -> Result<Index, String> {
+        let out_of_order = || Err("entries are out of order".to_owned());
         // Entries that are committed, or proved equal to this primary's log, can't change.
         let fixed = match &self.role {
             Role::Follower(following) => self.log.committed().max(following.match_index),
@@ -151,14 +124,14 @@ impl Raft {
         // Every log begins with the config that the formation wrote.
         let first = record::each(records).next().and_then(Result::ok);
         if append.prev.index == Index::ZERO && first.is_some_and(|r| r.kind != Kind::CONFIG) {
-            return Err(BadEntries::Order);
+            return out_of_order();
         }
         let mut matched = append.prev;
         for record in record::each(records) {
-            let record = record.map_err(BadEntries::Record)?;
+            let record = record.map_err(|why| why.as_str().to_owned())?;
             let follows = record.index == matched.index.next();
             if !follows || record.term < matched.term || record.term > append.term {
-                return Err(BadEntries::Order);
+                return out_of_order();
             }
             if record.kind != Kind::MESSAGE {
                 check_kind(&record)?;
@@ -167,7 +140,9 @@ impl Raft {
                 && self.log.summary().term(record.index) != Some(record.term)
                 && !self.crosses_epoch(append)
             {
-                return Err(BadEntries::Fixed(fixed));
+                self.note(Rule::KeptCommitted);
+                let why = "which can't change any more";
+                return Err(format!("it overwrites entries up to {fixed}, {why}"));
             }
             matched = record.position();
         }
@@ -181,7 +156,7 @@ impl Raft {
         env: &mut Env<'_>,
         append: Append,
         records: &[u8],
-    ) -> Result<Option<Index>, BadEntries> {
+    ) -> Result<Option<Index>, String> {
         let matched = self.check_entries(&append, records)?;
         let start = env.out.bytes.len();
         for record in record::each(records) {
@@ -198,14 +173,17 @@ impl Raft {
                         start,
                         "a log conflicts only where it is older"
                     );
-                    self.cut_conflict(&record, env.out);
+                    let (first, last) = (record.index, self.log.last());
+                    self.note(Rule::ConflictCut);
+                    self.log.cut(first.before(), env.out);
+                    log::info!("cut entries {first} to {last}: they were never committed");
                 }
                 None => {}
             }
             self.log.push_received(&record, env.out);
             if record.kind == Kind::CONFIG {
                 let summary = self.log.summary();
-                env.peers.close_copies(env.now, |disk| summary.run_added(disk), env.out);
+                env.close_copies(|disk| summary.run_added(disk));
             }
         }
         let end = env.out.bytes.len();
@@ -215,16 +193,9 @@ impl Raft {
         Ok(Some(matched))
     }
 
-    fn cut_conflict(&mut self, record: &Record<'_>, out: &mut Out) {
-        let (first, last) = (record.index, self.log.last());
-        self.note(Rule::ConflictCut);
-        self.log.cut(first.before(), out);
-        log::info!("cut entries {first} to {last}: they were never committed");
-    }
-
     pub(super) fn tick_follower(&mut self, env: &mut Env<'_>) {
         if self.log.has_unflushed() {
-            self.condition.note_sync_began(env.now);
+            self.condition.sync_began = Some(env.now);
             self.log.flush(env.out);
         } else {
             self.acknowledge(env.out);

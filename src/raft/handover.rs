@@ -16,15 +16,11 @@ pub(super) struct Handover {
     /// The backup that the operator chose.
     to: Option<ServerId>,
     /// `TimeoutNow` was sent to a backup.
-    is_sent: bool,
+    pub(super) is_sent: bool,
 }
 
-impl Handover {
-    /// Returns whether a backup received `TimeoutNow`.
-    pub(super) fn is_sent(&self) -> bool {
-        self.is_sent
-    }
-}
+/// Another member, with the link to it.
+type Heir<'a> = (&'a Peer, (Member, LinkId));
 
 impl Raft {
     /// Begins to stop. From now on this server never campaigns. A primary hands over, and changes
@@ -41,15 +37,19 @@ impl Raft {
     /// Returns whether a stopping server may end. It may if it was dropped, if no linked member
     /// could drop it, or after two peer timeouts: one for the handover, one for the drop.
     pub(crate) fn is_released(&self, now: Moment, peers: &Peers) -> bool {
-        let Some(began) = self.condition.stopping() else { return false };
-        let config = self.log.config();
-        let dropped = config.is_none_or(|config| !config.has(self.me));
-        let could_drop = |peer: &Peer| {
-            let member = peer.link.as_ref().map(|link| link.member);
-            let known = member.is_some_and(|m| config.is_some_and(|config| config.has(m)));
-            known && !peer.health.stopping
-        };
-        dropped || !peers.iter().any(could_drop) || now >= began + self.peer_timeout() * 2
+        let Some(began) = self.condition.stopping else { return false };
+        let dropped = self.log.config().is_none_or(|config| !config.has(self.me));
+        let may_be_dropped = self.linked_members(peers).any(|(peer, _)| !peer.health.stopping);
+        dropped || !may_be_dropped || now >= began + self.peer_timeout() * 2
+    }
+
+    /// Returns the other members that are linked.
+    fn linked_members<'a>(&'a self, peers: &'a Peers) -> impl Iterator<Item = Heir<'a>> {
+        peers.iter().filter_map(|peer| {
+            let link = peer.link.as_ref()?;
+            let is_member = self.log.config()?.has(link.member);
+            is_member.then_some((peer, (link.member, link.id)))
+        })
     }
 
     /// Returns whether this primary accepts no changes because it is handing its role over.
@@ -81,25 +81,16 @@ impl Raft {
         now: Moment,
         peers: &Peers,
         group: GroupId,
-        order: Order,
+        Order::HandOver(to): Order,
     ) -> Verdict {
+        let why = Rule::HandedOverOrder;
+        let chosen = |heir: Member| to.is_none_or(|to| heir.id == to);
         if group != self.shared.group {
             return Verdict::OtherGroup;
         }
-        match order {
-            Order::HandOver(to) => self.hand_over_to(now, peers, to),
-        }
-    }
-
-    /// Carries out an operator's order to make this server, or any backup, primary.
-    fn hand_over_to(&mut self, now: Moment, peers: &Peers, to: Option<ServerId>) -> Verdict {
-        let why = Rule::HandedOverOrder;
-        let chosen = |heir: Member| to.is_none_or(|to| heir.id == to);
-        let mut heirs = self.possible_heirs(now, peers, why);
-        if self.is_primary() && !heirs.any(|(_, (heir, _))| chosen(heir)) {
+        if self.is_primary() && !self.possible_heirs(now, peers, why).any(|(_, (m, _))| chosen(m)) {
             return Verdict::NoBackup;
         }
-        drop(heirs);
         let verdict = self.begin_handover(now, peers, why);
         if let Some(handover) = self.handover.as_mut().filter(|handover| !handover.is_sent) {
             handover.to = to;
@@ -109,7 +100,7 @@ impl Raft {
 
     /// Begins the handover of a stopping primary.
     pub(super) fn tick_stop(&mut self, env: &mut Env<'_>) {
-        let Some(began) = self.condition.stopping() else { return };
+        let Some(began) = self.condition.stopping else { return };
         // A handover may fail until a member that was just lost is dropped, so this tries again.
         if self.handover.is_none() && env.now < began + self.peer_timeout() * 2 {
             self.begin_handover(env.now, env.peers, Rule::HandedOverStop);
@@ -136,7 +127,8 @@ impl Raft {
         }
     }
 
-    /// Returns the backup to hand over to: it has every entry, and has the fewest faults.
+    /// Returns the backup to hand over to, the one with the fewest faults. Every member has every
+    /// entry, since all are acknowledged.
     fn heir(
         &self,
         now: Moment,
@@ -144,11 +136,8 @@ impl Raft {
         why: Rule,
         to: Option<ServerId>,
     ) -> Option<(Member, LinkId)> {
-        let Role::Primary(primary) = &self.role else { return None };
-        let heirs = self.possible_heirs(now, peers, why).filter(|(_, (heir, _))| {
-            let chosen = to.is_none_or(|to| heir.id == to);
-            chosen && primary.match_index(*heir) == self.log.last()
-        });
+        let heirs = self.possible_heirs(now, peers, why);
+        let heirs = heirs.filter(|(_, (heir, _))| to.is_none_or(|to| heir.id == to));
         let faults =
             |peer: &Peer| (peer.unreachable.is_some(), peer.health.damaged, peer.health.slow);
         heirs.min_by_key(|(peer, _)| faults(peer)).map(|(_, heir)| heir)
@@ -161,25 +150,22 @@ impl Raft {
         now: Moment,
         peers: &'a Peers,
         why: Rule,
-    ) -> impl Iterator<Item = (&'a Peer, (Member, LinkId))> {
-        peers.iter().filter_map(move |peer| {
-            let link = peer.link.as_ref()?;
-            let member = self.log.config()?.has(link.member);
+    ) -> impl Iterator<Item = Heir<'a>> {
+        self.linked_members(peers).filter(move |(peer, (member, _))| {
             // When this server ends anyway, a backup takes over whether clients can reach it or
             // not.
             let unable = peer.health.stopping
                 || (why != Rule::HandedOverStop && peer.unreachable.is_some())
                 || (why == Rule::HandedOverSlow && peer.health.slow)
                 || (why == Rule::HandedOverDamaged && peer.health.damaged);
-            let able = member && !unable && peers.is_active(link.member, now);
-            able.then_some((peer, (link.member, link.id)))
+            !unable && peers.is_active(*member, now)
         })
     }
 
     /// Handles `TimeoutNow`: campaigns at once if it came from the primary of this term.
     pub(super) fn on_timeout_now(&mut self, env: &mut Env<'_>, from: Member, term: Term) {
         let follows = matches!(&self.role, Role::Follower(f) if f.primary == Some(from));
-        if term == self.ballot.term() && follows && self.may_campaign(env.peers).is_some() {
+        if term == self.ballot.term() && follows && self.may_campaign(env.peers) {
             self.note(Rule::CampaignHandedOver);
             self.ask_for_votes(env, self.ballot.term().next());
         }
@@ -222,13 +208,9 @@ impl Raft {
         if self.handover.is_some() || self.condition.is_stopping() || !due {
             return;
         }
-        let able = peers.iter().any(|peer| {
-            let member = peer.link.as_ref().map(|link| link.member);
-            let known = member.is_some_and(|m| self.log.config().is_some_and(|c| c.has(m)));
-            known && !peer.health.slow && !peer.health.stopping
-        });
-        if able {
-            self.condition.note_handed_over_as_slow(now);
+        let is_able = |peer: &Peer| !peer.health.slow && !peer.health.stopping;
+        if self.linked_members(peers).any(|(peer, _)| is_able(peer)) {
+            self.condition.handed_over = Some(now);
             self.begin_handover(now, peers, Rule::HandedOverSlow);
         }
     }

@@ -2,7 +2,6 @@
 //! and open the gate. As the correction of Ongaro §4.1 demands, it first commits an entry of its
 //! own term.
 
-use super::handover::Handover;
 use super::progress::Progress;
 use super::{Env, Raft, Role, Timer};
 use crate::config::Config;
@@ -87,15 +86,15 @@ impl Raft {
         let stopping = self.condition.is_stopping();
         // The server that received `TimeoutNow` has all entries except a config written now, and
         // could not win the election against it.
-        let leaving = stopping && self.handover.as_ref().is_some_and(Handover::is_sent);
+        let leaving = stopping && self.handover.as_ref().is_some_and(|handover| handover.is_sent);
         if leaving {
             return;
         }
         let wrote = if settled {
-            self.own_term_committed()
-                && (self.drop_lost(env, &config)
-                    || (!stopping
-                        && (self.add_learner(env, &config) || self.open_gate(env, &config))))
+            // With the newest config, an entry of this primary's term is committed: a new primary
+            // writes its config again.
+            self.drop_lost(env, &config)
+                || (!stopping && (self.add_learner(env, &config) || self.open_gate(env, &config)))
         } else {
             // A stopping primary withdraws, too: an uncommitted config may otherwise leave a
             // group that only an operator can repair.
@@ -117,9 +116,8 @@ impl Raft {
     /// link was just lost still counts until the peer timeout.
     fn is_cut_off(&self, now: Moment, peers: &Peers) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        let Some(config) = self.log.config() else { return true };
-        let active = |member: Member| member == self.me || peers.was_active(member.id, now);
-        now >= primary.since + self.peer_timeout() && config.count_of(active) < config.majority()
+        now >= primary.since + self.peer_timeout()
+            && !self.makes_majority(|member| peers.was_active(member.id, now))
     }
 
     fn loss(&self, member: Member, now: Moment, peers: &Peers) -> Option<Loss> {

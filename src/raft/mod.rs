@@ -37,9 +37,9 @@ pub use search::Decision;
 
 use crate::config::Config;
 use crate::effect::{Effect, Out, Quarantine};
-use crate::ids::{DiskId, Index, LinkId, Member, Position, Run, ServerId, Term, Vote};
+use crate::ids::{Index, LinkId, Member, Position, Run, ServerId, Term, Vote};
 use crate::packet::{Hello, Packet, Past, PeerHealth, Refusal, Shared};
-use crate::peers::{OwnState, Peers, Up};
+use crate::peers::{Env, OwnState, Peers, Up};
 use crate::record::Kind;
 use crate::rng::Rng;
 use crate::rules::{Decisions, Rule};
@@ -88,23 +88,14 @@ pub(crate) enum Role {
     Primary(Primary),
 }
 
-/// What a handler works with besides its own state.
-pub(crate) struct Env<'a> {
-    pub(crate) now: Moment,
-    /// The time of a record that is written now.
-    pub(crate) wall: WallTime,
-    pub(crate) peers: &'a mut Peers,
-    pub(crate) out: &'a mut Out,
-}
-
 /// One server's part in the consensus.
 #[derive(Clone, Debug)]
 pub(crate) struct Raft {
-    me: Member,
-    shared: Shared,
-    log: RaftLog,
-    ballot: Ballot,
-    role: Role,
+    pub(crate) me: Member,
+    pub(crate) shared: Shared,
+    pub(crate) log: RaftLog,
+    pub(crate) ballot: Ballot,
+    pub(crate) role: Role,
     election: Election,
     /// On a primary: the handover in progress.
     handover: Option<Handover>,
@@ -116,8 +107,8 @@ pub(crate) struct Raft {
     /// State changed that the next tick must process before the event loop sleeps.
     dirty: bool,
     /// The process is ending for a quarantine: the replica ignores all further events.
-    left: bool,
-    decisions: Decisions,
+    pub(crate) left: bool,
+    pub(crate) decisions: Decisions,
 }
 
 impl Raft {
@@ -147,26 +138,6 @@ impl Raft {
             left: false,
             decisions: Decisions::default(),
         }
-    }
-
-    pub(crate) fn log(&self) -> &RaftLog {
-        &self.log
-    }
-
-    pub(crate) fn ballot(&self) -> &Ballot {
-        &self.ballot
-    }
-
-    pub(crate) fn role(&self) -> &Role {
-        &self.role
-    }
-
-    pub(crate) fn decisions(&self) -> Decisions {
-        self.decisions
-    }
-
-    pub(crate) fn has_left(&self) -> bool {
-        self.left
     }
 
     pub(crate) fn is_primary(&self) -> bool {
@@ -229,7 +200,7 @@ impl Raft {
             stopping: self.condition.is_stopping(),
             slow: self.condition.is_slow(now),
             full: self.condition.full,
-            damaged: self.condition.is_damaged(),
+            damaged: self.condition.damaged.is_some(),
         }
     }
 
@@ -305,16 +276,18 @@ impl Raft {
             Packet::HigherTerm { term } => self.adopt(env, term),
             Packet::AskPreVote(ask) => self.on_ask_pre_vote(env, (from, link), ask),
             Packet::PreVote { term, granted, own } => {
-                self.on_pre_vote(env, from, term, granted, own);
+                self.on_ballot(env, from, (false, term, granted), own);
             }
             Packet::AskVote(ask) => self.on_ask_vote(env, (from, link), ask),
-            Packet::Vote { term, granted } => self.on_vote(env, from, term, granted),
+            Packet::Vote { term, granted } => {
+                self.on_ballot(env, from, (true, term, granted), term);
+            }
             Packet::SteppedDown { .. } => self.leave_primary(from),
             Packet::Refuses(epoch) => self.remember_refused(env.now, env.peers, epoch),
             // The node has processed these.
             Packet::Proofs | Packet::ProofsTaken | Packet::Settings => {}
             // These packets are valid only as the first on a link, or only towards operators.
-            _ => env.peers.close_nonsense(env.now, link, env.out),
+            _ => env.close_nonsense(link),
         }
     }
 
@@ -338,7 +311,7 @@ impl Raft {
         {
             following.primary = None;
         }
-        self.restart_progress(now, peers, up.member, up.run);
+        self.restart_progress(now, peers, up.member);
     }
 
     /// Handles the answer of a server to a ping.
@@ -367,18 +340,13 @@ impl Raft {
         }
     }
 
-    /// Returns the run with which the group last added this disk.
-    pub(crate) fn run_added(&self, disk: DiskId) -> Option<Run> {
-        self.log.summary().run_added(disk)
-    }
-
     /// Returns the run with which the group last added the disk of a hello. If the sender's log is
     /// at least as new as this one, it holds every addition that the group relies on. A server
     /// that was away could otherwise take a copy that the group has added meanwhile for an old
     /// one, and keep it from voting for as long as there is no primary.
     pub(crate) fn run_added_by(&self, hello: &Hello, past: &Past) -> Option<Run> {
         let newer = hello.last >= self.last_position();
-        past.added.filter(|_| newer).or_else(|| self.run_added(hello.from.disk))
+        past.added.filter(|_| newer).or_else(|| self.log.summary().run_added(hello.from.disk))
     }
 
     /// Adopts a higher term of the same epoch. A primary or candidate of a lower term becomes a

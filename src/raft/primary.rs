@@ -5,7 +5,7 @@ use super::membership::Losses;
 use super::progress::{Progress, Source};
 use super::{Env, LogReader, Raft, Role, Timer};
 use crate::effect::Out;
-use crate::ids::{Index, LinkId, Member, Run, Term};
+use crate::ids::{Index, LinkId, Member, Term};
 use crate::limits::BATCH_TIME;
 use crate::packet::Hello;
 use crate::peers::Peers;
@@ -86,20 +86,19 @@ impl Raft {
             rounds: Rounds::default(),
             losses: Losses::default(),
         });
-        self.election.note_primary();
+        self.election.lost = 0;
         self.timers.clear(Timer::Round);
         self.timers.clear(Timer::Campaign);
         let config = self.log.config().expect("an elected server has a config").restated();
         self.append_config(term, env.wall, config, env.out);
         for (member, _) in env.peers.linked() {
-            let run = env.peers.run_of(member).expect("it is linked");
-            self.restart_progress(env.now, env.peers, member, run);
+            self.restart_progress(env.now, env.peers, member);
         }
         self.dirty = true;
     }
 
     /// On a primary: starts again to send entries to a server, on its new link.
-    pub(super) fn restart_progress(&mut self, now: Moment, peers: &Peers, to: Member, run: Run) {
+    pub(super) fn restart_progress(&mut self, now: Moment, peers: &Peers, to: Member) {
         let patience = self.peer_timeout();
         let Role::Primary(primary) = &mut self.role else { return };
         let config = self.log.config();
@@ -109,7 +108,7 @@ impl Raft {
         let next = primary.term_start;
         let progress = primary.remember(to, stays);
         progress.restart(next, now, patience);
-        progress.process = Some(run.process);
+        progress.process = peers.run_of(to).map(|run| run.process);
     }
 
     /// Requests a round of reads and returns its number. Returns `None` if this server is not
@@ -174,7 +173,7 @@ impl Raft {
             let idle = self.log.acknowledged() >= self.log.flushed();
             if urgent || idle || env.now >= due {
                 primary.flushed_at = env.now;
-                self.condition.note_sync_began(env.now);
+                self.condition.sync_began = Some(env.now);
                 self.log.flush(env.out);
             } else {
                 self.timers.set(Timer::Batch, due);
@@ -273,9 +272,14 @@ impl Raft {
 
     /// Returns whether a majority of the members is recently active.
     pub(super) fn is_majority_active(&self, now: Moment, peers: &Peers) -> bool {
+        self.makes_majority(|member| peers.is_active(member, now))
+    }
+
+    /// Returns whether this server and the other members that satisfy `is_so` are a majority of
+    /// the newest config.
+    pub(super) fn makes_majority(&self, is_so: impl Fn(Member) -> bool) -> bool {
         self.log.config().is_some_and(|config| {
-            let active = |member| member == self.me || peers.is_active(member, now);
-            config.count_of(active) >= config.majority()
+            config.count_of(|member| member == self.me || is_so(member)) >= config.majority()
         })
     }
 

@@ -25,7 +25,7 @@ impl Raft {
     pub(crate) fn decide(&mut self, env: &mut Env<'_>, what: Decision) -> bool {
         match what {
             Decision::Campaign => {
-                let able = self.may_campaign(env.peers).is_some() && !self.is_primary();
+                let able = self.may_campaign(env.peers) && !self.is_primary();
                 if able {
                     self.ask_for_votes(env, self.ballot.term().next());
                 }

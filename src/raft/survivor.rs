@@ -23,8 +23,7 @@ pub(super) struct Promise {
 impl Raft {
     /// Continues alone if this server is a backup of two members and the primary has died.
     pub(super) fn tick_survivor(&mut self, env: &mut Env<'_>) {
-        let able = self.shared.survivor_auto && !self.is_primary();
-        if able && !self.condition.is_stopping() && self.is_only_survivor(env) {
+        if !self.is_primary() && !self.condition.is_stopping() && self.is_only_survivor(env) {
             log::warn!("the primary of two is down: this server continues alone");
             self.note(Rule::WentOnAlone);
             self.begin_epoch(env);
@@ -38,6 +37,7 @@ impl Raft {
         }
         let at = self.log.summary().position(index);
         let other = config.members().find(|member| *member != self.me);
+        // Evidence exists only with `last_survivor = "auto"`.
         other.is_some_and(|other| env.peers.is_proved_dead(other, at, env.now))
     }
 

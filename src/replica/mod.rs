@@ -26,9 +26,10 @@ pub use event::Event;
 pub use setup::Setup;
 pub use view::{PeerView, RoleView};
 
-use crate::ids::{Index, LinkId, Member, Run};
+use crate::ids::{Index, LinkId, Run};
+use crate::peers::Env;
 use crate::peers::{Identity, Peers};
-use crate::raft::{Env, Raft};
+use crate::raft::Raft;
 use crate::record::Kind;
 use crate::rng::Rng;
 use crate::time::{Moment, WallTime};
@@ -36,8 +37,6 @@ use crate::time::{Moment, WallTime};
 /// One server of the group.
 #[derive(Clone, Debug)]
 pub struct Replica {
-    me: Member,
-    shared: Shared,
     peers: Peers,
     raft: Raft,
 }
@@ -50,8 +49,6 @@ impl Replica {
         let own = Identity { me, run, runs: setup.runs, former: setup.former, shared };
         let dials = Rng::new(setup.seed ^ 1);
         Replica {
-            me,
-            shared,
             peers: Peers::new(now, own, setup.seen, dials),
             raft: Raft::new(
                 now,
@@ -74,98 +71,35 @@ impl Replica {
         log: &dyn LogReader,
         out: &mut Out,
     ) {
-        if self.raft.has_left() {
+        let (raft, peers) = (&mut self.raft, &mut self.peers);
+        if raft.left {
             return;
         }
-        self.peers.read_clock(now, wall);
+        peers.read_clock(now, wall);
         // Only these events write records.
         let wall = match event {
-            Event::Tick | Event::Durable(_) => self.peers.stamp(now, wall),
+            Event::Tick | Event::Durable(_) => peers.stamp(now, wall),
             _ => wall,
         };
+        let env = &mut Env { now, wall, peers, out };
         match event {
-            Event::Tick => self.on_tick(now, wall, log, out),
+            Event::Tick => on_tick(raft, env, log),
             Event::Dialled { link, to } => {
-                self.peers.on_dialled(now, link, to, &self.raft.own_state(), out);
+                env.on_dialled(link, to, &raft.own_state());
             }
-            Event::Accepted { link } => self.peers.on_accepted(now, link, out),
-            Event::DialFailed { to, why } => self.peers.on_dial_failed(now, to, why),
-            Event::NotAuthentic { link } => self.peers.on_not_authentic(link),
-            Event::Ended { link } => self.peers.on_ended(now, link, out),
+            Event::Accepted { link } => env.on_accepted(link),
+            Event::DialFailed { to, why } => env.peers.on_dial_failed(now, to, why),
+            Event::NotAuthentic { link } => env.peers.on_not_authentic(link),
+            Event::Ended { link } => env.on_ended(link),
             Event::Received { link, packet, records } => {
-                self.on_received(now, wall, link, packet, records, out);
+                on_received(raft, env, link, packet, records);
             }
-            Event::Durable(durable) => {
-                let env = &mut Env { now, wall, peers: &mut self.peers, out };
-                self.raft.on_durable(env, durable);
-            }
+            Event::Durable(durable) => raft.on_durable(env, durable),
         }
-        if self.peers.owes_pings() {
-            self.peers.send_pings(now, self.raft.health(now), out);
+        if env.peers.owes_pings() {
+            env.send_pings(raft.health(now));
         }
-        self.raft.check();
-    }
-
-    fn on_tick(&mut self, now: Moment, wall: WallTime, log: &dyn LogReader, out: &mut Out) {
-        self.peers.take_changed();
-        self.peers.expire_pending(now, out);
-        while let Some(new) = self.peers.take_newcomer(now, out) {
-            self.greet(now, new.link, None, (&new.hello, &new.past), out);
-        }
-        if self.peers.tick(now, out) {
-            self.raft.refresh_indexes();
-        }
-        self.raft.tick(&mut Env { now, wall, peers: &mut self.peers, out }, log);
-    }
-
-    fn on_received(
-        &mut self,
-        now: Moment,
-        wall: WallTime,
-        link: LinkId,
-        packet: Packet,
-        records: &[u8],
-        out: &mut Out,
-    ) {
-        if let Some(pending) = self.peers.take_pending(link) {
-            return self.on_first_packet(now, pending, (packet, records), out);
-        }
-        if let Packet::Refused(why) = packet {
-            if self.peers.on_refused(now, link, why, out) {
-                self.heed_refusal(now, why, out);
-            }
-            return;
-        }
-        // A link that this server closed may still deliver packets that were in flight.
-        let Some(from) = self.peers.member_on(link) else { return };
-        let own = self.raft.ballot().term();
-        if let Some(term) = packet.term().filter(|term| !term.is_credible(own)) {
-            log::error!("server {from} sent term {term}, which no elections can have reached");
-            return self.peers.close_nonsense(now, link, out);
-        }
-        match packet {
-            Packet::Ping { sent, wall, health } => {
-                let primary = self.raft.primary(now, &self.peers).map(|primary| primary.id);
-                let promised = self.raft.promise_to(from, now);
-                self.peers.on_ping(now, link, (sent, wall, health), promised, primary, out);
-                if !health.leads {
-                    self.raft.leave_primary(from);
-                }
-            }
-            Packet::Pong { sent, promised } => {
-                if self.peers.on_pong(now, link, (sent, promised), out) {
-                    self.raft.on_active();
-                }
-            }
-            Packet::AskRelease { asked } => {
-                self.peers.on_ask_release(now, from, link, asked, out);
-            }
-            Packet::Blank { met } => self.peers.on_blank(link, met),
-            _ => {
-                let env = &mut Env { now, wall, peers: &mut self.peers, out };
-                self.raft.on_packet(env, (from, link), packet, records);
-            }
-        }
+        raft.check();
     }
 
     /// Appends a payload to the log as the next entry and returns its index.
@@ -230,6 +164,55 @@ impl Replica {
     pub fn next_deadline(&self) -> Option<Moment> {
         let peers = self.peers.next_deadline();
         Some(self.raft.next_deadline().map_or(peers, |raft| raft.min(peers)))
+    }
+}
+
+fn on_tick(raft: &mut Raft, env: &mut Env<'_>, log: &dyn LogReader) {
+    env.peers.take_changed();
+    env.expire_pending();
+    while let Some(new) = env.take_newcomer() {
+        greeting::greet(raft, env, (new.link, None), (&new.hello, &new.past));
+    }
+    if env.tick() {
+        raft.refresh_indexes();
+    }
+    raft.tick(env, log);
+}
+
+fn on_received(raft: &mut Raft, env: &mut Env<'_>, link: LinkId, packet: Packet, records: &[u8]) {
+    let now = env.now;
+    if let Some(pending) = env.peers.take_pending(link) {
+        return greeting::on_first_packet(raft, env, pending, (packet, records));
+    }
+    if let Packet::Refused(why) = packet {
+        if env.on_refused(link, why) {
+            raft.heed_refusal(env, why);
+        }
+        return;
+    }
+    // A link that this server closed may still deliver packets that were in flight.
+    let Some(from) = env.peers.member_on(link) else { return };
+    if let Some(term) = packet.term().filter(|term| !term.is_credible(raft.ballot.term())) {
+        log::error!("server {from} sent term {term}, which no elections can have reached");
+        return env.close_nonsense(link);
+    }
+    match packet {
+        Packet::Ping { sent, wall, health } => {
+            let primary = raft.primary(now, env.peers).map(|primary| primary.id);
+            let promised = raft.promise_to(from, now);
+            env.on_ping(link, (sent, wall, health), promised, primary);
+            if !health.leads {
+                raft.leave_primary(from);
+            }
+        }
+        Packet::Pong { sent, promised } => {
+            if env.on_pong(link, sent, promised) {
+                raft.on_active();
+            }
+        }
+        Packet::AskRelease { asked } => env.on_ask_release(from, link, asked),
+        Packet::Blank { met } => env.peers.on_blank(link, met),
+        _ => raft.on_packet(env, (from, link), packet, records),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Interface for an exhaustive search; see [`crate::raft::Decision`].
 
 use super::{Decision, LogReader, Out, Replica};
-use crate::raft::Env;
+use crate::peers::Env;
 use crate::time::{Moment, WallTime};
 use std::fmt::{self, Write};
 

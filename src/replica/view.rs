@@ -41,27 +41,27 @@ pub struct PeerView {
 impl Replica {
     /// Returns this server.
     pub fn me(&self) -> Member {
-        self.me
+        self.raft.me
     }
 
     /// Returns the current term.
     pub fn term(&self) -> Term {
-        self.raft.ballot().term()
+        self.raft.ballot.term()
     }
 
     /// Returns the disk of the server that began the current epoch; `None` for the first one.
     pub fn founder(&self) -> Option<DiskId> {
-        self.raft.ballot().vote().founder
+        self.raft.ballot.vote().founder
     }
 
     /// Returns this server's role.
     pub fn role(&self) -> RoleView {
-        match self.raft.role() {
+        match self.raft.role {
             Role::Primary(_) => RoleView::Primary,
             Role::Candidate(_) => RoleView::Candidate,
             Role::Follower(_) => match self.config() {
                 None => RoleView::Blank,
-                Some(config) if config.has(self.me) => RoleView::Backup,
+                Some(config) if config.has(self.raft.me) => RoleView::Backup,
                 Some(_) => RoleView::Learner,
             },
         }
@@ -74,7 +74,7 @@ impl Replica {
 
     /// Returns the newest config.
     pub fn config(&self) -> Option<&Config> {
-        self.raft.log().config()
+        self.raft.log.config()
     }
 
     /// Returns whether clients may connect, as far as this server knows.
@@ -84,17 +84,17 @@ impl Replica {
 
     /// Returns the last index, durable or not.
     pub fn last(&self) -> Index {
-        self.raft.log().last()
+        self.raft.log.last()
     }
 
     /// Returns Raft's commit index, as far as this server knows it.
     pub fn committed(&self) -> Index {
-        self.raft.log().committed()
+        self.raft.log.committed()
     }
 
     /// Returns the acknowledged index: entries up to it may be applied.
     pub fn acknowledged(&self) -> Index {
-        self.raft.log().acknowledged()
+        self.raft.log.acknowledged()
     }
 
     /// Returns whether the group has fewer members than `min_copies`.
@@ -115,8 +115,8 @@ impl Replica {
     /// Returns whether this server is a member that can neither lead nor campaign without a lost
     /// one. Only an operator can know that the others are lost for good.
     pub fn may_be_last(&self) -> bool {
-        let able = self.raft.is_primary() || self.raft.may_campaign(&self.peers).is_some();
-        !able && self.config().is_some_and(|config| config.has(self.me))
+        let able = self.raft.is_primary() || self.raft.may_campaign(&self.peers);
+        !able && self.config().is_some_and(|config| config.has(self.raft.me))
     }
 
     /// Returns the peer timeout.
@@ -132,7 +132,7 @@ impl Replica {
 
     /// Returns how often each rule has decided on this server.
     pub fn decisions(&self) -> Decisions {
-        self.raft.decisions() + self.peers.decisions()
+        self.raft.decisions + self.peers.decisions
     }
 
     /// Returns the servers that this server is linked with.
@@ -152,7 +152,7 @@ impl Replica {
 
     /// Returns whether this server follows the one at the other end of this link.
     pub fn follows_on(&self, link: LinkId) -> bool {
-        let Role::Follower(following) = self.raft.role() else { return false };
+        let Role::Follower(following) = &self.raft.role else { return false };
         let primary = following.primary.and_then(|primary| self.peers.peer(primary.id));
         primary.is_some_and(|peer| peer.has_link(link))
     }
@@ -185,7 +185,7 @@ impl Replica {
     /// Returns the other server's state as `STATUS` names it.
     pub fn peer_state(&self, id: ServerId, now: Moment) -> &'static str {
         let Some(peer) = self.peers.peer(id) else {
-            return if id == self.me.id { "self" } else { "-" };
+            return if id == self.raft.me.id { "self" } else { "-" };
         };
         match &peer.link {
             None => "lost",
@@ -198,7 +198,7 @@ impl Replica {
 
     /// On a primary: returns how many entries the other server has not acknowledged.
     pub fn peer_lag(&self, id: ServerId) -> Option<u64> {
-        let Role::Primary(primary) = self.raft.role() else { return None };
+        let Role::Primary(primary) = &self.raft.role else { return None };
         let link = self.peers.peer(id)?.link.as_ref()?;
         Some(self.last().0 - primary.match_index(link.member).0)
     }

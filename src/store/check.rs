@@ -77,28 +77,19 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     let is_tail = is_tail(&disk.list(".")?);
     let folder = if is_tail { "." } else { LOG };
     let mut damage = Vec::new();
-    let mut is_new = false;
-    let identity = match found {
-        Found::Good(identity) => Some(identity),
-        Found::Nothing => {
-            is_new = true;
-            None
-        }
-        Found::Newer(version) => {
-            return Err(OpenError::newer(version));
-        }
-        Found::Damaged(why) => {
-            damage.push(format!("identity: {why}"));
-            None
-        }
-    };
+    match &found {
+        Found::Newer(version) => return Err(OpenError::newer(*version)),
+        Found::Damaged(why) => damage.push(format!("identity: {why}")),
+        Found::Nothing | Found::Good(_) => {}
+    }
+    let identity = found.good().cloned();
     let known = Known { is_tail, ..Known::new(disk, identity.as_ref()) };
     let (mut last, mut last_time) = (Position::default(), WallTime::default());
     let reading = recovery::read(disk, folder, known, &mut |record| {
         (last, last_time) = (record.position(), record.time);
         Ok(())
     })?;
-    is_new &= !reading.holds_records();
+    let is_new = found == Found::Nothing && !reading.holds_records();
     if identity.is_none() && damage.is_empty() && !is_new && !is_tail {
         damage.push("identity: it is missing, the log is not".to_owned());
     }

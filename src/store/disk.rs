@@ -72,7 +72,7 @@ impl RealDisk {
 #[derive(Debug)]
 pub struct RealFile {
     file: File,
-    path: String,
+    pub(super) path: String,
 }
 
 /// Adds the path of the file to an error of the operating system.

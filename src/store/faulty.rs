@@ -34,13 +34,6 @@ pub struct FaultyDisk {
     rules: Option<PathBuf>,
 }
 
-/// An open file that knows its path.
-#[derive(Debug)]
-pub struct FaultyFile {
-    file: RealFile,
-    path: String,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Read,
@@ -134,23 +127,23 @@ impl Rule {
 }
 
 impl Disk for FaultyDisk {
-    type File = FaultyFile;
+    type File = RealFile;
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         self.disk.list(folder)
     }
 
-    fn open(&self, path: &str, create: bool) -> io::Result<FaultyFile> {
-        Ok(FaultyFile { file: self.disk.open(path, create)?, path: path.to_owned() })
+    fn open(&self, path: &str, create: bool) -> io::Result<RealFile> {
+        self.disk.open(path, create)
     }
 
-    fn size(&self, file: &FaultyFile) -> io::Result<u64> {
-        self.disk.size(&file.file)
+    fn size(&self, file: &RealFile) -> io::Result<u64> {
+        self.disk.size(file)
     }
 
-    fn read_at(&self, file: &FaultyFile, into: &mut [u8], at: u64) -> io::Result<usize> {
+    fn read_at(&self, file: &RealFile, into: &mut [u8], at: u64) -> io::Result<usize> {
         let faults = self.faults(Operation::Read, &file.path)?;
-        let mut count = self.disk.read_at(&file.file, into, at)?;
+        let mut count = self.disk.read_at(file, into, at)?;
         for fault in faults {
             fault.delay_or_fail().map_err(|error| named(&file.path, &error))?;
             match fault {
@@ -167,19 +160,19 @@ impl Disk for FaultyDisk {
         Ok(count)
     }
 
-    fn write_at(&self, file: &FaultyFile, bytes: &[u8], at: u64) -> io::Result<()> {
+    fn write_at(&self, file: &RealFile, bytes: &[u8], at: u64) -> io::Result<()> {
         self.meet(Operation::Write, &file.path)?;
-        self.disk.write_at(&file.file, bytes, at)
+        self.disk.write_at(file, bytes, at)
     }
 
-    fn truncate(&self, file: &FaultyFile, size: u64) -> io::Result<()> {
+    fn truncate(&self, file: &RealFile, size: u64) -> io::Result<()> {
         self.meet(Operation::Write, &file.path)?;
-        self.disk.truncate(&file.file, size)
+        self.disk.truncate(file, size)
     }
 
-    fn sync(&self, file: &FaultyFile) -> io::Result<()> {
+    fn sync(&self, file: &RealFile) -> io::Result<()> {
         self.meet(Operation::Sync, &file.path)?;
-        self.disk.sync(&file.file)
+        self.disk.sync(file)
     }
 
     fn sync_folder(&self, folder: &str) -> io::Result<()> {

@@ -1,11 +1,11 @@
 //! The identity of a data directory: the file `identity`, replaced as a whole on every change.
 
 use super::disk::Disk;
-use super::whole;
+use super::{OpenError, whole};
+use crate::fields::{Field, read_list, write_list};
 use crate::ids::{DiskId, GroupId, Incarnation, Index, ProcessId, Run, ServerId};
-use crate::incarnation::{Seen, SeenDisk, read_runs, write_runs};
+use crate::incarnation::{Seen, SeenDisk};
 use crate::limits::{COPIES_MAX, RUNS_KEPT, SEEN_MAX};
-use byteorder::{LE, ReadBytesExt, WriteBytesExt};
 use std::io;
 
 pub(super) const FILE: &str = "identity";
@@ -57,6 +57,31 @@ pub(super) enum Found {
     Damaged(&'static str),
     Newer(u32),
     Good(Identity),
+}
+
+impl Found {
+    /// The identity, if it is readable.
+    pub(super) fn good(&self) -> Option<&Identity> {
+        if let Found::Good(identity) = self { Some(identity) } else { None }
+    }
+
+    /// Refuses a directory of another server or group, or of a newer version.
+    pub(super) fn refuse_foreign(&self, expected: &Identity) -> Result<(), OpenError> {
+        let refusal = match self {
+            Found::Newer(version) => return Err(OpenError::newer(*version)),
+            Found::Good(found) if found.group != expected.group => {
+                format!("it belongs to group {}, not to {}", found.group, expected.group)
+            }
+            Found::Good(found) if found.id != expected.id => {
+                format!("it belongs to server {}, not to server {}", found.id, expected.id)
+            }
+            Found::Good(found) if found.servers != expected.servers => {
+                format!("its group has {} servers, not {}", found.servers, expected.servers)
+            }
+            _ => return Ok(()),
+        };
+        Err(OpenError::Refused(refusal))
+    }
 }
 
 impl Identity {
@@ -111,45 +136,36 @@ impl Identity {
 
     fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        let done = (|| -> io::Result<()> {
-            out.write_u32::<LE>(VERSION)?;
-            out.write_u128::<LE>(self.group.0)?;
-            out.write_u8(self.servers)?;
-            out.write_u8(self.id.number())?;
-            out.write_u128::<LE>(self.disk.0)?;
-            out.write_u64::<LE>(self.incarnation.0)?;
-            out.write_u64::<LE>(self.segment.0)?;
-            out.write_u8(u8::from(self.boot.is_some()))?;
-            out.write_u128::<LE>(self.boot.unwrap_or_default())?;
-            write_runs(&mut out, &self.runs)?;
-            out.write_u8(self.seen.all().len() as u8)?;
-            self.seen.all().iter().try_for_each(|disk| write_seen(&mut out, disk))?;
-            let sum = crc32c::crc32c(&out);
-            out.write_u32::<LE>(sum)
-        })();
-        done.expect("a vector takes every byte");
+        VERSION.write(&mut out);
+        self.group.write(&mut out);
+        self.servers.write(&mut out);
+        self.id.write(&mut out);
+        self.disk.write(&mut out);
+        self.incarnation.write(&mut out);
+        self.segment.write(&mut out);
+        self.boot.is_some().write(&mut out);
+        self.boot.unwrap_or_default().write(&mut out);
+        write_list(&self.runs, &mut out);
+        out.push(self.seen.all().len() as u8);
+        for seen in self.seen.all() {
+            seen.disk.write(&mut out);
+            write_list(&seen.runs, &mut out);
+            write_list(&seen.copies, &mut out);
+        }
+        crc32c::crc32c(&out).write(&mut out);
         out
     }
 }
 
-fn write_seen(out: &mut Vec<u8>, seen: &SeenDisk) -> io::Result<()> {
-    out.write_u128::<LE>(seen.disk.0)?;
-    write_runs(out, &seen.runs)?;
-    write_runs(out, &seen.copies)
-}
-
-fn read_seen(rest: &mut &[u8], version: u32) -> io::Result<SeenDisk> {
-    let disk = DiskId(rest.read_u128::<LE>()?);
+fn read_seen(rest: &mut &[u8], version: u32) -> Option<SeenDisk> {
+    let disk = Field::read(rest)?;
     let runs = match version {
-        1 => {
-            let incarnation = Incarnation(rest.read_u64::<LE>()?);
-            vec![Run { incarnation, process: ProcessId::UNKNOWN }]
-        }
+        1 => vec![Run { incarnation: Field::read(rest)?, process: ProcessId::UNKNOWN }],
         2 => vec![Run::read(rest)?],
-        _ => read_runs(rest)?,
+        _ => read_list(rest, RUNS_KEPT)?,
     };
-    let copies = if version < 4 { Vec::new() } else { read_runs(rest)? };
-    Ok(SeenDisk { disk, runs, copies })
+    let copies = if version < 4 { Vec::new() } else { read_list(rest, RUNS_KEPT)? };
+    Some(SeenDisk { disk, runs, copies })
 }
 
 fn decode(bytes: &[u8]) -> Found {
@@ -157,9 +173,9 @@ fn decode(bytes: &[u8]) -> Found {
         return Found::Damaged("it does not begin as an identity does");
     };
     // Check the version before the checksum: a newer format may end differently.
-    let version = match rest.read_u32::<LE>() {
-        Ok(version @ 1..=VERSION) => version,
-        Ok(version) if version > VERSION => return Found::Newer(version),
+    let version = match u32::read(&mut rest) {
+        Some(version @ 1..=VERSION) => version,
+        Some(version) if version > VERSION => return Found::Newer(version),
         _ => return Found::Damaged("its version is unreadable"),
     };
     let Some((fields, sum)) = rest.split_last_chunk() else {
@@ -168,30 +184,25 @@ fn decode(bytes: &[u8]) -> Found {
     if u32::from_le_bytes(*sum) != crc32c::crc32c(&bytes[..bytes.len() - sum.len()]) {
         return Found::Damaged("its checksum is wrong");
     }
-    match read_fields(fields, version) {
-        Ok(Some(identity)) => Found::Good(identity),
-        _ => Found::Damaged("its fields are unreadable"),
-    }
+    read_fields(fields, version).map_or(Found::Damaged("its fields are unreadable"), Found::Good)
 }
 
-fn read_fields(mut rest: &[u8], version: u32) -> io::Result<Option<Identity>> {
-    let group = GroupId(rest.read_u128::<LE>()?);
-    let servers = rest.read_u8()?;
-    let Some(id) = ServerId::new(rest.read_u8()?) else { return Ok(None) };
-    let disk = DiskId(rest.read_u128::<LE>()?);
-    let mut identity = Identity::new(group, servers, id, disk);
-    identity.incarnation = Incarnation(rest.read_u64::<LE>()?);
-    identity.segment = Index(rest.read_u64::<LE>()?);
+fn read_fields(mut fields: &[u8], version: u32) -> Option<Identity> {
+    let rest = &mut fields;
+    let (group, servers) = (Field::read(rest)?, Field::read(rest)?);
+    let mut identity = Identity::new(group, servers, Field::read(rest)?, Field::read(rest)?);
+    identity.incarnation = Field::read(rest)?;
+    identity.segment = Field::read(rest)?;
     if version > 1 {
-        let known = rest.read_u8()? == 1;
-        identity.boot = Some(rest.read_u128::<LE>()?).filter(|_| known);
-        identity.runs = read_runs(&mut rest)?;
+        let known = u8::read(rest)? == 1;
+        identity.boot = Some(Field::read(rest)?).filter(|_| known);
+        identity.runs = read_list(rest, RUNS_KEPT)?;
     }
-    for _ in 0..rest.read_u8()? {
-        identity.see(read_seen(&mut rest, version)?);
+    for _ in 0..u8::read(rest)? {
+        identity.see(read_seen(rest, version)?);
     }
     identity.process = identity.runs.last().map_or(ProcessId::UNKNOWN, |run| run.process);
-    Ok(Some(identity).filter(|_| rest.is_empty()))
+    rest.is_empty().then_some(identity)
 }
 
 #[cfg(test)]
@@ -209,6 +220,12 @@ mod tests {
         let copies = vec![run(5), run(7)];
         identity.see(SeenDisk { disk: DiskId(5), runs: vec![run(4), run(6)], copies });
         identity
+    }
+
+    #[test]
+    fn the_bytes_of_this_version_stay_the_same() {
+        let bytes = sample().encode();
+        assert_eq!((VERSION, bytes.len(), crc32c::crc32c(&bytes)), (4, 231, 1_214_729_159));
     }
 
     #[test]
@@ -272,14 +289,14 @@ mod tests {
             if version > 1 {
                 old.push(1);
                 old.extend(12u128.to_le_bytes());
-                write_runs(&mut old, &[run(4)]).unwrap();
+                write_list(&[run(4)], &mut old);
             }
             old.push(1);
             old.extend(5u128.to_le_bytes());
             match version {
                 1 => old.extend(6u64.to_le_bytes()),
-                2 => run(6).write(&mut old).unwrap(),
-                _ => write_runs(&mut old, &[run(6)]).unwrap(),
+                2 => run(6).write(&mut old),
+                _ => write_list(&[run(6)], &mut old),
             }
             let whole = |fields: &[u8]| [fields, &crc32c::crc32c(fields).to_le_bytes()].concat();
             let Found::Good(mut identity) = decode(&whole(&old)) else { panic!("{version}") };

@@ -100,19 +100,10 @@ impl<F> Log<F> {
         segment_bytes: u64,
         first: Index,
     ) -> io::Result<Log<F>> {
-        let mut log = Log {
-            folder: folder.to_owned(),
-            segment_bytes,
-            segments: vec![Segment::empty(first)],
-            file: create_file(disk, folder, first)?,
-            opened: RefCell::default(),
-            configs: Configs::default(),
-            tail: Vec::new(),
-            tail_start: 0,
-            written: 0,
-            sealed: 0,
-            unnamed: true,
-        };
+        let file = create_file(disk, folder, first)?;
+        let segments = vec![Segment::empty(first)];
+        let mut log = Log::new(folder, segment_bytes, segments, file, Configs::default(), 0);
+        log.unnamed = true;
         log.write_header_alone(disk)?;
         Ok(log)
     }
@@ -451,7 +442,7 @@ fn visit_piece(
             rest = &rest[HEADER_BYTES..];
             continue;
         }
-        let record = Record::parse(rest).map_err(|why| damaged(next, &why.to_string()))?;
+        let record = Record::parse(rest).map_err(|why| damaged(next, why.as_str()))?;
         if record.index != next {
             return Err(damaged(next, "another entry stands there"));
         }

@@ -82,8 +82,6 @@ pub struct Failures {
     /// All syncs fail after this number of syncs, and what they should have written stays
     /// unwritten.
     pub syncs_left: Option<u32>,
-    /// Reads fail.
-    pub reads: bool,
     /// Writes fail.
     pub writes: bool,
     /// The disk reports that no space is free.
@@ -190,11 +188,6 @@ impl MemoryDisk {
         self.0.borrow().syncs
     }
 
-    /// From now on every sync fails.
-    pub fn fail_syncs(&self) {
-        self.0.borrow_mut().failures.syncs = true;
-    }
-
     /// From now on the disk fails in these ways.
     pub fn fail(&self, change: impl FnOnce(&mut Failures)) {
         change(&mut self.0.borrow_mut().failures);
@@ -264,7 +257,6 @@ impl Disk for MemoryDisk {
 
     fn read_at(&self, file: &usize, into: &mut [u8], at: u64) -> io::Result<usize> {
         let inner = self.0.borrow();
-        check(inner.failures.reads, "the disk can't be read")?;
         let bytes = &inner.files[*file].seen;
         let from = bytes.get(at as usize..).unwrap_or(&[]);
         let count = from.len().min(into.len());

@@ -157,16 +157,12 @@ impl<D: Disk> Store<D> {
     ) -> Result<Opened<D>, OpenError> {
         let OpenOptions { label, segment_bytes } = options.into();
         let found = Identity::read(&disk)?;
-        match &found {
-            Found::Newer(version) => return Err(OpenError::newer(*version)),
-            Found::Good(identity) => refuse_foreign(identity, expected)?,
-            Found::Nothing | Found::Damaged(_) => {}
-        }
+        found.refuse_foreign(expected)?;
         if let Some(folder) = quarantine::finish(&disk)? {
             let why = "a crash came while it was quarantined".to_owned();
             return Store::create(disk, expected, segment_bytes, Some(Quarantined { folder, why }));
         }
-        let identity = if let Found::Good(identity) = &found { Some(identity) } else { None };
+        let identity = found.good();
         let disk_id = identity.map(|identity| identity.disk);
         let is_segment = |name: &String| segment::first_index(name).is_some();
         if !matches!(found, Found::Nothing) && !disk.list(LOG)?.iter().any(is_segment) {
@@ -222,23 +218,6 @@ impl<D: Disk> Store<D> {
         Store::create(disk, expected, segment_bytes, Some(Quarantined { folder, why }))
     }
 
-    /// Reserves space so that a later start succeeds on a full disk.
-    ///
-    /// # Errors
-    /// When the disk is full or fails.
-    pub fn keep_reserve(&self) -> io::Result<()> {
-        reserve::keep(&self.disk)
-    }
-
-    /// Frees the reserved space so that the directory can be opened. Returns whether space was
-    /// reserved.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn release_reserve(disk: &D) -> io::Result<bool> {
-        reserve::release(disk)
-    }
-
     fn go_on(
         disk: D,
         mut identity: Identity,
@@ -284,11 +263,7 @@ impl<D: Disk> Store<D> {
     /// start then creates a new directory. Returns the folder, relative to the data directory.
     pub fn quarantine(disk: &D, kind: &str, label: &str) -> io::Result<String> {
         let mut last = Position::default();
-        let identity = match Identity::read(disk)? {
-            Found::Good(identity) => Some(identity),
-            _ => None,
-        };
-        let known = Known::new(disk, identity.as_ref());
+        let known = Known::new(disk, Identity::read(disk)?.good());
         let reading = recovery::read(disk, LOG, known, &mut |record| {
             last = record.position();
             Ok(())
@@ -455,19 +430,6 @@ impl<D: Disk> LogReader for Store<D> {
 /// Whether a vote is the one that a new directory starts with.
 fn is_first(vote: Vote) -> bool {
     vote == Vote::default()
-}
-
-fn refuse_foreign(found: &Identity, expected: &Identity) -> Result<(), OpenError> {
-    let refusal = if found.group != expected.group {
-        format!("it belongs to group {}, not to {}", found.group, expected.group)
-    } else if found.id != expected.id {
-        format!("it belongs to server {}, not to server {}", found.id, expected.id)
-    } else if found.servers != expected.servers {
-        format!("its group has {} servers, not {}", found.servers, expected.servers)
-    } else {
-        return Ok(());
-    };
-    Err(OpenError::Refused(refusal))
 }
 
 #[cfg(test)]

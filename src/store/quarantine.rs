@@ -145,9 +145,5 @@ fn is_there<D: Disk>(disk: &D, name: &str) -> io::Result<bool> {
     if name.ends_with(LOG) {
         return Ok(!disk.list(name)?.is_empty());
     }
-    match disk.open(name, false) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(whole::open(disk, name)?.is_some())
 }

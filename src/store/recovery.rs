@@ -26,7 +26,7 @@ pub struct Torn {
 }
 
 /// A log as found on disk, unchanged.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Reading {
     pub(super) segments: Vec<Found>,
     /// Durable data that is missing or changed, in order: where and why.
@@ -119,14 +119,7 @@ pub(super) fn read<D: Disk>(
     let mut names: Vec<Index> =
         disk.list(folder)?.iter().filter_map(|name| first_index(name)).collect();
     names.sort_unstable();
-    let mut reading = Reading {
-        segments: Vec::new(),
-        damage: Vec::new(),
-        torn: None,
-        config: None,
-        named_config: Index::ZERO,
-        configs: Configs::default(),
-    };
+    let mut reading = Reading::default();
     let mut place = Place { last: Position::default(), config: Some(Index::ZERO) };
     for (at, &first) in names.iter().enumerate() {
         let path = path(folder, first);

@@ -4,12 +4,13 @@
 
 use super::disk::Disk;
 use super::former;
-use super::identity::{self, Found, Identity};
+use super::identity::{self, Identity};
 use super::quarantine;
 use super::recovery::{self, Known, Reading};
 use super::segment::{file_name, path};
 use super::vote::{self, VoteFile};
-use super::{LOG, OpenError, OpenOptions, Store, refuse_foreign};
+use super::whole;
+use super::{LOG, OpenError, OpenOptions, Store};
 use crate::ids::{Index, Vote};
 use crate::limits::FILE_PIECE_BYTES;
 use crate::record::Record;
@@ -34,14 +35,8 @@ impl<D: Disk> Store<D> {
     ) -> Result<Option<String>, OpenError> {
         let OpenOptions { label, segment_bytes } = options.into();
         let found = Identity::read(&disk)?;
-        let known = match &found {
-            Found::Newer(version) => return Err(OpenError::newer(*version)),
-            Found::Good(identity) => {
-                refuse_foreign(identity, new)?;
-                Some(identity)
-            }
-            Found::Nothing | Found::Damaged(_) => None,
-        };
+        found.refuse_foreign(new)?;
+        let known = found.good();
         let mut reading = read(&disk, Known::new(&disk, known))?;
         if last_sound(&reading).next() != Record::trust(entry).index {
             return Err(OpenError::Refused("it is not as it was when it was read".to_owned()));
@@ -172,10 +167,7 @@ fn cut_damage<D: Disk>(
 
 /// Copies a file, if it exists. The bytes are durable on return, the name is not.
 fn copy<D: Disk>(disk: &D, from: &str, to: &str) -> io::Result<()> {
-    let from = match disk.open(from, false) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        from => from?,
-    };
+    let Some(from) = whole::open(disk, from)? else { return Ok(()) };
     let to = disk.open(to, true)?;
     let mut piece = vec![0; FILE_PIECE_BYTES];
     let mut at = 0;

@@ -181,9 +181,7 @@ fn read_run<D: Disk>(
             }
         } else {
             match Record::parse(bytes) {
-                Err(BadRecord::Short) => Err("a record ends early"),
-                Err(BadRecord::Length) => Err("a record has an impossible length"),
-                Err(BadRecord::Checksum) => Err("a record has a wrong checksum"),
+                Err(why) => Err(why.as_str()),
                 Ok(record) if record.index != next => Err("an index is missing"),
                 Ok(record) if record.term < place.last.term => {
                     Err("a term is lower than the one before")

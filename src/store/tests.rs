@@ -102,7 +102,7 @@ fn a_torn_batch_is_cut_and_everything_before_it_kept() {
         for index in 4..=40 {
             store.append(&entry(index, 1, &"long ".repeat(20))).unwrap();
         }
-        store.disk.fail_syncs();
+        store.disk.fail(|failures| failures.syncs = true);
         store.flush().unwrap_err();
         let (opened, records) = open(store.disk.crash(|| rng.below(2) == 0)).unwrap();
         assert!(records.len() >= 3, "round {round}");

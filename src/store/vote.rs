@@ -2,6 +2,7 @@
 //! crash leaves the previous vote readable.
 
 use super::disk::Disk;
+use super::whole;
 use crate::ids::{DiskId, Member, ServerId, Term, Vote};
 use byteorder::{ByteOrder, LE};
 use std::io;
@@ -32,10 +33,7 @@ impl<F> VoteFile<F> {
 
     /// Opens the file; `None` when it is missing or either slot is damaged.
     pub(super) fn open<D: Disk<File = F>>(disk: &D) -> io::Result<Option<(VoteFile<F>, Vote)>> {
-        let file = match disk.open(FILE, false) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
+        let Some(file) = whole::open(disk, FILE)? else { return Ok(None) };
         let read = |slot: u64| -> io::Result<Option<(u64, Vote)>> {
             let mut bytes = [0; SLOT_BYTES];
             let length = disk.read_at(&file, &mut bytes, slot * SLOT_DISTANCE)?;
@@ -136,7 +134,7 @@ mod tests {
             let disk = MemoryDisk::default();
             let mut file = VoteFile::create(&disk, Vote::default()).unwrap();
             file.write(&disk, vote(1)).unwrap();
-            disk.fail_syncs();
+            disk.fail(|failures| failures.syncs = true);
             file.write(&disk, vote(2)).unwrap_err();
             let found = VoteFile::open(&disk.crash(|| kept)).unwrap().unwrap().1;
             assert_eq!(found, vote(if kept { 2 } else { 1 }));

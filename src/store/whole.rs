@@ -3,12 +3,18 @@
 use super::disk::Disk;
 use std::io;
 
+/// Opens a file for reading and writing; `None` when it is missing.
+pub(super) fn open<D: Disk>(disk: &D, name: &str) -> io::Result<Option<D::File>> {
+    match disk.open(name, false) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads the first `most` bytes of a file; `None` when it is missing.
 pub(super) fn read<D: Disk>(disk: &D, name: &str, most: usize) -> io::Result<Option<Vec<u8>>> {
-    let file = match disk.open(name, false) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
+    let Some(file) = open(disk, name)? else { return Ok(None) };
     let mut bytes = vec![0; disk.size(&file)?.min(most as u64) as usize];
     let length = disk.read_at(&file, &mut bytes, 0)?;
     bytes.truncate(length);
