@@ -2,7 +2,8 @@
 
 use super::replies::{error, outcome_of};
 use super::session::{RequestState, Task};
-use super::{Context, Fatal, Node, Pending};
+use super::unanswered::Pending;
+use super::{Context, Fatal, Node};
 use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
 use crate::mailbox::{Change, Outcome};
@@ -43,14 +44,12 @@ impl Node {
         };
         let outcome = self.mailboxes.apply(record.index, &change);
         if let (Some(set), Outcome::Done) = (replaced, outcome) {
-            self.passwords.forget(set);
+            self.logins.passwords.forget(set);
         }
-        let awaited = self.pending.front().is_some_and(|pending| pending.index == record.index);
-        let pending = if awaited { self.pending.pop_front() } else { None };
+        let pending = self.unanswered.take(record.index);
         let by = pending.as_ref().map(|pending| pending.session);
         if let Some(pending) = pending {
-            self.unanswered_bytes -= pending.bytes;
-            self.commits.note(now, now - pending.taken);
+            self.meters.commits.note(now, now - pending.taken);
             self.answer_change(now, &pending, &change, outcome);
         }
         self.spread(&change, outcome, by);
@@ -70,7 +69,7 @@ impl Node {
             let words = "a newer version of postern is needed";
             return Err(Fatal(format!("entry {index} is of kind {kind}: {words}")));
         }
-        if self.pending.front().is_some_and(|pending| pending.index == index) {
+        if self.unanswered.awaits(index) {
             return Err(Fatal(format!("entry {index} was written here and can't be read")));
         }
         log::error!("entry {index} of kind {kind} is unreadable: it changes nothing");
@@ -126,8 +125,8 @@ impl Node {
     fn spread(&mut self, change: &Change<'_>, outcome: Outcome, by: Option<SessionId>) {
         match (change, outcome) {
             (Change::Message { to, .. }, Outcome::Stored(_)) => {
-                for at in 0..self.online.get(to).map_or(0, Vec::len) {
-                    let id = self.online[to][at];
+                for at in 0..self.delivery.online.get(to).map_or(0, Vec::len) {
+                    let id = self.delivery.online[to][at];
                     self.start_moving(id);
                 }
             }
@@ -142,7 +141,7 @@ impl Node {
     }
 
     fn close_sessions(&mut self, user: UserName, but: Option<SessionId>, note: Note) {
-        let sessions = self.online.get(&user).cloned().unwrap_or_default();
+        let sessions = self.delivery.online.get(&user).cloned().unwrap_or_default();
         for id in sessions.into_iter().filter(|id| Some(*id) != but) {
             self.close_with(id, note);
         }

@@ -6,11 +6,12 @@ use super::replies::{WRONG_PASSWORD, error};
 use super::session::{Login, RequestState};
 use super::{Context, Fatal, Node};
 use crate::frontend;
-use crate::ids::{Index, SessionId};
+use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{DAMAGED_TIME, LISTED_PER_TURN, OUTPUT_BYTES_MAX};
 use crate::mailbox::{Account, Change};
 use crate::protocol::{Answer, Code, Note, Reply};
 use crate::time::Moment;
+use std::collections::BTreeMap;
 use std::io;
 
 /// The message lines that were written last. Every session at the same position of the same
@@ -43,13 +44,28 @@ impl Lines {
     }
 }
 
+/// What is under way to readers.
+#[derive(Debug, Default)]
+pub(super) struct Delivery {
+    /// The sessions of each user who is logged in.
+    pub(super) online: BTreeMap<UserName, Vec<SessionId>>,
+    /// Sessions with messages or names to write to their output.
+    pub(super) moving: Vec<SessionId>,
+    /// Sessions that wait for a handover, since this server can't read their next message.
+    pub(super) stalled: Vec<SessionId>,
+    /// When an unreadable entry was last logged. Limits the logging, since readers may request the
+    /// entry again and again.
+    unreadable_at: Option<Moment>,
+    lines: Lines,
+}
+
 impl Node {
     /// Adds a session to those with something to write.
     pub(super) fn start_moving(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id)
             && !std::mem::replace(&mut session.moving, true)
         {
-            self.moving.push(id);
+            self.delivery.moving.push(id);
         }
     }
 
@@ -59,7 +75,7 @@ impl Node {
     /// When an entry is not what the state says. An entry that can't be read fails only one
     /// session.
     pub(super) fn move_messages(&mut self, world: &Context<'_>) -> Result<(), Fatal> {
-        for id in std::mem::take(&mut self.moving) {
+        for id in std::mem::take(&mut self.delivery.moving) {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             session.moving = false;
             if session.closing {
@@ -77,8 +93,12 @@ impl Node {
                 Ok(()) => {}
                 Err(Trouble::Fatal(fatal)) => return Err(fatal),
                 Err(Trouble::Unreadable(at, error)) => {
-                    if self.unreadable_at.is_none_or(|last| world.now >= last + DAMAGED_TIME) {
-                        self.unreadable_at = Some(world.now);
+                    if self
+                        .delivery
+                        .unreadable_at
+                        .is_none_or(|last| world.now >= last + DAMAGED_TIME)
+                    {
+                        self.delivery.unreadable_at = Some(world.now);
                         log::error!("entry {at} can't be read: {error}");
                     }
                     self.on_unreadable(world.now, id, at);
@@ -93,7 +113,7 @@ impl Node {
     /// can take over, only this read fails.
     fn on_unreadable(&mut self, now: Moment, id: SessionId, at: Index) {
         if self.replica.leave_damaged(now) {
-            return self.stalled.push(id);
+            return self.delivery.stalled.push(id);
         }
         let Some(session) = self.sessions.get(&id) else { return };
         if let RequestState::Showing { .. } = session.request {
@@ -134,7 +154,7 @@ impl Node {
             return Ok(());
         };
         session.login = Some(Box::new(login));
-        self.online.entry(login.user).or_default().push(id);
+        self.delivery.online.entry(login.user).or_default().push(id);
         let user = login.user;
         self.finish(world.now, id, Reply::Ok(Answer::Login(user, last)));
         Ok(())
@@ -164,7 +184,8 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(next) };
         let Some(account) = self.mailboxes.account(reader.user) else { return Ok(next) };
         let (first, before) = (next, session.out.len());
-        if let Some(after) = self.lines.copy(account.created, next, last, &mut session.out) {
+        if let Some(after) = self.delivery.lines.copy(account.created, next, last, &mut session.out)
+        {
             next = after;
         }
         let copied = next > first;
@@ -181,8 +202,10 @@ impl Node {
             }
         }
         if session.out.len() > before {
-            if !copied && self.online.get(&reader.user).is_some_and(|online| online.len() > 1) {
-                self.lines.keep(account.created, first, next, &session.out[before..]);
+            if !copied
+                && self.delivery.online.get(&reader.user).is_some_and(|online| online.len() > 1)
+            {
+                self.delivery.lines.keep(account.created, first, next, &session.out[before..]);
             }
             self.mark_dirty(id);
         }
@@ -205,7 +228,7 @@ impl Node {
             listing.after = Some(name);
             if listing.pattern.matches(name.as_str()) {
                 listing.count += 1;
-                let online = self.online.contains_key(&name);
+                let online = self.delivery.online.contains_key(&name);
                 frontend::encode(Reply::User { name, online }, &mut session.out);
             }
         }

@@ -25,8 +25,8 @@ impl Node {
     pub fn held(&self) -> Held {
         let (links, disks) = self.replica.held();
         Held {
-            proofs: self.passwords.count(),
-            pending: self.pending.len(),
+            proofs: self.logins.passwords.count(),
+            pending: self.unanswered.len(),
             reads: self.reads.len(),
             operators: self.operators.len(),
             links,

@@ -2,12 +2,13 @@
 //! protocol, the mailboxes and the replica. Inputs go in; effects, password jobs and output for
 //! clients come out.
 //!
-//! `requests` parses and answers lines, and `session` holds the state of each client. `apply`
-//! turns acknowledged entries into state and answers, and `deliver` writes messages to their
-//! readers. `password_cache` and `login_throttle` remember right and wrong passwords, and
-//! `hash_queue` holds those to hash. `trouble` finds out what keeps this server from accepting
-//! changes; `refusals` and `status` report it. `compare` finds settings that differ, and `role`
-//! follows the replica's role. `operator` serves connections that have proven that they know the
+//! `requests` parses and answers lines, and `session` holds the state of each client.
+//! `unanswered` holds the changes that wait for their acknowledgement, `apply` turns acknowledged
+//! entries into state and answers, and `deliver` writes messages to their readers. `logins` has
+//! what `password_cache` and `login_throttle` remember of right and wrong passwords, and those that
+//! `hash_queue` holds to hash. `trouble` finds out what keeps this server from accepting changes;
+//! `refusals` and `status` report it. `compare` finds settings that differ, and `role` follows the
+//! replica's role and the stop. `operator` serves connections that have proven that they know the
 //! group's secret.
 
 mod apply;
@@ -18,6 +19,7 @@ mod hash_queue;
 mod held;
 mod interface;
 mod login_throttle;
+mod logins;
 mod operator;
 mod password_cache;
 mod refusals;
@@ -27,39 +29,31 @@ mod role;
 mod session;
 mod status;
 mod trouble;
+mod unanswered;
 
 use crate::frontend;
-use crate::ids::{Index, LinkId, Origin, ServerId, SessionId, Term, UserName};
-use crate::latency::Meter;
+use crate::ids::{Index, LinkId, Origin, ServerId, SessionId};
 use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
 use crate::protocol::{self, Code, Note, Reply, Words};
 use crate::replica::{Event, Packet, Replica};
 use crate::time::Moment;
 use compare::Compared;
-use deliver::Lines;
-use hash_queue::HashQueue;
+use deliver::Delivery;
 #[cfg(feature = "simulate")]
 pub use held::Held;
 pub use interface::{Context, Fatal, Gauges, Hashed, Input, Job, Outlet, Output, Setup};
-use login_throttle::LoginThrottle;
-use password_cache::PasswordCache;
+use logins::Logins;
 use replies::error;
 #[cfg(test)]
 pub(crate) use requests::NOBODY;
+use role::{SeenRole, Stop};
 use session::{RequestState, Session, Sessions};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use status::Meters;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use trouble::Reports;
-
-/// A change that is in the log and not yet acknowledged, so that its client waits for the answer.
-#[derive(Debug)]
-struct Pending {
-    index: Index,
-    session: SessionId,
-    bytes: usize,
-    taken: Moment,
-}
+use unanswered::Unanswered;
 
 /// What a handler works with besides the node's own state.
 struct Env<'a> {
@@ -77,44 +71,22 @@ pub struct Node {
     mailboxes: Mailboxes,
     /// The highest index whose entry is applied to `mailboxes`.
     applied: Index,
-    /// The term in which this server was primary at the last `follow_role`; `None` if it was not.
-    led: Option<Term>,
+    seen: SeenRole,
     sessions: Sessions,
     /// The sessions of operators, which arrive over links.
     operators: Vec<SessionId>,
-    online: BTreeMap<UserName, Vec<SessionId>>,
-    /// In log order.
-    pending: VecDeque<Pending>,
-    unanswered_bytes: usize,
+    unanswered: Unanswered,
     /// Sessions that wait for a round of reads to be confirmed, in the order of the rounds.
     reads: VecDeque<(u64, SessionId)>,
     deadlines: BTreeSet<(Moment, SessionId)>,
     /// Sessions that have output or accept a line again, for the event loop.
     dirty: Vec<SessionId>,
-    /// Sessions with messages or names to write to their output.
-    moving: Vec<SessionId>,
-    /// Sessions that wait for a handover, since this server can't read their next message.
-    stalled: Vec<SessionId>,
-    /// When an unreadable entry was last logged. Limits the logging, since readers may request the
-    /// entry again and again.
-    unreadable_at: Option<Moment>,
-    hash_queue: HashQueue,
-    passwords: PasswordCache,
-    /// The epoch in which `passwords` were verified. In another epoch the same index may hold
-    /// another entry.
-    epoch: u16,
-    throttle: LoginThrottle,
+    delivery: Delivery,
+    logins: Logins,
     compared: Compared,
     reports: Reports,
-    /// When a stopping server gives up the requests that are not yet answered.
-    stopping: Option<Moment>,
-    given_up: bool,
-    /// Whether a handover was under way at the last `follow_handover`. No lines are accepted
-    /// meanwhile.
-    handing_over: bool,
-    commits: Meter,
-    flushes: Meter,
-    lines: Lines,
+    stop: Stop,
+    meters: Meters,
 }
 
 impl Node {
@@ -122,34 +94,23 @@ impl Node {
     pub fn new(now: Moment, setup: Setup, replica: Replica) -> Node {
         Node {
             mailboxes: Mailboxes::new(&setup.secret),
-            passwords: PasswordCache::new(&setup.secret),
-            epoch: replica.term().epoch(),
-            throttle: LoginThrottle::default(),
+            logins: Logins::new(&setup.secret, replica.term().epoch()),
             compared: Compared::default(),
             reports: Reports::default(),
             setup,
             began: now,
             replica,
             applied: Index::ZERO,
-            led: None,
+            seen: SeenRole::default(),
             sessions: Sessions::default(),
             operators: Vec::new(),
-            online: BTreeMap::new(),
-            pending: VecDeque::new(),
-            unanswered_bytes: 0,
+            unanswered: Unanswered::default(),
             reads: VecDeque::new(),
             deadlines: BTreeSet::new(),
             dirty: Vec::new(),
-            moving: Vec::new(),
-            stalled: Vec::new(),
-            unreadable_at: None,
-            hash_queue: HashQueue::default(),
-            stopping: None,
-            given_up: false,
-            handing_over: false,
-            commits: Meter::default(),
-            flushes: Meter::default(),
-            lines: Lines::default(),
+            delivery: Delivery::default(),
+            stop: Stop::default(),
+            meters: Meters::default(),
         }
     }
 
@@ -224,7 +185,7 @@ impl Node {
             Packet::Ping { .. } => self.tell_settings(link, out),
             Packet::Settings => self.on_settings(link, records),
             Packet::Proofs => self.on_proofs(link, records, out),
-            Packet::ProofsTaken => self.passwords.on_taken(link),
+            Packet::ProofsTaken => self.logins.passwords.on_taken(link),
             _ => {}
         }
     }
@@ -232,17 +193,19 @@ impl Node {
     /// Returns when the node needs `Event::Tick` at the latest; `None` when no deadline is set.
     pub fn next_deadline(&self) -> Option<Moment> {
         let backlog = self.applied < self.replica.acknowledged()
-            || !self.moving.is_empty()
+            || !self.delivery.moving.is_empty()
             || !self.dirty.is_empty();
         let backlog = backlog.then_some(Moment(0));
         let sessions = self.deadlines.first().map(|(at, _)| *at);
-        let stop = self.stopping.filter(|_| !self.given_up);
-        [backlog, sessions, stop, self.replica.next_deadline()].into_iter().flatten().min()
+        [backlog, sessions, self.stop.next_deadline(), self.replica.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Returns whether the node accepts a line from this client now.
     pub fn wants_line(&self, session: SessionId) -> bool {
-        self.stopping.is_none()
+        !self.stop.is_asked()
             && !self.replica.is_handing_over()
             && self.sessions.get(&session).is_some_and(|session| {
                 matches!(session.request, RequestState::Idle)
@@ -293,7 +256,7 @@ impl Node {
     /// is over, and the replica is released.
     pub fn is_stopped(&self, now: Moment) -> bool {
         let served = self.sessions.is_empty() && self.applied >= self.replica.acknowledged();
-        self.stopping.is_some() && (served || self.given_up) && self.replica.is_released(now)
+        self.stop.is_asked() && (served || self.stop.given_up) && self.replica.is_released(now)
     }
 
     /// Returns how long a client that is not logged in may go without a request.
@@ -308,7 +271,7 @@ impl Node {
 
     /// Counts one sync of the log, for `commits_per_sync` in `STATUS`.
     pub fn note_flush(&mut self, now: Moment) {
-        self.flushes.note(now, Duration::ZERO);
+        self.meters.flushes.note(now, Duration::ZERO);
     }
 
     /// Notes that this server can't read the entries which the peer on this link lacks.
@@ -353,7 +316,7 @@ impl Node {
     fn open(&mut self, now: Moment, id: SessionId, from: Origin) {
         self.sessions.insert(id, Box::new(Session::new(from)));
         self.set_deadline(id, Some(now + self.setup.login_timeout));
-        if self.stopping.is_some() {
+        if self.stop.is_asked() {
             self.close_with(id, Note::Stopping);
         }
     }
@@ -362,7 +325,7 @@ impl Node {
         self.set_deadline(id, None);
         self.log_out(id);
         let Some(gone) = self.sessions.remove(&id) else { return };
-        self.hash_queue.forget(gone.from, id);
+        self.logins.hash_queue.forget(gone.from, id);
         if matches!(gone.request, RequestState::Reading(_)) {
             self.reads.retain(|(_, reader)| *reader != id);
         }
@@ -373,10 +336,10 @@ impl Node {
         else {
             return;
         };
-        if let Some(sessions) = self.online.get_mut(&login.user) {
+        if let Some(sessions) = self.delivery.online.get_mut(&login.user) {
             sessions.retain(|other| *other != id);
             if sessions.is_empty() {
-                self.online.remove(&login.user);
+                self.delivery.online.remove(&login.user);
             }
         }
     }
@@ -388,7 +351,7 @@ impl Node {
         self.set_deadline(id, None);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if !session.closing {
-            self.hash_queue.forget(session.from, id);
+            self.logins.hash_queue.forget(session.from, id);
             if session.answer_unknown() {
                 // The request waited and changed nothing.
                 session.send(Reply::Error(note.refusal(), Words::Note(note)));
@@ -414,7 +377,7 @@ impl Node {
         }
         let timeout = session.login.is_none().then_some(now + self.setup.login_timeout);
         self.set_deadline(id, timeout);
-        if self.stopping.is_some() {
+        if self.stop.is_asked() {
             self.close_with(id, Note::Stopping);
         }
     }
@@ -430,8 +393,8 @@ impl Node {
     }
 
     fn keep_deadlines(&mut self, now: Moment) {
-        if !self.given_up && self.stopping.is_some_and(|end| end <= now) {
-            self.given_up = true;
+        if self.stop.next_deadline().is_some_and(|end| end <= now) {
+            self.stop.given_up = true;
             for id in self.sessions.keys().copied().collect::<Vec<_>>() {
                 self.close_with(id, Note::Stopping);
             }

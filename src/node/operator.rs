@@ -47,7 +47,7 @@ impl Node {
     /// Lists the next accounts after a name. An answer without accounts marks the end.
     pub(super) fn list_users(&mut self, now: Moment, id: SessionId, after: Option<UserName>) {
         let names = self.mailboxes.names_after(after).take(USERS_PER_ANSWER);
-        let user = |name| Reply::User { name, online: self.online.contains_key(&name) };
+        let user = |name| Reply::User { name, online: self.delivery.online.contains_key(&name) };
         let mut replies: Vec<Reply<'_>> = names.map(user).collect();
         replies.push(Reply::Ok(Answer::Number(replies.len() as u64)));
         self.finish_all(now, id, replies);

@@ -161,23 +161,23 @@ impl Node {
     /// Sends verified passwords to the other servers if this server is primary. Called each turn.
     pub(super) fn tell_proofs(&mut self, out: &mut Output) {
         let epoch = self.replica.term().epoch();
-        let other = std::mem::replace(&mut self.epoch, epoch) != epoch;
+        let other = std::mem::replace(&mut self.logins.epoch, epoch) != epoch;
         // A server that begins an epoch keeps its own entries.
         let began = matches!(self.replica.role(), RoleView::Candidate | RoleView::Primary);
         if other && !began {
-            self.passwords.clear();
+            self.logins.passwords.clear();
         }
         if self.replica.role() == RoleView::Primary {
-            self.passwords.tell(self.replica.links(), &mut out.packets);
+            self.logins.passwords.tell(self.replica.links(), &mut out.packets);
         } else {
-            self.passwords.tell_nobody();
+            self.logins.passwords.tell_nobody();
         }
     }
 
     /// Handles the verified passwords that another server sent.
     pub(super) fn on_proofs(&mut self, link: LinkId, records: &[u8], out: &mut Output) {
         if self.replica.follows_on(link) {
-            self.passwords.take(records, self.mailboxes.accounts());
+            self.logins.passwords.take(records, self.mailboxes.accounts());
         }
         if self.replica.links().any(|open| open == link) {
             out.packets.push((link, Packet::ProofsTaken, Vec::new()));

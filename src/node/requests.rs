@@ -2,9 +2,9 @@
 
 use super::replies::{WRONG_PASSWORD, beyond_end, error, exists, no_such_user, outcome_of};
 use super::session::{Checked, Listing, Login, PendingReply, RequestState, Task};
-use super::{Env, Hashed, Job, Node, Pending};
+use super::unanswered::Pending;
+use super::{Env, Hashed, Job, Node};
 use crate::ids::{Index, SessionId, UserName};
-use crate::limits::UNANSWERED_BYTES_MAX;
 use crate::mailbox::{Change, Once};
 use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Words};
 use crate::replica::RoleView;
@@ -135,7 +135,7 @@ impl Node {
 
     /// Appends a change to the log, or answers why that is not possible.
     fn propose(&mut self, env: &mut Env<'_>, id: SessionId, change: &Change<'_>) -> Option<Index> {
-        if self.unanswered_bytes >= UNANSWERED_BYTES_MAX {
+        if self.unanswered.is_full() {
             self.answer(id, error(Code::Busy, "too many changes wait for their answers"));
             return None;
         }
@@ -151,8 +151,7 @@ impl Node {
             }
         };
         let bytes = env.out.replica.bytes.len() - before;
-        self.unanswered_bytes += bytes;
-        self.pending.push_back(Pending { index, session: id, bytes, taken: env.now });
+        self.unanswered.push(Pending { index, session: id, bytes, taken: env.now });
         Some(index)
     }
 
@@ -307,7 +306,7 @@ impl Node {
         let account = self.mailboxes.account(user);
         let set = account.map_or(Index::ZERO, |account| account.password_set);
         let last = account.map_or(0, crate::mailbox::Account::last);
-        match self.passwords.verify(user, set, task.password()) {
+        match self.logins.passwords.verify(user, set, task.password()) {
             None => {}
             Some(false) => return self.on_wrong_password(env.now, id, user),
             Some(true) => {
@@ -324,7 +323,7 @@ impl Node {
     /// Refuses an attempt after too many wrong passwords. Returns whether it did.
     fn refuses_attempt(&mut self, now: Moment, id: SessionId, user: UserName) -> bool {
         let Some(session) = self.sessions.get(&id) else { return false };
-        let Some(wait) = self.throttle.wait(session.from, user, now) else { return false };
+        let Some(wait) = self.logins.throttle.wait(session.from, user, now) else { return false };
         let seconds = wait.as_secs() + 1;
         let words = format!("too many wrong passwords; try again in {seconds} s");
         self.finish(now, id, error(Code::TooManyAttempts, &words));
@@ -345,13 +344,13 @@ impl Node {
         if self.mailboxes.account(user).is_none_or(|account| account.password_set != set) {
             return self.finish(env.now, id, WRONG_PASSWORD);
         }
-        self.passwords.add(user, set, checked.task.password());
+        self.logins.passwords.add(user, set, checked.task.password());
         self.on_right_password(env, id, checked);
     }
 
     fn on_wrong_password(&mut self, now: Moment, id: SessionId, user: UserName) {
         if let Some(session) = self.sessions.get(&id) {
-            self.throttle.note(session.from, user, now);
+            self.logins.throttle.note(session.from, user, now);
         }
         self.finish(now, id, WRONG_PASSWORD);
     }
@@ -359,14 +358,14 @@ impl Node {
     fn hash(&mut self, env: &mut Env<'_>, job: Job, request: RequestState) {
         let Some(session) = self.sessions.get_mut(&job.session) else { return };
         session.request = request;
-        if let Some(refused) = self.hash_queue.push(session.from, job) {
+        if let Some(refused) = self.logins.hash_queue.push(session.from, job) {
             self.finish(env.now, refused, error(Code::Busy, "too many logins wait; try again"));
         }
-        env.out.jobs.extend(self.hash_queue.next());
+        env.out.jobs.extend(self.logins.hash_queue.next());
     }
 
     pub(super) fn on_hashed(&mut self, env: &mut Env<'_>, id: SessionId, hashed: Hashed) {
-        self.hash_queue.on_done();
+        self.logins.hash_queue.on_done();
         self.take_hashed(env, id, hashed);
         self.next_hashes(env);
     }
@@ -374,18 +373,18 @@ impl Node {
     /// Gives the hashing thread as many jobs as it can use. After a restart many sessions of one
     /// account log in at the same time: the result for one of them spares the others the hash.
     fn next_hashes(&mut self, env: &mut Env<'_>) {
-        while let Some(job) = self.hash_queue.next() {
+        while let Some(job) = self.logins.hash_queue.next() {
             let session = self.sessions.get(&job.session);
             let known = session.and_then(|session| match &session.request {
                 RequestState::Checking(checked) => {
-                    self.passwords.verify(checked.user, checked.set, checked.task.password())
+                    self.logins.passwords.verify(checked.user, checked.set, checked.task.password())
                 }
                 _ => None,
             });
             match known {
                 None => env.out.jobs.push(job),
                 Some(right) => {
-                    self.hash_queue.on_done();
+                    self.logins.hash_queue.on_done();
                     self.take_hashed(env, job.session, Hashed::Checked(right));
                 }
             }

@@ -7,7 +7,7 @@ mod promises;
 mod unreadable;
 
 use super::*;
-use crate::ids::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Secret, Vote};
+use crate::ids::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Secret, UserName, Vote};
 use crate::mailbox::Change;
 use crate::record::{self, Record};
 use crate::replica::{self, Durable, Effect, LogReader, LogSummary, Shared, Takeover};
@@ -231,7 +231,7 @@ fn one_hash_serves_all_who_wait_with_the_same_password() {
     }
     assert!(world.said(wrong).starts_with("ERR wrong-password "));
     assert_eq!(world.hashed - before, 2, "as many as the thread had when the first was known");
-    assert!(world.node.hash_queue.is_empty());
+    assert!(world.node.logins.hash_queue.is_empty());
 }
 
 #[test]
@@ -279,8 +279,8 @@ fn a_session_that_ends_while_it_waits_harms_nobody() {
     }
     world.tell(Input::Gone(BOB));
     world.turn();
-    assert!(world.node.hash_queue.is_empty());
-    assert!(world.node.sessions.is_empty() && world.node.online.is_empty());
+    assert!(world.node.logins.hash_queue.is_empty());
+    assert!(world.node.sessions.is_empty() && world.node.delivery.online.is_empty());
     assert_eq!(world.node.mailboxes.messages(), 1, "a request that was taken is carried out");
 }
 
@@ -537,8 +537,8 @@ fn a_handover_that_came_to_nothing_wakes_every_client() {
     let mut world = World::new();
     world.turn();
     assert_eq!(world.node.dirty, []);
-    world.node.handing_over = true;
+    world.node.seen.handing_over = true;
     world.tell(Input::Replica(Event::Tick));
     assert!([ANN, BOB].iter().all(|id| world.node.dirty.contains(id)));
-    assert!(!world.node.handing_over);
+    assert!(!world.node.seen.handing_over);
 }

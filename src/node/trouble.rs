@@ -54,7 +54,7 @@ pub(super) struct Reports {
 impl Node {
     /// Returns why this server does not accept changes; `None` when it does.
     pub(super) fn trouble(&self, now: Moment) -> Option<Trouble> {
-        if self.stopping.is_some() {
+        if self.stop.is_asked() {
             return Some(Trouble::new("this server stops".to_owned()));
         }
         if let Some(words) = self.lost() {

@@ -22,7 +22,7 @@ fn a_password_that_was_right_is_not_hashed_again() {
     assert_eq!(world.said(ANN), "OK\n");
     assert_eq!(world.hashed, before + 1, "the new one");
     // The old password arrives late at a server that has applied the new one.
-    world.node.passwords.add(ann, old, "correct-horse");
+    world.node.logins.passwords.add(ann, old, "correct-horse");
     let said = world.visit(HERE, &["LOGIN ann correct-horse", "LOGIN ann other-horse"]);
     let codes: Vec<&str> = said.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
     assert_eq!(codes, ["wrong-password", "ann"], "{said}");
