@@ -269,7 +269,7 @@ impl Spec {
     fn is_named(&self, word: &str) -> bool {
         let split = self.usage.split_at_checked(word.len());
         split.is_some_and(|(name, arguments)| {
-            name.eq_ignore_ascii_case(word) && (arguments.is_empty() || arguments.starts_with(' '))
+            (arguments.is_empty() || arguments.starts_with(' ')) && name.eq_ignore_ascii_case(word)
         })
     }
 }
