@@ -264,9 +264,9 @@ mod node {
     /// From lines to `OK n`, stored by all three.
     #[divan::bench(args = [1, 64, 1024])]
     fn send(bencher: Bencher<'_, '_>, clients: usize) {
-        let mut trio = Cluster::new(clients).expect("three servers form a group");
+        let mut cluster = Cluster::new(clients).expect("three servers form a group");
         let request = Cluster::request(TEXT_BYTES);
         let counted = bencher.counter(ItemsCount::new(clients));
-        counted.bench_local(|| trio.batch(&request).expect("every SEND is answered"));
+        counted.bench_local(|| cluster.batch(&request).expect("every SEND is answered"));
     }
 }

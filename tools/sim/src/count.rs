@@ -99,9 +99,9 @@ fn met(is_met: bool) -> &'static str {
 }
 
 fn send(batches: usize) -> Result<(), String> {
-    let mut trio = Cluster::new(CLIENTS)?;
+    let mut cluster = Cluster::new(CLIENTS)?;
     let request = Cluster::request(TEXT_BYTES);
-    (0..batches).try_for_each(|_| trio.batch(&request))
+    (0..batches).try_for_each(|_| cluster.batch(&request))
 }
 
 /// What callgrind saw.

@@ -14,11 +14,11 @@ fn finding_of(sabotage: Sabotage, seeds: u64) -> String {
 
 #[test]
 fn the_same_seed_tells_the_same_story_to_the_byte() {
-    let tell = |seed| try_seed(&Trial { story: true, ..Trial::new(seed) });
+    let tell = |seed| try_seed(&Trial { trace: true, ..Trial::new(seed) });
     let (first, again): (Outcome, Outcome) = (tell(20), tell(20));
-    assert_eq!(first.story.join("\n"), again.story.join("\n"));
-    assert_eq!((first.hash, first.events), (again.hash, again.events));
-    assert!(first.story.len() > 50, "a story is told");
+    assert_eq!(first.trace.join("\n"), again.trace.join("\n"));
+    assert_eq!((first.hash, first.counts), (again.hash, again.counts));
+    assert!(first.trace.len() > 50, "a story is told");
     assert_ne!(first.hash, tell(21).hash);
 }
 

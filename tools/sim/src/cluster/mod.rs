@@ -3,16 +3,16 @@
 //! are bytes, but not sealed; disks are in memory. The same calls do the same work, instruction
 //! by instruction.
 
+mod links;
 mod server;
-mod wires;
 
+use links::Links;
 use postern::ids::{ServerId, SessionId};
 use postern::node::Input;
 use postern::time::Moment;
 use server::Server;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
-use wires::Wires;
 
 /// What a round of turns takes, as far as the servers know.
 const ROUND_TIME: Duration = Duration::from_micros(100);
@@ -27,7 +27,7 @@ const PASSWORD: &str = "correct-horse";
 /// The group, and the clients of its primary.
 pub struct Cluster {
     servers: Vec<Server>,
-    wires: Wires,
+    links: Links,
     now: Moment,
     primary: usize,
     sessions: Vec<SessionId>,
@@ -43,25 +43,25 @@ impl Cluster {
     /// What went wrong; nothing should.
     pub fn new(clients: usize) -> Result<Cluster, String> {
         let servers = ServerId::all(3).map(Server::start).collect::<Result<Vec<_>, _>>()?;
-        let mut trio = Cluster {
+        let mut cluster = Cluster {
             servers,
-            wires: Wires::default(),
+            links: Links::default(),
             now: Moment(0),
             primary: 0,
             sessions: Vec::new(),
             answers: Vec::new(),
             sent: 0,
         };
-        trio.form()?;
-        let visitor = trio.open(0)?;
-        trio.ask(visitor, &format!("CREATE {RECEIVER} {PASSWORD}"))?;
+        cluster.form()?;
+        let visitor = cluster.open(0)?;
+        cluster.ask(visitor, &format!("CREATE {RECEIVER} {PASSWORD}"))?;
         for n in 1..=clients as u64 {
-            trio.ask(visitor, &format!("CREATE user{n} {PASSWORD}"))?;
-            let session = trio.open(n)?;
-            trio.ask(session, &format!("LOGIN user{n} {PASSWORD} end"))?;
-            trio.sessions.push(session);
+            cluster.ask(visitor, &format!("CREATE user{n} {PASSWORD}"))?;
+            let session = cluster.open(n)?;
+            cluster.ask(session, &format!("LOGIN user{n} {PASSWORD} end"))?;
+            cluster.sessions.push(session);
         }
-        Ok(trio)
+        Ok(cluster)
     }
 
     /// A request that stores a text of so many bytes, without its line end.
@@ -77,7 +77,7 @@ impl Cluster {
         self.answers.clear();
         for session in &self.sessions {
             let primary = &mut self.servers[self.primary];
-            primary.tell(self.now, &mut self.wires, Input::Line(*session, request))?;
+            primary.tell(self.now, &mut self.links, Input::Line(*session, request))?;
         }
         self.turn(self.primary)?;
         let count = self.sessions.len();
@@ -111,7 +111,7 @@ impl Cluster {
         let session = SessionId(SESSIONS_FROM + n);
         let from = IpAddr::from(Ipv6Addr::from_bits(u128::from(n + 1) << 64));
         let opened = Input::Opened(session, from.into());
-        self.servers[self.primary].tell(self.now, &mut self.wires, opened)?;
+        self.servers[self.primary].tell(self.now, &mut self.links, opened)?;
         Ok(session)
     }
 
@@ -119,7 +119,7 @@ impl Cluster {
     fn ask(&mut self, session: SessionId, line: &str) -> Result<(), String> {
         self.answers.clear();
         let line = Input::Line(session, line.as_bytes());
-        self.servers[self.primary].tell(self.now, &mut self.wires, line)?;
+        self.servers[self.primary].tell(self.now, &mut self.links, line)?;
         for _ in 0..ROUNDS_MAX {
             self.round(true)?;
             match answers(&self.answers).next() {
@@ -135,7 +135,7 @@ impl Cluster {
     fn round(&mut self, all: bool) -> Result<(), String> {
         self.now += ROUND_TIME;
         for (at, id) in ServerId::all(3).enumerate() {
-            if all || self.wires.has_mail(id) || self.servers[at].is_due(self.now) {
+            if all || self.links.has_mail(id) || self.servers[at].is_due(self.now) {
                 self.turn(at)?;
             }
         }
@@ -143,7 +143,7 @@ impl Cluster {
     }
 
     fn turn(&mut self, at: usize) -> Result<(), String> {
-        self.servers[at].turn(self.now, &mut self.wires, &mut self.answers)
+        self.servers[at].turn(self.now, &mut self.links, &mut self.answers)
     }
 }
 
@@ -161,13 +161,13 @@ mod tests {
 
     #[test]
     fn every_message_gets_its_number() {
-        let mut trio = Cluster::new(64).unwrap();
+        let mut cluster = Cluster::new(64).unwrap();
         let request = Cluster::request(100);
         for _ in 0..10 {
-            trio.batch(&request).unwrap();
+            cluster.batch(&request).unwrap();
         }
-        assert_eq!(trio.sent, 640);
-        assert_eq!(answers(&trio.answers).next(), Some("OK 577"));
-        trio.batch(b"SEND nobody hi").unwrap_err();
+        assert_eq!(cluster.sent, 640);
+        assert_eq!(answers(&cluster.answers).next(), Some("OK 577"));
+        cluster.batch(b"SEND nobody hi").unwrap_err();
     }
 }

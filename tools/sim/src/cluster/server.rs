@@ -1,6 +1,6 @@
-//! One of the three: a host, with wires for edges.
+//! One of the three: a host, with links for edges.
 
-use super::wires::{Arrival, Inbox, Wires};
+use super::links::{Arrival, Inbox, Links};
 use crate::simulate::{GROUP, Settings, hash};
 use postern::host::{self, Fail, Gone, Host, Usage};
 use postern::ids::{DiskId, LinkId, ProcessId, ServerId, SessionId};
@@ -32,7 +32,7 @@ pub(super) struct Server {
 struct Edges<'a> {
     me: ServerId,
     now: Moment,
-    wires: &'a mut Wires,
+    links: &'a mut Links,
     jobs: &'a mut Vec<Job>,
     answers: &'a mut Vec<u8>,
 }
@@ -71,13 +71,13 @@ impl Server {
     pub(super) fn turn(
         &mut self,
         now: Moment,
-        wires: &mut Wires,
+        links: &mut Links,
         answers: &mut Vec<u8>,
     ) -> Result<(), String> {
         let jobs = mem::take(&mut self.jobs);
         let mut inbox = mem::take(&mut self.inbox);
-        wires.empty_into(self.host.node().replica().me().id, &mut inbox);
-        self.with_edges(now, wires, answers, |host, edges| {
+        links.empty_into(self.host.node().replica().me().id, &mut inbox);
+        self.with_edges(now, links, answers, |host, edges| {
             host.begin_turn(edges)?;
             for arrival in &inbox.arrivals {
                 let event = match arrival {
@@ -101,15 +101,15 @@ impl Server {
         Ok(())
     }
 
-    /// Hands an input to the node and does what it wants done.
+    /// ClientIo an input to the node and does what it wants done.
     pub(super) fn tell(
         &mut self,
         now: Moment,
-        wires: &mut Wires,
+        links: &mut Links,
         input: Input<'_>,
     ) -> Result<(), String> {
         // Clients are answered at the end of a turn.
-        self.with_edges(now, wires, &mut Vec::new(), |host, edges| {
+        self.with_edges(now, links, &mut Vec::new(), |host, edges| {
             host.read_clock(edges);
             host.handle(input, edges)
         })
@@ -118,13 +118,13 @@ impl Server {
     fn with_edges(
         &mut self,
         now: Moment,
-        wires: &mut Wires,
+        links: &mut Links,
         answers: &mut Vec<u8>,
         work: impl FnOnce(&mut Host<MemoryDisk>, &mut Edges<'_>) -> Result<(), Fail>,
     ) -> Result<(), String> {
         let me = self.host.node().replica().me().id;
         let jobs = &mut self.jobs;
-        let done = work(&mut self.host, &mut Edges { me, now, wires, jobs, answers });
+        let done = work(&mut self.host, &mut Edges { me, now, links, jobs, answers });
         match (done, self.host.quarantine()) {
             (Err(fail), _) => Err(fail.to_string()),
             (Ok(()), Some(quarantine)) => Err(format!("{quarantine:?}")),
@@ -143,7 +143,7 @@ impl host::Edges for Edges<'_> {
     }
 
     fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
-        let sent = self.wires.send(self.me, link, packet, |bytes| {
+        let sent = self.links.send(self.me, link, packet, |bytes| {
             bytes.extend_from_slice(rest);
             Ok(())
         });
@@ -156,15 +156,15 @@ impl host::Edges for Edges<'_> {
         append: Append,
         copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.wires.send(self.me, link, Packet::Append(append), copy)
+        self.links.send(self.me, link, Packet::Append(append), copy)
     }
 
     fn dial(&mut self, to: ServerId) {
-        self.wires.dial(self.me, to);
+        self.links.dial(self.me, to);
     }
 
     fn close_link(&mut self, link: LinkId, _why: Closing) {
-        self.wires.end(link);
+        self.links.end(link);
     }
 
     fn flush_links(&mut self) {}

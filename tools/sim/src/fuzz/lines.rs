@@ -14,8 +14,8 @@
 //! | `z` | the server is told to stop |
 
 use super::case::{Args, Case, pick};
-use super::talk::Talk;
-use crate::simulate::{self, Act, GROUP, Incoming, Process, Settings, Wire, address_of};
+use super::session::ClientSession;
+use crate::simulate::{self, ConnId, GROUP, Incoming, Output, Process, Settings, address_of};
 use postern::host::Fail;
 use postern::ids::{DiskId, ServerId};
 use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX, SEGMENT_BYTES, SPACE_TIME};
@@ -118,7 +118,7 @@ struct World {
     disk: MemoryDisk,
     now: Moment,
     inbox: Vec<Incoming>,
-    clients: Vec<Talk>,
+    clients: Vec<ClientSession>,
     sessions: u64,
 }
 
@@ -146,7 +146,7 @@ impl World {
         let disk = MemoryDisk::default();
         let process = simulate::open(&disk, &identity, settings, "0", &mut Rng::new(1));
         let process = process.map_err(|error| format!("the directory can't be opened: {error}"))?;
-        let clients = (0..CLIENTS).map(|_| Talk::default()).collect();
+        let clients = (0..CLIENTS).map(|_| ClientSession::default()).collect();
         let mut world =
             World { process, disk, now: Moment(0), inbox: Vec::new(), clients, sessions: 0 };
         for _ in 0..100 {
@@ -183,7 +183,7 @@ impl World {
         match (letter, open) {
             (b'o', _) => {
                 self.sessions += 1;
-                let session = Wire(self.sessions);
+                let session = ConnId(self.sessions);
                 if let Some(old) = self.clients[at].open(session) {
                     self.inbox.push(Incoming::Reset(old));
                 }
@@ -233,19 +233,19 @@ impl World {
         if self.process.turn(self.now, wall, &mut self.inbox).map_err(|fail| ends(&fail))? {
             self.process.store_all(self.now, wall).map_err(|fail| ends(&fail))?;
         }
-        for act in self.process.kernel().take_acts() {
+        for act in self.process.kernel().take_outputs() {
             match act {
-                Act::Send(session, bytes) => {
+                Output::Send(session, bytes) => {
                     if let Some(client) = self.client(session) {
                         client.hear(&bytes)?;
                     }
                 }
-                Act::Finish(session) | Act::Close(session) => {
+                Output::Finish(session) | Output::Close(session) => {
                     if let Some(client) = self.client(session) {
                         client.end()?;
                     }
                 }
-                Act::Dial { .. } => {
+                Output::Dial { .. } => {
                     return Err("a server alone speaks to others: it does".to_owned());
                 }
             }
@@ -259,26 +259,26 @@ impl World {
         Ok(())
     }
 
-    fn client(&mut self, session: Wire) -> Option<&mut Talk> {
+    fn client(&mut self, session: ConnId) -> Option<&mut ClientSession> {
         self.clients.iter_mut().find(|client| client.session == Some(session))
     }
 
     /// Everybody reads, passwords are hashed, the disk has room: all is answered then.
     fn finish(&mut self) -> Result<(), String> {
         self.fill(false)?;
-        let sessions: Vec<Wire> = self.clients.iter().filter_map(|c| c.session).collect();
-        let free = |session: &Wire| Incoming::Room(*session, usize::MAX);
+        let sessions: Vec<ConnId> = self.clients.iter().filter_map(|c| c.session).collect();
+        let free = |session: &ConnId| Incoming::Room(*session, usize::MAX);
         self.inbox.extend(sessions.iter().map(free));
         for _ in 0..LAST_TURNS {
             self.hash()?;
-            if self.clients.iter().all(Talk::is_answered) {
+            if self.clients.iter().all(ClientSession::is_answered) {
                 break;
             }
         }
         // Nothing unasked may follow.
         self.turn(10)?;
         self.turn(10)?;
-        self.clients.iter().try_for_each(Talk::judge)
+        self.clients.iter().try_for_each(ClientSession::judge)
     }
 }
 

@@ -18,9 +18,9 @@ mod lines;
 mod packets;
 mod prepared;
 mod run;
+mod session;
 mod settings;
 mod shrink;
-mod talk;
 mod target;
 #[cfg(test)]
 mod tests;

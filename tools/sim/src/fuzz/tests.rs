@@ -127,16 +127,16 @@ fn a_planted_panic_is_found_and_shrunk() {
 #[test]
 fn a_planted_wrong_answer_is_found() {
     // The real check of lines, on a case whose server is told other bytes than the client notes.
-    let mut talk = super::talk::Talk::default();
-    talk.send(b"PING one\nFOO\nSEND ann hi\n");
-    talk.hear(b"OK one\nERR bad-command unknown\nMSG 1 t ann hi\nOK 1\n").unwrap();
+    let mut session = super::session::ClientSession::default();
+    session.send(b"PING one\nFOO\nSEND ann hi\n");
+    session.hear(b"OK one\nERR bad-command unknown\nMSG 1 t ann hi\nOK 1\n").unwrap();
     for wrong in ["OK two\n", "ERR bad-command x\n", "OK one\nOK\n", "WHAT\n", "NOTE x\nOK one\n"] {
-        let mut talk = super::talk::Talk::default();
-        talk.send(b"PING one\nFOO\n");
-        talk.hear(wrong.as_bytes()).expect_err(wrong);
+        let mut session = super::session::ClientSession::default();
+        session.send(b"PING one\nFOO\n");
+        session.hear(wrong.as_bytes()).expect_err(wrong);
     }
-    let mut talk = super::talk::Talk::default();
-    talk.open(crate::simulate::Wire(1));
-    talk.send(b"PING one\n");
-    assert!(talk.judge().unwrap_err().starts_with("requests are not answered"));
+    let mut session = super::session::ClientSession::default();
+    session.open(crate::simulate::ConnId(1));
+    session.send(b"PING one\n");
+    assert!(session.judge().unwrap_err().starts_with("requests are not answered"));
 }

@@ -3,7 +3,7 @@
 
 use super::prepared::{WALL_MS, prepare};
 use crate::simulate::{
-    self, Act, Entry, GROUP, Incoming, LinkEnd, Process, Settings, Wire, address_of,
+    self, ConnId, Entry, GROUP, Incoming, LinkEnd, Output, Process, Settings, address_of,
 };
 use postern::host::Fail;
 use postern::ids::{
@@ -187,7 +187,7 @@ impl Victim {
     /// The position of an entry of the victim's log.
     pub(super) fn position(&self, index: Index) -> Position {
         let at = (index.0 as usize).wrapping_sub(1);
-        let entry = self.process.mirror().entries().get(at);
+        let entry = self.process.log_copy().entries().get(at);
         Position { index, term: entry.map_or(Term::ZERO, |entry| entry.term) }
     }
 
@@ -197,9 +197,9 @@ impl Victim {
         self.next += 1;
         let (end, first) = LinkEnd::dialler(self.settings.encrypts);
         self.links.push(Link { id: link, peer, end, heard: VecDeque::new() });
-        let wire = Wire(link.0);
-        self.inbox.push(Incoming::Opened(wire, address_of(wire)));
-        self.inbox.push(Incoming::Bytes(wire, first));
+        let conn = ConnId(link.0);
+        self.inbox.push(Incoming::Opened(conn, address_of(conn)));
+        self.inbox.push(Incoming::Bytes(conn, first));
         link
     }
 
@@ -221,7 +221,7 @@ impl Victim {
         self.next += 1;
         let end = LinkEnd::dialled(self.settings.encrypts);
         self.links.push(Link { id: link, peer: hello.from, end, heard: VecDeque::new() });
-        self.inbox.push(Incoming::Dialled(ticket, Wire(link.0)));
+        self.inbox.push(Incoming::Dialled(ticket, ConnId(link.0)));
         self.turn()?;
         self.send(link, Packet::Hello(hello), &past(&hello))
     }
@@ -230,7 +230,7 @@ impl Victim {
     pub(super) fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) -> Result<(), String> {
         if let Some(open) = self.links.iter_mut().find(|open| open.id == link) {
             let bytes = open.end.send(&packet, rest);
-            self.inbox.push(Incoming::Bytes(Wire(link.0), bytes));
+            self.inbox.push(Incoming::Bytes(ConnId(link.0), bytes));
         }
         self.turn()
     }
@@ -238,7 +238,7 @@ impl Victim {
     /// Ends a link from the other side.
     pub(super) fn end(&mut self, link: LinkId) -> Result<(), String> {
         self.links.retain(|open| open.id != link);
-        self.inbox.push(Incoming::Reset(Wire(link.0)));
+        self.inbox.push(Incoming::Reset(ConnId(link.0)));
         self.turn()
     }
 
@@ -254,11 +254,11 @@ impl Victim {
 
     /// A client connects and sends bytes.
     pub(super) fn client(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let wire = Wire(1_000_000 + self.next % 8);
+        let conn = ConnId(1_000_000 + self.next % 8);
         self.next += 1;
-        self.inbox.push(Incoming::Reset(wire));
-        self.inbox.push(Incoming::Opened(wire, address_of(wire)));
-        self.inbox.push(Incoming::Bytes(wire, bytes.to_vec()));
+        self.inbox.push(Incoming::Reset(conn));
+        self.inbox.push(Incoming::Opened(conn, address_of(conn)));
+        self.inbox.push(Incoming::Bytes(conn, bytes.to_vec()));
         self.turn()
     }
 
@@ -302,30 +302,30 @@ impl Victim {
         if syncs {
             self.process.store_all(self.now, wall).map_err(|fail| ends(&fail))?;
         }
-        self.take_acts()?;
+        self.take_outputs()?;
         self.check()
     }
 
-    fn take_acts(&mut self) -> Result<(), String> {
+    fn take_outputs(&mut self) -> Result<(), String> {
         let sent = mem::take(&mut self.process.kernel().sent).len();
         if sent > SENT_MAX {
             return Err(format!("too many packets in one turn: {sent}"));
         }
-        for act in self.process.kernel().take_acts() {
+        for act in self.process.kernel().take_outputs() {
             match act {
-                Act::Send(wire, bytes) => self.hear(wire, &bytes)?,
-                Act::Finish(wire) | Act::Close(wire) => {
-                    self.links.retain(|open| open.id.0 != wire.0);
+                Output::Send(conn, bytes) => self.hear(conn, &bytes)?,
+                Output::Finish(conn) | Output::Close(conn) => {
+                    self.links.retain(|open| open.id.0 != conn.0);
                 }
-                Act::Dial { ticket, .. } => self.dials.push_back(ticket),
+                Output::Dial { ticket, .. } => self.dials.push_back(ticket),
             }
         }
         Ok(())
     }
 
     /// The victim has sent bytes, to a peer or to a client.
-    fn hear(&mut self, wire: Wire, bytes: &[u8]) -> Result<(), String> {
-        let Some(link) = self.links.iter_mut().find(|open| open.id.0 == wire.0) else {
+    fn hear(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), String> {
+        let Some(link) = self.links.iter_mut().find(|open| open.id.0 == conn.0) else {
             return Ok(());
         };
         let received = link.end.receive(bytes).map_err(|broken| format!("a link: it {broken}"))?;
@@ -337,7 +337,7 @@ impl Victim {
             }
         }
         if !received.out.is_empty() {
-            self.inbox.push(Incoming::Bytes(wire, received.out));
+            self.inbox.push(Incoming::Bytes(conn, received.out));
         }
         Ok(())
     }
@@ -347,7 +347,7 @@ impl Victim {
         let replica = self.process.node().replica();
         let (committed, answered, term) =
             (replica.committed(), replica.acknowledged(), replica.term());
-        let entries = self.process.mirror().entries();
+        let entries = self.process.log_copy().entries();
         if committed.0 < self.committed.len() as u64 || answered < self.acknowledged {
             return Err(format!("the commit index falls: to {committed}, {answered} answered"));
         }

@@ -1,8 +1,8 @@
 //! One server process: the same host as the real one, around a disk in memory. What it wants done
 //! to the outside is left in its edges.
 
-use super::kernel::{SimKernel, Wire};
-use super::mirror::Mirror;
+use super::kernel::{ConnId, SimKernel};
+use super::log_copy::LogCopy;
 use postern::host::{Fail, Host, Setup};
 use postern::ids::{DiskId, GroupId, Index, ProcessId, Secret, ServerId, SessionId, Vote};
 use postern::limits::SEGMENT_BYTES;
@@ -32,16 +32,16 @@ const CLIENTS_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Incoming {
     /// Somebody at this address has connected.
-    Opened(Wire, IpAddr),
-    /// A dial was taken; see [`Act::Dial`](super::kernel::Act::Dial).
-    Dialled(u32, Wire),
+    Opened(ConnId, IpAddr),
+    /// A dial was taken; see [`Output::Dial`](super::kernel::Output::Dial).
+    Dialled(u32, ConnId),
     DialFailed(u32, ErrorKind),
-    Bytes(Wire, Vec<u8>),
+    Bytes(ConnId, Vec<u8>),
     /// The other side sends no more.
-    Finished(Wire),
-    Reset(Wire),
+    Finished(ConnId),
+    Reset(ConnId),
     /// A connection accepts so many bytes before it blocks.
-    Room(Wire, usize),
+    Room(ConnId, usize),
     Hashed(SessionId, Hashed),
     /// SIGTERM.
     Stop,
@@ -135,18 +135,18 @@ pub(crate) fn open(
     let mut expected = expected.clone();
     expected.process = process;
     let mut summary = LogSummary::default();
-    let mut mirror = Mirror::default();
+    let mut log_copy = LogCopy::default();
     let options = OpenOptions { label, segment_bytes: settings.segment_bytes };
     let mut opened = Store::open(disk.clone(), &expected, options, |record| {
-        mirror.push(record);
+        log_copy.push(record);
         summary.push(record)
     })?;
     if opened.quarantined.is_some() {
-        (summary, mirror) = (LogSummary::default(), Mirror::default());
+        (summary, log_copy) = (LogSummary::default(), LogCopy::default());
     }
     let quarantined = opened.quarantined.take();
     let host = Host::build(opened, summary, settings.setup(expected.servers, seed));
-    let kernel = SimKernel::new(mirror, settings.encrypts);
+    let kernel = SimKernel::new(log_copy, settings.encrypts);
     let setup = server::Setup {
         names: ServerId::all(expected.servers).map(SimKernel::name).collect(),
         listens: Vec::new(),
@@ -187,8 +187,8 @@ impl Process {
         self.server.host().store()
     }
 
-    pub(crate) fn mirror(&self) -> &Mirror {
-        &self.server.kernel().mirror
+    pub(crate) fn log_copy(&self) -> &LogCopy {
+        &self.server.kernel().log_copy
     }
 
     /// What the world is to do, and what it observes.
@@ -202,8 +202,8 @@ impl Process {
     }
 
     /// How many bytes wait for the client of a connection.
-    pub(crate) fn output_bytes(&self, wire: Wire) -> usize {
-        let number = self.server.kernel().number_of(wire);
+    pub(crate) fn output_bytes(&self, conn: ConnId) -> usize {
+        let number = self.server.kernel().number_of(conn);
         let session = number.and_then(|number| self.server.session(number));
         session.map_or(0, |session| self.node().output_bytes(session))
     }
@@ -264,17 +264,17 @@ impl Process {
     fn take(&mut self, incoming: Incoming) -> Result<(), Fail> {
         let kernel = self.server.kernel_mut();
         let ready = match incoming {
-            Incoming::Opened(wire, from) => {
-                kernel.open(wire, from);
+            Incoming::Opened(conn, from) => {
+                kernel.open(conn, from);
                 self.server.on_listener();
                 None
             }
-            Incoming::Dialled(ticket, wire) => writable(kernel.decide(ticket, Ok(wire))),
+            Incoming::Dialled(ticket, conn) => writable(kernel.decide(ticket, Ok(conn))),
             Incoming::DialFailed(ticket, why) => writable(kernel.decide(ticket, Err(why))),
-            Incoming::Bytes(wire, bytes) => kernel.receive(wire, &bytes),
-            Incoming::Finished(wire) => kernel.finish(wire),
-            Incoming::Reset(wire) => kernel.reset(wire),
-            Incoming::Room(wire, room) => kernel.set_room(wire, room),
+            Incoming::Bytes(conn, bytes) => kernel.receive(conn, &bytes),
+            Incoming::Finished(conn) => kernel.finish(conn),
+            Incoming::Reset(conn) => kernel.reset(conn),
+            Incoming::Room(conn, room) => kernel.set_room(conn, room),
             Incoming::Hashed(session, hashed) => return self.server.on_hashed(session, hashed),
             Incoming::Stop => return self.server.stop(),
         };

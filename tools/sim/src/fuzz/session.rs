@@ -1,7 +1,7 @@
 //! One text client's view of a session: what it asked, and whether each request got exactly one
 //! answer, in order.
 
-use crate::simulate::Wire;
+use crate::simulate::ConnId;
 use postern::frontend;
 use postern::limits::LINE_BYTES_MAX;
 use postern::protocol::{self, Answer, Command, Reply};
@@ -20,9 +20,9 @@ enum Expected {
 
 /// A client and its connection.
 #[derive(Debug, Default)]
-pub(super) struct Talk {
+pub(super) struct ClientSession {
     /// Its connection, if it has one.
-    pub(super) session: Option<Wire>,
+    pub(super) session: Option<ConnId>,
     /// The begin of a line that was sent.
     part: Vec<u8>,
     /// The connection is half-closed: nothing more can be sent.
@@ -35,16 +35,19 @@ pub(super) struct Talk {
     ended: bool,
 }
 
-impl Talk {
+impl ClientSession {
     /// Begins on a new connection; returns the one before.
-    pub(super) fn open(&mut self, session: Wire) -> Option<Wire> {
-        let old = std::mem::replace(self, Talk { session: Some(session), ..Talk::default() });
+    pub(super) fn open(&mut self, session: ConnId) -> Option<ConnId> {
+        let old = std::mem::replace(
+            self,
+            ClientSession { session: Some(session), ..ClientSession::default() },
+        );
         old.session
     }
 
     /// The connection is gone.
     pub(super) fn forget(&mut self) {
-        *self = Talk::default();
+        *self = ClientSession::default();
     }
 
     /// Notes what answers the lines in these bytes must get.

@@ -23,13 +23,13 @@ pub(super) enum Arrival {
 
 /// All links.
 #[derive(Default)]
-pub(super) struct Wires {
+pub(super) struct Links {
     inboxes: [Inbox; 3],
     /// Who is at the ends of each; its number is its place.
     links: Vec<[ServerId; 2]>,
 }
 
-impl Wires {
+impl Links {
     pub(super) fn dial(&mut self, from: ServerId, to: ServerId) {
         let link = LinkId(self.links.len() as u64);
         self.links.push([from, to]);

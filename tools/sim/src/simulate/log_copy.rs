@@ -22,7 +22,7 @@ impl Entry {
 
 /// A process's log as its node has it, stored or not.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Mirror {
+pub(crate) struct LogCopy {
     entries: Vec<Entry>,
     configs: Vec<(Index, Config)>,
     last_time: WallTime,
@@ -30,7 +30,7 @@ pub(crate) struct Mirror {
     pub(super) written: Vec<(Term, WallTime, WallTime)>,
 }
 
-impl Mirror {
+impl LogCopy {
     pub(super) fn push(&mut self, record: &Record<'_>) {
         self.entries.push(Entry::of(record));
         self.last_time = self.last_time.max(record.time);
