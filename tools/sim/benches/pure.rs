@@ -1,5 +1,5 @@
-//! `cargo bench`: times of the pure parts, each alone. They are for comparing two versions on a
-//! quiet machine; what is kept within a budget is `cargo bench --bench count`.
+//! The `pure` benchmark: the times of the pure parts, each alone. They compare two versions on an
+//! idle machine. `cargo bench --bench count` checks a budget.
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
@@ -24,7 +24,7 @@ mod record {
     use postern::record::{self, Record};
     use postern::time::WallTime;
 
-    /// One record with a change in it, behind what is there.
+    /// Appends a record of a change.
     pub(super) fn write(out: &mut Vec<u8>, index: u64, change: &Change<'_>) {
         let at = Position { term: Term(1), index: Index(index) };
         record::write(out, at, WallTime(1), change.kind(), |out| change.encode(out));
@@ -154,7 +154,7 @@ mod protocol {
     }
 }
 
-/// What servers say to each other.
+/// Packets between servers.
 mod packet {
     use super::*;
     use crate::mailbox::message;
@@ -197,7 +197,7 @@ mod packet {
             crate::record::write(&mut bytes, index, &message(&text, None));
         }
         bencher.counter(ItemsCount::new(records)).bench_local(|| {
-            let (_, rest) = Packet::decode(black_box(&bytes)).expect("what was encoded");
+            let (_, rest) = Packet::decode(black_box(&bytes)).expect("an encoded packet is valid");
             record::each(rest).filter(Result::is_ok).count()
         });
     }
@@ -213,7 +213,7 @@ mod channel {
     const GROUP: GroupId = GroupId(1);
     const SIZES: [usize; 3] = [100, 16 * 1024, 256 * 1024];
 
-    /// Both ends, and how they came to know each other.
+    /// Returns both ends of a link after the handshake.
     fn pair() -> (Channel, Channel) {
         let secret = Secret::new([1; Secret::BYTES]);
         let (mut first, mut second) = (Vec::new(), Vec::new());
@@ -238,7 +238,7 @@ mod channel {
         });
     }
 
-    /// Nothing can be opened twice: each time something new is sealed first.
+    /// No message can be opened twice, so each one is sealed first.
     #[divan::bench(args = SIZES)]
     fn seal_and_open(bencher: Bencher<'_, '_>, bytes: usize) {
         let ((mut near, mut far), bytes) = (pair(), vec![7; bytes]);
@@ -250,18 +250,18 @@ mod channel {
             let mut used = 0;
             while used < sealed.len() {
                 let taken = far.open(&sealed[used..], &mut opened, &mut Vec::new());
-                used += taken.expect("what the other end sealed");
+                used += taken.expect("the other end has sealed it");
             }
         });
     }
 }
 
-/// Three servers without sockets.
+/// A cluster without sockets.
 mod node {
     use super::*;
     use postern_sim::cluster::Cluster;
 
-    /// From lines to `OK n`, stored by all three.
+    /// From lines to `OK n`, stored by all three servers.
     #[divan::bench(args = [1, 64, 1024])]
     fn send(bencher: Bencher<'_, '_>, clients: usize) {
         let mut cluster = Cluster::new(clients).expect("three servers form a group");

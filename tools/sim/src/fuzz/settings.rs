@@ -1,4 +1,4 @@
-//! Texts of `postern.toml`, read from a file as `serve` does. A piece is a line.
+//! Texts of `postern.toml`, read from a file as `serve` does. Each piece is a line.
 
 use super::case::{Case, pick};
 use postern::rng::Rng;
@@ -52,7 +52,7 @@ const ENTRIES: [&str; 9] = [
     "",
 ];
 
-/// Makes the text of a file, mostly a good one.
+/// Makes the text of a file, mostly a valid one.
 pub(super) fn generate(rng: &mut Rng) -> Case {
     let list = match rng.below(3) {
         0 => (0..rng.below(5)).map(|_| ENTRIES[pick(rng, ENTRIES.len())]).collect(),
@@ -67,7 +67,7 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
     ];
     for _ in 0..rng.below(6) {
         let key = KEYS[pick(rng, KEYS.len())];
-        let good = match key {
+        let valid = match key {
             "peer_timeout_ms" => "2000",
             "takeover" => "\"rank\"",
             "min_copies" | "login_timeout_s" => "1",
@@ -77,7 +77,7 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
             "listen" => "\"127.0.0.1:5001\"",
             _ => "\"x\"",
         };
-        let value = if rng.below(2) == 0 { good } else { VALUES[pick(rng, VALUES.len())] };
+        let value = if rng.below(2) == 0 { valid } else { VALUES[pick(rng, VALUES.len())] };
         lines.push(format!("{key} = {value}"));
     }
     Case(lines.into_iter().map(String::into_bytes).collect())
@@ -95,7 +95,7 @@ pub(super) fn check(case: &Case) -> Result<(), String> {
     }
     FOLDER.with(|folder| {
         let folder = folder.get_or_init(|| tempfile::tempdir().ok());
-        let Some(folder) = folder else { return Err("no folder for files: none".to_owned()) };
+        let Some(folder) = folder else { return Err("no temporary folder: none".to_owned()) };
         let path = folder.path().join("postern.toml");
         let mode = fs::Permissions::from_mode(0o600);
         let written = fs::write(&path, &text).and_then(|()| fs::set_permissions(&path, mode));
@@ -113,14 +113,13 @@ pub(super) fn check(case: &Case) -> Result<(), String> {
     })
 }
 
-/// Whether a host of this text would have to be looked up in a network. Such texts are left out.
+/// Whether a host name of this text needs a name server. Such texts are skipped.
 fn asks_a_name_server(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return false };
     let Ok(table) = toml::from_str::<toml::Table>(text) else { return false };
     let mut hosts: Vec<&str> = Vec::new();
-    if let Some(list) = table.get("servers").and_then(toml::Value::as_array) {
-        hosts.extend(list.iter().filter_map(toml::Value::as_str));
-    }
+    let list = table.get("servers").and_then(toml::Value::as_array);
+    hosts.extend(list.into_iter().flatten().filter_map(toml::Value::as_str));
     hosts.extend(table.get("listen").and_then(toml::Value::as_str));
     hosts.iter().any(|entry| {
         let Some((host, port)) = entry.rsplit_once(':') else { return false };
@@ -134,15 +133,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_generated_texts_are_good() {
+    fn many_generated_texts_are_valid() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("postern.toml");
         let mut rng = Rng::new(1);
-        let good = (0..100).filter(|_| {
+        let valid = (0..100).filter(|_| {
             fs::write(&path, generate(&mut rng).0.join(&b'\n')).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             Settings::read(&path).is_ok()
         });
-        assert!(good.count() > 10);
+        assert!(valid.count() > 10);
     }
 }

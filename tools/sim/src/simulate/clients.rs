@@ -403,69 +403,12 @@ impl Clients {
     }
 
     fn add_request(&mut self, at: usize, bytes: &mut Vec<u8>, now: u64) {
-        let client = &self.clients[at];
-        let account = client.account;
-        let (name, password) = (ACCOUNTS[account], PASSWORDS[self.passwords[account]]);
         let other = ACCOUNTS[self.rng.below(4) as usize];
         let choice = self.rng.below(100);
-        let (mut kind, mut request) = (RequestKind::Other, None);
-        let user = || name.to_owned();
-        let line = if !client.logged_in {
-            match choice {
-                0..40 => {
-                    (kind, request) =
-                        (RequestKind::Account, Some(Request::Create { user: user() }));
-                    format!("CREATE {name} {password}")
-                }
-                40..90 => {
-                    kind = RequestKind::LogIn;
-                    let after = ["", " end", " -3", " 0"][self.rng.below(4) as usize];
-                    format!("LOGIN {name} {password}{after}")
-                }
-                90..95 => "STATUS".to_owned(),
-                _ => "PING x".to_owned(),
-            }
+        let (line, kind, request) = if self.clients[at].logged_in {
+            self.session_request(at, choice, other)
         } else {
-            match choice {
-                0..45 => {
-                    let text = format!("c{}-{}", client.number, client.sent);
-                    let (to, from) = (other.to_owned(), user());
-                    kind = RequestKind::Send;
-                    request = Some(Request::Send { to, from, text: text.clone(), key: None });
-                    format!("SEND {other} {text}")
-                }
-                45..70 => {
-                    let (to, key, text) = self.keyed(at, other);
-                    kind = RequestKind::Send;
-                    let line = format!("ONCE {key} {to} {text}");
-                    request = Some(Request::Send { to, from: user(), text, key: Some(key) });
-                    line
-                }
-                70..83 => {
-                    let after = client.last.saturating_sub(self.rng.below(30));
-                    kind = RequestKind::Read(after);
-                    request = Some(Request::Read { mailbox: user(), after });
-                    format!("LOG {after}")
-                }
-                83..86 => "LOG 0 10".to_owned(),
-                86 => "LOG -5".to_owned(),
-                87..90 => "LIST".to_owned(),
-                90..93 => "STATUS".to_owned(),
-                93..96 => {
-                    let new = 1 - self.passwords[account];
-                    (kind, request) =
-                        (RequestKind::Passwd(new), Some(Request::Passwd { user: user() }));
-                    format!("PASSWD {password} {}", PASSWORDS[new])
-                }
-                96 if account == DELETED_ACCOUNT => {
-                    (kind, request) =
-                        (RequestKind::Account, Some(Request::Delete { user: user() }));
-                    format!("DELETE {name} {password}")
-                }
-                96 | 97 => "LOGOUT".to_owned(),
-                98 => "NONSENSE".to_owned(),
-                _ => "QUIT".to_owned(),
-            }
+            self.login_request(at, choice)
         };
         let client = &mut self.clients[at];
         if line == "LOGOUT" || line.starts_with("DELETE") {
@@ -477,5 +420,71 @@ impl Clients {
         let op = request.map(|request| self.history.asked(client.number, now, request));
         self.counts.asked += 1;
         client.pending.push_back(Pending { op, at: now, kind });
+    }
+
+    /// Returns a request of a client that is not logged in.
+    fn login_request(&mut self, at: usize, choice: u64) -> (String, RequestKind, Option<Request>) {
+        let account = self.clients[at].account;
+        let (name, password) = (ACCOUNTS[account], PASSWORDS[self.passwords[account]]);
+        match choice {
+            0..40 => {
+                let request = Request::Create { user: name.to_owned() };
+                (format!("CREATE {name} {password}"), RequestKind::Account, Some(request))
+            }
+            40..90 => {
+                let after = ["", " end", " -3", " 0"][self.rng.below(4) as usize];
+                (format!("LOGIN {name} {password}{after}"), RequestKind::LogIn, None)
+            }
+            90..95 => ("STATUS".to_owned(), RequestKind::Other, None),
+            _ => ("PING x".to_owned(), RequestKind::Other, None),
+        }
+    }
+
+    /// Returns a request of a client that is logged in.
+    fn session_request(
+        &mut self,
+        at: usize,
+        choice: u64,
+        other: &str,
+    ) -> (String, RequestKind, Option<Request>) {
+        let client = &self.clients[at];
+        let account = client.account;
+        let (user, password) = (ACCOUNTS[account].to_owned(), PASSWORDS[self.passwords[account]]);
+        let other_line = match choice {
+            0..45 => {
+                let text = format!("c{}-{}", client.number, client.sent);
+                let line = format!("SEND {other} {text}");
+                let request = Request::Send { to: other.to_owned(), from: user, text, key: None };
+                return (line, RequestKind::Send, Some(request));
+            }
+            45..70 => {
+                let (to, key, text) = self.keyed(at, other);
+                let line = format!("ONCE {key} {to} {text}");
+                let request = Request::Send { to, from: user, text, key: Some(key) };
+                return (line, RequestKind::Send, Some(request));
+            }
+            70..83 => {
+                let after = client.last.saturating_sub(self.rng.below(30));
+                let request = Request::Read { mailbox: user, after };
+                return (format!("LOG {after}"), RequestKind::Read(after), Some(request));
+            }
+            93..96 => {
+                let new = 1 - self.passwords[account];
+                let line = format!("PASSWD {password} {}", PASSWORDS[new]);
+                return (line, RequestKind::Passwd(new), Some(Request::Passwd { user }));
+            }
+            96 if account == DELETED_ACCOUNT => {
+                let line = format!("DELETE {user} {password}");
+                return (line, RequestKind::Account, Some(Request::Delete { user }));
+            }
+            83..86 => "LOG 0 10",
+            86 => "LOG -5",
+            87..90 => "LIST",
+            90..93 => "STATUS",
+            96 | 97 => "LOGOUT",
+            98 => "NONSENSE",
+            _ => "QUIT",
+        };
+        (other_line.to_owned(), RequestKind::Other, None)
     }
 }

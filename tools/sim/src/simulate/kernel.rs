@@ -1,12 +1,12 @@
-//! The kernel of a simulated server: sockets whose bytes the world carries. What the server wants
-//! done to the outside is left in [`SimKernel::take_outputs`], for the world to carry out.
+//! The kernel of a simulated server: sockets whose bytes the world carries. The world carries out
+//! the outputs that [`SimKernel::take_outputs`] returns.
 
 use super::log_copy::LogCopy;
 use super::seal::SimSeal;
 use postern::ids::{GroupId, Index, LinkId, Secret, ServerId};
 use postern::node::Job;
 use postern::replica::Packet;
-use postern::server::{Kernel, LENGTH_BYTES, Ready, Socket};
+use postern::server::{Kernel, LENGTH_BYTES, Socket};
 use postern::time::{Moment, WallTime};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,43 +17,43 @@ use std::rc::Rc;
 /// The port of all servers.
 const PORT: u16 = 5001;
 
-/// The number by which the world and a process name a connection.
+/// The number of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConnId(pub(crate) u64);
 
-/// What a process does to the outside, in order.
+/// An output of a process.
 #[derive(Debug)]
 pub(crate) enum Output {
-    /// Begins to connect to a server. The outcome is reported with the ticket.
+    /// Connects to a server. The outcome is reported with the ticket.
     Dial {
         ticket: u32,
         to: ServerId,
     },
     Send(ConnId, Vec<u8>),
-    /// Sends no more on a connection.
+    /// Shuts down the write side of a connection.
     Finish(ConnId),
     Close(ConnId),
 }
 
 type Outputs = Rc<RefCell<Vec<Output>>>;
 
-/// The process's end of a connection.
+/// The end of a connection at the process.
 #[derive(Debug)]
-struct End {
-    /// `None` until a dial is decided.
+pub(super) struct End {
+    /// `None` until a dial succeeds.
     conn: Option<ConnId>,
     /// The number with which the server has registered it.
     number: Option<usize>,
     from: IpAddr,
-    input: VecDeque<u8>,
-    /// The other side sends no more.
-    finished: bool,
-    /// Why nothing can be sent any more.
-    broken: Option<ErrorKind>,
-    /// The server has closed it.
+    pub(super) input: VecDeque<u8>,
+    /// The other side has shut down its write side.
+    pub(super) finished: bool,
+    /// The error of the connection, if it is broken.
+    pub(super) broken: Option<ErrorKind>,
+    /// The server has closed the socket.
     closed: bool,
-    /// How many bytes it accepts before it blocks.
-    room: usize,
+    /// The number of bytes that can be written before the socket blocks.
+    pub(super) room: usize,
 }
 
 impl End {
@@ -98,7 +98,7 @@ impl Read for SimSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut end = self.end.borrow_mut();
         if !end.input.is_empty() {
-            // As much as fits: after a short read a server waits for more to arrive.
+            // Fills the buffer if it can: after a short read a server waits for the next event.
             let count = buffer.len().min(end.input.len());
             return end.input.read_exact(&mut buffer[..count]).map(|()| count);
         }
@@ -176,13 +176,13 @@ pub(crate) struct Pinged {
     pub(crate) sent: Moment,
 }
 
-/// The outside of one process.
+/// The kernel of one process.
 pub(crate) struct SimKernel {
     outputs: Outputs,
     ends: BTreeMap<ConnId, Rc<RefCell<End>>>,
     dials: BTreeMap<u32, Rc<RefCell<End>>>,
     tickets: u32,
-    /// Connections that the server has not accepted yet.
+    /// Connections that wait for `accept`.
     waiting: VecDeque<Rc<RefCell<End>>>,
     now: Moment,
     wall: WallTime,
@@ -191,15 +191,15 @@ pub(crate) struct SimKernel {
     /// Passwords to hash.
     pub(crate) jobs: VecDeque<Job>,
     pub(crate) log_copy: LogCopy,
-    /// What was sent and received since the world looked.
+    /// Frames sent, and pings received, since the last turn.
     pub(crate) sent: Vec<Sent>,
     pub(super) pinged: Vec<Pinged>,
-    /// The wall clock of each server, which pings to it then show as their sender's.
+    /// The clock of each server, if pings contain that of their receiver.
     pub(super) echoed: Option<[WallTime; 3]>,
 }
 
 impl SimKernel {
-    /// The kernel of the process whose log this is.
+    /// `log_copy` is the log of the process.
     pub(super) fn new(log_copy: LogCopy, encrypts: bool) -> SimKernel {
         SimKernel {
             outputs: Outputs::default(),
@@ -218,7 +218,7 @@ impl SimKernel {
         }
     }
 
-    /// `host:port` of a server.
+    /// The `host:port` of a server.
     pub(super) fn name(id: ServerId) -> String {
         format!("{}:{PORT}", SimKernel::address(id.slot()))
     }
@@ -232,27 +232,26 @@ impl SimKernel {
         (self.now, self.wall) = (now, wall);
     }
 
-    /// Takes what the process has done to the outside.
+    /// Removes and returns the outputs of the process.
     pub(crate) fn take_outputs(&mut self) -> Vec<Output> {
-        // Ends that the server has closed are named no more.
         self.ends.retain(|_, end| !end.borrow().closed);
         std::mem::take(&mut self.outputs.borrow_mut())
     }
 
-    /// The number of the socket of a connection.
+    /// The number with which the server has registered a connection.
     pub(super) fn number_of(&self, conn: ConnId) -> Option<usize> {
         self.ends.get(&conn)?.borrow().number
     }
 
-    /// A connection waits to be accepted.
+    /// Adds a connection that waits for `accept`.
     pub(super) fn open(&mut self, conn: ConnId, from: IpAddr) {
         let end = End::new(Some(conn), from);
         self.ends.insert(conn, Rc::clone(&end));
         self.waiting.push_back(end);
     }
 
-    /// A dial is decided. Returns the number of the socket that is ready.
-    pub(super) fn decide(
+    /// Completes a dial. Returns the number of its socket, which becomes writable.
+    pub(super) fn complete_dial(
         &mut self,
         ticket: u32,
         outcome: Result<ConnId, ErrorKind>,
@@ -260,7 +259,7 @@ impl SimKernel {
         let end = self.dials.remove(&ticket)?;
         let mut state = end.borrow_mut();
         match outcome {
-            // The server has given this dial up.
+            // The server has closed the socket meanwhile.
             Ok(conn) if state.closed => self.outputs.borrow_mut().push(Output::Close(conn)),
             Ok(conn) => {
                 state.conn = Some(conn);
@@ -271,45 +270,11 @@ impl SimKernel {
         state.number.filter(|_| !state.closed)
     }
 
-    /// Something has happened to a connection. Returns the number of its socket, and what is
-    /// ready.
-    fn change(
-        &mut self,
-        conn: ConnId,
-        change: impl FnOnce(&mut End) -> Ready,
-    ) -> Option<(usize, Ready)> {
+    /// Changes the state of a connection. Returns the number of its socket.
+    pub(super) fn change(&mut self, conn: ConnId, change: impl FnOnce(&mut End)) -> Option<usize> {
         let mut end = self.ends.get(&conn)?.borrow_mut();
-        let ready = change(&mut end);
-        Some((end.number?, ready))
-    }
-
-    pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> Option<(usize, Ready)> {
-        self.change(conn, |end| {
-            end.input.extend(bytes);
-            Ready { readable: true, ..Ready::default() }
-        })
-    }
-
-    pub(super) fn finish(&mut self, conn: ConnId) -> Option<(usize, Ready)> {
-        self.change(conn, |end| {
-            end.finished = true;
-            Ready { readable: true, ended: true, ..Ready::default() }
-        })
-    }
-
-    pub(super) fn reset(&mut self, conn: ConnId) -> Option<(usize, Ready)> {
-        self.change(conn, |end| {
-            end.broken = Some(ErrorKind::ConnectionReset);
-            Ready { readable: true, writable: true, ended: true, ..Ready::default() }
-        })
-    }
-
-    /// Lets a connection accept `room` bytes before it blocks. At first it never blocks.
-    pub(super) fn set_room(&mut self, conn: ConnId, room: usize) -> Option<(usize, Ready)> {
-        self.change(conn, |end| {
-            end.room = room;
-            Ready { writable: true, ..Ready::default() }
-        })
+        change(&mut end);
+        end.number
     }
 }
 
@@ -372,7 +337,7 @@ impl Kernel for SimKernel {
     fn on_frame(&mut self, socket: &SimSocket, frame: &mut [u8]) {
         let Some(conn) = socket.conn() else { return };
         let decoded = Packet::decode(&frame[LENGTH_BYTES..]);
-        let (mut packet, records) = decoded.expect("a packet reads what it wrote");
+        let (mut packet, records) = decoded.expect("a server sends valid packets");
         let has_records = !records.is_empty();
         if let (Packet::Ping { wall, .. }, Some(clocks)) = (&mut packet, &self.echoed)
             && let IpAddr::V4(ip) = socket.end.borrow().from

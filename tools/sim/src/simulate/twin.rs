@@ -178,9 +178,8 @@ impl World {
             {
                 if self.now > end {
                     let state = super::trial::describe(self);
-                    return Err(format!(
-                        "not within 20 T: the group does not need the disk of the second process: {state}"
-                    ));
+                    let what = "the group does not need the disk of the second process";
+                    return Err(format!("not within 20 T: {what}: {state}"));
                 }
                 self.run_to(self.now + timeout / 4);
             }
