@@ -11,6 +11,15 @@ fn main() {
     divan::main();
 }
 
+/// Measures how long `write` takes to append to an empty buffer.
+fn bench_writes(bencher: Bencher<'_, '_>, mut write: impl FnMut(&mut Vec<u8>)) {
+    let mut out = Vec::new();
+    bencher.bench_local(|| {
+        out.clear();
+        write(&mut out);
+    });
+}
+
 fn text() -> String {
     "x".repeat(TEXT_BYTES)
 }
@@ -32,12 +41,9 @@ mod record {
 
     #[divan::bench]
     fn encode(bencher: Bencher<'_, '_>) {
-        let (text, mut out) = (text(), Vec::new());
+        let text = text();
         let change = message(&text, None);
-        bencher.bench_local(|| {
-            out.clear();
-            write(&mut out, 7, black_box(&change));
-        });
+        bench_writes(bencher, |out| write(out, 7, black_box(&change)));
     }
 
     #[divan::bench]
@@ -71,12 +77,9 @@ mod mailbox {
 
     #[divan::bench]
     fn encode(bencher: Bencher<'_, '_>) {
-        let (text, mut out) = (text(), Vec::new());
+        let text = text();
         let change = message(&text, None);
-        bencher.bench_local(|| {
-            out.clear();
-            black_box(&change).encode(&mut out);
-        });
+        bench_writes(bencher, |out| black_box(&change).encode(out));
     }
 
     #[divan::bench]
@@ -146,11 +149,7 @@ mod protocol {
     }
 
     fn encode(bencher: Bencher<'_, '_>, reply: Reply<'_>) {
-        let mut out = Vec::new();
-        bencher.bench_local(|| {
-            out.clear();
-            frontend::encode(black_box(reply), &mut out);
-        });
+        bench_writes(bencher, |out| frontend::encode(black_box(reply), out));
     }
 }
 
@@ -174,11 +173,8 @@ mod packet {
 
     #[divan::bench(args = ["append", "stored"])]
     fn encode(bencher: Bencher<'_, '_>, which: &str) {
-        let (packet, mut out) = (if which == "append" { append() } else { stored() }, Vec::new());
-        bencher.bench_local(|| {
-            out.clear();
-            black_box(&packet).encode(&mut out);
-        });
+        let packet = if which == "append" { append() } else { stored() };
+        bench_writes(bencher, |out| black_box(&packet).encode(out));
     }
 
     #[divan::bench]

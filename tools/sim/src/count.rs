@@ -6,6 +6,7 @@
 //! the first use of memory.
 
 use crate::cluster::Cluster;
+use crate::require;
 use clap::Parser;
 use postern_testkit::print;
 use std::collections::BTreeMap;
@@ -79,9 +80,9 @@ pub fn run(options: &Options) -> Result<(), String> {
         let _ = writeln!(text, "  {cost:>6.0}  {share:>4.1} %  {name}");
     }
     print(&text)?;
-    if instructions > INSTRUCTIONS_MAX || allocations > ALLOCATIONS_MAX {
-        return Err("SEND costs more than its budget in tools/sim/src/count.rs".to_owned());
-    }
+    require(instructions <= INSTRUCTIONS_MAX && allocations <= ALLOCATIONS_MAX, || {
+        "SEND costs more than its budget in tools/sim/src/count.rs".to_owned()
+    })?;
     if instructions < INSTRUCTIONS_MAX * 0.9 || allocations < ALLOCATIONS_MAX * 0.9 - 0.01 {
         let (instructions, allocations) = (instructions * 1.05, allocations * 1.05);
         print(&format!(

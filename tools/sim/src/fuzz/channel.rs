@@ -7,6 +7,7 @@
 //! The keys are random: the effect of a case is the same each time, but the bytes are not.
 
 use super::case::{Args, Case};
+use crate::require;
 use postern::ids::{GroupId, Secret};
 use postern::limits::{FIRST_BYTES_MAX, FRAME_BYTES_MAX};
 use postern::rng::Rng;
@@ -84,9 +85,10 @@ impl Side {
             let (opened, out) = (self.opened.len(), self.out.len());
             let taken = self.channel.open(&self.input, &mut self.opened, &mut self.out);
             let more = self.opened.len() - opened;
-            if self.broken && (taken.is_ok() || more > 0 || self.out.len() > out) {
-                return Err("a broken channel continues: it decrypts or sends more".to_owned());
-            }
+            require(
+                !self.broken || (taken.is_err() && more == 0 && self.out.len() == out),
+                || "a broken channel continues: it decrypts or sends more".to_owned(),
+            )?;
             let Ok(taken) = taken else {
                 self.broken = true;
                 return match more {
@@ -94,9 +96,9 @@ impl Side {
                     _ => Err(format!("a forged message is delivered: {more} bytes")),
                 };
             };
-            if more > taken || taken > self.input.len() {
-                return Err(format!("more is decrypted than arrived: {more} of {taken} bytes"));
-            }
+            require(more <= taken && taken <= self.input.len(), || {
+                format!("more is decrypted than arrived: {more} of {taken} bytes")
+            })?;
             if taken == 0 {
                 let most = usize::from(u16::MAX) + 2;
                 return match self.input.len() {
@@ -205,16 +207,16 @@ fn change(wire: &mut Vec<u8>, letter: u8, args: &mut Args<'_>) {
 fn check_sides(sides: &[Side; 2], stranger: bool) -> Result<(), String> {
     for (here, there) in [(0, 1), (1, 0)] {
         let (side, other) = (&sides[here], &sides[there]);
-        if !other.sent.starts_with(&side.opened) {
-            return Err(format!("bytes arrive that were not sent: at side {here}"));
-        }
-        if stranger && (side.channel.is_proven() || !side.opened.is_empty()) {
-            return Err(format!("a peer without the secret is accepted: by side {here}"));
-        }
+        require(other.sent.starts_with(&side.opened), || {
+            format!("bytes arrive that were not sent: at side {here}")
+        })?;
+        require(!stranger || (!side.channel.is_proven() && side.opened.is_empty()), || {
+            format!("a peer without the secret is accepted: by side {here}")
+        })?;
         // The dialler accepts its peer after the handshake, the other side after a message.
-        if here == 1 && side.channel.is_proven() && side.opened.is_empty() {
-            return Err("a dialler is accepted too early: before its first message".to_owned());
-        }
+        require(here == 0 || !side.channel.is_proven() || !side.opened.is_empty(), || {
+            "a dialler is accepted too early: before its first message".to_owned()
+        })?;
     }
     Ok(())
 }

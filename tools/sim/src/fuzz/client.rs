@@ -5,6 +5,7 @@
 
 use super::case::{Args, Case, mutate_bytes, pick};
 use super::target::check_memory;
+use crate::require;
 use postern::client::probe::Probe;
 use postern::client::{Account, After, Event};
 use postern::limits::LINE_BYTES_MAX;
@@ -168,10 +169,9 @@ impl World {
     fn take(&mut self) -> Result<(), String> {
         let Some(Event::Message(message)) = self.probe.take_event() else { return Ok(()) };
         let last = self.last.replace(message.number);
-        match last.is_none_or(|last| message.number == last + 1) {
-            true => Ok(()),
-            false => Err(format!("messages have a gap: {} after {last:?}", message.number)),
-        }
+        require(last.is_none_or(|last| message.number == last + 1), || {
+            format!("messages have a gap: {} after {last:?}", message.number)
+        })
     }
 
     fn check_bounds(&self) -> Result<(), String> {

@@ -4,6 +4,7 @@
 //! `O` then damage its files.
 
 use super::case::{Args, Case, pick};
+use crate::require;
 use crate::simulate::GROUP;
 use postern::ids::{
     DiskId, Incarnation, Index, Member, Position, ProcessId, Run, ServerId, Term, UserName, Vote,
@@ -226,9 +227,9 @@ impl World {
             Err(OpenError::Io(error)) => Err(format!("the disk works, but opening fails: {error}")),
             Err(OpenError::Refused(_)) => unchanged(&before, &disk),
             Err(OpenError::Damaged(what)) => {
-                if checked.is_ok_and(|findings| findings.damage.is_empty()) {
-                    return Err(format!("check finds no damage, but a start does: {what}"));
-                }
+                require(!checked.is_ok_and(|findings| findings.damage.is_empty()), || {
+                    format!("check finds no damage, but a start does: {what}")
+                })?;
                 unchanged(&before, &disk)
             }
             Ok(opened) if opened.quarantined.is_some() => {
@@ -266,9 +267,9 @@ impl World {
         mut records: Vec<Vec<u8>>,
     ) -> Result<(), String> {
         let fails = |error| format!("an opened log can't be written: {error}");
-        if store.last().0 != records.len() as u64 {
-            return Err(format!("the last entry is wrong: {}, {}", store.last(), records.len()));
-        }
+        require(store.last().0 == records.len() as u64, || {
+            format!("the last entry is wrong: {}, {}", store.last(), records.len())
+        })?;
         // Terms never decrease, and a forged record may have a high one.
         let newest = records.last().map_or(Term::ZERO, |bytes| Record::trust(bytes).term);
         let term = newest.max(Term(1 << 40));
@@ -288,9 +289,9 @@ impl World {
             Ok(())
         });
         let again = again.map_err(|error| format!("an extended log can't be opened: {error}"))?;
-        if again.quarantined.is_some() || found != records || again.vote != vote {
-            return Err(format!("an extended log is lost: {:?}", again.quarantined));
-        }
+        require(again.quarantined.is_none() && found == records && again.vote == vote, || {
+            format!("an extended log is lost: {:?}", again.quarantined)
+        })?;
         Ok(())
     }
 }
@@ -309,8 +310,7 @@ fn files(disk: &MemoryDisk) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn unchanged(before: &BTreeMap<String, Vec<u8>>, disk: &MemoryDisk) -> Result<(), String> {
-    match files(disk) == *before {
-        true => Ok(()),
-        false => Err("a refused directory was changed: its files differ".to_owned()),
-    }
+    require(files(disk) == *before, || {
+        "a refused directory was changed: its files differ".to_owned()
+    })
 }

@@ -15,6 +15,7 @@
 
 use super::case::{Args, Case, pick};
 use super::session::ClientSession;
+use crate::require;
 use crate::simulate::{self, ConnId, GROUP, Incoming, Output, Process, Settings, address_of};
 use postern::ids::{DiskId, ServerId};
 use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX, SPACE_TIME};
@@ -241,9 +242,7 @@ impl World {
         }
         for session in self.clients.iter().filter_map(|client| client.session) {
             let held = self.process.output_bytes(session);
-            if held > HELD_MAX {
-                return Err(format!("an output buffer is too large: {held} bytes"));
-            }
+            require(held <= HELD_MAX, || format!("an output buffer is too large: {held} bytes"))?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The session of a text client: checks that each request gets exactly one answer, in order.
 
+use crate::require;
 use crate::simulate::ConnId;
 use postern::frontend;
 use postern::limits::LINE_BYTES_MAX;
@@ -92,15 +93,13 @@ impl ClientSession {
 
     fn receive_line(&mut self, line: &[u8]) -> Result<(), String> {
         let shown = || String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
-        if self.closing {
-            return Err(format!("a line follows the end of a session: {}", shown()));
-        }
-        if line.len() + 1 > LINE_BYTES_MAX {
-            return Err(format!("an answer is too long: {} bytes, {}", line.len(), shown()));
-        }
-        if std::str::from_utf8(line).is_err() {
-            return Err(format!("an answer is not UTF-8: {}", shown()));
-        }
+        require(!self.closing, || format!("a line follows the end of a session: {}", shown()))?;
+        require(line.len() < LINE_BYTES_MAX, || {
+            format!("an answer is too long: {} bytes, {}", line.len(), shown())
+        })?;
+        require(std::str::from_utf8(line).is_ok(), || {
+            format!("an answer is not UTF-8: {}", shown())
+        })?;
         match line.split(|byte| *byte == b' ').next().unwrap_or(&[]) {
             b"MSG" | b"USER" | b"STAT" | b"HELP" => Ok(()),
             b"NOTE" => {
@@ -130,10 +129,9 @@ impl ClientSession {
     /// Handles a close by the server.
     pub(super) fn end(&mut self) -> Result<(), String> {
         self.ended = true;
-        match self.received.is_empty() {
-            true => Ok(()),
-            false => Err(format!("a session ends within a line: of {} bytes", self.received.len())),
-        }
+        require(self.received.is_empty(), || {
+            format!("a session ends within a line: of {} bytes", self.received.len())
+        })
     }
 
     /// Whether no more answers are expected.
@@ -146,9 +144,7 @@ impl ClientSession {
         if self.session.is_none() || self.ended {
             return Ok(());
         }
-        if self.sent_all {
-            return Err("a half-closed session does not end: it is open".to_owned());
-        }
+        require(!self.sent_all, || "a half-closed session does not end: it is open".to_owned())?;
         match self.expected.len() {
             0 => Ok(()),
             left => Err(format!("requests are not answered: {left}, {:?}", self.expected[0])),

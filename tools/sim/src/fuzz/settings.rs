@@ -1,6 +1,7 @@
 //! Texts of `postern.toml`, read from a file as `serve` does. Each piece is a line.
 
 use super::case::{Case, pick};
+use crate::require;
 use postern::rng::Rng;
 use postern::settings::{Settings, servers};
 use std::cell::OnceCell;
@@ -102,12 +103,12 @@ pub(super) fn check(case: &Case) -> Result<(), String> {
         written.map_err(|error| format!("a file can't be written: {error}"))?;
         let shown = path.display().to_string();
         for refusal in [Settings::read(&path).err(), servers(&path).err()].into_iter().flatten() {
-            if refusal.contains(['\n', '\r']) {
-                return Err(format!("a refusal has more than one line: {refusal:?}"));
-            }
-            if !refusal.starts_with(&shown) {
-                return Err(format!("a refusal does not name its file: {refusal:?}"));
-            }
+            require(!refusal.contains(['\n', '\r']), || {
+                format!("a refusal has more than one line: {refusal:?}")
+            })?;
+            require(refusal.starts_with(&shown), || {
+                format!("a refusal does not name its file: {refusal:?}")
+            })?;
         }
         Ok(())
     })

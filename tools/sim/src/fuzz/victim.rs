@@ -3,6 +3,7 @@
 
 use super::prepared::{WALL_MS, prepare};
 use super::target::check_memory;
+use crate::require;
 use crate::simulate::{
     self, ConnId, Entry, GROUP, Incoming, LinkEnd, Output, Process, Settings, address_of,
 };
@@ -296,9 +297,7 @@ impl Victim {
 
     fn handle_outputs(&mut self) -> Result<(), String> {
         let sent = mem::take(&mut self.process.kernel().sent).len();
-        if sent > SENT_MAX {
-            return Err(format!("too many packets in one turn: {sent}"));
-        }
+        require(sent <= SENT_MAX, || format!("too many packets in one turn: {sent}"))?;
         for act in self.process.kernel().take_outputs() {
             match act {
                 Output::Send(conn, bytes) => self.receive(conn, &bytes)?,
@@ -336,20 +335,14 @@ impl Victim {
         let (committed, acknowledged, term) =
             (replica.committed(), replica.acknowledged(), replica.term());
         let entries = self.process.log_copy().entries();
-        if committed.0 < self.committed.len() as u64 || acknowledged < self.acknowledged {
-            return Err(format!(
-                "the commit index decreases: to {committed}, {acknowledged} acknowledged"
-            ));
-        }
-        if term < self.term {
-            return Err(format!("the term decreases: from {} to {term}", self.term));
-        }
-        if !self.has_exited() && !entries.starts_with(&self.committed) {
-            return Err(format!(
-                "a committed entry is removed: {} were committed",
-                self.committed.len()
-            ));
-        }
+        require(
+            committed.0 >= self.committed.len() as u64 && acknowledged >= self.acknowledged,
+            || format!("the commit index decreases: to {committed}, {acknowledged} acknowledged"),
+        )?;
+        require(term >= self.term, || format!("the term decreases: from {} to {term}", self.term))?;
+        require(self.has_exited() || entries.starts_with(&self.committed), || {
+            format!("a committed entry is removed: {} were committed", self.committed.len())
+        })?;
         self.committed.extend_from_slice(&entries[self.committed.len()..committed.0 as usize]);
         (self.acknowledged, self.term) = (acknowledged, term);
         let held = self.process.node().held();

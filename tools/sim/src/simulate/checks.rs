@@ -4,6 +4,7 @@ use super::durable::DurableLog;
 use super::log_copy::{Entry, LogCopy};
 use super::process::Process;
 use super::wall_clock::TimeChecks;
+use crate::require;
 use postern::ids::{DiskId, Index, Member, Term, Vote};
 use postern::record::Kind;
 use postern::replica::{Config, Packet, Replica, RoleView};
@@ -13,7 +14,27 @@ use postern::store::memory::MemoryDisk;
 const NO_TERM: Term = Term(u64::MAX);
 
 /// The current directories with their disk ids.
-type Disks<'a> = [(Option<DiskId>, &'a MemoryDisk); 4];
+pub(super) type Disks<'a> = [(Option<DiskId>, &'a MemoryDisk); 4];
+
+/// A process after a part of its turn.
+#[derive(Clone, Copy)]
+pub(super) struct Observation<'a> {
+    pub(super) server: usize,
+    pub(super) replica: &'a Replica,
+    pub(super) log_copy: &'a LogCopy,
+    /// Its config before that part of the turn, if it was primary.
+    pub(super) config_before: Option<Config>,
+    /// All directories.
+    pub(super) disks: Disks<'a>,
+}
+
+impl Observation<'_> {
+    /// Returns the entry at place `at` of the log.
+    fn entry(&self, at: u64) -> Result<Entry, String> {
+        let entry = self.log_copy.entry(Index(at + 1));
+        entry.ok_or_else(|| format!("the log has no entry {}, which is committed", at + 1))
+    }
+}
 
 /// The latest state of a process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,12 +96,9 @@ impl Checks {
     /// Checks that the term on a disk does not decrease.
     pub(super) fn stored_vote(&mut self, disk: DiskId, vote: Vote) -> Result<(), String> {
         let log = self.durable_log(disk);
-        if vote.term < log.term {
-            return Err(format!(
-                "disk {disk}: its term decreased from {} to {}",
-                log.term, vote.term
-            ));
-        }
+        require(vote.term >= log.term, || {
+            format!("disk {disk}: its term decreased from {} to {}", log.term, vote.term)
+        })?;
         log.term = vote.term;
         Ok(())
     }
@@ -132,16 +150,9 @@ impl Checks {
         replica.founder().is_some_and(|founder| self.strays.contains(&founder))
     }
 
-    /// Checks a process after a part of its turn. `config_before` is its config before that, if it
-    /// was primary.
-    pub(super) fn observe(
-        &mut self,
-        server: usize,
-        replica: &Replica,
-        log_copy: &LogCopy,
-        config_before: Option<Config>,
-        disks: Disks<'_>,
-    ) -> Result<(), String> {
+    /// Checks a process after a part of its turn.
+    pub(super) fn observe(&mut self, seen: Observation<'_>) -> Result<(), String> {
+        let Observation { server, replica, log_copy, .. } = seen;
         if self.is_stray(replica) {
             return Ok(());
         }
@@ -152,11 +163,11 @@ impl Checks {
         }
         if replica.committed() > before.committed {
             self.observed[server].committed = replica.committed();
-            self.learn_committed(before, replica, log_copy)?;
+            self.learn_committed(before, &seen)?;
         }
         if replica.acknowledged() > before.acknowledged {
             self.observed[server].acknowledged = replica.acknowledged();
-            self.learn_acknowledged(before.acknowledged, replica, log_copy, config_before, disks)?;
+            self.learn_acknowledged(before.acknowledged, &seen)?;
         }
         Ok(())
     }
@@ -170,30 +181,19 @@ impl Checks {
         self.led.push((term, me));
         let known = self.committed_in.partition_point(|committed_in| *committed_in < term);
         let common = log_copy.entries().len().min(known);
-        if log_copy.entries()[..common] != self.committed[..common] {
-            return Err(format!(
-                "{me} is primary in term {term} with other entries than those committed"
-            ));
-        }
-        if common < known {
-            let last = log_copy.entries().len();
-            return Err(format!(
-                "{me} is primary in term {term} with {last} entries, but {known} are committed"
-            ));
-        }
-        Ok(())
+        require(log_copy.entries()[..common] == self.committed[..common], || {
+            format!("{me} is primary in term {term} with other entries than those committed")
+        })?;
+        let last = log_copy.entries().len();
+        require(common == known, || {
+            format!("{me} is primary in term {term} with {last} entries, but {known} are committed")
+        })
     }
 
-    fn learn_committed(
-        &mut self,
-        before: Observed,
-        replica: &Replica,
-        log_copy: &LogCopy,
-    ) -> Result<(), String> {
+    fn learn_committed(&mut self, before: Observed, seen: &Observation<'_>) -> Result<(), String> {
+        let replica = seen.replica;
         for at in before.committed.0..replica.committed().0 {
-            let entry = log_copy
-                .entry(Index(at + 1))
-                .ok_or("the commit index is after the end of the log")?;
+            let entry = seen.entry(at)?;
             let term = if at < before.doubtful.0 { NO_TERM } else { replica.term() };
             match self.committed.get(at as usize) {
                 Some(_) if self.committed_in[at as usize] == NO_TERM => {
@@ -215,20 +215,12 @@ impl Checks {
         Ok(())
     }
 
-    fn learn_acknowledged(
-        &mut self,
-        from: Index,
-        replica: &Replica,
-        log_copy: &LogCopy,
-        config_before: Option<Config>,
-        disks: Disks<'_>,
-    ) -> Result<(), String> {
+    fn learn_acknowledged(&mut self, from: Index, seen: &Observation<'_>) -> Result<(), String> {
+        let Observation { replica, log_copy, config_before, .. } = *seen;
         let me = replica.me();
         let fresh = self.acknowledged.len() as u64;
         for at in from.0..replica.acknowledged().0 {
-            let entry = log_copy
-                .entry(Index(at + 1))
-                .ok_or("the acknowledged index is after the end of the log")?;
+            let entry = seen.entry(at)?;
             match self.acknowledged.get(at as usize) {
                 Some(known) if *known != entry => {
                     return Err(format!("{me}: acknowledged entry {} has changed", at + 1));
@@ -256,26 +248,20 @@ impl Checks {
             return Ok(());
         }
         // A primary may acknowledge an entry and step down in one turn.
-        if replica.role() != RoleView::Primary && config_before.is_none() {
-            return Err(format!("{me} is no primary, but the first to acknowledge an entry"));
-        }
-        self.check_stored_by_all(fresh as usize, replica, config_before, disks)
+        require(replica.role() == RoleView::Primary || config_before.is_some(), || {
+            format!("{me} is no primary, but the first to acknowledge an entry")
+        })?;
+        self.check_stored_by_all(fresh as usize, seen)
     }
 
     /// Checks that every acknowledged entry is durable on all members of the config under which it
     /// was acknowledged.
-    fn check_stored_by_all(
-        &mut self,
-        fresh: usize,
-        replica: &Replica,
-        config_before: Option<Config>,
-        disks: Disks<'_>,
-    ) -> Result<(), String> {
-        let config_now = replica.config().copied();
+    fn check_stored_by_all(&mut self, fresh: usize, seen: &Observation<'_>) -> Result<(), String> {
+        let config_now = seen.replica.config().copied();
         let mut missing = None;
         // A turn may acknowledge entries and change the config, in any order.
-        for config in [config_before, config_now].into_iter().flatten() {
-            missing = config.members().find(|member| !self.stores(*member, fresh, disks));
+        for config in [seen.config_before, config_now].into_iter().flatten() {
+            missing = config.members().find(|member| !self.stores(*member, fresh, seen.disks));
             if missing.is_none() {
                 return Ok(());
             }
@@ -283,7 +269,7 @@ impl Checks {
         let member = missing.ok_or("entries were acknowledged without a config")?;
         Err(format!(
             "{} acknowledged entries {} to {} that {member} does not have on its disk",
-            replica.me(),
+            seen.replica.me(),
             fresh + 1,
             self.acknowledged.len()
         ))

@@ -270,14 +270,13 @@ impl Clients {
     }
 
     fn read_lines(&mut self, at: usize, io: &mut ClientIo<'_>) {
-        let input = std::mem::take(&mut self.clients[at].input);
-        let mut rest = &input[..];
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let line = String::from_utf8_lossy(&rest[..end]);
-            self.read_line(at, &line, io);
-            rest = &rest[end + 1..];
+        let mut input = std::mem::take(&mut self.clients[at].input);
+        let complete = input.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let rest = input.split_off(complete);
+        for line in String::from_utf8_lossy(&input).lines() {
+            self.read_line(at, line, io);
         }
-        self.clients[at].input = rest.to_vec();
+        self.clients[at].input = rest;
     }
 
     fn read_line(&mut self, at: usize, line: &str, io: &mut ClientIo<'_>) {

@@ -77,10 +77,7 @@ impl World {
             Kind::StopBesidePowerLoss => {
                 return self.kill(n, &mut rng, true) && self.ask_to_stop(other);
             }
-            Kind::AllDown => {
-                let power = rng.below(2) == 0;
-                return (0..3).filter(|n| self.kill(*n, &mut rng, power)).count() > 0;
-            }
+            Kind::AllDown => return self.kill_all(&mut rng),
             Kind::Storm => {
                 server.faults.crashes_left = 2 + rng.below(8) as u32;
                 return self.kill(n, &mut rng, false);
@@ -89,11 +86,11 @@ impl World {
             Kind::Rate => self.set_rate(n, 900 + rng.below(201)),
             Kind::WallJump => {
                 let (by, drift) = (wall_jump(&mut rng), rng.below(20_001) as i64 - 10_000);
-                server.wall.set(self.now, server.wall.ahead(self.now) + by, drift);
+                server.wall.jump(self.now, by, drift);
             }
             Kind::SlowSync => {
-                server.faults.slow_sync_us =
-                    [100_000, 2_000_000, 30_000_000][rng.below(3) as usize];
+                let times = [100_000, 2_000_000, 30_000_000];
+                server.faults.slow_sync_us = times[rng.below(3) as usize];
             }
             Kind::SyncFails | Kind::WritesFail | Kind::Full => {
                 server.disk.fail(|failures| fail_disk(failures, fault.kind, &mut rng));
@@ -165,7 +162,7 @@ impl World {
             Kind::WallJump => {
                 // Every second clock is set back. None drifts any more.
                 let by = Some(wall_jump(&mut rng)).filter(|by| by % 2 == 0).unwrap_or(0);
-                server.wall.set(self.now, server.wall.ahead(self.now) - by, 0);
+                server.wall.jump(self.now, -by, 0);
             }
             Kind::Reset | Kind::StopAll | Kind::HandOver | Kind::Pause | Kind::Straggler => {}
             Kind::Twin | Kind::TwinCopy => self.end_twin_of(&fault),
@@ -249,6 +246,11 @@ impl World {
             });
         }
         true
+    }
+
+    fn kill_all(&mut self, rng: &mut Rng) -> bool {
+        let power = rng.below(2) == 0;
+        (0..3).filter(|n| self.kill(*n, rng, power)).count() > 0
     }
 
     /// Sends SIGTERM.

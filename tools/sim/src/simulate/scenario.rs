@@ -43,11 +43,13 @@
 
 use super::damage::FlipTarget;
 use super::kernel::ConnId;
+use super::network::Route;
 use super::process::{Incoming, Settings};
 use super::trace;
 use super::trial::{check_end, describe, is_healthy};
 use super::wall_clock::true_wall;
 use super::world::{World, address_of, id};
+use crate::require;
 use postern::replica::{RoleView, Rule, Takeover};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
@@ -118,11 +120,6 @@ fn servers(list: &str) -> Result<Vec<usize>, String> {
 /// Returns the text after `->`.
 fn result(line: &str) -> Result<&str, String> {
     Ok(line.split_once("->").ok_or("-> is missing")?.1.trim())
-}
-
-/// Reports `why` unless `holds`.
-fn require(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(why()) }
 }
 
 impl Player {
@@ -231,28 +228,31 @@ impl Player {
                 self.world.run_to(end);
                 Ok(())
             }
-            "never" => {
-                let (n, end) = (of(1)?, self.world.now + number(words.get(3))? * 1000);
-                while !self.world.found_something() && self.world.step(end) {
-                    require(self.role(n) != "primary", || "it is primary".to_owned())?;
-                }
-                self.world.now = self.world.now.max(end);
-                Ok(())
-            }
+            "never" => self.never(of(1)?, number(words.get(3))?),
             "found" => {
                 self.expected = Some(words[1..].join(" "));
                 Ok(())
             }
-            "lead" => {
-                self.line("primary 1,2,3")?;
-                let n = of(1)?;
-                if self.role(n) != "primary" {
-                    self.world.order_handover(n, Some(id(n)));
-                }
-                self.line(&format!("primary {}", n + 1))
-            }
+            "lead" => self.lead(of(1)?),
             _ => self.inject(&words),
         }
+    }
+
+    fn lead(&mut self, n: usize) -> Result<(), String> {
+        self.line("primary 1,2,3")?;
+        if self.role(n) != "primary" {
+            self.world.order_handover(n, Some(id(n)));
+        }
+        self.line(&format!("primary {}", n + 1))
+    }
+
+    fn never(&mut self, n: usize, ms: u64) -> Result<(), String> {
+        let end = self.world.now + ms * 1000;
+        while !self.world.found_something() && self.world.step(end) {
+            require(self.role(n) != "primary", || "it is primary".to_owned())?;
+        }
+        self.world.now = self.world.now.max(end);
+        Ok(())
     }
 
     /// Reads the mailbox of a user. Returns its lines if the answer is OK, else the error code.
@@ -285,29 +285,17 @@ impl Player {
     /// Injects a fault, or repairs something.
     fn inject(&mut self, words: &[&str]) -> Result<(), String> {
         let world = &mut self.world;
-        match words[0] {
-            "heal" => {
-                for n in 0..4 {
-                    world.net.each_route_of(n, |route| {
-                        (route.cuts, route.dials_lost) = (0, 0);
-                    });
-                }
-                world.net.release(world.now, &mut world.schedule);
-                return Ok(());
-            }
-            "handover" => {
-                world.order_handover(0, None);
-                return Ok(());
-            }
-            "untwin" => {
-                world.end_twin();
-                return Ok(());
-            }
-            _ => {}
-        }
-        let n = server(words.get(1))?;
+        let global = ["heal", "handover", "untwin"].contains(&words[0]);
+        let n = if global { 0 } else { server(words.get(1))? };
         let machine = &mut world.servers[n];
         match words[0] {
+            "heal" => {
+                let heal = |route: &mut Route| (route.cuts, route.dials_lost) = (0, 0);
+                (0..4).for_each(|n| world.net.each_route_of(n, heal));
+                world.net.release(world.now, &mut world.schedule);
+            }
+            "handover" => drop(world.order_handover(0, None)),
+            "untwin" => world.end_twin(),
             "crash" => world.end_process(n, true),
             "power" => {
                 world.end_process(n, false);

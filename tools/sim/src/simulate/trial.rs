@@ -1,5 +1,6 @@
 //! A trial: one run of one seed. Faults, then a time without faults, then the checks of the end.
 
+use super::clients::Clients;
 use super::contents;
 use super::durable;
 use super::faults::{self, Fault, Kind};
@@ -8,6 +9,7 @@ use super::process::Settings;
 use super::trace;
 use super::world::World;
 use crate::panic_message;
+use crate::require;
 use postern::limits::SEGMENT_BYTES;
 use postern::record;
 use postern::replica::{Replica, RoleView, Rule, Takeover};
@@ -204,23 +206,20 @@ fn check_liveness(world: &mut World) -> Result<(), String> {
         world.lose_for_good(lost, rng.below(3));
         wait(world, timeout, "the two others are members and agree", |world| is_healthy(world, 2))?;
     }
-    let (clients, mut io) = world.clients();
-    let before = clients.counts.sends;
-    clients.speed_up(&mut io);
+    let before = world.clients.counts.sends;
+    world.with_clients(Clients::speed_up);
     wait(world, timeout * 10, "a new message is acknowledged", |world| {
         world.clients.counts.sends > before
     })?;
-    let (clients, mut io) = world.clients();
-    clients.quiet = true;
-    clients.wake_all(&mut io);
+    world.clients.quiet = true;
+    world.with_clients(Clients::wake_all);
     // A client on a dead connection waits for its own timeout.
     let end = world.now + 10 * timeout + 35_000_000;
     world.run_to(end);
-    match world.clients.waiting() {
-        _ if world.found_something() => Ok(()),
-        0 => Ok(()),
-        waiting => Err(format!("{waiting} requests were never answered")),
-    }
+    let waiting = world.clients.waiting();
+    require(waiting == 0 || world.found_something(), || {
+        format!("{waiting} requests were never answered")
+    })
 }
 
 /// Waits for at most 10 `T`, and the time of restarts and connects. Waits longer if the primary
@@ -237,9 +236,9 @@ fn wait(
             return Ok(());
         }
         let penalty = if world.checks.penalty { 32_000_000 } else { 0 };
-        if world.now > began + 10 * timeout + 3_000_000 + penalty {
-            return Err(format!("not within 10 T: {what}: {}", describe(world)));
-        }
+        require(world.now <= began + 10 * timeout + 3_000_000 + penalty, || {
+            format!("not within 10 T: {what}: {}", describe(world))
+        })?;
         if !world.step(world.now + timeout) {
             world.now += timeout;
         }
@@ -331,8 +330,8 @@ pub(super) fn check_end(world: &mut World, lose: bool) -> Result<(), String> {
     world.clients.history.check(&contents).map_err(|finding| finding.to_string())?;
     let bound = 200 + 40 * world.results.counts.effects.iter().sum::<u64>();
     let (elections, configs) = (world.checks.elections, world.checks.configs);
-    if elections + configs > bound {
-        return Err(format!("too many changes: {elections} elections, {configs} configs"));
-    }
+    require(elections + configs <= bound, || {
+        format!("too many changes: {elections} elections, {configs} configs")
+    })?;
     Ok(())
 }

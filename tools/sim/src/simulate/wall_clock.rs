@@ -42,13 +42,17 @@ impl WallClock {
         WallTime(shown / 1000)
     }
 
-    pub(super) fn ahead(&self, now: u64) -> i64 {
+    fn ahead(&self, now: u64) -> i64 {
         self.ahead + self.drift * (now - self.since) as i64 / 1_000_000
     }
 
     pub(super) fn set(&mut self, now: u64, ahead: i64, drift: i64) {
         self.past.push((now, self.ahead, self.ahead(now)));
         (self.since, self.ahead, self.drift) = (now, ahead, drift);
+    }
+
+    pub(super) fn jump(&mut self, now: u64, by: i64, drift: i64) {
+        self.set(now, self.ahead(now) + by, drift);
     }
 
     /// The least and the most that the clock was ahead in the segments between `from` and `now`.

@@ -1,7 +1,7 @@
 //! The event loop of a simulation: advances virtual time, dispatches events, runs the processes
 //! and carries out their outputs.
 
-use super::checks::{Checks, premature_claim};
+use super::checks::{Checks, Observation, premature_claim};
 use super::clients::{ClientIo, Clients};
 use super::clock::{Event, Schedule};
 use super::faults::{Fault, Faults, Trigger};
@@ -146,21 +146,13 @@ impl World {
             Event::Network(Due::Timeout(end)) => self.on_timeout(end),
             Event::Dial { from, ticket, to } => self.on_dial(from, ticket, to),
             Event::DialRefused { from, ticket } => self.on_dial_refused(from, ticket),
-            Event::Synced(owner) => {
-                if self.is_alive(owner) {
-                    self.on_synced(owner.host);
-                }
-            }
-            Event::Hashed(owner) => {
-                if self.is_alive(owner) {
-                    self.on_hashed(owner.host);
-                }
-            }
+            Event::Synced(owner) if self.is_alive(owner) => self.on_synced(owner.host),
+            Event::Hashed(owner) if self.is_alive(owner) => self.on_hashed(owner.host),
+            Event::Synced(_) | Event::Hashed(_) => {}
             Event::Start(n) => self.start(n),
             Event::Resume(n, pause) => self.resume(n, pause),
             Event::Client(client, timer) => {
-                let (clients, mut io) = self.clients();
-                clients.on_timer(client, timer, &mut io);
+                self.with_clients(|clients, io| clients.on_timer(client, timer, io));
             }
             Event::Fault(at) => self.begin_fault(at),
             Event::Heal(at) => self.end_fault(at),
@@ -174,9 +166,9 @@ impl World {
         self.servers[owner.host].generation == owner.generation
     }
 
-    pub(super) fn clients(&mut self) -> (&mut Clients, ClientIo<'_>) {
+    pub(super) fn with_clients(&mut self, work: impl FnOnce(&mut Clients, &mut ClientIo<'_>)) {
         let (now, net, schedule) = (self.now, &mut self.net, &mut self.schedule);
-        (&mut self.clients, ClientIo { now, net, schedule })
+        work(&mut self.clients, &mut ClientIo { now, net, schedule });
     }
 
     /// Sends a message from one end of a connection to the other.
@@ -202,8 +194,7 @@ impl World {
 
     fn on_dial_refused(&mut self, dialler: Owner, ticket: u32) {
         if dialler.host == CLIENTS {
-            let (clients, mut io) = self.clients();
-            clients.on_refused_dial(dialler.generation, &mut io);
+            self.with_clients(|clients, io| clients.on_refused_dial(dialler.generation, io));
         } else if self.is_alive(dialler) {
             let why = ErrorKind::ConnectionRefused;
             self.deliver(dialler.host, Incoming::DialFailed(ticket, why));
@@ -225,8 +216,9 @@ impl World {
         end.open = false;
         let notified = end.notified;
         if owner.host == CLIENTS {
-            let (clients, mut io) = self.clients();
-            clients.receive(owner.generation, end_id, Message::Reset, &mut io);
+            self.with_clients(|clients, io| {
+                clients.receive(owner.generation, end_id, Message::Reset, io);
+            });
         } else if notified && self.is_alive(owner) {
             self.deliver(owner.host, Incoming::Reset(end_id.conn()));
         }
@@ -241,8 +233,7 @@ impl World {
             self.send_message(to, Message::Opened);
         }
         if owner.host == CLIENTS && open {
-            let (clients, mut io) = self.clients();
-            clients.receive(owner.generation, to, message, &mut io);
+            self.with_clients(|clients, io| clients.receive(owner.generation, to, message, io));
         } else if owner.host != CLIENTS && self.servers[owner.host].faults.power_off {
             return self.net.hold_back(from, message, self.now, &mut self.schedule);
         } else if !open || !self.is_alive(owner) {
@@ -397,7 +388,9 @@ impl World {
         let disks = [0, 1, 2, TWIN].map(|n| (self.servers[n].disk_id, &self.servers[n].disk));
         let Some(process) = &self.servers[n].process else { return };
         let replica = process.node().replica();
-        let checked = self.checks.observe(n, replica, process.log_copy(), config_before, disks);
+        let (server, log_copy) = (n, process.log_copy());
+        let seen = Observation { server, replica, log_copy, config_before, disks };
+        let checked = self.checks.observe(seen);
         if self.faults.over && replica.role() == RoleView::Primary {
             let now = self.servers[n].clock.read(self.now);
             let mut peers = ServerId::all(3);
