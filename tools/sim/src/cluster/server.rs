@@ -91,7 +91,7 @@ impl Server {
         Ok(())
     }
 
-    /// ClientIo an input to the node and does what it wants done.
+    /// Handles an input and carries out its outputs.
     pub(super) fn handle(
         &mut self,
         now: Moment,

@@ -42,10 +42,9 @@ struct Trail {
     before: Option<Rc<Trail>>,
 }
 
-/// A state to visit: a complete one, and the actions after it.
+/// A state to visit: the latest complete state before it, and the actions that lead to it.
 struct Open {
     base: Rc<World>,
-    actions_since: Vec<Action>,
     trail: Option<Rc<Trail>>,
     depth: usize,
 }
@@ -55,54 +54,45 @@ pub fn search(bounds: &Bounds, time: Duration) -> Report {
     let begin = Instant::now();
     let first = Rc::new(World::formed(bounds));
     let mut known = HashSet::from([first.fingerprint()]);
-    let mut open =
-        VecDeque::from([Open { base: first, actions_since: Vec::new(), trail: None, depth: 0 }]);
+    let mut open = VecDeque::from([Open { base: first, trail: None, depth: 0 }]);
     let mut report = Report { states: 1, ..Report::default() };
     let mut actions = Vec::new();
-    while let Some(next) = open.pop_front() {
+    while let Some(Open { base, trail, depth }) = open.pop_front() {
         if report.states.is_multiple_of(64) && begin.elapsed() >= time {
             return report;
         }
-        let world = Rc::new(next.base.after(&next.actions_since));
-        report.depth = next.depth;
+        let world = base.after(&latest(trail.as_ref(), depth % LEVELS));
+        report.depth = depth;
         world.actions(&mut actions);
         for action in actions.drain(..) {
             let stepped = catch_unwind(AssertUnwindSafe(|| world.after(&[action])));
-            let trail = Rc::new(Trail { action, before: next.trail.clone() });
+            let trail = Some(Rc::new(Trail { action, before: trail.clone() }));
             let after = match stepped {
                 Ok(after) => after,
                 Err(panic) => {
-                    report.found = Some((unroll(&trail), panic_message(&*panic)));
+                    let actions = latest(trail.as_ref(), usize::MAX);
+                    report.found = Some((actions, panic_message(&*panic)));
                     return report;
                 }
             };
             report.steps += 1;
-            if !known.insert(after.fingerprint()) {
-                continue;
+            if known.insert(after.fingerprint()) {
+                report.states += 1;
+                let depth = depth + 1;
+                let complete = depth.is_multiple_of(LEVELS);
+                let base = if complete { Rc::new(after) } else { Rc::clone(&base) };
+                open.push_back(Open { base, trail, depth });
             }
-            report.states += 1;
-            let complete = (next.depth + 1) % LEVELS == 0;
-            let mut actions_since = if complete { Vec::new() } else { next.actions_since.clone() };
-            let base = if complete {
-                Rc::new(after)
-            } else {
-                actions_since.push(action);
-                Rc::clone(&next.base)
-            };
-            open.push_back(Open { base, actions_since, trail: Some(trail), depth: next.depth + 1 });
         }
     }
     report.complete = true;
     report
 }
 
-fn unroll(last: &Rc<Trail>) -> Vec<Action> {
-    let mut actions = Vec::new();
-    let mut at = Some(last);
-    while let Some(trail) = at {
-        actions.push(trail.action);
-        at = trail.before.as_ref();
-    }
+/// Returns the latest `count` actions of a trail, in order.
+fn latest(trail: Option<&Rc<Trail>>, count: usize) -> Vec<Action> {
+    let trail = std::iter::successors(trail, |trail| trail.before.as_ref());
+    let mut actions: Vec<Action> = trail.take(count).map(|trail| trail.action).collect();
     actions.reverse();
     actions
 }

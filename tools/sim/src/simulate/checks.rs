@@ -151,8 +151,8 @@ impl Checks {
     }
 
     /// Checks a process after a part of its turn.
-    pub(super) fn observe(&mut self, seen: Observation<'_>) -> Result<(), String> {
-        let Observation { server, replica, log_copy, .. } = seen;
+    pub(super) fn observe(&mut self, view: Observation<'_>) -> Result<(), String> {
+        let Observation { server, replica, log_copy, .. } = view;
         if self.is_stray(replica) {
             return Ok(());
         }
@@ -163,11 +163,11 @@ impl Checks {
         }
         if replica.committed() > before.committed {
             self.observed[server].committed = replica.committed();
-            self.learn_committed(before, &seen)?;
+            self.learn_committed(before, &view)?;
         }
         if replica.acknowledged() > before.acknowledged {
             self.observed[server].acknowledged = replica.acknowledged();
-            self.learn_acknowledged(before.acknowledged, &seen)?;
+            self.learn_acknowledged(before.acknowledged, &view)?;
         }
         Ok(())
     }
@@ -190,10 +190,10 @@ impl Checks {
         })
     }
 
-    fn learn_committed(&mut self, before: Observed, seen: &Observation<'_>) -> Result<(), String> {
-        let replica = seen.replica;
+    fn learn_committed(&mut self, before: Observed, view: &Observation<'_>) -> Result<(), String> {
+        let replica = view.replica;
         for at in before.committed.0..replica.committed().0 {
-            let entry = seen.entry(at)?;
+            let entry = view.entry(at)?;
             let term = if at < before.doubtful.0 { NO_TERM } else { replica.term() };
             match self.committed.get(at as usize) {
                 Some(_) if self.committed_in[at as usize] == NO_TERM => {
@@ -215,12 +215,12 @@ impl Checks {
         Ok(())
     }
 
-    fn learn_acknowledged(&mut self, from: Index, seen: &Observation<'_>) -> Result<(), String> {
-        let Observation { replica, log_copy, config_before, .. } = *seen;
+    fn learn_acknowledged(&mut self, from: Index, view: &Observation<'_>) -> Result<(), String> {
+        let Observation { replica, log_copy, config_before, .. } = *view;
         let me = replica.me();
         let fresh = self.acknowledged.len() as u64;
         for at in from.0..replica.acknowledged().0 {
-            let entry = seen.entry(at)?;
+            let entry = view.entry(at)?;
             match self.acknowledged.get(at as usize) {
                 Some(known) if *known != entry => {
                     return Err(format!("{me}: acknowledged entry {} has changed", at + 1));
@@ -251,17 +251,17 @@ impl Checks {
         require(replica.role() == RoleView::Primary || config_before.is_some(), || {
             format!("{me} is no primary, but the first to acknowledge an entry")
         })?;
-        self.check_stored_by_all(fresh as usize, seen)
+        self.check_stored_by_all(fresh as usize, view)
     }
 
     /// Checks that every acknowledged entry is durable on all members of the config under which it
     /// was acknowledged.
-    fn check_stored_by_all(&mut self, fresh: usize, seen: &Observation<'_>) -> Result<(), String> {
-        let config_now = seen.replica.config().copied();
+    fn check_stored_by_all(&mut self, fresh: usize, view: &Observation<'_>) -> Result<(), String> {
+        let config_now = view.replica.config().copied();
         let mut missing = None;
         // A turn may acknowledge entries and change the config, in any order.
-        for config in [seen.config_before, config_now].into_iter().flatten() {
-            missing = config.members().find(|member| !self.stores(*member, fresh, seen.disks));
+        for config in [view.config_before, config_now].into_iter().flatten() {
+            missing = config.members().find(|member| !self.stores(*member, fresh, view.disks));
             if missing.is_none() {
                 return Ok(());
             }
@@ -269,7 +269,7 @@ impl Checks {
         let member = missing.ok_or("entries were acknowledged without a config")?;
         Err(format!(
             "{} acknowledged entries {} to {} that {member} does not have on its disk",
-            seen.replica.me(),
+            view.replica.me(),
             fresh + 1,
             self.acknowledged.len()
         ))

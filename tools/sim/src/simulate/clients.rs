@@ -45,14 +45,17 @@ enum RequestKind {
     Other,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Connection {
+    #[default]
     Down,
-    Dialling { until: u64 },
+    Dialling {
+        until: u64,
+    },
     Open(EndId),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Client {
     number: u32,
     connection: Connection,
@@ -112,18 +115,8 @@ impl Clients {
         let pace = (1e6 * 30f64.powf(rng.below(1001) as f64 / 1000.0)) as u64;
         let client = |number| Client {
             number,
-            connection: Connection::Down,
-            hint: None,
             account: number as usize % ACCOUNTS.len(),
-            logged_in: false,
-            half_closed: false,
-            pending: VecDeque::new(),
-            input: Vec::new(),
-            shown: Vec::new(),
-            last: 0,
-            timer: 0,
-            sent: 0,
-            keyed: None,
+            ..Client::default()
         };
         for number in 0..count {
             schedule.add(rng.below(2_000_000), Event::Client(number, 0));

@@ -15,7 +15,7 @@ const HOSTS: usize = 5;
 const TIMEOUT_MIN: u64 = 2_000_000;
 
 /// The process or client that holds an end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Owner {
     /// A server's place, or [`CLIENTS`].
     pub(super) host: usize,
@@ -35,7 +35,7 @@ pub(super) enum Message {
     Reset,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct End {
     pub(super) owner: Owner,
     /// The owner may send and receive.
@@ -154,17 +154,7 @@ impl Network {
     /// Opens a connection. Returns the end of the dialler; no end is notified yet.
     pub(super) fn open(&mut self, dialler: Owner, dialled: Owner, ticket: u32) -> EndId {
         self.serial += 1;
-        let end = |owner| End {
-            owner,
-            open: true,
-            notified: false,
-            ticket,
-            finished: false,
-            in_flight: VecDeque::new(),
-            held: VecDeque::new(),
-            held_since: 0,
-            last_arrival: 0,
-        };
+        let end = |owner| End { owner, open: true, ticket, ..End::default() };
         let conn = Conn { serial: self.serial, ends: [end(dialler), end(dialled)] };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.conns.push(None);

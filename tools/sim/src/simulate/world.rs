@@ -389,8 +389,8 @@ impl World {
         let Some(process) = &self.servers[n].process else { return };
         let replica = process.node().replica();
         let (server, log_copy) = (n, process.log_copy());
-        let seen = Observation { server, replica, log_copy, config_before, disks };
-        let checked = self.checks.observe(seen);
+        let view = Observation { server, replica, log_copy, config_before, disks };
+        let checked = self.checks.observe(view);
         if self.faults.over && replica.role() == RoleView::Primary {
             let now = self.servers[n].clock.read(self.now);
             let mut peers = ServerId::all(3);
