@@ -9,56 +9,27 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
-const VALUES: [&str; 16] = [
-    "0",
-    "-1",
-    "1",
-    "2000",
-    "18446744073709551616",
-    "1e9",
-    "\"coin\"",
-    "\"rank\"",
-    "\"auto\"",
-    "\"operator\"",
-    "[]",
-    "{}",
-    "true",
-    "\"\\n\\u001b\"",
-    "\"\"\"\nx\"\"\"",
-    "2026-01-01",
-];
-const KEYS: [&str; 12] = [
-    "listen",
-    "data",
-    "peer_timeout_ms",
-    "takeover",
-    "min_copies",
-    "last_survivor",
-    "max_clients",
-    "login_timeout_s",
-    "accounts",
-    "servers",
-    "group",
-    "unknown",
-];
-const ENTRIES: [&str; 9] = [
-    "127.0.0.1:5001",
-    "127.0.0.1:5002",
-    "[::1]:5003",
-    "127.0.0.1:0",
-    "127.0.0.1:65536",
-    "127.0.0.1",
-    ":5001",
-    "a\\nb:x",
-    "",
-];
+// Each list is separated by bars.
+const VALUES: &str = concat!(
+    r#"0|-1|1|2000|18446744073709551616|1e9|"coin"|"rank"|"auto"|"operator"|[]|{}|true|"#,
+    "\"\\n\\u001b\"|\"\"\"\nx\"\"\"|2026-01-01"
+);
+const KEYS: &str = "listen|data|peer_timeout_ms|takeover|min_copies|last_survivor|max_clients|\
+                    login_timeout_s|accounts|servers|group|unknown";
+const ENTRIES: &str = "127.0.0.1:5001|127.0.0.1:5002|[::1]:5003|127.0.0.1:0|127.0.0.1:65536|\
+                       127.0.0.1|:5001|a\\nb:x|";
+
+fn choose(rng: &mut Rng, list: &'static str) -> &'static str {
+    let count = list.split('|').count();
+    list.split('|').nth(pick(rng, count)).unwrap_or_default()
+}
 
 /// Makes the text of a file, mostly a valid one.
 pub(super) fn generate(rng: &mut Rng) -> Case {
-    let list = match rng.below(3) {
-        0 => (0..rng.below(5)).map(|_| ENTRIES[pick(rng, ENTRIES.len())]).collect(),
-        1 => ENTRIES[..1].to_vec(),
-        _ => ENTRIES[..3].to_vec(),
+    let list: Vec<&str> = match rng.below(3) {
+        0 => (0..rng.below(5)).map(|_| choose(rng, ENTRIES)).collect(),
+        1 => ENTRIES.split('|').take(1).collect(),
+        _ => ENTRIES.split('|').take(3).collect(),
     };
     let list: Vec<String> = list.iter().map(|entry| format!("\"{entry}\"")).collect();
     let mut lines = vec![
@@ -67,7 +38,7 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
         format!("secret = \"{}Bwc=\"", "BwcH".repeat(10)),
     ];
     for _ in 0..rng.below(6) {
-        let key = KEYS[pick(rng, KEYS.len())];
+        let key = choose(rng, KEYS);
         let valid = match key {
             "peer_timeout_ms" => "2000",
             "takeover" => "\"rank\"",
@@ -78,7 +49,7 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
             "listen" => "\"127.0.0.1:5001\"",
             _ => "\"x\"",
         };
-        let value = if rng.below(2) == 0 { valid } else { VALUES[pick(rng, VALUES.len())] };
+        let value = if rng.below(2) == 0 { valid } else { choose(rng, VALUES) };
         lines.push(format!("{key} = {value}"));
     }
     Case(lines.into_iter().map(String::into_bytes).collect())

@@ -177,6 +177,7 @@ pub(crate) struct Pinged {
 }
 
 /// The kernel of one process.
+#[derive(Default)]
 pub(crate) struct SimKernel {
     outputs: Outputs,
     ends: BTreeMap<ConnId, Rc<RefCell<End>>>,
@@ -201,21 +202,7 @@ pub(crate) struct SimKernel {
 impl SimKernel {
     /// `log_copy` is the log of the process.
     pub(super) fn new(log_copy: LogCopy, encrypts: bool) -> SimKernel {
-        SimKernel {
-            outputs: Outputs::default(),
-            ends: BTreeMap::new(),
-            dials: BTreeMap::new(),
-            tickets: 0,
-            waiting: VecDeque::new(),
-            now: Moment(0),
-            wall: WallTime(0),
-            encrypts,
-            jobs: VecDeque::new(),
-            log_copy,
-            sent: Vec::new(),
-            pinged: Vec::new(),
-            echoed: None,
-        }
+        SimKernel { log_copy, encrypts, ..SimKernel::default() }
     }
 
     /// The `host:port` of a server.

@@ -20,6 +20,7 @@ pub(super) enum Busy {
 }
 
 /// A machine and its process.
+#[derive(Default)]
 pub(super) struct Server {
     pub(super) disk: MemoryDisk,
     pub(super) disk_id: Option<DiskId>,
@@ -72,21 +73,7 @@ pub(super) struct MachineFaults {
 impl Server {
     /// An empty machine whose syncs take about `sync_us`.
     pub(super) fn new(sync_us: u64) -> Server {
-        Server {
-            disk: MemoryDisk::default(),
-            disk_id: None,
-            rolled_back: None,
-            backups: Vec::new(),
-            sync_us,
-            process: None,
-            generation: 0,
-            inbox: Vec::new(),
-            state: ProcessState::default(),
-            wake_at: u64::MAX,
-            clock: Clock::default(),
-            wall: WallClock::default(),
-            faults: MachineFaults::default(),
-        }
+        Server { sync_us, wake_at: u64::MAX, ..Server::default() }
     }
 
     /// Whether the server has this disk, and not an old copy of it.
