@@ -1,4 +1,4 @@
-//! Counts what a SEND costs, and fails over the budget.
+//! Counts the cost of a SEND. Fails if it exceeds the budget.
 
 use clap::Parser;
 use std::process::ExitCode;

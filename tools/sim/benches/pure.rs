@@ -1,5 +1,5 @@
-//! `cargo bench`: times of the pure parts, each alone. They are for comparing two versions on a
-//! quiet machine; what is kept within a budget is `cargo bench --bench count`.
+//! The `pure` benchmark: the times of the pure parts, each alone. They compare two versions on an
+//! idle machine. `cargo bench --bench count` checks a budget.
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
@@ -9,6 +9,15 @@ const TEXT_BYTES: usize = 100;
 
 fn main() {
     divan::main();
+}
+
+/// Measures how long `write` takes to append to an empty buffer.
+fn bench_writes(bencher: Bencher<'_, '_>, mut write: impl FnMut(&mut Vec<u8>)) {
+    let mut out = Vec::new();
+    bencher.bench_local(|| {
+        out.clear();
+        write(&mut out);
+    });
 }
 
 fn text() -> String {
@@ -24,7 +33,7 @@ mod record {
     use postern::record::{self, Record};
     use postern::time::WallTime;
 
-    /// One record with a change in it, behind what is there.
+    /// Appends a record of a change.
     pub(super) fn write(out: &mut Vec<u8>, index: u64, change: &Change<'_>) {
         let at = Position { term: Term(1), index: Index(index) };
         record::write(out, at, WallTime(1), change.kind(), |out| change.encode(out));
@@ -32,12 +41,9 @@ mod record {
 
     #[divan::bench]
     fn encode(bencher: Bencher<'_, '_>) {
-        let (text, mut out) = (text(), Vec::new());
+        let text = text();
         let change = message(&text, None);
-        bencher.bench_local(|| {
-            out.clear();
-            write(&mut out, 7, black_box(&change));
-        });
+        bench_writes(bencher, |out| write(out, 7, black_box(&change)));
     }
 
     #[divan::bench]
@@ -71,12 +77,9 @@ mod mailbox {
 
     #[divan::bench]
     fn encode(bencher: Bencher<'_, '_>) {
-        let (text, mut out) = (text(), Vec::new());
+        let text = text();
         let change = message(&text, None);
-        bencher.bench_local(|| {
-            out.clear();
-            black_box(&change).encode(&mut out);
-        });
+        bench_writes(bencher, |out| black_box(&change).encode(out));
     }
 
     #[divan::bench]
@@ -146,15 +149,11 @@ mod protocol {
     }
 
     fn encode(bencher: Bencher<'_, '_>, reply: Reply<'_>) {
-        let mut out = Vec::new();
-        bencher.bench_local(|| {
-            out.clear();
-            frontend::encode(black_box(reply), &mut out);
-        });
+        bench_writes(bencher, |out| frontend::encode(black_box(reply), out));
     }
 }
 
-/// What servers say to each other.
+/// Packets between servers.
 mod packet {
     use super::*;
     use crate::mailbox::message;
@@ -174,11 +173,8 @@ mod packet {
 
     #[divan::bench(args = ["append", "stored"])]
     fn encode(bencher: Bencher<'_, '_>, which: &str) {
-        let (packet, mut out) = (if which == "append" { append() } else { stored() }, Vec::new());
-        bencher.bench_local(|| {
-            out.clear();
-            black_box(&packet).encode(&mut out);
-        });
+        let packet = if which == "append" { append() } else { stored() };
+        bench_writes(bencher, |out| black_box(&packet).encode(out));
     }
 
     #[divan::bench]
@@ -197,7 +193,7 @@ mod packet {
             crate::record::write(&mut bytes, index, &message(&text, None));
         }
         bencher.counter(ItemsCount::new(records)).bench_local(|| {
-            let (_, rest) = Packet::decode(black_box(&bytes)).expect("what was encoded");
+            let (_, rest) = Packet::decode(black_box(&bytes)).expect("an encoded packet is valid");
             record::each(rest).filter(Result::is_ok).count()
         });
     }
@@ -213,7 +209,7 @@ mod channel {
     const GROUP: GroupId = GroupId(1);
     const SIZES: [usize; 3] = [100, 16 * 1024, 256 * 1024];
 
-    /// Both ends, and how they came to know each other.
+    /// Returns both ends of a link after the handshake.
     fn pair() -> (Channel, Channel) {
         let secret = Secret::new([1; Secret::BYTES]);
         let (mut first, mut second) = (Vec::new(), Vec::new());
@@ -238,7 +234,7 @@ mod channel {
         });
     }
 
-    /// Nothing can be opened twice: each time something new is sealed first.
+    /// No message can be opened twice, so each one is sealed first.
     #[divan::bench(args = SIZES)]
     fn seal_and_open(bencher: Bencher<'_, '_>, bytes: usize) {
         let ((mut near, mut far), bytes) = (pair(), vec![7; bytes]);
@@ -250,23 +246,23 @@ mod channel {
             let mut used = 0;
             while used < sealed.len() {
                 let taken = far.open(&sealed[used..], &mut opened, &mut Vec::new());
-                used += taken.expect("what the other end sealed");
+                used += taken.expect("the other end has sealed it");
             }
         });
     }
 }
 
-/// Three servers without sockets.
+/// A cluster without sockets.
 mod node {
     use super::*;
     use postern_sim::cluster::Cluster;
 
-    /// From lines to `OK n`, stored by all three.
+    /// From lines to `OK n`, stored by all three servers.
     #[divan::bench(args = [1, 64, 1024])]
     fn send(bencher: Bencher<'_, '_>, clients: usize) {
-        let mut trio = Cluster::new(clients).expect("three servers form a group");
+        let mut cluster = Cluster::new(clients).expect("three servers form a group");
         let request = Cluster::request(TEXT_BYTES);
         let counted = bencher.counter(ItemsCount::new(clients));
-        counted.bench_local(|| trio.batch(&request).expect("every SEND is answered"));
+        counted.bench_local(|| cluster.batch(&request).expect("every SEND is answered"));
     }
 }

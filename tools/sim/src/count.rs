@@ -1,11 +1,12 @@
-//! `count`: what one SEND costs in instructions and allocations, by valgrind. Unlike times, counts
-//! are the same on a busy machine, so that a budget can be kept in every run of the tests.
+//! The `count` benchmark: what one SEND costs in instructions and allocations. Unlike times, these
+//! counts do not depend on the load of the machine, so every run of the tests can check a budget.
 //!
-//! This program runs a group without sockets under callgrind ([`crate::cluster`]), once with
-//! some batches of SENDs and once with twice as many: the difference is of the batches alone, not
-//! of the start, nor of memory that is used for the first time.
+//! The program runs a [`crate::cluster`] under callgrind, once with some batches of SENDs and once
+//! with twice as many. The difference is the cost of the batches, without that of the start and of
+//! the first use of memory.
 
 use crate::cluster::Cluster;
+use crate::require;
 use clap::Parser;
 use postern_testkit::print;
 use std::collections::BTreeMap;
@@ -16,47 +17,46 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The budget of one SEND, all three servers together: what was measured (in the comment), and 5 %
-/// for another compiler, library or processor. To renew it, after SEND became cheaper or a price
-/// was found worth paying, run `cargo bench -p postern-sim --bench count`: it prints what to write
-/// here.
+/// The budget of one SEND on all three servers: the measured value (in the comment) and 5 % for
+/// another compiler, library or processor. `cargo bench -p postern-sim --bench count` prints new
+/// values after SEND has become cheaper, or deliberately more expensive.
 const INSTRUCTIONS_MAX: f64 = 13_242.0; // 12,612
 const ALLOCATIONS_MAX: f64 = 0.05; // 0.04
 
 /// Clients that send in the same turn.
 const CLIENTS: usize = 64;
 const TEXT_BYTES: usize = 100;
-/// Of the shorter run. The log's tail in memory is full before it ends.
+/// The batches of the shorter run. They fill the tail of the log in memory.
 const BATCHES: usize = 100;
-/// Under valgrind such a run takes a second or two.
-const PATIENCE: Duration = Duration::from_secs(120);
-const LOOK_TIME: Duration = Duration::from_millis(20);
+/// The timeout of a run, which takes a second or two.
+const TIMEOUT: Duration = Duration::from_secs(120);
+const POLL_TIME: Duration = Duration::from_millis(20);
 const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign"];
 
 /// Options of `cargo bench --bench count`.
 #[derive(Debug, Parser)]
 pub struct Options {
-    /// How many functions are named, the dearest first.
+    /// Number of functions to list, the most expensive first.
     #[arg(long, default_value_t = 12, value_name = "N")]
     functions: usize,
-    /// Sends so many batches, and prints nothing: what valgrind runs.
+    /// Send this number of batches and print nothing: the program that valgrind runs.
     #[arg(long, value_name = "BATCHES", hide = true)]
     bare: Option<usize>,
-    /// What cargo says to each benchmark.
+    /// Cargo passes this to each benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// Prints both counts and the functions that make them.
+/// Prints both counts and the most expensive functions.
 ///
 /// # Errors
-/// A count is over its budget, or there is none.
+/// A count exceeds its budget, or could not be measured.
 pub fn run(options: &Options) -> Result<(), String> {
     if let Some(batches) = options.bare {
         return send(batches);
     }
     if cfg!(debug_assertions) {
-        return Err("counts are of a build with --release".to_owned());
+        return Err("the budget is for release builds; use cargo bench".to_owned());
     }
     let (first, second) = (count(BATCHES)?, count(2 * BATCHES)?);
     let each = |more: u64, less: u64| (more as f64 - less as f64) / (BATCHES * CLIENTS) as f64;
@@ -80,36 +80,36 @@ pub fn run(options: &Options) -> Result<(), String> {
         let _ = writeln!(text, "  {cost:>6.0}  {share:>4.1} %  {name}");
     }
     print(&text)?;
-    if instructions > INSTRUCTIONS_MAX || allocations > ALLOCATIONS_MAX {
-        return Err("SEND costs more than its budget in tools/sim/src/count.rs".to_owned());
-    }
+    require(instructions <= INSTRUCTIONS_MAX && allocations <= ALLOCATIONS_MAX, || {
+        "SEND costs more than its budget in tools/sim/src/count.rs".to_owned()
+    })?;
     if instructions < INSTRUCTIONS_MAX * 0.9 || allocations < ALLOCATIONS_MAX * 0.9 - 0.01 {
         let (instructions, allocations) = (instructions * 1.05, allocations * 1.05);
         print(&format!(
-            "SEND became cheaper; a budget that keeps it so, in tools/sim/src/count.rs: \
+            "SEND has become cheaper; new budget for tools/sim/src/count.rs: \
              {instructions:.0} and {allocations:.2}\n"
         ))?;
     }
     Ok(())
 }
 
-/// Says whether a budget is met.
+/// Describes whether a budget is met.
 fn met(is_met: bool) -> &'static str {
     if is_met { "met" } else { "MISSED" }
 }
 
 fn send(batches: usize) -> Result<(), String> {
-    let mut trio = Cluster::new(CLIENTS)?;
+    let mut cluster = Cluster::new(CLIENTS)?;
     let request = Cluster::request(TEXT_BYTES);
-    (0..batches).try_for_each(|_| trio.batch(&request))
+    (0..batches).try_for_each(|_| cluster.batch(&request))
 }
 
-/// What callgrind saw.
+/// The counts of a run.
 #[derive(Debug, Default, PartialEq)]
 struct Counts {
     instructions: u64,
     allocations: u64,
-    /// Instructions in each function, without those that it calls.
+    /// The instructions of each function, without its callees.
     functions: BTreeMap<String, u64>,
 }
 
@@ -117,7 +117,7 @@ struct Counts {
 fn count(batches: usize) -> Result<Counts, String> {
     let failed = |error: std::io::Error| format!("valgrind: {error}");
     let folder = tempfile::tempdir().map_err(failed)?;
-    let (profile, words) = (folder.path().join("profile"), folder.path().join("words"));
+    let (profile, stderr) = (folder.path().join("profile"), folder.path().join("stderr"));
     let mut out_file = std::ffi::OsString::from("--callgrind-out-file=");
     out_file.push(&profile);
     let child = Command::new("valgrind")
@@ -127,23 +127,23 @@ fn count(batches: usize) -> Result<Counts, String> {
         .args(["--bare", &batches.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(File::create(&words).map_err(failed)?)
+        .stderr(File::create(&stderr).map_err(failed)?)
         .spawn();
     let mut child = child.map_err(|error| format!("valgrind (is it installed?): {error}"))?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     let status = loop {
         match child.try_wait().map_err(failed)? {
             Some(status) => break status,
             None if Instant::now() > end => {
                 child.kill().and_then(|()| child.wait()).map_err(failed)?;
-                return Err(format!("valgrind: no end after {} s", PATIENCE.as_secs()));
+                return Err(format!("valgrind: timeout after {} s", TIMEOUT.as_secs()));
             }
-            None => thread::sleep(LOOK_TIME),
+            None => thread::sleep(POLL_TIME),
         }
     };
     if !status.success() {
-        let words = fs::read_to_string(words).unwrap_or_default();
-        return Err(format!("valgrind: {status}\n{}", words.trim_end()));
+        let stderr = fs::read_to_string(stderr).unwrap_or_default();
+        return Err(format!("valgrind: {status}\n{}", stderr.trim_end()));
     }
     read(&profile)
 }
@@ -151,11 +151,12 @@ fn count(batches: usize) -> Result<Counts, String> {
 fn read(profile: &Path) -> Result<Counts, String> {
     let shown = profile.display();
     let text = fs::read_to_string(profile).map_err(|error| format!("{shown}: {error}"))?;
-    parse(&text).ok_or_else(|| format!("{shown}: is no profile of callgrind"))
+    parse(&text).ok_or_else(|| format!("{shown}: not a profile of callgrind"))
 }
 
-/// Reads callgrind's format with whole names. A line of two numbers is a cost of the function
-/// above it; the one behind `calls=` is what these calls cost, which has its place elsewhere.
+/// Parses the format of callgrind with uncompressed names. A line of two numbers is a cost of the
+/// function above it. The first line after `calls=` is the cost of the callee, which is counted
+/// there.
 fn parse(text: &str) -> Option<Counts> {
     let mut counts = Counts::default();
     let (mut function, mut called, mut is_of_calls) = ("", "", false);
@@ -183,12 +184,10 @@ fn parse(text: &str) -> Option<Counts> {
 
 #[cfg(test)]
 mod tests {
-    //! A budget is only as good as the reading of what is counted.
-
     use super::*;
 
     #[test]
-    fn calls_are_counted_once_and_costs_where_they_arise() {
+    fn a_cost_is_counted_once_in_its_own_function() {
         let text = "# callgrind format\nevents: Ir\n\nfn=main\n0 7\ncob=libc.so.6\ncfn=malloc\n\
                     calls=3 0\n0 90\n0 2\ncfn=other\ncalls=5 0\n0 10\n\nfn=malloc\n0 90\n\n\
                     fn=other\n0 10\n\ntotals: 109\n";

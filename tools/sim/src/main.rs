@@ -1,27 +1,27 @@
-//! `postern-sim`: looks for faults of postern without sockets and processes.
+//! `postern-sim`: tests postern without sockets and processes.
 
 use clap::{Parser, Subcommand};
 use postern_sim::{fuzz, search, simulate};
 use std::process::ExitCode;
 
-/// Looks for faults of postern without sockets and processes.
+/// Test postern without sockets and processes.
 #[derive(Debug, Parser)]
 #[command(max_term_width = 100)]
 struct Options {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs groups of three in virtual time, with everything that can go wrong.
+    /// Run groups of three servers in virtual time and inject faults.
     Simulate(simulate::Options),
-    /// Plays scenarios, and prints the story of each that does not come out as it says.
+    /// Play scenarios and print the trace of each that fails.
     Play(simulate::PlayOptions),
-    /// Drives the replicas through every order of events, to small bounds.
+    /// Drive three replicas through every order of events, to small bounds.
     Search(search::command::Options),
-    /// Feeds hostile inputs to everything that reads bytes from outside.
+    /// Feed hostile input to everything that reads bytes from outside.
     Fuzz(fuzz::Options),
 }
 

@@ -1,13 +1,13 @@
-//! Every bad day that is told in `tools/sim/scenarios` comes out as it says there, with the nodes
-//! that ship. The first lines of each say which promise it guards.
+//! Every scenario in `tools/sim/scenarios` passes with the nodes that ship. The first lines of each
+//! state what it tests.
 
 use postern_sim::simulate::play_file;
 use std::fs;
 use std::path::Path;
 
 #[test]
-fn every_scenario_comes_out_as_it_says() {
-    // A node's panic is in the story.
+fn every_scenario_passes() {
+    // The trace of a scenario contains its panic.
     std::panic::set_hook(Box::new(|_| {}));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();

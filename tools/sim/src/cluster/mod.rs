@@ -1,33 +1,32 @@
-//! Three servers in one thread, without sockets, hashing or waiting: what a SEND costs a processor
-//! in the node and the store, from the line to the bytes of its answer, and nothing else. Packets
-//! are bytes, but not sealed; disks are in memory. The same calls do the same work, instruction
-//! by instruction.
+//! Three servers in one thread, without sockets, password hashing or waiting. It measures what a
+//! SEND costs in the node and the store, from its line to the bytes of its answer. Packets are
+//! encoded, but not encrypted. Disks are in memory. Equal calls execute equal instructions.
 
+mod links;
 mod server;
-mod wires;
 
+use links::Links;
 use postern::ids::{ServerId, SessionId};
 use postern::node::Input;
 use postern::time::Moment;
 use server::Server;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
-use wires::Wires;
 
-/// What a round of turns takes, as far as the servers know.
+/// The time of a round of turns on the clock of the servers.
 const ROUND_TIME: Duration = Duration::from_micros(100);
-/// More rounds than anything here takes.
+/// The most rounds to wait for something.
 const ROUNDS_MAX: usize = 100_000;
-/// Sessions have other numbers than links.
+/// The first session number. Links have lower ones.
 const SESSIONS_FROM: u64 = 1_000_000;
-/// Who is sent to.
+/// The receiver of all messages.
 const RECEIVER: &str = "box";
 const PASSWORD: &str = "correct-horse";
 
 /// The group, and the clients of its primary.
 pub struct Cluster {
     servers: Vec<Server>,
-    wires: Wires,
+    links: Links,
     now: Moment,
     primary: usize,
     sessions: Vec<SessionId>,
@@ -36,66 +35,65 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A group whose servers are all members, with so many clients, who are logged in and send to
-    /// one receiver.
+    /// Creates a group of three members with `clients` clients that are logged in.
     ///
     /// # Errors
-    /// What went wrong; nothing should.
+    /// The group does not form, or refuses a request.
     pub fn new(clients: usize) -> Result<Cluster, String> {
         let servers = ServerId::all(3).map(Server::start).collect::<Result<Vec<_>, _>>()?;
-        let mut trio = Cluster {
+        let mut cluster = Cluster {
             servers,
-            wires: Wires::default(),
+            links: Links::default(),
             now: Moment(0),
             primary: 0,
             sessions: Vec::new(),
             answers: Vec::new(),
             sent: 0,
         };
-        trio.form()?;
-        let visitor = trio.open(0)?;
-        trio.ask(visitor, &format!("CREATE {RECEIVER} {PASSWORD}"))?;
+        cluster.form()?;
+        let admin = cluster.open(0)?;
+        cluster.ask(admin, &format!("CREATE {RECEIVER} {PASSWORD}"))?;
         for n in 1..=clients as u64 {
-            trio.ask(visitor, &format!("CREATE user{n} {PASSWORD}"))?;
-            let session = trio.open(n)?;
-            trio.ask(session, &format!("LOGIN user{n} {PASSWORD} end"))?;
-            trio.sessions.push(session);
+            cluster.ask(admin, &format!("CREATE user{n} {PASSWORD}"))?;
+            let session = cluster.open(n)?;
+            cluster.ask(session, &format!("LOGIN user{n} {PASSWORD} end"))?;
+            cluster.sessions.push(session);
         }
-        Ok(trio)
+        Ok(cluster)
     }
 
-    /// A request that stores a text of so many bytes, without its line end.
+    /// Returns a SEND with a text of `bytes` bytes, without the line end.
     pub fn request(bytes: usize) -> Vec<u8> {
         format!("SEND {RECEIVER} {}", "x".repeat(bytes)).into_bytes()
     }
 
-    /// Every client makes this request, all in one turn, and is told its message's number.
+    /// Every client sends this request in the same turn. Waits for all answers.
     ///
     /// # Errors
-    /// What another answer says, or that there is none.
+    /// An answer is missing or unexpected.
     pub fn batch(&mut self, request: &[u8]) -> Result<(), String> {
         self.answers.clear();
         for session in &self.sessions {
             let primary = &mut self.servers[self.primary];
-            primary.tell(self.now, &mut self.wires, Input::Line(*session, request))?;
+            primary.handle(self.now, &mut self.links, Input::Line(*session, request))?;
         }
         self.turn(self.primary)?;
         let count = self.sessions.len();
         let mut rounds = 0..ROUNDS_MAX;
-        // An answer takes five bytes at least.
+        // An answer has at least five bytes.
         while self.answers.len() < 5 * count || answers(&self.answers).count() < count {
             rounds.next().ok_or("a batch is not answered")?;
             self.round(false)?;
         }
         self.sent += count as u64;
-        // Answers come in the order of the log: the last number tells that none is missing.
+        // Answers arrive in the order of the log, so the last number proves that none is missing.
         match answers(&self.answers).next_back() {
             Some(last) if last == format!("OK {}", self.sent) => Ok(()),
             last => Err(format!("request {} is answered: {last:?}", self.sent)),
         }
     }
 
-    /// Lets time pass until somebody leads the others.
+    /// Waits until a server is primary of all three.
     fn form(&mut self) -> Result<(), String> {
         for _ in 0..ROUNDS_MAX {
             self.round(true)?;
@@ -104,22 +102,22 @@ impl Cluster {
                 return Ok(());
             }
         }
-        Err("nobody leads three members".to_owned())
+        Err("no server is primary of three members".to_owned())
     }
 
     fn open(&mut self, n: u64) -> Result<SessionId, String> {
         let session = SessionId(SESSIONS_FROM + n);
         let from = IpAddr::from(Ipv6Addr::from_bits(u128::from(n + 1) << 64));
         let opened = Input::Opened(session, from.into());
-        self.servers[self.primary].tell(self.now, &mut self.wires, opened)?;
+        self.servers[self.primary].handle(self.now, &mut self.links, opened)?;
         Ok(session)
     }
 
-    /// Asks for what must be granted.
+    /// Sends a request that must succeed.
     fn ask(&mut self, session: SessionId, line: &str) -> Result<(), String> {
         self.answers.clear();
         let line = Input::Line(session, line.as_bytes());
-        self.servers[self.primary].tell(self.now, &mut self.wires, line)?;
+        self.servers[self.primary].handle(self.now, &mut self.links, line)?;
         for _ in 0..ROUNDS_MAX {
             self.round(true)?;
             match answers(&self.answers).next() {
@@ -131,11 +129,11 @@ impl Cluster {
         Err("a request is not answered".to_owned())
     }
 
-    /// A turn of every server that has something to do, or of all.
+    /// Runs a turn of every server that has work, or of all.
     fn round(&mut self, all: bool) -> Result<(), String> {
         self.now += ROUND_TIME;
         for (at, id) in ServerId::all(3).enumerate() {
-            if all || self.wires.has_mail(id) || self.servers[at].is_due(self.now) {
+            if all || self.links.has_packets(id) || self.servers[at].is_due(self.now) {
                 self.turn(at)?;
             }
         }
@@ -143,11 +141,11 @@ impl Cluster {
     }
 
     fn turn(&mut self, at: usize) -> Result<(), String> {
-        self.servers[at].turn(self.now, &mut self.wires, &mut self.answers)
+        self.servers[at].turn(self.now, &mut self.links, &mut self.answers)
     }
 }
 
-/// The complete lines.
+/// Returns the complete lines.
 fn answers(bytes: &[u8]) -> impl DoubleEndedIterator<Item = &str> {
     let complete = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
     std::str::from_utf8(&bytes[..complete]).unwrap_or_default().lines()
@@ -155,19 +153,17 @@ fn answers(bytes: &[u8]) -> impl DoubleEndedIterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    //! What is counted is what a group does: every message is numbered, on three disks.
-
     use super::*;
 
     #[test]
     fn every_message_gets_its_number() {
-        let mut trio = Cluster::new(64).unwrap();
+        let mut cluster = Cluster::new(64).unwrap();
         let request = Cluster::request(100);
         for _ in 0..10 {
-            trio.batch(&request).unwrap();
+            cluster.batch(&request).unwrap();
         }
-        assert_eq!(trio.sent, 640);
-        assert_eq!(answers(&trio.answers).next(), Some("OK 577"));
-        trio.batch(b"SEND nobody hi").unwrap_err();
+        assert_eq!(cluster.sent, 640);
+        assert_eq!(answers(&cluster.answers).next(), Some("OK 577"));
+        cluster.batch(b"SEND nobody hi").unwrap_err();
     }
 }

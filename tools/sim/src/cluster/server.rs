@@ -1,44 +1,34 @@
-//! One of the three: a host, with wires for edges.
+//! A server of the cluster: a host that sends through [`Links`].
 
-use super::wires::{Arrival, Inbox, Wires};
+use super::links::{Arrival, Inbox, Links};
 use crate::simulate::{GROUP, Settings, hash};
 use postern::host::{self, Fail, Gone, Host, Usage};
 use postern::ids::{DiskId, LinkId, ProcessId, ServerId, SessionId};
-use postern::limits::SEGMENT_BYTES;
 use postern::node::{Input, Job};
-use postern::replica::{Append, Closing, Event, LogSummary, Packet, RoleView, Takeover};
+use postern::replica::{Append, Closing, Event, LogSummary, Packet, RoleView};
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, Store};
 use postern::time::{Moment, WallTime};
 use std::{io, mem};
 
-const SETTINGS: Settings = Settings {
-    peer_timeout_ms: 2000,
-    takeover: Takeover::Rank,
-    copies_min: 1,
-    survivor_auto: false,
-    segment_bytes: SEGMENT_BYTES,
-    encrypts: false,
-};
-
 pub(super) struct Server {
     host: Host<MemoryDisk>,
     jobs: Vec<Job>,
-    /// Taken in by the turn.
+    /// Reused by all turns.
     inbox: Inbox,
 }
 
-/// The edges of one of the three: nothing waits, and nothing is lost.
+/// The environment of a host. Nothing blocks and nothing is lost.
 struct Edges<'a> {
     me: ServerId,
     now: Moment,
-    wires: &'a mut Wires,
+    links: &'a mut Links,
     jobs: &'a mut Vec<Job>,
     answers: &'a mut Vec<u8>,
 }
 
 impl Server {
-    /// Begins on an empty disk.
+    /// Starts on an empty disk.
     pub(super) fn start(id: ServerId) -> Result<Server, String> {
         let number = u64::from(id.number());
         let mut identity = Identity::new(GROUP, 3, id, DiskId(number.into()));
@@ -48,36 +38,36 @@ impl Server {
             Store::open(MemoryDisk::default(), &identity, "0", |record| summary.push(record))
                 .map_err(|error| error.to_string())?;
         Ok(Server {
-            host: Host::build(opened, summary, SETTINGS.setup(3, number)),
+            host: Host::build(opened, summary, Settings::by_rank().setup(3, number)),
             jobs: Vec::new(),
             inbox: Inbox::default(),
         })
     }
 
-    /// Whether it leads two backups, and lets clients in.
+    /// Whether it is primary of three members and the gate is open.
     pub(super) fn is_open_primary(&self) -> bool {
         let replica = self.host.node().replica();
         let complete = replica.config().is_some_and(|config| config.count() == 3);
         replica.role() == RoleView::Primary && complete && replica.gate_open()
     }
 
-    /// Whether a turn is wanted although nothing arrived.
+    /// Whether a turn is due although no packet has arrived.
     pub(super) fn is_due(&self, now: Moment) -> bool {
         !self.jobs.is_empty() || self.host.next_deadline().is_some_and(|due| due <= now)
     }
 
-    /// One turn, as the server's: what arrived, one sync, and what follows from that. What
-    /// clients are told goes behind `answers`.
+    /// Runs a turn as a real server does: input, one sync, output. Appends the answers to clients
+    /// to `answers`.
     pub(super) fn turn(
         &mut self,
         now: Moment,
-        wires: &mut Wires,
+        links: &mut Links,
         answers: &mut Vec<u8>,
     ) -> Result<(), String> {
         let jobs = mem::take(&mut self.jobs);
         let mut inbox = mem::take(&mut self.inbox);
-        wires.empty_into(self.host.node().replica().me().id, &mut inbox);
-        self.with_edges(now, wires, answers, |host, edges| {
+        links.receive_into(self.host.node().replica().me().id, &mut inbox);
+        self.with_edges(now, links, answers, |host, edges| {
             host.begin_turn(edges)?;
             for arrival in &inbox.arrivals {
                 let event = match arrival {
@@ -86,7 +76,7 @@ impl Server {
                     Arrival::Ended(link) => Event::Ended { link: *link },
                     Arrival::Packet(link, range) => {
                         let read = Packet::decode(&inbox.bytes[range.clone()]);
-                        let (packet, records) = read.expect("a server sends whole packets");
+                        let (packet, records) = read.expect("a server sends valid packets");
                         Event::Received { link: *link, packet, records }
                     }
                 };
@@ -101,15 +91,15 @@ impl Server {
         Ok(())
     }
 
-    /// Hands an input to the node and does what it wants done.
-    pub(super) fn tell(
+    /// Handles an input and carries out its outputs.
+    pub(super) fn handle(
         &mut self,
         now: Moment,
-        wires: &mut Wires,
+        links: &mut Links,
         input: Input<'_>,
     ) -> Result<(), String> {
-        // Clients are answered at the end of a turn.
-        self.with_edges(now, wires, &mut Vec::new(), |host, edges| {
+        // Answers to clients are written at the end of a turn.
+        self.with_edges(now, links, &mut Vec::new(), |host, edges| {
             host.read_clock(edges);
             host.handle(input, edges)
         })
@@ -118,13 +108,13 @@ impl Server {
     fn with_edges(
         &mut self,
         now: Moment,
-        wires: &mut Wires,
+        links: &mut Links,
         answers: &mut Vec<u8>,
         work: impl FnOnce(&mut Host<MemoryDisk>, &mut Edges<'_>) -> Result<(), Fail>,
     ) -> Result<(), String> {
         let me = self.host.node().replica().me().id;
         let jobs = &mut self.jobs;
-        let done = work(&mut self.host, &mut Edges { me, now, wires, jobs, answers });
+        let done = work(&mut self.host, &mut Edges { me, now, links, jobs, answers });
         match (done, self.host.quarantine()) {
             (Err(fail), _) => Err(fail.to_string()),
             (Ok(()), Some(quarantine)) => Err(format!("{quarantine:?}")),
@@ -143,11 +133,11 @@ impl host::Edges for Edges<'_> {
     }
 
     fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
-        let sent = self.wires.send(self.me, link, packet, |bytes| {
+        let sent = self.links.send(self.me, link, packet, |bytes| {
             bytes.extend_from_slice(rest);
             Ok(())
         });
-        sent.expect("bytes are there");
+        sent.expect("a write to memory does not fail");
     }
 
     fn send_entries(
@@ -156,15 +146,15 @@ impl host::Edges for Edges<'_> {
         append: Append,
         copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.wires.send(self.me, link, Packet::Append(append), copy)
+        self.links.send(self.me, link, Packet::Append(append), copy)
     }
 
     fn dial(&mut self, to: ServerId) {
-        self.wires.dial(self.me, to);
+        self.links.dial(self.me, to);
     }
 
     fn close_link(&mut self, link: LinkId, _why: Closing) {
-        self.wires.end(link);
+        self.links.end(link);
     }
 
     fn flush_links(&mut self) {}
@@ -175,7 +165,7 @@ impl host::Edges for Edges<'_> {
 
     fn write(&mut self, _session: SessionId, output: &mut Vec<u8>, _must_read: bool) -> bool {
         self.answers.extend_from_slice(output);
-        // As a busy connection does when its socket has taken all.
+        // As if the socket had accepted everything.
         output.clear();
         false
     }

@@ -7,27 +7,31 @@ use std::fmt::Write;
 const PIECES_MAX: usize = 256;
 /// The most bytes that a mutation leaves in a piece.
 const PIECE_BYTES_MAX: usize = 8192;
-/// Numbers at which comparisons and additions go wrong.
-const BOUNDARIES: [u64; 16] = [
-    0,
-    1,
-    2,
-    0x7f,
-    0x80,
-    0xff,
-    0x100,
-    0x7fff,
-    0xffff,
-    0x7fff_ffff,
-    0xffff_ffff,
-    (1 << 48) - 1,
-    1 << 48,
-    0xffff << 48,
-    i64::MAX as u64,
-    u64::MAX,
-];
+/// Numbers near which comparisons and additions fail.
+const BOUNDARIES: [u64; 16] = {
+    let (max32, epoch) = (u32::MAX as u64, 1 << 48);
+    let max63 = i64::MAX as u64;
+    [
+        0,
+        1,
+        2,
+        127,
+        128,
+        255,
+        256,
+        0x7fff,
+        0xffff,
+        max32 >> 1,
+        max32,
+        epoch - 1,
+        epoch,
+        0xffff << 48,
+        max63,
+        u64::MAX,
+    ]
+};
 
-/// An input. A piece is what a target takes as one step: a line, a packet, a change of a file.
+/// An input. A piece is one step of a target: a line, a packet or a change of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Case(pub(super) Vec<Vec<u8>>);
 
@@ -44,7 +48,7 @@ impl Case {
                     b'#' if at == 0 => text.push_str("\\x23"),
                     b' ' if at_end => text.push_str("\\x20"),
                     0x20..=0x7e => text.push(char::from(*byte)),
-                    _ => write!(text, "\\x{byte:02x}").expect("a string takes every character"),
+                    _ => write!(text, "\\x{byte:02x}").expect("a write to a string does not fail"),
                 }
             }
             text.push('\n');
@@ -55,7 +59,7 @@ impl Case {
     /// Reads the text form. Lines that begin with `#` are comments.
     ///
     /// # Errors
-    /// Names the line that is not in this form.
+    /// A line is not in this form.
     pub(super) fn from_text(text: &str) -> Result<Case, String> {
         let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with('#'));
         let read = |(at, line)| {
@@ -75,8 +79,8 @@ impl Case {
         self.0.iter().map(Vec::len).sum()
     }
 
-    /// Changes the case in one place: its list of pieces, or the bytes of a piece. `other` is where
-    /// pieces are copied from.
+    /// Changes the case in one place: its list of pieces, or the bytes of a piece. Pieces may be
+    /// copied from `other`.
     pub(super) fn mutate(&mut self, rng: &mut Rng, other: &Case) {
         if self.0.is_empty() || rng.below(3) == 0 {
             self.mutate_list(rng, other);
@@ -163,8 +167,8 @@ fn read_line(line: &str) -> Option<Vec<u8>> {
     Some(piece)
 }
 
-/// Reads numbers from the bytes of a piece. After the end it gives zeros, so that all bytes mean
-/// something.
+/// Reads numbers from the bytes of a piece. After its end it returns zeros, so that every piece is
+/// valid.
 pub(super) struct Args<'a>(pub(super) &'a [u8]);
 
 impl<'a> Args<'a> {
@@ -180,7 +184,7 @@ impl<'a> Args<'a> {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
-    /// Returns all bytes that are left.
+    /// Returns the remaining bytes.
     pub(super) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }

@@ -1,19 +1,20 @@
-//! Runs a case and catches its panic, with the place in the code where it began.
+//! Runs a case and catches its panic, with the location of the panic.
 
 use super::case::Case;
 use super::target::Target;
+use crate::panic_message;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
-/// What is wrong with a target.
+/// A defect that a case has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// Names the defect: the place of the panic, or the bound that was broken. Two cases with the
-    /// same name are taken for the same defect.
+    /// The location of the panic, or the violated bound. Findings with equal names count as one
+    /// defect.
     pub(super) name: String,
-    /// The message of the panic, or the numbers that broke the bound.
-    pub(super) words: String,
+    /// The message of the panic, or the values that violate the bound.
+    pub(super) message: String,
 }
 
 thread_local! {
@@ -21,7 +22,7 @@ thread_local! {
     static CAUGHT: RefCell<Option<Finding>> = const { RefCell::new(None) };
 }
 
-/// Runs a case. A panic, or a bound that the target reports as broken, is a finding.
+/// Runs a case. A panic or a violated bound is a finding.
 pub(super) fn check(target: &Target, case: &Case) -> Option<Finding> {
     install();
     CATCHES.set(true);
@@ -30,14 +31,14 @@ pub(super) fn check(target: &Target, case: &Case) -> Option<Finding> {
     match done {
         Ok(Ok(())) => None,
         Ok(Err(broken)) => {
-            let (name, words) = broken.split_once(": ").unwrap_or((&broken, ""));
-            Some(Finding { name: name.to_owned(), words: words.to_owned() })
+            let (name, message) = broken.split_once(": ").unwrap_or((&broken, ""));
+            Some(Finding { name: name.to_owned(), message: message.to_owned() })
         }
         Err(_) => CAUGHT.take(),
     }
 }
 
-/// Panics of cases are noted instead of printed; others are printed as ever.
+/// Installs a panic hook that records panics of cases, and prints other ones.
 fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
@@ -49,10 +50,8 @@ fn install() {
             let place = info
                 .location()
                 .map_or_else(String::new, |at| format!("panic at {}:{}", at.file(), at.line()));
-            let text = info.payload().downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| info.payload().downcast_ref::<String>().cloned());
-            let words = text.unwrap_or_else(|| "no message".to_owned());
-            CAUGHT.set(Some(Finding { name: place, words }));
+            let message = panic_message(info.payload());
+            CAUGHT.set(Some(Finding { name: place, message }));
         }));
     });
 }

@@ -1,13 +1,13 @@
-//! The encrypted link between two servers, with somebody in the middle who flips, drops, repeats,
-//! reorders, truncates and inserts bytes, or speaks first.
+//! The encrypted link between two servers, with a man in the middle who flips, drops, repeats,
+//! reorders, truncates and inserts bytes, or sends first.
 //!
-//! `a` and `b` make a side say bytes, `A` and `B` deliver what it said, and the other letters
-//! change what is on its way from the dialler (an even second byte) or to it (an odd one).
+//! `a` and `b` make a side send bytes, `A` and `B` deliver them, and the other letters change bytes
+//! in flight from the dialler (even second byte) or to it (odd).
 //!
-//! The keys are random: what a change of bytes leads to is the same each time, but the bytes are
-//! not.
+//! The keys are random: the effect of a case is the same each time, but the bytes are not.
 
 use super::case::{Args, Case};
+use crate::require;
 use postern::ids::{GroupId, Secret};
 use postern::limits::{FIRST_BYTES_MAX, FRAME_BYTES_MAX};
 use postern::rng::Rng;
@@ -15,14 +15,13 @@ use postern::server::Seal;
 use postern::server::channel::{Channel, HANDSHAKE_BYTES};
 use std::mem;
 
-/// Letters of pieces that change bytes on their way.
+/// Letters of pieces that change bytes in flight.
 const CHANGES: &[u8] = b"fdrxtgp";
-/// The most bytes that a side says in one case: more than a message of the link holds, and less
-/// than a frame.
-const SAID_MAX: usize = 100_000;
-const _: () = assert!(SAID_MAX < FRAME_BYTES_MAX);
+/// The most bytes that a side sends in a case: more than a message of the link, less than a frame.
+const SENT_MAX: usize = 100_000;
+const _: () = assert!(SENT_MAX < FRAME_BYTES_MAX);
 
-/// Makes a case: a talk, and mostly a few changes by somebody in the middle.
+/// Makes a case: bytes of both sides, and mostly a few changes in flight.
 pub(super) fn generate(rng: &mut Rng) -> Case {
     let mut pieces = Vec::new();
     if rng.below(12) == 0 {
@@ -32,7 +31,7 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
     for _ in 0..4 + rng.below(20) {
         let side = rng.below(2) as u8;
         pieces.push(match rng.below(8) {
-            0..3 => vec![b'a' + side, rng.below(256) as u8, said_size(rng)],
+            0..3 => vec![b'a' + side, rng.below(256) as u8, send_size(rng)],
             3 if changes => {
                 let letter = CHANGES[rng.below(CHANGES.len() as u64) as usize];
                 let place = if rng.below(2) == 0 { 0 } else { rng.below(256) as u8 };
@@ -45,8 +44,8 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
     Case(pieces)
 }
 
-/// Mostly few bytes.
-fn said_size(rng: &mut Rng) -> u8 {
+/// Draws a size, mostly a small one.
+fn send_size(rng: &mut Rng) -> u8 {
     match rng.below(12) {
         0 => 200 + rng.below(20) as u8,
         1 => 220 + rng.below(24) as u8,
@@ -57,53 +56,54 @@ fn said_size(rng: &mut Rng) -> u8 {
 /// One side of the link.
 struct Side {
     channel: Channel,
-    /// On its way to the other side.
+    /// Bytes in flight to the other side.
     out: Vec<u8>,
-    /// What has arrived and is not yet opened.
+    /// Bytes that have arrived and are not yet decrypted.
     input: Vec<u8>,
-    said: Vec<u8>,
+    sent: Vec<u8>,
     opened: Vec<u8>,
     broken: bool,
 }
 
 impl Side {
     fn new(channel: Channel, out: Vec<u8>) -> Side {
-        let (input, said, opened) = (Vec::new(), Vec::new(), Vec::new());
-        Side { channel, out, input, said, opened, broken: false }
+        let (input, sent, opened) = (Vec::new(), Vec::new(), Vec::new());
+        Side { channel, out, input, sent, opened, broken: false }
     }
 
-    fn say(&mut self, count: usize, first: u8) {
-        let count = count.min(SAID_MAX - self.said.len().min(SAID_MAX));
-        let start = self.said.len();
-        self.said.extend((0..count).map(|at| first.wrapping_add((start + at) as u8)));
-        self.channel.seal(&self.said[start..], &mut self.out);
+    fn send(&mut self, count: usize, first: u8) {
+        let count = count.min(SENT_MAX - self.sent.len().min(SENT_MAX));
+        let start = self.sent.len();
+        self.sent.extend((0..count).map(|at| first.wrapping_add((start + at) as u8)));
+        self.channel.seal(&self.sent[start..], &mut self.out);
     }
 
-    /// Opens what arrived, as the loop of a server does.
-    fn take(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// Decrypts bytes that arrive, as the event loop of a server does.
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.input.extend_from_slice(bytes);
         loop {
             let (opened, out) = (self.opened.len(), self.out.len());
             let taken = self.channel.open(&self.input, &mut self.opened, &mut self.out);
             let more = self.opened.len() - opened;
-            if self.broken && (taken.is_ok() || more > 0 || self.out.len() > out) {
-                return Err("a broken channel goes on: it opens or says more".to_owned());
-            }
+            require(
+                !self.broken || (taken.is_err() && more == 0 && self.out.len() == out),
+                || "a broken channel continues: it decrypts or sends more".to_owned(),
+            )?;
             let Ok(taken) = taken else {
                 self.broken = true;
                 return match more {
                     0 => Ok(()),
-                    _ => Err(format!("a bad message is delivered: {more} bytes")),
+                    _ => Err(format!("a forged message is delivered: {more} bytes")),
                 };
             };
-            if more > taken || taken > self.input.len() {
-                return Err(format!("more is opened than came: {more} of {taken} bytes"));
-            }
+            require(more <= taken && taken <= self.input.len(), || {
+                format!("more is decrypted than arrived: {more} of {taken} bytes")
+            })?;
             if taken == 0 {
                 let most = usize::from(u16::MAX) + 2;
                 return match self.input.len() {
                     0..=65_537 => Ok(()),
-                    held => Err(format!("a message is waited for too long: {held} of {most}")),
+                    held => Err(format!("an unfinished message is too long: {held} of {most}")),
                 };
             }
             self.input.drain(..taken);
@@ -125,22 +125,22 @@ pub(super) fn check(case: &Case) -> Result<(), String> {
     let mut changed = false;
     for piece in &case.0 {
         changed |= play(&mut sides, piece)?;
-        judge(&sides, other != 0)?;
+        check_sides(&sides, other != 0)?;
     }
-    // What is left arrives; a reply of the handshake may be owed in between.
+    // The remaining bytes arrive. A side may answer the handshake in between.
     for side in [0, 1, 0, 1] {
         deliver(&mut sides, side, usize::MAX)?;
     }
-    judge(&sides, other != 0)?;
+    check_sides(&sides, other != 0)?;
     let [a, b] = &sides;
-    let complete = a.opened == b.said && b.opened == a.said;
+    let complete = a.opened == b.sent && b.opened == a.sent;
     match !changed && other == 0 && (!complete || a.broken || b.broken) {
-        true => Err("an honest link loses bytes: not all arrived".to_owned()),
+        true => Err("an unchanged link loses bytes: not all have arrived".to_owned()),
         false => Ok(()),
     }
 }
 
-/// Whether somebody in the middle changed something.
+/// Plays a piece. Returns whether bytes in flight have changed.
 fn play(sides: &mut [Side; 2], piece: &[u8]) -> Result<bool, String> {
     let mut args = Args(piece);
     let letter = args.byte();
@@ -154,7 +154,7 @@ fn play(sides: &mut [Side; 2], piece: &[u8]) -> Result<bool, String> {
                 200..220 => FIRST_BYTES_MAX + size - 210,
                 size => (size - 219) * 4096,
             };
-            sides[at].say(count, first);
+            sides[at].send(count, first);
             Ok(false)
         }
         b'A' | b'B' => {
@@ -175,9 +175,9 @@ fn play(sides: &mut [Side; 2], piece: &[u8]) -> Result<bool, String> {
 
 fn deliver(sides: &mut [Side; 2], from: usize, count: usize) -> Result<(), String> {
     let out = &mut sides[from].out;
-    let behind = out.split_off(out.len().min(count));
-    let bytes = mem::replace(out, behind);
-    sides[1 - from].take(&bytes)
+    let after = out.split_off(out.len().min(count));
+    let bytes = mem::replace(out, after);
+    sides[1 - from].receive(&bytes)
 }
 
 fn change(wire: &mut Vec<u8>, letter: u8, args: &mut Args<'_>) {
@@ -203,20 +203,20 @@ fn change(wire: &mut Vec<u8>, letter: u8, args: &mut Args<'_>) {
     }
 }
 
-/// What must hold at any time.
-fn judge(sides: &[Side; 2], strange: bool) -> Result<(), String> {
+/// Checks the invariants.
+fn check_sides(sides: &[Side; 2], stranger: bool) -> Result<(), String> {
     for (here, there) in [(0, 1), (1, 0)] {
         let (side, other) = (&sides[here], &sides[there]);
-        if !other.said.starts_with(&side.opened) {
-            return Err(format!("bytes arrive that were not said: by side {here}"));
-        }
-        if strange && (side.channel.is_proven() || !side.opened.is_empty()) {
-            return Err(format!("a stranger is believed: by side {here}"));
-        }
-        // The dialler believes after the handshake, the other side after a message.
-        if here == 1 && side.channel.is_proven() && side.opened.is_empty() {
-            return Err("a dialler is believed too early: nothing was opened".to_owned());
-        }
+        require(other.sent.starts_with(&side.opened), || {
+            format!("bytes arrive that were not sent: at side {here}")
+        })?;
+        require(!stranger || (!side.channel.is_proven() && side.opened.is_empty()), || {
+            format!("a peer without the secret is accepted: by side {here}")
+        })?;
+        // The dialler accepts its peer after the handshake, the other side after a message.
+        require(here == 0 || !side.channel.is_proven() || !side.opened.is_empty(), || {
+            "a dialler is accepted too early: before its first message".to_owned()
+        })?;
     }
     Ok(())
 }

@@ -1,9 +1,11 @@
-//! What a hostile server says to `postern::client`.
+//! Lines of a hostile server, sent to `postern::client`.
 //!
-//! `l` and a line are said once; `r`, two bytes and a line so often, with a `#` in the line
-//! replaced by a number that counts up. The other letters are what the caller and the socket do.
+//! `l` sends a line once. `r` repeats a line as often as the two bytes before it say, and replaces
+//! `#` by a counter. The other letters are actions of the caller and of the socket.
 
 use super::case::{Args, Case, mutate_bytes, pick};
+use super::target::check_memory;
+use crate::require;
 use postern::client::probe::Probe;
 use postern::client::{Account, After, Event};
 use postern::limits::LINE_BYTES_MAX;
@@ -11,16 +13,16 @@ use postern::rng::Rng;
 use postern::time::Moment;
 use std::time::Duration;
 
-/// What a client may hold: events that its caller has not taken and one for each message.
+/// The most events: those that the caller has not received, and one for each message.
 const EVENTS_MAX: usize = 4096 + 2 * 256 + 64;
 const ASKED_MAX: usize = 256 + 8;
 const DATA_BYTES_MAX: usize = 16 * 1024 * 1024;
 const STATUS_MAX: usize = 256;
 /// All unanswered messages, and a few requests.
 const OUT_MAX: usize = (256 + 8) * LINE_BYTES_MAX;
-/// A few servers that others named, and those that were given.
+/// The servers that were given, and a few that others have named.
 const SERVERS_MAX: usize = 64;
-/// Lines that a server says.
+/// Lines of a server.
 const LINES: [&str; 22] = [
     "OK",
     "OK ann 0",
@@ -46,14 +48,14 @@ const LINES: [&str; 22] = [
     "ERR",
 ];
 
-/// Makes a case: a login, mostly, and then anything.
+/// Makes a case: mostly a login, then anything.
 pub(super) fn generate(rng: &mut Rng) -> Case {
     let mut pieces = vec![vec![b'a', rng.below(4) as u8], b"c".to_vec()];
     if rng.below(4) > 0 {
-        pieces.extend(["STAT role primary", "OK", "OK ann 0"].map(said));
+        pieces.extend(["STAT role primary", "OK", "OK ann 0"].map(line));
     }
     for _ in 0..rng.below(24) {
-        let line = LINES[pick(rng, LINES.len())];
+        let text = LINES[pick(rng, LINES.len())];
         pieces.push(match rng.below(16) {
             0 => b"c".to_vec(),
             1 => b"s".to_vec(),
@@ -63,23 +65,23 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
             5 => b"o".to_vec(),
             6 if rng.below(3) == 0 => {
                 let times = [200u16, 300, 5000][pick(rng, 3)].to_le_bytes();
-                [&b"r"[..], &times, line.as_bytes()].concat()
+                [&b"r"[..], &times, text.as_bytes()].concat()
             }
             7 => {
-                let mut piece = said(line);
+                let mut piece = line(text);
                 mutate_bytes(&mut piece, rng, b"MSG 1 \x1b\xff\r\n");
                 piece
             }
             8 if rng.below(4) == 0 => [&b"b"[..], &vec![b'x'; 4090 + pick(rng, 8)]].concat(),
-            9 => [&b"h"[..], line.as_bytes()].concat(),
-            _ => said(line),
+            9 => [&b"h"[..], text.as_bytes()].concat(),
+            _ => line(text),
         });
     }
     Case(pieces)
 }
 
-fn said(line: &str) -> Vec<u8> {
-    [b"l", line.as_bytes()].concat()
+fn line(text: &str) -> Vec<u8> {
+    [b"l", text.as_bytes()].concat()
 }
 
 /// Plays a case.
@@ -98,7 +100,7 @@ pub(super) fn check(case: &Case) -> Result<(), String> {
         if !world.play(piece)? {
             break;
         }
-        world.judge()?;
+        world.check_bounds()?;
     }
     Ok(())
 }
@@ -106,35 +108,34 @@ pub(super) fn check(case: &Case) -> Result<(), String> {
 struct World {
     probe: Probe,
     now: Moment,
-    /// The number of the last message that the caller got.
+    /// The number of the latest message that the caller received.
     last: Option<u64>,
 }
 
 impl World {
-    /// Whether the client goes on.
+    /// Plays a piece. Returns whether the client continues.
     fn play(&mut self, piece: &[u8]) -> Result<bool, String> {
         self.now += Duration::from_millis(700);
         let mut args = Args(piece);
         match args.byte() {
-            b'l' => return Ok(self.hear(&[args.rest(), b"\n"].concat())),
-            b'b' => return Ok(self.hear(args.rest())),
+            b'l' => return Ok(self.receive(&[args.rest(), b"\n"].concat())),
+            b'b' => return Ok(self.receive(args.rest())),
             b'h' => {
                 // In two parts.
                 let line = [args.rest(), b"\n"].concat();
                 let (one, two) = line.split_at(line.len() / 2);
-                return Ok(self.hear(one) && self.hear(two));
+                return Ok(self.receive(one) && self.receive(two));
             }
             b'r' => {
                 let (times, line) = (args.short() % 6000, args.rest());
                 let line = String::from_utf8_lossy(line).into_owned();
                 for n in 1..=times {
-                    // A lost connection is made again.
                     self.reconnect();
                     let line = format!("{}\n", line.replace('#', &n.to_string()));
-                    if !self.hear(line.as_bytes()) {
+                    if !self.receive(line.as_bytes()) {
                         return Ok(false);
                     }
-                    self.judge()?;
+                    self.check_bounds()?;
                 }
             }
             b'c' => self.probe.connect(self.now),
@@ -160,21 +161,20 @@ impl World {
         }
     }
 
-    fn hear(&mut self, bytes: &[u8]) -> bool {
+    fn receive(&mut self, bytes: &[u8]) -> bool {
         self.probe.hear(self.now, bytes).is_ok()
     }
 
-    /// Messages come in order, without a gap.
+    /// Checks that messages arrive in order and without a gap.
     fn take(&mut self) -> Result<(), String> {
         let Some(Event::Message(message)) = self.probe.take_event() else { return Ok(()) };
         let last = self.last.replace(message.number);
-        match last.is_none_or(|last| message.number == last + 1) {
-            true => Ok(()),
-            false => Err(format!("messages have a gap: {} after {last:?}", message.number)),
-        }
+        require(last.is_none_or(|last| message.number == last + 1), || {
+            format!("messages have a gap: {} after {last:?}", message.number)
+        })
     }
 
-    fn judge(&self) -> Result<(), String> {
+    fn check_bounds(&self) -> Result<(), String> {
         let held = self.probe.held();
         let bounds = [
             ("requests", held.asked, ASKED_MAX),
@@ -185,9 +185,6 @@ impl World {
             ("servers", held.servers, SERVERS_MAX),
             ("an unfinished line", self.probe.unfinished(), LINE_BYTES_MAX),
         ];
-        match bounds.into_iter().find(|(_, count, most)| count > most) {
-            None => Ok(()),
-            Some((what, count, _)) => Err(format!("memory grows with {what}: {count}")),
-        }
+        check_memory(&bounds)
     }
 }

@@ -1,9 +1,10 @@
-//! A data directory whose files are damaged in any way, then opened as a start does.
+//! A data directory with damaged files, opened as the start of a server does.
 //!
-//! The first pieces write a log; those that begin with `F`, `S`, `T`, `Z`, `G`, `D`, `W`, `R` or
-//! `O` then change its files behind the store's back.
+//! The first pieces write a log. Pieces that begin with `F`, `S`, `T`, `Z`, `G`, `D`, `W`, `R` or
+//! `O` then damage its files.
 
 use super::case::{Args, Case, pick};
+use crate::require;
 use crate::simulate::GROUP;
 use postern::ids::{
     DiskId, Incarnation, Index, Member, Position, ProcessId, Run, ServerId, Term, UserName, Vote,
@@ -12,7 +13,7 @@ use postern::mailbox::Change;
 use postern::record::{self, Kind, Record};
 use postern::replica::{Config, SeenDisk};
 use postern::rng::Rng;
-use postern::store::check::check as look;
+use postern::store::check::check as check_directory;
 use postern::store::disk::Disk;
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, OpenError, Store};
@@ -22,7 +23,7 @@ use std::collections::BTreeMap;
 /// Letters of pieces that damage files.
 const DAMAGES: &[u8] = b"FSTZGDWRO";
 
-/// Makes a case: some batches and segments, then a few damages.
+/// Makes a case: some batches and segments, then some damage.
 pub(super) fn generate(rng: &mut Rng) -> Case {
     let mut pieces = vec![vec![b'i', rng.below(4) as u8]];
     for _ in 0..1 + rng.below(10) {
@@ -37,11 +38,11 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
     }
     for _ in 0..rng.below(4) {
         let letter = DAMAGES[pick(rng, DAMAGES.len())];
-        // Which file, where in it, how much, and another file.
+        // The file, the place in it, the length, and another file.
         let mut piece = vec![letter, rng.below(16) as u8];
         piece.extend((0..6).map(|_| rng.below(256) as u8));
         if rng.below(2) == 0 {
-            piece[2] = 0; // near the begin of the file
+            piece[2] = 0; // near the start of the file
             piece[3] = 0;
         }
         pieces.push(piece);
@@ -49,14 +50,14 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
     Case(pieces)
 }
 
-/// A directory, and what was written to it.
+/// A directory and its records.
 struct World {
     disk: MemoryDisk,
     identity: Identity,
-    /// The bytes of every record.
+    /// The bytes of every written record.
     written: Vec<Vec<u8>>,
     term: u64,
-    /// Records with right checksums were forged: their contents prove nothing.
+    /// Records with correct checksums were forged, so that the contents can't be checked.
     forged: bool,
 }
 
@@ -86,7 +87,7 @@ impl World {
     fn write(&mut self, pieces: &[Vec<u8>]) -> Result<(), String> {
         let opened = Store::open(self.disk.clone(), &self.identity, "0", |_| Ok(()));
         let mut store = opened.map_err(|error| format!("a new directory: {error}"))?.store;
-        let fails = |error| format!("a good disk fails: {error}");
+        let fails = |error| format!("the disk works, but a write fails: {error}");
         let mut empty = true;
         for piece in pieces.iter().filter(|piece| !is_damage(piece)) {
             let mut args = Args(piece);
@@ -101,7 +102,7 @@ impl World {
                     empty = false;
                     store.append(&config).and_then(|()| store.flush()).map_err(fails)?;
                 }
-                // A segment is never empty when the next one begins.
+                // A new segment begins only after one that is not empty.
                 b'r' if !std::mem::replace(&mut empty, true) => store.roll().map_err(fails)?,
                 b's' => store.seal().map_err(fails)?,
                 b'v' => {
@@ -132,7 +133,7 @@ impl World {
     fn batch(&mut self, args: &mut Args<'_>) -> Vec<u8> {
         let (count, fill, length) = (1 + args.byte() % 16, args.byte(), args.byte());
         let user = UserName::parse("ann").expect("a name");
-        // Some texts look like the header of a batch.
+        // Some texts resemble the header of a batch.
         let fill = ["x", "\u{fe}", "\0", "log"][usize::from(fill % 4)];
         let text = fill.repeat(usize::from(length) * 8);
         let mut batch = Vec::new();
@@ -170,10 +171,10 @@ impl World {
                 self.disk.edit(other, |bytes| *bytes = old);
             }
             b'O' => {
-                // A file of another name: a segment that nobody wrote, or one of no segment.
+                // A segment that the store has not written.
                 let name = format!("log/{:020}.log", u64::from(detail % 32));
-                let file = self.disk.open(&name, true).expect("a good disk");
-                self.disk.write_at(&file, &copied, 0).expect("a good disk");
+                let file = self.disk.open(&name, true).expect("the disk works");
+                self.disk.write_at(&file, &copied, 0).expect("the disk works");
             }
             _ => self.disk.edit(path, |bytes| {
                 let at = at.min(bytes.len());
@@ -196,11 +197,11 @@ impl World {
         }
         self.forged |= letter == b'R';
         for folder in [".", "log"] {
-            self.disk.sync_folder(folder).expect("a good disk");
+            self.disk.sync_folder(folder).expect("the disk works");
         }
     }
 
-    /// A record with a right checksum that was never written.
+    /// Makes a record with a correct checksum that was never written.
     fn forge(&self, detail: u8) -> Vec<u8> {
         let index = [1, self.written.len() as u64 + 1, u64::MAX, 0][usize::from(detail % 4)];
         let term = Term([self.term, 0, u64::MAX, 1 << 48][usize::from(detail / 4 % 4)]);
@@ -212,9 +213,9 @@ impl World {
         bytes
     }
 
-    /// Opens the directory, and checks what the store makes of it.
+    /// Opens the directory and checks the result.
     fn open(&self) -> Result<(), String> {
-        let looked = look(&self.disk);
+        let checked = check_directory(&self.disk);
         let before = files(&self.disk);
         let disk = self.disk.copied();
         let mut found = Vec::new();
@@ -223,12 +224,12 @@ impl World {
             Ok(())
         });
         match opened {
-            Err(OpenError::Io(error)) => Err(format!("opening fails, but no disk does: {error}")),
+            Err(OpenError::Io(error)) => Err(format!("the disk works, but opening fails: {error}")),
             Err(OpenError::Refused(_)) => unchanged(&before, &disk),
             Err(OpenError::Damaged(what)) => {
-                if looked.is_ok_and(|findings| findings.damage.is_empty()) {
-                    return Err(format!("check sees no damage, and a start does: {what}"));
-                }
+                require(!checked.is_ok_and(|findings| findings.damage.is_empty()), || {
+                    format!("check finds no damage, but a start does: {what}")
+                })?;
                 unchanged(&before, &disk)
             }
             Ok(opened) if opened.quarantined.is_some() => {
@@ -240,36 +241,36 @@ impl World {
                     path.starts_with("log/") && !kept.iter().any(moved)
                 });
                 match lost {
-                    Some((path, _)) => Err(format!("what is quarantined is lost: {path}")),
-                    None => self.go_on(&disk, opened.store, Vec::new()),
+                    Some((path, _)) => Err(format!("a quarantined file is lost: {path}")),
+                    None => self.extend(&disk, opened.store, Vec::new()),
                 }
             }
             Ok(opened) => {
                 if !self.forged && !self.written.starts_with(&found) {
                     let same = self.written.iter().zip(&found).take_while(|(a, b)| a == b).count();
                     return Err(format!(
-                        "a log is opened as good that was not written: entry {} of {}",
+                        "an opened log differs from the written one: entry {} of {}",
                         same + 1,
                         self.written.len()
                     ));
                 }
-                self.go_on(&disk, opened.store, found)
+                self.extend(&disk, opened.store, found)
             }
         }
     }
 
-    /// Appends behind what is there, stores a vote, and opens again.
-    fn go_on(
+    /// Appends records, stores a vote, and opens the directory again.
+    fn extend(
         &self,
         disk: &MemoryDisk,
         mut store: Store<MemoryDisk>,
         mut records: Vec<Vec<u8>>,
     ) -> Result<(), String> {
         let fails = |error| format!("an opened log can't be written: {error}");
-        if store.last().0 != records.len() as u64 {
-            return Err(format!("the last entry is wrong: {}, {}", store.last(), records.len()));
-        }
-        // Terms never fall, and a forged record may have a high one.
+        require(store.last().0 == records.len() as u64, || {
+            format!("the last entry is wrong: {}, {}", store.last(), records.len())
+        })?;
+        // Terms never decrease, and a forged record may have a high one.
         let newest = records.last().map_or(Term::ZERO, |bytes| Record::trust(bytes).term);
         let term = newest.max(Term(1 << 40));
         for _ in 0..2 {
@@ -287,15 +288,15 @@ impl World {
             found.push(record.bytes.to_vec());
             Ok(())
         });
-        let again = again.map_err(|error| format!("what went on can't be opened: {error}"))?;
-        if again.quarantined.is_some() || found != records || again.vote != vote {
-            return Err(format!("what went on is lost: {:?}", again.quarantined));
-        }
+        let again = again.map_err(|error| format!("an extended log can't be opened: {error}"))?;
+        require(again.quarantined.is_none() && found == records && again.vote == vote, || {
+            format!("an extended log is lost: {:?}", again.quarantined)
+        })?;
         Ok(())
     }
 }
 
-/// The bytes of a file as a reader sees them; none when there is no such file.
+/// Reads a file. Returns no bytes if it does not exist.
 fn bytes_of(disk: &MemoryDisk, path: &str) -> Vec<u8> {
     let Ok(file) = disk.open(path, false) else { return Vec::new() };
     let mut bytes = vec![0; disk.size(&file).unwrap_or(0) as usize];
@@ -305,16 +306,11 @@ fn bytes_of(disk: &MemoryDisk, path: &str) -> Vec<u8> {
 }
 
 fn files(disk: &MemoryDisk) -> BTreeMap<String, Vec<u8>> {
-    let read = |path: String| {
-        let bytes = bytes_of(disk, &path);
-        (path, bytes)
-    };
-    disk.paths().into_iter().map(read).collect()
+    disk.paths().into_iter().map(|path| (path.clone(), bytes_of(disk, &path))).collect()
 }
 
 fn unchanged(before: &BTreeMap<String, Vec<u8>>, disk: &MemoryDisk) -> Result<(), String> {
-    match files(disk) == *before {
-        true => Ok(()),
-        false => Err("a refused directory was touched: its files differ".to_owned()),
-    }
+    require(files(disk) == *before, || {
+        "a refused directory was changed: its files differ".to_owned()
+    })
 }

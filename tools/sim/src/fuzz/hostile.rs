@@ -1,4 +1,4 @@
-//! What a hostile server says, made from the bytes of a case and from what its victim knows.
+//! Hostile packets, made from the bytes of a case and the state of the victim.
 
 use super::case::{Args, pick};
 use super::packets::peer;
@@ -18,11 +18,11 @@ use postern::time::{Moment, WallTime};
 
 /// How many kinds of packets [`build`] knows.
 const KINDS: u8 = 26;
-/// The bytes of a verified password between servers.
+/// The length of a verified password in a packet.
 const PROOF_BYTES: usize = 24;
-/// More of them than a frame between servers holds.
+/// More verified passwords than fit into a frame.
 const PROOFS_MAX: u64 = 10_000;
-/// What an operator asks for.
+/// Requests of an operator.
 const REQUESTS: [&str; 6] = [
     "CREATE carl correct-horse",
     "USERS",
@@ -32,9 +32,9 @@ const REQUESTS: [&str; 6] = [
     "no such request",
 ];
 
-/// Makes a number of a case: which known number it is near, and how far from it.
+/// Makes a number: a known number of the victim, and the distance from it.
 pub(super) fn number(rng: &mut Rng) -> [u8; 2] {
-    let near = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12][pick(rng, 13)];
+    let near = pick(rng, 13) as u8;
     let far = match rng.below(4) {
         0 => 0,
         1 => 1,
@@ -44,7 +44,7 @@ pub(super) fn number(rng: &mut Rng) -> [u8; 2] {
     [near, far]
 }
 
-/// Makes the bytes of a packet for [`build`], with mostly sensible numbers.
+/// Makes the bytes of a packet for [`build`], with mostly valid numbers.
 pub(super) fn packet(rng: &mut Rng) -> Vec<u8> {
     let repeats = if rng.below(16) == 0 { rng.below(16) as u8 } else { 0 };
     // Half of all packets are appends.
@@ -59,7 +59,7 @@ pub(super) fn packet(rng: &mut Rng) -> Vec<u8> {
     };
     match kind {
         4 => {
-            // Term, previous entry and how its term is told, committed, answered, round.
+            // Term, index and term of the previous entry, committed, acknowledged, round.
             fields(1, [1, 0]);
             fields(1, [2, 0]);
             fields(1, [0, 0]);
@@ -67,7 +67,7 @@ pub(super) fn packet(rng: &mut Rng) -> Vec<u8> {
             fields(1, [2, 2]);
             fields(1, [0, 1]);
             let near = rng.below(4);
-            // Mostly behind the last entry, sometimes over entries that are there.
+            // Mostly after the last entry, sometimes at earlier ones.
             if near == 0 {
                 out[5] = (rng.below(8) as u8).wrapping_neg();
             } else if near == 1 {
@@ -78,7 +78,7 @@ pub(super) fn packet(rng: &mut Rng) -> Vec<u8> {
             }
             records(rng, &mut out);
         }
-        // A blank server that has met the right disks.
+        // A blank server that has met the disks of the group.
         3 if honest => out.extend([0; 3]),
         _ => {
             fields(2, [1, 1]);
@@ -88,8 +88,7 @@ pub(super) fn packet(rng: &mut Rng) -> Vec<u8> {
     out
 }
 
-/// Returns the bytes with which [`build`] makes the packet of a blank server that has met the right
-/// disks.
+/// Returns the bytes for [`build`] of a blank server that has met the disks of the group.
 pub(super) fn blank() -> [u8; 5] {
     [0, 3, 0, 0, 0]
 }
@@ -99,14 +98,14 @@ fn records(rng: &mut Rng, out: &mut Vec<u8>) {
     out.push(count as u8);
     for _ in 0..count {
         let kind = [1, 1, 2, 3, 4, 5, 5, 6, 99][pick(rng, 9)];
-        let flavour = if rng.below(5) == 0 { rng.below(256) as u8 } else { 0 };
+        let flags = if rng.below(5) == 0 { rng.below(256) as u8 } else { 0 };
         let config = 0b1_1100 | rng.below(2) as u8;
         let detail = if kind == 1 && rng.below(3) > 0 { config } else { rng.below(256) as u8 };
-        out.extend([kind, flavour, detail, (rng.below(4) / 3 * rng.below(256)) as u8]);
+        out.extend([kind, flags, detail, (rng.below(4) / 3 * rng.below(256)) as u8]);
     }
 }
 
-/// Reads a number near one that the victim knows.
+/// Reads a number near one of the victim.
 fn value(victim: &Victim, args: &mut Args<'_>) -> u64 {
     let replica = victim.process.node().replica();
     let term = replica.term();
@@ -132,9 +131,8 @@ fn value(victim: &Victim, args: &mut Args<'_>) -> u64 {
 
 fn position(victim: &Victim, args: &mut Args<'_>) -> Position {
     let index = Index(value(victim, args));
-    let told = value(victim, args);
-    let known = victim.position(index);
-    if told == 0 { known } else { Position { index, term: Term(told) } }
+    let term = value(victim, args);
+    if term == 0 { victim.position(index) } else { Position { index, term: Term(term) } }
 }
 
 /// Reads a hello. Zeros make an honest one.
@@ -142,17 +140,17 @@ pub(super) fn hello(victim: &Victim, args: &mut Args<'_>) -> Hello {
     let which = args.byte();
     let flags = args.byte();
     let mut hello = victim.hello(peer(victim, which));
-    let mut told = |victim: &Victim| {
-        let before = args.0;
+    let mut number = |victim: &Victim| {
+        let honest = args.0.iter().take(2).all(|byte| *byte == 0);
         let number = value(victim, args);
-        (before.iter().take(2).any(|byte| *byte != 0)).then_some(number)
+        (!honest).then_some(number)
     };
-    hello.term = told(victim).map_or(hello.term, Term);
-    hello.last.index = told(victim).map_or(hello.last.index, Index);
-    hello.last.term = told(victim).map_or(hello.last.term, Term);
-    hello.incarnation = told(victim).map_or(hello.incarnation, Incarnation);
-    hello.process = told(victim).map_or(hello.process, ProcessId);
-    hello.serial = told(victim).unwrap_or(hello.serial);
+    hello.term = number(victim).map_or(hello.term, Term);
+    hello.last.index = number(victim).map_or(hello.last.index, Index);
+    hello.last.term = number(victim).map_or(hello.last.term, Term);
+    hello.incarnation = number(victim).map_or(hello.incarnation, Incarnation);
+    hello.process = number(victim).map_or(hello.process, ProcessId);
+    hello.serial = number(victim).unwrap_or(hello.serial);
     hello.has_other = flags & 8 != 0;
     let epoch = hello.term.epoch();
     if epoch != victim.process.node().replica().term().epoch() || flags & 16 != 0 {
@@ -165,7 +163,7 @@ pub(super) fn hello(victim: &Victim, args: &mut Args<'_>) -> Hello {
     hello
 }
 
-/// Reads a packet, and what follows it.
+/// Reads a packet and the data after it.
 pub(super) fn build(victim: &Victim, from: Member, args: &mut Args<'_>) -> (Packet, Vec<u8>) {
     let kind = args.byte() % KINDS;
     if kind == 4 {
@@ -227,7 +225,7 @@ pub(super) fn build(victim: &Victim, from: Member, args: &mut Args<'_>) -> (Pack
     (packet, rest.as_bytes().to_vec())
 }
 
-/// The disks that a blank server has met: zeros mean the right ones.
+/// Reads the disks that a blank server has met. Zeros mean those of the group.
 fn met(args: &mut Args<'_>) -> [DiskId; 3] {
     let mut met = [DiskId(0); 3];
     for (to, id) in met.iter_mut().zip(ServerId::all(3)) {
@@ -250,18 +248,14 @@ fn ballot(victim: &Victim, kind: u8, args: &mut Args<'_>) -> Packet {
 }
 
 fn refusal(which: u8) -> Refusal {
-    // The old copy is left out: whoever is told so quarantines everything, as it is meant to.
-    let all = [Refusal::Version, Refusal::Group, Refusal::Settings, Refusal::SameId];
-    let more = [
-        Refusal::WrongId,
-        Refusal::Epoch,
-        Refusal::Straggler,
-        Refusal::Doubtful,
-        Refusal::Occupied,
-        Refusal::Nonsense,
+    // Without the refusal of an old copy: it makes a server quarantine everything, as intended.
+    use Refusal::{Doubtful, Epoch, Group, Nonsense, Occupied, SameId, Settings, Straggler};
+    use Refusal::{Version, WrongId};
+    let all = [
+        [Version, Group, Settings, SameId, WrongId],
+        [Epoch, Straggler, Doubtful, Occupied, Nonsense],
     ];
-    let all = [&all[..], &more[..]].concat();
-    all[usize::from(which) % all.len()]
+    all.concat()[usize::from(which) % 10]
 }
 
 fn health(bits: u8) -> PeerHealth {
@@ -289,15 +283,15 @@ fn append(victim: &Victim, args: &mut Args<'_>) -> Append {
     }
 }
 
-/// Reads the records of an append. Zeros in their second bytes make them follow as they must.
+/// Reads the records of an append. Zeros in their second bytes make valid ones.
 fn entries(victim: &Victim, append: Append, args: &mut Args<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     let mut last = append.prev;
     for _ in 0..args.byte() % 32 {
-        let (kind, flavour) = (args.byte(), args.byte());
+        let (kind, flags) = (args.byte(), args.byte());
         let (detail, more) = (args.byte(), args.byte());
-        let skipped = u64::from(flavour & 1);
-        let term = match flavour >> 1 & 3 {
+        let skipped = u64::from(flags & 1);
+        let term = match flags >> 1 & 3 {
             0 => append.term,
             1 => last.term,
             2 => Term(append.term.0.wrapping_add(1)),
@@ -305,14 +299,14 @@ fn entries(victim: &Victim, append: Append, args: &mut Args<'_>) -> Vec<u8> {
         };
         let at = Position { index: Index(last.index.0.wrapping_add(1 + skipped)), term };
         let start = out.len();
-        let time = if flavour & 8 != 0 { u64::MAX } else { 0 };
+        let time = if flags & 8 != 0 { u64::MAX } else { 0 };
         record::write(&mut out, at, WallTime(time), Kind(kind), |out| {
             body(victim, Kind(kind), detail, more, out);
         });
-        if flavour & 16 != 0 {
+        if flags & 16 != 0 {
             out[start + usize::from(more) % 33] ^= 1;
         }
-        if flavour & 32 != 0 {
+        if flags & 32 != 0 {
             out.truncate(start + 20);
         }
         last = at;
@@ -342,7 +336,8 @@ fn body(victim: &Victim, kind: Kind, detail: u8, more: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// Bit 0: the gate is open; 1: it branches; 2 to 4: the members; 7: it is cut off.
+/// Writes a config. Bits of `detail`: 0 opens the gate, 1 makes a branch, 2 to 4 are the members, 7
+/// truncates it.
 fn config(victim: &Victim, detail: u8, more: u8, out: &mut Vec<u8>) {
     let mut members = Vec::new();
     for which in 0..2 {
@@ -364,22 +359,22 @@ fn config(victim: &Victim, detail: u8, more: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// Verified passwords of entries that need not be there.
+/// Makes verified passwords of entries that may not exist.
 fn proofs(victim: &Victim, args: &mut Args<'_>) -> Vec<u8> {
     let base = value(victim, args);
     let count = value(victim, args).min(PROOFS_MAX);
     let stride = 1 + u64::from(args.byte());
-    let told = victim.process.node().held().proofs as u64;
+    let held = victim.process.node().held().proofs as u64;
     let mut out = Vec::new();
-    // Others each time, so that they add up.
-    for n in told..told + count {
+    // Different ones each time, so that they accumulate.
+    for n in held..held + count {
         out.extend(base.wrapping_add(n.wrapping_mul(stride)).to_le_bytes());
         out.resize(out.len() + PROOF_BYTES - 8, n as u8);
     }
     if args.byte() & 1 != 0 {
         out.pop();
     }
-    // A primary takes none: it is not worth the time.
+    // A primary ignores them, so one is enough.
     let leads = victim.process.node().replica().role() == RoleView::Primary;
     out.truncate(if leads { PROOF_BYTES } else { out.len() });
     out

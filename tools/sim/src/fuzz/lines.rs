@@ -1,26 +1,25 @@
 //! Lines of text clients, sent to a real server of a group of one: in fragments, with half-closed
-//! connections, sockets that block, passwords that take time, a full disk and a stop in between.
+//! connections, sockets that block, slow password hashing, a full disk, and a stop.
 //!
-//! | piece | means |
+//! | piece | meaning |
 //! | --- | --- |
 //! | `o` `S` | client S connects |
 //! | `b` `S` bytes | it sends bytes |
-//! | `e` `S` | it sends no more, and still reads |
+//! | `e` `S` | it half-closes its connection |
 //! | `x` `S` | its connection breaks |
-//! | `t` `S` `NN` | its socket takes at most `NN` more bytes; ffff: it never blocks |
+//! | `t` `S` `NN` | its socket accepts `NN` more bytes; ffff: it never blocks |
 //! | `w` `N` | `N` times 10 ms pass |
-//! | `h` | a password was hashed |
-//! | `f` `N` | the disk is full, or not |
-//! | `z` | the server is told to stop |
+//! | `h` | the oldest password job completes |
+//! | `f` `N` | the disk is nearly full (odd `N`), or has room |
+//! | `z` | the server receives SIGTERM |
 
 use super::case::{Args, Case, pick};
-use super::talk::Talk;
-use crate::simulate::{self, Act, GROUP, Incoming, Process, Settings, Wire, address_of};
-use postern::host::Fail;
+use super::session::ClientSession;
+use crate::require;
+use crate::simulate::{self, ConnId, GROUP, Incoming, Output, Process, Settings, address_of};
 use postern::ids::{DiskId, ServerId};
-use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX, SEGMENT_BYTES, SPACE_TIME};
+use postern::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_MAX, REQUESTS_MAX, SPACE_TIME};
 use postern::node::Hashed;
-use postern::replica::Takeover;
 use postern::rng::Rng;
 use postern::store::Identity;
 use postern::store::memory::MemoryDisk;
@@ -29,9 +28,9 @@ use postern::time::{Moment, WallTime};
 const CLIENTS: usize = 4;
 const NAMES: [&str; 4] = ["ann", "bob", "carl", "x-"];
 const PASSWORDS: [&str; 3] = ["correct-horse", "other-horse", "short"];
-/// What a client's buffer may hold: all answers beside a full one.
+/// The most bytes in the output buffer of a client: a full one, and answers to all requests.
 const HELD_MAX: usize = OUTPUT_BYTES_MAX + (REQUESTS_MAX + 1) * LINE_BYTES_MAX;
-/// Turns at the end of a case, after which everything must be answered.
+/// The most turns at the end of a case until all requests are answered.
 const LAST_TURNS: usize = 400;
 
 /// Makes a case of mostly sensible sessions.
@@ -64,7 +63,7 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
     Case(pieces)
 }
 
-/// Some requests, of which the last one may be unfinished.
+/// Makes requests. The last one may be unfinished.
 fn lines(rng: &mut Rng) -> Vec<u8> {
     let mut out = Vec::new();
     let most = 1 << rng.below(7);
@@ -118,7 +117,7 @@ struct World {
     disk: MemoryDisk,
     now: Moment,
     inbox: Vec<Incoming>,
-    clients: Vec<Talk>,
+    clients: Vec<ClientSession>,
     sessions: u64,
 }
 
@@ -135,18 +134,10 @@ impl World {
     fn new() -> Result<World, String> {
         let me = ServerId::new(1).expect("1 to 3");
         let identity = Identity::new(GROUP, 1, me, DiskId(1));
-        let settings = Settings {
-            encrypts: false,
-            segment_bytes: SEGMENT_BYTES,
-            peer_timeout_ms: 2000,
-            takeover: Takeover::Rank,
-            copies_min: 1,
-            survivor_auto: false,
-        };
         let disk = MemoryDisk::default();
-        let process = simulate::open(&disk, &identity, settings, "0", &mut Rng::new(1));
+        let process = simulate::open(&disk, &identity, Settings::by_rank(), "0", &mut Rng::new(1));
         let process = process.map_err(|error| format!("the directory can't be opened: {error}"))?;
-        let clients = (0..CLIENTS).map(|_| Talk::default()).collect();
+        let clients = (0..CLIENTS).map(|_| ClientSession::default()).collect();
         let mut world =
             World { process, disk, now: Moment(0), inbox: Vec::new(), clients, sessions: 0 };
         for _ in 0..100 {
@@ -155,7 +146,7 @@ impl World {
                 return Ok(world);
             }
         }
-        Err("a server alone does not lead: after 100 turns".to_owned())
+        Err("a group of one has no primary: after 100 turns".to_owned())
     }
 
     fn play(&mut self, piece: &[u8]) -> Result<(), String> {
@@ -183,7 +174,7 @@ impl World {
         match (letter, open) {
             (b'o', _) => {
                 self.sessions += 1;
-                let session = Wire(self.sessions);
+                let session = ConnId(self.sessions);
                 if let Some(old) = self.clients[at].open(session) {
                     self.inbox.push(Incoming::Reset(old));
                 }
@@ -212,13 +203,13 @@ impl World {
         self.turn(0)
     }
 
-    /// The disk is nearly full, or not any more, and the server has noticed that.
+    /// Makes the disk nearly full, or not, and waits until the server has noticed that.
     fn fill(&mut self, nearly_full: bool) -> Result<(), String> {
         self.disk.fail(|failures| failures.nearly_full = nearly_full);
         self.turn(SPACE_TIME.as_millis() as u64)
     }
 
-    /// The oldest password job is done.
+    /// Completes the oldest password job.
     fn hash(&mut self) -> Result<(), String> {
         if let Some(job) = self.process.kernel().jobs.pop_front() {
             let hashed: Hashed = simulate::hash(&job);
@@ -230,58 +221,52 @@ impl World {
     fn turn(&mut self, ms: u64) -> Result<(), String> {
         self.now = Moment(self.now.0 + ms * 1000 + 100);
         let wall = WallTime(1_700_000_000_000 + self.now.0 / 1000);
-        if self.process.turn(self.now, wall, &mut self.inbox).map_err(|fail| ends(&fail))? {
-            self.process.store_all(self.now, wall).map_err(|fail| ends(&fail))?;
-        }
-        for act in self.process.kernel().take_acts() {
+        let done = self.process.full_turn(self.now, wall, &mut self.inbox);
+        done.map_err(|fail| format!("the server exits: {fail}"))?;
+        for act in self.process.kernel().take_outputs() {
             match act {
-                Act::Send(session, bytes) => {
+                Output::Send(session, bytes) => {
                     if let Some(client) = self.client(session) {
-                        client.hear(&bytes)?;
+                        client.receive(&bytes)?;
                     }
                 }
-                Act::Finish(session) | Act::Close(session) => {
+                Output::Finish(session) | Output::Close(session) => {
                     if let Some(client) = self.client(session) {
                         client.end()?;
                     }
                 }
-                Act::Dial { .. } => {
-                    return Err("a server alone speaks to others: it does".to_owned());
+                Output::Dial { .. } => {
+                    return Err("a group of one dials: a server".to_owned());
                 }
             }
         }
         for session in self.clients.iter().filter_map(|client| client.session) {
             let held = self.process.output_bytes(session);
-            if held > HELD_MAX {
-                return Err(format!("a client's buffer is too full: {held} bytes"));
-            }
+            require(held <= HELD_MAX, || format!("an output buffer is too large: {held} bytes"))?;
         }
         Ok(())
     }
 
-    fn client(&mut self, session: Wire) -> Option<&mut Talk> {
+    fn client(&mut self, session: ConnId) -> Option<&mut ClientSession> {
         self.clients.iter_mut().find(|client| client.session == Some(session))
     }
 
-    /// Everybody reads, passwords are hashed, the disk has room: all is answered then.
+    /// Unblocks all sockets, frees the disk and completes password jobs. Then every request must be
+    /// answered.
     fn finish(&mut self) -> Result<(), String> {
         self.fill(false)?;
-        let sessions: Vec<Wire> = self.clients.iter().filter_map(|c| c.session).collect();
-        let free = |session: &Wire| Incoming::Room(*session, usize::MAX);
+        let sessions: Vec<ConnId> = self.clients.iter().filter_map(|c| c.session).collect();
+        let free = |session: &ConnId| Incoming::Room(*session, usize::MAX);
         self.inbox.extend(sessions.iter().map(free));
         for _ in 0..LAST_TURNS {
             self.hash()?;
-            if self.clients.iter().all(Talk::is_answered) {
+            if self.clients.iter().all(ClientSession::is_answered) {
                 break;
             }
         }
-        // Nothing unasked may follow.
+        // No other answers may follow.
         self.turn(10)?;
         self.turn(10)?;
-        self.clients.iter().try_for_each(Talk::judge)
+        self.clients.iter().try_for_each(ClientSession::check_end)
     }
-}
-
-fn ends(fail: &Fail) -> String {
-    format!("the server ends by itself: {fail}")
 }

@@ -1,6 +1,6 @@
-//! Feeds hostile inputs to the parts of postern that read bytes from outside.
+//! Feeds hostile input to the parts of postern that read bytes from outside.
 //!
-//! The toolchain is stable Rust, so no instrumented fuzzer can be used. Each target instead knows
+//! Stable Rust has no instrumented fuzzer. Each target instead knows
 //! the structure of its inputs: a generator makes mostly valid ones, and a mutator then damages
 //! them. A seed gives the same cases in the same order, whatever the number of threads.
 //!
@@ -18,9 +18,9 @@ mod lines;
 mod packets;
 mod prepared;
 mod run;
+mod session;
 mod settings;
 mod shrink;
-mod talk;
 mod target;
 #[cfg(test)]
 mod tests;

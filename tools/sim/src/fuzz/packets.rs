@@ -1,8 +1,8 @@
-//! Packets of a hostile server that knows the group's secret: any terms, indices, kinds, configs
-//! and hellos, on any number of links, to a victim in each of its roles.
+//! Packets of a hostile server that knows the secret of the group: any terms, indices, kinds,
+//! configs and hellos, on any number of links, to a victim in any role.
 //!
-//! Numbers in a case are relative to what the victim knows: its term, its last entry, what it has
-//! committed. So a case keeps its meaning when pieces before it change.
+//! Numbers in a case are relative to those of the victim: its term, its last entry, its commit
+//! index. A piece therefore keeps its meaning when earlier pieces change.
 
 use super::case::{Args, Case, mutate_bytes, pick};
 use super::hostile;
@@ -13,7 +13,7 @@ use postern::rng::Rng;
 
 const STARTS: [Start; 5] =
     [Start::Blank, Start::Learner, Start::Backup, Start::Candidate, Start::Primary];
-/// What clients of the victim send.
+/// Lines of clients of the victim.
 const LINES: [&str; 6] = [
     "CREATE bob correct-horse\n",
     "LOGIN ann correct-horse\nSEND ann hi\nSEND ann ho\nLOG\n",
@@ -32,11 +32,10 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
         pieces.push(vec![b'l', 1]);
     }
     if start == 0 && rng.below(2) == 0 {
-        // A group that is about to form: both others say what they have met.
+        // A group that is about to form: both peers report the disks that they have met.
         pieces.truncate(2);
-        let met = hostile::blank();
-        let say = |link: u8| [&b"p"[..], &[link, 0, 0], &met].concat();
-        pieces.extend([say(0), vec![b'l', 1], say(0)]);
+        let blank = [&b"p"[..], &[0, 0, 0], &hostile::blank()].concat();
+        pieces.extend([blank.clone(), vec![b'l', 1], blank]);
     }
     for _ in 0..1 + rng.below(24) {
         pieces.push(match rng.below(20) {
@@ -57,7 +56,7 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
     Case(pieces)
 }
 
-/// A hello that is honest in most of its fields.
+/// Makes a hello with mostly honest fields.
 fn hello(rng: &mut Rng, letter: u8) -> Vec<u8> {
     let bits = if rng.below(32) == 0 { 128 } else { 64 };
     let flags = if rng.below(4) == 0 { rng.below(bits) } else { rng.below(2) };
@@ -79,12 +78,12 @@ pub(super) fn check(case: &Case) -> Result<(), String> {
     let copies_min = if settings & 3 == 0 { 2 } else { 1 };
     let mut victim = Victim::start(me, start, copies_min, settings & 4 != 0)?;
     for piece in &case.0 {
-        if victim.has_left() {
+        if victim.has_exited() {
             break;
         }
         play(&mut victim, piece)?;
     }
-    // Time passes: what was begun must come to an end.
+    // Timers expire: started operations must end.
     victim.wait(500)?;
     victim.answer_all()?;
     victim.wait(500)
@@ -94,7 +93,7 @@ fn play(victim: &mut Victim, piece: &[u8]) -> Result<(), String> {
     let mut args = Args(piece);
     match args.byte() {
         b'l' => {
-            // Bit 6: again and again.
+            // Bit 6: a hundred times.
             let times = if args.0.get(1).is_some_and(|flags| flags & 64 != 0) { 100 } else { 1 };
             for _ in 0..times {
                 let hello = hostile::hello(victim, &mut Args(args.0));
@@ -117,7 +116,7 @@ fn play(victim: &mut Victim, piece: &[u8]) -> Result<(), String> {
             Some((link, _)) => victim.end(link),
             None => Ok(()),
         },
-        // On a link that has said nothing.
+        // On a link without a hello.
         b'o' => {
             let peer = peer(victim, args.byte());
             let link = victim.accept(peer);
@@ -135,14 +134,14 @@ fn play(victim: &mut Victim, piece: &[u8]) -> Result<(), String> {
     }
 }
 
-/// One of the newest links.
+/// Returns one of the four newest links.
 fn link(victim: &Victim, which: u8) -> Option<(LinkId, Member)> {
     let count = victim.links.len().min(4);
     let at = usize::from(which).checked_rem(count)?;
     victim.links.iter().rev().nth(at).map(|link| (link.id, link.peer))
 }
 
-/// One of the two other servers, with its own disk or another one.
+/// Returns one of the two other servers, with its own disk or another one.
 pub(super) fn peer(victim: &Victim, which: u8) -> Member {
     let me = victim.me().id;
     let others: Vec<ServerId> = ServerId::all(3).filter(|id| *id != me).collect();
@@ -154,7 +153,7 @@ pub(super) fn peer(victim: &Victim, which: u8) -> Member {
     Member { id, disk }
 }
 
-/// Sends a packet; `damage` names a bit of it that is flipped, if it is not zero.
+/// Sends a packet. Flips the bit of it that `damage` names, if that is not zero.
 fn send(
     victim: &mut Victim,
     link: LinkId,
@@ -182,7 +181,7 @@ fn send(
             // The server closes such a link.
             Err(_) => return victim.end(link),
         }
-        if victim.has_left() {
+        if victim.has_exited() {
             return Ok(());
         }
     }

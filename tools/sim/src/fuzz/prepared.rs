@@ -1,4 +1,4 @@
-//! The log with which a victim starts that is not blank.
+//! The log of a victim that does not start blank.
 
 use super::victim::disk_of;
 use postern::ids::{Index, Member, Position, ServerId, Term, UserName, Vote};
@@ -14,7 +14,7 @@ pub(super) const WALL_MS: u64 = 1_700_000_000_000;
 /// The term of the last entries, and of the vote.
 const TERM: Term = Term(2);
 
-/// Writes a log of two terms: configs with an open gate, accounts, messages.
+/// Writes a log of two terms: configs with an open gate, an account, messages.
 pub(super) fn prepare(disk: &MemoryDisk, identity: &Identity, learner: bool) -> Result<(), String> {
     let opened = Store::open(disk.clone(), identity, "0", |_| Ok(()));
     let mut store = opened.map_err(|error| error.to_string())?.store;

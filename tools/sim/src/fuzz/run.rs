@@ -1,4 +1,4 @@
-//! The command: runs the corpus, then cases from the seed, and reports what they find.
+//! The `fuzz` command: runs the corpus, then cases from the seed, and reports findings.
 
 use super::case::{Case, pick};
 use super::catch::{self, Finding};
@@ -13,17 +13,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-/// A case that runs longer is a finding: it may never end.
+/// A case that runs longer is a finding.
 const CASE_TIME_MAX: Duration = Duration::from_secs(20);
-/// Different findings of one target, after which it is run no longer.
+/// The number of distinct findings after which a target is stopped.
 const FINDINGS_MAX: usize = 32;
-/// The corpus that belongs to the project.
+/// The folder of the corpus.
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/inputs");
 
 /// Options of the command.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// What to feed.
+    /// The target to run.
     #[arg(long, value_enum, default_value_t = Which::All)]
     target: Which,
     /// How long to run, in seconds. With `all` the targets share the time.
@@ -49,11 +49,11 @@ pub struct Options {
 /// Runs the command.
 ///
 /// # Errors
-/// When something was found, or a file can't be read or written.
+/// A case has a finding, or a file can't be read or written.
 pub fn run(options: &Options) -> Result<(), String> {
     let targets = options.target.targets();
     if let Some(path) = &options.input {
-        let [target] = targets[..] else { return Err("name one --target for --input".to_owned()) };
+        let [target] = targets else { return Err("name one --target for --input".to_owned()) };
         return run_file(target, path);
     }
     let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros() as u64;
@@ -84,7 +84,7 @@ struct Plan {
 }
 
 /// The cases with findings of one target, by the name of the finding. Of two cases with the same
-/// one, that with the lower number counts; those of the corpus have 0.
+/// finding, the one with the lower number is kept. Cases of the corpus have number 0.
 type Found = BTreeMap<String, (u64, Finding, Case)>;
 
 fn run_file(target: &Target, path: &Path) -> Result<(), String> {
@@ -93,7 +93,7 @@ fn run_file(target: &Target, path: &Path) -> Result<(), String> {
             println!("{}: nothing found", path.display());
             Ok(())
         }
-        Some(Finding { name, words }) => Err(format!("{}: {name}: {words}", path.display())),
+        Some(Finding { name, message }) => Err(format!("{}: {name}: {message}", path.display())),
     }
 }
 
@@ -103,7 +103,7 @@ fn read_case(path: &Path) -> Result<Case, String> {
     Case::from_text(&text).map_err(|why| format!("{shown}: {why}"))
 }
 
-/// Reads the corpus of a target, in the order of the file names. There may be none.
+/// Reads the corpus of a target, ordered by file name. A target may have none.
 pub(super) fn corpus(target: &Target) -> Result<Vec<(PathBuf, Case)>, String> {
     let folder = Path::new(CORPUS).join(target.name);
     let Ok(entries) = fs::read_dir(&folder) else { return Ok(Vec::new()) };
@@ -112,7 +112,7 @@ pub(super) fn corpus(target: &Target) -> Result<Vec<(PathBuf, Case)>, String> {
     paths.into_iter().map(|path| Ok((path.clone(), read_case(&path)?))).collect()
 }
 
-/// Returns case `number` of a seed. It depends on nothing else but the corpus.
+/// Returns case `number` of a seed. It depends only on these and the corpus.
 pub(super) fn case(target: &Target, seed: u64, number: u64, corpus: &[(PathBuf, Case)]) -> Case {
     let mut rng = Rng::new(Rng::new(seed).next_u64() ^ number.wrapping_mul(0xa076_1d64_78bd_642f));
     let mut case = match corpus.get(pick(&mut rng, corpus.len() * 4)) {
@@ -134,7 +134,7 @@ fn run_target(target: &'static Target, plan: &Plan, save: &Path) -> Result<usize
     let corpus = corpus(target)?;
     for (path, case) in &corpus {
         if let Some(finding) = catch::check(target, case) {
-            println!("{}: {}: {}", path.display(), finding.name, finding.words);
+            println!("{}: {}: {}", path.display(), finding.name, finding.message);
             found.entry(finding.name.clone()).or_insert((0, finding, case.clone()));
         }
     }
@@ -149,7 +149,7 @@ fn run_target(target: &'static Target, plan: &Plan, save: &Path) -> Result<usize
     Ok(found.len())
 }
 
-/// Runs cases until the time is over; returns how many.
+/// Runs cases until the time is over. Returns the number of cases.
 fn run_cases(
     target: &'static Target,
     plan: &Plan,
@@ -178,7 +178,7 @@ fn run_cases(
             match found.get(&finding.name) {
                 Some((first, ..)) if *first <= number => continue,
                 Some(_) => {}
-                None => println!("{name} case {number}: {}: {}", finding.name, finding.words),
+                None => println!("{name} case {number}: {}: {}", finding.name, finding.message),
             }
             found.insert(finding.name.clone(), (number, finding, case));
             stop.fetch_or(found.len() >= FINDINGS_MAX, Ordering::Relaxed);
@@ -194,8 +194,8 @@ fn run_cases(
     Ok(next.into_inner().saturating_sub(plan.threads.max(1) as u64).min(plan.cases))
 }
 
-/// Waits until all threads have ended. A case that never ends can't be stopped: it is saved, and
-/// the process ends.
+/// Waits until all threads have ended. A case that does not end is saved, and ends the process,
+/// since a thread can't be stopped.
 fn watch(
     target: &Target,
     plan: &Plan,
@@ -212,8 +212,8 @@ fn watch(
         }
         let stuck = cases.iter().find(|(since, _)| since.elapsed() > CASE_TIME_MAX);
         if let Some((_, number)) = stuck {
-            let words = format!("case {number} of seed {}", plan.seed);
-            let finding = Finding { name: "a case does not end".to_owned(), words };
+            let message = format!("case {number} of seed {}", plan.seed);
+            let finding = Finding { name: "a case does not end".to_owned(), message };
             report(target, &finding, &case(target, plan.seed, *number, corpus), save)?;
             std::process::exit(1);
         }
@@ -231,7 +231,7 @@ fn report(target: &Target, finding: &Finding, case: &Case, save: &Path) -> Resul
     let saved = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, text));
     saved.map_err(|error| format!("{}: {error}", path.display()))?;
     let (pieces, bytes) = (case.0.len(), case.bytes());
-    println!("\n{}: {}\n{}", target.name, finding.name, finding.words);
+    println!("\n{}: {}\n{}", target.name, finding.name, finding.message);
     println!("input of {pieces} pieces, {bytes} bytes:");
     for (hex, text) in case.to_hex().iter().zip(case.to_text().lines()) {
         println!("  {hex}   {text}");

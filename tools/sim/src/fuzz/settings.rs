@@ -1,6 +1,7 @@
-//! Texts of `postern.toml`, read from a file as `serve` does. A piece is a line.
+//! Texts of `postern.toml`, read from a file as `serve` does. Each piece is a line.
 
 use super::case::{Case, pick};
+use crate::require;
 use postern::rng::Rng;
 use postern::settings::{Settings, servers};
 use std::cell::OnceCell;
@@ -8,56 +9,27 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
-const VALUES: [&str; 16] = [
-    "0",
-    "-1",
-    "1",
-    "2000",
-    "18446744073709551616",
-    "1e9",
-    "\"coin\"",
-    "\"rank\"",
-    "\"auto\"",
-    "\"operator\"",
-    "[]",
-    "{}",
-    "true",
-    "\"\\n\\u001b\"",
-    "\"\"\"\nx\"\"\"",
-    "2026-01-01",
-];
-const KEYS: [&str; 12] = [
-    "listen",
-    "data",
-    "peer_timeout_ms",
-    "takeover",
-    "min_copies",
-    "last_survivor",
-    "max_clients",
-    "login_timeout_s",
-    "accounts",
-    "servers",
-    "group",
-    "unknown",
-];
-const ENTRIES: [&str; 9] = [
-    "127.0.0.1:5001",
-    "127.0.0.1:5002",
-    "[::1]:5003",
-    "127.0.0.1:0",
-    "127.0.0.1:65536",
-    "127.0.0.1",
-    ":5001",
-    "a\\nb:x",
-    "",
-];
+// Each list is separated by bars.
+const VALUES: &str = concat!(
+    r#"0|-1|1|2000|18446744073709551616|1e9|"coin"|"rank"|"auto"|"operator"|[]|{}|true|"#,
+    "\"\\n\\u001b\"|\"\"\"\nx\"\"\"|2026-01-01"
+);
+const KEYS: &str = "listen|data|peer_timeout_ms|takeover|min_copies|last_survivor|max_clients|\
+                    login_timeout_s|accounts|servers|group|unknown";
+const ENTRIES: &str = "127.0.0.1:5001|127.0.0.1:5002|[::1]:5003|127.0.0.1:0|127.0.0.1:65536|\
+                       127.0.0.1|:5001|a\\nb:x|";
 
-/// Makes the text of a file, mostly a good one.
+fn choose(rng: &mut Rng, list: &'static str) -> &'static str {
+    let count = list.split('|').count();
+    list.split('|').nth(pick(rng, count)).unwrap_or_default()
+}
+
+/// Makes the text of a file, mostly a valid one.
 pub(super) fn generate(rng: &mut Rng) -> Case {
-    let list = match rng.below(3) {
-        0 => (0..rng.below(5)).map(|_| ENTRIES[pick(rng, ENTRIES.len())]).collect(),
-        1 => ENTRIES[..1].to_vec(),
-        _ => ENTRIES[..3].to_vec(),
+    let list: Vec<&str> = match rng.below(3) {
+        0 => (0..rng.below(5)).map(|_| choose(rng, ENTRIES)).collect(),
+        1 => ENTRIES.split('|').take(1).collect(),
+        _ => ENTRIES.split('|').take(3).collect(),
     };
     let list: Vec<String> = list.iter().map(|entry| format!("\"{entry}\"")).collect();
     let mut lines = vec![
@@ -66,8 +38,8 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
         format!("secret = \"{}Bwc=\"", "BwcH".repeat(10)),
     ];
     for _ in 0..rng.below(6) {
-        let key = KEYS[pick(rng, KEYS.len())];
-        let good = match key {
+        let key = choose(rng, KEYS);
+        let valid = match key {
             "peer_timeout_ms" => "2000",
             "takeover" => "\"rank\"",
             "min_copies" | "login_timeout_s" => "1",
@@ -77,7 +49,7 @@ pub(super) fn generate(rng: &mut Rng) -> Case {
             "listen" => "\"127.0.0.1:5001\"",
             _ => "\"x\"",
         };
-        let value = if rng.below(2) == 0 { good } else { VALUES[pick(rng, VALUES.len())] };
+        let value = if rng.below(2) == 0 { valid } else { choose(rng, VALUES) };
         lines.push(format!("{key} = {value}"));
     }
     Case(lines.into_iter().map(String::into_bytes).collect())
@@ -95,32 +67,31 @@ pub(super) fn check(case: &Case) -> Result<(), String> {
     }
     FOLDER.with(|folder| {
         let folder = folder.get_or_init(|| tempfile::tempdir().ok());
-        let Some(folder) = folder else { return Err("no folder for files: none".to_owned()) };
+        let Some(folder) = folder else { return Err("no temporary folder: none".to_owned()) };
         let path = folder.path().join("postern.toml");
         let mode = fs::Permissions::from_mode(0o600);
         let written = fs::write(&path, &text).and_then(|()| fs::set_permissions(&path, mode));
         written.map_err(|error| format!("a file can't be written: {error}"))?;
         let shown = path.display().to_string();
         for refusal in [Settings::read(&path).err(), servers(&path).err()].into_iter().flatten() {
-            if refusal.contains(['\n', '\r']) {
-                return Err(format!("a refusal has more than one line: {refusal:?}"));
-            }
-            if !refusal.starts_with(&shown) {
-                return Err(format!("a refusal does not name its file: {refusal:?}"));
-            }
+            require(!refusal.contains(['\n', '\r']), || {
+                format!("a refusal has more than one line: {refusal:?}")
+            })?;
+            require(refusal.starts_with(&shown), || {
+                format!("a refusal does not name its file: {refusal:?}")
+            })?;
         }
         Ok(())
     })
 }
 
-/// Whether a host of this text would have to be looked up in a network. Such texts are left out.
+/// Whether a host name of this text needs a name server. Such texts are skipped.
 fn asks_a_name_server(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return false };
     let Ok(table) = toml::from_str::<toml::Table>(text) else { return false };
     let mut hosts: Vec<&str> = Vec::new();
-    if let Some(list) = table.get("servers").and_then(toml::Value::as_array) {
-        hosts.extend(list.iter().filter_map(toml::Value::as_str));
-    }
+    let list = table.get("servers").and_then(toml::Value::as_array);
+    hosts.extend(list.into_iter().flatten().filter_map(toml::Value::as_str));
     hosts.extend(table.get("listen").and_then(toml::Value::as_str));
     hosts.iter().any(|entry| {
         let Some((host, port)) = entry.rsplit_once(':') else { return false };
@@ -134,15 +105,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_generated_texts_are_good() {
+    fn many_generated_texts_are_valid() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("postern.toml");
         let mut rng = Rng::new(1);
-        let good = (0..100).filter(|_| {
+        let valid = (0..100).filter(|_| {
             fs::write(&path, generate(&mut rng).0.join(&b'\n')).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             Settings::read(&path).is_ok()
         });
-        assert!(good.count() > 10);
+        assert!(valid.count() > 10);
     }
 }

@@ -1,4 +1,4 @@
-//! Makes the input of a finding smaller, as long as the finding stays the same.
+//! Shrinks the input of a finding while the finding stays the same.
 
 use super::case::Case;
 use super::catch::{self, Finding};
@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 /// How long to shrink one finding.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Returns the smallest case that still has the finding, as far as leaving out pieces and bytes
-/// leads there.
+/// Returns a case with the same finding from which no piece or byte can be removed.
 pub(super) fn shrink(target: &Target, case: Case, finding: &Finding) -> Case {
     let end = Instant::now() + TIME_MAX;
     let fails = |case: &Case| {
@@ -19,19 +18,15 @@ pub(super) fn shrink(target: &Target, case: Case, finding: &Finding) -> Case {
     let mut best = case;
     loop {
         let before = best.clone();
-        best.0 = leave_out(best.0, &mut |pieces| fails(&Case(pieces.to_vec())));
+        best.0 = remove_items(best.0, &mut |pieces| fails(&Case(pieces.to_vec())));
         for at in 0..best.0.len() {
             let mut with = |piece: &[u8]| {
                 let mut tried = best.clone();
                 tried.0[at] = piece.to_vec();
                 fails(&tried)
             };
-            let piece = leave_out(before_at(&best, at), &mut with);
-            best.0[at] = zeroed(piece, &mut |piece| {
-                let mut tried = best.clone();
-                tried.0[at] = piece.to_vec();
-                fails(&tried)
-            });
+            let piece = remove_items(best.0[at].clone(), &mut with);
+            best.0[at] = zeroed(piece, &mut with);
         }
         if best == before || Instant::now() >= end {
             return best;
@@ -39,12 +34,8 @@ pub(super) fn shrink(target: &Target, case: Case, finding: &Finding) -> Case {
     }
 }
 
-fn before_at(case: &Case, at: usize) -> Vec<u8> {
-    case.0[at].clone()
-}
-
-/// Leaves out halves, quarters, and so on to single items, while `fails` holds.
-fn leave_out<T: Clone>(mut items: Vec<T>, fails: &mut dyn FnMut(&[T]) -> bool) -> Vec<T> {
+/// Removes halves, quarters, and so on to single items, while `fails` holds.
+fn remove_items<T: Clone>(mut items: Vec<T>, fails: &mut dyn FnMut(&[T]) -> bool) -> Vec<T> {
     let mut width = items.len().div_ceil(2);
     while width > 0 {
         let mut at = 0;

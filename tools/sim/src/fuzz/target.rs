@@ -1,11 +1,11 @@
-//! The targets: what each of them generates and checks.
+//! The fuzz targets.
 
 use super::case::Case;
 use super::{channel, client, directory, lines, packets, settings};
 use clap::ValueEnum;
 use postern::rng::Rng;
 
-/// A part of postern that takes bytes from outside.
+/// A part of postern that reads bytes from outside.
 #[derive(Debug)]
 pub(super) struct Target {
     /// Its name in options and folders.
@@ -14,51 +14,60 @@ pub(super) struct Target {
     pub(super) generate: fn(&mut Rng) -> Case,
     /// Feeds an input to the real code.
     ///
-    /// Errors name a bound that was broken, then `: ` and the details.
+    /// An error names the violated bound, followed by `: ` and details.
     pub(super) check: fn(&Case) -> Result<(), String>,
 }
 
-/// Which targets to run.
+/// The targets to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Which {
     /// Lines of text clients, sent to a server that is primary.
     Lines,
-    /// Packets of a hostile server that knows the secret.
+    /// Packets of a hostile server that knows the secret of the group.
     Packets,
-    /// The bytes of an encrypted link, with somebody in the middle.
+    /// The bytes of an encrypted link, with a man in the middle.
     Channel,
     /// A data directory with damaged files.
     Directory,
     /// Texts of `postern.toml`.
     Settings,
-    /// What a hostile server says to a client.
+    /// Lines of a hostile server, sent to a client.
     Client,
-    /// All of them, one after the other.
+    /// All targets, one after the other.
     All,
 }
 
-const LINES: Target = Target { name: "lines", generate: lines::generate, check: lines::check };
-const PACKETS: Target =
-    Target { name: "packets", generate: packets::generate, check: packets::check };
-const CHANNEL: Target =
-    Target { name: "channel", generate: channel::generate, check: channel::check };
-const DIRECTORY: Target =
-    Target { name: "directory", generate: directory::generate, check: directory::check };
-const SETTINGS: Target =
-    Target { name: "settings", generate: settings::generate, check: settings::check };
-const CLIENT: Target = Target { name: "client", generate: client::generate, check: client::check };
+/// Declares a target of the module with its name.
+macro_rules! target {
+    ($module:ident) => {
+        Target { name: stringify!($module), generate: $module::generate, check: $module::check }
+    };
+}
+
+/// All targets, in the order of [`Which`].
+static TARGETS: [Target; 6] = [
+    target!(lines),
+    target!(packets),
+    target!(channel),
+    target!(directory),
+    target!(settings),
+    target!(client),
+];
 
 impl Which {
-    /// Returns the targets that are meant.
-    pub(super) fn targets(self) -> Vec<&'static Target> {
+    /// Returns the selected targets.
+    pub(super) fn targets(self) -> &'static [Target] {
         match self {
-            Which::Lines => vec![&LINES],
-            Which::Packets => vec![&PACKETS],
-            Which::Channel => vec![&CHANNEL],
-            Which::Directory => vec![&DIRECTORY],
-            Which::Settings => vec![&SETTINGS],
-            Which::Client => vec![&CLIENT],
-            Which::All => vec![&LINES, &PACKETS, &CHANNEL, &DIRECTORY, &SETTINGS, &CLIENT],
+            Which::All => &TARGETS,
+            one => std::slice::from_ref(&TARGETS[one as usize]),
         }
+    }
+}
+
+/// Checks that no count exceeds its maximum. Each has a name.
+pub(super) fn check_memory(bounds: &[(&str, usize, usize)]) -> Result<(), String> {
+    match bounds.iter().find(|(_, count, most)| count > most) {
+        None => Ok(()),
+        Some((what, count, _)) => Err(format!("memory grows with {what}: {count}")),
     }
 }

@@ -1,4 +1,4 @@
-//! Each target runs some cases from a fixed seed, and finds what is planted.
+//! Each target runs some cases from a fixed seed. Planted defects are found.
 
 use super::case::{Case, mutate_bytes};
 use super::catch;
@@ -12,9 +12,9 @@ use postern::rng::Rng;
 const SEED: u64 = 1;
 const CASES: u64 = 200;
 
-/// Runs the corpus and some cases; what they find is the failure.
+/// Runs the corpus and some cases. A finding fails the test.
 fn run(which: Which) {
-    let [target] = which.targets()[..] else { panic!("one target") };
+    let [target] = which.targets() else { panic!("one target") };
     let corpus = corpus(target).unwrap();
     let known = corpus.iter().map(|(path, case)| (path.display().to_string(), case.clone()));
     let fresh = (0..CASES).map(|n| (format!("case {n}"), case(target, SEED, n, &corpus)));
@@ -24,35 +24,13 @@ fn run(which: Which) {
     }
 }
 
-#[test]
-fn lines_find_nothing() {
-    run(Which::Lines);
+/// Declares a test for each target.
+macro_rules! find_nothing {
+    ($($test:ident: $target:ident),+) => { $(#[test] fn $test() { run(Which::$target); })+ };
 }
 
-#[test]
-fn packets_find_nothing() {
-    run(Which::Packets);
-}
-
-#[test]
-fn channel_finds_nothing() {
-    run(Which::Channel);
-}
-
-#[test]
-fn directory_finds_nothing() {
-    run(Which::Directory);
-}
-
-#[test]
-fn settings_find_nothing() {
-    run(Which::Settings);
-}
-
-#[test]
-fn client_finds_nothing() {
-    run(Which::Client);
-}
+find_nothing!(lines: Lines, packets: Packets, channel: Channel, directory: Directory);
+find_nothing!(settings: Settings, client: Client);
 
 #[test]
 fn cases_are_the_same_for_the_same_seed() {
@@ -81,7 +59,7 @@ fn cases_survive_their_text() {
 }
 
 #[test]
-fn victims_are_what_they_should_be() {
+fn victims_start_in_their_roles() {
     let starts = [
         (Start::Blank, RoleView::Blank),
         (Start::Learner, RoleView::Learner),
@@ -118,25 +96,24 @@ fn a_planted_panic_is_found_and_shrunk() {
         let case = case(&target, SEED, n, &[]);
         catch::check(&target, &case).map(|finding| (finding, case))
     });
-    let (finding, case) = found.next().expect("it is hit by chance");
+    let (finding, case) = found.next().expect("some case has two sevens");
     assert!(finding.name.starts_with("panic at tools/sim/src/fuzz/tests.rs:"), "{finding:?}");
-    assert_eq!(finding.words, "two sevens");
+    assert_eq!(finding.message, "two sevens");
     assert_eq!(shrink(&target, case, &finding).0, [[7], [7]]);
 }
 
 #[test]
 fn a_planted_wrong_answer_is_found() {
-    // The real check of lines, on a case whose server is told other bytes than the client notes.
-    let mut talk = super::talk::Talk::default();
-    talk.send(b"PING one\nFOO\nSEND ann hi\n");
-    talk.hear(b"OK one\nERR bad-command unknown\nMSG 1 t ann hi\nOK 1\n").unwrap();
+    let mut session = super::session::ClientSession::default();
+    session.send(b"PING one\nFOO\nSEND ann hi\n");
+    session.receive(b"OK one\nERR bad-command unknown\nMSG 1 t ann hi\nOK 1\n").unwrap();
     for wrong in ["OK two\n", "ERR bad-command x\n", "OK one\nOK\n", "WHAT\n", "NOTE x\nOK one\n"] {
-        let mut talk = super::talk::Talk::default();
-        talk.send(b"PING one\nFOO\n");
-        talk.hear(wrong.as_bytes()).expect_err(wrong);
+        let mut session = super::session::ClientSession::default();
+        session.send(b"PING one\nFOO\n");
+        session.receive(wrong.as_bytes()).expect_err(wrong);
     }
-    let mut talk = super::talk::Talk::default();
-    talk.open(crate::simulate::Wire(1));
-    talk.send(b"PING one\n");
-    assert!(talk.judge().unwrap_err().starts_with("requests are not answered"));
+    let mut session = super::session::ClientSession::default();
+    session.open(crate::simulate::ConnId(1));
+    session.send(b"PING one\n");
+    assert!(session.check_end().unwrap_err().starts_with("requests are not answered"));
 }

@@ -1,17 +1,19 @@
-//! A server of three under attack: a real node on a real log, its links, and what must stay true
-//! of it whatever arrives.
+//! A server of a group of three under attack by hostile peers: a real node on a real log, its
+//! links, and the invariants that no input may violate.
 
 use super::prepared::{WALL_MS, prepare};
+use super::target::check_memory;
+use crate::require;
 use crate::simulate::{
-    self, Act, Entry, GROUP, Incoming, LinkEnd, Process, Settings, Wire, address_of,
+    self, ConnId, Entry, GROUP, Incoming, LinkEnd, Output, Process, Settings, address_of,
 };
 use postern::host::Fail;
 use postern::ids::{
     DiskId, Incarnation, Index, LinkId, Member, Position, ProcessId, Run, ServerId, Term,
 };
-use postern::limits::{PROOFS_SPARE, SEEN_MAX, SEGMENT_BYTES};
+use postern::limits::{PROOFS_SPARE, SEEN_MAX};
 use postern::record;
-use postern::replica::{Hello, Packet, Past, Shared, Takeover};
+use postern::replica::{Hello, Packet, Past, RoleView, Shared};
 use postern::rng::Rng;
 use postern::store::Identity;
 use postern::store::memory::MemoryDisk;
@@ -28,13 +30,12 @@ const DISKS_MAX: usize = SEEN_MAX;
 const LINKS_MAX: usize = 64;
 /// The most packets that one turn may send, whatever arrived in it.
 const SENT_MAX: usize = 1024;
-/// Packets of the victim that wait to be answered by a friendly peer.
-const HEARD_MAX: usize = 64;
-const SILENCE_MS: u32 = 2000;
-/// The most turns before a server waits.
+/// The most packets of a link that a friendly peer answers later.
+const RECEIVED_MAX: usize = 64;
+/// The most turns before the server must wait.
 const TURNS_MAX: usize = 1000;
 
-/// What the victim is when the attack begins.
+/// The role of the victim at the start of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     Blank,
@@ -44,18 +45,17 @@ pub(super) enum Start {
     Primary,
 }
 
-/// A link, and who is claimed to be at its other end.
+/// A link and the claimed identity of the peer.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) id: LinkId,
     pub(super) peer: Member,
-    /// Packets to bytes, and back.
     end: LinkEnd,
-    /// What the victim sent on it.
-    heard: VecDeque<(Packet, Vec<u8>)>,
+    /// Packets that the victim has sent and no peer has answered.
+    received: VecDeque<(Packet, Vec<u8>)>,
 }
 
-/// The victim and everything around it.
+/// The victim and its environment.
 pub(super) struct Victim {
     pub(super) process: Process,
     pub(super) links: Vec<Link>,
@@ -64,13 +64,13 @@ pub(super) struct Victim {
     now: Moment,
     next: u64,
     inbox: Vec<Incoming>,
-    /// The entries that were committed, and how far they were acknowledged.
+    /// The committed entries and the acknowledged index so far.
     committed: Vec<Entry>,
     acknowledged: Index,
     term: Term,
 }
 
-/// Returns the disk with which a server is a member of the prepared log.
+/// Returns the disk of a member in the prepared log.
 pub(super) fn disk_of(id: ServerId) -> DiskId {
     DiskId(u128::from(id.number()) << 96)
 }
@@ -79,7 +79,7 @@ fn id(number: u8) -> ServerId {
     ServerId::new(number).expect("1 to 3")
 }
 
-/// What an honest server says behind its hello that was started once.
+/// Returns what an honest server that was started once sends after its hello.
 pub(super) fn past(hello: &Hello) -> Vec<u8> {
     let run = Run { incarnation: hello.incarnation, process: hello.process };
     let mut bytes = Vec::new();
@@ -88,7 +88,7 @@ pub(super) fn past(hello: &Hello) -> Vec<u8> {
 }
 
 impl Victim {
-    /// Starts a server of this id, and lets friendly peers bring it to where the attack begins.
+    /// Starts a server. Friendly peers help it into the role of `start`.
     pub(super) fn start(
         me: u8,
         start: Start,
@@ -96,14 +96,7 @@ impl Victim {
         auto: bool,
     ) -> Result<Victim, String> {
         let me = id(me);
-        let settings = Settings {
-            encrypts: false,
-            segment_bytes: SEGMENT_BYTES,
-            peer_timeout_ms: SILENCE_MS,
-            takeover: Takeover::Rank,
-            copies_min,
-            survivor_auto: auto,
-        };
+        let settings = Settings { copies_min, survivor_auto: auto, ..Settings::by_rank() };
         let disk = MemoryDisk::default();
         let identity = Identity::new(GROUP, 3, me, disk_of(me));
         if start != Start::Blank {
@@ -138,12 +131,12 @@ impl Victim {
         }
         for _ in 0..200 {
             let role = self.process.node().replica().role();
-            let leads = role == postern::replica::RoleView::Primary;
-            let stands = role == postern::replica::RoleView::Candidate;
-            if stands && !to_the_end {
-                return Ok(());
-            }
-            if leads && self.process.node().replica().confirmed_read().is_some() {
+            let leads = self.process.node().replica().confirmed_read().is_some();
+            if match role {
+                RoleView::Candidate => !to_the_end,
+                RoleView::Primary => leads,
+                _ => false,
+            } {
                 return Ok(());
             }
             self.wait(20)?;
@@ -156,12 +149,12 @@ impl Victim {
         self.process.node().replica().me()
     }
 
-    /// Whether the process has ended as it is meant to: its directory is quarantined.
-    pub(super) fn has_left(&self) -> bool {
+    /// Whether the process has exited as intended, to quarantine its directory.
+    pub(super) fn has_exited(&self) -> bool {
         self.process.quarantine().is_some()
     }
 
-    /// An honest hello of a peer that knows what the victim knows.
+    /// Returns an honest hello of a peer with the same log.
     pub(super) fn hello(&self, from: Member) -> Hello {
         let replica = self.process.node().replica();
         Hello {
@@ -184,32 +177,32 @@ impl Victim {
         }
     }
 
-    /// The position of an entry of the victim's log.
+    /// Returns the position of an entry of the victim.
     pub(super) fn position(&self, index: Index) -> Position {
         let at = (index.0 as usize).wrapping_sub(1);
-        let entry = self.process.mirror().entries().get(at);
+        let entry = self.process.log_copy().entries().get(at);
         Position { index, term: entry.map_or(Term::ZERO, |entry| entry.term) }
     }
 
-    /// Opens a link on which nothing was said, as if a peer had dialled.
+    /// Opens a link from a peer, without a hello.
     pub(super) fn accept(&mut self, peer: Member) -> LinkId {
         let link = LinkId(self.next);
         self.next += 1;
         let (end, first) = LinkEnd::dialler(self.settings.encrypts);
-        self.links.push(Link { id: link, peer, end, heard: VecDeque::new() });
-        let wire = Wire(link.0);
-        self.inbox.push(Incoming::Opened(wire, address_of(wire)));
-        self.inbox.push(Incoming::Bytes(wire, first));
+        self.links.push(Link { id: link, peer, end, received: VecDeque::new() });
+        let conn = ConnId(link.0);
+        self.inbox.push(Incoming::Opened(conn, address_of(conn)));
+        self.inbox.push(Incoming::Bytes(conn, first));
         link
     }
 
-    /// Opens a link as if a peer had dialled, and says hello on it.
+    /// Opens a link from a peer and sends a hello.
     pub(super) fn connect(&mut self, hello: Hello) -> Result<(), String> {
         let link = self.accept(hello.from);
         self.send(link, Packet::Hello(hello), &past(&hello))
     }
 
-    /// Answers the oldest dial: the link opens, or the address refuses or stays silent.
+    /// Completes the oldest dial: the link opens, or the address refuses or is unreachable.
     pub(super) fn answer_dial(&mut self, how: u8, hello: Hello) -> Result<(), String> {
         let Some(ticket) = self.dials.pop_front() else { return Ok(()) };
         if how < 2 {
@@ -220,17 +213,17 @@ impl Victim {
         let link = LinkId(self.next);
         self.next += 1;
         let end = LinkEnd::dialled(self.settings.encrypts);
-        self.links.push(Link { id: link, peer: hello.from, end, heard: VecDeque::new() });
-        self.inbox.push(Incoming::Dialled(ticket, Wire(link.0)));
+        self.links.push(Link { id: link, peer: hello.from, end, received: VecDeque::new() });
+        self.inbox.push(Incoming::Dialled(ticket, ConnId(link.0)));
         self.turn()?;
         self.send(link, Packet::Hello(hello), &past(&hello))
     }
 
-    /// Delivers a packet, and lets the victim take its turn.
+    /// Delivers a packet to the victim.
     pub(super) fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) -> Result<(), String> {
         if let Some(open) = self.links.iter_mut().find(|open| open.id == link) {
             let bytes = open.end.send(&packet, rest);
-            self.inbox.push(Incoming::Bytes(Wire(link.0), bytes));
+            self.inbox.push(Incoming::Bytes(ConnId(link.0), bytes));
         }
         self.turn()
     }
@@ -238,14 +231,14 @@ impl Victim {
     /// Ends a link from the other side.
     pub(super) fn end(&mut self, link: LinkId) -> Result<(), String> {
         self.links.retain(|open| open.id != link);
-        self.inbox.push(Incoming::Reset(Wire(link.0)));
+        self.inbox.push(Incoming::Reset(ConnId(link.0)));
         self.turn()
     }
 
-    /// Lets time pass in steps of at most 50 ms.
+    /// Advances time in steps of at most 50 ms.
     pub(super) fn wait(&mut self, ms: u64) -> Result<(), String> {
         let end = Moment(self.now.0 + ms * 1000);
-        while self.now < end && !self.has_left() {
+        while self.now < end && !self.has_exited() {
             self.now = Moment((self.now.0 + 50_000).min(end.0));
             self.turn()?;
         }
@@ -254,21 +247,21 @@ impl Victim {
 
     /// A client connects and sends bytes.
     pub(super) fn client(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let wire = Wire(1_000_000 + self.next % 8);
+        let conn = ConnId(1_000_000 + self.next % 8);
         self.next += 1;
-        self.inbox.push(Incoming::Reset(wire));
-        self.inbox.push(Incoming::Opened(wire, address_of(wire)));
-        self.inbox.push(Incoming::Bytes(wire, bytes.to_vec()));
+        self.inbox.push(Incoming::Reset(conn));
+        self.inbox.push(Incoming::Opened(conn, address_of(conn)));
+        self.inbox.push(Incoming::Bytes(conn, bytes.to_vec()));
         self.turn()
     }
 
-    /// Answers what the victim has sent, as an honest peer would that has everything.
+    /// Answers all packets of the victim as honest peers with all entries do.
     pub(super) fn answer_all(&mut self) -> Result<(), String> {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for link in &mut self.links {
-            heard.extend(link.heard.drain(..).map(|(packet, rest)| (link.id, packet, rest)));
+            received.extend(link.received.drain(..).map(|(packet, rest)| (link.id, packet, rest)));
         }
-        for (link, packet, rest) in heard {
+        for (link, packet, rest) in received {
             if let Some(answer) = honest(packet, &rest) {
                 self.send(link, answer, &[])?;
             }
@@ -276,11 +269,10 @@ impl Victim {
         Ok(())
     }
 
-    /// Turns until nothing is left to do at once, with passwords that take no time, and then the
-    /// checks.
+    /// Runs turns until the victim waits. Passwords are hashed at once.
     pub(super) fn turn(&mut self) -> Result<(), String> {
         for _ in 0..TURNS_MAX {
-            if self.has_left() {
+            if self.has_exited() {
                 return Ok(());
             }
             self.one_turn()?;
@@ -288,7 +280,7 @@ impl Victim {
                 return Ok(());
             }
         }
-        Err(format!("the server spins: {TURNS_MAX} turns"))
+        Err(format!("the server is in a busy loop: {TURNS_MAX} turns"))
     }
 
     fn one_turn(&mut self) -> Result<(), String> {
@@ -297,100 +289,91 @@ impl Victim {
         }
         self.now = Moment(self.now.0 + 100);
         let wall = WallTime(WALL_MS + self.now.0 / 1000);
-        let syncs =
-            self.process.turn(self.now, wall, &mut self.inbox).map_err(|fail| ends(&fail))?;
-        if syncs {
-            self.process.store_all(self.now, wall).map_err(|fail| ends(&fail))?;
-        }
-        self.take_acts()?;
+        let done = self.process.full_turn(self.now, wall, &mut self.inbox);
+        done.map_err(|fail| exits(&fail))?;
+        self.handle_outputs()?;
         self.check()
     }
 
-    fn take_acts(&mut self) -> Result<(), String> {
+    fn handle_outputs(&mut self) -> Result<(), String> {
         let sent = mem::take(&mut self.process.kernel().sent).len();
-        if sent > SENT_MAX {
-            return Err(format!("too many packets in one turn: {sent}"));
-        }
-        for act in self.process.kernel().take_acts() {
+        require(sent <= SENT_MAX, || format!("too many packets in one turn: {sent}"))?;
+        for act in self.process.kernel().take_outputs() {
             match act {
-                Act::Send(wire, bytes) => self.hear(wire, &bytes)?,
-                Act::Finish(wire) | Act::Close(wire) => {
-                    self.links.retain(|open| open.id.0 != wire.0);
+                Output::Send(conn, bytes) => self.receive(conn, &bytes)?,
+                Output::Finish(conn) | Output::Close(conn) => {
+                    self.links.retain(|open| open.id.0 != conn.0);
                 }
-                Act::Dial { ticket, .. } => self.dials.push_back(ticket),
+                Output::Dial { ticket, .. } => self.dials.push_back(ticket),
             }
         }
         Ok(())
     }
 
-    /// The victim has sent bytes, to a peer or to a client.
-    fn hear(&mut self, wire: Wire, bytes: &[u8]) -> Result<(), String> {
-        let Some(link) = self.links.iter_mut().find(|open| open.id.0 == wire.0) else {
+    /// Handles bytes that the victim sends to a peer or to a client.
+    fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), String> {
+        let Some(link) = self.links.iter_mut().find(|open| open.id.0 == conn.0) else {
             return Ok(());
         };
-        let received = link.end.receive(bytes).map_err(|broken| format!("a link: it {broken}"))?;
-        for (packet, rest) in received.packets {
+        let decoded = link.end.receive(bytes).map_err(|broken| format!("a link: it {broken}"))?;
+        for (packet, rest) in decoded.packets {
             round_trip(packet, &rest)?;
-            link.heard.push_back((packet, rest));
-            if link.heard.len() > HEARD_MAX {
-                link.heard.pop_front();
+            link.received.push_back((packet, rest));
+            if link.received.len() > RECEIVED_MAX {
+                link.received.pop_front();
             }
         }
-        if !received.out.is_empty() {
-            self.inbox.push(Incoming::Bytes(wire, received.out));
+        if !decoded.out.is_empty() {
+            self.inbox.push(Incoming::Bytes(conn, decoded.out));
         }
         Ok(())
     }
 
-    /// What no peer may bring about.
+    /// Checks the invariants.
     fn check(&mut self) -> Result<(), String> {
         let replica = self.process.node().replica();
-        let (committed, answered, term) =
+        let (committed, acknowledged, term) =
             (replica.committed(), replica.acknowledged(), replica.term());
-        let entries = self.process.mirror().entries();
-        if committed.0 < self.committed.len() as u64 || answered < self.acknowledged {
-            return Err(format!("the commit index falls: to {committed}, {answered} answered"));
-        }
-        if term < self.term {
-            return Err(format!("the term falls: from {} to {term}", self.term));
-        }
-        if !self.has_left() && !entries.starts_with(&self.committed) {
-            return Err(format!("a committed entry is cut: {} were", self.committed.len()));
-        }
+        let entries = self.process.log_copy().entries();
+        require(
+            committed.0 >= self.committed.len() as u64 && acknowledged >= self.acknowledged,
+            || format!("the commit index decreases: to {committed}, {acknowledged} acknowledged"),
+        )?;
+        require(term >= self.term, || format!("the term decreases: from {} to {term}", self.term))?;
+        require(self.has_exited() || entries.starts_with(&self.committed), || {
+            format!("a committed entry is removed: {} were committed", self.committed.len())
+        })?;
         self.committed.extend_from_slice(&entries[self.committed.len()..committed.0 as usize]);
-        (self.acknowledged, self.term) = (answered, term);
+        (self.acknowledged, self.term) = (acknowledged, term);
         let held = self.process.node().held();
         let bounds = [
             ("verified passwords", held.proofs, PROOFS_MAX),
             ("known disks", held.disks, DISKS_MAX),
             ("links without a hello", held.links, LINKS_MAX),
         ];
-        match bounds.into_iter().find(|(_, count, most)| count > most) {
-            None => Ok(()),
-            Some((what, count, _)) => Err(format!("memory grows with {what}: {count}")),
-        }
+        check_memory(&bounds)
     }
 }
 
-fn ends(fail: &Fail) -> String {
-    // Numbers belong to the details: the name of a finding has none.
-    let words = fail.to_string();
-    let name: String = words.chars().filter(|c| !c.is_ascii_digit() && *c != ':').collect();
-    format!("the server ends by itself, {name}: {words}")
+fn exits(fail: &Fail) -> String {
+    // The name of a finding has no numbers. They belong to the details.
+    let message = fail.to_string();
+    let name: String = message.chars().filter(|c| !c.is_ascii_digit() && *c != ':').collect();
+    format!("the server exits, {name}: {message}")
 }
 
-/// A packet must survive its bytes.
+/// Checks that a packet is equal after it was encoded and decoded.
 fn round_trip(packet: Packet, rest: &[u8]) -> Result<(), String> {
     let mut bytes = Vec::new();
     packet.encode(&mut bytes);
     bytes.extend_from_slice(rest);
     match Packet::decode(&bytes) {
-        Ok((read, behind)) if read == packet && behind == rest => Ok(()),
-        other => Err(format!("a sent packet can't be read: {packet:?} is {other:?}")),
+        Ok((read, after)) if read == packet && after == rest => Ok(()),
+        other => Err(format!("a sent packet can't be decoded: {packet:?} is {other:?}")),
     }
 }
 
-/// What an honest peer answers, if anything.
+/// Returns the answer of an honest peer, if there is one.
 fn honest(packet: Packet, rest: &[u8]) -> Option<Packet> {
     Some(match packet {
         Packet::Ping { sent, .. } => Packet::Pong { sent, promised: None },

@@ -1,41 +1,50 @@
-//! What may happen in a search, and how often.
+//! The actions of a search, and their bounds.
 
+use clap::Args;
 use std::fmt;
 
-/// How much of each thing may happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How often each kind of action may happen.
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// Elections.
+    #[arg(long, default_value_t = 2)]
     pub terms: u8,
-    /// Clients' changes.
+    /// Changes of clients.
+    #[arg(long, default_value_t = 1)]
     pub entries: u8,
     /// Drops, adds and withdrawals.
+    #[arg(long, default_value_t = 2)]
     pub changes: u8,
-    /// Crashes; each server may be started again.
+    /// Crashes. Each server may be restarted.
+    #[arg(long, default_value_t = 1)]
     pub crashes: u8,
-    /// Disks lost in a crash.
+    /// Disks that are lost in a crash.
+    #[arg(long, default_value_t = 1)]
     pub wipes: u8,
-    /// Links lost between two that live; without any, who starts is linked at once.
+    /// Links that are lost between running servers. With none, a server is linked when it starts.
+    #[arg(long, default_value_t = 0)]
     pub cuts: u8,
-    /// Whether a sync may come any time after its turn, and be lost in a crash; else it ends it.
+    /// Let syncs complete at any time after their turn, and be lost in a crash. By default a sync
+    /// completes in its turn.
+    #[arg(long)]
     pub late_syncs: bool,
 }
 
-/// One step.
+/// A step of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The oldest packet on the way from one server to another arrives.
+    /// The oldest packet from one server to another arrives.
     Deliver {
-        /// Who sent it.
+        /// The sender.
         from: u8,
-        /// Who gets it.
+        /// The receiver.
         to: u8,
     },
-    /// What a server has written becomes durable.
+    /// Everything that a server has written becomes durable.
     Sync(u8),
-    /// A client sends something to a primary.
+    /// A client sends a change to a primary.
     Propose(u8),
-    /// A server asks for votes.
+    /// A server campaigns.
     Campaign(u8),
     /// A primary drops a member.
     Drop(u8, u8),
@@ -43,15 +52,15 @@ pub enum Action {
     Add(u8, u8),
     /// A primary withdraws its newest config.
     Withdraw(u8),
-    /// A server dies; what was not durable is kept or lost.
+    /// A server crashes. What is not durable is kept or lost.
     Crash(u8, bool),
-    /// It comes back.
+    /// A server restarts.
     Restart(u8),
-    /// It comes back with an empty disk.
+    /// A server restarts with an empty disk.
     Wipe(u8),
-    /// Two servers find each other.
+    /// A link between two servers opens.
     Link(u8, u8),
-    /// The link between two servers is lost, with all that is under way.
+    /// A link between two servers is lost, with all its packets.
     Cut(u8, u8),
 }
 

@@ -1,5 +1,5 @@
-//! Three replicas, their disks and what is under way between them, small enough to be copied at
-//! every step.
+//! The state of a search: three replicas, their disks and the packets between them. It is small
+//! enough to be copied at every step.
 
 use super::action::{Action, Bounds};
 use postern::ids::{
@@ -17,12 +17,12 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::rc::Rc;
 
-/// Time stands still: every decision is an action.
+/// Time does not advance: every decision is an action.
 const NOW: Moment = Moment(1_000_000);
 const WALL: WallTime = WallTime(0);
 const SERVERS: u8 = 3;
 
-/// What a server has written: records, of which the first `durable` are on disk.
+/// The records that a server has written. The first `durable` are on disk.
 #[derive(Clone, Debug)]
 struct Disk {
     id: DiskId,
@@ -54,17 +54,23 @@ struct Server {
     disk: Disk,
     /// None while it is down.
     replica: Option<Replica>,
-    /// What the next sync makes durable.
+    /// The number of records that the next sync makes durable, and the vote.
     flush: Option<usize>,
     persist: Option<Vote>,
-    /// Up to here its answered entries were compared with the truth.
+    /// Its acknowledged entries were compared with those of the group up to here.
     compared: u64,
+}
+
+impl Server {
+    fn has_unsynced(&self) -> bool {
+        self.flush.is_some() || self.persist.is_some()
+    }
 }
 
 type Queue = VecDeque<Rc<(Packet, Vec<u8>)>>;
 
-/// By index: the term in which an entry was answered first, and its record.
-type Truth = BTreeMap<u64, (Term, Rc<[u8]>)>;
+/// By index: the term in which an entry was first acknowledged, and its record.
+type Acknowledged = BTreeMap<u64, (Term, Rc<[u8]>)>;
 
 /// A state.
 #[derive(Clone, Debug)]
@@ -72,11 +78,10 @@ pub(super) struct World {
     servers: [Server; SERVERS as usize],
     linked: [[bool; SERVERS as usize]; SERVERS as usize],
     /// By sender and receiver.
-    wires: [[Queue; SERVERS as usize]; SERVERS as usize],
+    packets: [[Queue; SERVERS as usize]; SERVERS as usize],
     left: Bounds,
     disks: u128,
-    /// What was ever answered.
-    truth: Rc<Truth>,
+    acknowledged: Rc<Acknowledged>,
     primaries: Rc<BTreeMap<Term, u8>>,
 }
 
@@ -88,7 +93,7 @@ fn slot(n: u8) -> usize {
     usize::from(n) - 1
 }
 
-/// The end at `n` of its link to `other`; nothing of an earlier link is ever under way.
+/// The end at `n` of its link to `other`. No packet of an earlier link is ever in flight.
 fn link(n: u8, other: u8) -> LinkId {
     LinkId(u64::from(n) * 10 + u64::from(other))
 }
@@ -102,7 +107,8 @@ fn pairs() -> impl Iterator<Item = (u8, u8)> {
 }
 
 impl World {
-    /// A group of three: server 1 leads term 1, all is stored everywhere, the gate is open.
+    /// A group of three: server 1 is primary in term 1, all entries are on all disks, and the gate
+    /// is open.
     pub(super) fn formed(bounds: &Bounds) -> World {
         let server = |n: u8| Server {
             disk: Disk {
@@ -120,18 +126,10 @@ impl World {
         let mut world = World {
             servers: [server(1), server(2), server(3)],
             linked: Default::default(),
-            wires: Default::default(),
-            left: Bounds {
-                terms: 1,
-                entries: 0,
-                changes: 0,
-                crashes: 0,
-                wipes: 0,
-                cuts: 1,
-                late_syncs: false,
-            },
+            packets: Default::default(),
+            left: Bounds { terms: 1, cuts: 1, ..Bounds::default() },
             disks: 9,
-            truth: Rc::default(),
+            acknowledged: Rc::default(),
             primaries: Rc::default(),
         };
         let members = all().map(|n| Member { id: id(n), disk: world.servers[slot(n)].disk.id });
@@ -147,7 +145,7 @@ impl World {
             world.start(n);
         }
         for (a, b) in pairs() {
-            world.join(a, b);
+            world.link(a, b);
         }
         world.apply(Action::Campaign(1));
         world.settle();
@@ -155,7 +153,7 @@ impl World {
         world
     }
 
-    /// Delivers and syncs until nothing is under way.
+    /// Delivers and syncs until no packet is in flight.
     fn settle(&mut self) {
         let mut actions = Vec::new();
         loop {
@@ -169,7 +167,7 @@ impl World {
         }
     }
 
-    /// A copy of this state after these actions.
+    /// Returns a copy of this state after these actions.
     pub(super) fn after(&self, actions: &[Action]) -> World {
         let mut world = self.clone();
         for action in actions {
@@ -178,12 +176,12 @@ impl World {
         world
     }
 
-    /// What may happen next.
+    /// Lists the actions that may happen next.
     pub(super) fn actions(&self, into: &mut Vec<Action>) {
         into.clear();
         for from in all() {
             for to in all() {
-                if !self.wires[slot(from)][slot(to)].is_empty() {
+                if !self.packets[slot(from)][slot(to)].is_empty() {
                     into.push(Action::Deliver { from, to });
                 }
             }
@@ -212,12 +210,12 @@ impl World {
             }
             return;
         };
-        if server.flush.is_some() || server.persist.is_some() {
+        if server.has_unsynced() {
             into.push(Action::Sync(n));
         }
         if self.left.crashes > 0 {
             into.push(Action::Crash(n, false));
-            if server.flush.is_some() || server.persist.is_some() {
+            if server.has_unsynced() {
                 into.push(Action::Crash(n, true));
             }
         }
@@ -242,11 +240,11 @@ impl World {
     fn apply(&mut self, action: Action) {
         match action {
             Action::Deliver { from, to } => {
-                let packet = self.wires[slot(from)][slot(to)].pop_front();
-                let packet = packet.expect("only what is under way is delivered");
+                let packet = self.packets[slot(from)][slot(to)].pop_front();
+                let packet = packet.expect("a delivered packet is in flight");
                 let (packet, records) = (&packet.0, &packet.1);
                 let event = Event::Received { link: link(to, from), packet: *packet, records };
-                self.tell(to, event);
+                self.handle(to, event);
                 self.end_turn(to);
             }
             Action::Sync(n) => self.sync(n),
@@ -273,10 +271,10 @@ impl World {
                 (disk.records, disk.durable) = (Vec::new(), 0);
                 self.start(n);
             }
-            Action::Link(a, b) => self.join(a, b),
+            Action::Link(a, b) => self.link(a, b),
             Action::Cut(a, b) => {
                 self.left.cuts -= 1;
-                self.part(a, b);
+                self.unlink(a, b);
             }
         }
     }
@@ -303,7 +301,7 @@ impl World {
         self.end_turn(n);
     }
 
-    fn tell(&mut self, n: u8, event: Event<'_>) {
+    fn handle(&mut self, n: u8, event: Event<'_>) {
         let mut out = Out::default();
         let server = &mut self.servers[slot(n)];
         let Some(replica) = &mut server.replica else { return };
@@ -319,7 +317,7 @@ impl World {
         self.perform(n, out);
         self.compare(n);
         let server = &self.servers[slot(n)];
-        if !self.left.late_syncs && (server.flush.is_some() || server.persist.is_some()) {
+        if !self.left.late_syncs && (server.has_unsynced()) {
             self.sync(n);
         }
     }
@@ -333,7 +331,7 @@ impl World {
             server.disk.durable = count.min(server.disk.records.len());
         }
         let mark = Durable { last: Index(server.disk.durable as u64), vote: server.disk.vote };
-        self.tell(n, Event::Durable(mark));
+        self.handle(n, Event::Durable(mark));
         self.end_turn(n);
     }
 
@@ -373,19 +371,19 @@ impl World {
                         .for_each(first, last, &mut |record| {
                             records.extend_from_slice(record.bytes);
                         })
-                        .expect("they are there");
+                        .expect("the log has them");
                     (link, Packet::Append(append), records)
                 }
                 Effect::Quarantine(quarantine) => {
-                    panic!("server {n} puts quarantine {quarantine:?}")
+                    panic!("server {n} quarantines {quarantine:?}")
                 }
                 Effect::Dial(_) | Effect::Close(..) | Effect::RecordIncarnation(..) => continue,
             };
-            // Pings only say who is there, and everybody is asked at any time anyway.
+            // Pings only feed timers, which do not exist here.
             let idle = matches!(packet, Packet::Ping { .. } | Packet::Pong { .. });
             let other = (to.0 % 10) as u8;
             if !idle && self.linked[slot(n)][slot(other)] {
-                self.wires[slot(n)][slot(other)].push_back(Rc::new((packet, records)));
+                self.packets[slot(n)][slot(other)].push_back(Rc::new((packet, records)));
             }
         }
     }
@@ -395,7 +393,7 @@ impl World {
         server.disk.incarnation += 1;
         let mut summary = LogSummary::default();
         for record in &server.disk.records {
-            summary.push(&Record::trust(record)).expect("it was read before");
+            summary.push(&Record::trust(record)).expect("the log is valid");
         }
         let shared = Shared {
             group: GroupId(7),
@@ -404,8 +402,8 @@ impl World {
             copies_min: 1,
             survivor_auto: false,
         };
-        let life = u64::from(n) * 100 + server.disk.incarnation;
-        let process = ProcessId(life);
+        let start = u64::from(n) * 100 + server.disk.incarnation;
+        let process = ProcessId(start);
         let setup = Setup {
             me: Member { id: id(n), disk: server.disk.id },
             incarnation: Incarnation(server.disk.incarnation),
@@ -417,13 +415,13 @@ impl World {
             seen: Default::default(),
             runs: vec![Run { incarnation: Incarnation(server.disk.incarnation), process }],
             former: None,
-            seed: life,
+            seed: start,
         };
         server.replica = Some(Replica::new(NOW, setup));
         let greet = self.left.cuts == 0;
         for other in all().filter(|other| greet && *other != n) {
             if self.servers[slot(other)].replica.is_some() {
-                self.join(n, other);
+                self.link(n, other);
             }
         }
     }
@@ -440,101 +438,104 @@ impl World {
         server.disk.records.truncate(durable);
         (server.disk.durable, server.compared) = (durable, 0);
         for other in all().filter(|other| *other != n) {
-            self.part(n, other);
+            self.unlink(n, other);
         }
     }
 
-    /// Links two servers; their hellos are exchanged at once.
-    fn join(&mut self, a: u8, b: u8) {
+    /// Links two servers. They exchange their hellos at once.
+    fn link(&mut self, a: u8, b: u8) {
         let (here, there) = (link(a, b), link(b, a));
         self.linked[slot(a)][slot(b)] = true;
         self.linked[slot(b)][slot(a)] = true;
-        self.tell(a, Event::Dialled { link: here, to: id(b) });
-        self.tell(b, Event::Accepted { link: there });
-        // The dialler's hello, and what answers it; no other packet comes before them.
+        self.handle(a, Event::Dialled { link: here, to: id(b) });
+        self.handle(b, Event::Accepted { link: there });
+        // The hello of the dialler, and that of the other side. No other packet precedes them.
         for (from, to) in [(a, b), (b, a)] {
-            if let Some(packet) = self.wires[slot(from)][slot(to)].pop_front() {
+            if let Some(packet) = self.packets[slot(from)][slot(to)].pop_front() {
                 let (packet, records) = (packet.0, &packet.1);
-                self.tell(to, Event::Received { link: link(to, from), packet, records });
+                self.handle(to, Event::Received { link: link(to, from), packet, records });
             }
         }
         self.end_turn(a);
         self.end_turn(b);
     }
 
-    fn part(&mut self, a: u8, b: u8) {
+    fn unlink(&mut self, a: u8, b: u8) {
         for (n, other) in [(a, b), (b, a)] {
             let was = std::mem::take(&mut self.linked[slot(n)][slot(other)]);
-            self.wires[slot(n)][slot(other)].clear();
+            self.packets[slot(n)][slot(other)].clear();
             if was {
-                self.tell(n, Event::Ended { link: link(n, other) });
+                self.handle(n, Event::Ended { link: link(n, other) });
                 self.end_turn(n);
             }
         }
     }
 
-    /// Compares what a server claims with what was ever claimed.
+    /// Checks the invariants of a server after its turn.
     fn compare(&mut self, n: u8) {
         let server = &self.servers[slot(n)];
         let Some(replica) = &server.replica else { return };
         if replica.role() == RoleView::Primary && !self.primaries.contains_key(&replica.term()) {
-            // One that is elected late, in a term before, can't get anything answered.
-            let earlier = self.truth.iter().filter(|(_, (term, _))| *term < replica.term());
+            // A primary of an earlier term, elected late, can't get entries acknowledged.
+            let earlier = self.acknowledged.iter().filter(|(_, (term, _))| *term < replica.term());
             for (at, (_, record)) in earlier {
                 let own = server.disk.records.get(*at as usize - 1);
-                assert!(own == Some(record), "primary {n} lacks entry {at}, which was answered");
+                assert!(
+                    own == Some(record),
+                    "primary {n} lacks entry {at}, which was acknowledged"
+                );
             }
             Rc::make_mut(&mut self.primaries).insert(replica.term(), n);
         }
         if replica.role() == RoleView::Primary {
-            assert_eq!(self.primaries[&replica.term()], n, "two primaries of one term");
+            assert_eq!(self.primaries[&replica.term()], n, "two primaries in one term");
         }
         let acknowledged = replica.acknowledged().0;
         let leads = replica.role() == RoleView::Primary;
         for at in server.compared + 1..=acknowledged {
             let record = &server.disk.records[at as usize - 1];
-            if let Some(known) = self.truth.get(&at) {
+            if let Some(known) = self.acknowledged.get(&at) {
                 assert!(
                     known.1 == *record,
-                    "entry {at} was acknowledged, and is another one at {n}"
+                    "entry {at} was acknowledged, but differs at server {n}"
                 );
                 continue;
             }
-            assert!(leads, "server {n} applies entry {at}, which was never answered");
+            assert!(leads, "server {n} applies entry {at}, which was never acknowledged");
             self.assert_stored(replica, at, record);
-            Rc::make_mut(&mut self.truth).insert(at, (replica.term(), Rc::clone(record)));
+            Rc::make_mut(&mut self.acknowledged).insert(at, (replica.term(), Rc::clone(record)));
         }
         self.servers[slot(n)].compared = acknowledged.max(self.servers[slot(n)].compared);
     }
 
-    /// Answered means: on the disk of every member of the config it was answered under.
+    /// Checks that an acknowledged entry is durable on all members of the config.
     fn assert_stored(&self, replica: &Replica, at: u64, record: &Rc<[u8]>) {
         let config = replica.config().expect("a primary has a config");
         for member in config.members() {
             let disk = &self.servers[member.id.slot()].disk;
             if disk.id == member.disk {
                 let stored = disk.durable as u64 >= at && disk.records[at as usize - 1] == *record;
-                assert!(stored, "entry {at} is acknowledged, and not stored by member {member}");
+                assert!(stored, "entry {at} is acknowledged, but not stored by member {member}");
             }
         }
     }
 
     #[cfg(test)]
-    pub(super) fn claim_answered(&mut self, at: u64, text: &str) {
-        Rc::make_mut(&mut self.truth).insert(at, (Term(1), text.as_bytes().into()));
+    pub(super) fn claim_acknowledged(&mut self, at: u64, text: &str) {
+        Rc::make_mut(&mut self.acknowledged).insert(at, (Term(1), text.as_bytes().into()));
     }
 
-    /// A hash of all that may matter for what comes.
+    /// Returns a hash of everything that affects the future.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut into = Hashing(DefaultHasher::new());
         let written = self.write(&mut into);
-        written.expect("a hasher takes every byte");
+        written.expect("a write to a hasher does not fail");
         into.0.finish()
     }
 
     fn write(&self, into: &mut Hashing) -> fmt::Result {
         write!(into, "{:?}{:?}{:?}", self.left, self.linked, self.primaries)?;
-        for (at, (_, record)) in self.truth.iter() {
+        for (at, (_, record)) in self.acknowledged.iter() {
             into.0.write_u64(*at);
             into.0.write(record);
         }
@@ -550,9 +551,9 @@ impl World {
             }
         }
         let mut bytes = Vec::new();
-        for wire in self.wires.iter().flatten() {
-            into.0.write_usize(wire.len());
-            for packet in wire {
+        for queue in self.packets.iter().flatten() {
+            into.0.write_usize(queue.len());
+            for packet in queue {
                 bytes.clear();
                 packet.0.encode(&mut bytes);
                 into.0.write(&bytes);

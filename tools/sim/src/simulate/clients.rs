@@ -1,80 +1,83 @@
-//! The crowd: text clients that connect anywhere, follow the primary, ask, ask again with the same
-//! key, and misbehave.
+//! Text clients. They connect to any server, follow the primary, send requests, repeat some with
+//! the same key, and misbehave.
 
-use super::clock::{Schedule, What};
-use super::network::{CLIENTS, Message, Network, Place};
+use super::clock::{Event, Schedule};
+use super::network::{CLIENTS, EndId, Message, Network, Owner};
 use postern::rng::Rng;
 use postern_testkit::checker::{History, OpId, Outcome, Request};
 use std::collections::VecDeque;
 
 const ACCOUNTS: [&str; 4] = ["ann", "bob", "cid", "dot"];
 const PASSWORDS: [&str; 2] = ["password-one", "password-two"];
-/// Who waits for an answer for so long gives up, in µs.
-const PATIENCE: u64 = 15_000_000;
-const DIAL_PATIENCE: u64 = 3_000_000;
+/// How long a client waits for an answer, in µs.
+const ANSWER_TIMEOUT: u64 = 15_000_000;
+const DIAL_TIMEOUT: u64 = 3_000_000;
 
-/// What a client needs of the world.
-pub(super) struct Hands<'a> {
+/// The parts of the world that clients use.
+pub(super) struct ClientIo<'a> {
     pub(super) now: u64,
     pub(super) net: &'a mut Network,
     pub(super) schedule: &'a mut Schedule,
 }
 
-/// Of these accounts one is deleted and made anew now and then.
-const MORTAL: usize = 3;
+/// The account that is deleted and created again from time to time.
+const DELETED_ACCOUNT: usize = 3;
 
-/// A request under way.
+/// A request without an answer.
 #[derive(Debug)]
-struct Asked {
-    /// Its place in the history, if it has one.
+struct Pending {
+    /// The operation in the history, if it is checked.
     op: Option<OpId>,
     at: u64,
-    ask: Ask,
+    kind: RequestKind,
 }
 
-/// What a client must know of a request to understand its answer.
+/// The kind of a request, which determines the meaning of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ask {
+enum RequestKind {
     Send,
-    /// All messages behind this one.
+    /// All messages after this one.
     Read(u64),
     LogIn,
-    /// This will be the account's password.
+    /// The new password of the account.
     Passwd(usize),
     Account,
     Other,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Connection {
+    #[default]
     Down,
-    Dialling { until: u64 },
-    Open(Place),
+    Dialling {
+        until: u64,
+    },
+    Open(EndId),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Client {
     number: u32,
-    line: Line,
-    /// Where it dials next, if it was told.
-    hint: Option<u8>,
+    connection: Connection,
+    /// The address of the primary, if a server has named it.
+    hint: Option<usize>,
     account: usize,
     logged_in: bool,
     half_closed: bool,
-    asked: VecDeque<Asked>,
+    pending: VecDeque<Pending>,
     input: Vec<u8>,
-    /// Number, sender and text of what was shown since the answer before.
+    /// Number, sender and text of the messages since the previous answer.
     shown: Vec<(u64, String, String)>,
-    /// The greatest number that it was shown on this connection.
+    /// The highest message number on this connection.
     last: u64,
-    /// Tells its newest timer from older ones.
-    serial: u32,
+    /// The number of its latest timer. Earlier ones are void.
+    timer: u32,
     sent: u32,
-    /// What it sent last with a key: receiver, key, text. It may send that again, anywhere.
+    /// Receiver, key and text of the latest message with a key. It may be sent again to any server.
     keyed: Option<(String, String, String)>,
 }
 
-/// How many requests ended how; those without an answer are the rest.
+/// Numbers of requests and of their answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) asked: u64,
@@ -84,60 +87,50 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Answered, refused, and neither.
-    pub(super) fn all(self) -> (u64, u64, u64) {
-        (self.done, self.refused, self.asked - self.done - self.refused)
+    /// Returns the numbers of successful, refused and unanswered requests.
+    pub(super) fn all(self) -> [u64; 3] {
+        [self.done, self.refused, self.asked - self.done - self.refused]
     }
 }
 
-/// All clients of a world.
-pub(super) struct Crowd {
+/// All clients of a run.
+pub(super) struct Clients {
     clients: Vec<Client>,
     rng: Rng,
-    /// Mean time between two things that a client does, in µs.
+    /// The mean time between two requests of a client, in µs.
     pace: u64,
-    patience: u64,
-    /// Which password each account has, as far as is known.
+    answer_timeout: u64,
+    /// The password of each account, as far as known.
     passwords: [usize; 4],
     pub(super) history: History,
     pub(super) counts: Counts,
-    /// They ask nothing new.
+    /// They send no new requests.
     pub(super) quiet: bool,
 }
 
-impl Crowd {
-    pub(super) fn new(mut rng: Rng, schedule: &mut Schedule) -> Crowd {
+impl Clients {
+    pub(super) fn new(mut rng: Rng, schedule: &mut Schedule) -> Clients {
         let count = 2 + rng.below(5) as u32;
         // Between one and thirty seconds.
         let pace = (1e6 * 30f64.powf(rng.below(1001) as f64 / 1000.0)) as u64;
         let client = |number| Client {
             number,
-            line: Line::Down,
-            hint: None,
             account: number as usize % ACCOUNTS.len(),
-            logged_in: false,
-            half_closed: false,
-            asked: VecDeque::new(),
-            input: Vec::new(),
-            shown: Vec::new(),
-            last: 0,
-            serial: 0,
-            sent: 0,
-            keyed: None,
+            ..Client::default()
         };
         for number in 0..count {
-            schedule.add(rng.below(2_000_000), What::Client { client: number, serial: 0 });
+            schedule.add(rng.below(2_000_000), Event::Client(number, 0));
         }
-        Crowd { clients: (0..count).map(client).collect(), pace, ..Crowd::nobody(rng) }
+        Clients { clients: (0..count).map(client).collect(), pace, ..Clients::none(rng) }
     }
 
-    /// A crowd of none.
-    pub(super) fn nobody(rng: Rng) -> Crowd {
-        Crowd {
+    /// No clients.
+    pub(super) fn none(rng: Rng) -> Clients {
+        Clients {
             clients: Vec::new(),
             rng,
             pace: 1_000_000,
-            patience: PATIENCE,
+            answer_timeout: ANSWER_TIMEOUT,
             passwords: [0; 4],
             history: History::new(),
             counts: Counts::default(),
@@ -145,139 +138,141 @@ impl Crowd {
         }
     }
 
-    /// How many requests wait for an answer on open connections.
+    /// The number of requests that wait for an answer on open connections.
     pub(super) fn waiting(&self) -> usize {
-        self.clients.iter().map(|client| client.asked.len()).sum()
+        self.clients.iter().map(|client| client.pending.len()).sum()
     }
 
-    /// From now on they ask often, and wait for nobody for long.
-    pub(super) fn hurry(&mut self, hands: &mut Hands<'_>) {
-        (self.pace, self.patience) = (200_000, 2_000_000);
-        self.wake_all(hands);
+    /// From now on they send often, and have a short timeout.
+    pub(super) fn speed_up(&mut self, io: &mut ClientIo<'_>) {
+        (self.pace, self.answer_timeout) = (200_000, 2_000_000);
+        self.wake_all(io);
     }
 
-    pub(super) fn wake_all(&mut self, hands: &mut Hands<'_>) {
+    pub(super) fn wake_all(&mut self, io: &mut ClientIo<'_>) {
         for at in 0..self.clients.len() {
-            self.set_timer(at, 0, hands);
+            self.set_timer(at, 0, io);
         }
     }
 
-    /// A client's timer rings.
-    pub(super) fn ring(&mut self, number: u32, serial: u32, hands: &mut Hands<'_>) {
+    /// Handles the timer of a client.
+    pub(super) fn on_timer(&mut self, number: u32, timer: u32, io: &mut ClientIo<'_>) {
         let at = number as usize;
-        if self.clients[at].serial != serial {
+        if self.clients[at].timer != timer {
             return;
         }
-        let now = hands.now;
-        match self.clients[at].line {
-            Line::Dialling { until } if now < until => {
-                return self.set_timer(at, until - now, hands);
+        let now = io.now;
+        match self.clients[at].connection {
+            Connection::Dialling { until } if now < until => {
+                return self.set_timer(at, until - now, io);
             }
-            Line::Down | Line::Dialling { .. } => self.dial(at, hands),
-            Line::Open(place) => {
-                let late =
-                    self.clients[at].asked.front().is_some_and(|a| now >= a.at + self.patience);
+            Connection::Down | Connection::Dialling { .. } => self.dial(at, io),
+            Connection::Open(end_id) => {
+                let late = self.clients[at]
+                    .pending
+                    .front()
+                    .is_some_and(|a| now >= a.at + self.answer_timeout);
                 if late {
-                    self.drop_line(at, place, Message::Reset, hands);
+                    self.disconnect(at, end_id, Message::Reset, io);
                 } else if !self.quiet {
-                    self.act(at, place, hands);
+                    self.send_requests(at, end_id, io);
                 }
             }
         }
         let pause = if self.quiet { 1_000_000 } else { 1 + self.rng.below(2 * self.pace) };
-        let pause = match self.clients[at].line {
-            Line::Open(_) => pause,
-            Line::Down => pause.min(1_000_000),
-            Line::Dialling { .. } => DIAL_PATIENCE,
+        let pause = match self.clients[at].connection {
+            Connection::Open(_) => pause,
+            Connection::Down => pause.min(1_000_000),
+            Connection::Dialling { .. } => DIAL_TIMEOUT,
         };
-        self.set_timer(at, pause, hands);
+        self.set_timer(at, pause, io);
     }
 
-    fn set_timer(&mut self, at: usize, pause: u64, hands: &mut Hands<'_>) {
+    fn set_timer(&mut self, at: usize, pause: u64, io: &mut ClientIo<'_>) {
         let client = &mut self.clients[at];
-        client.serial += 1;
-        let what = What::Client { client: client.number, serial: client.serial };
-        hands.schedule.add(hands.now + pause, what);
+        client.timer += 1;
+        io.schedule.add(io.now + pause, Event::Client(client.number, client.timer));
     }
 
-    fn dial(&mut self, at: usize, hands: &mut Hands<'_>) {
-        let anywhere = self.rng.below(3) as u8;
+    fn dial(&mut self, at: usize, io: &mut ClientIo<'_>) {
+        let anywhere = self.rng.below(3) as usize;
         let client = &mut self.clients[at];
         let to = client.hint.take().unwrap_or(anywhere);
-        client.line = Line::Dialling { until: hands.now + DIAL_PATIENCE };
-        let (from, life) = (CLIENTS as u8, client.number);
-        let delay = hands.net.delay(from, to);
-        hands.schedule.add(hands.now + delay, What::Dial { from, life, ticket: 0, to });
+        client.connection = Connection::Dialling { until: io.now + DIAL_TIMEOUT };
+        let from = Owner { host: CLIENTS, generation: client.number };
+        let delay = io.net.delay(CLIENTS, to);
+        io.schedule.add(io.now + delay, Event::Dial { from, ticket: 0, to });
     }
 
-    /// A dial was refused.
-    pub(super) fn refused(&mut self, number: u32, hands: &mut Hands<'_>) {
+    /// Handles a refused dial.
+    pub(super) fn on_refused_dial(&mut self, number: u32, io: &mut ClientIo<'_>) {
         let at = number as usize;
-        if let Line::Dialling { .. } = self.clients[at].line {
-            self.clients[at].line = Line::Down;
+        if let Connection::Dialling { .. } = self.clients[at].connection {
+            self.clients[at].connection = Connection::Down;
             let pause = 50_000 + self.rng.below(1_000_000);
-            self.set_timer(at, pause, hands);
+            self.set_timer(at, pause, io);
         }
     }
 
-    fn drop_line(&mut self, at: usize, place: Place, last: Message, hands: &mut Hands<'_>) {
-        hands.net.send(place, last, hands.now, hands.schedule);
-        hands.net.let_go(place);
-        hands.net.sweep(place);
+    fn disconnect(&mut self, at: usize, end_id: EndId, last: Message, io: &mut ClientIo<'_>) {
+        io.net.send(end_id, last, io.now, io.schedule);
+        io.net.close(end_id);
+        io.net.free_if_unused(end_id);
         let client = &mut self.clients[at];
-        client.line = Line::Down;
+        client.connection = Connection::Down;
         (client.logged_in, client.half_closed) = (false, false);
-        // What was not answered stays open for ever.
-        client.asked.clear();
+        // Requests without an answer remain so in the history.
+        client.pending.clear();
         client.input.clear();
         client.shown.clear();
         client.last = 0;
     }
 
-    /// Something arrives at a client's end.
+    /// Handles a message that arrives at a client.
     pub(super) fn receive(
         &mut self,
         number: u32,
-        place: Place,
-        what: Message,
-        hands: &mut Hands<'_>,
+        end_id: EndId,
+        message: Message,
+        io: &mut ClientIo<'_>,
     ) {
         let at = number as usize;
-        match what {
-            Message::Taken => {
-                if let Line::Dialling { .. } = self.clients[at].line {
-                    self.clients[at].line = Line::Open(place);
-                    self.set_timer(at, 0, hands);
+        match message {
+            Message::Accepted => {
+                if let Connection::Dialling { .. } = self.clients[at].connection {
+                    self.clients[at].connection = Connection::Open(end_id);
+                    self.set_timer(at, 0, io);
                 } else {
-                    hands.net.send(place, Message::Reset, hands.now, hands.schedule);
-                    hands.net.let_go(place);
+                    io.net.send(end_id, Message::Reset, io.now, io.schedule);
+                    io.net.close(end_id);
                 }
             }
-            Message::Bytes(bytes) if self.clients[at].line == Line::Open(place) => {
+            Message::Bytes(bytes) if self.clients[at].connection == Connection::Open(end_id) => {
                 self.clients[at].input.extend_from_slice(&bytes);
-                self.read_lines(at, hands);
+                self.read_lines(at, io);
             }
-            Message::Fin | Message::Reset if self.clients[at].line == Line::Open(place) => {
-                self.drop_line(at, place, Message::Fin, hands);
+            Message::Fin | Message::Reset
+                if self.clients[at].connection == Connection::Open(end_id) =>
+            {
+                self.disconnect(at, end_id, Message::Fin, io);
                 let pause = 1_000 + self.rng.below(500_000);
-                self.set_timer(at, pause, hands);
+                self.set_timer(at, pause, io);
             }
             _ => {}
         }
     }
 
-    fn read_lines(&mut self, at: usize, hands: &mut Hands<'_>) {
-        let input = std::mem::take(&mut self.clients[at].input);
-        let mut rest = &input[..];
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let line = String::from_utf8_lossy(&rest[..end]);
-            self.read_line(at, &line, hands);
-            rest = &rest[end + 1..];
+    fn read_lines(&mut self, at: usize, io: &mut ClientIo<'_>) {
+        let mut input = std::mem::take(&mut self.clients[at].input);
+        let complete = input.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let rest = input.split_off(complete);
+        for line in String::from_utf8_lossy(&input).lines() {
+            self.read_line(at, line, io);
         }
-        self.clients[at].input = rest.to_vec();
+        self.clients[at].input = rest;
     }
 
-    fn read_line(&mut self, at: usize, line: &str, hands: &mut Hands<'_>) {
+    fn read_line(&mut self, at: usize, line: &str, io: &mut ClientIo<'_>) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "MSG" => {
@@ -288,8 +283,8 @@ impl Crowd {
                 self.clients[at].shown.push((number, from.to_owned(), text));
                 self.clients[at].last = number;
             }
-            "OK" => self.on_done(at, rest, hands.now),
-            "ERR" => self.on_refused(at, rest, hands),
+            "OK" => self.on_done(at, rest, io.now),
+            "ERR" => self.on_refused(at, rest, io),
             _ => {}
         }
     }
@@ -297,19 +292,19 @@ impl Crowd {
     fn on_done(&mut self, at: usize, rest: &str, now: u64) {
         let client = &mut self.clients[at];
         let shown = std::mem::take(&mut client.shown);
-        let Some(asked) = client.asked.pop_front() else { return };
+        let Some(asked) = client.pending.pop_front() else { return };
         let number = rest.parse().unwrap_or(0);
         self.counts.done += 1;
-        self.counts.sends += u64::from(asked.ask == Ask::Send);
-        match asked.ask {
-            Ask::LogIn => (client.logged_in, client.last) = (true, number),
-            Ask::Passwd(password) => self.passwords[client.account] = password,
+        self.counts.sends += u64::from(asked.kind == RequestKind::Send);
+        match asked.kind {
+            RequestKind::LogIn => (client.logged_in, client.last) = (true, number),
+            RequestKind::Passwd(password) => self.passwords[client.account] = password,
             _ => {}
         }
-        let outcome = match asked.ask {
-            Ask::Send => Outcome::Stored(number),
-            Ask::Read(after) => {
-                // What was pushed while the request was on its way came first.
+        let outcome = match asked.kind {
+            RequestKind::Send => Outcome::Stored(number),
+            RequestKind::Read(after) => {
+                // Messages that were pushed before the server had the request come first.
                 let read = usize::try_from(number.saturating_sub(after)).unwrap_or(usize::MAX);
                 Outcome::Read(shown[shown.len().saturating_sub(read)..].to_vec())
             }
@@ -320,20 +315,20 @@ impl Crowd {
         }
     }
 
-    fn on_refused(&mut self, at: usize, rest: &str, hands: &mut Hands<'_>) {
+    fn on_refused(&mut self, at: usize, rest: &str, io: &mut ClientIo<'_>) {
         let mut words = rest.split(' ');
         let code = words.next().unwrap_or("");
         let client = &mut self.clients[at];
         if code == "not-primary" {
             let server = words.next().and_then(|address| address.as_bytes().get(1));
-            let server = server.and_then(|digit| digit.checked_sub(b'1'));
+            let server = server.and_then(|digit| digit.checked_sub(b'1')).map(usize::from);
             client.hint = server.filter(|server| *server < 3);
-            self.set_timer(at, 1_000, hands);
+            self.set_timer(at, 1_000, io);
         }
         let client = &mut self.clients[at];
-        if let Some(asked) = client.asked.pop_front() {
-            if asked.ask == Ask::LogIn && code == "wrong-password" {
-                // Someone else changed it, or nobody knows whether it was changed.
+        if let Some(asked) = client.pending.pop_front() {
+            if asked.kind == RequestKind::LogIn && code == "wrong-password" {
+                // Another client changed it, or a change had an unknown outcome.
                 self.passwords[client.account] = 1 - self.passwords[client.account];
             }
             self.counts.refused += 1;
@@ -341,57 +336,53 @@ impl Crowd {
                 let unknown = code == "unknown-outcome";
                 let refused = Outcome::Refused(code.to_owned());
                 let outcome = if unknown { Outcome::Unknown } else { refused };
-                self.history.answered(op, hands.now, outcome);
+                self.history.answered(op, io.now, outcome);
             }
         }
         let client = &mut self.clients[at];
         client.shown.clear();
-        if let Line::Open(place) = client.line
+        if let Connection::Open(end_id) = client.connection
             && code == "not-primary"
-            && client.asked.is_empty()
+            && client.pending.is_empty()
         {
-            self.drop_line(at, place, Message::Fin, hands);
+            self.disconnect(at, end_id, Message::Fin, io);
         }
     }
 
-    fn say(&mut self, place: Place, bytes: Vec<u8>, hands: &mut Hands<'_>) {
-        hands.net.send(place, Message::Bytes(bytes), hands.now, hands.schedule);
-    }
-
-    /// One request, or a few at once, or something rude.
-    fn act(&mut self, at: usize, place: Place, hands: &mut Hands<'_>) {
+    /// Sends one or several requests, and sometimes misbehaves.
+    fn send_requests(&mut self, at: usize, end_id: EndId, io: &mut ClientIo<'_>) {
         if self.clients[at].half_closed {
             return;
         }
         let mut bytes = Vec::new();
         let requests = if self.rng.below(10) == 0 { 1 + self.rng.below(12) } else { 1 };
         for _ in 0..requests {
-            self.ask_something(at, &mut bytes, hands.now);
+            self.add_request(at, &mut bytes, io.now);
         }
-        let rude = self.rng.below(200);
-        if rude == 0 {
+        let misbehavior = self.rng.below(200);
+        if misbehavior == 0 {
             bytes.extend_from_slice(b"SEND ann half a li");
         }
-        self.say(place, bytes, hands);
-        match rude {
-            0 | 1 => self.drop_line(at, place, Message::Reset, hands),
+        io.net.send(end_id, Message::Bytes(bytes), io.now, io.schedule);
+        match misbehavior {
+            0 | 1 => self.disconnect(at, end_id, Message::Reset, io),
             2 => {
                 self.clients[at].half_closed = true;
-                hands.net.send(place, Message::Fin, hands.now, hands.schedule);
+                io.net.send(end_id, Message::Fin, io.now, io.schedule);
             }
             3 => {
-                // Gone without a word: its machine is off.
-                hands.net.forget(place);
-                self.clients[at].asked.clear();
-                self.clients[at].line = Line::Down;
+                // The machine of the client loses power.
+                io.net.close_without_sending(end_id);
+                self.clients[at].pending.clear();
+                self.clients[at].connection = Connection::Down;
                 self.clients[at].logged_in = false;
             }
             _ => {}
         }
     }
 
-    /// A message with a key: mostly a new one, else the one before again, which may have been
-    /// stored, here or elsewhere, or not; now and then the same key with another text.
+    /// Returns a message with a key: the previous one again, which may have been stored or not, or
+    /// a new one, or rarely the previous key with another text.
     fn keyed(&mut self, at: usize, to: &str) -> (String, String, String) {
         let client = &mut self.clients[at];
         let text = format!("c{}-{}", client.number, client.sent);
@@ -403,67 +394,13 @@ impl Crowd {
         }
     }
 
-    fn ask_something(&mut self, at: usize, bytes: &mut Vec<u8>, now: u64) {
-        let client = &self.clients[at];
-        let account = client.account;
-        let (name, password) = (ACCOUNTS[account], PASSWORDS[self.passwords[account]]);
+    fn add_request(&mut self, at: usize, bytes: &mut Vec<u8>, now: u64) {
         let other = ACCOUNTS[self.rng.below(4) as usize];
         let choice = self.rng.below(100);
-        let (mut ask, mut request) = (Ask::Other, None);
-        let user = || name.to_owned();
-        let line = if !client.logged_in {
-            match choice {
-                0..40 => {
-                    (ask, request) = (Ask::Account, Some(Request::Create { user: user() }));
-                    format!("CREATE {name} {password}")
-                }
-                40..90 => {
-                    ask = Ask::LogIn;
-                    let after = ["", " end", " -3", " 0"][self.rng.below(4) as usize];
-                    format!("LOGIN {name} {password}{after}")
-                }
-                90..95 => "STATUS".to_owned(),
-                _ => "PING x".to_owned(),
-            }
+        let (line, kind, request) = if self.clients[at].logged_in {
+            self.session_request(at, choice, other)
         } else {
-            match choice {
-                0..45 => {
-                    let text = format!("c{}-{}", client.number, client.sent);
-                    let (to, from) = (other.to_owned(), user());
-                    ask = Ask::Send;
-                    request = Some(Request::Send { to, from, text: text.clone(), key: None });
-                    format!("SEND {other} {text}")
-                }
-                45..70 => {
-                    let (to, key, text) = self.keyed(at, other);
-                    ask = Ask::Send;
-                    let line = format!("ONCE {key} {to} {text}");
-                    request = Some(Request::Send { to, from: user(), text, key: Some(key) });
-                    line
-                }
-                70..83 => {
-                    let after = client.last.saturating_sub(self.rng.below(30));
-                    ask = Ask::Read(after);
-                    request = Some(Request::Read { mailbox: user(), after });
-                    format!("LOG {after}")
-                }
-                83..86 => "LOG 0 10".to_owned(),
-                86 => "LOG -5".to_owned(),
-                87..90 => "LIST".to_owned(),
-                90..93 => "STATUS".to_owned(),
-                93..96 => {
-                    let new = 1 - self.passwords[account];
-                    (ask, request) = (Ask::Passwd(new), Some(Request::Passwd { user: user() }));
-                    format!("PASSWD {password} {}", PASSWORDS[new])
-                }
-                96 if account == MORTAL => {
-                    (ask, request) = (Ask::Account, Some(Request::Delete { user: user() }));
-                    format!("DELETE {name} {password}")
-                }
-                96 | 97 => "LOGOUT".to_owned(),
-                98 => "NONSENSE".to_owned(),
-                _ => "QUIT".to_owned(),
-            }
+            self.login_request(at, choice)
         };
         let client = &mut self.clients[at];
         if line == "LOGOUT" || line.starts_with("DELETE") {
@@ -474,6 +411,72 @@ impl Crowd {
         bytes.push(b'\n');
         let op = request.map(|request| self.history.asked(client.number, now, request));
         self.counts.asked += 1;
-        client.asked.push_back(Asked { op, at: now, ask });
+        client.pending.push_back(Pending { op, at: now, kind });
+    }
+
+    /// Returns a request of a client that is not logged in.
+    fn login_request(&mut self, at: usize, choice: u64) -> (String, RequestKind, Option<Request>) {
+        let account = self.clients[at].account;
+        let (name, password) = (ACCOUNTS[account], PASSWORDS[self.passwords[account]]);
+        match choice {
+            0..40 => {
+                let request = Request::Create { user: name.to_owned() };
+                (format!("CREATE {name} {password}"), RequestKind::Account, Some(request))
+            }
+            40..90 => {
+                let after = ["", " end", " -3", " 0"][self.rng.below(4) as usize];
+                (format!("LOGIN {name} {password}{after}"), RequestKind::LogIn, None)
+            }
+            90..95 => ("STATUS".to_owned(), RequestKind::Other, None),
+            _ => ("PING x".to_owned(), RequestKind::Other, None),
+        }
+    }
+
+    /// Returns a request of a client that is logged in.
+    fn session_request(
+        &mut self,
+        at: usize,
+        choice: u64,
+        other: &str,
+    ) -> (String, RequestKind, Option<Request>) {
+        let client = &self.clients[at];
+        let account = client.account;
+        let (user, password) = (ACCOUNTS[account].to_owned(), PASSWORDS[self.passwords[account]]);
+        let other_line = match choice {
+            0..45 => {
+                let text = format!("c{}-{}", client.number, client.sent);
+                let line = format!("SEND {other} {text}");
+                let request = Request::Send { to: other.to_owned(), from: user, text, key: None };
+                return (line, RequestKind::Send, Some(request));
+            }
+            45..70 => {
+                let (to, key, text) = self.keyed(at, other);
+                let line = format!("ONCE {key} {to} {text}");
+                let request = Request::Send { to, from: user, text, key: Some(key) };
+                return (line, RequestKind::Send, Some(request));
+            }
+            70..83 => {
+                let after = client.last.saturating_sub(self.rng.below(30));
+                let request = Request::Read { mailbox: user, after };
+                return (format!("LOG {after}"), RequestKind::Read(after), Some(request));
+            }
+            93..96 => {
+                let new = 1 - self.passwords[account];
+                let line = format!("PASSWD {password} {}", PASSWORDS[new]);
+                return (line, RequestKind::Passwd(new), Some(Request::Passwd { user }));
+            }
+            96 if account == DELETED_ACCOUNT => {
+                let line = format!("DELETE {user} {password}");
+                return (line, RequestKind::Account, Some(Request::Delete { user }));
+            }
+            83..86 => "LOG 0 10",
+            86 => "LOG -5",
+            87..90 => "LIST",
+            90..93 => "STATUS",
+            96 | 97 => "LOGOUT",
+            98 => "NONSENSE",
+            _ => "QUIT",
+        };
+        (other_line.to_owned(), RequestKind::Other, None)
     }
 }

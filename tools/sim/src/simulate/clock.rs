@@ -1,122 +1,67 @@
-//! Virtual time: what happens when, and the clocks of machines that run at their own rates.
+//! Virtual time: the schedule of events, and the monotonic clocks of machines, which run at their
+//! own rates.
 
-use super::network::Due;
+use super::network::{Due, Owner};
 use postern::time::Moment;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// What happens at its time.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum What {
+/// A scheduled event. Servers are named by their places, faults by theirs in the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Event {
     Network(Due),
-    /// A dial reaches its goal.
+    /// A dial reaches the machine `to`.
     Dial {
-        from: u8,
-        life: u32,
+        from: Owner,
         ticket: u32,
-        to: u8,
+        to: usize,
     },
-    /// The dialler learns that nobody listens there.
+    /// The dialler is informed that nothing listens there.
     DialRefused {
-        from: u8,
-        life: u32,
+        from: Owner,
         ticket: u32,
     },
-    /// A process's sync is over.
-    Synced {
-        server: u8,
-        life: u32,
-    },
-    /// A process's first password job is done.
-    Hashed {
-        server: u8,
-        life: u32,
-    },
+    /// The sync of a process completes.
+    Synced(Owner),
+    /// The first password job of a process completes.
+    Hashed(Owner),
     /// A server is started, if it is down.
-    Start {
-        server: u8,
-    },
-    /// A paused process goes on.
-    Resume {
-        server: u8,
-        serial: u32,
-    },
-    /// A client does its next thing.
-    Client {
-        client: u32,
-        serial: u32,
-    },
-    /// A fault of the plan begins.
-    Fault {
-        at: u32,
-    },
-    /// It is over.
-    Heal {
-        at: u32,
-    },
-    /// A person goes on with a server alone, if the group is well.
-    Part {
-        server: u8,
-    },
-    /// The directory of such a server is moved away.
-    MoveAway {
-        server: u8,
-    },
+    Start(usize),
+    /// A paused process resumes, if this is the number of its latest pause.
+    Resume(usize, u32),
+    /// The timer of a client expires, if this is the number of its latest timer.
+    Client(u32, u32),
+    Fault(usize),
+    Heal(usize),
+    /// An operator recovers a server alone, if the group is healthy.
+    BeginStraggler(usize),
+    /// The directory of that server is removed.
+    EndStraggler(usize),
 }
 
-struct Item {
-    at: u64,
-    serial: u64,
-    what: What,
-}
-
-impl PartialEq for Item {
-    fn eq(&self, other: &Item) -> bool {
-        self.serial == other.serial
-    }
-}
-
-impl Eq for Item {}
-
-impl PartialOrd for Item {
-    fn partial_cmp(&self, other: &Item) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Item {
-    fn cmp(&self, other: &Item) -> std::cmp::Ordering {
-        (self.at, self.serial).cmp(&(other.at, other.serial))
-    }
-}
-
-/// What is still to happen, in the order of time, then of asking.
+/// Scheduled events, ordered by time, then by insertion.
 #[derive(Default)]
 pub(super) struct Schedule {
-    heap: BinaryHeap<Reverse<Item>>,
-    serial: u64,
+    heap: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    inserted: u64,
 }
 
 impl Schedule {
-    pub(super) fn add(&mut self, at: u64, what: What) {
-        self.serial += 1;
-        self.heap.push(Reverse(Item { at, serial: self.serial, what }));
-    }
-
-    pub(super) fn network(&mut self, at: u64, due: Due) {
-        self.add(at, What::Network(due));
+    pub(super) fn add(&mut self, at: u64, event: Event) {
+        self.inserted += 1;
+        self.heap.push(Reverse((at, self.inserted, event)));
     }
 
     pub(super) fn next_at(&self) -> Option<u64> {
-        self.heap.peek().map(|item| item.0.at)
+        self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 
-    pub(super) fn pop(&mut self) -> Option<(u64, What)> {
-        self.heap.pop().map(|item| (item.0.at, item.0.what))
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        self.heap.pop().map(|Reverse((.., event))| event)
     }
 }
 
-/// A process's monotonic clock: began at some virtual time, runs at a rate in thousandths.
+/// The monotonic clock of a process. Its rate is in thousandths.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     base: u64,
@@ -124,9 +69,16 @@ pub(super) struct Clock {
     rate: u64,
 }
 
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock { base: 0, shown: 0, rate: 1000 }
+    }
+}
+
 impl Clock {
-    pub(super) fn new(now: u64, rate: u64) -> Clock {
-        Clock { base: now, shown: 0, rate }
+    /// Starts at zero again, for a new process.
+    pub(super) fn restart(&mut self, now: u64) {
+        (self.base, self.shown) = (now, 0);
     }
 
     pub(super) fn read(&self, now: u64) -> Moment {
@@ -148,9 +100,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_has_come_when_it_is_said_to() {
+    fn a_deadline_has_passed_at_the_predicted_time() {
         for rate in [900, 1000, 1037, 1100] {
-            let mut clock = Clock::new(12_345, rate);
+            let mut clock = Clock { base: 12_345, shown: 0, rate };
             clock.set_rate(99_999, 1100);
             clock.set_rate(123_456, rate);
             for moment in [0, 5, 150_000, 987_654_321] {

@@ -1,12 +1,12 @@
-//! Faults that destroy what is on a disk, and what they may never do: nothing that was answered may
-//! be lost by them for good.
+//! Faults that destroy data on disks. They keep the group recoverable: an acknowledged entry is
+//! never lost for good.
 
-use super::clock::What;
+use super::clock::Event;
+use super::durable;
 use super::faults::Kind;
 use super::network::{CLIENTS, TWIN};
-use super::story;
-use super::trial::is_well;
-use super::truth;
+use super::trace;
+use super::trial::is_healthy;
 use super::world::World;
 use postern::ids::Member;
 use postern::replica::{Config, RoleView};
@@ -14,126 +14,121 @@ use postern::rng::Rng;
 use postern::store::check::check;
 use postern::store::memory::{Failures, MemoryDisk};
 
-/// What a backup program took of a directory.
-pub(super) struct Copied {
-    /// The start that had just been counted.
+/// A backup of a data directory.
+pub(super) struct Backup {
+    /// The number of the start right before it.
     pub(super) start: u64,
-    /// It may lead without anybody's vote.
+    /// The copy can become primary without votes.
     pub(super) leads_alone: bool,
     pub(super) disk: MemoryDisk,
 }
 
-/// Where a bit flips.
+/// Which bit flips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// In any file, mostly in one of the log.
+pub(super) enum FlipTarget {
+    /// One of any file, mostly of the log.
     Any,
-    /// In a segment of the log that another follows.
+    /// One of a segment that is not the newest.
     OlderSegment,
-    /// In the last byte of the log.
+    /// One of the last byte of the log.
     End,
 }
 
 impl World {
-    /// Damages a disk, unless what was answered could be lost for good: everything must be on
-    /// the disks of a majority of the members besides, and only one disk is lost at a time.
+    /// Damages a disk, unless an acknowledged entry could be lost for good. A majority of the
+    /// members must have all entries without this disk, and only one disk is lost at a time.
     pub(super) fn destroy(&mut self, n: usize, kind: Kind, rng: &mut Rng) -> bool {
-        if (self.destroyed && !self.is_whole()) || self.is_copy(TWIN) {
+        if (self.faults.disk_damaged && !self.is_whole()) || self.is_copy(TWIN) {
             return false;
         }
         let flips = matches!(kind, Kind::Flip | Kind::FlipOld);
         if !self.may_lose(&[n]) || (flips && !self.is_sealed(n)) {
             return false;
         }
-        if kind == Kind::FlipOld && truth::segments(&self.servers[n].disk).len() < 2 {
+        if kind == Kind::FlipOld && durable::segments(&self.servers[n].disk).len() < 2 {
             return false;
         }
-        let old = match kind {
-            Kind::RollBack => self.old_copies(n, 2).first().map(|copy| copy.copied()),
-            _ => None,
-        };
+        let old = self.old_backups(n, 2).first().map(|backup| backup.copied());
         if kind == Kind::RollBack && old.is_none() {
             return false;
         }
-        self.ends_life(n, true);
+        self.end_process(n, true);
         match (kind, old) {
-            (Kind::Flip, _) => self.damage(n, Place::Any, rng),
-            (Kind::FlipOld, _) => self.damage(n, Place::OlderSegment, rng),
-            (_, Some(old)) => self.replace(n, old),
-            (_, None) => self.lose(n),
+            (Kind::Flip, _) => self.damage(n, FlipTarget::Any, rng),
+            (Kind::FlipOld, _) => self.damage(n, FlipTarget::OlderSegment, rng),
+            (Kind::RollBack, Some(old)) => self.replace(n, old),
+            _ => self.lose_disk(n),
         }
-        self.destroyed = true;
+        self.faults.disk_damaged = true;
         true
     }
 
-    /// Damages the disks of two servers, if the third has all that was answered. When it is over,
-    /// a person may have to go on with the third.
+    /// Damages the disks of two servers, if the third has all acknowledged entries. At the end of
+    /// the fault an operator may have to recover the third.
     pub(super) fn destroy_two(&mut self, n: usize, other: usize, rng: &mut Rng) -> bool {
         let both = [n, other];
-        let whole = (!self.destroyed || self.is_whole()) && self.twin.is_none();
+        let whole = (!self.faults.disk_damaged || self.is_whole()) && self.twin.is_none();
         let sealed = both.iter().all(|n| self.is_sealed(*n));
         if !whole || !sealed || self.intact_without(&both) == 0 {
             return false;
         }
         for n in both {
-            let old = rng.below(2) == 0 && truth::segments(&self.servers[n].disk).len() > 1;
-            self.ends_life(n, true);
-            self.damage(n, if old { Place::OlderSegment } else { Place::Any }, rng);
+            let old = rng.below(2) == 0 && durable::segments(&self.servers[n].disk).len() > 1;
+            self.end_process(n, true);
+            self.damage(n, if old { FlipTarget::OlderSegment } else { FlipTarget::Any }, rng);
         }
-        self.left_alone = Some(3 - n - other);
+        self.faults.intact_third = Some(3 - n - other);
         true
     }
 
-    /// A quiet hour, in which a person goes on with one server alone although the group lives: it
-    /// must have the time to refuse that one, or nothing could tell the two apart.
-    pub(super) fn quieten(&mut self, n: usize) -> bool {
-        for at in self.active.clone() {
-            self.fault_ends(at);
+    /// Ends all faults for a while, in which an operator recovers a server alone although the group
+    /// runs. The group needs this time to refuse that server.
+    pub(super) fn prepare_straggler(&mut self, n: usize) {
+        for at in self.faults.active.clone() {
+            self.end_fault(at);
         }
         for n in 0..3 {
             self.power_on(n);
-            self.resume(n, self.servers[n].pauses);
+            self.resume(n, self.servers[n].state.pauses);
         }
-        let silence = u64::from(self.settings.peer_timeout_ms) * 1_000;
-        self.quiet_until = self.now + 12 * silence;
-        self.schedule.add(self.now + 6 * silence, What::Part { server: n as u8 });
-        true
+        let timeout = self.settings.peer_timeout_us();
+        self.faults.quiet_until = self.now + 12 * timeout;
+        self.schedule.add(self.now + 6 * timeout, Event::BeginStraggler(n));
     }
 
-    /// A person goes on with one server alone, if the group can do without it. No client reaches
-    /// it.
-    pub(super) fn part_with(&mut self, n: usize) {
-        let well = is_well(self, 3) && self.is_whole();
-        // Without its primary the group is not healthy, and follows who has all that it has.
+    /// An operator recovers a server alone, if the group does not need it. Clients can't connect
+    /// to it.
+    pub(super) fn begin_straggler(&mut self, n: usize) {
+        let healthy = is_healthy(self, 3) && self.is_whole();
+        // A group without its primary is not healthy: it would follow the recovered server.
         let leads = self.servers[n]
             .process
             .as_ref()
             .is_some_and(|process| process.node().replica().role() == RoleView::Primary);
-        let busy = self.calm || self.straggler.is_some() || self.twin.is_some();
-        if busy || !well || leads || !self.may_lose(&[n]) {
+        let busy = self.faults.over || self.faults.straggler.is_some() || self.twin.is_some();
+        if busy || !healthy || leads || !self.may_lose(&[n]) {
             return;
         }
-        let span = u64::from(self.settings.peer_timeout_ms) * (4_000 + self.rng.below(60_000));
-        self.schedule.add(self.now + span, What::MoveAway { server: n as u8 });
-        self.ends_life(n, true);
+        let duration = u64::from(self.settings.peer_timeout_ms) * (4_000 + self.rng.below(60_000));
+        self.schedule.add(self.now + duration, Event::EndStraggler(n));
+        self.end_process(n, true);
         self.isolate_from_clients(n, 1);
-        (self.destroyed, self.straggler) = (true, Some(n));
-        self.go_on_with(n);
+        (self.faults.disk_damaged, self.faults.straggler) = (true, Some(n));
+        self.recover_alone(n);
     }
 
-    /// A person goes on with a server that is down. Copies of its directory are of the history
-    /// before.
-    fn go_on_with(&mut self, n: usize) {
-        self.servers[n].copies.clear();
+    /// An operator recovers a server that is down. Backups of its directory are of the old epoch.
+    fn recover_alone(&mut self, n: usize) {
+        self.servers[n].backups.clear();
         let recovered = self.recover(n);
-        self.note(recovered.map_err(|why| format!("can't go on with {}: {why}", n + 1)));
+        self.note(recovered.map_err(|why| format!("can't recover server {}: {why}", n + 1)));
         self.power_on(n);
     }
 
-    /// The directories of a server that went on alone, and of those that followed it since they
-    /// had none, are moved away.
-    pub(super) fn move_strays_away(&mut self, n: usize) {
-        if self.straggler.take_if(|straggler| *straggler == n).is_none() {
+    /// Removes the directories of a server that was recovered alone, and of those that follow it
+    /// since they were empty.
+    pub(super) fn end_straggler(&mut self, n: usize) {
+        if self.faults.straggler.take_if(|straggler| *straggler == n).is_none() {
             return;
         }
         self.isolate_from_clients(n, -1);
@@ -141,8 +136,8 @@ impl World {
             let found = check(&self.servers[n].disk).ok().and_then(|findings| findings.vote);
             let founder = found.and_then(|vote| vote.founder);
             if founder.is_some_and(|founder| self.checks.strays.contains(&founder)) {
-                self.ends_life(n, true);
-                self.lose(n);
+                self.end_process(n, true);
+                self.lose_disk(n);
                 self.power_on(n);
             }
         }
@@ -150,33 +145,33 @@ impl World {
 
     fn isolate_from_clients(&mut self, n: usize, cuts: i32) {
         for (from, to) in [(n, CLIENTS), (CLIENTS, n)] {
-            let way = self.net.way(from, to);
-            way.cuts = way.cuts.saturating_add_signed(cuts);
+            let route = self.net.route(from, to);
+            route.cuts = route.cuts.saturating_add_signed(cuts);
         }
         self.net.release(self.now, &mut self.schedule);
     }
 
-    /// A person who finds two disks damaged stops all servers and goes on with the third, unless
-    /// a majority of the members has no damage: of those of the group, which may have been filled
-    /// again meanwhile, or of those that the third knows. They go on by themselves.
-    pub(super) fn go_on_with_the_third(&mut self) {
-        let Some(third) = self.left_alone.take() else { return };
+    /// An operator who finds two disks damaged stops all servers and recovers the third. The group
+    /// continues without an operator if a majority of the members is undamaged: of the members of
+    /// the group, which may have been filled again, or of those that the third knows.
+    pub(super) fn recover_intact_third(&mut self) {
+        let Some(third) = self.faults.intact_third.take() else { return };
         let found = check(&self.servers[third].disk).ok().and_then(|findings| findings.config);
         let Some((_, known)) = found else { return };
-        let goes_on = |config: Config| {
+        let continues = |config: Config| {
             let left = config.members().filter(|member| self.is_undamaged(*member)).count();
             left >= config.majority()
         };
-        if [self.checks.config, Some(known)].into_iter().flatten().any(goes_on) {
+        if [self.checks.config, Some(known)].into_iter().flatten().any(continues) {
             return;
         }
-        story::tell(|| format!("a person goes on with server {} alone", third + 1));
-        (0..3).for_each(|n| self.ends_life(n, true));
+        trace::line(|| format!("an operator recovers server {} alone", third + 1));
+        (0..3).for_each(|n| self.end_process(n, true));
         self.servers[third].disk.fail(|failures| *failures = Failures::default());
-        self.go_on_with(third);
+        self.recover_alone(third);
     }
 
-    /// Whether a member's disk is the one it was, without damage.
+    /// Whether a member still has its disk, without damage.
     fn is_undamaged(&self, member: Member) -> bool {
         let server = &self.servers[member.id.slot()];
         let old = server.rolled_back == Some(member.disk);
@@ -186,32 +181,32 @@ impl World {
         })
     }
 
-    /// Whether rot can be told from a torn tail: the last batch has a header after it, and the
-    /// newest segment is named.
+    /// Whether a flipped bit can be distinguished from a torn tail: a header follows the last
+    /// batch, and the identity names the newest segment.
     fn is_sealed(&self, n: usize) -> bool {
         let server = &self.servers[n];
         server.process.as_ref().is_some_and(|process| {
-            let named = truth::path(process.store().identity().segment);
-            let newest = truth::segments(&server.disk).pop();
+            let named = durable::path(process.store().identity().segment);
+            let newest = durable::segments(&server.disk).pop();
             !process.store().has_unsealed() && newest.as_ref() == Some(&named)
         })
     }
 
-    /// A bit of a server's disk flips.
-    pub(super) fn damage(&mut self, n: usize, place: Place, rng: &mut Rng) {
+    /// Flips a bit on a server's disk.
+    pub(super) fn damage(&mut self, n: usize, target: FlipTarget, rng: &mut Rng) {
         self.note_damage(n);
-        flip(&self.servers[n].disk, place, rng);
+        flip(&self.servers[n].disk, target, rng);
     }
 
     fn note_damage(&mut self, n: usize) {
-        self.destroyed = true;
+        self.faults.disk_damaged = true;
         let server = &self.servers[n];
         if let Some(id) = server.disk_id {
             self.checks.damages(id, &server.disk, false);
         }
     }
 
-    /// Another state of the same directory is put in its place.
+    /// Replaces a directory by an old copy of itself.
     pub(super) fn replace(&mut self, n: usize, old: MemoryDisk) {
         self.note_damage(n);
         let server = &mut self.servers[n];
@@ -219,9 +214,9 @@ impl World {
         server.disk = old;
     }
 
-    /// The copies of a server's directory, oldest first, that were taken at least so many starts
-    /// ago; none while the others are not sure to know the newest start.
-    pub(super) fn old_copies(&self, n: usize, starts: u64) -> Vec<&MemoryDisk> {
+    /// The backups of a server's directory, oldest first, that are at least `starts` starts old.
+    /// Empty unless all other servers know the newest start.
+    pub(super) fn old_backups(&self, n: usize, starts: u64) -> Vec<&MemoryDisk> {
         let Some(process) = &self.servers[n].process else { return Vec::new() };
         let identity = process.store().identity();
         let (disk, incarnation) = (identity.disk, identity.incarnation);
@@ -232,20 +227,20 @@ impl World {
                     && !process.store().has_unsealed()
             })
         });
-        // One that was alone when it was copied leads before it hears that it is old.
-        let may = |copy: &&Copied| copy.start + starts <= incarnation.0 && !copy.leads_alone;
-        let old = self.servers[n].copies.iter().filter(|copy| known && may(copy));
-        old.map(|copy| &copy.disk).collect()
+        // A copy that can lead alone does so before another server can refuse it.
+        let may = |backup: &&Backup| backup.start + starts <= incarnation.0 && !backup.leads_alone;
+        let old = self.servers[n].backups.iter().filter(|copy| known && may(copy));
+        old.map(|backup| &backup.disk).collect()
     }
 
-    /// Whether the group can do without the disks of these servers.
+    /// Whether the group does not need the disks of these servers.
     pub(super) fn may_lose(&mut self, lost: &[usize]) -> bool {
         let majority = self.checks.config.map_or(usize::MAX, |config| config.majority());
         self.intact_without(lost) >= majority
     }
 
-    /// How many members besides these servers have all that was answered; none when one of those
-    /// servers has no disk, or a change of the members is under way.
+    /// How many members besides these servers have all acknowledged entries. Zero if one of these
+    /// servers has no disk, or while the members change.
     fn intact_without(&mut self, lost: &[usize]) -> usize {
         let Some(config) = self.checks.config else { return 0 };
         if lost.iter().any(|n| self.servers[*n].disk_id.is_none()) {
@@ -254,7 +249,7 @@ impl World {
         let acknowledged = self.checks.acknowledged.len() as u64;
         let settled = self.servers.iter().enumerate().all(|(at, server)| match &server.process {
             Some(process) => {
-                let newest = process.mirror().newest_config();
+                let newest = process.log_copy().newest_config();
                 self.is_copy(at) || newest.is_none_or(|(at, _)| at.0 <= acknowledged)
             }
             None => lost.contains(&at) || at == TWIN,
@@ -266,13 +261,13 @@ impl World {
         for member in config.members().filter(|member| !lost.contains(&member.id.slot())) {
             let server = &self.servers[member.id.slot()];
             if server.has_disk(member.disk) {
-                intact += usize::from(self.checks.keeps_all(member.disk, &server.disk));
+                intact += usize::from(self.checks.has_all_acknowledged(member.disk, &server.disk));
             }
         }
         intact
     }
 
-    /// All three run, and are members with the disks that they have, and everyone knows.
+    /// Whether all three servers run and are members with their disks.
     pub(super) fn is_whole(&self) -> bool {
         let Some(config) = self.checks.config else { return false };
         self.servers[..3].iter().enumerate().all(|(n, server)| {
@@ -282,14 +277,14 @@ impl World {
     }
 }
 
-fn flip(disk: &MemoryDisk, place: Place, rng: &mut Rng) {
-    let mut paths = truth::segments(disk);
-    // Mostly the log: it is the largest target.
-    match place {
-        Place::OlderSegment => drop(paths.pop()),
-        Place::Any if rng.below(4) == 0 => paths = disk.paths(),
-        Place::Any => {}
-        Place::End => {
+fn flip(disk: &MemoryDisk, target: FlipTarget, rng: &mut Rng) {
+    let mut paths = durable::segments(disk);
+    // Mostly the log, which has most of the bytes.
+    match target {
+        FlipTarget::OlderSegment => drop(paths.pop()),
+        FlipTarget::Any if rng.below(4) == 0 => paths = disk.paths(),
+        FlipTarget::Any => {}
+        FlipTarget::End => {
             let newest = paths.pop().expect("a log has a segment");
             return disk.edit(&newest, |bytes| *bytes.last_mut().expect("it holds entries") ^= 1);
         }
@@ -308,14 +303,14 @@ fn flip(disk: &MemoryDisk, place: Place, rng: &mut Rng) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::durable::tests::filled;
     use super::super::process::Settings;
-    use super::super::truth::tests::filled;
     use super::*;
 
-    /// Which segments of a log are hit, by flips of many draws.
-    fn hit(place: Place) -> Vec<bool> {
+    /// Which segments of a log change, in 50 random flips.
+    fn hit(target: FlipTarget) -> Vec<bool> {
         let disk = filled(10).0.disk().clone();
-        let paths = truth::segments(&disk);
+        let paths = durable::segments(&disk);
         let content = |disk: &MemoryDisk| {
             let mut all = Vec::new();
             disk.look("log", |_, bytes, _| all.push(bytes.to_vec()));
@@ -325,7 +320,7 @@ mod tests {
         let mut hit = vec![false; paths.len()];
         for seed in 0..50 {
             let copy = disk.copied();
-            flip(&copy, place, &mut Rng::new(seed));
+            flip(&copy, target, &mut Rng::new(seed));
             for (at, bytes) in content(&copy).iter().enumerate() {
                 hit[at] |= *bytes != before[at];
             }
@@ -335,8 +330,8 @@ mod tests {
 
     #[test]
     fn bits_flip_in_any_segment_or_in_older_ones() {
-        assert_eq!(hit(Place::Any), [true, true, true]);
-        assert_eq!(hit(Place::OlderSegment), [true, true, false]);
+        assert_eq!(hit(FlipTarget::Any), [true, true, true]);
+        assert_eq!(hit(FlipTarget::OlderSegment), [true, true, false]);
     }
 
     /// Three machines on which nothing runs.
@@ -348,47 +343,48 @@ mod tests {
     #[test]
     fn two_disks_are_damaged_only_while_the_third_has_everything() {
         let mut world = world();
-        let strike = |world: &mut World| world.destroy_two(0, 1, &mut Rng::new(7));
+        let inject = |world: &mut World| world.destroy_two(0, 1, &mut Rng::new(7));
         (0..3).for_each(|n| world.start(n));
         world.run_to(10_000_000);
-        assert!(world.is_whole() && truth::segments(&world.servers[0].disk).len() > 1);
-        world.ends_life(2, true);
-        assert!(!strike(&mut world), "the third is down");
+        assert!(world.is_whole() && durable::segments(&world.servers[0].disk).len() > 1);
+        world.end_process(2, true);
+        assert!(!inject(&mut world), "the third is down");
         world.start(2);
         world.run_to(20_000_000);
-        assert!(strike(&mut world));
-        assert!(!strike(&mut world), "the group is not whole");
+        assert!(inject(&mut world));
+        assert!(!inject(&mut world), "the group is not whole");
         world.run_to(21_000_000);
-        world.go_on_with_the_third();
+        world.recover_intact_third();
         (0..2).for_each(|n| world.start(n));
         world.run_to(31_000_000);
-        assert!(world.is_whole() && world.finding.is_none(), "{:?}", world.finding);
+        assert!(world.is_whole() && world.results.finding.is_none(), "{:?}", world.results.finding);
         assert!(world.checks.config.is_some_and(|config| config.count() == 3));
         let term = world.servers[2].process.as_ref().map(|process| process.vote().term);
-        assert!(term.is_some_and(|term| term.epoch() > 0), "no person went on with it");
+        assert!(term.is_some_and(|term| term.epoch() > 0), "it was not recovered");
     }
 
-    /// The group has filled the two again by itself: then the third is lost, and is not needed.
+    /// The group has filled the two others again. Then the third is lost, and the group does not
+    /// need it.
     #[test]
-    fn nobody_goes_on_with_a_third_that_the_group_can_do_without() {
+    fn a_third_that_the_group_does_not_need_is_not_recovered() {
         let mut world = world();
         (0..3).for_each(|n| world.start(n));
         world.run_to(10_000_000);
         let old = world.servers[2].disk.copied();
         for n in 0..2 {
-            world.ends_life(n, true);
-            world.lose(n);
+            world.end_process(n, true);
+            world.lose_disk(n);
             world.start(n);
             world.run_to(world.now + 5_000_000);
         }
         assert!(world.is_whole());
-        world.ends_life(2, true);
+        world.end_process(2, true);
         world.replace(2, old);
-        world.left_alone = Some(2);
-        world.go_on_with_the_third();
+        world.faults.intact_third = Some(2);
+        world.recover_intact_third();
         world.start(2);
         world.run_to(world.now + 5_000_000);
         let epochs: Vec<u16> = world.replicas().map(|replica| replica.term().epoch()).collect();
-        assert_eq!((epochs, &world.finding), (vec![0, 0, 0], &None));
+        assert_eq!((epochs, &world.results.finding), (vec![0, 0, 0], &None));
     }
 }

@@ -1,12 +1,12 @@
-//! The kernel of a simulated server: sockets whose bytes the world carries. What the server wants
-//! done to the outside is left in [`SimKernel::take_acts`], for the world to carry out.
+//! The kernel of a simulated server: sockets whose bytes the world carries. The world carries out
+//! the outputs that [`SimKernel::take_outputs`] returns.
 
-use super::mirror::Mirror;
+use super::log_copy::LogCopy;
 use super::seal::SimSeal;
 use postern::ids::{GroupId, Index, LinkId, Secret, ServerId};
 use postern::node::Job;
 use postern::replica::Packet;
-use postern::server::{Kernel, LENGTH_BYTES, Ready, Socket};
+use postern::server::{Kernel, LENGTH_BYTES, Socket};
 use postern::time::{Moment, WallTime};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,49 +17,49 @@ use std::rc::Rc;
 /// The port of all servers.
 const PORT: u16 = 5001;
 
-/// The number by which the world and a process name a connection.
+/// The number of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Wire(pub(crate) u64);
+pub(crate) struct ConnId(pub(crate) u64);
 
-/// What a process does to the outside, in order.
+/// An output of a process.
 #[derive(Debug)]
-pub(crate) enum Act {
-    /// Begins to connect to a server. The outcome is reported with the ticket.
+pub(crate) enum Output {
+    /// Connects to a server. The outcome is reported with the ticket.
     Dial {
         ticket: u32,
         to: ServerId,
     },
-    Send(Wire, Vec<u8>),
-    /// Sends no more on a connection.
-    Finish(Wire),
-    Close(Wire),
+    Send(ConnId, Vec<u8>),
+    /// Shuts down the write side of a connection.
+    Finish(ConnId),
+    Close(ConnId),
 }
 
-type Acts = Rc<RefCell<Vec<Act>>>;
+type Outputs = Rc<RefCell<Vec<Output>>>;
 
-/// The process's end of a connection.
+/// The end of a connection at the process.
 #[derive(Debug)]
-struct End {
-    /// `None` until a dial is decided.
-    wire: Option<Wire>,
+pub(super) struct End {
+    /// `None` until a dial succeeds.
+    conn: Option<ConnId>,
     /// The number with which the server has registered it.
     number: Option<usize>,
     from: IpAddr,
-    input: VecDeque<u8>,
-    /// The other side sends no more.
-    finished: bool,
-    /// Why nothing can be sent any more.
-    broken: Option<ErrorKind>,
-    /// The server has closed it.
+    pub(super) input: VecDeque<u8>,
+    /// The other side has shut down its write side.
+    pub(super) finished: bool,
+    /// The error of the connection, if it is broken.
+    pub(super) broken: Option<ErrorKind>,
+    /// The server has closed the socket.
     closed: bool,
-    /// How many bytes it accepts before it blocks.
-    room: usize,
+    /// The number of bytes that can be written before the socket blocks.
+    pub(super) room: usize,
 }
 
 impl End {
-    fn new(wire: Option<Wire>, from: IpAddr) -> Rc<RefCell<End>> {
+    fn new(conn: Option<ConnId>, from: IpAddr) -> Rc<RefCell<End>> {
         Rc::new(RefCell::new(End {
-            wire,
+            conn,
             number: None,
             from,
             input: VecDeque::new(),
@@ -75,12 +75,12 @@ impl End {
 #[derive(Debug)]
 pub(crate) struct SimSocket {
     end: Rc<RefCell<End>>,
-    acts: Acts,
+    outputs: Outputs,
 }
 
 impl SimSocket {
-    fn wire(&self) -> Option<Wire> {
-        self.end.borrow().wire
+    fn conn(&self) -> Option<ConnId> {
+        self.end.borrow().conn
     }
 }
 
@@ -88,8 +88,8 @@ impl Drop for SimSocket {
     fn drop(&mut self) {
         let mut end = self.end.borrow_mut();
         end.closed = true;
-        if let Some(wire) = end.wire {
-            self.acts.borrow_mut().push(Act::Close(wire));
+        if let Some(conn) = end.conn {
+            self.outputs.borrow_mut().push(Output::Close(conn));
         }
     }
 }
@@ -98,7 +98,7 @@ impl Read for SimSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut end = self.end.borrow_mut();
         if !end.input.is_empty() {
-            // As much as fits: after a short read a server waits for more to arrive.
+            // Fills the buffer if it can: after a short read a server waits for the next event.
             let count = buffer.len().min(end.input.len());
             return end.input.read_exact(&mut buffer[..count]).map(|()| count);
         }
@@ -113,16 +113,16 @@ impl Read for SimSocket {
 impl Write for SimSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut end = self.end.borrow_mut();
-        let wire = match (end.broken, end.wire) {
+        let conn = match (end.broken, end.conn) {
             (Some(kind), _) => return Err(kind.into()),
-            (None, Some(wire)) if end.room > 0 => wire,
+            (None, Some(conn)) if end.room > 0 => conn,
             (None, _) => return Err(ErrorKind::WouldBlock.into()),
         };
         let count = bytes.len().min(end.room);
         if end.room != usize::MAX {
             end.room -= count;
         }
-        self.acts.borrow_mut().push(Act::Send(wire, bytes[..count].to_vec()));
+        self.outputs.borrow_mut().push(Output::Send(conn, bytes[..count].to_vec()));
         Ok(count)
     }
 
@@ -134,7 +134,7 @@ impl Write for SimSocket {
 impl Socket for SimSocket {
     fn is_connected(&self) -> io::Result<bool> {
         let end = self.end.borrow();
-        end.broken.map_or(Ok(end.wire.is_some()), |kind| Err(kind.into()))
+        end.broken.map_or(Ok(end.conn.is_some()), |kind| Err(kind.into()))
     }
 
     fn set_options(&self) -> io::Result<()> {
@@ -145,9 +145,9 @@ impl Socket for SimSocket {
 
     fn shut_down_write(&self) -> io::Result<()> {
         let end = self.end.borrow();
-        match (end.broken, end.wire) {
-            (None, Some(wire)) => {
-                self.acts.borrow_mut().push(Act::Finish(wire));
+        match (end.broken, end.conn) {
+            (None, Some(conn)) => {
+                self.outputs.borrow_mut().push(Output::Finish(conn));
                 Ok(())
             }
             _ => Err(ErrorKind::NotConnected.into()),
@@ -162,7 +162,7 @@ impl Socket for SimSocket {
 /// A frame that the server sent on a link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
-    pub(crate) wire: Wire,
+    pub(crate) conn: ConnId,
     pub(crate) packet: Packet,
     /// Entries follow the packet.
     pub(crate) has_records: bool,
@@ -172,17 +172,18 @@ pub(crate) struct Sent {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pinged {
     pub(crate) link: LinkId,
-    pub(crate) wire: Wire,
+    pub(crate) conn: ConnId,
     pub(crate) sent: Moment,
 }
 
-/// The outside of one process.
+/// The kernel of one process.
+#[derive(Default)]
 pub(crate) struct SimKernel {
-    acts: Acts,
-    ends: BTreeMap<Wire, Rc<RefCell<End>>>,
+    outputs: Outputs,
+    ends: BTreeMap<ConnId, Rc<RefCell<End>>>,
     dials: BTreeMap<u32, Rc<RefCell<End>>>,
     tickets: u32,
-    /// Connections that the server has not accepted yet.
+    /// Connections that wait for `accept`.
     waiting: VecDeque<Rc<RefCell<End>>>,
     now: Moment,
     wall: WallTime,
@@ -190,126 +191,77 @@ pub(crate) struct SimKernel {
     encrypts: bool,
     /// Passwords to hash.
     pub(crate) jobs: VecDeque<Job>,
-    pub(crate) mirror: Mirror,
-    /// What was sent and received since the world looked.
+    pub(crate) log_copy: LogCopy,
+    /// Frames sent, and pings received, since the last turn.
     pub(crate) sent: Vec<Sent>,
     pub(super) pinged: Vec<Pinged>,
-    /// The wall clock of each server, which pings to it then show as their sender's.
+    /// The clock of each server, if pings contain that of their receiver.
     pub(super) echoed: Option<[WallTime; 3]>,
 }
 
 impl SimKernel {
-    /// The kernel of the process whose log this is.
-    pub(super) fn new(mirror: Mirror, encrypts: bool) -> SimKernel {
-        SimKernel {
-            acts: Acts::default(),
-            ends: BTreeMap::new(),
-            dials: BTreeMap::new(),
-            tickets: 0,
-            waiting: VecDeque::new(),
-            now: Moment(0),
-            wall: WallTime(0),
-            encrypts,
-            jobs: VecDeque::new(),
-            mirror,
-            sent: Vec::new(),
-            pinged: Vec::new(),
-            echoed: None,
-        }
+    /// `log_copy` is the log of the process.
+    pub(super) fn new(log_copy: LogCopy, encrypts: bool) -> SimKernel {
+        SimKernel { log_copy, encrypts, ..SimKernel::default() }
     }
 
-    /// `host:port` of a server.
+    /// The `host:port` of a server.
     pub(super) fn name(id: ServerId) -> String {
-        format!("{}:{PORT}", SimKernel::address(id.slot() as u8))
+        format!("{}:{PORT}", SimKernel::address(id.slot()))
     }
 
     /// The address of a machine.
-    pub(super) fn address(host: u8) -> IpAddr {
-        Ipv4Addr::new(10, 0, 0, host + 1).into()
+    pub(super) fn address(host: usize) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, host as u8 + 1).into()
     }
 
     pub(super) fn set_clock(&mut self, now: Moment, wall: WallTime) {
         (self.now, self.wall) = (now, wall);
     }
 
-    /// Takes what the process has done to the outside.
-    pub(crate) fn take_acts(&mut self) -> Vec<Act> {
-        // Ends that the server has closed are named no more.
+    /// Removes and returns the outputs of the process.
+    pub(crate) fn take_outputs(&mut self) -> Vec<Output> {
         self.ends.retain(|_, end| !end.borrow().closed);
-        std::mem::take(&mut self.acts.borrow_mut())
+        std::mem::take(&mut self.outputs.borrow_mut())
     }
 
-    /// The number of the socket of a connection.
-    pub(super) fn number_of(&self, wire: Wire) -> Option<usize> {
-        self.ends.get(&wire)?.borrow().number
+    /// The number with which the server has registered a connection.
+    pub(super) fn number_of(&self, conn: ConnId) -> Option<usize> {
+        self.ends.get(&conn)?.borrow().number
     }
 
-    /// A connection waits to be accepted.
-    pub(super) fn open(&mut self, wire: Wire, from: IpAddr) {
-        let end = End::new(Some(wire), from);
-        self.ends.insert(wire, Rc::clone(&end));
+    /// Adds a connection that waits for `accept`.
+    pub(super) fn open(&mut self, conn: ConnId, from: IpAddr) {
+        let end = End::new(Some(conn), from);
+        self.ends.insert(conn, Rc::clone(&end));
         self.waiting.push_back(end);
     }
 
-    /// A dial is decided. Returns the number of the socket that is ready.
-    pub(super) fn decide(
+    /// Completes a dial. Returns the number of its socket, which becomes writable.
+    pub(super) fn complete_dial(
         &mut self,
         ticket: u32,
-        outcome: Result<Wire, ErrorKind>,
+        outcome: Result<ConnId, ErrorKind>,
     ) -> Option<usize> {
         let end = self.dials.remove(&ticket)?;
         let mut state = end.borrow_mut();
         match outcome {
-            // The server has given this dial up.
-            Ok(wire) if state.closed => self.acts.borrow_mut().push(Act::Close(wire)),
-            Ok(wire) => {
-                state.wire = Some(wire);
-                self.ends.insert(wire, Rc::clone(&end));
+            // The server has closed the socket meanwhile.
+            Ok(conn) if state.closed => self.outputs.borrow_mut().push(Output::Close(conn)),
+            Ok(conn) => {
+                state.conn = Some(conn);
+                self.ends.insert(conn, Rc::clone(&end));
             }
             Err(kind) => state.broken = Some(kind),
         }
         state.number.filter(|_| !state.closed)
     }
 
-    /// Something has happened to a connection. Returns the number of its socket, and what is
-    /// ready.
-    fn change(
-        &mut self,
-        wire: Wire,
-        change: impl FnOnce(&mut End) -> Ready,
-    ) -> Option<(usize, Ready)> {
-        let mut end = self.ends.get(&wire)?.borrow_mut();
-        let ready = change(&mut end);
-        Some((end.number?, ready))
-    }
-
-    pub(super) fn receive(&mut self, wire: Wire, bytes: &[u8]) -> Option<(usize, Ready)> {
-        self.change(wire, |end| {
-            end.input.extend(bytes);
-            Ready { readable: true, ..Ready::default() }
-        })
-    }
-
-    pub(super) fn finish(&mut self, wire: Wire) -> Option<(usize, Ready)> {
-        self.change(wire, |end| {
-            end.finished = true;
-            Ready { readable: true, ended: true, ..Ready::default() }
-        })
-    }
-
-    pub(super) fn reset(&mut self, wire: Wire) -> Option<(usize, Ready)> {
-        self.change(wire, |end| {
-            end.broken = Some(ErrorKind::ConnectionReset);
-            Ready { readable: true, writable: true, ended: true, ..Ready::default() }
-        })
-    }
-
-    /// Lets a connection accept `room` bytes before it blocks. At first it never blocks.
-    pub(super) fn set_room(&mut self, wire: Wire, room: usize) -> Option<(usize, Ready)> {
-        self.change(wire, |end| {
-            end.room = room;
-            Ready { writable: true, ..Ready::default() }
-        })
+    /// Changes the state of a connection. Returns the number of its socket.
+    pub(super) fn change(&mut self, conn: ConnId, change: impl FnOnce(&mut End)) -> Option<usize> {
+        let mut end = self.ends.get(&conn)?.borrow_mut();
+        change(&mut end);
+        end.number
     }
 }
 
@@ -328,7 +280,7 @@ impl Kernel for SimKernel {
     fn accept(&mut self) -> io::Result<(SimSocket, IpAddr)> {
         let end = self.waiting.pop_front().ok_or(ErrorKind::WouldBlock)?;
         let from = end.borrow().from;
-        Ok((SimSocket { end, acts: Rc::clone(&self.acts) }, from))
+        Ok((SimSocket { end, outputs: Rc::clone(&self.outputs) }, from))
     }
 
     fn connect(&mut self, to: SocketAddr) -> io::Result<SimSocket> {
@@ -340,8 +292,8 @@ impl Kernel for SimKernel {
         self.tickets += 1;
         let end = End::new(None, to.ip());
         self.dials.insert(self.tickets, Rc::clone(&end));
-        self.acts.borrow_mut().push(Act::Dial { ticket: self.tickets, to: to_id });
-        Ok(SimSocket { end, acts: Rc::clone(&self.acts) })
+        self.outputs.borrow_mut().push(Output::Dial { ticket: self.tickets, to: to_id });
+        Ok(SimSocket { end, outputs: Rc::clone(&self.outputs) })
     }
 
     fn register(&mut self, socket: &mut SimSocket, number: usize) -> io::Result<()> {
@@ -370,9 +322,9 @@ impl Kernel for SimKernel {
     }
 
     fn on_frame(&mut self, socket: &SimSocket, frame: &mut [u8]) {
-        let Some(wire) = socket.wire() else { return };
+        let Some(conn) = socket.conn() else { return };
         let decoded = Packet::decode(&frame[LENGTH_BYTES..]);
-        let (mut packet, records) = decoded.expect("a packet reads what it wrote");
+        let (mut packet, records) = decoded.expect("a server sends valid packets");
         let has_records = !records.is_empty();
         if let (Packet::Ping { wall, .. }, Some(clocks)) = (&mut packet, &self.echoed)
             && let IpAddr::V4(ip) = socket.end.borrow().from
@@ -382,20 +334,20 @@ impl Kernel for SimKernel {
             packet.encode(&mut bytes);
             frame[LENGTH_BYTES..].copy_from_slice(&bytes);
         }
-        self.sent.push(Sent { wire, packet, has_records });
+        self.sent.push(Sent { conn, packet, has_records });
     }
 
     fn on_received(&mut self, link: LinkId, socket: &SimSocket, packet: &Packet) {
-        if let (Packet::Ping { sent, .. }, Some(wire)) = (packet, socket.wire()) {
-            self.pinged.push(Pinged { link, wire, sent: *sent });
+        if let (Packet::Ping { sent, .. }, Some(conn)) = (packet, socket.conn()) {
+            self.pinged.push(Pinged { link, conn, sent: *sent });
         }
     }
 
     fn on_append(&mut self, records: &[u8]) {
-        self.mirror.append(records);
+        self.log_copy.append(records);
     }
 
     fn on_cut(&mut self, last: Index) {
-        self.mirror.cut(last);
+        self.log_copy.cut(last);
     }
 }

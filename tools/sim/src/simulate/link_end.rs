@@ -1,4 +1,4 @@
-//! The other end of a link, of who is no simulated server: an operator, or a hostile peer.
+//! The end of a link at an operator or a hostile peer.
 
 use super::process::{GROUP, secret};
 use super::seal::SimSeal;
@@ -6,13 +6,13 @@ use postern::replica::Packet;
 use postern::server::channel::Broken;
 use postern::server::{LENGTH_BYTES, LINK_BYTE, Seal, begin_frame, end_frame, next_frame};
 
-/// Packets to bytes, and back.
+/// Encodes and decodes the packets of a link.
 #[derive(Debug)]
 pub(crate) struct LinkEnd {
     seal: SimSeal,
     input: Vec<u8>,
     opened: Vec<u8>,
-    /// The byte that begins a link is still to come.
+    /// The byte that begins a link has not arrived yet.
     awaits_begin: bool,
 }
 
@@ -30,7 +30,8 @@ impl LinkEnd {
         LinkEnd { seal, input: Vec::new(), opened: Vec::new(), awaits_begin: true }
     }
 
-    /// The bytes of a packet and what follows it. Until the handshake is complete there are none.
+    /// Returns the bytes of a packet and the data after it. Before the handshake is complete, there
+    /// are none.
     pub(crate) fn send(&mut self, packet: &Packet, rest: &[u8]) -> Vec<u8> {
         let (mut frame, mut bytes) = (Vec::new(), Vec::new());
         begin_frame(&mut frame);
@@ -41,10 +42,10 @@ impl LinkEnd {
         bytes
     }
 
-    /// Takes bytes of the server. Returns the packets in them, and the bytes to send.
+    /// Decodes bytes of the server.
     ///
     /// # Errors
-    /// The server has not sealed them.
+    /// The server has not sealed them with the right keys.
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<Received, Broken> {
         let begin = usize::from(self.awaits_begin && bytes.first() == Some(&LINK_BYTE));
         self.awaits_begin &= begin == 0;
@@ -69,9 +70,9 @@ impl LinkEnd {
     }
 }
 
-/// What came of some bytes.
+/// The result of some bytes.
 pub(crate) struct Received {
     pub(crate) packets: Vec<(Packet, Vec<u8>)>,
-    /// Bytes to send in return.
+    /// Bytes of the handshake to send.
     pub(crate) out: Vec<u8>,
 }

@@ -1,8 +1,7 @@
-//! One server process: the same host as the real one, around a disk in memory. What it wants done
-//! to the outside is left in its edges.
+//! A server process: the host and server that ship, on a disk in memory and a simulated kernel.
 
-use super::kernel::{SimKernel, Wire};
-use super::mirror::Mirror;
+use super::kernel::{ConnId, SimKernel};
+use super::log_copy::LogCopy;
 use postern::host::{Fail, Host, Setup};
 use postern::ids::{DiskId, GroupId, Index, ProcessId, Secret, ServerId, SessionId, Vote};
 use postern::limits::SEGMENT_BYTES;
@@ -17,31 +16,31 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The group of every simulated world.
+/// The id of every simulated group.
 pub(crate) const GROUP: GroupId = GroupId(7);
 
-/// What the servers share.
+/// The secret of the group.
 pub(super) fn secret() -> Secret {
     Secret::new([7; Secret::BYTES])
 }
 
-/// The most text clients of a server.
+/// The setting `max_clients`.
 const CLIENTS_MAX: usize = 64;
 
-/// What reaches a process from outside.
+/// An event for a process.
 #[derive(Debug)]
 pub(crate) enum Incoming {
-    /// Somebody at this address has connected.
-    Opened(Wire, IpAddr),
-    /// A dial was taken; see [`Act::Dial`](super::kernel::Act::Dial).
-    Dialled(u32, Wire),
+    /// A connection from this address.
+    Opened(ConnId, IpAddr),
+    /// A dial with this ticket has succeeded.
+    Dialled(u32, ConnId),
     DialFailed(u32, ErrorKind),
-    Bytes(Wire, Vec<u8>),
-    /// The other side sends no more.
-    Finished(Wire),
-    Reset(Wire),
-    /// A connection accepts so many bytes before it blocks.
-    Room(Wire, usize),
+    Bytes(ConnId, Vec<u8>),
+    /// The other side has shut down its write side.
+    Finished(ConnId),
+    Reset(ConnId),
+    /// Sets how many bytes can be written before the socket blocks. At first it never blocks.
+    Room(ConnId, usize),
     Hashed(SessionId, Hashed),
     /// SIGTERM.
     Stop,
@@ -54,14 +53,14 @@ pub(crate) struct Settings {
     pub(crate) takeover: Takeover,
     pub(crate) copies_min: u8,
     pub(crate) survivor_auto: bool,
-    /// The size from which a segment of a log is followed by a new one.
+    /// The size at which a log continues in a new segment.
     pub(crate) segment_bytes: u64,
-    /// Links are encrypted, as they are in servers that ship.
+    /// Links are encrypted, as in a real server.
     pub(crate) encrypts: bool,
 }
 
 impl Default for Settings {
-    /// The settings of a scenario.
+    /// The default settings of scenarios.
     fn default() -> Settings {
         Settings {
             peer_timeout_ms: 1000,
@@ -75,12 +74,17 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// `T` in µs.
+    /// Settings of servers that are tested outside the simulator: server 1 leads if it can.
+    pub(crate) fn by_rank() -> Settings {
+        Settings { peer_timeout_ms: 2000, takeover: Takeover::Rank, ..Settings::default() }
+    }
+
+    /// The peer timeout `T` in µs.
     pub(super) fn peer_timeout_us(&self) -> u64 {
         u64::from(self.peer_timeout_ms) * 1000
     }
 
-    /// What a host of this group is built from.
+    /// Returns what a host of this group is built from.
     pub(crate) fn setup(&self, servers: u8, seed: u64) -> Setup {
         let shared = Shared {
             group: GROUP,
@@ -103,16 +107,16 @@ impl Settings {
     }
 }
 
-/// A running server: the one that ships, around another kernel.
+/// A running server.
 pub(crate) struct Process {
     server: Server<SimKernel, MemoryDisk>,
-    /// The first password is being hashed.
+    /// The oldest password job is being hashed.
     pub(super) hashing: bool,
-    /// What the start found damaged and has quarantined.
+    /// What the start has quarantined since it is damaged.
     pub(super) quarantined: Option<Quarantined>,
 }
 
-/// Opens a directory and puts a node around it, as `commands::serve` does.
+/// Opens a directory and starts a server on it, as `commands::serve` does.
 pub(crate) fn start(
     disk: &MemoryDisk,
     id: ServerId,
@@ -123,7 +127,7 @@ pub(crate) fn start(
     open(disk, &new_identity(id, rng), settings, label, rng)
 }
 
-/// The same for a directory with any identity, whose group may have one server.
+/// The same for a given identity, whose group may have one server.
 pub(crate) fn open(
     disk: &MemoryDisk,
     expected: &Identity,
@@ -135,18 +139,18 @@ pub(crate) fn open(
     let mut expected = expected.clone();
     expected.process = process;
     let mut summary = LogSummary::default();
-    let mut mirror = Mirror::default();
+    let mut log_copy = LogCopy::default();
     let options = OpenOptions { label, segment_bytes: settings.segment_bytes };
     let mut opened = Store::open(disk.clone(), &expected, options, |record| {
-        mirror.push(record);
+        log_copy.push(record);
         summary.push(record)
     })?;
     if opened.quarantined.is_some() {
-        (summary, mirror) = (LogSummary::default(), Mirror::default());
+        (summary, log_copy) = (LogSummary::default(), LogCopy::default());
     }
     let quarantined = opened.quarantined.take();
     let host = Host::build(opened, summary, settings.setup(expected.servers, seed));
-    let kernel = SimKernel::new(mirror, settings.encrypts);
+    let kernel = SimKernel::new(log_copy, settings.encrypts);
     let setup = server::Setup {
         names: ServerId::all(expected.servers).map(SimKernel::name).collect(),
         listens: Vec::new(),
@@ -157,7 +161,7 @@ pub(crate) fn open(
     Ok(Process { server: Server::new(host, kernel, setup), hashing: false, quarantined })
 }
 
-/// Quarantines the entries after `last`, as the next life of a server does that has left its tail.
+/// Quarantines the entries after `last`, as the next start of a server does that has requested it.
 pub(super) fn quarantine_tail(
     disk: &MemoryDisk,
     id: ServerId,
@@ -172,7 +176,7 @@ pub(super) fn quarantine_tail(
     opened.store.quarantine_tail(last, label).map(drop)
 }
 
-/// Who a directory is, if it is empty.
+/// The identity for an empty directory.
 fn new_identity(id: ServerId, rng: &mut Rng) -> Identity {
     let disk = DiskId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
     Identity::new(GROUP, 3, id, disk)
@@ -187,38 +191,37 @@ impl Process {
         self.server.host().store()
     }
 
-    pub(crate) fn mirror(&self) -> &Mirror {
-        &self.server.kernel().mirror
+    pub(crate) fn log_copy(&self) -> &LogCopy {
+        &self.server.kernel().log_copy
     }
 
-    /// What the world is to do, and what it observes.
     pub(crate) fn kernel(&mut self) -> &mut SimKernel {
         self.server.kernel_mut()
     }
 
-    /// What is to be quarantined before the next start, once this life is over.
+    /// Returns what the process requests to quarantine before the next start.
     pub(crate) fn quarantine(&self) -> Option<Quarantine> {
         self.server.host().quarantine()
     }
 
-    /// How many bytes wait for the client of a connection.
-    pub(crate) fn output_bytes(&self, wire: Wire) -> usize {
-        let number = self.server.kernel().number_of(wire);
+    /// The number of bytes that wait to be sent to a client.
+    pub(crate) fn output_bytes(&self, conn: ConnId) -> usize {
+        let number = self.server.kernel().number_of(conn);
         let session = number.and_then(|number| self.server.session(number));
         session.map_or(0, |session| self.node().output_bytes(session))
     }
 
-    /// Whether another turn has something to do at once.
+    /// Whether another turn has work now.
     pub(crate) fn has_work(&self) -> bool {
         self.server.has_work()
     }
 
-    /// When a turn is wanted, at the latest, on this process's clock.
+    /// When the next turn is due, on the clock of the process.
     pub(crate) fn next_turn(&self) -> Option<Moment> {
         if self.has_work() { Some(Moment(0)) } else { self.server.next_deadline() }
     }
 
-    /// The first part of a turn, up to the sync; whether there is something to sync.
+    /// Runs the first part of a turn, up to the sync. Returns whether there is a batch to sync.
     pub(crate) fn turn(
         &mut self,
         now: Moment,
@@ -228,7 +231,7 @@ impl Process {
         self.kernel().set_clock(now, wall);
         self.server.begin_turn()?;
         for incoming in inbox.drain(..) {
-            self.take(incoming)?;
+            self.handle(incoming)?;
         }
         let stores = self.server.submit()?;
         if !stores {
@@ -237,61 +240,75 @@ impl Process {
         Ok(stores)
     }
 
-    /// The second part of a turn, when the time that the sync took is over.
+    /// Runs a whole turn, with a sync that takes no time.
+    pub(crate) fn full_turn(
+        &mut self,
+        now: Moment,
+        wall: WallTime,
+        inbox: &mut Vec<Incoming>,
+    ) -> Result<(), Fail> {
+        if self.turn(now, wall, inbox)? { self.store_all(now, wall) } else { Ok(()) }
+    }
+
+    /// Runs the second part of a turn, after the time of the sync.
     pub(crate) fn store_all(&mut self, now: Moment, wall: WallTime) -> Result<(), Fail> {
         self.kernel().set_clock(now, wall);
         self.server.store_all()?;
         self.server.flush()
     }
 
-    /// Makes everything durable that may be lost without harm, at the end.
+    /// Makes durable what a crash may lose without harm, at the end of a stop.
     pub(super) fn close(&mut self) -> Result<(), Fail> {
         self.server.close()?;
         self.server.close_connections();
         Ok(())
     }
 
-    /// Whether it was told to stop, and has nothing more to do.
+    /// Whether a stop is complete.
     pub(super) fn is_stopped(&self) -> bool {
         self.server.is_stopped()
     }
 
-    /// The vote that is durable, as far as this process knows.
+    /// The vote that is durable, as far as the process knows.
     pub(crate) fn vote(&self) -> Vote {
         self.server.host().vote()
     }
 
-    fn take(&mut self, incoming: Incoming) -> Result<(), Fail> {
+    fn handle(&mut self, incoming: Incoming) -> Result<(), Fail> {
         let kernel = self.server.kernel_mut();
-        let ready = match incoming {
-            Incoming::Opened(wire, from) => {
-                kernel.open(wire, from);
+        let (readable, writable, ended) = match &incoming {
+            Incoming::Bytes(..) => (true, false, false),
+            Incoming::Finished(_) => (true, false, true),
+            Incoming::Reset(_) => (true, true, true),
+            _ => (false, true, false),
+        };
+        let number = match incoming {
+            Incoming::Opened(conn, from) => {
+                kernel.open(conn, from);
                 self.server.on_listener();
                 None
             }
-            Incoming::Dialled(ticket, wire) => writable(kernel.decide(ticket, Ok(wire))),
-            Incoming::DialFailed(ticket, why) => writable(kernel.decide(ticket, Err(why))),
-            Incoming::Bytes(wire, bytes) => kernel.receive(wire, &bytes),
-            Incoming::Finished(wire) => kernel.finish(wire),
-            Incoming::Reset(wire) => kernel.reset(wire),
-            Incoming::Room(wire, room) => kernel.set_room(wire, room),
+            Incoming::Dialled(ticket, conn) => kernel.complete_dial(ticket, Ok(conn)),
+            Incoming::DialFailed(ticket, why) => kernel.complete_dial(ticket, Err(why)),
+            Incoming::Bytes(conn, bytes) => kernel.change(conn, |end| end.input.extend(bytes)),
+            Incoming::Finished(conn) => kernel.change(conn, |end| end.finished = true),
+            Incoming::Reset(conn) => {
+                kernel.change(conn, |end| end.broken = Some(ErrorKind::ConnectionReset))
+            }
+            Incoming::Room(conn, room) => kernel.change(conn, |end| end.room = room),
             Incoming::Hashed(session, hashed) => return self.server.on_hashed(session, hashed),
             Incoming::Stop => return self.server.stop(),
         };
-        ready.map_or(Ok(()), |(number, ready)| self.server.on_ready(number, ready))
+        let ready = Ready { readable, writable, ended, ..Ready::default() };
+        number.map_or(Ok(()), |number| self.server.on_ready(number, ready))
     }
 }
 
-/// The readiness of a socket whose dial is decided.
-fn writable(number: Option<usize>) -> Option<(usize, Ready)> {
-    number.map(|number| (number, Ready { writable: true, ..Ready::default() }))
-}
-
-/// What the fake hasher makes of a job.
+/// Completes a password job without the cost of a real hash.
 pub(crate) fn hash(job: &Job) -> Hashed {
-    let made = format!("h:{}", job.password);
+    let hash = format!("h:{}", job.password);
     match &job.against {
-        None => Hashed::Made(made),
-        Some(against) => Hashed::Checked(*against == made),
+        None => Hashed::Made(hash),
+        Some(against) => Hashed::Checked(*against == hash),
     }
 }

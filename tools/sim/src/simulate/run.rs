@@ -1,118 +1,101 @@
-//! The command: one seed or very many, and of a seed that fails the shortest story.
+//! The `simulate` command: runs one seed or many. Of a seed that fails, it finds the fewest faults
+//! with which it still fails.
 
-use super::trial::{Outcome, Trial, try_seed};
+use super::faults::Kind;
+use super::trial::{Counts, Outcome, Trial, try_seed};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use postern::replica::Rule;
-use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Trials at most to find which faults a finding needs.
+/// The most trials to find the faults that a finding needs.
 const RERUNS_MAX: usize = 200;
 
-/// What is demanded.
+/// What to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// Faults all along; nothing wrong may ever happen.
+    /// Inject faults all the time, and check that nothing wrong happens.
     Safety,
-    /// Then peace, and everything must go on.
+    /// Inject few faults, then end them, and check that the group becomes healthy.
     Liveness,
-    /// One after the other.
+    /// Check safety, then liveness.
     Both,
 }
 
 /// Options of the command.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// One seed.
+    /// Run one seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Seeds N..M.
+    /// Run the seeds from N to M, without M.
     #[arg(long, value_name = "N..M")]
     seeds: Option<String>,
-    /// Fresh seeds until so many virtual hours have passed.
+    /// Run new seeds for this number of virtual hours.
     #[arg(long)]
     hours: Option<f64>,
-    /// Stop after so many real minutes.
+    /// Stop after this number of real minutes.
     #[arg(long)]
     minutes: Option<f64>,
-    /// Virtual seconds of faults in each seed.
+    /// Inject faults for this number of virtual seconds in each seed.
     #[arg(long, default_value_t = 300)]
     seconds: u64,
-    /// Tell the story of a seed.
+    /// Print the trace of the seed.
     #[arg(long)]
     trace: bool,
-    /// Threads.
+    /// Number of threads. By default one for each processor.
     #[arg(long)]
     threads: Option<usize>,
-    /// What is demanded.
+    /// What to check.
     #[arg(long, value_enum, default_value_t = Mode::Both)]
     mode: Mode,
 }
 
-/// What many trials add up to.
+/// The sum of many trials.
 #[derive(Default)]
 struct Total {
     seeds: u64,
-    virtual_us: u64,
-    events: u64,
-    requests: (u64, u64, u64),
-    changes: (u64, u64),
-    times: u64,
-    took: BTreeMap<String, u64>,
-    decisions: Vec<u64>,
+    counts: Counts,
     findings: Vec<(u64, String)>,
 }
 
 impl Total {
     fn add(&mut self, seed: u64, outcome: Outcome) {
         self.seeds += 1;
-        self.virtual_us += outcome.virtual_us;
-        self.events += outcome.events;
-        self.requests.0 += outcome.requests.0;
-        self.requests.1 += outcome.requests.1;
-        self.requests.2 += outcome.requests.2;
-        self.changes.0 += outcome.changes.0;
-        self.changes.1 += outcome.changes.1;
-        self.times += outcome.times;
-        for (kind, count) in outcome.took {
-            *self.took.entry(kind).or_default() += count;
-        }
-        self.decisions.resize(Rule::ALL.len(), 0);
-        for (sum, count) in self.decisions.iter_mut().zip(outcome.decisions) {
-            *sum += count;
-        }
-        if let Some(finding) = outcome.finding {
-            self.findings.push((seed, finding));
-        }
+        self.counts.add(&outcome.counts);
+        self.findings.extend(outcome.finding.map(|finding| (seed, finding)));
     }
 
     fn print(&self, real: Duration, threads: usize) {
-        let real = real.as_secs_f64();
-        let hours = self.virtual_us as f64 / 3.6e9;
-        let ratio = self.virtual_us as f64 / 1e6 / real / threads as f64;
+        let (real, counts) = (real.as_secs_f64(), &self.counts);
+        let hours = counts.virtual_us as f64 / 3.6e9;
+        let ratio = counts.virtual_us as f64 / 1e6 / real / threads as f64;
         println!("{} seeds, {hours:.2} virtual hours in {real:.1} s", self.seeds);
         println!("{:.1} seeds/s, {ratio:.0} x real time per core", self.seeds as f64 / real);
-        let each = real * 1e9 * threads as f64 / self.events.max(1) as f64;
-        println!("{} events, {each:.0} ns each", self.events);
-        let (answered, refused, open) = self.requests;
+        let each = real * 1e9 * threads as f64 / counts.events.max(1) as f64;
+        println!("{} events, {each:.0} ns each", counts.events);
+        let [answered, refused, open] = counts.requests;
         println!("requests: {answered} answered, {refused} refused, {open} open");
-        println!("{} elections, {} configs", self.changes.0, self.changes.1);
-        println!("{} records held to the median of the clocks", self.times);
-        let took: Vec<String> = self.took.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
-        println!("faults that took effect: {}", took.join(", "));
-        let decided = Rule::ALL.iter().zip(&self.decisions);
-        let decided: Vec<String> = decided.map(|(rule, n)| format!("{rule:?} {n}")).collect();
-        println!("rules that decided: {}", decided.join(", "));
+        println!("{} elections, {} configs", counts.elections, counts.configs);
+        println!("{} record times compared with the median of the clocks", counts.times);
+        println!("faults that took effect: {}", list(&Kind::ALL, &counts.effects));
+        println!("decisions by rule: {}", list(&Rule::ALL, &counts.decisions));
     }
+}
+
+/// Lists names with their counts.
+fn list(names: &[impl Debug], counts: &[u64]) -> String {
+    let pairs = names.iter().zip(counts).map(|(name, count)| format!("{name:?} {count}"));
+    pairs.collect::<Vec<_>>().join(", ")
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// When something was found, or an option makes no sense.
+/// A seed fails, or the options are wrong.
 pub fn run(options: &Options) -> Result<(), String> {
     if let Some(seed) = options.seed {
         return run_one(&trial(options, seed), options.trace);
@@ -133,9 +116,8 @@ pub fn run(options: &Options) -> Result<(), String> {
 
 fn trial(options: &Options, seed: u64) -> Trial {
     let liveness = options.mode != Mode::Safety;
-    // Without safety's long part, the faults before the peace are short.
-    let short = options.mode == Mode::Liveness;
-    let seconds = if short { options.seconds.min(60) } else { options.seconds };
+    let seconds =
+        if options.mode == Mode::Liveness { options.seconds.min(60) } else { options.seconds };
     Trial { liveness, seconds, ..Trial::new(seed) }
 }
 
@@ -148,8 +130,8 @@ fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
 
 fn run_one(trial: &Trial, trace: bool) -> Result<(), String> {
     let began = Instant::now();
-    let outcome = try_seed(&Trial { story: trace, ..trial.clone() });
-    for line in &outcome.story {
+    let outcome = try_seed(&Trial { trace, ..trial.clone() });
+    for line in &outcome.trace {
         println!("{line}");
     }
     println!("hash {:016x}", outcome.hash);
@@ -190,7 +172,7 @@ fn run_many(options: &Options, range: std::ops::Range<u64>) -> Result<(), String
                     let mut total = total.lock().expect("no thread panics here");
                     total.add(seed, outcome);
                     show(&bar, options, &total, began);
-                    if total.virtual_us >= virtual_end || total.findings.len() >= 20 {
+                    if total.counts.virtual_us >= virtual_end || total.findings.len() >= 20 {
                         stop.store(true, Ordering::Relaxed);
                     }
                 }
@@ -224,33 +206,33 @@ fn bar(options: &Options, range: &std::ops::Range<u64>) -> ProgressBar {
 fn show(bar: &ProgressBar, options: &Options, total: &Total, began: Instant) {
     let real = began.elapsed().as_secs_f64();
     let at = match (options.hours, options.minutes) {
-        (Some(_), _) => total.virtual_us / 1_000_000,
+        (Some(_), _) => total.counts.virtual_us / 1_000_000,
         (None, Some(_)) => real as u64,
         (None, None) => total.seeds,
     };
     bar.set_position(at);
-    let ratio = total.virtual_us as f64 / 1e6 / real;
+    let ratio = total.counts.virtual_us as f64 / 1e6 / real;
     bar.set_message(format!("{:.1} seeds/s, {ratio:.0} x real time", total.seeds as f64 / real));
 }
 
-/// The shortest story of a failing seed that a bounded search finds.
+/// Describes a failure: the faults that it needs and the end of the trace.
 fn explain(trial: &Trial, finding: &str) -> String {
     std::panic::set_hook(Box::new(|_| {}));
     let shortest = shorten(trial);
-    let told = try_seed(&Trial { story: true, ..shortest.clone() });
-    let mut text = format!("{finding}\n\nfaults that are needed:\n");
+    let outcome = try_seed(&Trial { trace: true, ..shortest.clone() });
+    let mut text = format!("{finding}\n\nfaults that it needs:\n");
     for fault in shortest.faults() {
         text += &format!("  {fault}\n");
     }
-    let tail = told.story.len().saturating_sub(120);
-    text += "\nhow it ends:\n";
-    for line in &told.story[tail..] {
+    let tail = outcome.trace.len().saturating_sub(120);
+    text += "\nend of the trace:\n";
+    for line in &outcome.trace[tail..] {
         text += &format!("  {line}\n");
     }
     text += &format!(
-        "\nfound: {}\nagain: cargo run --profile sim -p postern-sim -- simulate --seed {} \
+        "\nfound: {}\nrepeat: cargo run --profile sim -p postern-sim -- simulate --seed {} \
          --seconds {}{} --trace\n",
-        told.finding.unwrap_or_default(),
+        outcome.finding.unwrap_or_default(),
         trial.seed,
         trial.seconds,
         if trial.liveness { "" } else { " --mode safety" }
@@ -258,7 +240,8 @@ fn explain(trial: &Trial, finding: &str) -> String {
     text
 }
 
-/// Leaves out faults while the trial still fails: halves, quarters, and so on to single ones.
+/// Skips faults while the trial still fails: halves of the plan, quarters, and so on to single
+/// faults.
 fn shorten(trial: &Trial) -> Trial {
     let planned = trial.faults().len();
     let mut best = trial.clone();
@@ -267,13 +250,13 @@ fn shorten(trial: &Trial) -> Trial {
     loop {
         let left: Vec<usize> = (0..planned).filter(|at| !best.without.contains(at)).collect();
         let mut shorter = false;
-        for gone in left.chunks(piece) {
+        for skipped in left.chunks(piece) {
             if reruns >= RERUNS_MAX {
                 return best;
             }
             reruns += 1;
             let mut fewer = best.clone();
-            fewer.without.extend(gone);
+            fewer.without.extend(skipped);
             if try_seed(&fewer).finding.is_some() {
                 best = fewer;
                 shorter = true;

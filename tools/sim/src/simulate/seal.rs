@@ -1,6 +1,6 @@
-//! The encryption of links between simulated servers: the one that ships in a few of the seeds,
-//! since a handshake takes longer than a simulated second; in the others bytes pass as they are,
-//! after a handshake of one byte each way.
+//! The encryption of links between simulated servers. In a few seeds it is the real one. In the
+//! others, bytes pass unchanged after a handshake of one byte in each direction, since a real
+//! handshake takes more processor time than a simulated second.
 
 use postern::ids::{GroupId, Secret};
 use postern::server::Seal;
@@ -13,22 +13,22 @@ pub(crate) enum SimSeal {
     Plain(Plain),
 }
 
-/// Bytes as they are.
+/// A link without encryption.
 #[derive(Debug, Default)]
 pub(crate) struct Plain {
     is_initiator: bool,
-    /// The byte of the other side has come.
+    /// The byte of the other side has arrived.
     is_open: bool,
     is_proven: bool,
     /// Bytes to send, held back until the handshake is complete.
     held: Vec<u8>,
 }
 
-/// The byte of either side.
+/// The handshake of either side.
 const HANDSHAKE: u8 = b'h';
 
 impl SimSeal {
-    /// The dialler's side; its first bytes are appended to `out`.
+    /// Creates the side of the dialler. Appends its first bytes to `out`.
     pub(crate) fn initiator(
         encrypts: bool,
         secret: &Secret,
@@ -42,7 +42,7 @@ impl SimSeal {
         SimSeal::Plain(Plain { is_initiator: true, ..Plain::default() })
     }
 
-    /// The side that was dialled.
+    /// Creates the side that was dialled.
     pub(crate) fn responder(encrypts: bool, secret: &Secret, group: GroupId) -> SimSeal {
         if encrypts {
             return SimSeal::Noise(Box::new(Channel::responder(secret, group)));

@@ -1,15 +1,18 @@
-//! One run of one seed: faults, then peace, then what must hold in the end.
+//! A trial: one run of one seed. Faults, then a time without faults, then the checks of the end.
 
+use super::clients::Clients;
+use super::contents;
+use super::durable;
 use super::faults::{self, Fault, Kind};
-use super::history;
 use super::network::TWIN;
 use super::process::Settings;
-use super::story;
-use super::truth;
+use super::trace;
 use super::world::World;
+use crate::panic_message;
+use crate::require;
 use postern::limits::SEGMENT_BYTES;
 use postern::record;
-use postern::replica::{Replica, RoleView, Takeover};
+use postern::replica::{Replica, RoleView, Rule, Takeover};
 use postern::rng::Rng;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,66 +20,98 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// The size of segments in a third of the seeds: a few batches, so that logs have many of them.
 const SEGMENT_BYTES_SMALL: u64 = 2048;
 
-/// A world that is broken on purpose, to see whether that is found.
+/// A defect that is planted to test whether the checks find it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
-    /// The disk of server 2 says that it synced and did not.
+    /// The disk of server 2 reports syncs that it has not done.
     LyingSyncs,
-    /// A client's answered message is forgotten in the end.
+    /// An acknowledged message is missing at the end.
     LostMessage,
-    /// Pings show the clock of their receiver: no server knows another one's.
+    /// A ping contains the clock of its receiver, so that no server knows another one's clock.
     EchoedClocks,
 }
 
-/// What is tried.
+/// The options of a trial.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// Names everything random.
+    /// The seed of everything random.
     pub seed: u64,
-    /// After the faults, progress is demanded.
+    /// Whether the group must be healthy after the faults.
     pub liveness: bool,
-    /// How long faults last, in virtual seconds.
+    /// How long faults are injected, in virtual seconds.
     pub seconds: u64,
-    /// A story is told.
-    pub story: bool,
-    /// See [`Sabotage`].
+    /// Whether a trace is recorded.
+    pub trace: bool,
+    /// A planted defect.
     pub sabotage: Option<Sabotage>,
-    /// Which faults of the plan are left out, by their places.
+    /// Faults to skip, by their places in the plan.
     pub without: Vec<usize>,
 }
 
-/// What came of it.
+/// The result of a trial.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// What went wrong, if anything.
     pub finding: Option<String>,
-    /// Of everything that happened, in its order.
+    /// A hash of the times of all events.
     pub hash: u64,
-    /// How many things happened.
-    pub events: u64,
-    /// How long it lasted, in virtual µs.
-    pub virtual_us: u64,
-    /// How often each kind of fault took effect.
-    pub took: Vec<(String, u64)>,
-    /// Requests answered, refused, and neither.
-    pub requests: (u64, u64, u64),
-    /// How often each rule decided, in the order of [`postern::replica::Rule::ALL`].
-    pub decisions: Vec<u64>,
-    /// Elections won, and configs answered.
-    pub changes: (u64, u64),
-    /// How many records were held to the median of the clocks.
-    pub times: u64,
-    /// The story, if it was told.
-    pub story: Vec<String>,
-    /// How many faults the plan has.
-    pub planned: usize,
+    /// What happened how often.
+    pub counts: Counts,
+    /// The lines of the trace, if one was recorded.
+    pub trace: Vec<String>,
+}
+
+/// How often things happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub(super) events: u64,
+    pub(super) virtual_us: u64,
+    /// Requests of clients: successful, refused and unanswered.
+    pub(super) requests: [u64; 3],
+    pub(super) elections: u64,
+    pub(super) configs: u64,
+    /// Records whose times were compared with the median of the clocks.
+    pub(super) times: u64,
+    /// Faults that had an effect, in the order of [`Kind::ALL`].
+    pub(super) effects: [u64; Kind::ALL.len()],
+    /// Decisions of each rule, in the order of [`Rule::ALL`].
+    pub(super) decisions: [u64; Rule::ALL.len()],
+}
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts {
+            events: 0,
+            virtual_us: 0,
+            requests: [0; 3],
+            elections: 0,
+            configs: 0,
+            times: 0,
+            effects: [0; Kind::ALL.len()],
+            decisions: [0; Rule::ALL.len()],
+        }
+    }
+}
+
+impl Counts {
+    /// Adds the counts of another trial.
+    pub(super) fn add(&mut self, other: &Counts) {
+        self.events += other.events;
+        self.virtual_us += other.virtual_us;
+        self.elections += other.elections;
+        self.configs += other.configs;
+        self.times += other.times;
+        let sums = self.requests.iter_mut().chain(&mut self.effects).chain(&mut self.decisions);
+        let counts = other.requests.iter().chain(&other.effects).chain(&other.decisions);
+        sums.zip(counts).for_each(|(sum, count)| *sum += count);
+    }
 }
 
 impl Trial {
-    /// The whole trial of a seed.
+    /// A trial of a seed with default options.
     pub fn new(seed: u64) -> Trial {
         let (seconds, without) = (300, Vec::new());
-        Trial { seed, liveness: true, seconds, story: false, sabotage: None, without }
+        Trial { seed, liveness: true, seconds, trace: false, sabotage: None, without }
     }
 
     fn settings(&self) -> Settings {
@@ -85,14 +120,14 @@ impl Trial {
         let takeover = if rng.below(4) == 0 { Takeover::Rank } else { Takeover::Coin };
         let copies_min = if rng.below(6) == 0 { 2 } else { 1 };
         let survivor_auto = rng.below(3) == 0;
-        // Of its own stream: it does not shift the other draws.
+        // These two have random streams of their own, so that they do not change other draws.
         let segment_bytes = match Rng::new(self.seed ^ 0x5e93_e175).below(6) {
             0 | 1 => SEGMENT_BYTES_SMALL,
-            // So small that cuts reach into earlier ones.
+            // So small that a truncation removes segments.
             2 => SEGMENT_BYTES_SMALL / 8,
             _ => SEGMENT_BYTES,
         };
-        // A handshake takes longer than all else in a virtual second.
+        // Rarely, since a handshake takes more processor time than a simulated second.
         let encrypts = Rng::new(self.seed ^ 0x05ea_1ed5).below(128) == 0;
         Settings { peer_timeout_ms, takeover, copies_min, survivor_auto, segment_bytes, encrypts }
     }
@@ -101,7 +136,7 @@ impl Trial {
         faults::plan(self.seed, self.seconds * 1_000_000, self.settings().survivor_auto)
     }
 
-    /// The faults that are left, one line each.
+    /// Describes the faults that are not skipped, one line each.
     pub fn faults(&self) -> Vec<String> {
         let plan = self.plan().into_iter().enumerate();
         let left = plan.filter(|(at, _)| !self.without.contains(at));
@@ -109,146 +144,141 @@ impl Trial {
     }
 }
 
-/// Runs a trial; a panic in a node is a finding.
+/// Runs a trial. A panic is a finding.
 pub fn try_seed(trial: &Trial) -> Outcome {
-    if trial.story {
-        story::begin();
+    if trial.trace {
+        trace::start();
     }
     let ran = catch_unwind(AssertUnwindSafe(|| run(trial)));
     let mut outcome = ran.unwrap_or_else(|panic| {
-        let words = panic.downcast_ref::<String>().cloned();
-        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
-        let finding = format!("panic: {}", words.unwrap_or_default());
-        story::tell(|| finding.clone());
-        Outcome { finding: Some(finding), planned: trial.plan().len(), ..Outcome::default() }
+        let finding = format!("panic: {}", panic_message(&*panic));
+        trace::line(|| finding.clone());
+        Outcome { finding: Some(finding), ..Outcome::default() }
     });
-    if trial.story {
-        outcome.story = story::end();
+    if trial.trace {
+        outcome.trace = trace::finish();
     }
     outcome
 }
 
 fn run(trial: &Trial) -> Outcome {
-    let plan: Vec<Fault> = trial.plan();
-    let planned = plan.len();
-    let mut world = World::new(trial.seed, trial.settings(), plan);
-    world.left_out.clone_from(&trial.without);
-    if trial.sabotage == Some(Sabotage::LyingSyncs) {
-        world.liar = Some(1);
-    }
-    world.times.echoed = trial.sabotage == Some(Sabotage::EchoedClocks);
-    story::at(0, 0);
-    story::tell(|| format!("seed {}, {:?}", trial.seed, trial.settings()));
+    let mut world = World::new(trial.seed, trial.settings(), trial.plan());
+    world.faults.excluded.clone_from(&trial.without);
+    world.faults.liar = (trial.sabotage == Some(Sabotage::LyingSyncs)).then_some(1);
+    world.checks.times.echoed = trial.sabotage == Some(Sabotage::EchoedClocks);
+    trace::stamp(0, 0);
+    trace::line(|| format!("seed {}, {:?}", trial.seed, trial.settings()));
     world.run_to(trial.seconds * 1_000_000);
-    if trial.liveness && world.finding.is_none() {
-        let noted = demand_progress(&mut world);
+    if trial.liveness && !world.found_something() {
+        let noted = check_liveness(&mut world);
         world.note(noted);
     }
-    if world.finding.is_none() {
-        let noted = judge(&mut world, trial.sabotage == Some(Sabotage::LostMessage));
+    if !world.found_something() {
+        let noted = check_end(&mut world, trial.sabotage == Some(Sabotage::LostMessage));
         world.note(noted);
     }
-    (0..=TWIN).for_each(|n| world.ends_life(n, true));
-    let took = Kind::ALL.iter().map(|kind| (format!("{kind:?}"), world.took[*kind as usize]));
-    Outcome {
-        hash: world.hash,
-        events: world.events,
+    (0..=TWIN).for_each(|n| world.end_process(n, true));
+    let checks = &world.checks;
+    let counts = Counts {
         virtual_us: world.now,
-        took: took.collect(),
-        requests: world.crowd.counts.all(),
-        decisions: world.decisions.to_vec(),
-        changes: (world.checks.elections, world.checks.configs),
-        times: world.times.checked,
-        story: Vec::new(),
-        planned,
-        finding: world.finding.take(),
-    }
+        requests: world.clients.counts.all(),
+        elections: checks.elections,
+        configs: checks.configs,
+        times: checks.times.checked,
+        ..world.results.counts
+    };
+    let (finding, hash) = (world.results.finding, world.results.hash);
+    Outcome { finding, hash, counts, trace: Vec::new() }
 }
 
-/// All faults end, and the group must be whole soon; then one may be lost for good.
-fn demand_progress(world: &mut World) -> Result<(), String> {
-    story::at(world.now, 0);
-    story::tell(|| "PEACE".to_owned());
-    world.calm_down();
-    let silence = u64::from(world.settings.peer_timeout_ms) * 1000;
-    world.part_with_twin()?;
-    wait(world, silence, "all three are members and agree", |world| is_well(world, 3))?;
-    let mut rng = Rng::new(world.hash);
+/// Ends all faults. The group must be healthy soon, also when a server is then lost for good.
+fn check_liveness(world: &mut World) -> Result<(), String> {
+    trace::stamp(world.now, 0);
+    trace::line(|| "ALL FAULTS END".to_owned());
+    world.end_all_faults();
+    let timeout = world.settings.peer_timeout_us();
+    world.end_twin_safely()?;
+    wait(world, timeout, "all three are members and agree", |world| is_healthy(world, 3))?;
+    let mut rng = Rng::new(world.results.hash);
     if rng.below(2) == 0 {
         let lost = rng.below(3) as usize;
-        story::tell(|| format!("server {} is lost for good", lost + 1));
+        trace::line(|| format!("server {} is lost for good", lost + 1));
         world.lose_for_good(lost, rng.below(3));
-        wait(world, silence, "the two that are left go on", |world| is_well(world, 2))?;
+        wait(world, timeout, "the two others are members and agree", |world| is_healthy(world, 2))?;
     }
-    let (crowd, mut hands) = world.crowd();
-    let before = crowd.counts.sends;
-    crowd.hurry(&mut hands);
-    wait(world, silence * 10, "a new message is answered", |world| {
-        world.crowd.counts.sends > before
+    let before = world.clients.counts.sends;
+    world.with_clients(Clients::speed_up);
+    wait(world, timeout * 10, "a new message is acknowledged", |world| {
+        world.clients.counts.sends > before
     })?;
-    let (crowd, mut hands) = world.crowd();
-    crowd.quiet = true;
-    crowd.wake_all(&mut hands);
-    // A client that waits on a dead connection has its own patience.
-    let end = world.now + 10 * silence + 35_000_000;
+    world.clients.quiet = true;
+    world.with_clients(Clients::wake_all);
+    // A client on a dead connection waits for its own timeout.
+    let end = world.now + 10 * timeout + 35_000_000;
     world.run_to(end);
-    match world.crowd.waiting() {
-        _ if world.finding.is_some() => Ok(()),
-        0 => Ok(()),
-        waiting => Err(format!("{waiting} requests were never answered")),
-    }
+    let waiting = world.clients.waiting();
+    require(waiting == 0 || world.found_something(), || {
+        format!("{waiting} requests were never answered")
+    })
 }
 
-/// Waits at most 10 `T`, and what restarts and connections take; longer where a penalty runs.
+/// Waits for at most 10 `T`, and the time of restarts and connects. Waits longer if the primary
+/// delays the addition of a server that was dropped often.
 fn wait(
     world: &mut World,
-    silence: u64,
+    timeout: u64,
     what: &str,
     done: impl Fn(&World) -> bool,
 ) -> Result<(), String> {
     let began = world.now;
     loop {
-        if world.finding.is_some() || done(world) {
+        if world.found_something() || done(world) {
             return Ok(());
         }
-        let patience = 10 * silence + 3_000_000 + if world.penalty { 32_000_000 } else { 0 };
-        if world.now > began + patience {
-            return Err(format!("not within 10 T: {what}: {}", picture(world)));
-        }
-        if !world.step(world.now + silence) {
-            world.now += silence;
+        let penalty = if world.checks.penalty { 32_000_000 } else { 0 };
+        require(world.now <= began + 10 * timeout + 3_000_000 + penalty, || {
+            format!("not within 10 T: {what}: {}", describe(world))
+        })?;
+        if !world.step(world.now + timeout) {
+            world.now += timeout;
         }
     }
 }
 
 impl World {
-    /// The replicas of the group that run.
+    /// The running replicas of the group.
     pub(super) fn replicas(&self) -> impl Iterator<Item = &Replica> + Clone {
         let running = self.servers.iter().filter_map(|server| server.process.as_ref());
         let replicas = running.map(|process| process.node().replica());
         replicas.filter(|replica| !self.checks.is_stray(replica))
     }
+
+    /// The primary with the highest term. One of a lower term may be paused.
+    pub(super) fn primary(&self) -> Option<&Replica> {
+        let primaries = self.replicas().filter(|replica| replica.role() == RoleView::Primary);
+        primaries.max_by_key(|replica| replica.term())
+    }
 }
 
-/// A primary leads so many members, all of them running and settled.
-pub(super) fn is_well(world: &World, members: usize) -> bool {
+/// Whether a primary leads this number of members, which all run and have the same log.
+pub(super) fn is_healthy(world: &World, members: usize) -> bool {
     let replicas = world.replicas();
-    let leads = replicas.clone().filter(|replica| {
+    let primaries = replicas.clone().filter(|replica| {
         replica.role() == RoleView::Primary && replica.confirmed_read().is_some()
     });
-    // An old one may be stopped, and not know.
-    let Some(primary) = leads.max_by_key(|replica| replica.term()) else { return false };
+    let Some(primary) = primaries.max_by_key(|replica| replica.term()) else { return false };
     let Some(config) = primary.config().filter(|config| config.count() == members) else {
         return false;
     };
-    let equal = replicas.filter(|replica| config.has(replica.me()));
-    let equal = equal.filter(|replica| {
-        replica.term() == primary.term() && replica.committed() == primary.committed()
+    let equal = replicas.filter(|replica| {
+        let same_term = replica.term() == primary.term();
+        config.has(replica.me()) && same_term && replica.committed() == primary.committed()
     });
     equal.count() == members && primary.acknowledged() == primary.last()
 }
 
-pub(super) fn picture(world: &World) -> String {
+/// Describes the state of each server.
+pub(super) fn describe(world: &World) -> String {
     let mut text = String::new();
     for (n, server) in world.servers.iter().enumerate() {
         let written = match &server.process {
@@ -256,39 +286,38 @@ pub(super) fn picture(world: &World) -> String {
             None => write!(text, "{}: down; ", n + 1),
             Some(process) => {
                 let r = process.node().replica();
+                let (role, term, last, committed) = (r.role(), r.term(), r.last(), r.committed());
+                let acknowledged = r.acknowledged();
                 let config = r.config().map(ToString::to_string).unwrap_or_default();
                 write!(
                     text,
-                    "{}: {:?} term {} last {} committed {} acknowledged {} members {config}; ",
-                    n + 1,
-                    r.role(),
-                    r.term(),
-                    r.last(),
-                    r.committed(),
-                    r.acknowledged()
+                    "{}: {role:?} term {term} last {last} committed {committed} \
+                     acknowledged {acknowledged} members {config}; ",
+                    n + 1
                 )
             }
         };
-        written.expect("a string takes every word");
+        written.expect("a write to a string does not fail");
     }
     text
 }
 
-/// What was answered is there, and is what clients were told.
-pub(super) fn judge(world: &mut World, lose: bool) -> Result<(), String> {
+/// Checks that a disk has all acknowledged entries, and that they explain all answers to clients.
+/// With `lose`, the last message is removed first.
+pub(super) fn check_end(world: &mut World, lose: bool) -> Result<(), String> {
     let acknowledged = world.checks.acknowledged.len();
-    let mut found = None;
+    let mut complete = None;
     for server in &world.servers {
         if let Some(disk) = server.disk_id
-            && world.checks.keeps_all(disk, &server.disk)
+            && world.checks.has_all_acknowledged(disk, &server.disk)
         {
-            found = Some(server.disk.clone());
+            complete = Some(server.disk.clone());
         }
     }
-    let Some(disk) = found else {
-        return Err(format!("no disk has all of the {acknowledged} answered entries"));
+    let Some(disk) = complete else {
+        return Err(format!("no disk has all of the {acknowledged} acknowledged entries"));
     };
-    let log = truth::records(&disk);
+    let log = durable::records(&disk);
     let mut records: Vec<&[u8]> =
         record::each(&log).filter_map(Result::ok).map(|record| record.bytes).collect();
     records.truncate(acknowledged);
@@ -297,12 +326,12 @@ pub(super) fn judge(world: &mut World, lose: bool) -> Result<(), String> {
         let last = records.iter().rposition(message);
         records.remove(last.ok_or("there is no message to lose")?);
     }
-    let contents = history::contents(&records.concat())?;
-    world.crowd.history.check(&contents).map_err(|finding| finding.to_string())?;
-    let bound = 200 + 40 * world.took.iter().sum::<u64>();
-    if world.checks.elections + world.checks.configs > bound {
-        let (elections, configs) = (world.checks.elections, world.checks.configs);
-        return Err(format!("a storm: {elections} elections, {configs} configs"));
-    }
+    let contents = contents::contents(&records.concat())?;
+    world.clients.history.check(&contents).map_err(|finding| finding.to_string())?;
+    let bound = 200 + 40 * world.results.counts.effects.iter().sum::<u64>();
+    let (elections, configs) = (world.checks.elections, world.checks.configs);
+    require(elections + configs <= bound, || {
+        format!("too many changes: {elections} elections, {configs} configs")
+    })?;
     Ok(())
 }

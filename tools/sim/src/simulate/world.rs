@@ -1,92 +1,69 @@
-//! The loop: what happens next, in the order of virtual time, and what follows from it.
+//! The event loop of a simulation: advances virtual time, dispatches events, runs the processes
+//! and carries out their outputs.
 
-use super::checks::{Checks, said_too_early};
-use super::clients::{Crowd, Hands};
-use super::clock::{Schedule, What};
-use super::faults::{Fault, Kind, Moments};
-use super::kernel::{Act, SimKernel, Wire};
-use super::link_end::LinkEnd;
+use super::checks::{Checks, Observation, premature_claim};
+use super::clients::{ClientIo, Clients};
+use super::clock::{Event, Schedule};
+use super::faults::{Fault, Faults, Trigger};
+use super::kernel::{ConnId, Output, SimKernel};
 use super::machine::{Busy, Server};
-use super::network::{CLIENTS, Due, Message, Network, Owner, Place, TWIN};
+use super::network::{CLIENTS, Due, EndId, Message, Network, Owner, TWIN};
+use super::operator::Operator;
 use super::process::{Incoming, Process, Settings};
-use super::scenario::Probe;
-use super::story;
+use super::scenario::ScenarioClient;
+use super::trace;
+use super::trial::Counts;
 use super::twin::Twin;
-use super::wall::Times;
 use postern::ids::ServerId;
-use postern::replica::{Config, Order, Packet, RoleView, Rule};
+use postern::replica::{Config, Packet, RoleView};
 use postern::rng::Rng;
 use postern::time::WallTime;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Turns of one process at one moment; more of them is a process that spins.
+/// The most turns of one process without an advance of virtual time. More turns are a busy loop.
 const TURNS_MAX: u32 = 10_000;
 
-/// A group, its machines, its clients and what goes wrong.
+/// A group of servers, its machines, its clients and its faults.
 pub(super) struct World {
+    /// Virtual time in µs.
     pub(super) now: u64,
+    pub(super) rng: Rng,
+    pub(super) settings: Settings,
     pub(super) schedule: Schedule,
     pub(super) net: Network,
     /// The three servers, and at [`TWIN`] a second process with the id of one of them.
     pub(super) servers: [Server; 4],
     pub(super) twin: Option<Twin>,
-    pub(super) crowd: Crowd,
-    /// The clients of a scenario.
-    pub(super) probes: Vec<Probe>,
+    pub(super) clients: Clients,
+    pub(super) scenario_clients: Vec<ScenarioClient>,
+    pub(super) operator: Operator,
+    pub(super) faults: Faults,
     pub(super) checks: Checks,
-    pub(super) times: Times,
-    pub(super) settings: Settings,
-    pub(super) plan: Vec<Fault>,
-    /// Faults that have begun and are not over, by their places in the plan.
-    pub(super) active: Vec<u32>,
-    /// Faults that wait for their moment.
-    pub(super) lurking: Vec<u32>,
-    pub(super) struck: Vec<u32>,
-    /// No fault begins any more.
-    pub(super) calm: bool,
-    /// No fault begins before this.
-    pub(super) quiet_until: u64,
-    /// How often each kind of fault took effect.
-    pub(super) took: [u64; Kind::ALL.len()],
-    pub(super) destroyed: bool,
-    /// The third of two whose disks were damaged: a person may have to go on with it.
-    pub(super) left_alone: Option<usize>,
-    /// Who went on alone beside a group that lives.
-    pub(super) straggler: Option<usize>,
-    pub(super) rng: Rng,
+    pub(super) results: Results,
+}
+
+/// What a run reports.
+#[derive(Default)]
+pub(super) struct Results {
     pub(super) finding: Option<String>,
+    /// A hash of the times of all events.
     pub(super) hash: u64,
-    pub(super) events: u64,
-    /// A primary's `peer_state` said `penalty`.
-    pub(super) penalty: bool,
-    /// Faults of the plan that are left out, by their places.
-    pub(super) left_out: Vec<usize>,
-    /// How often each rule decided, in processes that have ended.
-    pub(super) decisions: [u64; Rule::ALL.len()],
-    /// Counts the links of operators.
-    pub(super) orders: u64,
-    /// The operator who waits for a server: its connection, and its order.
-    pub(super) operator: Option<(Wire, LinkEnd, Order)>,
-    /// Whose disk lies about its syncs.
-    pub(super) liar: Option<usize>,
+    pub(super) counts: Counts,
 }
 
 impl World {
     pub(super) fn new(seed: u64, settings: Settings, plan: Vec<Fault>) -> World {
         let mut world = World::empty(seed, settings);
-        world.crowd = Crowd::new(Rng::new(world.rng.next_u64()), &mut world.schedule);
+        world.clients = Clients::new(Rng::new(world.rng.next_u64()), &mut world.schedule);
         for server in 0..3 {
-            world.schedule.add(world.rng.below(1_000_000), What::Start { server });
+            world.schedule.add(world.rng.below(1_000_000), Event::Start(server));
         }
-        for (at, fault) in plan.iter().enumerate() {
-            world.schedule.add(fault.at, What::Fault { at: at as u32 });
-        }
-        world.plan = plan;
+        world.faults.schedule(plan, &mut world.schedule);
         world
     }
 
-    /// Three machines on which nothing runs, and nobody else.
+    /// Three machines without processes, and no clients.
     pub(super) fn empty(seed: u64, settings: Settings) -> World {
         let mut rng = Rng::new(seed);
         let net = Network::new(Rng::new(rng.next_u64()));
@@ -97,221 +74,194 @@ impl World {
             net,
             servers: [0, 1, 2, TWIN].map(|_| Server::new(sync_us)),
             twin: None,
-            crowd: Crowd::nobody(Rng::new(rng.next_u64())),
-            probes: Vec::new(),
+            clients: Clients::none(Rng::new(rng.next_u64())),
+            scenario_clients: Vec::new(),
+            operator: Operator::default(),
+            faults: Faults::default(),
             checks: Checks::default(),
-            times: Times::default(),
+            results: Results::default(),
             settings,
-            plan: Vec::new(),
-            active: Vec::new(),
-            lurking: Vec::new(),
-            struck: Vec::new(),
-            calm: false,
-            quiet_until: 0,
-            straggler: None,
-            took: [0; Kind::ALL.len()],
-            destroyed: false,
-            left_alone: None,
             rng,
-            finding: None,
-            hash: 0,
-            events: 0,
-            penalty: false,
-            left_out: Vec::new(),
-            decisions: [0; Rule::ALL.len()],
-            orders: 0,
-            operator: None,
-            liar: None,
         }
     }
 
+    /// Records a finding; the first one counts.
     pub(super) fn fail(&mut self, why: String) {
-        story::tell(|| format!("FOUND {why}"));
-        self.finding.get_or_insert(why);
+        trace::line(|| format!("FOUND {why}"));
+        self.results.finding.get_or_insert(why);
     }
 
+    /// Records the error of a check as a finding.
     pub(super) fn note(&mut self, result: Result<(), String>) {
         if let Err(why) = result {
             self.fail(why);
         }
     }
 
-    /// What the wall clock of a process shows.
+    pub(super) fn found_something(&self) -> bool {
+        self.results.finding.is_some()
+    }
+
+    /// Reads the wall clock of a process.
     pub(super) fn read_wall(&self, n: usize) -> WallTime {
         self.servers[self.place_of(n)].wall.read(self.now)
     }
 
     fn mix(&mut self, value: u64) {
-        self.hash = (self.hash ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        let hash = &mut self.results.hash;
+        *hash = (*hash ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     }
 
-    /// Runs until `end`, or until something is found.
+    /// Runs until `end`, or until the first finding.
     pub(super) fn run_to(&mut self, end: u64) {
-        while self.finding.is_none() && self.step(end) {}
+        while !self.found_something() && self.step(end) {}
         self.now = self.now.max(end);
     }
 
-    /// The next thing that happens, unless it is behind `end`.
+    /// Handles the next event. Returns false if that is after `end`.
     pub(super) fn step(&mut self, end: u64) -> bool {
         let scheduled = self.schedule.next_at().unwrap_or(u64::MAX);
         let wakes = self.servers.iter().map(|server| server.wake_at).enumerate();
-        let (who, wake) = wakes.min_by_key(|(_, at)| *at).expect("there are servers");
+        let (n, wake) = wakes.min_by_key(|(_, at)| *at).expect("there are servers");
         let next = scheduled.min(wake);
         if next > end {
             return false;
         }
         self.now = self.now.max(next);
-        self.events += 1;
+        self.results.counts.events += 1;
         self.mix(self.now);
         if wake < scheduled {
-            self.mix(who as u64);
-            self.servers[who].wake_at = u64::MAX;
-            self.run(who);
-        } else if let Some((_, what)) = self.schedule.pop() {
-            self.happens(what);
+            self.mix(n as u64);
+            self.servers[n].wake_at = u64::MAX;
+            self.run(n);
+        } else if let Some(event) = self.schedule.pop() {
+            self.handle(event);
         }
         true
     }
 
-    fn happens(&mut self, what: What) {
-        match what {
-            What::Network(Due::Arrival(from)) => self.arrives(from),
-            What::Network(Due::GiveUp(place)) => self.gives_up(place),
-            What::Dial { from, life, ticket, to } => {
-                self.dialled(Owner { host: from, life }, ticket, to);
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Network(Due::Arrival(from)) => self.on_arrival(from),
+            Event::Network(Due::Timeout(end)) => self.on_timeout(end),
+            Event::Dial { from, ticket, to } => self.on_dial(from, ticket, to),
+            Event::DialRefused { from, ticket } => self.on_dial_refused(from, ticket),
+            Event::Synced(owner) if self.is_alive(owner) => self.on_synced(owner.host),
+            Event::Hashed(owner) if self.is_alive(owner) => self.on_hashed(owner.host),
+            Event::Synced(_) | Event::Hashed(_) => {}
+            Event::Start(n) => self.start(n),
+            Event::Resume(n, pause) => self.resume(n, pause),
+            Event::Client(client, timer) => {
+                self.with_clients(|clients, io| clients.on_timer(client, timer, io));
             }
-            What::DialRefused { from, life, ticket } => {
-                self.dial_refused(Owner { host: from, life }, ticket);
-            }
-            What::Synced { server, life } => {
-                let server = usize::from(server);
-                if self.servers[server].life == life {
-                    self.synced(server);
-                }
-            }
-            What::Hashed { server, life } => self.hashed(usize::from(server), life),
-            What::Start { server } => self.start(usize::from(server)),
-            What::Resume { server, serial } => self.resume(usize::from(server), serial),
-            What::Client { client, serial } => {
-                let (crowd, mut hands) = self.crowd();
-                crowd.ring(client, serial, &mut hands);
-            }
-            What::Fault { at } => self.fault_begins(at),
-            What::Heal { at } => self.fault_ends(at),
-            What::Part { server } => self.part_with(usize::from(server)),
-            What::MoveAway { server } => self.move_strays_away(usize::from(server)),
+            Event::Fault(at) => self.begin_fault(at),
+            Event::Heal(at) => self.end_fault(at),
+            Event::BeginStraggler(n) => self.begin_straggler(n),
+            Event::EndStraggler(n) => self.end_straggler(n),
         }
     }
 
-    pub(super) fn crowd(&mut self) -> (&mut Crowd, Hands<'_>) {
+    /// Whether the process that an event is meant for still runs.
+    fn is_alive(&self, owner: Owner) -> bool {
+        self.servers[owner.host].generation == owner.generation
+    }
+
+    pub(super) fn with_clients(&mut self, work: impl FnOnce(&mut Clients, &mut ClientIo<'_>)) {
         let (now, net, schedule) = (self.now, &mut self.net, &mut self.schedule);
-        (&mut self.crowd, Hands { now, net, schedule })
+        work(&mut self.clients, &mut ClientIo { now, net, schedule });
     }
 
-    fn dialled(&mut self, dialler: Owner, ticket: u32, to: u8) {
-        let from = dialler.host;
-        let misdials = self.servers.get(usize::from(from)).and_then(|server| server.misdials);
+    /// Sends a message from one end of a connection to the other.
+    pub(super) fn send_message(&mut self, from: EndId, message: Message) {
+        self.net.send(from, message, self.now, &mut self.schedule);
+    }
+
+    fn on_dial(&mut self, from: Owner, ticket: u32, to: usize) {
+        let misdials = self.servers.get(from.host).and_then(|server| server.faults.misdials);
         let host = misdials.filter(|(wanted, _)| *wanted == to).map_or(to, |(_, reaches)| reaches);
-        let goal = &self.servers[usize::from(host)];
-        if !goal.powered || !self.net.takes_dials(from, host) {
-            // The dialler hears nothing, and gives up in its own time.
+        let target = &self.servers[host];
+        if target.faults.power_off || !self.net.accepts_dials(from.host, host) {
+            // No answer: the dialler has a timeout of its own.
             return;
         }
-        if goal.process.is_none() || goal.refuses > 0 {
-            let at = self.now + self.net.delay(host, from);
-            let what = What::DialRefused { from, life: dialler.life, ticket };
-            return self.schedule.add(at, what);
+        if target.process.is_none() || target.faults.refuses > 0 {
+            let at = self.now + self.net.delay(host, from.host);
+            return self.schedule.add(at, Event::DialRefused { from, ticket });
         }
-        let place = self.net.open(dialler, Owner { host, life: goal.life });
-        if let Some(end) = self.net.end(place) {
-            end.ticket = ticket;
-        }
-        self.net.send(place.other(), Message::Taken, self.now, &mut self.schedule);
+        let end_id = self.net.open(from, target.owner(host), ticket);
+        self.send_message(end_id.other(), Message::Accepted);
     }
 
-    fn dial_refused(&mut self, dialler: Owner, ticket: u32) {
-        let host = usize::from(dialler.host);
-        if host == CLIENTS {
-            let (crowd, mut hands) = self.crowd();
-            return crowd.refused(dialler.life, &mut hands);
-        }
-        if self.servers[host].life == dialler.life {
-            self.deliver(host, Incoming::DialFailed(ticket, ErrorKind::ConnectionRefused));
+    fn on_dial_refused(&mut self, dialler: Owner, ticket: u32) {
+        if dialler.host == CLIENTS {
+            self.with_clients(|clients, io| clients.on_refused_dial(dialler.generation, io));
+        } else if self.is_alive(dialler) {
+            let why = ErrorKind::ConnectionRefused;
+            self.deliver(dialler.host, Incoming::DialFailed(ticket, why));
         }
     }
 
-    fn gives_up(&mut self, place: Place) {
-        if !self.net.gives_up(place, self.now) {
+    fn on_timeout(&mut self, end_id: EndId) {
+        if !self.net.times_out(end_id, self.now) {
             return;
         }
-        let Some(end) = self.net.end(place).filter(|end| end.open) else { return };
+        let Some(end) = self.net.end(end_id).filter(|end| end.open) else { return };
         let owner = end.owner;
-        self.ends(place, owner);
+        self.break_end(end_id, owner);
     }
 
-    /// An end is told that its connection is broken.
-    fn ends(&mut self, place: Place, owner: Owner) {
-        let Some(end) = self.net.end(place) else { return };
+    /// Reports to the owner of an end that its connection is broken.
+    fn break_end(&mut self, end_id: EndId, owner: Owner) {
+        let Some(end) = self.net.end(end_id) else { return };
         end.open = false;
-        let known = end.known;
-        let host = usize::from(owner.host);
-        if host == CLIENTS {
-            let (crowd, mut hands) = self.crowd();
-            return crowd.receive(owner.life, place, Message::Reset, &mut hands);
-        }
-        if known && self.servers[host].life == owner.life {
-            self.deliver(host, Incoming::Reset(place.wire()));
+        let notified = end.notified;
+        if owner.host == CLIENTS {
+            self.with_clients(|clients, io| {
+                clients.receive(owner.generation, end_id, Message::Reset, io);
+            });
+        } else if notified && self.is_alive(owner) {
+            self.deliver(owner.host, Incoming::Reset(end_id.conn()));
         }
     }
 
-    fn arrives(&mut self, from: Place) {
+    fn on_arrival(&mut self, from: EndId) {
         let Some((to, message)) = self.net.arrive(from) else { return };
         let Some(end) = self.net.end(to) else { return };
         let (owner, open) = (end.owner, end.open);
-        let host = usize::from(owner.host);
-        if matches!(message, Message::Taken) && open {
-            // Else the dialler is gone, and answers with a reset.
-            self.net.send(to, Message::Opened, self.now, &mut self.schedule);
+        if matches!(message, Message::Accepted) && open {
+            // If the dialler has closed its end, it answers with a reset.
+            self.send_message(to, Message::Opened);
         }
-        if host == CLIENTS && open {
-            let (crowd, mut hands) = self.crowd();
-            crowd.receive(owner.life, to, message, &mut hands);
-        } else if host != CLIENTS && !self.servers[host].powered {
-            return self.net.hold(from, message, self.now, &mut self.schedule);
-        } else if !open || self.servers[host].life != owner.life {
+        if owner.host == CLIENTS && open {
+            self.with_clients(|clients, io| clients.receive(owner.generation, to, message, io));
+        } else if owner.host != CLIENTS && self.servers[owner.host].faults.power_off {
+            return self.net.hold_back(from, message, self.now, &mut self.schedule);
+        } else if !open || !self.is_alive(owner) {
             if !matches!(message, Message::Fin | Message::Reset) {
-                self.net.send(to, Message::Reset, self.now, &mut self.schedule);
+                self.send_message(to, Message::Reset);
             }
         } else {
-            self.arrives_at_server(host, owner, to, message);
+            self.arrive_at_server(owner, to, message);
         }
-        self.net.sweep(to);
+        self.net.free_if_unused(to);
     }
 
-    fn arrives_at_server(&mut self, host: usize, owner: Owner, to: Place, message: Message) {
-        let wire = to.wire();
-        let dialler = self.net.end(to.other()).map(|end| end.owner);
+    fn arrive_at_server(&mut self, owner: Owner, to: EndId, message: Message) {
+        let conn = to.conn();
+        let dialler = self.net.end(to.other()).map(|end| end.owner.host);
         let Some(end) = self.net.end(to) else { return };
+        end.notified |= matches!(message, Message::Accepted | Message::Opened);
         let incoming = match message {
-            Message::Taken => {
-                end.known = true;
-                Incoming::Dialled(end.ticket, wire)
-            }
+            Message::Accepted => Incoming::Dialled(end.ticket, conn),
             Message::Opened => {
-                end.known = true;
-                let from = match dialler {
-                    Some(owner) if usize::from(owner.host) != CLIENTS => {
-                        SimKernel::address(owner.host)
-                    }
-                    _ => address_of(wire),
-                };
-                Incoming::Opened(wire, from)
+                let server = dialler.filter(|host| *host != CLIENTS);
+                Incoming::Opened(conn, server.map_or(address_of(conn), SimKernel::address))
             }
-            Message::Bytes(bytes) => Incoming::Bytes(wire, bytes),
-            Message::Fin => Incoming::Finished(wire),
-            Message::Reset => return self.ends(to, owner),
+            Message::Bytes(bytes) => Incoming::Bytes(conn, bytes),
+            Message::Fin => Incoming::Finished(conn),
+            Message::Reset => return self.break_end(to, owner),
         };
-        self.deliver(host, incoming);
+        self.deliver(owner.host, incoming);
     }
 
     pub(super) fn deliver(&mut self, server: usize, incoming: Incoming) {
@@ -319,49 +269,51 @@ impl World {
         self.run(server);
     }
 
-    /// Turns of a process, as long as it has something to do now.
+    /// Runs turns of a process until it waits.
     pub(super) fn run(&mut self, n: usize) {
         loop {
             let wall = self.read_wall(n);
-            let echo = self.times.echoed.then(|| [0, 1, 2].map(|host| self.read_wall(host)));
+            let echoed = self.checks.times.echoed;
+            let echoed = echoed.then(|| [0, 1, 2].map(|host| self.read_wall(host)));
             let server = &mut self.servers[n];
             server.wake_at = u64::MAX;
-            if server.busy != Busy::No || server.paused || self.finding.is_some() {
+            let blocked = server.state.busy != Busy::No || server.state.paused;
+            if blocked || self.results.finding.is_some() {
                 return;
             }
             let Some(process) = &mut server.process else { return server.inbox.clear() };
-            story::at(self.now, n as u8 + 1);
+            trace::stamp(self.now, n as u8 + 1);
             let now = server.clock.read(self.now);
-            process.kernel().echoed = echo;
+            process.kernel().echoed = echoed;
             let config_before = led_config(process);
-            let configs = process.mirror().configs();
+            let configs = process.log_copy().configs();
             let syncs = server.disk.syncs();
             let result = process.turn(now, wall, &mut server.inbox);
-            let appended = process.mirror().configs() > configs;
+            let appended = process.log_copy().configs() > configs;
             let syncs = server.disk.syncs() - syncs;
-            self.carry(n);
+            self.perform_outputs(n);
             let stores = match result {
                 Ok(stores) => stores,
-                Err(fail) => return self.dies(n, &fail),
+                Err(fail) => return self.on_failure(n, &fail),
             };
             self.observe(n, config_before);
             if appended {
-                self.moment(n, Moments::ConfigAppended);
+                self.on_trigger(n, Trigger::ConfigAppended);
             }
-            if self.servers[n].process.is_none() || self.leaves(n) || self.stops(n) {
+            if self.servers[n].process.is_none() || self.has_ended(n) {
                 return;
             }
             if stores || syncs > 0 {
                 return self.begin_sync(n, stores, syncs);
             }
-            if !self.goes_on(n) {
+            if !self.needs_turn(n) {
                 return;
             }
         }
     }
 
-    /// Whether a process has another turn to do now; else it sleeps.
-    fn goes_on(&mut self, n: usize) -> bool {
+    /// Whether a process has another turn now. Otherwise schedules its next one.
+    fn needs_turn(&mut self, n: usize) -> bool {
         let now = self.now;
         let server = &mut self.servers[n];
         let Some(process) = &server.process else { return false };
@@ -370,40 +322,41 @@ impl World {
             server.wake_at = next;
             return false;
         }
-        let (at, count) = &mut server.turns;
+        let (at, count) = &mut server.state.turns;
         (*at, *count) = if *at == now { (now, *count + 1) } else { (now, 0) };
         if *count > TURNS_MAX {
-            self.fail(format!("server {} spins: it never sleeps", n + 1));
+            self.fail(format!("server {} is in a busy loop: {TURNS_MAX} turns", n + 1));
         }
         true
     }
 
+    /// Schedules the end of a turn's syncs: `before` that the turn has already done, and that of a
+    /// batch if it `stores` one.
     fn begin_sync(&mut self, n: usize, stores: bool, before: u64) {
         let server = &mut self.servers[n];
-        server.busy = if stores { Busy::Storing } else { Busy::Syncing };
-        let each = server.sync_us / 2 + self.rng.below(server.sync_us + 1) + server.slow_sync_us;
-        let what = What::Synced { server: n as u8, life: server.life };
-        self.schedule.add(self.now + each * (before + u64::from(stores)), what);
+        server.state.busy = if stores { Busy::Storing } else { Busy::Syncing };
+        let random = server.sync_us / 2 + self.rng.below(server.sync_us + 1);
+        let took = (random + server.faults.slow_sync_us) * (before + u64::from(stores));
+        self.schedule.add(self.now + took, Event::Synced(server.owner(n)));
     }
 
-    pub(super) fn synced(&mut self, n: usize) {
-        let server = &mut self.servers[n];
-        if server.paused {
-            server.sync_over = true;
+    pub(super) fn on_synced(&mut self, n: usize) {
+        let state = &mut self.servers[n].state;
+        if state.paused {
+            state.sync_over = true;
             return;
         }
-        let busy = std::mem::replace(&mut server.busy, Busy::No);
-        if busy == Busy::Storing {
-            story::at(self.now, n as u8 + 1);
+        if std::mem::take(&mut state.busy) == Busy::Storing {
+            trace::stamp(self.now, n as u8 + 1);
             let wall = self.read_wall(n);
             let server = &mut self.servers[n];
             let Some(process) = &mut server.process else { return };
             let now = server.clock.read(self.now);
             let config_before = led_config(process);
             let result = process.store_all(now, wall);
-            self.carry(n);
+            self.perform_outputs(n);
             if let Err(fail) = result {
-                return self.dies(n, &fail);
+                return self.on_failure(n, &fail);
             }
             let Some(process) = &self.servers[n].process else { return };
             let (disk, vote) = (process.store().identity().disk, process.vote());
@@ -412,15 +365,21 @@ impl World {
                 self.note(noted);
             }
             self.observe(n, config_before);
-            if self.leaves(n) || self.stops(n) {
+            if self.has_ended(n) {
                 return;
             }
         }
-        if self.goes_on(n) {
+        if self.needs_turn(n) {
             self.run(n);
         }
     }
 
+    /// Ends a process that has quarantined its directory, or has stopped.
+    fn has_ended(&mut self, n: usize) -> bool {
+        self.end_if_quarantined(n) || self.end_if_stopped(n)
+    }
+
+    /// Runs the checks on a process after a part of its turn.
     fn observe(&mut self, n: usize, config_before: Option<Config>) {
         if self.is_copy(n) {
             return self.observe_copy();
@@ -429,103 +388,104 @@ impl World {
         let disks = [0, 1, 2, TWIN].map(|n| (self.servers[n].disk_id, &self.servers[n].disk));
         let Some(process) = &self.servers[n].process else { return };
         let replica = process.node().replica();
-        let looked = self.checks.observe(n, replica, process.mirror(), config_before, disks);
-        if self.calm && replica.role() == RoleView::Primary {
+        let (server, log_copy) = (n, process.log_copy());
+        let view = Observation { server, replica, log_copy, config_before, disks };
+        let checked = self.checks.observe(view);
+        if self.faults.over && replica.role() == RoleView::Primary {
             let now = self.servers[n].clock.read(self.now);
-            self.penalty |= ServerId::all(3).any(|id| replica.peer_state(id, now) == "penalty");
+            let mut peers = ServerId::all(3);
+            self.checks.penalty |= peers.any(|id| replica.peer_state(id, now) == "penalty");
         }
         for disk in self.checks.added.drain(..) {
-            self.servers.iter_mut().for_each(|server| server.note_added(disk));
+            for server in &mut self.servers {
+                server.rolled_back.take_if(|rolled_back| *rolled_back == disk);
+            }
         }
-        self.note(looked);
+        self.note(checked);
         self.check_times(n);
     }
 
-    /// Carries out what a process did to the outside.
-    pub(super) fn carry(&mut self, n: usize) {
+    /// Carries out the outputs of a process.
+    pub(super) fn perform_outputs(&mut self, n: usize) {
         let Some(process) = &mut self.servers[n].process else { return };
         let sent = std::mem::take(&mut process.kernel().sent);
-        let acts = process.kernel().take_acts();
-        let hashes = process.kernel().jobs.len();
-        for act in acts {
-            match act {
-                Act::Send(wire, bytes) => self.send(n, wire, bytes),
-                Act::Dial { ticket, to } => {
-                    let (from, life, to) = (n as u8, self.servers[n].life, to.slot() as u8);
-                    let delay = self.net.delay(from, to);
-                    self.schedule.add(self.now + delay, What::Dial { from, life, ticket, to });
+        let outputs = process.kernel().take_outputs();
+        let hashes = !process.kernel().jobs.is_empty() && !process.hashing;
+        for output in outputs {
+            match output {
+                Output::Send(conn, bytes) => self.send(n, conn, bytes),
+                Output::Dial { ticket, to } => {
+                    let (from, to) = (self.servers[n].owner(n), to.slot());
+                    let at = self.now + self.net.delay(n, to);
+                    self.schedule.add(at, Event::Dial { from, ticket, to });
                 }
-                Act::Finish(wire) => self.send_fin(Place::of(wire)),
-                Act::Close(wire) => self.finish(Place::of(wire)),
+                Output::Finish(conn) => self.send_fin(EndId::of(conn)),
+                Output::Close(conn) => self.close_end(EndId::of(conn)),
             }
         }
         for frame in sent {
-            self.note_sent(n, Place::of(frame.wire), &frame.packet, frame.has_records);
+            self.check_sent(n, EndId::of(frame.conn), &frame.packet, frame.has_records);
         }
-        if hashes > 0 && !self.servers[n].hashing() {
+        if hashes {
             self.hash_next(n);
         }
     }
 
-    /// An end sends no more.
-    fn send_fin(&mut self, place: Place) {
-        let Some(end) = self.net.end(place).filter(|end| end.open) else { return };
+    fn send_fin(&mut self, end_id: EndId) {
+        let Some(end) = self.net.end(end_id).filter(|end| end.open) else { return };
         if !std::mem::replace(&mut end.finished, true) {
-            self.net.send(place, Message::Fin, self.now, &mut self.schedule);
+            self.send_message(end_id, Message::Fin);
         }
     }
 
-    /// An end is closed.
-    pub(super) fn finish(&mut self, place: Place) {
-        self.send_fin(place);
-        self.net.let_go(place);
+    pub(super) fn close_end(&mut self, end_id: EndId) {
+        self.send_fin(end_id);
+        self.net.close(end_id);
     }
 
-    fn send(&mut self, n: usize, wire: Wire, bytes: Vec<u8>) {
-        let probe = self.probes.iter_mut().find(|probe| probe.session == wire);
-        if let Some(probe) = probe {
-            return probe.read.extend_from_slice(&bytes);
+    fn send(&mut self, n: usize, conn: ConnId, bytes: Vec<u8>) {
+        let client = self.scenario_clients.iter_mut().find(|client| client.session == conn);
+        if let Some(client) = client {
+            return client.read.extend_from_slice(&bytes);
         }
-        if self.operator.as_ref().is_some_and(|(own, ..)| *own == wire) {
-            return self.on_operator_bytes(n, wire, &bytes);
+        if self.operator.has(conn) {
+            return self.on_operator_bytes(n, conn, &bytes);
         }
-        let place = Place::of(wire);
-        if self.net.end(place).is_some_and(|end| end.open) {
-            self.net.send(place, Message::Bytes(bytes), self.now, &mut self.schedule);
+        let end_id = EndId::of(conn);
+        if self.net.end(end_id).is_some_and(|end| end.open) {
+            self.send_message(end_id, Message::Bytes(bytes));
         }
     }
 
-    /// Checks a packet that a server has sent to another one, and notes what may be a moment for
-    /// a fault.
-    fn note_sent(&mut self, n: usize, place: Place, packet: &Packet, has_records: bool) {
+    /// Checks a packet that a server has sent to another one. It may trigger a fault.
+    fn check_sent(&mut self, n: usize, from: EndId, packet: &Packet, has_records: bool) {
         let process = self.servers[n].process.as_ref();
-        let early = process.and_then(|process| said_too_early(process, packet));
-        if let Some(what) = early {
+        if let Some(what) = process.and_then(|process| premature_claim(process, packet)) {
             return self.fail(format!("server {} {what} before that is on its disk", n + 1));
         }
-        let moment = match packet {
-            Packet::Ping { sent, .. } => return self.note_ping(n, place, *sent),
-            Packet::Vote { granted: true, .. } => Moments::VoteSent,
+        let trigger = match packet {
+            Packet::Ping { sent, .. } => return self.note_ping(n, from, *sent),
+            Packet::Vote { granted: true, .. } => Trigger::VoteSent,
             Packet::Append(append) if has_records && append.prev.term != append.term => {
-                Moments::FirstOfTermSent
+                Trigger::FirstOfTermSent
             }
-            Packet::AppendAccepted { .. } => Moments::Acknowledged,
+            Packet::AppendAccepted { .. } => Trigger::Acknowledged,
             _ => return,
         };
-        self.moment(n, moment);
+        self.on_trigger(n, trigger);
     }
 }
 
-/// The address of a client, who has one alone: guesses of passwords are bounded by address.
-pub(crate) fn address_of(wire: Wire) -> IpAddr {
-    Ipv6Addr::from_bits(u128::from(wire.0) << 64).into()
+/// The address of a client. Each has its own, since the server limits failed logins by address.
+pub(crate) fn address_of(conn: ConnId) -> IpAddr {
+    Ipv6Addr::from_bits(u128::from(conn.0) << 64).into()
 }
 
 pub(super) fn id(server: usize) -> ServerId {
-    ServerId::new(server as u8 + 1).expect("there are three")
+    ServerId::new(server as u8 + 1).expect("servers are 1 to 3")
 }
 
-/// The config of a process that leads.
+/// Returns the config of a process that is primary.
 fn led_config(process: &Process) -> Option<Config> {
     let replica = process.node().replica();
     let leads = replica.role() == RoleView::Primary;

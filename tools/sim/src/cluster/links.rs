@@ -1,4 +1,4 @@
-//! The links between the three: what one sends lies in the inbox of another until its turn.
+//! The links between the servers of a cluster. Packets wait in the inbox of the receiver.
 
 use postern::ids::{LinkId, ServerId};
 use postern::replica::Packet;
@@ -6,11 +6,11 @@ use std::io;
 use std::mem;
 use std::ops::Range;
 
-/// What a server finds when its turn comes.
+/// What has arrived since the latest turn of a server.
 #[derive(Default)]
 pub(super) struct Inbox {
     pub(super) arrivals: Vec<Arrival>,
-    /// The packets, and what follows each.
+    /// The packets, each with the data after it.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -21,15 +21,15 @@ pub(super) enum Arrival {
     Ended(LinkId),
 }
 
-/// All links.
+/// All links. The number of a link is its place in `links`.
 #[derive(Default)]
-pub(super) struct Wires {
+pub(super) struct Links {
     inboxes: [Inbox; 3],
-    /// Who is at the ends of each; its number is its place.
+    /// The servers at the ends of each.
     links: Vec<[ServerId; 2]>,
 }
 
-impl Wires {
+impl Links {
     pub(super) fn dial(&mut self, from: ServerId, to: ServerId) {
         let link = LinkId(self.links.len() as u64);
         self.links.push([from, to]);
@@ -37,7 +37,7 @@ impl Wires {
         self.inboxes[to.slot()].arrivals.push(Arrival::Accepted(link));
     }
 
-    /// Sends a packet, and behind it what `rest` writes.
+    /// Sends a packet, followed by what `rest` writes.
     pub(super) fn send(
         &mut self,
         from: ServerId,
@@ -55,19 +55,19 @@ impl Wires {
         Ok(())
     }
 
-    /// Ends a link, behind what was sent on it.
+    /// Ends a link after the packets that were sent on it.
     pub(super) fn end(&mut self, link: LinkId) {
         for at in self.links[link.0 as usize] {
             self.inboxes[at.slot()].arrivals.push(Arrival::Ended(link));
         }
     }
 
-    pub(super) fn has_mail(&self, to: ServerId) -> bool {
+    pub(super) fn has_packets(&self, to: ServerId) -> bool {
         !self.inboxes[to.slot()].arrivals.is_empty()
     }
 
-    /// Replaces what was in `inbox` by what is there for a server.
-    pub(super) fn empty_into(&mut self, to: ServerId, inbox: &mut Inbox) {
+    /// Replaces the contents of `inbox` by what has arrived at a server.
+    pub(super) fn receive_into(&mut self, to: ServerId, inbox: &mut Inbox) {
         inbox.arrivals.clear();
         inbox.bytes.clear();
         mem::swap(inbox, &mut self.inboxes[to.slot()]);

@@ -1,16 +1,17 @@
-//! What a power cut would leave of the log of a simulated disk, read again only where it changed.
+//! The durable entries of a simulated disk: those that remain after a power loss. Only changed
+//! segments are read again.
 
-use super::mirror::Entry;
+use super::log_copy::Entry;
 use postern::ids::{DiskId, Index, Term};
 use postern::limits::RECORD_BYTES_MAX;
 use postern::record::Record;
 use postern::store::HEADER_BYTES;
 use postern::store::memory::MemoryDisk;
 
-/// The folder of a log's segments, whose names are in the order of their entries.
+/// The folder of the segments. Their names are ordered as their entries.
 const LOG: &str = "log";
 
-/// The records of a whole log, without the batch headers: those that a power cut would leave.
+/// Returns the durable records of a log, without batch headers.
 pub(super) fn records(disk: &MemoryDisk) -> Vec<u8> {
     let mut all = Vec::new();
     disk.look(LOG, |_, segment, _| {
@@ -23,18 +24,18 @@ pub(super) fn records(disk: &MemoryDisk) -> Vec<u8> {
     all
 }
 
-/// The segments of a log, oldest first.
+/// Returns the paths of the segments, oldest first.
 pub(super) fn segments(disk: &MemoryDisk) -> Vec<String> {
     let paths = disk.paths().into_iter();
     paths.filter(|path| path.strip_prefix(LOG).is_some_and(|rest| rest.starts_with('/'))).collect()
 }
 
-/// The segment whose first entry is `first`.
+/// Returns the path of the segment whose first entry is `first`.
 pub(super) fn path(first: Index) -> String {
     format!("{LOG}/{:020}.log", first.0)
 }
 
-/// The record of a segment that begins at `at`, or after the batch headers there, and its end.
+/// Returns the record at `at`, or after the batch headers there, and its end.
 fn next_record(segment: &[u8], mut at: usize) -> Option<(Record<'_>, usize)> {
     loop {
         let rest = segment.get(at..)?;
@@ -46,36 +47,36 @@ fn next_record(segment: &[u8], mut at: usize) -> Option<(Record<'_>, usize)> {
     }
 }
 
-/// Which entries of a truth are in one segment.
+/// The entries of one segment.
 #[derive(Debug)]
 struct Segment {
     name: String,
-    /// How many entries the segments before it have.
+    /// The number of entries in earlier segments.
     before: usize,
-    /// Where its records end.
+    /// The ends of its records.
     ends: Vec<usize>,
 }
 
-/// What a power cut would leave of a disk's log, and the highest term stored on it.
+/// The durable entries of a disk, and the highest term stored on it.
 #[derive(Debug)]
-pub(super) struct Truth {
+pub(super) struct DurableLog {
     pub(super) disk: DiskId,
     pub(super) entries: Vec<Entry>,
     segments: Vec<Segment>,
     pub(super) term: Term,
-    /// What it held when a fault damaged it: what it acknowledged before may still be counted.
+    /// The entries before a fault damaged the disk. A primary may still count them as stored.
     pub(super) before_damage: Vec<Entry>,
-    /// It is not there any more: wiped, or quarantined.
-    pub(super) gone: bool,
+    /// The disk was wiped or quarantined.
+    pub(super) lost: bool,
 }
 
-impl Truth {
-    pub(super) fn new(disk: DiskId) -> Truth {
+impl DurableLog {
+    pub(super) fn new(disk: DiskId) -> DurableLog {
         let (entries, segments, before_damage) = (Vec::new(), Vec::new(), Vec::new());
-        Truth { disk, entries, segments, term: Term::ZERO, before_damage, gone: false }
+        DurableLog { disk, entries, segments, term: Term::ZERO, before_damage, lost: false }
     }
 
-    /// Reads what became durable since it was read before.
+    /// Reads what has changed since the previous call.
     pub(super) fn refresh(&mut self, disk: &MemoryDisk) {
         let mut at = 0;
         disk.look(LOG, |name, bytes, unchanged| {
@@ -85,12 +86,12 @@ impl Truth {
         self.keep_segments(at);
     }
 
-    /// Reads the segment number `at`, from where it is not as it was.
+    /// Reads segment number `at` from the first changed record on.
     fn refresh_segment(&mut self, at: usize, name: &str, bytes: &[u8], unchanged: usize) {
         let known = self.segments.get(at).filter(|segment| segment.name == name);
         match known.map(|segment| segment.ends.last().copied().unwrap_or(0)) {
             Some(read) if unchanged >= bytes.len().max(read) => return,
-            // The places of the entries after it may be others now.
+            // The indices of the entries in later segments may have changed.
             Some(_) => self.keep_segments(at + 1),
             None => {
                 self.keep_segments(at);
@@ -114,7 +115,7 @@ impl Truth {
         }
     }
 
-    /// Forgets all but the first `count` segments, and their entries.
+    /// Removes all segments but the first `count`, and their entries.
     fn keep_segments(&mut self, count: usize) {
         if let Some(first) = self.segments.get(count) {
             self.entries.truncate(first.before);
@@ -122,7 +123,7 @@ impl Truth {
         }
     }
 
-    /// Whether an entry is, or was before the damage, at this place.
+    /// Whether the disk has an entry at this place, or had it before the damage.
     pub(super) fn held(&self, at: usize, entry: Entry) -> bool {
         self.entries.get(at) == Some(&entry) || self.before_damage.get(at) == Some(&entry)
     }
@@ -154,58 +155,58 @@ pub(super) mod tests {
         }
     }
 
-    /// A log with about four entries in a segment, and what a truth knows of it.
-    pub(in super::super) fn filled(last: u64) -> (Store<MemoryDisk>, Truth) {
+    /// A log with about four entries in a segment, and its durable entries.
+    pub(in super::super) fn filled(last: u64) -> (Store<MemoryDisk>, DurableLog) {
         let identity = Identity::new(GroupId(1), 3, ServerId::new(1).unwrap(), DiskId(10));
         let options = OpenOptions { label: "0", segment_bytes: 1000 };
         let opened = Store::open(MemoryDisk::default(), &identity, options, |_| Ok(()));
         let mut store = opened.unwrap().store;
         append(&mut store, 1, last);
-        let mut truth = Truth::new(DiskId(10));
-        truth.refresh(store.disk());
-        (store, truth)
+        let mut log = DurableLog::new(DiskId(10));
+        log.refresh(store.disk());
+        (store, log)
     }
 
-    /// The terms of the entries, as `truth` knows them after a look; a fresh one finds the same.
-    fn terms(truth: &mut Truth, disk: &MemoryDisk) -> Vec<u64> {
-        truth.refresh(disk);
-        let mut fresh = Truth::new(truth.disk);
+    /// Returns the terms of the entries after a refresh. A full read must find the same.
+    fn terms(log: &mut DurableLog, disk: &MemoryDisk) -> Vec<u64> {
+        log.refresh(disk);
+        let mut fresh = DurableLog::new(log.disk);
         fresh.refresh(&disk.copied());
-        assert_eq!(truth.entries, fresh.entries);
+        assert_eq!(log.entries, fresh.entries);
         let records = records(disk);
         let found: Vec<Entry> = record::each(&records).map(|r| Entry::of(&r.unwrap())).collect();
-        assert!(found.starts_with(&truth.entries));
-        truth.entries.iter().map(|entry| entry.term.0).collect()
+        assert!(found.starts_with(&log.entries));
+        log.entries.iter().map(|entry| entry.term.0).collect()
     }
 
     #[test]
-    fn entries_of_all_segments_are_in_their_order() {
-        let (mut store, mut truth) = filled(10);
+    fn entries_of_all_segments_are_in_order() {
+        let (mut store, mut log) = filled(10);
         assert_eq!(segments(store.disk()).len(), 3);
-        assert_eq!(terms(&mut truth, store.disk()), [1; 10]);
+        assert_eq!(terms(&mut log, store.disk()), [1; 10]);
         append(&mut store, 1, 40);
         assert!(segments(store.disk()).len() > 9, "their names are more than one digit apart");
-        assert_eq!(terms(&mut truth, store.disk()), [1; 40]);
+        assert_eq!(terms(&mut log, store.disk()), [1; 40]);
         assert_eq!(record::each(&records(store.disk())).count(), 40);
     }
 
     #[test]
     fn a_cut_into_an_earlier_segment_is_read_again() {
-        let (mut store, mut truth) = filled(16);
+        let (mut store, mut log) = filled(16);
         store.cut(Index(6), "0").unwrap();
         append(&mut store, 2, 7);
-        assert_eq!(terms(&mut truth, store.disk()), [1, 1, 1, 1, 1, 1, 2]);
+        assert_eq!(terms(&mut log, store.disk()), [1, 1, 1, 1, 1, 1, 2]);
         append(&mut store, 2, 16);
-        assert_eq!(terms(&mut truth, store.disk())[6..], [2; 10]);
-        // Between two looks a segment was removed, and another of its name begun.
+        assert_eq!(terms(&mut log, store.disk())[6..], [2; 10]);
+        // A segment is removed, and another one of its name begun, between two refreshes.
         store.cut(Index(4), "0").unwrap();
         append(&mut store, 3, 16);
-        assert_eq!(terms(&mut truth, store.disk())[4..], [3; 12]);
+        assert_eq!(terms(&mut log, store.disk())[4..], [3; 12]);
     }
 
     #[test]
-    fn what_comes_after_damage_in_an_older_segment_does_not_count() {
-        let (mut store, mut truth) = filled(10);
+    fn entries_after_damage_in_an_older_segment_do_not_count() {
+        let (mut store, mut log) = filled(10);
         let disk = store.disk().clone();
         let second = segments(&disk)[1].clone();
         let mut good = Vec::new();
@@ -213,19 +214,19 @@ pub(super) mod tests {
             good.clone_from(bytes);
             bytes[HEADER_BYTES + 100] ^= 1;
         });
-        assert_eq!(terms(&mut truth, &disk), [1; 4]);
+        assert_eq!(terms(&mut log, &disk), [1; 4]);
         disk.edit(&second, |bytes| bytes.clone_from(&good));
-        assert_eq!(terms(&mut truth, &disk), [1; 10]);
+        assert_eq!(terms(&mut log, &disk), [1; 10]);
         append(&mut store, 1, 11);
-        assert_eq!(terms(&mut truth, &disk), [1; 11]);
+        assert_eq!(terms(&mut log, &disk), [1; 11]);
         disk.remove(&second).unwrap();
         disk.sync_folder(LOG).unwrap();
-        assert_eq!(terms(&mut truth, &disk), [1; 4], "the third has moved up");
+        assert_eq!(terms(&mut log, &disk), [1; 4], "the third has moved up");
     }
 
     #[test]
     fn a_segment_whose_name_is_not_synced_does_not_count() {
-        let (store, mut truth) = filled(4);
+        let (store, mut log) = filled(4);
         let disk = store.disk();
         let other = filled(8).0.disk().clone();
         let next = segments(&other)[1].clone();
@@ -234,8 +235,8 @@ pub(super) mod tests {
         let file = disk.open(&next, true).unwrap();
         disk.write_at(&file, &bytes, 0).unwrap();
         disk.sync(&file).unwrap();
-        assert_eq!(terms(&mut truth, disk), [1; 4]);
+        assert_eq!(terms(&mut log, disk), [1; 4]);
         disk.sync_folder(LOG).unwrap();
-        assert_eq!(terms(&mut truth, disk), [1; 8]);
+        assert_eq!(terms(&mut log, disk), [1; 8]);
     }
 }

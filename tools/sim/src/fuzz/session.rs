@@ -1,13 +1,13 @@
-//! One text client's view of a session: what it asked, and whether each request got exactly one
-//! answer, in order.
+//! The session of a text client: checks that each request gets exactly one answer, in order.
 
-use crate::simulate::Wire;
+use crate::require;
+use crate::simulate::ConnId;
 use postern::frontend;
 use postern::limits::LINE_BYTES_MAX;
 use postern::protocol::{self, Answer, Command, Reply};
 use std::collections::VecDeque;
 
-/// What the final line of an answer must be.
+/// The expected final line of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Expected {
     /// Exactly this line.
@@ -18,41 +18,44 @@ enum Expected {
     Any,
 }
 
-/// A client and its connection.
+/// A client and its session.
 #[derive(Debug, Default)]
-pub(super) struct Talk {
-    /// Its connection, if it has one.
-    pub(super) session: Option<Wire>,
-    /// The begin of a line that was sent.
+pub(super) struct ClientSession {
+    /// The connection, if there is one.
+    pub(super) session: Option<ConnId>,
+    /// The sent part of an unfinished line.
     part: Vec<u8>,
-    /// The connection is half-closed: nothing more can be sent.
+    /// The connection is half-closed: the client sends no more.
     pub(super) sent_all: bool,
     expected: VecDeque<Expected>,
-    /// The begin of a line that came.
-    heard: Vec<u8>,
-    /// The server has said that it closes.
+    /// The received part of an unfinished line.
+    received: Vec<u8>,
+    /// The server has announced the end of the session.
     closing: bool,
     ended: bool,
 }
 
-impl Talk {
-    /// Begins on a new connection; returns the one before.
-    pub(super) fn open(&mut self, session: Wire) -> Option<Wire> {
-        let old = std::mem::replace(self, Talk { session: Some(session), ..Talk::default() });
+impl ClientSession {
+    /// Begins a session on a new connection. Returns the previous connection.
+    pub(super) fn open(&mut self, session: ConnId) -> Option<ConnId> {
+        let old = std::mem::replace(
+            self,
+            ClientSession { session: Some(session), ..ClientSession::default() },
+        );
         old.session
     }
 
-    /// The connection is gone.
+    /// Forgets a lost connection.
     pub(super) fn forget(&mut self) {
-        *self = Talk::default();
+        *self = ClientSession::default();
     }
 
-    /// Notes what answers the lines in these bytes must get.
+    /// Records the expected answers to the lines in sent bytes.
     pub(super) fn send(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if *byte != b'\n' {
                 self.part.push(*byte);
-                // Such a line is answered before its end has come.
+                // The server answers such a line before its end.
                 if self.part.len() == LINE_BYTES_MAX {
                     self.expected.push_back(Expected::Error("too-long".to_owned()));
                 }
@@ -75,30 +78,28 @@ impl Talk {
         }
     }
 
-    /// Takes what the server says.
-    pub(super) fn hear(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// Checks bytes of the server.
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> Result<(), String> {
         for byte in bytes {
             if *byte != b'\n' {
-                self.heard.push(*byte);
+                self.received.push(*byte);
                 continue;
             }
-            let line = std::mem::take(&mut self.heard);
-            self.hear_line(&line)?;
+            let line = std::mem::take(&mut self.received);
+            self.receive_line(&line)?;
         }
         Ok(())
     }
 
-    fn hear_line(&mut self, line: &[u8]) -> Result<(), String> {
+    fn receive_line(&mut self, line: &[u8]) -> Result<(), String> {
         let shown = || String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
-        if self.closing {
-            return Err(format!("a line follows the end of a session: {}", shown()));
-        }
-        if line.len() + 1 > LINE_BYTES_MAX {
-            return Err(format!("an answer is too long: {} bytes, {}", line.len(), shown()));
-        }
-        if std::str::from_utf8(line).is_err() {
-            return Err(format!("an answer is not UTF-8: {}", shown()));
-        }
+        require(!self.closing, || format!("a line follows the end of a session: {}", shown()))?;
+        require(line.len() < LINE_BYTES_MAX, || {
+            format!("an answer is too long: {} bytes, {}", line.len(), shown())
+        })?;
+        require(std::str::from_utf8(line).is_ok(), || {
+            format!("an answer is not UTF-8: {}", shown())
+        })?;
         match line.split(|byte| *byte == b' ').next().unwrap_or(&[]) {
             b"MSG" | b"USER" | b"STAT" | b"HELP" => Ok(()),
             b"NOTE" => {
@@ -114,39 +115,36 @@ impl Talk {
                     Expected::Error(code) => line.starts_with(format!("ERR {code} ").as_bytes()),
                     Expected::Any => true,
                 };
-                // What is asked while the server closes gets another answer.
+                // A request may be refused while the server stops.
                 let refused = line.starts_with(b"ERR ") && expected == Expected::Any;
                 if right || refused {
                     return Ok(());
                 }
                 Err(format!("a wrong answer: {} instead of {expected:?}", shown()))
             }
-            _ => Err(format!("a line that no server says: {}", shown())),
+            _ => Err(format!("an unknown line: {}", shown())),
         }
     }
 
-    /// The server has closed the connection.
+    /// Handles a close by the server.
     pub(super) fn end(&mut self) -> Result<(), String> {
         self.ended = true;
-        match self.heard.is_empty() {
-            true => Ok(()),
-            false => Err(format!("a session ends in a line: of {} bytes", self.heard.len())),
-        }
+        require(self.received.is_empty(), || {
+            format!("a session ends within a line: of {} bytes", self.received.len())
+        })
     }
 
-    /// Whether nothing more is to come.
+    /// Whether no more answers are expected.
     pub(super) fn is_answered(&self) -> bool {
         self.session.is_none() || self.ended || (self.expected.is_empty() && !self.sent_all)
     }
 
-    /// Checks what was left unanswered.
-    pub(super) fn judge(&self) -> Result<(), String> {
+    /// Checks for missing answers at the end of a case.
+    pub(super) fn check_end(&self) -> Result<(), String> {
         if self.session.is_none() || self.ended {
             return Ok(());
         }
-        if self.sent_all {
-            return Err("a half-closed session does not end: it is open".to_owned());
-        }
+        require(!self.sent_all, || "a half-closed session does not end: it is open".to_owned())?;
         match self.expected.len() {
             0 => Ok(()),
             left => Err(format!("requests are not answered: {left}, {:?}", self.expected[0])),
@@ -154,7 +152,7 @@ impl Talk {
     }
 }
 
-/// The answer that a line must get; `None` when it asks for nothing.
+/// Returns the expected answer to a line. An empty line has none.
 fn expected(line: &[u8]) -> Option<Expected> {
     match protocol::parse(line) {
         Ok(None) => None,

@@ -1,11 +1,12 @@
-//! What the checks remember of a log: of each entry its term, kind and checksum, and the configs.
+//! A copy of the log of a process for the checks: the term, kind and checksum of each entry, and
+//! the configs.
 
 use postern::ids::{Index, Term};
 use postern::record::{self, Kind, Record};
 use postern::replica::Config;
 use postern::time::WallTime;
 
-/// One entry. The checksum covers everything, the index included.
+/// An entry. The checksum covers all its bytes, with the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) term: Term,
@@ -20,17 +21,17 @@ impl Entry {
     }
 }
 
-/// A process's log as its node has it, stored or not.
+/// The log of a process as its node has it, stored or not.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Mirror {
+pub(crate) struct LogCopy {
     entries: Vec<Entry>,
     configs: Vec<(Index, Config)>,
     last_time: WallTime,
-    /// What was appended since the world looked: the term, the time before, the time.
+    /// Appended records since the last check: the term, the time of the previous record, the time.
     pub(super) written: Vec<(Term, WallTime, WallTime)>,
 }
 
-impl Mirror {
+impl LogCopy {
     pub(super) fn push(&mut self, record: &Record<'_>) {
         self.entries.push(Entry::of(record));
         self.last_time = self.last_time.max(record.time);
@@ -62,12 +63,12 @@ impl Mirror {
         &self.entries
     }
 
-    /// The newest config up to `index`.
+    /// Returns the newest config up to `index`.
     pub(super) fn config_up_to(&self, index: Index) -> Option<(Index, Config)> {
         self.configs.iter().rev().find(|(at, _)| *at <= index).copied()
     }
 
-    /// How many configs there are: it grows when one is appended.
+    /// The number of configs.
     pub(super) fn configs(&self) -> usize {
         self.configs.len()
     }

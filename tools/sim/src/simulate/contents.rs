@@ -1,14 +1,14 @@
-//! What the log says of the mailboxes in the end, to be held against what clients were told.
+//! The mailboxes at the end of a run, to compare with the answers to clients.
 
 use super::process::secret;
 use postern::mailbox::{Change, Mailboxes, Outcome};
 use postern::record;
 use std::collections::BTreeMap;
 
-/// Sender and text of all messages of every mailbox, in their order.
+/// The sender and text of each message, by mailbox.
 pub(super) type Contents = BTreeMap<String, Vec<(String, String)>>;
 
-/// What these records make of empty mailboxes.
+/// Applies records to empty mailboxes.
 pub(super) fn contents(records: &[u8]) -> Result<Contents, String> {
     let mut mailboxes = Mailboxes::new(&secret());
     let mut found = Contents::new();
@@ -21,7 +21,7 @@ pub(super) fn contents(records: &[u8]) -> Result<Contents, String> {
                 let message = (from.to_string(), (*text).to_owned());
                 let place = n as usize - 1;
                 match mailbox.get(place) {
-                    // What a key has stored before.
+                    // A repetition of a message with the same key.
                     Some(known) if key.is_some() && *known == message => {}
                     None if place == mailbox.len() => mailbox.push(message),
                     _ => return Err(format!("message {} of {to} has number {n}", mailbox.len())),
