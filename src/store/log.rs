@@ -153,7 +153,8 @@ impl<F> Log<F> {
     /// Adds records to the batch that the next [`Log::flush`] writes.
     pub(super) fn append<D: Disk<File = F>>(&mut self, disk: &D, records: &[u8]) -> io::Result<()> {
         if !self.has_unwritten() {
-            if self.written >= self.segment_bytes {
+            // Without an entry, the new segment would have the name of this one.
+            if self.written >= self.segment_bytes && !self.active().offsets.is_empty() {
                 self.roll(disk)?;
             }
             let header = self.header();

@@ -176,6 +176,23 @@ fn full() -> Store<MemoryDisk> {
     store
 }
 
+/// A segment is named by its first entry, so a segment without an entry must not be followed by a
+/// new one: that would replace it, and leave an empty file if the disk is full.
+#[test]
+fn many_starts_without_an_entry_do_not_end_a_segment() {
+    let disk = MemoryDisk::default();
+    let options = || OpenOptions { label: LABEL, segment_bytes: 100 };
+    let open = || Store::open(disk.clone(), &identity(), options(), |_| Ok(()));
+    let mut store = open().unwrap().store;
+    while store.log_bytes() < 100 {
+        store = open().unwrap().store;
+    }
+    disk.fail(|failures| failures.full = true);
+    store.append(&entry(1, 1, "text")).and_then(|()| store.flush().map(drop)).unwrap_err();
+    disk.fail(|failures| failures.full = false);
+    assert_eq!(open().unwrap().quarantined, None);
+}
+
 #[test]
 fn a_new_segment() {
     let store = full();
