@@ -185,12 +185,19 @@ impl Raft {
         self.timers.set(Timer::Round, env.now + patience);
         self.dirty = true;
         let config = *self.log.config().expect("a candidate has a config");
-        let ask = Ask { term, last: self.last_position(), config };
-        for member in config.members() {
-            if let Some(link) = env.peers.link_to(member) {
-                let packet = if real { Packet::AskVote(ask) } else { Packet::AskPreVote(ask) };
-                env.out.send(link, packet);
-            }
+        config.members().for_each(|member| self.ask(env, member));
+    }
+
+    /// Asks a member for its vote, if this server is a candidate. A new link to the same process
+    /// may have replaced one that the question, or its answer, was on, so a candidate asks again
+    /// there.
+    pub(crate) fn ask(&self, env: &mut Env<'_>, member: Member) {
+        if let Role::Candidate(Candidacy { real, term, .. }) = self.role
+            && let Some(config) = self.log.config().filter(|config| config.has(member))
+            && let Some(link) = env.peers.link_to(member)
+        {
+            let ask = Ask { term, last: self.last_position(), config: *config };
+            env.out.send(link, if real { Packet::AskVote(ask) } else { Packet::AskPreVote(ask) });
         }
     }
 

@@ -71,10 +71,14 @@ pub(super) fn greet(
     if dialled.is_none() {
         env.say_hello(link, from, &raft.own_state());
     }
-    if let Some(up) = env.establish(new, (hello, past)) {
+    let up = env.establish(new, (hello, past));
+    if let Some(up) = up {
         raft.on_up(env.now, env.peers, up);
     }
     raft.adopt_hello(env, hello, link);
+    if up.is_some() {
+        raft.ask(env, hello.from);
+    }
     true
 }
 

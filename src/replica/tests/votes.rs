@@ -53,6 +53,31 @@ fn campaigns_after(server: &mut Server, time: Duration, active: &[u8]) -> Option
     server.wait_for(time, active, is_pre_vote_asked).ok()
 }
 
+/// A second link to the same process replaces the first one, and what was on its way there is
+/// lost. It must not cost the round, which lasts a quarter of the peer timeout.
+#[test]
+fn a_candidate_asks_again_on_a_new_link() {
+    for real in [false, true] {
+        let mut two = candidate(real, |_| {});
+        let asked = |out: &Effects, link: LinkId| {
+            let is_ask = |effect: &Effect| match effect {
+                Effect::Send(to, Packet::AskVote(_)) => *to == link && real,
+                Effect::Send(to, Packet::AskPreVote(_)) => *to == link && !real,
+                _ => false,
+            };
+            out.0.effects.iter().any(is_ask)
+        };
+        let first = two.link(3);
+        let out = two.connect(3);
+        let link = two.link(3);
+        assert_ne!(link, first);
+        assert!(asked(&out, link), "{real}: {out:?}");
+    }
+    let mut backup = backup(2, |_| {});
+    let out = backup.connect(3);
+    assert!(!out.0.effects.iter().any(is_pre_vote_asked), "it follows a primary");
+}
+
 /// Loses a round of pre-votes: both others refuse.
 fn lose_round(server: &mut Server) {
     [1, 3].iter().for_each(|n| drop(server.pre_vote(*n, false)));
