@@ -77,6 +77,7 @@ impl Kernel for MioKernel {
     }
 
     fn accept(&mut self) -> io::Result<(TcpStream, IpAddr)> {
+        let mut failed = io::Error::from(ErrorKind::WouldBlock);
         for listener in &self.listeners {
             loop {
                 match listener.accept() {
@@ -84,11 +85,15 @@ impl Kernel for MioKernel {
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        // Connections may wait at the other listeners.
+                        failed = error;
+                        break;
+                    }
                 }
             }
         }
-        Err(ErrorKind::WouldBlock.into())
+        Err(failed)
     }
 
     fn connect(&mut self, to: SocketAddr) -> io::Result<TcpStream> {
@@ -164,5 +169,25 @@ impl Socket for TcpStream {
 
     fn peer_ip(&self) -> Option<IpAddr> {
         self.peer_addr().ok().map(|address| address.ip())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server may listen at several addresses of its name.
+    #[test]
+    fn a_listener_that_fails_does_not_keep_the_others_waiting() {
+        let listen = || TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (failing, good) = (listen(), listen());
+        SockRef::from(&failing).shutdown(Shutdown::Both).unwrap();
+        let _client = std::net::TcpStream::connect(good.local_addr().unwrap()).unwrap();
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let listeners = vec![failing, good];
+        let mut kernel = MioKernel::new(poll, waker, listeners, Duration::ZERO).unwrap();
+        assert!(kernel.accept().unwrap().1.is_loopback());
+        assert_ne!(kernel.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 }
