@@ -62,8 +62,8 @@ pub trait Kernel {
     /// Lets a simulator observe, and change, a frame before it is sealed and sent on a link.
     fn on_frame(&mut self, _socket: &Self::Socket, _frame: &mut [u8]) {}
 
-    /// Lets a simulator observe a packet that a link has delivered.
-    fn on_received(&mut self, _link: LinkId, _socket: &Self::Socket, _packet: &Packet) {}
+    /// Lets a simulator observe a packet that a link has delivered, on the socket with this number.
+    fn on_received(&mut self, _link: LinkId, _number: usize, _packet: &Packet) {}
 
     /// See [`Edges::on_append`](crate::host::Edges::on_append).
     fn on_append(&mut self, _records: &[u8]) {}

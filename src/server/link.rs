@@ -149,7 +149,7 @@ impl<K: Kernel, D: Disk> Server<K, D> {
                 break;
             };
             used += length;
-            self.sockets.note_received(link, &packet);
+            self.sockets.kernel.on_received(link, key, &packet);
             self.handle(Input::Replica(Event::Received { link, packet, records }))?;
             if self.sockets.table.get(key).is_none_or(|connection| connection.closing) {
                 break;
@@ -209,13 +209,6 @@ impl<K: Kernel> Sockets<K> {
         copy(&mut frame)?;
         self.send_frame(link, frame);
         Ok(())
-    }
-
-    /// See [`Kernel::on_received`].
-    fn note_received(&mut self, link: LinkId, packet: &Packet) {
-        if let Some(connection) = self.table.get(key_of(link.0)) {
-            self.kernel.on_received(link, &connection.socket, packet);
-        }
     }
 
     /// Closes a link after its queued frames are sent, and logs why.

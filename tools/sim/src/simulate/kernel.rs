@@ -337,9 +337,11 @@ impl Kernel for SimKernel {
         self.sent.push(Sent { conn, packet, has_records });
     }
 
-    fn on_received(&mut self, link: LinkId, socket: &SimSocket, packet: &Packet) {
-        if let (Packet::Ping { sent, .. }, Some(conn)) = (packet, socket.conn()) {
-            self.pinged.push(Pinged { link, conn, sent: *sent });
+    fn on_received(&mut self, link: LinkId, number: usize, packet: &Packet) {
+        let Packet::Ping { sent, .. } = *packet else { return };
+        let of_link = |end: &&Rc<RefCell<End>>| end.borrow().number == Some(number);
+        if let Some(conn) = self.ends.values().find(of_link).and_then(|end| end.borrow().conn) {
+            self.pinged.push(Pinged { link, conn, sent });
         }
     }
 
