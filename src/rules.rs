@@ -7,7 +7,6 @@ use std::ops::Add;
 listed! {
     /// A rule that makes a decision.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    #[allow(missing_docs, reason = "each is named as the rule is")]
     pub enum Rule {
         Formed,
         GateOpened,

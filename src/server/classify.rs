@@ -23,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl<K: Kernel, D: Disk> Server<K, D> {
     /// Accepts every connection that waits at the listeners.
-    pub(super) fn accept(&mut self) {
+    pub fn on_listener(&mut self) {
         loop {
             match self.sockets.kernel.accept() {
                 Ok((socket, from)) => self.sockets.admit(socket, from),

@@ -3,32 +3,17 @@
 use super::connection::{Connection, Kind, Reading};
 use super::kernel::{Kernel, Socket};
 use super::sockets::Sockets;
-use super::{Fail, Server, classify};
+use super::{Server, classify};
 use crate::host::Gone;
 use crate::ids::SessionId;
 use crate::protocol::Note;
 use crate::store::disk::Disk;
-use crate::time::Moment;
 use std::time::Duration;
 
 /// How long a client may still send after the last line to it.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 impl<K: Kernel, D: Disk> Server<K, D> {
-    /// See [`Host::close`](crate::host::Host::close).
-    ///
-    /// # Errors
-    /// The disk has failed.
-    pub fn close(&mut self) -> Result<(), Fail> {
-        self.host.close()
-    }
-
-    /// Reads the clocks outside of a turn.
-    pub fn read_clock(&mut self) -> Moment {
-        self.host.read_clock(&mut self.sockets);
-        self.host.now()
-    }
-
     /// Closes all connections but those of clients that may still read their last lines.
     pub fn close_connections(&mut self) {
         let table = &mut self.sockets.table;

@@ -132,6 +132,20 @@ impl<K: Kernel, D: Disk> Server<K, D> {
         self.stopping && self.host.is_stopped()
     }
 
+    /// Reads the clocks outside of a turn, and returns the monotonic time.
+    pub fn read_clock(&mut self) -> Moment {
+        self.host.read_clock(&mut self.sockets);
+        self.host.now()
+    }
+
+    /// See [`Host::close`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn close(&mut self) -> Result<(), Fail> {
+        self.host.close()
+    }
+
     /// Begins a turn.
     ///
     /// # Errors
@@ -166,11 +180,6 @@ impl<K: Kernel, D: Disk> Server<K, D> {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Accepts the connections that wait at the listeners.
-    pub fn on_listener(&mut self) {
-        self.accept();
     }
 
     /// Handles the result of [`Kernel::hash`].
@@ -267,7 +276,7 @@ impl<K: Kernel, D: Disk> Server<K, D> {
         }
         if self.accept_again.is_some_and(|at| at <= self.host.now()) {
             self.accept_again = None;
-            self.accept();
+            self.on_listener();
         }
         Ok(())
     }
