@@ -83,13 +83,7 @@ enum Survivor {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("postern-chaos: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    postern_testkit::exit_code("postern-chaos", run(&Options::parse()))
 }
 
 /// Executes a run. Returns a finding, or why the run could not be executed, as an error.

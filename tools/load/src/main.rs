@@ -34,11 +34,5 @@ fn main() -> ExitCode {
         Command::Compare(options) => compare::run(&options),
         Command::Baseline(options) => baseline::run(&options),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("postern-load: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    postern_testkit::exit_code("postern-load", done)
 }

@@ -4,11 +4,6 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match postern_sim::count::run(&postern_sim::count::Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("count: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    let options = postern_sim::count::Options::parse();
+    postern_testkit::exit_code("count", postern_sim::count::run(&options))
 }

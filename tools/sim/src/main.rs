@@ -32,11 +32,5 @@ fn main() -> ExitCode {
         Command::Search(options) => search::command::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("postern-sim: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    postern_testkit::exit_code("postern-sim", done)
 }

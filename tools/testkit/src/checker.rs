@@ -456,8 +456,8 @@ impl<'a> Mailbox<'a> {
         Ok(all.filter(|number| !claimed.contains_key(number)).collect())
     }
 
-    /// Assigns each remaining number to a request with an unknown outcome and the same message.
-    /// Fails if there is none.
+    /// Assigns each remaining number to a request with an unknown outcome and the same message. A
+    /// number without such a request is a finding.
     fn explain(
         &self,
         unclaimed: &[u64],

@@ -380,7 +380,7 @@ fn folder_in(base: &Path, purpose: &str) -> Result<TempDir, String> {
     made.map_err(|error| format!("{}: {error}", base.display()))
 }
 
-/// Returns the `postern` binary in the folder of this program. Fails if there is none.
+/// Returns the `postern` binary in the folder of this program; an error if the folder has none.
 pub fn binary_beside_this() -> Result<PathBuf, String> {
     let this = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
     let postern = this.with_file_name("postern");

@@ -12,13 +12,20 @@ pub mod recorder;
 pub mod volume;
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 /// Prints to standard output.
 pub fn print(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout();
     let done = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     done.map_err(|error| format!("stdout: {error}"))
+}
+
+/// Returns the exit code of a program with this name and result, after printing the error.
+pub fn exit_code(program: &str, result: Result<(), String>) -> ExitCode {
+    let Err(why) = result else { return ExitCode::SUCCESS };
+    eprintln!("{program}: {why}");
+    ExitCode::FAILURE
 }
 
 /// Runs a command without input, and returns its standard output. If it fails, the error holds

@@ -22,7 +22,8 @@ impl Operator {
 }
 
 impl World {
-    /// Orders the primary, or server `n` if there is none, to hand over to `to`, or to any member.
+    /// Sends the order of an operator to the primary; without a primary, to server `n`. The order
+    /// names the member `to` that takes over; `None` allows any member.
     pub(super) fn order_handover(&mut self, n: usize, to: Option<ServerId>) -> bool {
         let leads = |n: &usize| {
             let process = self.servers[*n].process.as_ref();
