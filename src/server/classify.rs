@@ -1,7 +1,7 @@
 //! Admission and classification of connections: servers and clients share one port.
 
 use super::Server;
-use super::connection::{Kind, Reading, Tunnel};
+use super::connection::{Kind, Tunnel};
 use super::kernel::{Kernel, Socket};
 use super::sockets::Sockets;
 use crate::frontend::{self, Text};
@@ -42,15 +42,10 @@ impl<K: Kernel, D: Disk> Server<K, D> {
     /// Reads the first byte of a connection.
     pub(super) fn read_unknown(&mut self, key: usize) -> Result<(), Fail> {
         let sockets = &mut self.sockets;
-        let connection = &mut sockets.table[key];
-        match connection.read(&mut sockets.buffer) {
-            Reading::Drained => return Ok(()),
-            Reading::More => {}
-            Reading::Closed | Reading::Broken => {
-                sockets.close(key);
-                return Ok(());
-            }
+        if !sockets.read(key, sockets.buffer.len()) {
+            return Ok(());
         }
+        let connection = &mut sockets.table[key];
         let Kind::Unknown { over, from } = connection.kind else { return Ok(()) };
         if connection.input.first() == Some(&LINK_BYTE) {
             sockets.begin_handshake(key, from);

@@ -1,7 +1,7 @@
 //! The connections of text clients: input to the front end, answers to the socket.
 
 use super::Server;
-use super::connection::{Kind, Reading};
+use super::connection::Kind;
 use super::kernel::Kernel;
 use super::sockets::Sockets;
 use crate::host::Fail;
@@ -29,13 +29,8 @@ impl<K: Kernel, D: Disk> Server<K, D> {
                 return Ok(());
             }
             budget -= 1;
-            match connection.read(&mut sockets.buffer[..READ_BYTES]) {
-                Reading::More | Reading::Closed => {}
-                Reading::Drained => return Ok(()),
-                Reading::Broken => {
-                    sockets.close(key);
-                    return Ok(());
-                }
+            if !sockets.read(key, READ_BYTES) {
+                return Ok(());
             }
         }
     }

@@ -79,19 +79,6 @@ impl<C> Tunnel<C> {
     }
 }
 
-/// The outcome of a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// Bytes were read; there may be more.
-    More,
-    /// Nothing more can be read now.
-    Drained,
-    /// The other side has closed its direction.
-    Closed,
-    /// The connection is broken.
-    Broken,
-}
-
 /// The place in the table that is part of a connection's number.
 pub(super) fn key_of(number: u64) -> usize {
     (number & 0xffff_ffff) as usize
@@ -131,32 +118,30 @@ impl<K: Kernel> Connection<K> {
         }
     }
 
-    /// Reads once by way of `buffer`, and appends the bytes to `input`.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Reading {
-        loop {
+    /// Reads once by way of `buffer`, and appends the bytes to `input`. Returns whether there was
+    /// something to read: bytes, or the end of the other side's direction.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        let read = loop {
             match self.socket.read(buffer) {
-                Ok(0) => {
-                    self.readable = false;
-                    self.input_closed = true;
-                    return Reading::Closed;
-                }
-                Ok(count) => {
-                    // Bytes that arrive after a short read are a new edge (epoll(7)).
-                    self.readable = count == buffer.len() || self.drain;
-                    self.input.extend_from_slice(&buffer[..count]);
-                    return Reading::More;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Reading::Drained;
-                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.readable = false;
-                    return Reading::Broken;
-                }
+                read => break read,
             }
+        };
+        self.readable = false;
+        match read {
+            Ok(0) => self.input_closed = true,
+            Ok(count) => {
+                // Bytes that arrive after a short read are a new edge (epoll(7)).
+                self.readable = count == buffer.len() || self.drain;
+                self.input.extend_from_slice(&buffer[..count]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
         }
+        Ok(true)
     }
 
     /// Removes the first `count` bytes of the input.

@@ -1,6 +1,6 @@
 //! The end of connections, such that clients can read the last lines sent to them.
 
-use super::connection::{Connection, Kind, Reading};
+use super::connection::Kind;
 use super::kernel::{Kernel, Socket};
 use super::sockets::Sockets;
 use super::{Server, classify};
@@ -57,13 +57,9 @@ impl<K: Kernel> Sockets<K> {
 
     /// Reads and drops what a client still sends after the last line to it.
     pub(super) fn read_lingering(&mut self, key: usize) {
-        let connection: &mut Connection<K> = &mut self.table[key];
-        let reading = connection.read(&mut self.buffer);
-        connection.input = Vec::new();
-        match reading {
-            Reading::More => self.table.list(key),
-            Reading::Drained => {}
-            Reading::Closed | Reading::Broken => self.close(key),
+        if self.read(key, self.buffer.len()) {
+            self.table[key].input = Vec::new();
+            self.table.list(key);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! another server is reported only after that proof.
 
 use super::channel::Broken;
-use super::connection::{Connection, Kind, Reading, forget_front, key_of};
+use super::connection::{Connection, Kind, forget_front, key_of};
 use super::frame::{LENGTH_BYTES, begin_frame, end_frame, next_frame};
 use super::kernel::{Kernel, Socket};
 use super::sockets::Sockets;
@@ -25,15 +25,11 @@ impl<K: Kernel, D: Disk> Server<K, D> {
         loop {
             let connection = &mut self.sockets.table[key];
             match connection.open(0) {
-                Ok(0) if !connection.readable => return Ok(()),
-                Ok(0) => match connection.read(&mut self.sockets.buffer[..FIRST_BYTES_MAX]) {
-                    Reading::More => {}
-                    Reading::Drained => return Ok(()),
-                    Reading::Closed | Reading::Broken => {
-                        self.sockets.close(key);
+                Ok(0) => {
+                    if !connection.readable || !self.sockets.read(key, FIRST_BYTES_MAX) {
                         return Ok(());
                     }
-                },
+                }
                 Ok(taken) => {
                     connection.consume(taken);
                     self.sockets.dirty.push(key);
@@ -76,17 +72,10 @@ impl<K: Kernel, D: Disk> Server<K, D> {
                 return Ok(());
             }
             budget -= 1;
-            let reading = connection.read(&mut self.sockets.buffer);
+            let read = self.sockets.read(key, self.sockets.buffer.len());
             self.host.read_clock(&mut self.sockets);
-            match reading {
-                Reading::More => {}
-                Reading::Drained => return Ok(()),
-                Reading::Closed | Reading::Broken => {
-                    // Packets that arrived before the end count.
-                    self.take_frames(key, link)?;
-                    self.sockets.close(key);
-                    return Ok(());
-                }
+            if !read {
+                return Ok(());
             }
         }
     }

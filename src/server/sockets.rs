@@ -103,6 +103,19 @@ impl<K: Kernel> Sockets<K> {
         Some((key, connection))
     }
 
+    /// Reads at most `max` bytes from a connection. Returns whether there was something to read. A
+    /// connection that is broken, or has ended and is not a client's, is closed instead.
+    pub(super) fn read(&mut self, key: usize, max: usize) -> bool {
+        let connection = &mut self.table[key];
+        let read = connection.read(&mut self.buffer[..max]);
+        let is_over = connection.input_closed && connection.session().is_none();
+        if read.is_err() || is_over {
+            self.close(key);
+            return false;
+        }
+        read.is_ok_and(|any| any)
+    }
+
     /// Closes a connection and records that for the host.
     pub(super) fn close(&mut self, key: usize) {
         let Some(mut connection) = self.table.remove(key) else { return };
