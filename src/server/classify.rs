@@ -21,6 +21,8 @@ pub const LINK_BYTE: u8 = 0;
 /// How long a server accepts no connections after descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+const BUSY: Reply<'_> = Reply::Error(Code::Busy, Words::Text("too many connections; try again"));
+
 impl<K: Kernel, D: Disk> Server<K, D> {
     /// Accepts every connection that waits at the listeners.
     pub fn on_listener(&mut self) {
@@ -50,7 +52,7 @@ impl<K: Kernel, D: Disk> Server<K, D> {
         if connection.input.first() == Some(&LINK_BYTE) {
             sockets.begin_handshake(key, from);
         } else if over {
-            refuse_busy(&mut connection.socket);
+            say(&mut connection.socket, BUSY);
             sockets.close(key);
         } else {
             let session = SessionId(connection.number(key));
@@ -63,55 +65,20 @@ impl<K: Kernel, D: Disk> Server<K, D> {
     }
 }
 
-/// Counts the connections that are not authenticated links, and bounds them.
-#[derive(Debug)]
-pub(super) struct Places {
-    /// Text clients, and connections that have sent nothing yet.
-    pub(super) clients: usize,
-    /// Connections that claim to be links and have not proved it yet.
-    pub(super) handshakes: usize,
-    clients_max: usize,
-}
-
-impl Places {
-    pub(super) fn new(clients_max: usize) -> Places {
-        Places { clients: 0, handshakes: 0, clients_max }
-    }
-
-    /// Whether all places for clients are in use. The few other places are for servers.
-    fn is_full(&self) -> bool {
-        self.clients >= self.clients_max
-    }
-
-    /// Whether a place beyond those for clients is free.
-    fn has_overflow(&self, is_known: bool) -> bool {
-        has_place(self.clients.saturating_sub(self.clients_max), OVERFLOW_PLACES, is_known)
-    }
-
-    /// Whether one more connection may claim to be a server.
-    fn has_handshake(&self, is_known: bool) -> bool {
-        has_place(self.handshakes, HANDSHAKING_LINKS_MAX, is_known)
-    }
-}
-
-/// Whether one of `places` is free when `taken` are in use. Half of them are reserved for the
-/// addresses of this group's servers, so that other machines can't keep them out.
-fn has_place(taken: usize, places: usize, is_known: bool) -> bool {
-    taken < if is_known { places } else { places / 2 }
-}
-
 impl<K: Kernel> Sockets<K> {
     fn admit(&mut self, mut socket: K::Socket, from: IpAddr) {
-        let over = self.places.is_full();
-        if over && !self.places.has_overflow(self.is_known(from)) {
-            return refuse_busy(&mut socket);
+        let clients_max = self.setup.max_clients;
+        // The few places beyond those for clients are for servers.
+        let over = self.clients >= clients_max;
+        if over && !self.has_place(self.clients - clients_max, OVERFLOW_PLACES, from) {
+            return say(&mut socket, BUSY);
         }
         if socket.set_options().is_err() {
             return;
         }
         if let Some(key) = self.insert(socket, Kind::Unknown { over, from }) {
-            self.places.clients += 1;
-            let time = if over { OVERFLOW_TIME } else { self.knows.login_timeout };
+            self.clients += 1;
+            let time = if over { OVERFLOW_TIME } else { self.login_timeout };
             self.table.set_deadline(key, Some(self.now + time));
             self.table.list(key);
         }
@@ -119,52 +86,42 @@ impl<K: Kernel> Sockets<K> {
 
     /// Closes a connection that has sent nothing for too long.
     pub(super) fn drop_silent(&mut self, key: usize, over: bool) {
-        let socket = &mut self.table[key].socket;
-        if over {
-            refuse_busy(socket);
-        } else {
-            say_note(socket, Note::LoginTimeout);
-        }
+        let why = if over { BUSY } else { Reply::Note(Note::LoginTimeout) };
+        say(&mut self.table[key].socket, why);
         self.close(key);
     }
 
-    /// Whether a server of this group has this address.
-    fn is_known(&self, from: IpAddr) -> bool {
-        self.addresses.all().any(|address| address.ip().to_canonical() == from)
+    /// Whether one of `places` is free for a connection from this address when `taken` are in use.
+    /// Half of them are reserved for the addresses of this group's servers, so that other machines
+    /// can't keep them out.
+    fn has_place(&self, taken: usize, places: usize, from: IpAddr) -> bool {
+        let is_known = self.addresses.all().any(|address| address.ip().to_canonical() == from);
+        taken < if is_known { places } else { places / 2 }
     }
 
     /// Begins the handshake of a connection that claims to be a server. It gets little time and few
     /// bytes for that.
     fn begin_handshake(&mut self, key: usize, from: IpAddr) {
-        if !self.places.has_handshake(self.is_known(from)) {
+        if !self.has_place(self.handshakes, HANDSHAKING_LINKS_MAX, from) {
             self.warn(&format!(
                 "too many unauthenticated server connections; closed one from {from}"
             ));
             return self.close(key);
         }
-        self.places.clients -= 1;
-        self.places.handshakes += 1;
-        let channel = self.kernel.responder(&self.knows.secret, self.knows.group);
+        self.clients -= 1;
+        self.handshakes += 1;
+        let channel = self.kernel.responder(&self.setup.secret, self.setup.group);
         let connection = &mut self.table[key];
         connection.consume(1);
         connection.kind = Kind::Handshaking { from };
         connection.tunnel = Some(Tunnel::new(channel, Vec::new()));
-        self.table.set_deadline(key, Some(self.now + self.knows.peer_timeout / 4));
+        self.table.set_deadline(key, Some(self.now + self.peer_timeout / 4));
         self.table.list(key);
     }
 }
 
-fn refuse_busy(socket: &mut impl Socket) {
-    say(socket, Reply::Error(Code::Busy, Words::Text("too many connections; try again")));
-}
-
-/// Sends a note to a connection that has sent nothing.
-pub(super) fn say_note(socket: &mut impl Socket, note: Note) {
-    say(socket, Reply::Note(note));
-}
-
 /// Sends one line to a connection that was not admitted.
-fn say(socket: &mut impl Socket, reply: Reply<'_>) {
+pub(super) fn say(socket: &mut impl Socket, reply: Reply<'_>) {
     let mut line = Vec::new();
     frontend::encode(reply, &mut line);
     // Best effort: an empty socket buffer takes one line.

@@ -75,7 +75,7 @@ impl<K: Kernel> Sockets<K> {
         if !left || !limited {
             self.table.set_deadline(key, None);
         } else if sent || client.deadline.is_none() {
-            let patience = self.knows.login_timeout.min(SLOW_TIME);
+            let patience = self.login_timeout.min(SLOW_TIME);
             self.table.set_deadline(key, Some(self.now + patience));
         }
         was_blocked

@@ -27,9 +27,9 @@ impl<K: Kernel, D: Disk> Server<K, D> {
                 connection.kind = Kind::Link { link, dialled: Some(to) };
                 connection.readable = true;
                 let mut output = vec![LINK_BYTE];
-                let knows = &self.sockets.knows;
+                let setup = &self.sockets.setup;
                 let channel =
-                    self.sockets.kernel.initiator(&knows.secret, knows.group, &mut output);
+                    self.sockets.kernel.initiator(&setup.secret, setup.group, &mut output);
                 connection.tunnel = Some(Tunnel::new(channel, output));
                 connection.socket.set_no_delay();
                 self.sockets.table.set_deadline(key, None);
@@ -83,7 +83,7 @@ impl<K: Kernel> Sockets<K> {
                     let kind = Kind::Dialling { to, rest: rest.clone(), all_refused };
                     if let Some(key) = self.insert(socket, kind) {
                         self.table[key].readable = false;
-                        let deadline = self.now + self.knows.peer_timeout / 2;
+                        let deadline = self.now + self.peer_timeout / 2;
                         return self.table.set_deadline(key, Some(deadline));
                     }
                     all_refused = false;
@@ -98,7 +98,7 @@ impl<K: Kernel> Sockets<K> {
     /// Stores the result of a look-up, and warns of what is wrong with the addresses.
     pub(super) fn store_addresses(&mut self, id: ServerId, found: Found) {
         self.addresses.store(id, found);
-        if let Some(conflict) = self.addresses.conflict(self.knows.me, &self.knows.listens) {
+        if let Some(conflict) = self.addresses.conflict(self.me, &self.setup.listens) {
             self.warn(&conflict);
         }
     }

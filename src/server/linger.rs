@@ -6,7 +6,7 @@ use super::sockets::Sockets;
 use super::{Server, classify};
 use crate::host::Gone;
 use crate::ids::SessionId;
-use crate::protocol::Note;
+use crate::protocol::{Note, Reply};
 use crate::store::disk::Disk;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl<K: Kernel, D: Disk> Server<K, D> {
             if let Some(mut connection) = table.remove(key)
                 && let Kind::Unknown { over: false, .. } = connection.kind
             {
-                classify::say_note(&mut connection.socket, Note::Stopping);
+                classify::say(&mut connection.socket, Reply::Note(Note::Stopping));
             }
         }
     }

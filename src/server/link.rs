@@ -51,7 +51,7 @@ impl<K: Kernel, D: Disk> Server<K, D> {
         let connection = &mut self.sockets.table[key];
         let link = LinkId(connection.number(key));
         connection.kind = Kind::Link { link, dialled: None };
-        self.sockets.places.handshakes -= 1;
+        self.sockets.handshakes -= 1;
         self.sockets.table.set_deadline(key, None);
         self.sockets.table.list(key);
         self.handle(Input::Replica(Event::Accepted { link }))
@@ -202,18 +202,10 @@ impl<K: Kernel> Sockets<K> {
 
     /// Closes a link after its queued frames are sent, and logs why.
     pub(super) fn end_link(&mut self, link: LinkId, why: Closing) {
-        match why {
-            Closing::Occupied { stays, holder, newcomer } => {
-                let (there, here) = (self.address_of(link), self.address_of(stays));
-                self.warn(&format!(
-                    "two servers run as id {}: {newcomer} at {there} is refused, since {holder} \
-                     at {here} is linked and answers; stop one of them",
-                    holder.id
-                ));
-            }
-            why => self.explain(why),
+        if let Some(words) = self.explain(link, why) {
+            self.warn(&words);
         }
-        let deadline = self.now + self.knows.peer_timeout / 4;
+        let deadline = self.now + self.peer_timeout / 4;
         if let Some((key, connection)) = self.link(link) {
             connection.closing = true;
             if matches!(why, Closing::Silent) {
@@ -246,26 +238,30 @@ impl<K: Kernel> Sockets<K> {
         }
     }
 
-    /// Logs why a link is closed, each reason at most once a minute.
-    fn explain(&mut self, why: Closing) {
-        let words = match why {
-            Closing::Spare | Closing::Restated => return,
+    /// Returns why a link is closed, in words for the log, unless that is of no interest.
+    fn explain(&mut self, link: LinkId, why: Closing) -> Option<String> {
+        Some(match why {
+            Closing::Spare | Closing::Restated => return None,
             Closing::Silent => "closed a link: nothing was received for too long".to_owned(),
             Closing::Nonsense => "closed a link: an invalid packet was received".to_owned(),
-            Closing::Refused(id, why) if id == self.knows.me => {
-                format!("refused a server: {why}")
-            }
+            Closing::Refused(id, why) if id == self.me => format!("refused a server: {why}"),
             Closing::Refused(id, why) => format!("refused server {id}: {why}"),
-            Closing::RefusedBy(Some(id), why) => {
-                let address = self.addresses.name(id);
-                format!("server {id} at {address} refuses this one: {why}, as it sees us")
+            Closing::RefusedBy(id, why) => {
+                let server = id.map_or_else(
+                    || "a server".to_owned(),
+                    |id| format!("server {id} at {}", self.addresses.name(id)),
+                );
+                format!("{server} refuses this one: {why}, as it sees us")
             }
-            Closing::RefusedBy(None, why) => {
-                format!("a server refuses this one: {why}, as it sees us")
+            Closing::Occupied { stays, holder, newcomer } => {
+                let (there, here) = (self.address_of(link), self.address_of(stays));
+                format!(
+                    "two servers run as id {}: {newcomer} at {there} is refused, since {holder} \
+                     at {here} is linked and answers; stop one of them",
+                    holder.id
+                )
             }
-            Closing::Occupied { .. } => return,
-        };
-        self.warn(&words);
+        })
     }
 }
 

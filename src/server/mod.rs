@@ -75,16 +75,7 @@ pub struct Server<K: Kernel, D: Disk> {
 impl<K: Kernel, D: Disk> Server<K, D> {
     /// Creates a server without connections.
     pub fn new(host: Host<D>, kernel: K, setup: Setup) -> Server<K, D> {
-        let replica = host.node().replica();
-        let knows = sockets::Knows {
-            me: replica.me().id,
-            listens: setup.listens,
-            group: setup.group,
-            secret: setup.secret,
-            peer_timeout: replica.peer_timeout(),
-            login_timeout: host.node().login_timeout(),
-        };
-        let sockets = Sockets::new(kernel, &setup.names, setup.max_clients, knows);
+        let sockets = Sockets::new(kernel, setup, host.node());
         Server { host, sockets, accept_again: None, stopping: false }
     }
 

@@ -1,45 +1,39 @@
 //! The edges of a host: connections over sockets, and what a kernel does.
 
+use super::Setup;
 use super::addresses::Addresses;
 use super::buffer_pool::BufferPool;
-use super::classify::Places;
 use super::connection::{Connection, Kind, key_of};
 use super::kernel::Kernel;
 use super::log_limiter::LogLimiter;
 use super::table::Table;
 use crate::host::{Edges, Gone, Usage};
-use crate::ids::{GroupId, Index, LinkId, Secret, ServerId, SessionId};
+use crate::ids::{Index, LinkId, ServerId, SessionId};
 use crate::limits::FILE_PIECE_BYTES;
-use crate::node::Job;
+use crate::node::{Job, Node};
 use crate::replica::{Append, Closing, DialFailure, Packet};
 use crate::time::{Moment, WallTime};
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::time::Duration;
-
-/// What never changes.
-pub(super) struct Knows {
-    /// This server.
-    pub(super) me: ServerId,
-    /// The addresses at which this server listens.
-    pub(super) listens: Vec<SocketAddr>,
-    pub(super) group: GroupId,
-    pub(super) secret: Secret,
-    pub(super) peer_timeout: Duration,
-    pub(super) login_timeout: Duration,
-}
 
 /// The edges of a server.
 pub(super) struct Sockets<K: Kernel> {
     pub(super) kernel: K,
     pub(super) table: Table<K>,
-    pub(super) knows: Knows,
+    pub(super) setup: Setup,
+    /// This server.
+    pub(super) me: ServerId,
+    pub(super) peer_timeout: Duration,
+    pub(super) login_timeout: Duration,
     /// The time of the last reading of the clock.
     pub(super) now: Moment,
     pub(super) addresses: Addresses,
-    pub(super) places: Places,
+    /// The number of text clients, and of connections that have sent nothing yet.
+    pub(super) clients: usize,
+    /// The number of connections that claim to be links and have not proved it yet.
+    pub(super) handshakes: usize,
     /// Links with bytes to send.
     pub(super) dirty: Vec<usize>,
     pub(super) failed_dials: Vec<(ServerId, DialFailure)>,
@@ -54,15 +48,19 @@ pub(super) struct Sockets<K: Kernel> {
 }
 
 impl<K: Kernel> Sockets<K> {
-    /// No connections yet. `names` are `host:port` of each server, by id.
-    pub(super) fn new(kernel: K, names: &[String], max_clients: usize, knows: Knows) -> Sockets<K> {
+    /// No connections yet.
+    pub(super) fn new(kernel: K, setup: Setup, node: &Node) -> Sockets<K> {
         Sockets {
             kernel,
             table: Table::default(),
+            me: node.replica().me().id,
+            peer_timeout: node.replica().peer_timeout(),
+            login_timeout: node.login_timeout(),
             now: Moment(0),
-            addresses: Addresses::new(names),
-            places: Places::new(max_clients),
-            knows,
+            addresses: Addresses::new(&setup.names),
+            setup,
+            clients: 0,
+            handshakes: 0,
             dirty: Vec::new(),
             failed_dials: Vec::new(),
             gone: VecDeque::new(),
@@ -122,11 +120,11 @@ impl<K: Kernel> Sockets<K> {
         self.kernel.deregister(&mut connection.socket);
         match connection.kind {
             Kind::Client { session, .. } => {
-                self.places.clients -= 1;
+                self.clients -= 1;
                 self.note_gone(Gone::Client(session));
             }
-            Kind::Unknown { .. } | Kind::Lingering => self.places.clients -= 1,
-            Kind::Handshaking { .. } => self.places.handshakes -= 1,
+            Kind::Unknown { .. } | Kind::Lingering => self.clients -= 1,
+            Kind::Handshaking { .. } => self.handshakes -= 1,
             Kind::Link { link, .. } => self.note_gone(Gone::Link(link)),
             Kind::Dialling { .. } => {}
         }
