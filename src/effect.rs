@@ -2,7 +2,7 @@
 
 use crate::ids::{Index, LinkId, Member, ServerId, Vote};
 use crate::incarnation::SeenDisk;
-use crate::packet::{Append, Hello, Packet, Refusal};
+use crate::packet::{Append, Packet, Refusal};
 use std::fmt;
 use std::ops::Range;
 
@@ -54,8 +54,8 @@ pub enum Effect {
     Persist(Vote),
     /// Send a packet.
     Send(LinkId, Packet),
-    /// Send a hello, followed by the encoded `Past`.
-    Greet(LinkId, Box<(Hello, Vec<u8>)>),
+    /// Send a packet, followed by these bytes. In a box, since it is rare.
+    SendWith(LinkId, Box<(Packet, Vec<u8>)>),
     /// Send an append, followed by the entries `first` to `last`.
     SendEntries {
         /// The link.
@@ -136,5 +136,9 @@ impl Out {
 
     pub(crate) fn send(&mut self, link: LinkId, packet: Packet) {
         self.effects.push(Effect::Send(link, packet));
+    }
+
+    pub(crate) fn send_with(&mut self, link: LinkId, packet: Packet, bytes: Vec<u8>) {
+        self.effects.push(Effect::SendWith(link, Box::new((packet, bytes))));
     }
 }

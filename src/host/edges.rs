@@ -2,7 +2,7 @@
 
 use crate::ids::{Index, LinkId, ServerId, SessionId};
 use crate::node::Job;
-use crate::replica::{Append, Closing, Packet};
+use crate::replica::{Closing, Packet};
 use crate::time::{Moment, WallTime};
 use std::io;
 
@@ -16,19 +16,16 @@ pub trait Edges {
     /// What `STATUS` shows of connections and of the process.
     fn usage(&self) -> Usage;
 
-    /// Queues a frame on a link: a packet, and `rest` after it. On a link that has ended nothing
-    /// is sent.
-    fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]);
-
-    /// Queues an append, and after it the records that `copy` appends to the frame.
+    /// Queues a frame on a link: a packet, and what `rest` appends to it. On a link that has ended
+    /// nothing is sent.
     ///
     /// # Errors
-    /// Those of `copy`; nothing is sent then.
-    fn send_entries(
+    /// Those of `rest`; nothing is sent then.
+    fn send(
         &mut self,
         link: LinkId,
-        append: Append,
-        copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+        packet: Packet,
+        rest: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<()>;
 
     /// Dials a server. The outcome is an event: `Dialled` or `DialFailed`.

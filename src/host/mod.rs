@@ -11,11 +11,12 @@ use crate::frontend::{Request, Text};
 use crate::ids::{SessionId, Vote};
 use crate::limits::{OUTPUT_BYTES_MAX, SPACE_RESERVED, SPACE_TIME};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Outlet, Output};
-use crate::replica::{Closing, Effect, Event, Packet, Quarantine};
+use crate::replica::{Effect, Event, Packet, Quarantine};
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::time::{Moment, WallTime};
-use std::{fmt, io, mem};
+use std::io::{self, Write};
+use std::{fmt, mem};
 use storage::Storage;
 
 /// Why a server ends although nobody has stopped it.
@@ -327,16 +328,8 @@ impl<D: Disk> Host<D> {
             performed.map_err(|error| Fail::Io("the log", error))?;
         }
         out.replica.clear();
-        if out.has_own() {
-            for (link, packet, rest) in out.packets.drain(..) {
-                edges.send(link, packet, &rest);
-            }
-            for link in out.said.drain(..) {
-                edges.close_link(link, Closing::Spare);
-            }
-            for job in out.jobs.drain(..) {
-                edges.hash(job);
-            }
+        for job in out.jobs.drain(..) {
+            edges.hash(job);
         }
         Ok(())
     }
@@ -358,7 +351,7 @@ impl<D: Disk> Core<D> {
             }
             Effect::SendEntries { link, append, first, last } => {
                 let copy = |frame: &mut Vec<u8>| store.copy(first, last, frame);
-                if let Err(error) = edges.send_entries(link, append, copy) {
+                if let Err(error) = edges.send(link, Packet::Append(append), copy) {
                     // Whoever lacks them is served by another one, if there is one that can.
                     edges.warn(&format!("cannot send entries {first} to {last}: {error}"));
                     self.node.note_unreadable(self.now, link);
@@ -366,10 +359,10 @@ impl<D: Disk> Core<D> {
             }
             Effect::Flush => self.storage.want_flush(),
             Effect::Persist(vote) => self.storage.want_vote(vote),
-            Effect::Send(link, packet) => edges.send(link, packet, &[]),
-            Effect::Greet(link, greeting) => {
-                let (hello, past) = *greeting;
-                edges.send(link, Packet::Hello(hello), &past);
+            Effect::Send(link, packet) => edges.send(link, packet, |_| Ok(()))?,
+            Effect::SendWith(link, sent) => {
+                let (packet, bytes) = *sent;
+                edges.send(link, packet, |frame| frame.write_all(&bytes))?;
             }
             Effect::Dial(to) => edges.dial(to),
             Effect::Close(link, why) => edges.close_link(link, why),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ids::{DiskId, GroupId, Index, LinkId, Secret, ServerId};
 use crate::node::{self, Job};
-use crate::replica::{Append, LogSummary, Shared, Takeover};
+use crate::replica::{Closing, LogSummary, Shared, Takeover};
 use crate::store::Identity;
 use crate::store::memory::MemoryDisk;
 use std::collections::VecDeque;
@@ -26,12 +26,10 @@ impl Edges for Breaking {
         Usage::default()
     }
 
-    fn send(&mut self, _: LinkId, _: Packet, _: &[u8]) {}
-
-    fn send_entries(
+    fn send(
         &mut self,
         _: LinkId,
-        _: Append,
+        _: Packet,
         _: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<()> {
         Ok(())

@@ -37,7 +37,7 @@ impl Node {
         let Some(member) = self.replica.member_on(link) else { return };
         let told = &mut self.compared.told[member.id.slot()];
         if told.replace(link) != Some(link) {
-            out.packets.push((link, Packet::Settings, encode(&self.setup.settings)));
+            out.replica.send_with(link, Packet::Settings, encode(&self.setup.settings));
         }
     }
 

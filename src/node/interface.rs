@@ -1,8 +1,8 @@
 //! The interface of a node: its inputs, outputs and surroundings.
 
-use crate::ids::{LinkId, Origin, Position, Secret, SessionId};
+use crate::ids::{Origin, Position, Secret, SessionId};
 use crate::latency::Meter;
-use crate::replica::{Event, LogReader, Out, Packet};
+use crate::replica::{Event, LogReader, Out};
 use crate::time::{Moment, WallTime};
 use std::fmt;
 use std::time::Duration;
@@ -61,21 +61,10 @@ pub enum Hashed {
 /// The work that a node asks for.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// The replica's effects, to be performed in this order.
+    /// The effects of the replica, then those of the node, to be performed in this order.
     pub replica: Out,
     /// Passwords to hash.
     pub jobs: Vec<Job>,
-    /// Packets from the node itself to other servers, each with the payload that follows it.
-    pub packets: Vec<(LinkId, Packet, Vec<u8>)>,
-    /// Links to close once the packets above are sent.
-    pub said: Vec<LinkId>,
-}
-
-impl Output {
-    /// Returns whether there is work besides the replica's effects, which is rare.
-    pub fn has_own(&self) -> bool {
-        !(self.jobs.is_empty() && self.packets.is_empty() && self.said.is_empty())
-    }
 }
 
 /// Measurements of the event loop and the process, for `STATUS`.

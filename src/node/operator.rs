@@ -7,7 +7,7 @@ use super::{Env, Node, Output};
 use crate::ids::{LinkId, Origin, SessionId, UserName};
 use crate::limits::{LINE_BYTES_MAX, USERS_PER_ANSWER};
 use crate::protocol::{self, Answer, Code, Reply};
-use crate::replica::Packet;
+use crate::replica::{Closing, Effect, Packet};
 use crate::time::Moment;
 
 impl Node {
@@ -34,8 +34,8 @@ impl Node {
             if let Some(session) = answered {
                 let lines = std::mem::take(&mut session.out);
                 let link = id.operator_link();
-                out.packets.push((link, Packet::Answer, lines));
-                out.said.push(link);
+                out.replica.send_with(link, Packet::Answer, lines);
+                out.replica.push(Effect::Close(link, Closing::Spare));
                 self.remove(id);
             }
             if !self.sessions.contains_key(&id) {

@@ -9,7 +9,7 @@ use crate::fields::Field;
 use crate::ids::{Index, LinkId, Secret, UserName};
 use crate::keyed_hash::{Hash, MacKey};
 use crate::limits::{PROOFS_PER_PIECE, PROOFS_SPARE};
-use crate::replica::{Packet, RoleView};
+use crate::replica::{Out, Packet, RoleView};
 use std::collections::BTreeMap;
 
 /// The keyed hash of a password, with what it is bound to.
@@ -90,11 +90,7 @@ impl PasswordCache {
     /// Sends the passwords that the linked servers do not have yet; called on a primary. At most
     /// one piece is under way on each link, so that many accounts neither fill a link nor delay
     /// its other packets.
-    pub(super) fn tell(
-        &mut self,
-        links: impl Iterator<Item = LinkId> + Clone,
-        packets: &mut Vec<(LinkId, Packet, Vec<u8>)>,
-    ) {
+    pub(super) fn tell(&mut self, links: impl Iterator<Item = LinkId> + Clone, out: &mut Out) {
         self.told.retain(|told| links.clone().any(|link| link == told.link));
         for link in links {
             let known = self.told.iter().position(|told| told.link == link);
@@ -115,7 +111,7 @@ impl PasswordCache {
             told.next = last + 1;
             told.waits = !bytes.is_empty();
             if told.waits {
-                packets.push((link, Packet::Proofs, bytes));
+                out.send_with(link, Packet::Proofs, bytes);
             }
         }
     }
@@ -168,7 +164,7 @@ impl Node {
             self.logins.passwords.clear();
         }
         if self.replica.role() == RoleView::Primary {
-            self.logins.passwords.tell(self.replica.links(), &mut out.packets);
+            self.logins.passwords.tell(self.replica.links(), &mut out.replica);
         } else {
             self.logins.passwords.tell_nobody();
         }
@@ -180,7 +176,7 @@ impl Node {
             self.logins.passwords.take(records, self.mailboxes.accounts());
         }
         if self.replica.links().any(|open| open == link) {
-            out.packets.push((link, Packet::ProofsTaken, Vec::new()));
+            out.replica.send(link, Packet::ProofsTaken);
         }
     }
 }
@@ -209,6 +205,7 @@ mod bounds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::Effect;
 
     fn name(name: &str) -> UserName {
         UserName::parse(name).unwrap()
@@ -221,11 +218,12 @@ mod tests {
     /// Sends pieces until all passwords are sent, and returns the number of pieces.
     fn tell_all(from: &mut PasswordCache, to: &mut PasswordCache) -> usize {
         for pieces in 0.. {
-            let mut packets = Vec::new();
-            from.tell([LinkId(1)].into_iter(), &mut packets);
-            let Some((link, Packet::Proofs, bytes)) = packets.pop() else { return pieces };
-            from.tell([LinkId(1)].into_iter(), &mut packets);
-            assert!(packets.is_empty(), "one piece at a time");
+            let mut out = Out::default();
+            from.tell([LinkId(1)].into_iter(), &mut out);
+            let Some(Effect::SendWith(link, sent)) = out.effects.pop() else { return pieces };
+            let (Packet::Proofs, bytes) = *sent else { panic!("{sent:?}") };
+            from.tell([LinkId(1)].into_iter(), &mut out);
+            assert!(out.effects.is_empty(), "one piece at a time");
             to.take(&bytes, 5_000);
             from.on_taken(link);
         }

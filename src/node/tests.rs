@@ -121,11 +121,11 @@ impl World {
                 Effect::Persist(vote) => self.vote = vote,
                 Effect::Flush => self.flush = true,
                 Effect::Close(link, _) => self.closed.push(link),
+                Effect::SendWith(link, sent) => self.packets.push((link, sent.0, sent.1)),
                 other => panic!("a server alone does not {other:?}"),
             }
         }
         self.jobs.extend(out.jobs);
-        self.packets.extend(out.packets);
     }
 
     /// Sends an operator's request, and returns the answer.

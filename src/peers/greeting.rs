@@ -53,7 +53,7 @@ impl Env<'_> {
         let past = Past { runs: runs.clone(), epochs, former: *former, added: own.added };
         let mut bytes = Vec::new();
         past.encode(&mut bytes);
-        self.out.push(Effect::Greet(link, Box::new((hello, bytes))));
+        self.out.send_with(link, Packet::Hello(hello), bytes);
     }
 
     /// Judges who sends a hello: its group, its settings, its id.

@@ -6,7 +6,7 @@
 
 use super::channel::Broken;
 use super::connection::{Connection, Kind, forget_front, key_of};
-use super::frame::{LENGTH_BYTES, begin_frame, end_frame, next_frame};
+use super::frame::{LENGTH_BYTES, next_frame};
 use super::kernel::{Kernel, Socket};
 use super::sockets::Sockets;
 use super::{Fail, Server};
@@ -14,10 +14,10 @@ use crate::host::Edges;
 use crate::ids::LinkId;
 use crate::limits::{FIRST_BYTES_MAX, LINK_KEPT_BYTES_MAX, PEER_READ_BYTES_PER_TURN};
 use crate::node::Input;
-use crate::replica::{Append, Closing, Event, Packet};
+use crate::replica::{Closing, Event, Packet};
 use crate::store::disk::Disk;
+use std::mem;
 use std::net::IpAddr;
-use std::{io, mem};
 
 impl<K: Kernel, D: Disk> Server<K, D> {
     /// Reads from a connection that claims to be a server, until it has proved that.
@@ -159,47 +159,6 @@ impl<K: Kernel> Sockets<K> {
         self.close(key);
     }
 
-    /// Queues a packet on a link, followed by `rest`.
-    pub(super) fn send_packet(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
-        let mut frame = mem::take(&mut self.frame);
-        begin_frame(&mut frame);
-        packet.encode(&mut frame);
-        frame.extend_from_slice(rest);
-        self.send_frame(link, frame);
-    }
-
-    /// Seals a frame on a link, and keeps its memory for the next frame.
-    fn send_frame(&mut self, link: LinkId, mut frame: Vec<u8>) {
-        end_frame(&mut frame);
-        let key = key_of(link.0);
-        if let Some(connection) = self.table.get_mut(key).filter(|c| c.is_link(link)) {
-            self.kernel.on_frame(&connection.socket, &mut frame);
-            connection.seal(&frame);
-            self.dirty.push(key);
-        }
-        let length = frame.len();
-        forget_front(&mut frame, length, LINK_KEPT_BYTES_MAX);
-        self.frame = frame;
-    }
-
-    /// Queues an append, followed by the records that `copy` appends.
-    pub(super) fn send_append(
-        &mut self,
-        link: LinkId,
-        append: Append,
-        copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        if self.link(link).is_none() {
-            return Ok(());
-        }
-        let mut frame = mem::take(&mut self.frame);
-        begin_frame(&mut frame);
-        Packet::Append(append).encode(&mut frame);
-        copy(&mut frame)?;
-        self.send_frame(link, frame);
-        Ok(())
-    }
-
     /// Closes a link after its queued frames are sent, and logs why.
     pub(super) fn end_link(&mut self, link: LinkId, why: Closing) {
         if let Some(words) = self.explain(link, why) {
@@ -266,7 +225,7 @@ impl<K: Kernel> Sockets<K> {
 }
 
 impl<K: Kernel> Connection<K> {
-    fn is_link(&self, id: LinkId) -> bool {
+    pub(super) fn is_link(&self, id: LinkId) -> bool {
         matches!(self.kind, Kind::Link { link, .. } if link == id) && !self.closing
     }
 }

@@ -3,15 +3,16 @@
 use super::Setup;
 use super::addresses::Addresses;
 use super::buffer_pool::BufferPool;
-use super::connection::{Connection, Kind, key_of};
+use super::connection::{Connection, Kind, forget_front, key_of};
+use super::frame::{begin_frame, end_frame};
 use super::kernel::Kernel;
 use super::log_limiter::LogLimiter;
 use super::table::Table;
 use crate::host::{Edges, Gone, Usage};
 use crate::ids::{Index, LinkId, ServerId, SessionId};
-use crate::limits::FILE_PIECE_BYTES;
+use crate::limits::{FILE_PIECE_BYTES, LINK_KEPT_BYTES_MAX};
 use crate::node::{Job, Node};
-use crate::replica::{Append, Closing, DialFailure, Packet};
+use crate::replica::{Closing, DialFailure, Packet};
 use crate::time::{Moment, WallTime};
 use std::collections::VecDeque;
 use std::io;
@@ -147,17 +148,25 @@ impl<K: Kernel> Edges for Sockets<K> {
         Usage { connections: self.table.len() as u64, memory_bytes }
     }
 
-    fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
-        self.send_packet(link, packet, rest);
-    }
-
-    fn send_entries(
+    fn send(
         &mut self,
         link: LinkId,
-        append: Append,
-        copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+        packet: Packet,
+        rest: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.send_append(link, append, copy)
+        let key = key_of(link.0);
+        let connection = self.table.get_mut(key).filter(|connection| connection.is_link(link));
+        let Some(connection) = connection else { return Ok(()) };
+        begin_frame(&mut self.frame);
+        packet.encode(&mut self.frame);
+        rest(&mut self.frame)?;
+        end_frame(&mut self.frame);
+        self.kernel.on_frame(&connection.socket, &mut self.frame);
+        connection.seal(&self.frame);
+        self.dirty.push(key);
+        let length = self.frame.len();
+        forget_front(&mut self.frame, length, LINK_KEPT_BYTES_MAX);
+        Ok(())
     }
 
     fn dial(&mut self, to: ServerId) {

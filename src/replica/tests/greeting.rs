@@ -87,9 +87,8 @@ fn a_hello_is_answered_on_an_accepted_link_and_is_the_answer_on_a_dialled_one() 
         let mut two = two.clone();
         let link = two.new_link(3);
         let out = first(&mut two, link, dialled, Packet::Hello(hello));
-        let answers = out.0.effects.iter();
-        let answers = answers.filter(|e| matches!(e, Effect::Greet(_, own) if own.0.to == id(3)));
-        assert_eq!(answers.count(), usize::from(!dialled));
+        let is_answer = |packet: &&Packet| matches!(packet, Packet::Hello(own) if own.to == id(3));
+        assert_eq!(out.sent(3).iter().filter(is_answer).count(), usize::from(!dialled));
         assert_eq!(two.link(3), link);
         assert_eq!(dials(&two.wait(T / 8, &[1, 3]), 3) > 0, !dialled);
     }

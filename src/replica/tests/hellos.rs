@@ -65,7 +65,10 @@ pub(super) fn refusal(out: &Effects) -> Option<Refusal> {
 /// Returns the hello that was sent on this link, and the encoded past after it.
 pub(super) fn greeting(out: &Effects, link: LinkId) -> Option<(Hello, Vec<u8>)> {
     out.0.effects.iter().find_map(|effect| match effect {
-        Effect::Greet(to, greeting) if *to == link => Some((**greeting).clone()),
+        Effect::SendWith(to, sent) if *to == link => match &**sent {
+            (Packet::Hello(hello), past) => Some((*hello, past.clone())),
+            _ => None,
+        },
         _ => None,
     })
 }

@@ -112,9 +112,7 @@ impl Group {
         for effect in &out.0.effects {
             match effect {
                 Effect::Send(link, packet) => self.send(n, *link, *packet, Vec::new()),
-                Effect::Greet(link, greeting) => {
-                    self.send(n, *link, Packet::Hello(greeting.0), greeting.1.clone());
-                }
+                Effect::SendWith(link, sent) => self.send(n, *link, sent.0, sent.1.clone()),
                 Effect::SendEntries { link, append, first, last } => {
                     let log = &self.servers[&n].log.0;
                     let records = log[first.before().0 as usize..last.0 as usize].concat();

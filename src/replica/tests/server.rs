@@ -139,9 +139,7 @@ impl Effects {
     pub(super) fn sent(&self, n: u8) -> Vec<Packet> {
         let packet = |effect: &Effect| match effect {
             Effect::Send(link, packet) => (peer(*link) == n).then_some(*packet),
-            Effect::Greet(link, greeting) => {
-                (peer(*link) == n).then_some(Packet::Hello(greeting.0))
-            }
+            Effect::SendWith(link, sent) => (peer(*link) == n).then_some(sent.0),
             Effect::SendEntries { link, append, .. } => {
                 (peer(*link) == n).then_some(Packet::Append(*append))
             }

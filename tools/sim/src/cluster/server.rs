@@ -5,7 +5,7 @@ use crate::simulate::{GROUP, Settings, hash};
 use postern::host::{self, Fail, Gone, Host, Usage};
 use postern::ids::{DiskId, LinkId, ProcessId, ServerId, SessionId};
 use postern::node::{Input, Job};
-use postern::replica::{Append, Closing, Event, LogSummary, Packet, RoleView};
+use postern::replica::{Closing, Event, LogSummary, Packet, RoleView};
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, Store};
 use postern::time::{Moment, WallTime};
@@ -132,21 +132,13 @@ impl host::Edges for Edges<'_> {
         Usage::default()
     }
 
-    fn send(&mut self, link: LinkId, packet: Packet, rest: &[u8]) {
-        let sent = self.links.send(self.me, link, packet, |bytes| {
-            bytes.extend_from_slice(rest);
-            Ok(())
-        });
-        sent.expect("a write to memory does not fail");
-    }
-
-    fn send_entries(
+    fn send(
         &mut self,
         link: LinkId,
-        append: Append,
-        copy: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+        packet: Packet,
+        rest: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.links.send(self.me, link, Packet::Append(append), copy)
+        self.links.send(self.me, link, packet, rest)
     }
 
     fn dial(&mut self, to: ServerId) {

@@ -363,7 +363,7 @@ impl World {
                     continue;
                 }
                 Effect::Send(to, packet) => (to, packet, Vec::new()),
-                Effect::Greet(to, greeting) => (to, Packet::Hello(greeting.0), greeting.1),
+                Effect::SendWith(to, sent) => (to, sent.0, sent.1),
                 Effect::SendEntries { link, append, first, last } => {
                     let mut records = Vec::new();
                     server
