@@ -8,7 +8,7 @@ use crate::limits::{DESCRIPTORS_RESERVED, SPACE_RESERVED};
 use crate::node;
 use crate::options;
 use crate::replica::{LogSummary, Quarantine, Shared};
-use crate::server::{self, Ending, EventLoop, Parts, boot_time};
+use crate::server::{self, EventLoop, Parts, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::Disk;
 use crate::store::{Identity, OpenError, Opened, Quarantined, ServerDisk, Store};
@@ -78,13 +78,11 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     let stop_with_stdin = options.stop_with_stdin;
     let recovery = recovery(&options.config, &data);
     let shell = Shell { settings, id, data, recovery, listeners, stop_with_stdin, stopped };
-    let mut quarantine = None;
-    loop {
-        match shell.live(quarantine)? {
-            Ending::Stopped => return Ok(ExitCode::SUCCESS),
-            Ending::Quarantine(left) => quarantine = Some(left),
-        }
+    let mut quarantine = shell.live(None)?;
+    while quarantine.is_some() {
+        quarantine = shell.live(quarantine)?;
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What a server keeps when it quarantines its directory and starts again.
@@ -103,7 +101,8 @@ struct Shell {
 
 impl Shell {
     /// Runs one incarnation. First quarantines what the previous one reported in `quarantine`.
-    fn live(&self, quarantine: Option<Quarantine>) -> Result<Ending, String> {
+    /// Returns what the next one must quarantine, or `None` when the server was asked to stop.
+    fn live(&self, quarantine: Option<Quarantine>) -> Result<Option<Quarantine>, String> {
         let shown = self.data.display();
         let began = boot_time();
         if quarantine == Some(Quarantine::Everything) {
@@ -136,7 +135,7 @@ impl Shell {
         };
         let server = EventLoop::new(parts, host).named("poll")?;
         if self.stopped.load(Ordering::Relaxed) {
-            return Ok(Ending::Stopped);
+            return Ok(None);
         }
         self.announce();
         server.run().named(shown)
@@ -314,7 +313,7 @@ mod tests {
     }
 
     fn live(shell: &Shell, quarantine: Option<Quarantine>) {
-        assert_eq!(shell.live(quarantine).unwrap(), Ending::Stopped);
+        assert_eq!(shell.live(quarantine).unwrap(), None);
     }
 
     fn opened(shell: &Shell) -> Store<ServerDisk> {

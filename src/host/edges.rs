@@ -1,7 +1,7 @@
 //! What a host can't do itself.
 
 use crate::ids::{Index, LinkId, ServerId, SessionId};
-use crate::node::Job;
+use crate::node::{Gauges, Job};
 use crate::replica::{Closing, Packet};
 use crate::time::{Moment, WallTime};
 use std::io;
@@ -13,8 +13,8 @@ pub trait Edges {
     /// The monotonic time since this host began, and the time of the wall clock.
     fn clock(&mut self) -> (Moment, WallTime);
 
-    /// What `STATUS` shows of connections and of the process.
-    fn usage(&self) -> Usage;
+    /// What `STATUS` shows of connections and of the process. The host adds what it knows itself.
+    fn gauges(&self) -> Gauges;
 
     /// Queues a frame on a link: a packet, and what `rest` appends to it. On a link that has ended
     /// nothing is sent.
@@ -71,13 +71,4 @@ pub enum Gone {
     Link(LinkId),
     /// The connection of a client.
     Client(SessionId),
-}
-
-/// What a process uses.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Usage {
-    /// Open connections of every kind.
-    pub connections: u64,
-    /// Resident memory, in bytes.
-    pub memory_bytes: Option<u64>,
 }

@@ -5,7 +5,7 @@ mod edges;
 mod storage;
 
 pub use build::{Setup, in_use};
-pub use edges::{Edges, Gone, Usage};
+pub use edges::{Edges, Gone};
 
 use crate::frontend::{Request, Text};
 use crate::ids::{SessionId, Vote};
@@ -98,7 +98,7 @@ impl<D: Disk> Host<D> {
 
     /// The vote that is durable.
     pub fn vote(&self) -> Vote {
-        self.core.storage.vote()
+        self.core.storage.vote
     }
 
     /// What is to be quarantined before this server starts again, once its life is over.
@@ -209,10 +209,9 @@ impl<D: Disk> Host<D> {
         let before = self.core.now;
         if self.core.storage.store_log()? {
             self.read_clock(edges);
-            let Core { node, storage, now, .. } = &mut self.core;
+            let Core { storage, now, .. } = &mut self.core;
             storage.syncs.note(*now, *now - before);
             storage.seal_soon(*now);
-            node.note_flush(*now);
         }
         self.handle(Input::Replica(Event::Durable(self.core.storage.mark())), edges)
     }
@@ -310,16 +309,12 @@ impl<D: Disk> Host<D> {
             return Ok(());
         }
         let Storage { store, syncs, .. } = &core.storage;
-        let gauges = || {
-            let Usage { connections, memory_bytes } = edges.usage();
-            Gauges {
-                connections,
-                log_bytes: store.log_bytes(),
-                disk_free_bytes: store.disk().free_bytes().ok(),
-                memory_bytes,
-                syncs: syncs.clone(),
-                turns: *turns,
-            }
+        let gauges = || Gauges {
+            log_bytes: store.log_bytes(),
+            disk_free_bytes: store.disk().free_bytes().ok(),
+            syncs: syncs.clone(),
+            turns: *turns,
+            ..edges.gauges()
         };
         let world = Context { now: core.now, wall: core.wall, log: store, gauges: &gauges };
         core.node.handle(&world, input, out).map_err(Fail::Fatal)?;
@@ -357,8 +352,8 @@ impl<D: Disk> Core<D> {
                     self.node.note_unreadable(self.now, link);
                 }
             }
-            Effect::Flush => self.storage.want_flush(),
-            Effect::Persist(vote) => self.storage.want_vote(vote),
+            Effect::Flush => self.storage.must_flush = true,
+            Effect::Persist(vote) => self.storage.must_persist = Some(vote),
             Effect::Send(link, packet) => edges.send(link, packet, |_| Ok(()))?,
             Effect::SendWith(link, sent) => {
                 let (packet, bytes) = *sent;
@@ -366,7 +361,11 @@ impl<D: Disk> Core<D> {
             }
             Effect::Dial(to) => edges.dial(to),
             Effect::Close(link, why) => edges.close_link(link, why),
-            Effect::RecordIncarnation(disk) => self.storage.see(self.now, *disk),
+            Effect::RecordIncarnation(disk) => {
+                // It is saved with the next seal.
+                store.see(*disk);
+                self.storage.seal_soon(self.now);
+            }
             Effect::Quarantine(quarantine) => self.quarantine = Some(quarantine),
         }
         Ok(())

@@ -4,7 +4,7 @@ use super::Fail;
 use crate::ids::Vote;
 use crate::latency::Meter;
 use crate::limits::SEAL_TIME;
-use crate::replica::{Durable, SeenDisk};
+use crate::replica::Durable;
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::time::Moment;
@@ -14,11 +14,11 @@ use crate::time::Moment;
 pub(super) struct Storage<D: Disk> {
     pub(super) store: Store<D>,
     /// The vote that is durable.
-    vote: Vote,
+    pub(super) vote: Vote,
     /// The turn ends with a sync of what it appended.
-    must_flush: bool,
+    pub(super) must_flush: bool,
     /// The turn ends with a sync of this vote.
-    must_persist: Option<Vote>,
+    pub(super) must_persist: Option<Vote>,
     /// When to seal the last batch, or to save what was seen of other servers.
     seal_at: Option<Moment>,
     pub(super) syncs: Meter,
@@ -29,24 +29,6 @@ impl<D: Disk> Storage<D> {
     pub(super) fn new(store: Store<D>, vote: Vote) -> Storage<D> {
         let (must_flush, must_persist, seal_at) = (false, None, None);
         Storage { store, vote, must_flush, must_persist, seal_at, syncs: Meter::default() }
-    }
-
-    pub(super) fn vote(&self) -> Vote {
-        self.vote
-    }
-
-    pub(super) fn want_flush(&mut self) {
-        self.must_flush = true;
-    }
-
-    pub(super) fn want_vote(&mut self, vote: Vote) {
-        self.must_persist = Some(vote);
-    }
-
-    /// Notes what is known of another server's disk; it is saved with the next seal.
-    pub(super) fn see(&mut self, now: Moment, disk: SeenDisk) {
-        self.store.see(disk);
-        self.seal_soon(now);
     }
 
     /// Whether the turn must not end without a sync.

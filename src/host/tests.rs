@@ -22,8 +22,8 @@ impl Edges for Breaking {
         (Moment(1), WallTime(1))
     }
 
-    fn usage(&self) -> Usage {
-        Usage::default()
+    fn gauges(&self) -> Gauges {
+        Gauges::default()
     }
 
     fn send(
@@ -124,7 +124,7 @@ fn what_is_to_be_durable_wakes_the_loop_until_it_is() {
     // A vote that is given after the sync of a turn is stored in the next one, which it starts.
     let storage = &mut host.core.storage;
     assert_ne!(storage.next_deadline(), Some(Moment(0)), "all is durable");
-    storage.want_vote(storage.vote());
+    storage.must_persist = Some(storage.vote);
     assert_eq!(storage.next_deadline(), Some(Moment(0)));
     storage.store_vote().unwrap();
     assert_ne!(storage.next_deadline(), Some(Moment(0)));

@@ -49,7 +49,7 @@ impl Node {
         let pending = self.unanswered.take(record.index);
         let by = pending.as_ref().map(|pending| pending.session);
         if let Some(pending) = pending {
-            self.meters.commits.note(now, now - pending.taken);
+            self.commits.note(now, now - pending.taken);
             self.answer_change(now, &pending, &change, outcome);
         }
         self.spread(&change, outcome, by);

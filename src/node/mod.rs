@@ -33,6 +33,7 @@ mod unanswered;
 
 use crate::frontend;
 use crate::ids::{Index, LinkId, Origin, ServerId, SessionId};
+use crate::latency::Meter;
 use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
 use crate::protocol::{self, Code, Note, Reply, Words};
@@ -49,7 +50,7 @@ use replies::error;
 pub(crate) use requests::NOBODY;
 use role::{SeenRole, Stop};
 use session::{RequestState, Session, Sessions};
-use status::Meters;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use trouble::Reports;
@@ -86,7 +87,8 @@ pub struct Node {
     compared: Compared,
     reports: Reports,
     stop: Stop,
-    meters: Meters,
+    /// Changes, from their acceptance to their acknowledgement.
+    commits: Meter,
 }
 
 impl Node {
@@ -110,7 +112,7 @@ impl Node {
             dirty: Vec::new(),
             delivery: Delivery::default(),
             stop: Stop::default(),
-            meters: Meters::default(),
+            commits: Meter::default(),
         }
     }
 
@@ -267,11 +269,6 @@ impl Node {
     /// Returns the replica.
     pub fn replica(&self) -> &Replica {
         &self.replica
-    }
-
-    /// Counts one sync of the log, for `commits_per_sync` in `STATUS`.
-    pub fn note_flush(&mut self, now: Moment) {
-        self.meters.flushes.note(now, Duration::ZERO);
     }
 
     /// Notes that this server can't read the entries which the peer on this link lacks.

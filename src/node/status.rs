@@ -2,21 +2,11 @@
 
 use super::{Context, Node};
 use crate::ids::ServerId;
-use crate::latency::Meter;
 use crate::replica::RoleView;
 use std::fmt::Display;
 
 fn or_dash(value: Option<impl Display>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
-}
-
-/// What `STATUS` counts in the last seconds.
-#[derive(Debug, Default)]
-pub(super) struct Meters {
-    /// Changes, from their acceptance to their acknowledgement.
-    pub(super) commits: Meter,
-    /// Syncs of the log.
-    pub(super) flushes: Meter,
 }
 
 impl Node {
@@ -70,8 +60,8 @@ impl Node {
         let now = world.now;
         let mut gauges = (world.gauges)();
         let sessions = self.delivery.online.values().map(Vec::len).sum::<usize>();
-        let (commits, window) = self.meters.commits.count(now);
-        let (flushes, _) = self.meters.flushes.count(now);
+        let (commits, window) = self.commits.count(now);
+        let (syncs, _) = gauges.syncs.count(now);
         let rate = |count: u64, per: f64| if per > 0.0 { count as f64 / per } else { 0.0 };
         stat("accounts", self.mailboxes.accounts().to_string());
         stat("sessions", sessions.to_string());
@@ -83,9 +73,9 @@ impl Node {
         stat("uptime_seconds", (now - self.began).as_secs().to_string());
         stat("turns", gauges.turns.to_string());
         stat("commits_per_second", format!("{:.0}", rate(commits, window.as_secs_f64())));
-        stat("commits_per_sync", format!("{:.1}", rate(commits, flushes as f64)));
-        stat("commit_p50_us", or_dash(self.meters.commits.quantile_us(now, 0.5)));
-        stat("commit_p99_us", or_dash(self.meters.commits.quantile_us(now, 0.99)));
+        stat("commits_per_sync", format!("{:.1}", rate(commits, syncs as f64)));
+        stat("commit_p50_us", or_dash(self.commits.quantile_us(now, 0.5)));
+        stat("commit_p99_us", or_dash(self.commits.quantile_us(now, 0.99)));
         stat("sync_p50_us", or_dash(gauges.syncs.quantile_us(now, 0.5)));
         stat("sync_p99_us", or_dash(gauges.syncs.quantile_us(now, 0.99)));
         let skew = self.replica.clock_skew(now);

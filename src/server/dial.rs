@@ -19,10 +19,13 @@ impl<K: Kernel, D: Disk> Server<K, D> {
     pub(super) fn dial_decided(&mut self, key: usize, timed_out: bool) -> Result<(), Fail> {
         let connection = &mut self.sockets.table[key];
         let Kind::Dialling { to, rest, all_refused } = &mut connection.kind else { return Ok(()) };
-        let (to, rest, all_refused) = (*to, mem::take(rest), *all_refused);
-        let outcome = outcome(&connection.socket, timed_out);
-        match outcome {
-            Outcome::Open => {
+        let to = *to;
+        let connected = match timed_out {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => connection.socket.is_connected(),
+        };
+        match connected {
+            Ok(true) => {
                 let link = LinkId(connection.number(key));
                 connection.kind = Kind::Link { link, dialled: Some(to) };
                 connection.readable = true;
@@ -37,10 +40,13 @@ impl<K: Kernel, D: Disk> Server<K, D> {
                 self.sockets.dirty.push(key);
                 self.sockets.table.list(key);
             }
-            Outcome::Undecided => {}
-            Outcome::Refused | Outcome::Failed => {
+            // Not decided yet.
+            Ok(false) => {}
+            Err(error) => {
+                let rest = mem::take(rest);
+                let all_refused = *all_refused && is_refused(&error);
                 self.sockets.close(key);
-                self.sockets.dial_next(to, rest, all_refused && outcome == Outcome::Refused);
+                self.sockets.dial_next(to, rest, all_refused);
             }
         }
         Ok(())
@@ -88,7 +94,7 @@ impl<K: Kernel> Sockets<K> {
                     }
                     all_refused = false;
                 }
-                Err(error) => all_refused &= error.kind() == io::ErrorKind::ConnectionRefused,
+                Err(error) => all_refused &= is_refused(&error),
             }
         }
         let why = if all_refused { DialFailure::Refused } else { DialFailure::NoAnswer };
@@ -104,22 +110,6 @@ impl<K: Kernel> Sockets<K> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Open,
-    Undecided,
-    Refused,
-    Failed,
-}
-
-fn outcome(socket: &impl Socket, timed_out: bool) -> Outcome {
-    if timed_out {
-        return Outcome::Failed;
-    }
-    match socket.is_connected() {
-        Ok(true) => Outcome::Open,
-        Ok(false) => Outcome::Undecided,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Outcome::Refused,
-        Err(_) => Outcome::Failed,
-    }
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
 }

@@ -2,6 +2,7 @@
 //! threads that hash and look up.
 
 use super::mio_kernel::MioKernel;
+use super::threads::Done;
 use super::{Fail, Ready, Server, Setup};
 use crate::host::Host;
 use crate::replica::Quarantine;
@@ -25,15 +26,6 @@ pub(super) const TOKENS_RESERVED: usize = 3 + LISTENERS_MAX;
 const LISTENERS_MAX: usize = 8;
 /// How long the last lines to clients may delay the end of the server.
 const SHUTDOWN_TIME: Duration = Duration::from_millis(200);
-
-/// How a server ended. Its directory is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// It was asked to stop.
-    Stopped,
-    /// It restarts after this part of the directory is quarantined.
-    Quarantine(Quarantine),
-}
 
 /// The parts of a server beside its host.
 #[derive(Debug)]
@@ -85,17 +77,18 @@ impl EventLoop {
     ///
     /// # Errors
     /// When it can't go on; nothing that was not durable was acknowledged.
-    pub fn run(mut self) -> Result<Ending, Fail> {
+    pub fn run(mut self) -> Result<Option<Quarantine>, Fail> {
         let mut events = Events::with_capacity(1024);
         while !self.server.is_stopped() {
             self.turn(&mut events)?;
-            if let Some(quarantine) = self.server.host().quarantine() {
-                return Ok(Ending::Quarantine(quarantine));
+            let quarantine = self.server.host().quarantine();
+            if quarantine.is_some() {
+                return Ok(quarantine);
             }
         }
         self.server.close()?;
         self.shut_down(&mut events)?;
-        Ok(Ending::Stopped)
+        Ok(None)
     }
 
     /// Runs one turn: reads everything that is ready, syncs once, and sends the results.
@@ -159,13 +152,13 @@ impl EventLoop {
         }
     }
 
-    /// Handles hashed passwords and results of look-ups.
+    /// Handles what the threads have done.
     fn on_woken(&mut self) -> Result<(), Fail> {
-        while let Some((id, found)) = self.server.kernel_mut().take_found() {
-            self.server.on_looked_up(id, found);
-        }
-        while let Some((session, hashed)) = self.server.kernel_mut().take_hash() {
-            self.server.on_hashed(session, hashed)?;
+        while let Some(done) = self.server.kernel_mut().take_done() {
+            match done {
+                Done::Hashed(session, hashed) => self.server.on_hashed(session, hashed)?,
+                Done::LookedUp(id, found) => self.server.on_looked_up(id, found),
+            }
         }
         Ok(())
     }

@@ -1,14 +1,12 @@
 //! The kernel that ships: mio, the machine's clocks, and the threads that hash and look up.
 
-use super::Found;
 use super::channel::Channel;
 use super::event_loop::TOKENS_RESERVED;
-use super::hasher::Hasher;
 use super::kernel::{Kernel, Socket};
 use super::process_stats::{boot_time, resident_bytes};
-use crate::address;
-use crate::ids::{GroupId, Secret, ServerId, SessionId};
-use crate::node::{Hashed, Job};
+use super::threads::{self, Done, Report};
+use crate::ids::{GroupId, Secret, ServerId};
+use crate::node::Job;
 use crate::time::{Moment, WallTime};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Token, Waker};
@@ -16,8 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, SystemTime};
 
 /// TCP keep-alive: the idle time, the interval of probes, and their number.
@@ -29,10 +26,10 @@ pub(super) struct MioKernel {
     pub(super) listeners: Vec<TcpListener>,
     /// When the monotonic clock began, by [`boot_time`].
     began: Duration,
-    hasher: Hasher,
-    waker: Arc<Waker>,
-    looked_up: Sender<(ServerId, Found)>,
-    look_ups: Receiver<(ServerId, Found)>,
+    /// Passwords for the thread that hashes.
+    jobs: Sender<Job>,
+    report: Report,
+    done: Receiver<Done>,
 }
 
 impl MioKernel {
@@ -46,19 +43,14 @@ impl MioKernel {
         listeners: Vec<TcpListener>,
         began: Duration,
     ) -> io::Result<MioKernel> {
-        let hasher = Hasher::start(Arc::clone(&waker))?;
-        let (looked_up, look_ups) = channel();
-        Ok(MioKernel { poll, listeners, began, hasher, waker, looked_up, look_ups })
+        let (report, done) = Report::new(waker);
+        let jobs = threads::hasher(report.clone())?;
+        Ok(MioKernel { poll, listeners, began, jobs, report, done })
     }
 
-    /// Returns the next finished hash.
-    pub(super) fn take_hash(&mut self) -> Option<(SessionId, Hashed)> {
-        self.hasher.pop()
-    }
-
-    /// Returns the next finished look-up.
-    pub(super) fn take_found(&mut self) -> Option<(ServerId, Found)> {
-        self.look_ups.try_recv().ok()
+    /// Returns the next result of a thread.
+    pub(super) fn take_done(&mut self) -> Option<Done> {
+        self.done.try_recv().ok()
     }
 }
 
@@ -119,17 +111,11 @@ impl Kernel for MioKernel {
     }
 
     fn hash(&mut self, job: Job) {
-        self.hasher.push(job);
+        self.jobs.send(job).expect("the thread lives as long as this end");
     }
 
     fn look_up(&mut self, id: ServerId, name: &str) -> io::Result<()> {
-        let (name, sender) = (name.to_owned(), self.looked_up.clone());
-        let waker = Arc::clone(&self.waker);
-        let look = move || {
-            // An error means that the event loop has ended.
-            let _ = sender.send((id, address::look_up(&name))).map(|()| waker.wake());
-        };
-        thread::Builder::new().name("lookup".to_owned()).spawn(look).map(drop)
+        threads::look_up(id, name.to_owned(), self.report.clone())
     }
 }
 

@@ -8,10 +8,10 @@ use super::frame::{begin_frame, end_frame};
 use super::kernel::Kernel;
 use super::log_limiter::LogLimiter;
 use super::table::Table;
-use crate::host::{Edges, Gone, Usage};
+use crate::host::{Edges, Gone};
 use crate::ids::{Index, LinkId, ServerId, SessionId};
 use crate::limits::{FILE_PIECE_BYTES, LINK_KEPT_BYTES_MAX};
-use crate::node::{Job, Node};
+use crate::node::{Gauges, Job, Node};
 use crate::replica::{Closing, DialFailure, Packet};
 use crate::time::{Moment, WallTime};
 use std::collections::VecDeque;
@@ -143,9 +143,9 @@ impl<K: Kernel> Edges for Sockets<K> {
         (now, wall)
     }
 
-    fn usage(&self) -> Usage {
-        let memory_bytes = self.kernel.memory_bytes();
-        Usage { connections: self.table.len() as u64, memory_bytes }
+    fn gauges(&self) -> Gauges {
+        let (connections, memory_bytes) = (self.table.len() as u64, self.kernel.memory_bytes());
+        Gauges { connections, memory_bytes, ..Gauges::default() }
     }
 
     fn send(

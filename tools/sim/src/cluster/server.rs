@@ -2,9 +2,9 @@
 
 use super::links::{Arrival, Inbox, Links};
 use crate::simulate::{GROUP, Settings, hash};
-use postern::host::{self, Fail, Gone, Host, Usage};
+use postern::host::{self, Fail, Gone, Host};
 use postern::ids::{DiskId, LinkId, ProcessId, ServerId, SessionId};
-use postern::node::{Input, Job};
+use postern::node::{Gauges, Input, Job};
 use postern::replica::{Closing, Event, LogSummary, Packet, RoleView};
 use postern::store::memory::MemoryDisk;
 use postern::store::{Identity, Store};
@@ -128,8 +128,8 @@ impl host::Edges for Edges<'_> {
         (self.now, WallTime(self.now.0 / 1000))
     }
 
-    fn usage(&self) -> Usage {
-        Usage::default()
+    fn gauges(&self) -> Gauges {
+        Gauges::default()
     }
 
     fn send(

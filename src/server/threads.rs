@@ -1,7 +1,9 @@
-//! The helper thread that hashes passwords. A hash takes about 30 ms, for which the event loop must
-//! never wait.
+//! The helper threads. The event loop must never wait for the hash of a password, which takes about
+//! 30 ms, or for the look-up of a name, which may take minutes.
 
-use crate::ids::SessionId;
+use super::Found;
+use crate::address;
+use crate::ids::{ServerId, SessionId};
 use crate::node::{Hashed, Job};
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -10,40 +12,55 @@ use mio::Waker;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 
 /// The cost of a hash: memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
 
-/// The event loop's handle of the thread. Dropping it ends the thread after the current job.
+/// What a thread has done.
 #[derive(Debug)]
-pub(super) struct Hasher {
-    jobs: Sender<Job>,
-    done: Receiver<(SessionId, Hashed)>,
+pub(super) enum Done {
+    Hashed(SessionId, Hashed),
+    LookedUp(ServerId, Found),
 }
 
-impl Hasher {
-    /// Starts the thread. It wakes the event loop after each job.
-    pub(super) fn start(waker: Arc<Waker>) -> io::Result<Hasher> {
-        let (jobs, todo) = channel::<Job>();
-        let (results, done) = channel();
-        std::thread::Builder::new().name("hasher".to_owned()).spawn(move || {
-            for job in todo {
-                let session = job.session;
-                if results.send((session, hash(job))).is_err() || waker.wake().is_err() {
-                    return;
-                }
-            }
-        })?;
-        Ok(Hasher { jobs, done })
+/// A thread's way to the event loop.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    done: Sender<Done>,
+    waker: Arc<Waker>,
+}
+
+impl Report {
+    /// Also returns where the results arrive.
+    pub(super) fn new(waker: Arc<Waker>) -> (Report, Receiver<Done>) {
+        let (sender, done) = channel();
+        (Report { done: sender, waker }, done)
     }
 
-    pub(super) fn push(&self, job: Job) {
-        self.jobs.send(job).expect("the thread lives as long as this end");
+    /// Passes a result to the event loop, and wakes it.
+    pub(super) fn send(&self, done: Done) {
+        // An error means that the event loop has ended.
+        let _ = self.done.send(done).map(|()| self.waker.wake());
     }
+}
 
-    pub(super) fn pop(&self) -> Option<(SessionId, Hashed)> {
-        self.done.try_recv().ok()
-    }
+/// Starts the thread that hashes passwords, one after the other. Dropping the sender of jobs ends
+/// it after the current job.
+pub(super) fn hasher(report: Report) -> io::Result<Sender<Job>> {
+    let (jobs, todo) = channel::<Job>();
+    thread::Builder::new().name("hasher".to_owned()).spawn(move || {
+        for job in todo {
+            report.send(Done::Hashed(job.session, hash(job)));
+        }
+    })?;
+    Ok(jobs)
+}
+
+/// Starts a thread that looks up the addresses of a server's name.
+pub(super) fn look_up(id: ServerId, name: String, report: Report) -> io::Result<()> {
+    let work = move || report.send(Done::LookedUp(id, address::look_up(&name)));
+    thread::Builder::new().name("lookup".to_owned()).spawn(work).map(drop)
 }
 
 fn hash(job: Job) -> Hashed {
