@@ -1,7 +1,7 @@
 //! What a host can't do itself.
 
 use crate::ids::{Index, LinkId, ServerId, SessionId};
-use crate::node::{Gauges, Job};
+use crate::node::{Gauges, Input, Job};
 use crate::replica::{Closing, Packet};
 use crate::time::{Moment, WallTime};
 use std::io;
@@ -51,8 +51,9 @@ pub trait Edges {
     /// Notes that a session accepts a request again: what its client has sent is to be fed.
     fn resume(&mut self, session: SessionId);
 
-    /// The next connection that has ended and was not reported yet.
-    fn next_gone(&mut self) -> Option<Gone>;
+    /// The next connection that has ended and was not reported yet: `Input::Gone` for a client,
+    /// `Event::Ended` for a link.
+    fn next_gone(&mut self) -> Option<Input<'static>>;
 
     /// Logs a warning, once a minute.
     fn warn(&mut self, words: &str);
@@ -62,13 +63,4 @@ pub trait Edges {
 
     /// The same: the entries after `last` are cut off.
     fn on_cut(&mut self, _last: Index) {}
-}
-
-/// A connection that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gone {
-    /// A link to another server.
-    Link(LinkId),
-    /// The connection of a client.
-    Client(SessionId),
 }

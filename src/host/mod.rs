@@ -5,7 +5,7 @@ mod edges;
 mod storage;
 
 pub use build::{Setup, in_use};
-pub use edges::{Edges, Gone};
+pub use edges::Edges;
 
 use crate::frontend::{Request, Text};
 use crate::ids::{SessionId, Vote};
@@ -294,11 +294,7 @@ impl<D: Disk> Host<D> {
         let mut any = false;
         while let Some(gone) = edges.next_gone() {
             any = true;
-            let input = match gone {
-                Gone::Link(link) => Input::Replica(Event::Ended { link }),
-                Gone::Client(session) => Input::Gone(session),
-            };
-            self.handle_one(input, edges)?;
+            self.handle_one(gone, edges)?;
         }
         Ok(any)
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Default)]
 struct Breaking {
     breaks: VecDeque<LinkId>,
-    gone: VecDeque<Gone>,
+    gone: VecDeque<Input<'static>>,
     appended: usize,
 }
 
@@ -40,7 +40,8 @@ impl Edges for Breaking {
     fn close_link(&mut self, _: LinkId, _: Closing) {}
 
     fn flush_links(&mut self) {
-        self.gone.extend(self.breaks.pop_front().map(Gone::Link));
+        let ended = self.breaks.pop_front().map(|link| Input::Replica(Event::Ended { link }));
+        self.gone.extend(ended);
     }
 
     fn hash(&mut self, _: Job) {}
@@ -54,7 +55,7 @@ impl Edges for Breaking {
 
     fn resume(&mut self, _: SessionId) {}
 
-    fn next_gone(&mut self) -> Option<Gone> {
+    fn next_gone(&mut self) -> Option<Input<'static>> {
         self.gone.pop_front()
     }
 

@@ -4,7 +4,7 @@ use super::Server;
 use super::connection::{Kind, Tunnel};
 use super::kernel::{Kernel, Socket};
 use super::sockets::Sockets;
-use crate::frontend::{self, Text};
+use crate::frontend;
 use crate::host::{Edges, Fail};
 use crate::ids::SessionId;
 use crate::limits::{HANDSHAKING_LINKS_MAX, OVERFLOW_PLACES, OVERFLOW_TIME};
@@ -56,7 +56,7 @@ impl<K: Kernel, D: Disk> Server<K, D> {
             sockets.close(key);
         } else {
             let session = SessionId(connection.number(key));
-            connection.kind = Kind::Client { session, text: Text::default() };
+            connection.kind = Kind::Client(session);
             sockets.table.set_deadline(key, None);
             sockets.table.list(key);
             self.handle(Input::Opened(session, from.into()))?;
@@ -72,9 +72,6 @@ impl<K: Kernel> Sockets<K> {
         let over = self.clients >= clients_max;
         if over && !self.has_place(self.clients - clients_max, OVERFLOW_PLACES, from) {
             return say(&mut socket, BUSY);
-        }
-        if socket.set_options().is_err() {
-            return;
         }
         if let Some(key) = self.insert(socket, Kind::Unknown { over, from }) {
             self.clients += 1;

@@ -1,7 +1,6 @@
 //! The connections of text clients: input to the front end, answers to the socket.
 
 use super::Server;
-use super::connection::Kind;
 use super::kernel::Kernel;
 use super::sockets::Sockets;
 use crate::host::Fail;
@@ -38,12 +37,12 @@ impl<K: Kernel, D: Disk> Server<K, D> {
     /// Passes the buffered requests to the node, as long as the session accepts them.
     fn feed(&mut self, key: usize, session: SessionId) -> Result<(), Fail> {
         let Some(connection) = self.sockets.table.get_mut(key) else { return Ok(()) };
-        let Kind::Client { mut text, .. } = connection.kind else { return Ok(()) };
+        let mut text = connection.text;
         let input = std::mem::take(&mut connection.input);
         let closed = connection.input_closed;
         let used = self.host.feed(session, &mut text, &input, closed, &mut self.sockets)?;
         if let Some((_, client)) = self.sockets.client(session) {
-            client.kind = Kind::Client { session, text };
+            client.text = text;
             client.input = input;
             client.consume(used);
         }

@@ -16,7 +16,7 @@ pub(super) enum Kind {
     /// servers.
     Unknown { over: bool, from: IpAddr },
     /// A text client.
-    Client { session: SessionId, text: Text },
+    Client(SessionId),
     /// It claims to be a server, and has not proved yet that it knows the secret.
     Handshaking { from: IpAddr },
     /// Another server. `dialled`: this server dialled it; until its channel says so, it is not
@@ -38,6 +38,8 @@ pub(super) struct Connection<K: Kernel> {
     /// Received bytes that are not consumed yet. An empty buffer holds no memory, unless the
     /// connection is busy.
     pub(super) input: Vec<u8>,
+    /// The state of a text client's input.
+    pub(super) text: Text,
     /// The encryption of a link. In a box, since most connections are clients.
     pub(super) tunnel: Option<Box<Tunnel<K::Channel>>>,
     /// The socket may have more to read: edge-triggered readiness is reported only once.
@@ -91,6 +93,7 @@ impl<K: Kernel> Connection<K> {
             kind,
             serial,
             input: Vec::new(),
+            text: Text::default(),
             tunnel: None,
             readable: true,
             drain: false,
@@ -113,7 +116,7 @@ impl<K: Kernel> Connection<K> {
     /// The session, if this is a client's connection.
     pub(super) fn session(&self) -> Option<SessionId> {
         match self.kind {
-            Kind::Client { session, .. } => Some(session),
+            Kind::Client(session) => Some(session),
             _ => None,
         }
     }
@@ -205,16 +208,10 @@ impl<K: Kernel> Connection<K> {
     /// Sends the bytes that the front end owes the client, then the beginning of `output`, as much
     /// as the socket accepts; removes what was sent.
     pub(super) fn send(&mut self, output: &mut Vec<u8>) -> io::Result<()> {
-        if let Kind::Client { text, .. } = &self.kind
-            && !text.owed().is_empty()
-        {
-            let sent = self.write(text.owed())?;
-            if let Kind::Client { text, .. } = &mut self.kind {
-                text.note_sent(sent);
-            }
-            if self.blocked {
-                return Ok(());
-            }
+        let owed = self.write(self.text.owed())?;
+        self.text.note_sent(owed);
+        if self.blocked {
+            return Ok(());
         }
         let done = self.write(output)?;
         forget_front(output, done, if self.warm { CLIENT_KEPT_BYTES_MAX } else { 0 });

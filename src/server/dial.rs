@@ -34,7 +34,6 @@ impl<K: Kernel, D: Disk> Server<K, D> {
                 let channel =
                     self.sockets.kernel.initiator(&setup.secret, setup.group, &mut output);
                 connection.tunnel = Some(Tunnel::new(channel, output));
-                connection.socket.set_no_delay();
                 self.sockets.table.set_deadline(key, None);
                 self.handle(Input::Replica(Event::Dialled { link, to }))?;
                 self.sockets.dirty.push(key);

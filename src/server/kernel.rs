@@ -34,14 +34,11 @@ pub trait Kernel {
     /// The connection failed at once.
     fn connect(&mut self, to: SocketAddr) -> io::Result<Self::Socket>;
 
-    /// Reports the readiness of a socket from now on, under this number.
+    /// Reports the readiness of a socket from now on, under this number, until it is dropped.
     ///
     /// # Errors
     /// The kernel has no memory for it.
     fn register(&mut self, socket: &mut Self::Socket, number: usize) -> io::Result<()>;
-
-    /// Reports nothing more of a socket.
-    fn deregister(&mut self, socket: &mut Self::Socket);
 
     /// Returns the dialler's side of a link, and appends its first bytes to `out`.
     fn initiator(&self, secret: &Secret, group: GroupId, out: &mut Vec<u8>) -> Self::Channel;
@@ -79,15 +76,6 @@ pub trait Socket: Read + Write + Debug {
     /// # Errors
     /// It has failed: `ConnectionRefused` if nobody listens there.
     fn is_connected(&self) -> io::Result<bool>;
-
-    /// Sets the options of an accepted connection.
-    ///
-    /// # Errors
-    /// The connection has ended.
-    fn set_options(&self) -> io::Result<()>;
-
-    /// Sends small frames at once.
-    fn set_no_delay(&self);
 
     /// Ends the direction to the other side.
     ///

@@ -4,8 +4,8 @@ use super::connection::Kind;
 use super::kernel::{Kernel, Socket};
 use super::sockets::Sockets;
 use super::{Server, classify};
-use crate::host::Gone;
 use crate::ids::SessionId;
+use crate::node::Input;
 use crate::protocol::{Note, Reply};
 use crate::store::disk::Disk;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl<K: Kernel> Sockets<K> {
         client.kind = Kind::Lingering;
         client.input = Vec::new();
         let is_over = shut.is_err() || client.input_closed;
-        self.note_gone(Gone::Client(session));
+        self.gone.push_back(Input::Gone(session));
         if is_over {
             return self.close(key);
         }

@@ -73,7 +73,11 @@ impl Kernel for MioKernel {
         for listener in &self.listeners {
             loop {
                 match listener.accept() {
-                    Ok((socket, from)) => return Ok((socket, from.ip().to_canonical())),
+                    Ok((socket, from)) => {
+                        // It fails if the connection has ended already, which a read reports.
+                        let _ = set_options(&socket);
+                        return Ok((socket, from.ip().to_canonical()));
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
@@ -89,17 +93,14 @@ impl Kernel for MioKernel {
     }
 
     fn connect(&mut self, to: SocketAddr) -> io::Result<TcpStream> {
-        TcpStream::connect(to)
+        let socket = TcpStream::connect(to)?;
+        socket.set_nodelay(true)?;
+        Ok(socket)
     }
 
     fn register(&mut self, socket: &mut TcpStream, number: usize) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         self.poll.registry().register(socket, Token(number + TOKENS_RESERVED), interest)
-    }
-
-    fn deregister(&mut self, socket: &mut TcpStream) {
-        // Closing the socket does the same.
-        let _ = self.poll.registry().deregister(socket);
     }
 
     fn initiator(&self, secret: &Secret, group: GroupId, out: &mut Vec<u8>) -> Channel {
@@ -119,6 +120,17 @@ impl Kernel for MioKernel {
     }
 }
 
+/// Sets the options of an accepted connection.
+fn set_options(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    // A telnet client sends its data mark as urgent data. It must stay in its place in the stream.
+    SockRef::from(socket).set_out_of_band_inline(true)?;
+    let (time, interval, retries) = KEEPALIVE;
+    let keepalive =
+        TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
+    SockRef::from(socket).set_tcp_keepalive(&keepalive)
+}
+
 impl Socket for TcpStream {
     fn is_connected(&self) -> io::Result<bool> {
         if let Some(error) = self.take_error()? {
@@ -131,22 +143,6 @@ impl Socket for TcpStream {
             (Err(error), _) if error.kind() == ErrorKind::NotConnected => Ok(false),
             (Err(error), _) => Err(error),
         }
-    }
-
-    fn set_options(&self) -> io::Result<()> {
-        self.set_nodelay(true)?;
-        // A telnet client sends its data mark as urgent data. It must stay in its place in the
-        // stream.
-        SockRef::from(self).set_out_of_band_inline(true)?;
-        let (time, interval, retries) = KEEPALIVE;
-        let keepalive =
-            TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
-        SockRef::from(self).set_tcp_keepalive(&keepalive)
-    }
-
-    fn set_no_delay(&self) {
-        // A failed socket shows as the end of the link.
-        let _ = self.set_nodelay(true);
     }
 
     fn shut_down_write(&self) -> io::Result<()> {

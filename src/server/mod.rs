@@ -240,7 +240,7 @@ impl<K: Kernel, D: Disk> Server<K, D> {
             let Some(connection) = self.sockets.table.unlist(key) else { continue };
             match connection.kind {
                 Kind::Unknown { .. } => self.read_unknown(key)?,
-                Kind::Client { session, .. } => self.read_client(key, session)?,
+                Kind::Client(session) => self.read_client(key, session)?,
                 Kind::Handshaking { from } => self.read_handshaking(key, from)?,
                 Kind::Link { link, .. } => self.read_link(key, link)?,
                 Kind::Lingering => self.sockets.read_lingering(key),

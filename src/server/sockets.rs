@@ -8,11 +8,11 @@ use super::frame::{begin_frame, end_frame};
 use super::kernel::Kernel;
 use super::log_limiter::LogLimiter;
 use super::table::Table;
-use crate::host::{Edges, Gone};
+use crate::host::Edges;
 use crate::ids::{Index, LinkId, ServerId, SessionId};
 use crate::limits::{FILE_PIECE_BYTES, LINK_KEPT_BYTES_MAX};
-use crate::node::{Gauges, Job, Node};
-use crate::replica::{Closing, DialFailure, Packet};
+use crate::node::{Gauges, Input, Job, Node};
+use crate::replica::{Closing, DialFailure, Event, Packet};
 use crate::time::{Moment, WallTime};
 use std::collections::VecDeque;
 use std::io;
@@ -39,7 +39,7 @@ pub(super) struct Sockets<K: Kernel> {
     pub(super) dirty: Vec<usize>,
     pub(super) failed_dials: Vec<(ServerId, DialFailure)>,
     /// Connections that have ended, to be reported to the host.
-    gone: VecDeque<Gone>,
+    pub(super) gone: VecDeque<Input<'static>>,
     pub(super) pool: BufferPool,
     log_limiter: LogLimiter,
     /// The buffer for one read from a socket.
@@ -117,22 +117,17 @@ impl<K: Kernel> Sockets<K> {
 
     /// Closes a connection and records that for the host.
     pub(super) fn close(&mut self, key: usize) {
-        let Some(mut connection) = self.table.remove(key) else { return };
-        self.kernel.deregister(&mut connection.socket);
+        let Some(connection) = self.table.remove(key) else { return };
         match connection.kind {
-            Kind::Client { session, .. } => {
+            Kind::Client(session) => {
                 self.clients -= 1;
-                self.note_gone(Gone::Client(session));
+                self.gone.push_back(Input::Gone(session));
             }
             Kind::Unknown { .. } | Kind::Lingering => self.clients -= 1,
             Kind::Handshaking { .. } => self.handshakes -= 1,
-            Kind::Link { link, .. } => self.note_gone(Gone::Link(link)),
+            Kind::Link { link, .. } => self.gone.push_back(Input::Replica(Event::Ended { link })),
             Kind::Dialling { .. } => {}
         }
-    }
-
-    pub(super) fn note_gone(&mut self, gone: Gone) {
-        self.gone.push_back(gone);
     }
 }
 
@@ -203,7 +198,7 @@ impl<K: Kernel> Edges for Sockets<K> {
         }
     }
 
-    fn next_gone(&mut self) -> Option<Gone> {
+    fn next_gone(&mut self) -> Option<Input<'static>> {
         self.gone.pop_front()
     }
 

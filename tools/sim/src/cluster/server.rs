@@ -2,7 +2,7 @@
 
 use super::links::{Arrival, Inbox, Links};
 use crate::simulate::{GROUP, Settings, hash};
-use postern::host::{self, Fail, Gone, Host};
+use postern::host::{self, Fail, Host};
 use postern::ids::{DiskId, LinkId, ProcessId, ServerId, SessionId};
 use postern::node::{Gauges, Input, Job};
 use postern::replica::{Closing, Event, LogSummary, Packet, RoleView};
@@ -166,7 +166,7 @@ impl host::Edges for Edges<'_> {
 
     fn resume(&mut self, _session: SessionId) {}
 
-    fn next_gone(&mut self) -> Option<Gone> {
+    fn next_gone(&mut self) -> Option<Input<'static>> {
         None
     }
 

@@ -88,6 +88,7 @@ impl Drop for SimSocket {
     fn drop(&mut self) {
         let mut end = self.end.borrow_mut();
         end.closed = true;
+        end.number = None;
         if let Some(conn) = end.conn {
             self.outputs.borrow_mut().push(Output::Close(conn));
         }
@@ -136,12 +137,6 @@ impl Socket for SimSocket {
         let end = self.end.borrow();
         end.broken.map_or(Ok(end.conn.is_some()), |kind| Err(kind.into()))
     }
-
-    fn set_options(&self) -> io::Result<()> {
-        self.end.borrow().broken.map_or(Ok(()), |kind| Err(kind.into()))
-    }
-
-    fn set_no_delay(&self) {}
 
     fn shut_down_write(&self) -> io::Result<()> {
         let end = self.end.borrow();
@@ -299,10 +294,6 @@ impl Kernel for SimKernel {
     fn register(&mut self, socket: &mut SimSocket, number: usize) -> io::Result<()> {
         socket.end.borrow_mut().number = Some(number);
         Ok(())
-    }
-
-    fn deregister(&mut self, socket: &mut SimSocket) {
-        socket.end.borrow_mut().number = None;
     }
 
     fn initiator(&self, secret: &Secret, group: GroupId, out: &mut Vec<u8>) -> SimSeal {
