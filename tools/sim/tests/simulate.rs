@@ -5,8 +5,6 @@
 use postern_sim::simulate::{Outcome, Sabotage, Trial, try_seed};
 
 fn finding_of(sabotage: Sabotage, seeds: u64) -> String {
-    // Expected panics are not printed.
-    std::panic::set_hook(Box::new(|_| {}));
     let found = (1..=seeds)
         .find_map(|seed| try_seed(&Trial { sabotage: Some(sabotage), ..Trial::new(seed) }).finding);
     found.unwrap_or_else(|| panic!("{sabotage:?} is not found in {seeds} seeds"))

@@ -2,10 +2,7 @@
 
 use super::case::Case;
 use super::target::Target;
-use crate::panic_message;
-use std::cell::{Cell, RefCell};
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
+use crate::{Panic, catch_panic};
 
 /// A defect that a case has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,41 +14,16 @@ pub(super) struct Finding {
     pub(super) message: String,
 }
 
-thread_local! {
-    static CATCHES: Cell<bool> = const { Cell::new(false) };
-    static CAUGHT: RefCell<Option<Finding>> = const { RefCell::new(None) };
-}
-
 /// Runs a case. A panic or a violated bound is a finding.
 pub(super) fn check(target: &Target, case: &Case) -> Option<Finding> {
-    install();
-    CATCHES.set(true);
-    let done = panic::catch_unwind(AssertUnwindSafe(|| (target.check)(case)));
-    CATCHES.set(false);
-    match done {
+    match catch_panic(|| (target.check)(case)) {
         Ok(Ok(())) => None,
         Ok(Err(broken)) => {
             let (name, message) = broken.split_once(": ").unwrap_or((&broken, ""));
             Some(Finding { name: name.to_owned(), message: message.to_owned() })
         }
-        Err(_) => CAUGHT.take(),
+        Err(Panic { place, message }) => {
+            Some(Finding { name: format!("panic at {place}"), message })
+        }
     }
-}
-
-/// Installs a panic hook that records panics of cases, and prints other ones.
-fn install() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        let before = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !CATCHES.get() {
-                return before(info);
-            }
-            let place = info
-                .location()
-                .map_or_else(String::new, |at| format!("panic at {}:{}", at.file(), at.line()));
-            let message = panic_message(info.payload());
-            CAUGHT.set(Some(Finding { name: place, message }));
-        }));
-    });
 }

@@ -3,6 +3,7 @@
 use super::case::Case;
 use super::catch::{self, Finding};
 use super::target::Target;
+use crate::remove_items;
 use std::time::{Duration, Instant};
 
 /// How long to shrink one finding.
@@ -32,25 +33,6 @@ pub(super) fn shrink(target: &Target, case: Case, finding: &Finding) -> Case {
             return best;
         }
     }
-}
-
-/// Removes halves, quarters, and so on to single items, while `fails` holds.
-fn remove_items<T: Clone>(mut items: Vec<T>, fails: &mut dyn FnMut(&[T]) -> bool) -> Vec<T> {
-    let mut width = items.len().div_ceil(2);
-    while width > 0 {
-        let mut at = 0;
-        while at < items.len() {
-            let mut fewer = items.clone();
-            fewer.drain(at..(at + width).min(items.len()));
-            if fails(&fewer) {
-                items = fewer;
-            } else {
-                at += width;
-            }
-        }
-        width = if width == 1 { 0 } else { width.div_ceil(2) };
-    }
-    items
 }
 
 /// Replaces bytes by zeros, while `fails` holds.

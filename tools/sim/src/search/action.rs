@@ -1,7 +1,7 @@
 //! The actions of a search, and their bounds.
 
 use clap::Args;
-use std::fmt;
+use postern::replica::Decision;
 
 /// How often each kind of action may happen.
 #[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,14 +44,8 @@ pub enum Action {
     Sync(u8),
     /// A client sends a change to a primary.
     Propose(u8),
-    /// A server campaigns.
-    Campaign(u8),
-    /// A primary drops a member.
-    Drop(u8, u8),
-    /// A primary adds a learner.
-    Add(u8, u8),
-    /// A primary withdraws its newest config.
-    Withdraw(u8),
+    /// A server campaigns, or a primary changes the members.
+    Decide(u8, Decision),
     /// A server crashes. What is not durable is kept or lost.
     Crash(u8, bool),
     /// A server restarts.
@@ -62,24 +56,4 @@ pub enum Action {
     Link(u8, u8),
     /// A link between two servers is lost, with all its packets.
     Cut(u8, u8),
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Action::Deliver { from, to } => write!(f, "deliver {from} {to}"),
-            Action::Sync(n) => write!(f, "sync {n}"),
-            Action::Propose(n) => write!(f, "send {n}"),
-            Action::Campaign(n) => write!(f, "campaign {n}"),
-            Action::Drop(n, other) => write!(f, "drop {n} {other}"),
-            Action::Add(n, other) => write!(f, "add {n} {other}"),
-            Action::Withdraw(n) => write!(f, "withdraw {n}"),
-            Action::Crash(n, true) => write!(f, "crash {n} (unsynced kept)"),
-            Action::Crash(n, false) => write!(f, "crash {n}"),
-            Action::Restart(n) => write!(f, "start {n}"),
-            Action::Wipe(n) => write!(f, "wipe and start {n}"),
-            Action::Link(a, b) => write!(f, "link {a} {b}"),
-            Action::Cut(a, b) => write!(f, "cut {a} {b}"),
-        }
-    }
 }

@@ -19,10 +19,8 @@ pub struct Options {
 /// # Errors
 /// The shortest sequence of actions that violates an invariant.
 pub fn run(options: &Options) -> Result<(), String> {
-    std::panic::set_hook(Box::new(|_| {})); // a violation is reported with its actions
     let begin = Instant::now();
     let report = search(&options.bounds, Duration::from_secs(options.seconds));
-    let _ = std::panic::take_hook();
     let took = begin.elapsed().as_secs_f64();
     println!("{:?}", options.bounds);
     println!(
@@ -34,6 +32,6 @@ pub fn run(options: &Options) -> Result<(), String> {
         if report.complete { "complete" } else { "stopped by --seconds" }
     );
     let Some((actions, why)) = report.found else { return Ok(()) };
-    let actions: Vec<String> = actions.iter().map(ToString::to_string).collect();
+    let actions: Vec<String> = actions.iter().map(|action| format!("{action:?}")).collect();
     Err(format!("an invariant is violated: {why}\n{}", actions.join("\n")))
 }

@@ -11,9 +11,8 @@ mod world;
 
 pub use action::{Action, Bounds};
 
-use crate::panic_message;
+use crate::catch_panic;
 use std::collections::{HashSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use world::World;
@@ -65,13 +64,13 @@ pub fn search(bounds: &Bounds, time: Duration) -> Report {
         report.depth = depth;
         world.actions(&mut actions);
         for action in actions.drain(..) {
-            let stepped = catch_unwind(AssertUnwindSafe(|| world.after(&[action])));
+            let stepped = catch_panic(|| world.after(&[action]));
             let trail = Some(Rc::new(Trail { action, before: trail.clone() }));
             let after = match stepped {
                 Ok(after) => after,
                 Err(panic) => {
                     let actions = latest(trail.as_ref(), usize::MAX);
-                    report.found = Some((actions, panic_message(&*panic)));
+                    report.found = Some((actions, panic.to_string()));
                     return report;
                 }
             };
@@ -100,6 +99,7 @@ fn latest(trail: Option<&Rc<Trail>>, count: usize) -> Vec<Action> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use postern::replica::Decision;
 
     #[test]
     fn a_search_with_small_bounds_is_complete() {
@@ -130,22 +130,10 @@ mod tests {
         let bounds = Bounds { terms: 2, entries: 1, late_syncs: true, ..Bounds::default() };
         let mut world = World::formed(&bounds);
         world.claim_acknowledged(9, "an entry that no client sent");
-        let lost = catch_unwind(AssertUnwindSafe(|| world.after(&[Action::Campaign(2)])));
-        assert!(lost.is_ok(), "a campaign is allowed");
-        let world = world.after(&[Action::Campaign(2), Action::Sync(2)]);
-        let elected = catch_unwind(AssertUnwindSafe(|| {
-            let mut world = world;
-            let mut actions = Vec::new();
-            for _ in 0..40 {
-                world.actions(&mut actions);
-                let deliver = actions
-                    .drain(..)
-                    .find(|action| matches!(action, Action::Deliver { .. } | Action::Sync(_)));
-                let Some(deliver) = deliver else { break };
-                world = world.after(&[deliver]);
-            }
-        }));
-        let why = panic_message(&*elected.expect_err("a primary lacks an acknowledged entry"));
+        let campaign = Action::Decide(2, Decision::Campaign);
+        let mut world = catch_panic(|| world.after(&[campaign])).expect("a campaign is allowed");
+        let elected = catch_panic(|| world.settle());
+        let why = elected.expect_err("a primary lacks an acknowledged entry").to_string();
         assert!(why.contains("lacks entry 9"), "{why}");
     }
 }

@@ -147,14 +147,14 @@ impl World {
         for (a, b) in pairs() {
             world.link(a, b);
         }
-        world.apply(Action::Campaign(1));
+        world.apply(Action::Decide(1, Decision::Campaign));
         world.settle();
         world.left = *bounds;
         world
     }
 
     /// Delivers and syncs until no packet is in flight.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let mut actions = Vec::new();
         loop {
             self.actions(&mut actions);
@@ -221,7 +221,7 @@ impl World {
         }
         if replica.role() != RoleView::Primary {
             if self.left.terms > 0 {
-                into.push(Action::Campaign(n));
+                into.push(Action::Decide(n, Decision::Campaign));
             }
             return;
         }
@@ -229,10 +229,10 @@ impl World {
             into.push(Action::Propose(n));
         }
         if self.left.changes > 0 {
-            into.push(Action::Withdraw(n));
+            into.push(Action::Decide(n, Decision::Withdraw));
             for other in all().filter(|other| *other != n) {
-                into.push(Action::Drop(n, other));
-                into.push(Action::Add(n, other));
+                into.push(Action::Decide(n, Decision::Drop(id(other))));
+                into.push(Action::Decide(n, Decision::Add(id(other))));
             }
         }
     }
@@ -249,17 +249,11 @@ impl World {
             }
             Action::Sync(n) => self.sync(n),
             Action::Propose(n) => self.propose(n),
-            Action::Campaign(n) => {
-                self.left.terms -= u8::from(self.decide(n, Decision::Campaign));
-            }
-            Action::Drop(n, other) => {
-                self.left.changes -= u8::from(self.decide(n, Decision::Drop(id(other))));
-            }
-            Action::Add(n, other) => {
-                self.left.changes -= u8::from(self.decide(n, Decision::Add(id(other))));
-            }
-            Action::Withdraw(n) => {
-                self.left.changes -= u8::from(self.decide(n, Decision::Withdraw));
+            Action::Decide(n, what) => {
+                let decided = u8::from(self.decide(n, what));
+                let is_campaign = what == Decision::Campaign;
+                *(if is_campaign { &mut self.left.terms } else { &mut self.left.changes }) -=
+                    decided;
             }
             Action::Crash(n, kept) => self.crash(n, kept),
             Action::Restart(n) => self.start(n),

@@ -43,7 +43,7 @@ pub(crate) use link_end::LinkEnd;
 pub(crate) use log_copy::Entry;
 pub use play::{PlayOptions, play_file, play_files};
 pub(crate) use process::{GROUP, Incoming, Process, Settings, hash, open};
-pub use run::{Mode, Options, run};
+pub use run::{Options, run};
 pub use scenario::play;
 pub use trial::{Counts, Outcome, Sabotage, Trial, try_seed};
 pub(crate) use world::address_of;

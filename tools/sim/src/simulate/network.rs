@@ -4,7 +4,7 @@
 use super::clock::{Event, Schedule};
 use super::kernel::ConnId;
 use postern::rng::Rng;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// The place of the second process with a server's id in tables of hosts. Servers have 0 to 2.
 pub(super) const TWIN: usize = 3;
@@ -54,29 +54,20 @@ pub(super) struct End {
     last_arrival: u64,
 }
 
-#[derive(Debug)]
-pub(super) struct Conn {
-    serial: u32,
-    pub(super) ends: [End; 2],
-}
-
 /// Names an end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EndId {
-    pub(super) slot: u32,
-    pub(super) side: u8,
     pub(super) serial: u32,
+    pub(super) side: u8,
 }
 
 impl EndId {
     pub(super) fn conn(self) -> ConnId {
-        let low = u64::from(self.slot) << 1 | u64::from(self.side);
-        ConnId(u64::from(self.serial) << 32 | low)
+        ConnId(u64::from(self.serial) << 1 | u64::from(self.side))
     }
 
     pub(super) fn of(conn: ConnId) -> EndId {
-        let low = conn.0 as u32;
-        EndId { slot: low >> 1, side: (low & 1) as u8, serial: (conn.0 >> 32) as u32 }
+        EndId { serial: (conn.0 >> 1) as u32, side: (conn.0 & 1) as u8 }
     }
 
     pub(super) fn other(self) -> EndId {
@@ -108,8 +99,8 @@ pub(super) struct Route {
 
 #[derive(Debug)]
 pub(super) struct Network {
-    conns: Vec<Option<Conn>>,
-    free: Vec<u32>,
+    /// The ends of each connection, by the serial number of the connection.
+    conns: BTreeMap<u32, [End; 2]>,
     serial: u32,
     routes: [[Route; HOSTS]; HOSTS],
     pub(super) rng: Rng,
@@ -119,8 +110,7 @@ pub(super) struct Network {
 impl Network {
     pub(super) fn new(mut rng: Rng) -> Network {
         let latency = 50 + rng.below(400);
-        let (conns, free, routes) = (Vec::new(), Vec::new(), Default::default());
-        Network { conns, free, serial: 0, routes, rng, latency }
+        Network { conns: BTreeMap::new(), serial: 0, routes: Default::default(), rng, latency }
     }
 
     pub(super) fn route(&mut self, from: usize, to: usize) -> &mut Route {
@@ -155,18 +145,12 @@ impl Network {
     pub(super) fn open(&mut self, dialler: Owner, dialled: Owner, ticket: u32) -> EndId {
         self.serial += 1;
         let end = |owner| End { owner, open: true, ticket, ..End::default() };
-        let conn = Conn { serial: self.serial, ends: [end(dialler), end(dialled)] };
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.conns.push(None);
-            self.conns.len() as u32 - 1
-        });
-        self.conns[slot as usize] = Some(conn);
-        EndId { slot, side: 0, serial: self.serial }
+        self.conns.insert(self.serial, [end(dialler), end(dialled)]);
+        EndId { serial: self.serial, side: 0 }
     }
 
     pub(super) fn end(&mut self, end_id: EndId) -> Option<&mut End> {
-        let conn = self.conns.get_mut(end_id.slot as usize)?.as_mut()?;
-        (conn.serial == end_id.serial).then(|| &mut conn.ends[usize::from(end_id.side)])
+        self.conns.get_mut(&end_id.serial).map(|ends| &mut ends[usize::from(end_id.side)])
     }
 
     /// Sends from an end, whether or not its owner still holds it.
@@ -222,36 +206,27 @@ impl Network {
 
     /// Sends held messages on all routes that are not cut.
     pub(super) fn release(&mut self, now: u64, due: &mut Schedule) {
-        for slot in 0..self.conns.len() {
-            for side in 0..2 {
-                let Some(conn) = &self.conns[slot] else { continue };
-                let (from, to) = (conn.ends[side].owner.host, conn.ends[1 - side].owner.host);
-                if conn.ends[side].held.is_empty() || self.is_cut(from, to) {
-                    continue;
-                }
-                let end_id = EndId { slot: slot as u32, side: side as u8, serial: conn.serial };
-                // TCP retransmits with its own timer.
-                let at = now + self.delay(from, to) + self.rng.below(300_000);
-                let Some(end) = self.end(end_id) else { continue };
-                while let Some(message) = end.held.pop_front() {
-                    end.launch(end_id, message, at, due);
-                }
+        for end_id in self.ends(|end| !end.held.is_empty()) {
+            let Some(to) = self.end(end_id.other()).map(|end| end.owner.host) else { continue };
+            let Some(from) = self.end(end_id).map(|end| end.owner.host) else { continue };
+            if self.is_cut(from, to) {
+                continue;
+            }
+            // TCP retransmits with its own timer.
+            let at = now + self.delay(from, to) + self.rng.below(300_000);
+            let Some(end) = self.end(end_id) else { continue };
+            while let Some(message) = end.held.pop_front() {
+                end.launch(end_id, message, at, due);
             }
         }
     }
 
     /// All ends that `holds` is true of.
     pub(super) fn ends(&self, holds: impl Fn(&End) -> bool) -> Vec<EndId> {
-        let mut ends = Vec::new();
-        for (slot, conn) in self.conns.iter().enumerate() {
-            let Some(conn) = conn else { continue };
-            for side in 0..2u8 {
-                if holds(&conn.ends[usize::from(side)]) {
-                    ends.push(EndId { slot: slot as u32, side, serial: conn.serial });
-                }
-            }
-        }
-        ends
+        let sides = self.conns.iter().flat_map(|(serial, ends)| {
+            ends.iter().zip(0..).map(|(end, side)| (end, EndId { serial: *serial, side }))
+        });
+        sides.filter(|(end, _)| holds(end)).map(|(_, end_id)| end_id).collect()
     }
 
     /// Closes an end.
@@ -271,13 +246,9 @@ impl Network {
 
     /// Frees a connection that is closed at both ends and has no messages.
     pub(super) fn free_if_unused(&mut self, end_id: EndId) {
-        let Some(conn) = self.conns.get(end_id.slot as usize).and_then(Option::as_ref) else {
-            return;
-        };
         let over = |end: &End| !end.open && end.in_flight.is_empty() && end.held.is_empty();
-        if conn.serial == end_id.serial && conn.ends.iter().all(over) {
-            self.conns[end_id.slot as usize] = None;
-            self.free.push(end_id.slot);
+        if self.conns.get(&end_id.serial).is_some_and(|ends| ends.iter().all(over)) {
+            self.conns.remove(&end_id.serial);
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use super::faults::Kind;
 use super::trial::{Counts, Outcome, Trial, try_seed};
-use clap::{Args, ValueEnum};
+use crate::remove_items;
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use postern::replica::Rule;
 use std::fmt::Debug;
@@ -13,17 +14,6 @@ use std::time::{Duration, Instant};
 
 /// The most trials to find the faults that a finding needs.
 const RERUNS_MAX: usize = 200;
-
-/// What to check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
-    /// Inject faults all the time, and check that nothing wrong happens.
-    Safety,
-    /// Inject few faults, then end them, and check that the group becomes healthy.
-    Liveness,
-    /// Check safety, then liveness.
-    Both,
-}
 
 /// Options of the command.
 #[derive(Debug, Args)]
@@ -37,9 +27,6 @@ pub struct Options {
     /// Run new seeds for this number of virtual hours.
     #[arg(long)]
     hours: Option<f64>,
-    /// Stop after this number of real minutes.
-    #[arg(long)]
-    minutes: Option<f64>,
     /// Inject faults for this number of virtual seconds in each seed.
     #[arg(long, default_value_t = 300)]
     seconds: u64,
@@ -49,9 +36,6 @@ pub struct Options {
     /// Number of threads. By default one for each processor.
     #[arg(long)]
     threads: Option<usize>,
-    /// What to check.
-    #[arg(long, value_enum, default_value_t = Mode::Both)]
-    mode: Mode,
 }
 
 /// The sum of many trials.
@@ -108,17 +92,14 @@ pub fn run(options: &Options) -> Result<(), String> {
             start..u64::MAX
         }
     };
-    if options.seeds.is_none() && options.hours.is_none() && options.minutes.is_none() {
-        return Err("give --seed, --seeds, --hours or --minutes".to_owned());
+    if options.seeds.is_none() && options.hours.is_none() {
+        return Err("give --seed, --seeds or --hours".to_owned());
     }
     run_many(options, range)
 }
 
 fn trial(options: &Options, seed: u64) -> Trial {
-    let liveness = options.mode != Mode::Safety;
-    let seconds =
-        if options.mode == Mode::Liveness { options.seconds.min(60) } else { options.seconds };
-    Trial { liveness, seconds, ..Trial::new(seed) }
+    Trial { seconds: options.seconds, ..Trial::new(seed) }
 }
 
 fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
@@ -149,20 +130,17 @@ fn run_many(options: &Options, range: std::ops::Range<u64>) -> Result<(), String
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or(cores);
     let began = Instant::now();
-    let end = options.minutes.map(|minutes| began + Duration::from_secs_f64(minutes * 60.0));
     let virtual_end = options.hours.map_or(u64::MAX, |hours| (hours * 3.6e9) as u64);
     let next = AtomicU64::new(range.start);
     let stop = AtomicBool::new(false);
     let total = Mutex::new(Total::default());
     let bar = bar(options, &range);
-    std::panic::set_hook(Box::new(|_| {}));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let late = end.is_some_and(|end| Instant::now() >= end);
-                    if seed >= range.end || late || stop.load(Ordering::Relaxed) {
+                    if seed >= range.end || stop.load(Ordering::Relaxed) {
                         return;
                     }
                     let outcome = try_seed(&trial(options, seed));
@@ -193,11 +171,7 @@ fn run_many(options: &Options, range: std::ops::Range<u64>) -> Result<(), String
 }
 
 fn bar(options: &Options, range: &std::ops::Range<u64>) -> ProgressBar {
-    let length = match (options.hours, options.minutes) {
-        (Some(hours), _) => (hours * 3600.0) as u64,
-        (None, Some(minutes)) => (minutes * 60.0) as u64,
-        (None, None) => range.end - range.start,
-    };
+    let length = options.hours.map_or(range.end - range.start, |hours| (hours * 3600.0) as u64);
     let style = ProgressStyle::with_template("{wide_bar} {percent}% {msg}");
     ProgressBar::new(length.max(1))
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -205,19 +179,13 @@ fn bar(options: &Options, range: &std::ops::Range<u64>) -> ProgressBar {
 
 fn show(bar: &ProgressBar, options: &Options, total: &Total, began: Instant) {
     let real = began.elapsed().as_secs_f64();
-    let at = match (options.hours, options.minutes) {
-        (Some(_), _) => total.counts.virtual_us / 1_000_000,
-        (None, Some(_)) => real as u64,
-        (None, None) => total.seeds,
-    };
-    bar.set_position(at);
+    bar.set_position(options.hours.map_or(total.seeds, |_| total.counts.virtual_us / 1_000_000));
     let ratio = total.counts.virtual_us as f64 / 1e6 / real;
     bar.set_message(format!("{:.1} seeds/s, {ratio:.0} x real time", total.seeds as f64 / real));
 }
 
 /// Describes a failure: the faults that it needs and the end of the trace.
 fn explain(trial: &Trial, finding: &str) -> String {
-    std::panic::set_hook(Box::new(|_| {}));
     let shortest = shorten(trial);
     let outcome = try_seed(&Trial { trace: true, ..shortest.clone() });
     let mut text = format!("{finding}\n\nfaults that it needs:\n");
@@ -231,40 +199,25 @@ fn explain(trial: &Trial, finding: &str) -> String {
     }
     text += &format!(
         "\nfound: {}\nrepeat: cargo run --profile sim -p postern-sim -- simulate --seed {} \
-         --seconds {}{} --trace\n",
+         --seconds {} --trace\n",
         outcome.finding.unwrap_or_default(),
         trial.seed,
         trial.seconds,
-        if trial.liveness { "" } else { " --mode safety" }
     );
     text
 }
 
-/// Skips faults while the trial still fails: halves of the plan, quarters, and so on to single
-/// faults.
+/// Skips faults while the trial still fails.
 fn shorten(trial: &Trial) -> Trial {
-    let planned = trial.faults().len();
-    let mut best = trial.clone();
+    let planned: Vec<usize> = (0..trial.faults().len()).collect();
+    let with = |faults: &[usize]| {
+        let without = planned.iter().copied().filter(|at| !faults.contains(at)).collect();
+        Trial { without, ..trial.clone() }
+    };
     let mut reruns = 0;
-    let mut piece = planned.div_ceil(2).max(1);
-    loop {
-        let left: Vec<usize> = (0..planned).filter(|at| !best.without.contains(at)).collect();
-        let mut shorter = false;
-        for skipped in left.chunks(piece) {
-            if reruns >= RERUNS_MAX {
-                return best;
-            }
-            reruns += 1;
-            let mut fewer = best.clone();
-            fewer.without.extend(skipped);
-            if try_seed(&fewer).finding.is_some() {
-                best = fewer;
-                shorter = true;
-            }
-        }
-        if piece == 1 && !shorter {
-            return best;
-        }
-        piece = (piece / 2).max(1);
-    }
+    let needed = remove_items(planned.clone(), &mut |fewer| {
+        reruns += 1;
+        reruns <= RERUNS_MAX && try_seed(&with(fewer)).finding.is_some()
+    });
+    with(&needed)
 }

@@ -49,13 +49,13 @@ use super::trace;
 use super::trial::{check_end, describe, is_healthy};
 use super::wall_clock::true_wall;
 use super::world::{World, address_of, id};
+use crate::catch_panic;
 use crate::require;
 use postern::replica::{RoleView, Rule, Takeover};
 use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 use postern::time::WallTime;
 use postern_testkit::checker::{OpId, Outcome, Request};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The mean time of a sync.
 const SYNC_US: u64 = 400;
@@ -80,8 +80,8 @@ pub(super) struct ScenarioClient {
 /// The trace, and the line that failed.
 pub fn play(text: &str) -> Result<(), String> {
     trace::start();
-    let played = catch_unwind(AssertUnwindSafe(|| Player::new(text)?.all(text)));
-    let played = played.unwrap_or_else(|_| Err("a panic".to_owned()));
+    let played = catch_panic(|| Player::new(text)?.all(text));
+    let played = played.unwrap_or_else(|panic| Err(panic.to_string()));
     let lines = trace::finish();
     played.map_err(|why| format!("{}\n{why}", lines.join("\n")))
 }

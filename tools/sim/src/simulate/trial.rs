@@ -8,14 +8,12 @@ use super::network::TWIN;
 use super::process::Settings;
 use super::trace;
 use super::world::World;
-use crate::panic_message;
-use crate::require;
+use crate::{catch_panic, require};
 use postern::limits::SEGMENT_BYTES;
 use postern::record;
 use postern::replica::{Replica, RoleView, Rule, Takeover};
 use postern::rng::Rng;
 use std::fmt::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The size of segments in a third of the seeds: a few batches, so that logs have many of them.
 const SEGMENT_BYTES_SMALL: u64 = 2048;
@@ -36,8 +34,6 @@ pub enum Sabotage {
 pub struct Trial {
     /// The seed of everything random.
     pub seed: u64,
-    /// Whether the group must be healthy after the faults.
-    pub liveness: bool,
     /// How long faults are injected, in virtual seconds.
     pub seconds: u64,
     /// Whether a trace is recorded.
@@ -80,16 +76,9 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Counts {
-        Counts {
-            events: 0,
-            virtual_us: 0,
-            requests: [0; 3],
-            elections: 0,
-            configs: 0,
-            times: 0,
-            effects: [0; Kind::ALL.len()],
-            decisions: [0; Rule::ALL.len()],
-        }
+        let (effects, decisions) = ([0; Kind::ALL.len()], [0; Rule::ALL.len()]);
+        let (requests, [events, virtual_us, elections, configs, times]) = ([0; 3], [0; 5]);
+        Counts { events, virtual_us, requests, elections, configs, times, effects, decisions }
     }
 }
 
@@ -110,8 +99,7 @@ impl Counts {
 impl Trial {
     /// A trial of a seed with default options.
     pub fn new(seed: u64) -> Trial {
-        let (seconds, without) = (300, Vec::new());
-        Trial { seed, liveness: true, seconds, trace: false, sabotage: None, without }
+        Trial { seed, seconds: 300, trace: false, sabotage: None, without: Vec::new() }
     }
 
     fn settings(&self) -> Settings {
@@ -149,9 +137,8 @@ pub fn try_seed(trial: &Trial) -> Outcome {
     if trial.trace {
         trace::start();
     }
-    let ran = catch_unwind(AssertUnwindSafe(|| run(trial)));
-    let mut outcome = ran.unwrap_or_else(|panic| {
-        let finding = format!("panic: {}", panic_message(&*panic));
+    let mut outcome = catch_panic(|| run(trial)).unwrap_or_else(|panic| {
+        let finding = panic.to_string();
         trace::line(|| finding.clone());
         Outcome { finding: Some(finding), ..Outcome::default() }
     });
@@ -169,7 +156,7 @@ fn run(trial: &Trial) -> Outcome {
     trace::stamp(0, 0);
     trace::line(|| format!("seed {}, {:?}", trial.seed, trial.settings()));
     world.run_to(trial.seconds * 1_000_000);
-    if trial.liveness && !world.found_something() {
+    if !world.found_something() {
         let noted = check_liveness(&mut world);
         world.note(noted);
     }
@@ -187,8 +174,7 @@ fn run(trial: &Trial) -> Outcome {
         times: checks.times.checked,
         ..world.results.counts
     };
-    let (finding, hash) = (world.results.finding, world.results.hash);
-    Outcome { finding, hash, counts, trace: Vec::new() }
+    Outcome { counts, ..world.results }
 }
 
 /// Ends all faults. The group must be healthy soon, also when a server is then lost for good.

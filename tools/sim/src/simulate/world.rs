@@ -12,7 +12,7 @@ use super::operator::Operator;
 use super::process::{Incoming, Process, Settings};
 use super::scenario::ScenarioClient;
 use super::trace;
-use super::trial::Counts;
+use super::trial::Outcome;
 use super::twin::Twin;
 use postern::ids::ServerId;
 use postern::replica::{Config, Packet, RoleView};
@@ -40,16 +40,7 @@ pub(super) struct World {
     pub(super) operator: Operator,
     pub(super) faults: Faults,
     pub(super) checks: Checks,
-    pub(super) results: Results,
-}
-
-/// What a run reports.
-#[derive(Default)]
-pub(super) struct Results {
-    pub(super) finding: Option<String>,
-    /// A hash of the times of all events.
-    pub(super) hash: u64,
-    pub(super) counts: Counts,
+    pub(super) results: Outcome,
 }
 
 impl World {
@@ -79,7 +70,7 @@ impl World {
             operator: Operator::default(),
             faults: Faults::default(),
             checks: Checks::default(),
-            results: Results::default(),
+            results: Outcome::default(),
             settings,
             rng,
         }
