@@ -11,11 +11,8 @@ use clap::Parser;
 use postern_testkit::print;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::fs;
+use std::process::Command;
 
 /// The budget of one SEND on all three servers: the measured value (in the comment) and 5 % for
 /// another compiler, library or processor. `cargo bench -p postern-sim --bench count` prints new
@@ -28,9 +25,6 @@ const CLIENTS: usize = 64;
 const TEXT_BYTES: usize = 100;
 /// The batches of the shorter run. They fill the tail of the log in memory.
 const BATCHES: usize = 100;
-/// The timeout of a run, which takes a second or two.
-const TIMEOUT: Duration = Duration::from_secs(120);
-const POLL_TIME: Duration = Duration::from_millis(20);
 const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign"];
 
 /// Options of `cargo bench --bench count`.
@@ -115,43 +109,20 @@ struct Counts {
 
 /// Runs this program under callgrind.
 fn count(batches: usize) -> Result<Counts, String> {
-    let failed = |error: std::io::Error| format!("valgrind: {error}");
+    let failed = |error: std::io::Error| format!("valgrind (is it installed?): {error}");
     let folder = tempfile::tempdir().map_err(failed)?;
-    let (profile, stderr) = (folder.path().join("profile"), folder.path().join("stderr"));
+    let profile = folder.path().join("profile");
     let mut out_file = std::ffi::OsString::from("--callgrind-out-file=");
     out_file.push(&profile);
-    let child = Command::new("valgrind")
-        .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no"])
-        .arg(out_file)
-        .arg(std::env::current_exe().map_err(failed)?)
-        .args(["--bare", &batches.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(File::create(&stderr).map_err(failed)?)
-        .spawn();
-    let mut child = child.map_err(|error| format!("valgrind (is it installed?): {error}"))?;
-    let end = Instant::now() + TIMEOUT;
-    let status = loop {
-        match child.try_wait().map_err(failed)? {
-            Some(status) => break status,
-            None if Instant::now() > end => {
-                child.kill().and_then(|()| child.wait()).map_err(failed)?;
-                return Err(format!("valgrind: timeout after {} s", TIMEOUT.as_secs()));
-            }
-            None => thread::sleep(POLL_TIME),
-        }
-    };
-    if !status.success() {
-        let stderr = fs::read_to_string(stderr).unwrap_or_default();
-        return Err(format!("valgrind: {status}\n{}", stderr.trim_end()));
-    }
-    read(&profile)
-}
-
-fn read(profile: &Path) -> Result<Counts, String> {
-    let shown = profile.display();
-    let text = fs::read_to_string(profile).map_err(|error| format!("{shown}: {error}"))?;
-    parse(&text).ok_or_else(|| format!("{shown}: not a profile of callgrind"))
+    postern_testkit::run(
+        Command::new("valgrind")
+            .args(["--quiet", "--tool=callgrind", "--compress-strings=no", "--compress-pos=no"])
+            .arg(out_file)
+            .arg(std::env::current_exe().map_err(failed)?)
+            .args(["--bare", &batches.to_string()]),
+    )?;
+    let text = fs::read_to_string(profile).map_err(failed)?;
+    parse(&text).ok_or_else(|| "valgrind: not a profile of callgrind".to_owned())
 }
 
 /// Parses the format of callgrind with uncompressed names. A line of two numbers is a cost of the

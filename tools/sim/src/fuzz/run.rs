@@ -60,15 +60,20 @@ pub fn run(options: &Options) -> Result<(), String> {
     let seed = options.seed.unwrap_or(clock);
     println!("seed {seed}");
     let time = options.cases.map_or(Duration::from_secs(options.seconds), |_| Duration::MAX);
-    let plan = Plan {
-        seed,
-        threads: options.threads.unwrap_or(thread::available_parallelism().map_or(1, usize::from)),
-        time: time / targets.len() as u32,
-        cases: options.cases.unwrap_or(u64::MAX),
-    };
     let mut found = 0;
     for target in targets {
-        found += run_target(target, &plan, &options.save)?;
+        let run = Run {
+            target,
+            corpus: corpus(target)?,
+            seed,
+            threads: options
+                .threads
+                .unwrap_or(thread::available_parallelism().map_or(1, usize::from)),
+            time: time / targets.len() as u32,
+            cases: options.cases.unwrap_or(u64::MAX),
+            save: &options.save,
+        };
+        found += run.all()?;
     }
     match found {
         0 => Ok(()),
@@ -76,11 +81,15 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
 }
 
-struct Plan {
+/// A run of one target.
+struct Run<'a> {
+    target: &'static Target,
+    corpus: Vec<(PathBuf, Case)>,
     seed: u64,
     threads: usize,
     time: Duration,
     cases: u64,
+    save: &'a Path,
 }
 
 /// The cases with findings of one target, by the name of the finding. Of two cases with the same
@@ -128,115 +137,109 @@ pub(super) fn case(target: &Target, seed: u64, number: u64, corpus: &[(PathBuf, 
     case
 }
 
-fn run_target(target: &'static Target, plan: &Plan, save: &Path) -> Result<usize, String> {
-    let began = Instant::now();
-    let mut found = Found::new();
-    let corpus = corpus(target)?;
-    for (path, case) in &corpus {
-        if let Some(finding) = catch::check(target, case) {
-            println!("{}: {}: {}", path.display(), finding.name, finding.message);
-            found.entry(finding.name.clone()).or_insert((0, finding, case.clone()));
-        }
-    }
-    let count = run_cases(target, plan, &corpus, &mut found, save)?;
-    let seconds = began.elapsed().as_secs_f64();
-    let (name, known) = (target.name, corpus.len());
-    let rate = count as f64 / seconds;
-    println!("{name}: {known} inputs of the corpus, {count} cases, {rate:.0} cases/s");
-    for (_, finding, case) in found.values() {
-        report(target, finding, &shrink(target, case.clone(), finding), save)?;
-    }
-    Ok(found.len())
-}
-
-/// Runs cases until the time is over. Returns the number of cases.
-fn run_cases(
-    target: &'static Target,
-    plan: &Plan,
-    corpus: &[(PathBuf, Case)],
-    found: &mut Found,
-    save: &Path,
-) -> Result<u64, String> {
-    let end = Instant::now().checked_add(plan.time);
-    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let shared = Mutex::new(std::mem::take(found));
-    let running = Mutex::new(BTreeMap::new());
-    let name = target.name;
-    let work = |thread: usize| {
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let late = end.is_some_and(|end| Instant::now() >= end);
-            if number >= plan.cases || late || stop.load(Ordering::Relaxed) {
-                running.lock().expect("no thread panics here").remove(&thread);
-                return;
+impl Run<'_> {
+    /// Runs the corpus, then cases, and reports what they find. Returns the number of findings.
+    fn all(&self) -> Result<usize, String> {
+        let began = Instant::now();
+        let mut found = Found::new();
+        for (path, case) in &self.corpus {
+            if let Some(finding) = catch::check(self.target, case) {
+                println!("{}: {}: {}", path.display(), finding.name, finding.message);
+                found.entry(finding.name.clone()).or_insert((0, finding, case.clone()));
             }
-            let started = (Instant::now(), number);
-            running.lock().expect("no thread panics here").insert(thread, started);
-            let case = case(target, plan.seed, number, corpus);
-            let Some(finding) = catch::check(target, &case) else { continue };
-            let mut found = shared.lock().expect("no thread panics here");
-            match found.get(&finding.name) {
-                Some((first, ..)) if *first <= number => continue,
-                Some(_) => {}
-                None => println!("{name} case {number}: {}: {}", finding.name, finding.message),
-            }
-            found.insert(finding.name.clone(), (number, finding, case));
-            stop.fetch_or(found.len() >= FINDINGS_MAX, Ordering::Relaxed);
         }
-    };
-    thread::scope(|scope| {
-        (0..plan.threads.max(1)).for_each(|thread| {
-            scope.spawn(move || work(thread));
-        });
-        watch(target, plan, corpus, &running, save)
-    })?;
-    *found = shared.into_inner().expect("no thread panics here");
-    Ok(next.into_inner().saturating_sub(plan.threads.max(1) as u64).min(plan.cases))
-}
+        let count = self.run_cases(&mut found)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let (name, known) = (self.target.name, self.corpus.len());
+        let rate = count as f64 / seconds;
+        println!("{name}: {known} inputs of the corpus, {count} cases, {rate:.0} cases/s");
+        for (_, finding, case) in found.values() {
+            self.report(finding, &shrink(self.target, case.clone(), finding))?;
+        }
+        Ok(found.len())
+    }
 
-/// Waits until all threads have ended. A case that does not end is saved, and ends the process,
-/// since a thread can't be stopped.
-fn watch(
-    target: &Target,
-    plan: &Plan,
-    corpus: &[(PathBuf, Case)],
-    running: &Mutex<BTreeMap<usize, (Instant, u64)>>,
-    save: &Path,
-) -> Result<(), String> {
-    thread::sleep(Duration::from_millis(20));
-    loop {
-        let cases: Vec<(Instant, u64)> =
-            running.lock().expect("no thread panics here").values().copied().collect();
-        if cases.is_empty() {
-            return Ok(());
-        }
-        let stuck = cases.iter().find(|(since, _)| since.elapsed() > CASE_TIME_MAX);
-        if let Some((_, number)) = stuck {
-            let message = format!("case {number} of seed {}", plan.seed);
-            let finding = Finding { name: "a case does not end".to_owned(), message };
-            report(target, &finding, &case(target, plan.seed, *number, corpus), save)?;
-            std::process::exit(1);
-        }
+    /// Runs cases until the time is over. Returns the number of cases.
+    fn run_cases(&self, found: &mut Found) -> Result<u64, String> {
+        let end = Instant::now().checked_add(self.time);
+        let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let shared = Mutex::new(std::mem::take(found));
+        let running = Mutex::new(BTreeMap::new());
+        let name = self.target.name;
+        let work = |thread: usize| {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let late = end.is_some_and(|end| Instant::now() >= end);
+                if number >= self.cases || late || stop.load(Ordering::Relaxed) {
+                    running.lock().expect("no thread panics here").remove(&thread);
+                    return;
+                }
+                let started = (Instant::now(), number);
+                running.lock().expect("no thread panics here").insert(thread, started);
+                let case = self.case(number);
+                let Some(finding) = catch::check(self.target, &case) else { continue };
+                let mut found = shared.lock().expect("no thread panics here");
+                match found.get(&finding.name) {
+                    Some((first, ..)) if *first <= number => continue,
+                    Some(_) => {}
+                    None => println!("{name} case {number}: {}: {}", finding.name, finding.message),
+                }
+                found.insert(finding.name.clone(), (number, finding, case));
+                stop.fetch_or(found.len() >= FINDINGS_MAX, Ordering::Relaxed);
+            }
+        };
+        thread::scope(|scope| {
+            (0..self.threads.max(1)).for_each(|thread| {
+                scope.spawn(move || work(thread));
+            });
+            self.watch(&running)
+        })?;
+        *found = shared.into_inner().expect("no thread panics here");
+        Ok(next.into_inner().saturating_sub(self.threads.max(1) as u64).min(self.cases))
+    }
+
+    fn case(&self, number: u64) -> Case {
+        case(self.target, self.seed, number, &self.corpus)
+    }
+
+    /// Waits until all threads have ended. A case that does not end is saved, and ends the process,
+    /// since a thread can't be stopped.
+    fn watch(&self, running: &Mutex<BTreeMap<usize, (Instant, u64)>>) -> Result<(), String> {
         thread::sleep(Duration::from_millis(20));
+        loop {
+            let cases: Vec<(Instant, u64)> =
+                running.lock().expect("no thread panics here").values().copied().collect();
+            if cases.is_empty() {
+                return Ok(());
+            }
+            let stuck = cases.iter().find(|(since, _)| since.elapsed() > CASE_TIME_MAX);
+            if let Some((_, number)) = stuck {
+                let message = format!("case {number} of seed {}", self.seed);
+                let finding = Finding { name: "a case does not end".to_owned(), message };
+                self.report(&finding, &self.case(*number))?;
+                std::process::exit(1);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
-}
 
-/// Saves and prints a case with a finding.
-fn report(target: &Target, finding: &Finding, case: &Case, save: &Path) -> Result<(), String> {
-    let folder = save.join(target.name);
-    let sum =
-        Rng::new(finding.name.bytes().fold(0, |sum, byte| sum * 31 % (1 << 40) + u64::from(byte)));
-    let path = folder.join(format!("{:08x}.txt", sum.clone().next_u64() as u32));
-    let text = format!("# {}\n{}", finding.name, case.to_text());
-    let saved = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, text));
-    saved.map_err(|error| format!("{}: {error}", path.display()))?;
-    let (pieces, bytes) = (case.0.len(), case.bytes());
-    println!("\n{}: {}\n{}", target.name, finding.name, finding.message);
-    println!("input of {pieces} pieces, {bytes} bytes:");
-    for (hex, text) in case.to_hex().iter().zip(case.to_text().lines()) {
-        println!("  {hex}   {text}");
+    /// Saves and prints a case with a finding.
+    fn report(&self, finding: &Finding, case: &Case) -> Result<(), String> {
+        let (name, folder) = (self.target.name, self.save.join(self.target.name));
+        let sum = Rng::new(
+            finding.name.bytes().fold(0, |sum, byte| sum * 31 % (1 << 40) + u64::from(byte)),
+        );
+        let path = folder.join(format!("{:08x}.txt", sum.clone().next_u64() as u32));
+        let text = format!("# {}\n{}", finding.name, case.to_text());
+        let saved = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, text));
+        saved.map_err(|error| format!("{}: {error}", path.display()))?;
+        let (pieces, bytes) = (case.0.len(), case.bytes());
+        println!("\n{name}: {}\n{}", finding.name, finding.message);
+        println!("input of {pieces} pieces, {bytes} bytes:");
+        for (hex, text) in case.to_hex().iter().zip(case.to_text().lines()) {
+            println!("  {hex}   {text}");
+        }
+        println!("repeat: postern-sim fuzz --target {name} --input {}", path.display());
+        Ok(())
     }
-    let (name, path) = (target.name, path.display());
-    println!("repeat: postern-sim fuzz --target {name} --input {path}");
-    Ok(())
 }
