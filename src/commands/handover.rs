@@ -5,7 +5,7 @@ use super::operator::{NoAnswer, PATIENCE, PAUSE, ask, name};
 use super::{Answer, is};
 use crate::ids::ServerId;
 use crate::options;
-use crate::replica::{Order, Packet, Verdict};
+use crate::replica::{Packet, Verdict};
 use crate::settings::Settings;
 use std::process::ExitCode;
 use std::thread;
@@ -73,7 +73,7 @@ fn order(settings: &Settings, to: Option<ServerId>, deadline: Instant) -> Result
 }
 
 fn hand_over(settings: &Settings, slot: usize, to: Option<ServerId>) -> Result<Verdict, String> {
-    let order = Packet::Order { group: settings.group, order: Order::HandOver(to) };
+    let order = Packet::Order { group: settings.group, to };
     match ask(settings, slot, (order, &[]), PATIENCE) {
         Ok((Packet::Verdict(verdict), _)) => Ok(verdict),
         Ok(_) => Err("its answer is no verdict".to_owned()),

@@ -11,10 +11,9 @@ use crate::time::{Moment, WallTime};
 pub(crate) use hello::sample_hello;
 pub use hello::{Hello, Refusal, Shared};
 pub use past::{Epoch, Past};
-use std::fmt;
 
 /// The version of the packets; servers refuse other versions.
-pub(crate) const VERSION: u16 = 5;
+pub(crate) const VERSION: u16 = 6;
 
 /// A server's state as it reports it in each ping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,16 +31,8 @@ pub struct PeerHealth {
     pub damaged: bool,
 }
 
-/// An operator's order, sent over a link of its own. The operator is not a server (its hello has
-/// id 0), is never a member and never counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Hand the primary role over to this backup, or to any backup.
-    HandOver(Option<ServerId>),
-}
-
 listed! {
-    /// The answer to an [`Order`].
+    /// The answer to a [`Packet::Order`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Verdict {
         /// The order is being carried out.
@@ -174,13 +165,14 @@ pub enum Packet {
     },
     /// The sender, a backup, has refused to follow this epoch; the primary logs the refusal.
     Refuses(Epoch),
-    /// An operator's hello and order in one packet. The server sends a verdict and closes the
-    /// link.
+    /// An operator's hello and order in one packet, on a link of its own: hand the primary role
+    /// over. The server sends a verdict and closes the link. The operator is not a server, is
+    /// never a member and never counts.
     Order {
         /// The group that the operator addresses.
         group: GroupId,
-        /// The order.
-        order: Order,
+        /// The backup that takes over; `None` allows any backup.
+        to: Option<ServerId>,
     },
     /// The answer to an order.
     Verdict(Verdict),
@@ -276,7 +268,7 @@ packets! {
     13 Vote { term, granted }
     14 SteppedDown { term }
     15 TimeoutNow { term }
-    16 Order { group, order }
+    16 Order { group, to }
     17 Verdict(verdict)
     18 Proofs
     19 ProofsTaken
@@ -289,6 +281,7 @@ packets! {
 }
 
 fields!(Append { term, prev, committed, acknowledged, round } Ask { term, last, config });
+fields!(PeerHealth { leads, stopping, slow, full, damaged });
 numbered!(Verdict);
 
 impl Packet {
@@ -329,45 +322,6 @@ impl Packet {
                 | Packet::Settings
         );
         if may_follow || bytes.is_empty() { Ok((packet, bytes)) } else { Err(BadPacket) }
-    }
-}
-
-impl Field for PeerHealth {
-    fn write(&self, out: &mut Vec<u8>) {
-        let bits = [self.leads, self.stopping, self.slow, self.full, self.damaged];
-        out.push(bits.into_iter().rev().fold(0, |bits, bit| bits << 1 | u8::from(bit)));
-    }
-
-    fn read(rest: &mut &[u8]) -> Option<PeerHealth> {
-        let bits = u8::read(rest).filter(|bits| *bits < 32)?;
-        let [leads, stopping, slow, full, damaged] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
-        Some(PeerHealth { leads, stopping, slow, full, damaged })
-    }
-}
-
-/// An order is the id of the chosen backup, or 0 for any backup.
-impl Field for Order {
-    fn write(&self, out: &mut Vec<u8>) {
-        let Order::HandOver(to) = self;
-        out.push(to.map_or(0, ServerId::number));
-    }
-
-    fn read(rest: &mut &[u8]) -> Option<Order> {
-        match u8::read(rest)? {
-            0 => Some(Order::HandOver(None)),
-            id => ServerId::new(id).map(|id| Order::HandOver(Some(id))),
-        }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Verdict::Taken => "it is begun",
-            Verdict::NotPrimary => "this server is not primary",
-            Verdict::NoBackup => "no backup is connected, reachable and not stopping",
-            Verdict::OtherGroup => "it belongs to another group",
-        })
     }
 }
 
@@ -417,8 +371,8 @@ mod tests {
             Packet::Vote { term: Term(1), granted: false },
             Packet::SteppedDown { term: Term(1) },
             Packet::TimeoutNow { term: Term(1) },
-            Packet::Order { group: GroupId(1), order: Order::HandOver(None) },
-            Packet::Order { group: GroupId(1), order: Order::HandOver(ServerId::new(3)) },
+            Packet::Order { group: GroupId(1), to: None },
+            Packet::Order { group: GroupId(1), to: ServerId::new(3) },
             Packet::Request { group: GroupId(1) },
             Packet::Answer,
             Packet::Refuses(Epoch { number: 5, founder: DiskId(6) }),
@@ -463,7 +417,7 @@ mod tests {
     fn the_bytes_of_this_version_stay_the_same() {
         let mut bytes = Vec::new();
         samples().iter().for_each(|packet| packet.encode(&mut bytes));
-        assert_eq!((VERSION, bytes.len(), crc32c::crc32c(&bytes)), (5, 694, 2_983_935_893));
+        assert_eq!((VERSION, bytes.len(), crc32c::crc32c(&bytes)), (6, 703, 1_651_038_414));
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Pings and pongs: who answers, and in which state the others are.
 
-use super::wall_clock::PingClocks;
 use super::{Env, Peers};
 use crate::effect::Closing;
-use crate::ids::{LinkId, Position, ServerId};
+use crate::ids::{LinkId, Position};
 use crate::packet::{Packet, PeerHealth};
 use crate::time::{Moment, WallTime};
 
@@ -19,23 +18,20 @@ impl Env<'_> {
         }
     }
 
-    /// Answers a ping. `promised` is the promise of a primary of two members, and `primary` the
-    /// server that this one follows.
+    /// Answers a ping. `promised` is the promise of a primary of two members.
     pub(crate) fn on_ping(
         &mut self,
         link: LinkId,
         (sent, wall, health): (Moment, WallTime, PeerHealth),
         promised: Option<Position>,
-        primary: Option<ServerId>,
     ) {
         let Some(at) = self.peers.position_on(link) else { return };
         let (now, timeout) = (self.now, self.peers.peer_timeout());
         let Peers { all, clocks, own, .. } = &mut *self.peers;
         if let Some(link) = &all[at].link {
-            let ping = PingClocks { process: link.run.process, sent, wall };
-            clocks.measure(all[at].id, ping, now, timeout);
+            clocks.measure((all[at].id, link.run.process), (sent, wall), now, timeout);
         }
-        if let Some(words) = clocks.warning(now, own.me.id, primary, timeout) {
+        if let Some(words) = clocks.warning(now, own.me.id, timeout) {
             log::warn!("{words}");
         }
         self.out.send(link, Packet::Pong { sent, promised });

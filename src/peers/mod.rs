@@ -191,7 +191,7 @@ impl Peers {
     }
 
     /// Returns the time of a record that is written now.
-    pub(crate) fn stamp(&mut self, now: Moment, wall: WallTime) -> WallTime {
+    pub(crate) fn stamp(&self, now: Moment, wall: WallTime) -> WallTime {
         self.clocks.stamp(now, wall)
     }
 

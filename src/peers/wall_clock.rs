@@ -82,31 +82,15 @@ impl Reading {
     }
 }
 
-/// The readings of its sender's clocks that a ping carries.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PingClocks {
-    pub(super) process: ProcessId,
-    pub(super) sent: Moment,
-    pub(super) wall: WallTime,
-}
-
-/// The median offset, and until when it is valid.
-#[derive(Clone, Copy, Debug)]
-struct Median {
-    offset: i64,
-    until: Moment,
-}
-
 /// The wall clocks of all servers, measured against the monotonic clock of this one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WallClocks {
     own: i64,
     others: [Option<Reading>; 3],
-    /// Computed when a ping arrives, so that stamping a record stays cheap.
-    median: Option<Median>,
+    /// The median offset, and until when it is valid. It is computed when a ping arrives, so that
+    /// stamping a record stays cheap.
+    median: Option<(i64, Moment)>,
     warned_at: Option<Moment>,
-    /// The last stamp and its inputs: all records of a turn get the same time.
-    stamped: Option<((Moment, WallTime), WallTime)>,
 }
 
 impl WallClocks {
@@ -120,20 +104,20 @@ impl WallClocks {
         wall_time(self.own + micros(now))
     }
 
-    /// Measures another server's clock by its ping, and recomputes the median.
+    /// Measures the clock of another server's process by its ping, which carries the readings
+    /// `sent` and `wall` of its clocks, and recomputes the median.
     pub(super) fn measure(
         &mut self,
-        from: ServerId,
-        ping: PingClocks,
+        (from, process): (ServerId, ProcessId),
+        (sent, wall): (Moment, WallTime),
         now: Moment,
         window: Duration,
     ) {
-        self.stamped = None;
-        let wall = wall_micros(ping.wall) - micros(ping.sent);
-        let lead = micros(ping.sent) - micros(now);
+        let wall = wall_micros(wall) - micros(sent);
+        let lead = micros(sent) - micros(now);
         let place = &mut self.others[from.slot()];
         match place {
-            Some(reading) if reading.process == ping.process => {
+            Some(reading) if reading.process == process => {
                 if now >= reading.window_began + window {
                     reading.leads = [lead, reading.leads[0]];
                     reading.window_began = now;
@@ -142,32 +126,23 @@ impl WallClocks {
                 (reading.wall, reading.arrived) = (wall, now);
             }
             _ => {
-                let (process, leads) = (ping.process, [lead; 2]);
-                let reading = Reading { process, wall, leads, window_began: now, arrived: now };
-                *place = Some(reading);
+                let leads = [lead; 2];
+                *place = Some(Reading { process, wall, leads, window_began: now, arrived: now });
             }
         }
         let mut others = self.others.iter().flatten().map(Reading::offset);
         if let (Some(a), Some(b)) = (others.next(), others.next()) {
-            let offset = median(self.own, a, b);
-            self.median = Some(Median { offset, until: now + CLOCK_TIME });
+            self.median = Some((median(self.own, a, b), now + CLOCK_TIME));
         }
     }
 
     /// Returns the time of a record that is written now: the median, or `wall`, this server's own
     /// clock.
-    pub(super) fn stamp(&mut self, now: Moment, wall: WallTime) -> WallTime {
-        if let Some((asked, stamped)) = self.stamped
-            && asked == (now, wall)
-        {
-            return stamped;
-        }
-        let stamped = match &self.median {
-            Some(median) if now < median.until => wall_time(median.offset + micros(now)),
+    pub(super) fn stamp(&self, now: Moment, wall: WallTime) -> WallTime {
+        match self.median {
+            Some((offset, until)) if now < until => wall_time(offset + micros(now)),
             _ => wall,
-        };
-        self.stamped = Some(((now, wall), stamped));
-        stamped
+        }
     }
 
     /// Returns the offsets of the servers whose pings arrived within the peer timeout.
@@ -191,7 +166,6 @@ impl WallClocks {
         &mut self,
         now: Moment,
         me: ServerId,
-        primary: Option<ServerId>,
         timeout: Duration,
     ) -> Option<String> {
         let skewed = self.skew(now, timeout).is_some_and(|skew| skew > SKEW_MAX);
@@ -200,17 +174,14 @@ impl WallClocks {
             return None;
         }
         self.warned_at = Some(now);
-        let from = self.median.map_or(self.own, |median| median.offset);
+        let from = self.median.map_or(self.own, |(offset, _)| offset);
         let all = self.heard(now, timeout).chain([(me, self.own)]);
         let (id, ahead) = all.map(|(id, at)| (id, at - from)).max_by_key(|(_, at)| at.abs())?;
         let seconds = ahead.unsigned_abs() as f64 / 1e6;
         let side = if ahead < 0 { "behind" } else { "ahead of" };
-        let (reference, used) = match (self.median, primary) {
-            (Some(_), _) => ("the median".to_owned(), "the median".to_owned()),
-            (None, Some(primary)) => {
-                (format!("server {me}"), format!("the clock of server {primary}, the primary"))
-            }
-            (None, None) => (format!("server {me}"), "the primary's clock".to_owned()),
+        let (reference, used) = match self.median {
+            Some(_) => ("the median".to_owned(), "the median"),
+            None => (format!("server {me}"), "the primary's clock"),
         };
         Some(format!(
             "clock skew: server {id} is {seconds:.1} s {side} {reference}; message times use {used}"
@@ -242,8 +213,7 @@ mod tests {
     fn ping(clocks: &mut WallClocks, from: u8, ms: u64, ahead: i64, delay: u64) {
         let sent = Moment((1_000_000 + ms - delay) * MS);
         let (process, wall) = (ProcessId(u64::from(from)), clock(ms - delay, ahead));
-        let ping = PingClocks { process, sent, wall };
-        clocks.measure(id(from), ping, Moment(ms * MS), TIMEOUT);
+        clocks.measure((id(from), process), (sent, wall), Moment(ms * MS), TIMEOUT);
     }
 
     /// Returns how far a record written at `ms` is ahead of true time, with this own clock.
@@ -342,8 +312,8 @@ mod tests {
         let mut clocks = heard(10, [DAY, 0, -DAY]);
         let stood = |clocks: &mut WallClocks, at: u64| {
             let sent = Moment((1_000_000 + at - 700) * MS);
-            let ping = PingClocks { process: ProcessId(2), sent, wall: clock(at, 0) };
-            clocks.measure(id(2), ping, Moment(at * MS), TIMEOUT);
+            let clock = (sent, clock(at, 0));
+            clocks.measure((id(2), ProcessId(2)), clock, Moment(at * MS), TIMEOUT);
             stamped(clocks, at, DAY)
         };
         let seen = [1_000, 2_010, 3_000, 4_010].map(|at| stood(&mut clocks, at));
@@ -353,9 +323,8 @@ mod tests {
     #[test]
     fn a_restarted_peer_is_measured_from_nothing() {
         let mut clocks = heard(10, [DAY, 0, -DAY]);
-        let (process, sent) = (ProcessId(77), Moment(5 * MS));
-        let ping = PingClocks { process, sent, wall: clock(500, 8) };
-        clocks.measure(id(2), ping, Moment(500 * MS), TIMEOUT);
+        let clock = (Moment(5 * MS), clock(500, 8));
+        clocks.measure((id(2), ProcessId(77)), clock, Moment(500 * MS), TIMEOUT);
         assert_eq!(stamped(&clocks, 600, DAY), 8);
     }
 
@@ -381,15 +350,14 @@ mod tests {
             let [a, b, c] = [at % 8, at / 8 % 8, at / 64].map(|at| numbers[at]);
             clocks.read_own(Moment(a), WallTime(b));
             for (from, process) in [(2, 1), (3, 2), (3, a)] {
-                let (process, sent) = (ProcessId(process), Moment(b));
-                let ping = PingClocks { process, sent, wall: WallTime(c) };
-                clocks.measure(id(from), ping, Moment(a), TIMEOUT);
+                let (process, clock) = (ProcessId(process), (Moment(b), WallTime(c)));
+                clocks.measure((id(from), process), clock, Moment(a), TIMEOUT);
             }
             assert!(clocks.stamp(Moment(a), WallTime(0)) <= WallTime::LAST);
             assert!(clocks.own(Moment(a)) <= WallTime::LAST);
             let _ = clocks.skew(Moment(c), TIMEOUT);
             clocks.warned_at = None;
-            let _ = clocks.warning(Moment(c), id(1), None, TIMEOUT);
+            let _ = clocks.warning(Moment(c), id(1), TIMEOUT);
         }
     }
 
@@ -413,9 +381,8 @@ mod tests {
 
     #[test]
     fn skew_is_warned_of_once_a_minute() {
-        let warn = |clocks: &mut WallClocks, ms: u64, primary| {
-            clocks.warning(Moment(ms * MS), id(1), primary, TIMEOUT)
-        };
+        let warn =
+            |clocks: &mut WallClocks, ms: u64| clocks.warning(Moment(ms * MS), id(1), TIMEOUT);
         for (ahead, expected) in [
             ([0, 900, -900], None),
             ([0, 1_000, 0], None),
@@ -425,20 +392,17 @@ mod tests {
         ] {
             let words = expected.map(|e| format!("clock skew: {e}; message times use the median"));
             let mut clocks = heard(10, ahead);
-            assert_eq!(warn(&mut clocks, 20, None), words, "{ahead:?}");
-            assert_eq!(warn(&mut clocks, 30, None), None);
+            assert_eq!(warn(&mut clocks, 20), words, "{ahead:?}");
+            assert_eq!(warn(&mut clocks, 30), None);
             ping(&mut clocks, 3, 60_020, ahead[2], 0);
             ping(&mut clocks, 2, 60_020, ahead[1], 0);
-            assert_eq!(warn(&mut clocks, 60_020, None), words);
+            assert_eq!(warn(&mut clocks, 60_020), words);
         }
-        for (primary, used) in
-            [(Some(id(2)), "the clock of server 2, the primary"), (None, "the primary's clock")]
-        {
-            let mut clocks = WallClocks::default();
-            own(&mut clocks, 10, 0);
-            ping(&mut clocks, 2, 10, 2_000, 0);
-            let words = "clock skew: server 2 is 2.0 s ahead of server 1; message times use ";
-            assert_eq!(warn(&mut clocks, 20, primary), Some(words.to_owned() + used));
-        }
+        let mut clocks = WallClocks::default();
+        own(&mut clocks, 10, 0);
+        ping(&mut clocks, 2, 10, 2_000, 0);
+        let words = "clock skew: server 2 is 2.0 s ahead of server 1; \
+                     message times use the primary's clock";
+        assert_eq!(warn(&mut clocks, 20).as_deref(), Some(words));
     }
 }

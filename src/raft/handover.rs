@@ -2,7 +2,7 @@
 
 use super::{Env, Raft, Role, Timer};
 use crate::ids::{GroupId, LinkId, Member, ServerId, Term};
-use crate::packet::{Order, Packet, Verdict};
+use crate::packet::{Packet, Verdict};
 use crate::peers::{Peer, Peers};
 use crate::rules::Rule;
 use crate::time::Moment;
@@ -81,7 +81,7 @@ impl Raft {
         now: Moment,
         peers: &Peers,
         group: GroupId,
-        Order::HandOver(to): Order,
+        to: Option<ServerId>,
     ) -> Verdict {
         let why = Rule::HandedOverOrder;
         let chosen = |heir: Member| to.is_none_or(|to| heir.id == to);

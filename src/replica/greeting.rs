@@ -30,8 +30,8 @@ pub(super) fn on_first_packet(
             env.on_dial_ended(dialled, false);
             return raft.heed_refusal(env, why);
         }
-        Packet::Order { group, order } if dialled.is_none() => {
-            let verdict = raft.on_order(env.now, env.peers, group, order);
+        Packet::Order { group, to } if dialled.is_none() => {
+            let verdict = raft.on_order(env.now, env.peers, group, to);
             env.out.send(link, Packet::Verdict(verdict));
             env.out.push(Effect::Close(link, Closing::Spare));
         }

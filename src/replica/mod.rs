@@ -16,7 +16,7 @@ pub use crate::config::{Config, Origin};
 pub use crate::effect::{Closing, DialFailure, Effect, Obstacle, Out, Quarantine};
 pub use crate::incarnation::{Seen, SeenDisk};
 pub use crate::packet::{
-    Append, Ask, Epoch, Hello, Order, Packet, Past, PeerHealth, Refusal, Shared, Verdict,
+    Append, Ask, Epoch, Hello, Packet, Past, PeerHealth, Refusal, Shared, Verdict,
 };
 #[cfg(feature = "simulate")]
 pub use crate::raft::Decision;
@@ -76,11 +76,7 @@ impl Replica {
             return;
         }
         peers.read_clock(now, wall);
-        // Only these events write records.
-        let wall = match event {
-            Event::Tick | Event::Durable(_) => peers.stamp(now, wall),
-            _ => wall,
-        };
+        let wall = peers.stamp(now, wall);
         let env = &mut Env { now, wall, peers, out };
         match event {
             Event::Tick => on_tick(raft, env, log),
@@ -198,9 +194,8 @@ fn on_received(raft: &mut Raft, env: &mut Env<'_>, link: LinkId, packet: Packet,
     }
     match packet {
         Packet::Ping { sent, wall, health } => {
-            let primary = raft.primary(now, env.peers).map(|primary| primary.id);
             let promised = raft.promise_to(from, now);
-            env.on_ping(link, (sent, wall, health), promised, primary);
+            env.on_ping(link, (sent, wall, health), promised);
             if !health.leads {
                 raft.leave_primary(from);
             }

@@ -50,7 +50,7 @@ fn hellos_are_numbered_and_report_another_link() {
 #[test]
 fn a_link_begins_with_a_hello_and_an_accepted_one_also_with_an_order() {
     let (two, hello) = unlinked(2);
-    let order = Packet::Order { group: hello.shared.group, order: Order::HandOver(None) };
+    let order = Packet::Order { group: hello.shared.group, to: None };
     let link = two.clone().new_link(3);
     let begin = |dialled: bool, packet: Packet| {
         let mut two = two.clone();

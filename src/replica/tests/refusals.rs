@@ -216,8 +216,8 @@ fn a_refusal_is_logged_only_by_a_primary_that_stays() {
             "it hands over",
             |one| {
                 let group = one.hello_of(2).shared.group;
-                let (link, order) = (one.new_link(2), Order::HandOver(None));
-                let out = first(one, link, false, Packet::Order { group, order });
+                let link = one.new_link(2);
+                let out = first(one, link, false, Packet::Order { group, to: None });
                 assert!(out.has(&Effect::Send(link, Packet::Verdict(Verdict::Taken))));
             },
             0,

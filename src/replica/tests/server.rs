@@ -5,8 +5,8 @@ pub(super) use crate::ids::*;
 pub(super) use crate::record::{self, Kind, Record};
 pub(super) use crate::replica::{
     Append, Ask, Closing, Config, DialFailure, Durable, Effect, Epoch, Event, Hello, LogReader,
-    LogSummary, NotTaken, Order, Origin, Out, Packet, Past, PeerHealth, Quarantine, Refusal,
-    Replica, RoleView, Rule, Setup, Shared, Takeover, Verdict,
+    LogSummary, NotTaken, Origin, Out, Packet, Past, PeerHealth, Quarantine, Refusal, Replica,
+    RoleView, Rule, Setup, Shared, Takeover, Verdict,
 };
 pub(super) use crate::time::{Moment, WallTime};
 use std::io;
@@ -308,7 +308,7 @@ impl Server {
     pub(super) fn order(&mut self, group: GroupId, to: Option<u8>) -> Verdict {
         let (mut out, link) = (Effects::default(), self.new_link(0));
         self.handle(Event::Accepted { link }, &mut out);
-        let packet = Packet::Order { group, order: Order::HandOver(to.map(id)) };
+        let packet = Packet::Order { group, to: to.map(id) };
         self.handle(Event::Received { link, packet, records: &[] }, &mut out);
         let [Packet::Verdict(verdict)] = out.sent(0)[..] else { panic!("{out:?}") };
         verdict

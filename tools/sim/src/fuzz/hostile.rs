@@ -10,8 +10,7 @@ use postern::ids::{
 use postern::mailbox::Change;
 use postern::record::{self, Kind};
 use postern::replica::{
-    Append, Ask, Config, Epoch, Hello, Order, Origin, Packet, PeerHealth, Refusal, RoleView,
-    Verdict,
+    Append, Ask, Config, Epoch, Hello, Origin, Packet, PeerHealth, Refusal, RoleView, Verdict,
 };
 use postern::rng::Rng;
 use postern::time::{Moment, WallTime};
@@ -199,7 +198,7 @@ pub(super) fn build(victim: &Victim, from: Member, args: &mut Args<'_>) -> (Pack
         10 => Packet::AskVote(ask(victim, from, args)),
         12 => Packet::SteppedDown { term: Term(value(victim, args)) },
         13 => Packet::TimeoutNow { term: Term(value(victim, args)) },
-        14 => Packet::Order { group: GROUP, order: Order::HandOver(None) },
+        14 => Packet::Order { group: GROUP, to: None },
         15 => Packet::Request { group: GROUP },
         16 => Packet::Answer,
         17 => Packet::Verdict(Verdict::NotPrimary),

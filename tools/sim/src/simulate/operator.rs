@@ -5,13 +5,13 @@ use super::link_end::LinkEnd;
 use super::process::{GROUP, Incoming};
 use super::world::{World, address_of};
 use postern::ids::ServerId;
-use postern::replica::{Order, Packet, RoleView};
+use postern::replica::{Packet, RoleView};
 
 /// The operator. At most one order waits for the handshake of its connection.
 #[derive(Default)]
 pub(super) struct Operator {
     connections: u64,
-    waiting: Option<(ConnId, LinkEnd, Order)>,
+    waiting: Option<(ConnId, LinkEnd, Option<ServerId>)>,
 }
 
 impl Operator {
@@ -37,7 +37,7 @@ impl World {
         self.operator.connections += 1;
         let conn = ConnId(u64::MAX - self.operator.connections);
         let (end, first) = LinkEnd::dialler(self.settings.encrypts);
-        self.operator.waiting = Some((conn, end, Order::HandOver(to)));
+        self.operator.waiting = Some((conn, end, to));
         self.servers[n].inbox.push(Incoming::Opened(conn, address_of(conn)));
         self.deliver(n, Incoming::Bytes(conn, first));
         true
@@ -46,11 +46,11 @@ impl World {
     /// Handles bytes of server `n`. They complete the handshake: the operator sends its order and
     /// ends the connection.
     pub(super) fn on_operator_bytes(&mut self, n: usize, conn: ConnId, bytes: &[u8]) {
-        let Some((_, mut end, order)) = self.operator.waiting.take() else { return };
+        let Some((_, mut end, to)) = self.operator.waiting.take() else { return };
         if end.receive(bytes).is_err() {
             return; // the server refuses the connection, in plain text
         }
-        let order = Packet::Order { group: GROUP, order };
+        let order = Packet::Order { group: GROUP, to };
         let inbox = &mut self.servers[n].inbox;
         inbox.push(Incoming::Bytes(conn, end.send(&order, &[])));
         inbox.push(Incoming::Finished(conn));
