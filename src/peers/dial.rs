@@ -128,8 +128,7 @@ impl Env<'_> {
         }
         peer.reset_link_state();
         peer.lost_at = Some(self.now);
-        let under_way = peer.dialling.under_way;
-        self.peers.note_lost(link.member, under_way);
+        peer.evidence.refusals_due = Some(peer.dialling.under_way + 1);
         self.dial_now(at);
         // Pings the others now, not at the next heartbeat, to learn whether they are still
         // active.
@@ -210,8 +209,10 @@ impl Peers {
         peer.log_loss();
         if why == DialFailure::Refused {
             peer.dialling.refused = true;
+            if let Some(due) = &mut peer.evidence.refusals_due {
+                *due = due.saturating_sub(1);
+            }
             self.changed = true;
-            self.note_refused(to);
         }
         self.dial_later(now, at);
     }

@@ -1,6 +1,7 @@
 //! The hello, the first packet of each side of a link: how this server says its own, how it
 //! judges another one, and the choice between two links to the same server.
 
+use super::evidence::Evidence;
 use super::peer::Link;
 use super::{Env, Identity, Peers};
 use crate::effect::{Closing, Effect, Obstacle};
@@ -216,10 +217,11 @@ impl Peers {
         let peer = &mut self.all[at];
         if peer.process.replace(new.process()) != Some(new.process()) {
             (peer.reached, peer.unreachable) = (false, None);
+            peer.evidence = Evidence::default();
         }
         if new.dialled {
             (peer.reached, peer.unreachable) = (true, None);
         }
-        self.note_evidence(new);
+        peer.evidence.refusals_due = None;
     }
 }

@@ -34,7 +34,6 @@ use crate::packet::Shared;
 use crate::rng::Rng;
 use crate::rules::{Decisions, Rule};
 use crate::time::{Moment, WallTime};
-use evidence::Evidence;
 use peer::Link;
 use std::time::Duration;
 use wall_clock::WallClocks;
@@ -76,8 +75,6 @@ pub(crate) struct Peers {
     hellos: u64,
     seen: Seen,
     clocks: WallClocks,
-    /// Per id, the evidence about a server whose death would leave this server alone.
-    evidence: [Option<Evidence>; 3],
     heartbeat_at: Moment,
     /// The state of a server changed; the consensus must process that before the event loop
     /// sleeps.
@@ -104,7 +101,6 @@ impl Peers {
             hellos: 0,
             seen,
             clocks: WallClocks::default(),
-            evidence: [None, None, None],
             heartbeat_at: now,
             changed: false,
             decisions: Decisions::default(),

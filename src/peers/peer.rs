@@ -1,6 +1,7 @@
 //! What this server knows of each other server: its link, its last answer, whether it is down.
 //! This state decides when the replica acts; safety never depends on it.
 
+use super::evidence::Evidence;
 use crate::effect::{DialFailure, Obstacle};
 use crate::ids::{DiskId, LinkId, Member, Position, Run, ServerId};
 use crate::limits::SHUN_TIME_MAX;
@@ -101,6 +102,7 @@ pub(crate) struct Peer {
     pub(super) process: Option<Process>,
     /// That process has answered at its own address.
     pub(super) reached: bool,
+    pub(super) evidence: Evidence,
     /// The process whose link was logged; cleared when the loss of that link is logged.
     announced: Option<Process>,
     pub(super) dialling: Dialling,
@@ -130,6 +132,7 @@ impl Peer {
             unreachable: None,
             process: None,
             reached: false,
+            evidence: Evidence::default(),
             announced: None,
             dialling: Dialling { next: Some(now), ..Dialling::default() },
             epoch: None,
