@@ -57,19 +57,30 @@ impl Raft {
         self.handover.is_some()
     }
 
-    /// Begins a handover to a backup.
-    fn begin_handover(&mut self, now: Moment, peers: &Peers, why: Rule) -> Verdict {
+    /// Begins a handover to the backup `to`, or to any backup. A handover that has not chosen its
+    /// backup yet goes to `to` instead.
+    fn begin_handover(
+        &mut self,
+        now: Moment,
+        peers: &Peers,
+        why: Rule,
+        to: Option<ServerId>,
+    ) -> Verdict {
         if !self.is_primary() {
             return Verdict::NotPrimary;
         }
-        if self.possible_heirs(now, peers, why).next().is_none() {
+        if self.possible_heirs(now, peers, why, to).next().is_none() {
             return Verdict::NoBackup;
         }
-        if self.handover.is_none() {
-            log::info!("handing over to a backup");
-            self.note(why);
-            self.handover = Some(Handover { why, to: None, is_sent: false });
-            self.timers.set(Timer::Handover, now + self.peer_timeout());
+        match &mut self.handover {
+            Some(handover) if !handover.is_sent => handover.to = to,
+            Some(_) => {}
+            None => {
+                log::info!("handing over to a backup");
+                self.note(why);
+                self.handover = Some(Handover { why, to, is_sent: false });
+                self.timers.set(Timer::Handover, now + self.peer_timeout());
+            }
         }
         self.dirty = true;
         Verdict::Taken
@@ -83,19 +94,10 @@ impl Raft {
         group: GroupId,
         to: Option<ServerId>,
     ) -> Verdict {
-        let why = Rule::HandedOverOrder;
-        let chosen = |heir: Member| to.is_none_or(|to| heir.id == to);
         if group != self.shared.group {
             return Verdict::OtherGroup;
         }
-        if self.is_primary() && !self.possible_heirs(now, peers, why).any(|(_, (m, _))| chosen(m)) {
-            return Verdict::NoBackup;
-        }
-        let verdict = self.begin_handover(now, peers, why);
-        if let Some(handover) = self.handover.as_mut().filter(|handover| !handover.is_sent) {
-            handover.to = to;
-        }
-        verdict
+        self.begin_handover(now, peers, Rule::HandedOverOrder, to)
     }
 
     /// Begins the handover of a stopping primary.
@@ -103,7 +105,7 @@ impl Raft {
         let Some(began) = self.condition.stopping else { return };
         // A handover may fail until a member that was just lost is dropped, so this tries again.
         if self.handover.is_none() && env.now < began + self.peer_timeout() * 2 {
-            self.begin_handover(env.now, env.peers, Rule::HandedOverStop);
+            self.begin_handover(env.now, env.peers, Rule::HandedOverStop, None);
         }
         self.timers.expired(Timer::Stop, env.now);
     }
@@ -117,8 +119,13 @@ impl Raft {
             self.handover = None;
             self.dirty = true;
         } else if !handover.is_sent && self.log.acknowledged() == self.log.last() {
-            let heir = self.heir(env.now, env.peers, handover.why, handover.to);
-            let Some((heir, link)) = heir else { return };
+            // Every member has every entry, since all are acknowledged: the one with the fewest
+            // faults takes over.
+            let heirs = self.possible_heirs(env.now, env.peers, handover.why, handover.to);
+            let heir = heirs.min_by_key(|(peer, _)| {
+                (peer.unreachable.is_some(), peer.health.damaged, peer.health.slow)
+            });
+            let Some((_, (heir, link))) = heir else { return };
             log::info!("sent TimeoutNow to server {heir}");
             env.out.send(link, Packet::TimeoutNow { term: self.ballot.term() });
             if let Some(handover) = &mut self.handover {
@@ -127,29 +134,15 @@ impl Raft {
         }
     }
 
-    /// Returns the backup to hand over to, the one with the fewest faults. Every member has every
-    /// entry, since all are acknowledged.
-    fn heir(
-        &self,
-        now: Moment,
-        peers: &Peers,
-        why: Rule,
-        to: Option<ServerId>,
-    ) -> Option<(Member, LinkId)> {
-        let heirs = self.possible_heirs(now, peers, why);
-        let heirs = heirs.filter(|(_, (heir, _))| to.is_none_or(|to| heir.id == to));
-        let faults =
-            |peer: &Peer| (peer.unreachable.is_some(), peer.health.damaged, peer.health.slow);
-        heirs.min_by_key(|(peer, _)| faults(peer)).map(|(_, heir)| heir)
-    }
-
     /// Returns the members that are recently active, not stopping and reachable for clients,
-    /// without the fault because of which this primary hands over.
+    /// without the fault because of which this primary hands over. `to` is the one that an
+    /// operator chose.
     fn possible_heirs<'a>(
         &'a self,
         now: Moment,
         peers: &'a Peers,
         why: Rule,
+        to: Option<ServerId>,
     ) -> impl Iterator<Item = Heir<'a>> {
         self.linked_members(peers).filter(move |(peer, (member, _))| {
             // When this server ends anyway, a backup takes over whether clients can reach it or
@@ -158,7 +151,7 @@ impl Raft {
                 || (why != Rule::HandedOverStop && peer.unreachable.is_some())
                 || (why == Rule::HandedOverSlow && peer.health.slow)
                 || (why == Rule::HandedOverDamaged && peer.health.damaged);
-            !unable && peers.is_active(*member, now)
+            !unable && to.is_none_or(|to| member.id == to) && peers.is_active(*member, now)
         })
     }
 
@@ -187,15 +180,12 @@ impl Raft {
     /// Reacts to an entry of the log that can't be read. A primary hands over to a server that
     /// may be able to read it, at most once a minute. Returns whether a handover is in progress.
     pub(crate) fn leave_damaged(&mut self, now: Moment, peers: &mut Peers) -> bool {
-        let why = Rule::HandedOverDamaged;
-        let able = self.possible_heirs(now, peers, why).next().is_some();
-        let due = self.condition.note_damage(now);
-        if due {
+        if self.condition.note_damage(now) {
             // Reports the damage to the others at once.
             peers.heartbeat_now(now);
-        }
-        if due && able && !self.condition.is_stopping() {
-            self.begin_handover(now, peers, why);
+            if self.handover.is_none() && !self.condition.is_stopping() {
+                self.begin_handover(now, peers, Rule::HandedOverDamaged, None);
+            }
         }
         self.handover.is_some()
     }
@@ -211,7 +201,7 @@ impl Raft {
         let is_able = |peer: &Peer| !peer.health.slow && !peer.health.stopping;
         if self.linked_members(peers).any(|(peer, _)| is_able(peer)) {
             self.condition.handed_over = Some(now);
-            self.begin_handover(now, peers, Rule::HandedOverSlow);
+            self.begin_handover(now, peers, Rule::HandedOverSlow, None);
         }
     }
 }
