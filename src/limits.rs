@@ -64,8 +64,6 @@ pub const RESERVE_BYTES: u64 = 1024 * 1024;
 pub const SPACE_TIME: Duration = Duration::from_secs(1);
 /// Quarantined directories that are remembered.
 pub const FORMER_KEPT: usize = 16;
-/// Configs of the log whose indexes are kept in memory.
-pub const CONFIGS_KEPT: usize = 64;
 
 /// Unanswered requests of one connection at which the server stops reading from it.
 pub const REQUESTS_MAX: usize = 64;

@@ -1,17 +1,13 @@
 //! The log of entries: appended in batches, cut where it conflicts, read from memory or files.
 
-use super::configs::Configs;
 use super::disk::Disk;
 use super::segment::{HEADER_BYTES, Header, is_header, path};
 use crate::ids::Index;
-use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX, SEGMENTS_OPEN_MAX, TAIL_BYTES_MAX};
-use crate::record::{self, Kind, Record};
+use crate::limits::{SEGMENTS_OPEN_MAX, TAIL_BYTES_MAX};
+use crate::record::{Kind, Record};
 use byteorder::{ByteOrder, LE};
 use std::cell::RefCell;
 use std::io;
-
-/// Entries read at a time while searching for a config.
-const CONFIG_SEARCH_STEP: u64 = (FILE_PIECE_BYTES / RECORD_BYTES_MAX) as u64;
 
 /// A segment, with the offset of each of its records.
 #[derive(Debug)]
@@ -53,7 +49,9 @@ pub(super) struct Log<F> {
     /// The open files of the most recently read earlier segments, by first index, the latest
     /// last. A log may have more segments than a process may have open files.
     opened: RefCell<Vec<(Index, F)>>,
-    configs: Configs,
+    /// The indexes of all configs, in order. Every batch header names the newest config before it,
+    /// which reveals the loss of a config.
+    configs: Vec<Index>,
     /// The active segment's bytes from `tail_start` to its end.
     tail: Vec<u8>,
     tail_start: u64,
@@ -73,7 +71,7 @@ impl<F> Log<F> {
         segment_bytes: u64,
         segments: Vec<Segment>,
         file: F,
-        configs: Configs,
+        configs: Vec<Index>,
         sealed: u64,
     ) -> Log<F> {
         let written = segments.last().expect("a log has a segment").end;
@@ -102,7 +100,7 @@ impl<F> Log<F> {
     ) -> io::Result<Log<F>> {
         let file = create_file(disk, folder, first)?;
         let segments = vec![Segment::empty(first)];
-        let mut log = Log::new(folder, segment_bytes, segments, file, Configs::default(), 0);
+        let mut log = Log::new(folder, segment_bytes, segments, file, Vec::new(), 0);
         log.unnamed = true;
         log.write_header_alone(disk)?;
         Ok(log)
@@ -179,7 +177,8 @@ impl<F> Log<F> {
 
     /// The header to write after all items.
     fn header(&self) -> Header {
-        let (first, config) = (self.active().next(), self.configs.newest());
+        let (first, config) = (self.active().next(), self.configs.last().copied());
+        let config = config.unwrap_or_default();
         Header { synced: self.written, first, config }
     }
 
@@ -258,10 +257,7 @@ impl<F> Log<F> {
         if last >= self.last() {
             return Ok(());
         }
-        if !self.configs.cut(last) {
-            let newest = self.find_config(disk, last)?;
-            self.configs.push(newest);
-        }
+        self.configs.retain(|at| *at <= last);
         if let Some(first) = self.cut_reaches(last) {
             while self.active().first > first {
                 let gone = self.segments.pop().expect("an earlier segment stays");
@@ -293,25 +289,6 @@ impl<F> Log<F> {
             self.written = end;
         }
         self.write_header_alone(disk)
-    }
-
-    /// The newest config up to `last`, read from the log; 0 when there is none.
-    fn find_config<D: Disk<File = F>>(&self, disk: &D, last: Index) -> io::Result<Index> {
-        let begin = self.segments[0].first;
-        let mut last = last;
-        let mut piece = Vec::new();
-        while last >= begin {
-            let from = Index(last.0.saturating_sub(CONFIG_SEARCH_STEP)).max(begin);
-            piece.clear();
-            self.copy(disk, from, last, &mut piece)?;
-            let records = record::each(&piece).map_while(Result::ok);
-            let configs = records.filter(|record| record.kind == Kind::CONFIG);
-            if let Some(newest) = configs.last() {
-                return Ok(newest.index);
-            }
-            last = from.before();
-        }
-        Ok(Index::ZERO)
     }
 
     fn segment_of(&self, index: Index) -> usize {

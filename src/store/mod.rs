@@ -1,7 +1,6 @@
 #![doc = include_str!("README.md")]
 
 pub mod check;
-mod configs;
 pub mod disk;
 #[cfg(debug_assertions)]
 mod faulty;

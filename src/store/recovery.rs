@@ -1,7 +1,6 @@
 //! Reads the log at a start and finds it good, torn at the tail, or damaged. Reading changes
 //! nothing. Only an undamaged log is repaired afterwards.
 
-use super::configs::Configs;
 use super::disk::Disk;
 use super::identity::Identity;
 use super::log::{Log, Segment};
@@ -37,7 +36,7 @@ pub(super) struct Reading {
     /// The newest config that a valid header names.
     pub(super) named_config: Index,
     /// The indexes of the configs before the first damage.
-    pub(super) configs: Configs,
+    pub(super) configs: Vec<Index>,
 }
 
 /// A segment as found on disk.
