@@ -37,8 +37,12 @@ impl<D: Disk> Store<D> {
         let found = Identity::read(&disk)?;
         found.refuse_foreign(new)?;
         let known = found.good();
-        let mut reading = read(&disk, Known::new(&disk, known))?;
-        if last_sound(&reading).next() != Record::trust(entry).index {
+        let mut last = Index::ZERO;
+        let mut reading = recovery::read(&disk, LOG, Known::new(&disk, known), &mut |record| {
+            last = record.index;
+            Ok(())
+        })?;
+        if last.next() != Record::trust(entry).index {
             return Err(OpenError::Refused("it is not as it was when it was read".to_owned()));
         }
         let vote_file = VoteFile::open(&disk)?;
@@ -49,7 +53,7 @@ impl<D: Disk> Store<D> {
                 copy(&disk, name, &format!("{made}/{name}"))?;
             }
             disk.sync_folder(&made)?;
-            reading = cut_damage(&disk, known, &reading, &made)?;
+            reading = cut_damage(&disk, known, &reading, last, &made)?;
             folder = Some(made);
         }
         let log = recovery::settle(&disk, LOG, segment_bytes, reading)?;
@@ -96,69 +100,43 @@ impl<D: Disk> Store<D> {
     }
 }
 
-fn read<D: Disk>(disk: &D, known: Known) -> io::Result<Reading> {
-    recovery::read(disk, LOG, known, &mut |_| Ok(()))
-}
-
-/// The number of leading segments whose entries follow each other from the first entry on.
-fn sound_segments(reading: &Reading) -> usize {
-    let mut next = Index(1);
-    let mut count = 0;
-    for found in &reading.segments {
-        let good = &found.good;
-        if good.first != next || good.next() == next {
-            break;
-        }
-        count += 1;
-        if good.end < found.size {
-            break;
-        }
-        next = good.next();
-    }
-    count
-}
-
-/// The last entry that is readable together with all entries before it.
-fn last_sound(reading: &Reading) -> Index {
-    let last = sound_segments(reading).checked_sub(1).map(|at| reading.segments[at].good.next());
-    last.map_or(Index::ZERO, Index::before)
-}
-
-/// Moves everything after the sound entries into `folder`. After each step, the log is either
-/// still damaged or whole.
+/// Moves everything after `last`, the last entry before the first damage, into `folder`. After
+/// each step, the log is either still damaged or whole.
 fn cut_damage<D: Disk>(
     disk: &D,
     known: Option<&Identity>,
     reading: &Reading,
+    last: Index,
     folder: &str,
 ) -> Result<Reading, OpenError> {
-    let sound = sound_segments(reading);
-    let last = &reading.segments[sound - 1];
-    let newest = last.good.first;
+    let at = reading.segments.iter().take_while(|found| found.good.next() <= last).count();
+    let newest = &reading.segments[at];
+    let (first, end) = (newest.good.first, newest.good.end);
     if let Some(known) = known {
         // As with any cut into an earlier segment, name that segment before removing the later
         // ones.
         let mut identity = known.clone();
-        identity.segment = newest;
+        identity.segment = first;
         identity.write(disk)?;
     }
     let folder = format!("{folder}/{LOG}");
     disk.make_folder(&folder)?;
-    for found in reading.segments[sound..].iter().rev() {
+    for found in reading.segments[at + 1..].iter().rev() {
         let name = file_name(found.good.first);
         disk.rename(&format!("{LOG}/{name}"), &format!("{folder}/{name}"))?;
         disk.sync_folder(&folder)?;
         disk.sync_folder(LOG)?;
     }
-    if last.good.end < last.size {
-        let name = file_name(newest);
+    if end < newest.size {
+        let name = file_name(first);
         copy(disk, &format!("{LOG}/{name}"), &format!("{folder}/{name}"))?;
         disk.sync_folder(&folder)?;
-        let file = disk.open(&path(LOG, newest), false)?;
-        disk.truncate(&file, last.good.end)?;
+        let file = disk.open(&path(LOG, first), false)?;
+        disk.truncate(&file, end)?;
         disk.sync(&file)?;
     }
-    let mut reading = read(disk, Known { segment: Some(newest), ..Known::default() })?;
+    let known = Known { segment: Some(first), ..Known::default() };
+    let mut reading = recovery::read(disk, LOG, known, &mut |_| Ok(()))?;
     match reading.damage.pop() {
         None => Ok(reading),
         Some(damage) => Err(OpenError::Damaged(damage)),
