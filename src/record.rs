@@ -129,8 +129,10 @@ impl<'a> Record<'a> {
     }
 }
 
-fn checksum(record: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&record[..4]), &record[8..])
+/// Returns the checksum of a record, a batch header or a vote: of all but bytes 4 to 7, which hold
+/// it.
+pub(crate) fn checksum(item: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&item[..4]), &item[8..])
 }
 
 /// Appends a record to `out`; `body` writes its body.

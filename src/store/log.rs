@@ -241,14 +241,8 @@ impl<F> Log<F> {
     /// The segment that becomes the last one when a cut after `last` reaches into an earlier
     /// segment; `None` when it does not.
     pub(super) fn cut_reaches(&self, last: Index) -> Option<Index> {
-        let keep = self.segment_of(last.next().min(self.active().first));
-        let keep = &self.segments[keep];
-        let keep = if keep.first == last.next() && keep.first > Index(1) {
-            &self.segments[self.segment_of(last)]
-        } else {
-            keep
-        };
-        (keep.first < self.active().first).then_some(keep.first)
+        let keep = self.segments[self.segment_of(last)].first;
+        (keep < self.active().first).then_some(keep)
     }
 
     /// Removes all entries after `last`. The cut is durable on return. Before a cut into an

@@ -171,14 +171,11 @@ impl<D: Disk> Store<D> {
         let vote = VoteFile::open(&disk)?;
         let voted = vote.as_ref().map(|(_, vote)| *vote);
         let mut last = Position::default();
-        // Without an identity, only this check notices that the first segment is missing.
-        let mut in_order = |record: &Record<'_>| {
-            let follows = record.index == last.index.next();
-            last = record.position();
-            if follows { visit(record) } else { Err("entries before it are missing") }
-        };
         let known = Known::new(&disk, identity);
-        let mut reading = recovery::read(&disk, LOG, known, &mut in_order)?;
+        let mut reading = recovery::read(&disk, LOG, known, &mut |record| {
+            last = record.position();
+            visit(record)
+        })?;
         let opened = reading.may_have_opened(voted);
         let damage = std::mem::take(&mut reading.damage).into_iter().next();
         let why = match (found, vote, damage) {
@@ -187,12 +184,12 @@ impl<D: Disk> Store<D> {
                 let start = (expected.process, segment_bytes);
                 return Store::go_on(disk, identity, start, vote, reading);
             }
-            // The state that a crash during the creation of a directory leaves.
-            (Found::Nothing, ..) if !reading.holds_records() && voted.is_none_or(is_first) => {
-                return Store::create(disk, expected, segment_bytes, None);
-            }
             (Found::Nothing, ..) if !reading.holds_records() => {
-                return Err(OpenError::Damaged(LONE_VOTE.to_owned()));
+                if voted.unwrap_or_default() != Vote::default() {
+                    return Err(OpenError::Damaged(LONE_VOTE.to_owned()));
+                }
+                // The state that a crash during the creation of a directory leaves.
+                return Store::create(disk, expected, segment_bytes, None);
             }
             (Found::Nothing, ..) => "identity: it is missing, the log is not".to_owned(),
             (Found::Damaged(why), ..) => format!("identity: {why}"),
@@ -424,11 +421,6 @@ impl<D: Disk> LogReader for Store<D> {
     ) -> io::Result<()> {
         self.log.for_each(&self.disk, from, through, visit)
     }
-}
-
-/// Whether a vote is the one that a new directory starts with.
-fn is_first(vote: Vote) -> bool {
-    vote == Vote::default()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@
 use super::disk::Disk;
 use crate::ids::{Index, Position, Term};
 use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX};
-use crate::record::{BadRecord, Kind, Record};
+use crate::record::{BadRecord, Kind, Record, checksum};
 use byteorder::{ByteOrder, LE};
 use std::io;
 
@@ -80,8 +80,7 @@ pub(super) fn is_header(item: &[u8]) -> bool {
 }
 
 fn header_checksum(header: &[u8], offset: u64) -> u32 {
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&header[..4]), &header[8..]);
-    crc32c::crc32c_append(sum, &offset.to_le_bytes())
+    crc32c::crc32c_append(checksum(header), &offset.to_le_bytes())
 }
 
 /// The result of reading a whole segment, apart from its records.

@@ -4,6 +4,7 @@
 use super::disk::Disk;
 use super::whole;
 use crate::ids::{DiskId, Member, ServerId, Term, Vote};
+use crate::record::checksum;
 use byteorder::{ByteOrder, LE};
 use std::io;
 
@@ -83,10 +84,6 @@ fn decode(slot: &[u8]) -> Option<(u64, Vote)> {
     let founder = (slot[41] == 1).then(|| DiskId(LE::read_u128(&slot[42..])));
     let term = Term(LE::read_u64(&slot[16..]));
     Some((LE::read_u64(&slot[8..]), Vote { term, given, founder }))
-}
-
-fn checksum(slot: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&slot[..4]), &slot[8..])
 }
 
 #[cfg(test)]
