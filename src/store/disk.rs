@@ -41,6 +41,11 @@ pub trait Disk {
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
+/// The path of a name in a folder.
+pub(super) fn join(folder: &str, name: &str) -> String {
+    if folder == "." { name.to_owned() } else { format!("{folder}/{name}") }
+}
+
 /// A folder of the file system, created with mode 0700 when it is missing.
 #[derive(Debug)]
 pub struct RealDisk {

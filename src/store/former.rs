@@ -36,7 +36,7 @@ pub(super) fn read<D: Disk>(disk: &D) -> io::Result<Vec<Former>> {
         vec![Former { folder: "quarantine".to_owned(), last: Position::default(), opened: true }]
     };
     let text = std::str::from_utf8(&bytes).ok();
-    Ok(text.and_then(decode).filter(|all| !all.is_empty()).unwrap_or_else(unknown))
+    Ok(text.and_then(decode).unwrap_or_else(unknown))
 }
 
 /// Adds a directory that is about to be quarantined. Durable on return. Drops earlier entries
@@ -64,10 +64,6 @@ pub(super) fn remove<D: Disk>(disk: &D, folder: &str) -> io::Result<()> {
     all.retain(|former| former.folder != folder);
     if all.len() == before {
         return Ok(());
-    }
-    if all.is_empty() {
-        disk.remove(FILE)?;
-        return disk.sync_folder(".");
     }
     whole::replace(disk, FILE, encode(&all).as_bytes())
 }

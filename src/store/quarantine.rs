@@ -1,6 +1,6 @@
 //! Moves data that can't stay in use within the data directory. Never deletes or overwrites any.
 
-use super::disk::Disk;
+use super::disk::{Disk, join};
 use super::former::{self, Former};
 use super::log::Log;
 use super::segment::first_index;
@@ -38,7 +38,7 @@ pub(super) fn everything<D: Disk>(
         disk.sync_folder(&folder)?;
     }
     former::add(disk, Former { folder: folder.clone(), last, opened })?;
-    move_parts(disk, &folder)?;
+    move_parts(disk, ".", &folder)?;
     Ok(folder)
 }
 
@@ -62,7 +62,7 @@ pub(super) fn finish<D: Disk>(disk: &D) -> io::Result<Option<String>> {
     if !moved || !begun {
         return Ok(None);
     }
-    move_parts(disk, &folder)?;
+    move_parts(disk, ".", &folder)?;
     Ok(Some(folder))
 }
 
@@ -76,25 +76,14 @@ pub(super) fn is_used<D: Disk>(disk: &D) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Moves a quarantined directory back into use. No directory may be in its place.
-pub(super) fn move_back<D: Disk>(disk: &D, folder: &str) -> io::Result<()> {
+/// Moves a directory from one folder to another, in which there is none.
+pub(super) fn move_parts<D: Disk>(disk: &D, from: &str, to: &str) -> io::Result<()> {
     for name in PARTS {
-        let from = format!("{folder}/{name}");
-        if is_there(disk, &from)? {
-            disk.rename(&from, name)?;
-            disk.sync_folder(".")?;
-            disk.sync_folder(folder)?;
-        }
-    }
-    Ok(())
-}
-
-fn move_parts<D: Disk>(disk: &D, folder: &str) -> io::Result<()> {
-    for name in PARTS {
-        if is_there(disk, name)? {
-            disk.rename(name, &format!("{folder}/{name}"))?;
-            disk.sync_folder(folder)?;
-            disk.sync_folder(".")?;
+        let old = join(from, name);
+        if is_there(disk, &old)? {
+            disk.rename(&old, &join(to, name))?;
+            disk.sync_folder(to)?;
+            disk.sync_folder(from)?;
         }
     }
     Ok(())

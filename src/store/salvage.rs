@@ -95,7 +95,7 @@ impl<D: Disk> Store<D> {
         if quarantine::is_used(disk)? {
             Store::quarantine(disk, "replaced", label)?;
         }
-        quarantine::move_back(disk, folder)?;
+        quarantine::move_parts(disk, folder, ".")?;
         Ok(former::remove(disk, folder)?)
     }
 }

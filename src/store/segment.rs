@@ -11,7 +11,7 @@
 //! written. `config index` names the newest config before the header, or is 0 without one: it
 //! reveals the loss of a damaged config. The checksum covers the header and its own offset.
 
-use super::disk::Disk;
+use super::disk::{Disk, join};
 use crate::ids::{Index, Position, Term};
 use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX};
 use crate::record::{BadRecord, Kind, Record, checksum};
@@ -30,7 +30,7 @@ pub(super) fn file_name(first: Index) -> String {
 
 /// The path of the segment whose first entry is `first`.
 pub(super) fn path(folder: &str, first: Index) -> String {
-    if folder == "." { file_name(first) } else { format!("{folder}/{}", file_name(first)) }
+    join(folder, &file_name(first))
 }
 
 /// The first index of the segment with this name; `None` for other names.
