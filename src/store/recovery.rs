@@ -5,8 +5,8 @@ use super::disk::Disk;
 use super::identity::Identity;
 use super::log::{Log, Segment};
 use super::segment::{self, HEADER_BYTES, Hole, Place, Walk, first_index, path};
+use super::whole;
 use crate::ids::{Index, Position, Vote};
-use crate::limits::FILE_PIECE_BYTES;
 use crate::record::{Kind, Record};
 use crate::replica::Config;
 use std::io;
@@ -223,27 +223,12 @@ pub(super) fn settle<D: Disk>(
     }
     let last = segments.last().expect("the segment that the identity names is there");
     let file = disk.open(&path(folder, last.good.first), false)?;
-    store_again(disk, &file, last.synced, last.good.end)?;
+    // Rewrite in place what no header records as synced. After a crash or a failed sync, the page
+    // cache may show data that is not on disk, and a sync alone would not write it.
+    whole::copy(disk, &file, &file, last.synced)?;
     // A visible name may not be durable, and a removed name may still be on disk.
     disk.sync_folder(folder)?;
     let synced = last.synced;
     let segments = segments.into_iter().map(|found| found.good).collect();
     Ok(Log::new(folder, segment_bytes, segments, file, reading.configs, synced))
-}
-
-/// Rewrites in place what no header records as synced. After a crash or a failed sync, the page
-/// cache may show data that is not on disk, and a sync alone would not write it.
-fn store_again<D: Disk>(disk: &D, file: &D::File, synced: u64, end: u64) -> io::Result<()> {
-    let mut at = synced;
-    let mut piece = vec![0; FILE_PIECE_BYTES];
-    while at < end {
-        let bytes = piece.len().min((end - at) as usize);
-        let read = disk.read_at(file, &mut piece[..bytes], at)?;
-        if read == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-        }
-        disk.write_at(file, &piece[..read], at)?;
-        at += read as u64;
-    }
-    disk.sync(file)
 }

@@ -12,7 +12,6 @@ use super::vote::{self, VoteFile};
 use super::whole;
 use super::{LOG, OpenError, OpenOptions, Store};
 use crate::ids::{Index, Vote};
-use crate::limits::FILE_PIECE_BYTES;
 use crate::record::Record;
 use std::io;
 
@@ -147,14 +146,5 @@ fn cut_damage<D: Disk>(
 fn copy<D: Disk>(disk: &D, from: &str, to: &str) -> io::Result<()> {
     let Some(from) = whole::open(disk, from)? else { return Ok(()) };
     let to = disk.open(to, true)?;
-    let mut piece = vec![0; FILE_PIECE_BYTES];
-    let mut at = 0;
-    loop {
-        let read = disk.read_at(&from, &mut piece, at)?;
-        if read == 0 {
-            return disk.sync(&to);
-        }
-        disk.write_at(&to, &piece[..read], at)?;
-        at += read as u64;
-    }
+    whole::copy(disk, &from, &to, 0)
 }

@@ -1,6 +1,7 @@
-//! Small files that are read and replaced as a whole.
+//! Files that are read, replaced or copied as a whole.
 
 use super::disk::Disk;
+use crate::limits::FILE_PIECE_BYTES;
 use std::io;
 
 /// Opens a file for reading and writing; `None` when it is missing.
@@ -30,6 +31,21 @@ pub(super) fn replace<D: Disk>(disk: &D, name: &str, bytes: &[u8]) -> io::Result
     disk.sync(&file)?;
     disk.rename(&new, name)?;
     disk.sync_folder(".")
+}
+
+/// Copies all bytes of a file from the offset `at` to the same offsets of a file, perhaps of the
+/// same one. They are durable on return.
+pub(super) fn copy<D: Disk>(disk: &D, from: &D::File, to: &D::File, at: u64) -> io::Result<()> {
+    let mut at = at;
+    let mut piece = vec![0; FILE_PIECE_BYTES];
+    loop {
+        let read = disk.read_at(from, &mut piece, at)?;
+        if read == 0 {
+            return disk.sync(to);
+        }
+        disk.write_at(to, &piece[..read], at)?;
+        at += read as u64;
+    }
 }
 
 #[cfg(test)]
