@@ -129,50 +129,42 @@ pub(super) fn walk<D: Disk>(
     let mut walk = Walk { size, synced, config, holes: Vec::new() };
     let mut start = 0;
     loop {
-        let sound = walk.holes.is_empty();
-        let run = read_run(&mut window, start, place, |at, record| visit(at, sound, record))?;
-        walk.synced = walk.synced.max(run.synced);
-        walk.config = walk.config.max(run.config);
-        let Some(why) = run.bad else { return Ok(walk) };
+        let bad = read_run(&mut window, start, place, &mut walk, &mut visit)?;
+        let Some((at, why)) = bad else { return Ok(walk) };
         place.config = None;
-        let short = next_item_is_short(&mut window, run.end)?;
-        let next = next_header(&mut window, run.end)?;
-        let end = next.map_or(walk.size, |(at, _)| at);
-        walk.holes.push(Hole { at: run.end, bytes: end - run.end, why, short });
-        let Some((at, header)) = next else { return Ok(walk) };
-        start = at;
+        let short = next_item_is_short(&mut window, at)?;
+        let next = next_header(&mut window, at)?;
+        let end = next.map_or(walk.size, |(next, _)| next);
+        walk.holes.push(Hole { at, bytes: end - at, why, short });
+        let Some((next, header)) = next else { return Ok(walk) };
+        start = next;
         place.last = Position { index: header.first.before(), term: Term::ZERO };
     }
 }
 
-/// A sequence of valid items.
-struct Run {
-    end: u64,
-    synced: u64,
-    config: Index,
-    /// Why it ended, if not at the end of the file.
-    bad: Option<&'static str>,
-}
-
+/// Reads valid items from the offset `start` on, the first of them a header. Returns the offset of
+/// the first bad item and what is wrong with it, or `None` at the end of the file.
 fn read_run<D: Disk>(
     window: &mut Window<'_, D>,
     start: u64,
     place: &mut Place,
-    mut visit: impl FnMut(u32, &Record<'_>) -> Result<(), &'static str>,
-) -> io::Result<Run> {
-    let mut run = Run { end: start, synced: 0, config: Index::ZERO, bad: None };
-    while run.end < window.size {
-        let bytes = window.at(run.end, RECORD_BYTES_MAX)?;
+    walk: &mut Walk,
+    visit: &mut impl FnMut(u32, bool, &Record<'_>) -> Result<(), &'static str>,
+) -> io::Result<Option<(u64, &'static str)>> {
+    let sound = walk.holes.is_empty();
+    let mut at = start;
+    while at < window.size {
+        let bytes = window.at(at, RECORD_BYTES_MAX)?;
         let next = place.last.index.next();
-        let item = if is_header(bytes) || run.end == start {
-            match Header::decode(bytes, run.end) {
+        let item = if is_header(bytes) || at == start {
+            match Header::decode(bytes, at) {
                 Some(header) if header.first != next => Err("a batch header names another index"),
                 Some(header) if place.config.is_some_and(|config| config != header.config) => {
                     Err("a batch header names another config")
                 }
                 Some(header) => {
-                    run.synced = run.synced.max(header.synced);
-                    run.config = run.config.max(header.config);
+                    walk.synced = walk.synced.max(header.synced);
+                    walk.config = walk.config.max(header.config);
                     place.config = Some(header.config);
                     Ok(HEADER_BYTES)
                 }
@@ -185,7 +177,7 @@ fn read_run<D: Disk>(
                 Ok(record) if record.term < place.last.term => {
                     Err("a term is lower than the one before")
                 }
-                Ok(record) => visit(run.end as u32, &record).map(|()| {
+                Ok(record) => visit(at as u32, sound, &record).map(|()| {
                     place.last = record.position();
                     if record.kind == Kind::CONFIG {
                         place.config = Some(record.index);
@@ -195,14 +187,11 @@ fn read_run<D: Disk>(
             }
         };
         match item {
-            Ok(length) => run.end += length as u64,
-            Err(why) => {
-                run.bad = Some(why);
-                break;
-            }
+            Ok(length) => at += length as u64,
+            Err(why) => return Ok(Some((at, why))),
         }
     }
-    Ok(run)
+    Ok(None)
 }
 
 /// Whether the end of the file cuts off the item at `at`.
