@@ -275,7 +275,7 @@ impl Plan {
         let last = directory.findings.last;
         let time = WallTime::from_system(SystemTime::now()).max(directory.findings.last_time);
         let entry = begin.entry(time);
-        let folder = Store::salvage(disk, &new, begin.vote, &entry, label().as_str());
+        let folder = Store::salvage(disk, &new, begin.vote, &entry, &label());
         let folder = folder.named(&shown)?;
         let (id, epoch) = (me.id, begin.term.epoch());
         let mut text =

@@ -1,6 +1,7 @@
 //! The operations that the store needs from a disk, and the real disk. Simulated disks implement
 //! the same trait and fail in the ways that real disks do.
 
+use crate::limits::SEGMENT_BYTES;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -39,6 +40,10 @@ pub trait Disk {
     fn boot(&self) -> Option<u128>;
     /// Free bytes of the file system that holds the directory, for an unprivileged process.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// The size in bytes at which a log on this disk starts a new segment.
+    fn segment_bytes(&self) -> u64 {
+        SEGMENT_BYTES
+    }
 }
 
 /// The path of a name in a folder.

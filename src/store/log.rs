@@ -40,8 +40,6 @@ impl Segment {
 pub(super) struct Log<F> {
     /// The folder of its files.
     folder: String,
-    /// The size in bytes at which the log starts a new segment.
-    pub(super) segment_bytes: u64,
     /// Never empty; each begins where the one before ends.
     segments: Vec<Segment>,
     /// The file of the active segment.
@@ -68,7 +66,6 @@ impl<F> Log<F> {
     /// `sealed` belong to the last segment.
     pub(super) fn new(
         folder: &str,
-        segment_bytes: u64,
         segments: Vec<Segment>,
         file: F,
         configs: Vec<Index>,
@@ -77,7 +74,6 @@ impl<F> Log<F> {
         let written = segments.last().expect("a log has a segment").end;
         Log {
             folder: folder.to_owned(),
-            segment_bytes,
             segments,
             file,
             opened: RefCell::default(),
@@ -95,12 +91,11 @@ impl<F> Log<F> {
     pub(super) fn create<D: Disk<File = F>>(
         disk: &D,
         folder: &str,
-        segment_bytes: u64,
         first: Index,
     ) -> io::Result<Log<F>> {
         let file = create_file(disk, folder, first)?;
         let segments = vec![Segment::empty(first)];
-        let mut log = Log::new(folder, segment_bytes, segments, file, Vec::new(), 0);
+        let mut log = Log::new(folder, segments, file, Vec::new(), 0);
         log.unnamed = true;
         log.write_header_alone(disk)?;
         Ok(log)
@@ -152,7 +147,7 @@ impl<F> Log<F> {
     pub(super) fn append<D: Disk<File = F>>(&mut self, disk: &D, records: &[u8]) -> io::Result<()> {
         if !self.has_unwritten() {
             // Without an entry, the new segment would have the name of this one.
-            if self.written >= self.segment_bytes && !self.active().offsets.is_empty() {
+            if self.written >= disk.segment_bytes() && !self.active().offsets.is_empty() {
                 self.roll(disk)?;
             }
             let header = self.header();

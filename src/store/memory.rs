@@ -3,6 +3,7 @@
 //! counts its syncs. A sync costs the bytes written since the one before, not the whole file.
 
 use super::disk::Disk;
+use crate::limits::SEGMENT_BYTES;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -105,6 +106,8 @@ struct Inner {
     moved: BTreeSet<String>,
     syncs: u64,
     failures: Failures,
+    /// The size of segments, if it is not the usual one.
+    segment_bytes: Option<u64>,
 }
 
 impl Inner {
@@ -171,8 +174,8 @@ impl MemoryDisk {
             }
         }
         let durable_names = names.clone();
-        let boots = inner.boots + 1;
-        let after = Inner { boots, files, names, durable_names, ..Inner::default() };
+        let (boots, segment_bytes) = (inner.boots + 1, inner.segment_bytes);
+        let after = Inner { boots, files, names, durable_names, segment_bytes, ..Inner::default() };
         MemoryDisk(Rc::new(RefCell::new(after)))
     }
 
@@ -191,6 +194,11 @@ impl MemoryDisk {
     /// From now on the disk fails in these ways.
     pub fn fail(&self, change: impl FnOnce(&mut Failures)) {
         change(&mut self.0.borrow_mut().failures);
+    }
+
+    /// Sets the size in bytes at which a log on this disk starts a new segment.
+    pub fn set_segment_bytes(&self, bytes: u64) {
+        self.0.borrow_mut().segment_bytes = Some(bytes);
     }
 
     /// Changes the bytes of a file durably, without the store's knowledge.
@@ -357,5 +365,9 @@ impl Disk for MemoryDisk {
 
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(if self.0.borrow().failures.nearly_full { 0 } else { u64::MAX })
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        self.0.borrow().segment_bytes.unwrap_or(SEGMENT_BYTES)
     }
 }

@@ -23,7 +23,6 @@ pub use recovery::Torn;
 pub use segment::HEADER_BYTES;
 
 use crate::ids::{Index, Position, ProcessId, Vote};
-use crate::limits::SEGMENT_BYTES;
 use crate::record::Record;
 use crate::replica::{LogReader, SeenDisk};
 use disk::Disk;
@@ -96,21 +95,6 @@ pub struct Store<D: Disk> {
     log: Log<D::File>,
 }
 
-/// Options for opening a directory. A label alone selects segments of the usual size.
-#[derive(Clone, Copy, Debug)]
-pub struct OpenOptions<'a> {
-    /// The time that names the quarantine folder for damaged files.
-    pub label: &'a str,
-    /// The size in bytes at which the log starts a new segment.
-    pub segment_bytes: u64,
-}
-
-impl<'a> From<&'a str> for OpenOptions<'a> {
-    fn from(label: &'a str) -> OpenOptions<'a> {
-        OpenOptions { label, segment_bytes: SEGMENT_BYTES }
-    }
-}
-
 /// The result of opening a directory, apart from the records.
 #[derive(Debug)]
 pub struct Opened<D: Disk> {
@@ -143,23 +127,22 @@ impl<D: Disk> Store<D> {
     /// Opens the directory that `expected` describes and counts the start. Creates a missing
     /// directory with `expected.disk`. Passes every record to `visit`, which may reject it.
     ///
-    /// Moves a damaged directory to a quarantine folder named by the label and creates a new one.
-    /// The records that `visit` received do not belong to the new directory.
+    /// Moves a damaged directory to a quarantine folder named by `label`, a time, and creates a new
+    /// one. The records that `visit` received do not belong to the new directory.
     ///
     /// # Errors
     /// See [`OpenError`]. The directory is unchanged unless the disk failed.
-    pub fn open<'a>(
+    pub fn open(
         disk: D,
         expected: &Identity,
-        options: impl Into<OpenOptions<'a>>,
+        label: &str,
         mut visit: impl FnMut(&Record<'_>) -> Result<(), &'static str>,
     ) -> Result<Opened<D>, OpenError> {
-        let OpenOptions { label, segment_bytes } = options.into();
         let found = Identity::read(&disk)?;
         found.refuse_foreign(expected)?;
         if let Some(folder) = quarantine::finish(&disk)? {
             let why = "a crash came while it was quarantined".to_owned();
-            return Store::create(disk, expected, segment_bytes, Some(Quarantined { folder, why }));
+            return Store::create(disk, expected, Some(Quarantined { folder, why }));
         }
         let identity = found.good();
         let disk_id = identity.map(|identity| identity.disk);
@@ -181,15 +164,14 @@ impl<D: Disk> Store<D> {
         let why = match (found, vote, damage) {
             (Found::Good(_), Some((_, vote)), None) if vote.term < last.term => OLD_VOTE.to_owned(),
             (Found::Good(identity), Some(vote), None) => {
-                let start = (expected.process, segment_bytes);
-                return Store::go_on(disk, identity, start, vote, reading);
+                return Store::go_on(disk, identity, expected.process, vote, reading);
             }
             (Found::Nothing, ..) if !reading.holds_records() => {
                 if voted.unwrap_or_default() != Vote::default() {
                     return Err(OpenError::Damaged(LONE_VOTE.to_owned()));
                 }
                 // The state that a crash during the creation of a directory leaves.
-                return Store::create(disk, expected, segment_bytes, None);
+                return Store::create(disk, expected, None);
             }
             (Found::Nothing, ..) => "identity: it is missing, the log is not".to_owned(),
             (Found::Damaged(why), ..) => format!("identity: {why}"),
@@ -211,20 +193,20 @@ impl<D: Disk> Store<D> {
             return Err(OpenError::Damaged(why));
         }
         let folder = quarantine::everything(&disk, "damaged", label, last, opened)?;
-        Store::create(disk, expected, segment_bytes, Some(Quarantined { folder, why }))
+        Store::create(disk, expected, Some(Quarantined { folder, why }))
     }
 
     fn go_on(
         disk: D,
         mut identity: Identity,
-        (process, segment_bytes): (ProcessId, u64),
+        process: ProcessId,
         (mut vote_file, vote): (VoteFile<D::File>, Vote),
         reading: Reading,
     ) -> Result<Opened<D>, OpenError> {
         // After a crash or a failed sync, the page cache may show data that is not on disk.
         vote_file.write(&disk, vote)?;
         let torn = reading.torn.clone();
-        let log = recovery::settle(&disk, LOG, segment_bytes, reading)?;
+        let log = recovery::settle(&disk, LOG, reading)?;
         identity.start(process, disk.boot());
         // A crash may have come after the first batch of a segment and before `identity` named
         // it.
@@ -239,12 +221,11 @@ impl<D: Disk> Store<D> {
     fn create(
         disk: D,
         expected: &Identity,
-        segment_bytes: u64,
         quarantined: Option<Quarantined>,
     ) -> Result<Opened<D>, OpenError> {
         let vote = VoteFile::create(&disk, Vote::default())?;
         disk.make_folder(LOG)?;
-        let log = Log::create(&disk, LOG, segment_bytes, Index(1))?;
+        let log = Log::create(&disk, LOG, Index(1))?;
         disk.sync_folder(".")?;
         let mut identity = expected.clone();
         identity.start(expected.process, disk.boot());

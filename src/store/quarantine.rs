@@ -98,7 +98,7 @@ pub(super) fn tail<D: Disk>(
     label: &str,
 ) -> io::Result<String> {
     let folder = make_new(disk, kind, label)?;
-    let mut copy = Log::create(disk, &folder, log.segment_bytes, last.next())?;
+    let mut copy = Log::create(disk, &folder, last.next())?;
     let mut piece = Vec::new();
     while copy.last() < log.last() {
         let from = copy.last().next();

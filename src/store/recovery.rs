@@ -205,7 +205,6 @@ fn least(first: Index) -> u64 {
 pub(super) fn settle<D: Disk>(
     disk: &D,
     folder: &str,
-    segment_bytes: u64,
     reading: Reading,
 ) -> io::Result<Log<D::File>> {
     assert!(reading.damage.is_empty(), "damage is not made whole");
@@ -230,5 +229,5 @@ pub(super) fn settle<D: Disk>(
     disk.sync_folder(folder)?;
     let synced = last.synced;
     let segments = segments.into_iter().map(|found| found.good).collect();
-    Ok(Log::new(folder, segment_bytes, segments, file, reading.configs, synced))
+    Ok(Log::new(folder, segments, file, reading.configs, synced))
 }

@@ -10,29 +10,29 @@ use super::recovery::{self, Known, Reading};
 use super::segment::{file_name, path};
 use super::vote::{self, VoteFile};
 use super::whole;
-use super::{LOG, OpenError, OpenOptions, Store};
+use super::{LOG, OpenError, Store};
 use crate::ids::{Index, Vote};
 use crate::record::Record;
 use std::io;
 
 impl<D: Disk> Store<D> {
     /// Gives the directory the identity `new`, which has another disk number: promises under the
-    /// old number do not bind the new one. Quarantines what is damaged and returns the folder.
-    /// Then stores `vote` and appends `entry` after everything readable.
+    /// old number do not bind the new one. Quarantines what is damaged in a folder named by
+    /// `label`, a time, and returns the folder. Then stores `vote` and appends `entry` after
+    /// everything readable.
     ///
     /// A crash at any step leaves what is readable, and a directory for which this can be
     /// repeated.
     ///
     /// # Errors
     /// See [`OpenError`]. Nothing was changed if `entry` does not follow the last readable entry.
-    pub fn salvage<'a>(
+    pub fn salvage(
         disk: D,
         new: &Identity,
         vote: Vote,
         entry: &[u8],
-        options: impl Into<OpenOptions<'a>>,
+        label: &str,
     ) -> Result<Option<String>, OpenError> {
-        let OpenOptions { label, segment_bytes } = options.into();
         let found = Identity::read(&disk)?;
         found.refuse_foreign(new)?;
         let known = found.good();
@@ -55,7 +55,7 @@ impl<D: Disk> Store<D> {
             reading = cut_damage(&disk, known, &reading, last, &made)?;
             folder = Some(made);
         }
-        let log = recovery::settle(&disk, LOG, segment_bytes, reading)?;
+        let log = recovery::settle(&disk, LOG, reading)?;
         // A directory counts as damaged until it has a vote: write the vote first.
         let mut vote_file = match vote_file {
             Some((file, _)) => file,

@@ -403,16 +403,17 @@ fn segments_of(disk: &MemoryDisk, folder: &str) -> usize {
 }
 
 #[test]
-fn the_opener_of_a_directory_chooses_the_size_of_its_segments() {
-    let small = OpenOptions { label: LABEL, segment_bytes: 100 };
-    let begin = |disk| Store::open(disk, &identity(), small, |_| Ok(())).unwrap().store;
+fn the_disk_determines_the_size_of_segments() {
+    let begin = |disk| Store::open(disk, &identity(), LABEL, |_| Ok(())).unwrap().store;
     let fill = |store: &mut Store<MemoryDisk>, first: u64| {
         for index in first..first + 4 {
             store.append(&entry(index, 1, &"x".repeat(100))).unwrap();
             store.flush().unwrap();
         }
     };
-    let mut store = begin(MemoryDisk::default());
+    let disk = MemoryDisk::default();
+    disk.set_segment_bytes(100);
+    let mut store = begin(disk);
     store.persist(Vote { term: Term(9), ..Vote::default() }).unwrap();
     fill(&mut store, 1);
     assert_eq!(segments_of(&store.disk, LOG), 4, "each entry is longer than a segment");
@@ -421,9 +422,11 @@ fn the_opener_of_a_directory_chooses_the_size_of_its_segments() {
     assert_eq!(segments_of(&store.disk, LOG), 8, "those of an old directory are continued");
     let folder = store.quarantine_tail(Index(6), LABEL).unwrap().unwrap();
     assert_eq!((segments_of(&store.disk, LOG), segments_of(&store.disk, &folder)), (6, 2));
-    let mut store = open(store.disk.crash(|| false)).unwrap().0.store;
+    let disk = store.disk.crash(|| false);
+    disk.set_segment_bytes(limits::SEGMENT_BYTES);
+    let mut store = begin(disk);
     fill(&mut store, 7);
-    assert_eq!(segments_of(&store.disk, LOG), 6, "a label alone means the usual size");
+    assert_eq!(segments_of(&store.disk, LOG), 6, "the usual size");
 }
 
 #[test]

@@ -77,6 +77,9 @@ impl Disk for Stopping {
     fn free_bytes(&self) -> io::Result<u64> {
         self.inner.free_bytes()
     }
+    fn segment_bytes(&self) -> u64 {
+        self.inner.segment_bytes()
+    }
 }
 
 /// Runs `work` on the disk `image`, stopped before each of its calls in turn. Passes what a crash
@@ -181,8 +184,8 @@ fn full() -> Store<MemoryDisk> {
 #[test]
 fn many_starts_without_an_entry_do_not_end_a_segment() {
     let disk = MemoryDisk::default();
-    let options = || OpenOptions { label: LABEL, segment_bytes: 100 };
-    let open = || Store::open(disk.clone(), &identity(), options(), |_| Ok(()));
+    disk.set_segment_bytes(100);
+    let open = || Store::open(disk.clone(), &identity(), LABEL, |_| Ok(()));
     let mut store = open().unwrap().store;
     while store.log_bytes() < 100 {
         store = open().unwrap().store;

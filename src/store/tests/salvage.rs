@@ -11,14 +11,6 @@ const EPOCH: Term = Term(1 << 48);
 
 /// Salvages the directory under a new disk number, after the entry `last`.
 fn salvage<D: Disk>(disk: D, last: u64) -> Result<Option<String>, OpenError> {
-    salvage_with(disk, last, LABEL.into())
-}
-
-fn salvage_with<D: Disk>(
-    disk: D,
-    last: u64,
-    options: OpenOptions<'_>,
-) -> Result<Option<String>, OpenError> {
     let mut new = identity();
     new.disk = DiskId(99);
     let vote = Vote { term: EPOCH, given: None, founder: Some(new.disk) };
@@ -26,7 +18,7 @@ fn salvage_with<D: Disk>(
     let config = Config::new([Member { id: new.id, disk: new.disk }], true);
     let mut entry = Vec::new();
     record::write(&mut entry, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
-    Store::salvage(disk, &new, vote, &entry, options)
+    Store::salvage(disk, &new, vote, &entry, LABEL)
 }
 
 /// Opens and checks a salvaged directory. Returns its records without the new entry.
@@ -65,8 +57,8 @@ fn a_sound_directory_goes_on_as_another_disk() {
 #[test]
 fn the_entry_that_goes_on_begins_a_segment_when_the_last_one_is_full() {
     let disk = formed(3, 4).disk.crash(|| false);
-    let small = OpenOptions { label: LABEL, segment_bytes: 100 };
-    salvage_with(disk.clone(), 4, small).unwrap();
+    disk.set_segment_bytes(100);
+    salvage(disk.clone(), 4).unwrap();
     assert_eq!(segments_of(&disk, LOG), 2);
     salvaged("", &disk, 4);
 }
@@ -128,8 +120,8 @@ fn a_log_without_its_beginning_holds_nothing_to_go_on_from() {
     ];
     for harm in breaks {
         let disk = formed(3, 4).disk.crash(|| false);
-        let small = OpenOptions { label: LABEL, segment_bytes: 100 };
-        salvage_with(disk.clone(), 4, small).unwrap();
+        disk.set_segment_bytes(100);
+        salvage(disk.clone(), 4).unwrap();
         disk.remove(FIRST).unwrap();
         harm(&disk);
         let findings = check::check(&disk).unwrap();

@@ -135,7 +135,7 @@ pub(super) mod tests {
     use postern::ids::{GroupId, Position, ServerId};
     use postern::record::{self, Kind};
     use postern::store::disk::Disk;
-    use postern::store::{Identity, OpenOptions, Store};
+    use postern::store::{Identity, Store};
     use postern::time::WallTime;
 
     fn entry(index: u64, term: u64) -> Vec<u8> {
@@ -158,8 +158,9 @@ pub(super) mod tests {
     /// A log with about four entries in a segment, and its durable entries.
     pub(in super::super) fn filled(last: u64) -> (Store<MemoryDisk>, DurableLog) {
         let identity = Identity::new(GroupId(1), 3, ServerId::new(1).unwrap(), DiskId(10));
-        let options = OpenOptions { label: "0", segment_bytes: 1000 };
-        let opened = Store::open(MemoryDisk::default(), &identity, options, |_| Ok(()));
+        let disk = MemoryDisk::default();
+        disk.set_segment_bytes(1000);
+        let opened = Store::open(disk, &identity, "0", |_| Ok(()));
         let mut store = opened.unwrap().store;
         append(&mut store, 1, last);
         let mut log = DurableLog::new(DiskId(10));

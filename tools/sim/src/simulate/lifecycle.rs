@@ -14,7 +14,7 @@ use postern::node::Fatal;
 use postern::replica::{Beginning, Quarantine};
 use postern::store::check::check;
 use postern::store::memory::MemoryDisk;
-use postern::store::{Identity, OpenError, OpenOptions, Quarantined, Store};
+use postern::store::{Identity, OpenError, Quarantined, Store};
 
 /// How many backups of a directory are kept.
 const BACKUPS_MAX: usize = 4;
@@ -222,9 +222,7 @@ impl World {
             self.checks.strays.push(me.disk);
         }
         let (new, entry) = (Identity::new(GROUP, 3, me.id, me.disk), begin.entry(found.last_time));
-        let (label, segment_bytes) = (label(self.now), self.settings.segment_bytes);
-        let options = OpenOptions { label: &label, segment_bytes };
-        Store::salvage(disk, &new, begin.vote, &entry, options).map_err(text)?;
+        Store::salvage(disk, &new, begin.vote, &entry, &label(self.now)).map_err(text)?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use postern::replica::{LogSummary, Quarantine, Shared, Takeover};
 use postern::rng::Rng;
 use postern::server::{self, Ready, Server};
 use postern::store::memory::MemoryDisk;
-use postern::store::{Identity, OpenError, OpenOptions, Quarantined, Store};
+use postern::store::{Identity, OpenError, Quarantined, Store};
 use postern::time::{Moment, WallTime};
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -140,8 +140,8 @@ pub(crate) fn open(
     expected.process = process;
     let mut summary = LogSummary::default();
     let mut log_copy = LogCopy::default();
-    let options = OpenOptions { label, segment_bytes: settings.segment_bytes };
-    let mut opened = Store::open(disk.clone(), &expected, options, |record| {
+    disk.set_segment_bytes(settings.segment_bytes);
+    let mut opened = Store::open(disk.clone(), &expected, label, |record| {
         log_copy.push(record);
         summary.push(record)
     })?;
