@@ -1,15 +1,15 @@
 //! `postern demo`: runs three servers on this machine, to watch a failover.
 
-use super::ask::{ask_all, takes_changes};
+use super::ask::takes_changes;
 use super::directory::random;
-use super::{Answer, Named, ask_status};
+use super::{Answer, Named, ask_status, status};
 use crate::options;
 use crate::settings::Settings;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -155,7 +155,7 @@ impl Group {
         match (words.first().copied(), at) {
             (None, _) => {}
             (Some("quit" | "exit"), _) => return Ok(false),
-            (Some("status"), _) => say(&self.table()),
+            (Some("status"), _) => say(&status::table(&status::ask(self.servers.clone()))),
             (Some("kill"), Some(at)) => match self.children[at].take() {
                 Some(mut child) => {
                     let led = self.is_ready(at);
@@ -192,22 +192,6 @@ impl Group {
 
     fn is_ready(&self, at: usize) -> bool {
         ask_status(&self.servers[at], PATIENCE).is_ok_and(|state| takes_changes(&state))
-    }
-
-    fn table(&self) -> String {
-        let mut text = String::new();
-        for (server, state) in self.servers.iter().zip(ask_all(&self.servers, PATIENCE)) {
-            let line = state.map_or_else(
-                |why| why.to_string(),
-                |state| {
-                    let [role, members, messages] = ["role", "members", "messages"]
-                        .map(|key| state.get(key).map_or("", String::as_str));
-                    format!("{role}, members {members}, {messages} messages")
-                },
-            );
-            text += &format!("{server}  {line}\n");
-        }
-        text
     }
 
     /// Returns the states of all servers. A server that has ended by itself is an error only if
@@ -267,8 +251,8 @@ fn temporary_folder() -> Result<PathBuf, String> {
 #[derive(Default)]
 struct Seen {
     roles: String,
+    /// The last primary.
     primary: Option<usize>,
-    greeted: bool,
     asked_for: Option<String>,
     /// When the group lost its primary, if it has none.
     outage: Option<Instant>,
@@ -295,21 +279,22 @@ impl Seen {
                 "Server {} is the primary. In another terminal:  nc {host} {port}\n",
                 at + 1
             );
-            if !self.greeted {
+            if self.primary.is_none() {
                 text += "  then type:  CREATE ann correct-horse\n";
                 text += "              LOGIN ann correct-horse\n";
                 text += "              SEND ann a note to myself\n";
-                let (postern, servers) = (own_command(), group.servers.join(","));
+                // As the user has typed it, or as `cargo run` did.
+                let postern = std::env::args().next().unwrap_or_else(|| "postern".to_owned());
+                let servers = group.servers.join(",");
                 text += &format!("  or chat:    {postern} chat --create --servers {servers} bob\n");
                 text += HELP;
-                self.greeted = true;
             }
             self.asked_for = None;
             self.primary = primary;
         }
         match primary {
             Some(_) => self.outage = None,
-            None if self.greeted => text += &self.whom_to_start(group, states),
+            None if self.primary.is_some() => text += &self.whom_to_start(group, states),
             None => {}
         }
         text
@@ -349,17 +334,4 @@ fn describe(id: usize, state: &Option<Answer>, members: &str) -> &'static str {
         _ if members.is_empty() => "waiting",
         _ => "joining",
     }
-}
-
-/// Returns a command by which the user can run this program, perhaps one built by `cargo run`.
-fn own_command() -> String {
-    let own = std::env::current_exe().unwrap_or_else(|_| "postern".into());
-    let on_path = |path: PathBuf| path.join("postern").canonicalize().is_ok_and(|p| p == own);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&path).any(on_path) {
-        return "postern".to_owned();
-    }
-    let here = std::env::current_dir().ok();
-    let below = here.and_then(|here| own.strip_prefix(here).ok().map(Path::to_owned));
-    below.unwrap_or(own).display().to_string()
 }

@@ -22,7 +22,7 @@ const COLUMNS: [(&str, &str); 8] = [
 ];
 
 /// A server, and its answer to STATUS.
-type Asked = (String, Result<Answer, Unreached>);
+pub(super) type Asked = (String, Result<Answer, Unreached>);
 
 /// Prints the table. Fails unless every configured server answers and is a member, and the
 /// primary accepts changes.
@@ -47,7 +47,8 @@ pub fn run(options: &options::Status) -> Result<ExitCode, String> {
     Ok(exit_code(faults.is_empty()))
 }
 
-fn ask(servers: Vec<String>) -> Vec<Asked> {
+/// Asks these servers at once.
+pub(super) fn ask(servers: Vec<String>) -> Vec<Asked> {
     let answers = ask_all(&servers, PATIENCE);
     servers.into_iter().zip(answers).collect()
 }
@@ -103,7 +104,8 @@ fn faults(asked: &[Asked]) -> Vec<String> {
     faults
 }
 
-fn table(asked: &[Asked]) -> String {
+/// Returns a row for each server.
+pub(super) fn table(asked: &[Asked]) -> String {
     fn columns<'a>(cell: impl Fn((&str, &'static str)) -> &'a str) -> Vec<String> {
         COLUMNS.map(|column| cell(column).to_owned()).to_vec()
     }
