@@ -149,7 +149,7 @@ fn it_looks_first_and_acts_on_what_was_seen() {
     let looked = run(command(&config, &data));
     assert_eq!(snapshot(group.dir.path()), before, "a look changes nothing");
     let shown = stdout(&looked);
-    let parts = ["server    1 of 3", "last      entry ", "as epoch 1", "may be lost", ": refused"];
+    let parts = ["server      1 of 3", "last        ", "as epoch 1", "may be lost", ": refused"];
     for part in parts {
         assert!(shown.contains(part), "{part}: {shown}");
     }

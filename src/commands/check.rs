@@ -1,7 +1,7 @@
 //! `postern check`: prints what the files of a stopped server hold, and what of it is damaged.
 
 use super::{Named, exit_code};
-use crate::ids::Vote;
+use crate::ids::{Position, Vote};
 use crate::options;
 use crate::store::check::{Findings, check, is_of_server};
 use crate::store::disk::RealDisk;
@@ -25,7 +25,8 @@ pub fn run(options: &options::Check) -> Result<ExitCode, String> {
     Ok(exit_code(findings.damage.is_empty()))
 }
 
-fn report(findings: &Findings) -> String {
+/// Returns what was found, one thing a line.
+pub(super) fn report(findings: &Findings) -> String {
     let mut text = String::new();
     let mut row = |name: &str, what: String| text += &format!("{name:12}{what}\n");
     if let Some(identity) = &findings.identity {
@@ -45,11 +46,13 @@ fn report(findings: &Findings) -> String {
         let bytes = segment.bytes;
         row("segment", format!("{}: {range}, {entries} entries, {bytes} bytes", segment.file));
     }
-    row("last", findings.last.to_string());
+    let last = Some(findings.last).filter(|last| *last != Position::default());
+    let last = last.map(|last| format!("{last}, of {}", findings.last_time.rfc3339()));
+    row("last", last.unwrap_or("-".to_owned()));
     let members = findings.config.map(|(at, config)| format!("{config} (entry {at})"));
     row("members", members.unwrap_or("-".to_owned()));
     if let Some(at) = findings.unread_config {
-        row("members", format!("unreadable (entry {at}): may be fewer"));
+        row("members", format!("unreadable (entry {at}): may be others"));
     }
     if let Some(torn) = &findings.torn {
         let (file, at, bytes, why) = (&torn.file, torn.at, torn.bytes, torn.why);

@@ -5,6 +5,7 @@
 //! on everything that was read: the command acts on exactly what the operator has read, or not at
 //! all.
 
+use super::check::report;
 use super::directory::{hold_or_make, hold_unchanged, label, random, recovery};
 use super::operator::{connect, name, shake};
 use super::{Named, Unreached};
@@ -202,7 +203,7 @@ impl Plan {
     fn report(&self, options: &options::Recover, absent: &[String]) -> String {
         let mut text = String::new();
         for directory in &self.directories {
-            describe(directory, &mut text);
+            text += &describe(directory);
         }
         absent.iter().for_each(|absent| text += &format!("{absent}\n"));
         let best = self.best().path.display();
@@ -295,34 +296,16 @@ impl Plan {
 }
 
 /// Describes what a directory holds, for an operator who has to choose.
-fn describe(directory: &Directory, text: &mut String) {
-    let Directory { path, findings, .. } = directory;
-    text.push_str(&format!("{}\n", path.display()));
-    let mut row = |name: &str, what: String| text.push_str(&format!("  {name:10}{what}\n"));
-    match &findings.identity {
-        Some(who) => row("server", format!("{} of {}, disk {}", who.id, who.servers, who.disk)),
-        None => row("server", "unreadable".to_owned()),
+fn describe(directory: &Directory) -> String {
+    let mut text = format!("{}\n", directory.path.display());
+    for line in report(&directory.findings).lines() {
+        text += &format!("  {line}\n");
     }
-    let last = findings.last;
-    row("last", format!("entry {last}, of {}", findings.last_time.rfc3339()));
-    if let Some((at, config)) = findings.config {
-        row("members", format!("{config} (entry {at})"));
+    let epoch = directory.term().epoch();
+    if epoch > directory.findings.last.term.epoch() {
+        text += &format!("  epoch       it knows of epoch {epoch}, and holds no entry of it\n");
     }
-    if let Some(at) = findings.unread_config {
-        row("members", format!("unreadable (entry {at}): may be others"));
-    }
-    if directory.term().epoch() > last.term.epoch() {
-        let epoch = directory.term().epoch();
-        row("epoch", format!("it knows of epoch {epoch}, and holds no entry of it"));
-    }
-    if let Some(torn) = &findings.torn {
-        let (file, bytes) = (&torn.file, torn.bytes);
-        row("torn tail", format!("{file}: {bytes} bytes that were never acknowledged"));
-    }
-    for damage in &findings.damage {
-        row("damaged", damage.clone());
-    }
-    text.push('\n');
+    text + "\n"
 }
 
 /// Returns what other servers may hold, or held, and what will be lost.
