@@ -103,7 +103,7 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Refused(why) | Error::NotLetIn(why) => write!(f, "{}: {}", why.code, why.words),
+            Error::Refused(why) | Error::NotLetIn(why) => write!(f, "{} ({})", why.words, why.code),
             Error::NoPrimary(why) => write!(f, "no primary was found: {why}"),
             Error::Unknown => f.write_str("the connection was lost before the answer came"),
             Error::Gap { missing, came } => {

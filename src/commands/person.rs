@@ -80,21 +80,15 @@ pub(super) fn client(
     };
     let account = Account::new(&login.user, &password).after(after);
     let account = if may_be_new { account.created() } else { account };
-    let mut client = Client::new(servers, account).map_err(said)?;
+    let mut client = Client::new(servers, account).map_err(|error| said(&error))?;
     client.set_patience(Some(patience));
     Ok(client)
 }
 
 /// Returns the message for an error that ends a command.
-pub(super) fn said(error: Error) -> String {
-    match error {
-        Error::Refused(why) | Error::NotLetIn(why) => format!("{} ({})", why.words, why.code),
-        Error::NoPrimary(_) => {
-            let note = default_note().map_or_else(String::new, |note| format!("; {note}"));
-            format!("{error}{note}")
-        }
-        other => other.to_string(),
-    }
+pub(super) fn said(error: &Error) -> String {
+    let note = default_note().filter(|_| matches!(error, Error::NoPrimary(_)));
+    note.map_or_else(|| error.to_string(), |note| format!("{error}; {note}"))
 }
 
 /// Returns a new password. Asks for it twice if neither the file nor the environment holds it.

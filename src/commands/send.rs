@@ -239,7 +239,7 @@ impl Sending<'_> {
             stored +=
                 &format!("; outcome unknown from line {line} on: they may or may not be stored");
         }
-        ended.map_err(|error| format!("{}; {stored}", person::said(error)))?;
+        ended.map_err(|error| format!("{}; {stored}", person::said(&error)))?;
         if let Some((line, why)) = self.failed {
             return Err(format!("line {line}: {why}; {stored}"));
         }

@@ -28,10 +28,10 @@ pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
             return Ok(ExitCode::SUCCESS);
         }
         // Available messages are buffered together, and flushed before it waits.
-        let event = match client.next(Some(Duration::ZERO)).map_err(person::said)? {
+        let event = match client.next(Some(Duration::ZERO)).map_err(|error| person::said(&error))? {
             Some(event) => Some(event),
             None => match out.flush() {
-                Ok(()) => client.next(None).map_err(person::said)?,
+                Ok(()) => client.next(None).map_err(|error| person::said(&error))?,
                 Err(error) => return ended(&error),
             },
         };

@@ -100,7 +100,7 @@ impl Talk {
             Err(Error::NotLetIn(why)) if why.code == "wrong-password" => {
                 format!("{}; --create makes an account that is not there", why.words)
             }
-            Err(error) => person::said(error),
+            Err(error) => person::said(&error),
         };
         self.screen.end();
         terminal::restore();
