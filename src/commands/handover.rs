@@ -1,7 +1,7 @@
 //! `postern handover`: the primary gives its role to a backup.
 
 use super::ask::ask_all;
-use super::operator::{NoAnswer, PATIENCE, PAUSE, ask, name};
+use super::operator::{Failure, PATIENCE, PAUSE, ask, ask_in_turn, deadline, name};
 use super::{Answer, is};
 use crate::ids::ServerId;
 use crate::options;
@@ -9,7 +9,7 @@ use crate::replica::{Packet, Verdict};
 use crate::settings::Settings;
 use std::process::ExitCode;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Orders the handover, and prints the new primary.
 ///
@@ -20,8 +20,7 @@ pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
     let settings = Settings::read(&options.config)?;
     // The primary abandons a handover after the peer timeout; a successful election takes at most
     // as long.
-    let peer_timeout = Duration::from_millis(settings.peer_timeout_ms.into());
-    let deadline = Instant::now() + 2 * peer_timeout + PATIENCE;
+    let deadline = deadline(&settings);
     let to = options.to.and_then(ServerId::new);
     if to.is_some_and(|to| to.slot() >= settings.servers.len()) {
         let (config, count) = (options.config.display(), super::servers(settings.servers.len()));
@@ -32,7 +31,8 @@ pub fn run(options: &options::Handover) -> Result<ExitCode, String> {
     {
         return super::print(format!("{} is primary already\n", name(&settings, slot)));
     }
-    let giver = order(&settings, to, deadline)?;
+    let order = |slot| order(&settings, to, slot);
+    let giver = ask_in_turn(&settings, deadline, "postern status", order)?;
     let heir = wait(&settings, giver, deadline)?;
     super::print(format!("{} is primary now\n", name(&settings, heir)))
 }
@@ -41,43 +41,27 @@ fn ask_states(settings: &Settings) -> Vec<Option<Answer>> {
     ask_all(&settings.servers, PATIENCE).into_iter().map(Result::ok).collect()
 }
 
-/// Tries the servers in turn until the primary accepts the order. Returns its place in the list.
-fn order(settings: &Settings, to: Option<ServerId>, deadline: Instant) -> Result<usize, String> {
-    loop {
-        let mut failures = vec!["no server is primary".to_owned()];
-        for slot in 0..settings.servers.len() {
-            let server = name(settings, slot);
-            match hand_over(settings, slot, to) {
-                Ok(Verdict::Taken) => {
-                    log::debug!("{server} hands over");
-                    return Ok(slot);
-                }
-                Ok(Verdict::NotPrimary) => {}
-                Ok(Verdict::NoBackup) => {
-                    let none = to.map_or("none is".to_owned(), |to| format!("server {to} is not"));
-                    return Err(format!(
-                        "{server}: there is no backup that could take over: {none} connected, \
-                         reachable and not stopping"
-                    ));
-                }
-                Ok(Verdict::OtherGroup) => return Err(format!("{server}: is of another group")),
-                Err(why) => failures.push(format!("{server}: {why}")),
-            }
-        }
-        // During a takeover there is a new primary in a moment.
-        if failures.len() > settings.servers.len() || Instant::now() >= deadline {
-            return Err(failures.join("; "));
-        }
-        thread::sleep(PAUSE);
-    }
-}
-
-fn hand_over(settings: &Settings, slot: usize, to: Option<ServerId>) -> Result<Verdict, String> {
+/// Orders the server at a place of the list to hand over. Returns that place if it does.
+fn order(settings: &Settings, to: Option<ServerId>, slot: usize) -> Result<usize, Failure> {
+    let server = name(settings, slot);
     let order = Packet::Order { group: settings.group, to };
-    match ask(settings, slot, (order, &[]), PATIENCE) {
-        Ok((Packet::Verdict(verdict), _)) => Ok(verdict),
-        Ok(_) => Err("its answer is no verdict".to_owned()),
-        Err(NoAnswer::Unasked(why) | NoAnswer::Lost(why)) => Err(why),
+    let (Packet::Verdict(verdict), _) = ask(settings, slot, (order, &[]), PATIENCE)? else {
+        return Err(Failure::Lost("invalid response".to_owned()));
+    };
+    match verdict {
+        Verdict::Taken => {
+            log::debug!("{server} hands over");
+            Ok(slot)
+        }
+        Verdict::NotPrimary => Err(Failure::Elsewhere("it is not primary".to_owned())),
+        Verdict::NoBackup => {
+            let none = to.map_or("none is".to_owned(), |to| format!("server {to} is not"));
+            Err(Failure::Refused(format!(
+                "{server}: there is no backup that could take over: {none} connected, reachable \
+                 and not stopping"
+            )))
+        }
+        Verdict::OtherGroup => Err(Failure::Refused(format!("{server}: is of another group"))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `postern user`: manages accounts as an operator, authenticated by the group's secret.
 
-use super::operator::{NoAnswer, PATIENCE, PAUSE, ask, name};
+use super::operator::{Failure, ask, ask_in_turn, deadline};
 use super::{Named, person};
 use crate::limits::USERS_PER_ANSWER;
 use crate::options::{self, UserCommand};
@@ -9,8 +9,7 @@ use crate::replica::Packet;
 use crate::settings::Settings;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a password may wait for its turn to be hashed.
 const HASHES_TIME: Duration = Duration::from_secs(20);
@@ -87,63 +86,32 @@ fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
     let request = Packet::Request { group: settings.group };
     // A change may wait one peer timeout for an unreachable member, and a password for its turn
     // to be hashed.
-    let peer_timeout = Duration::from_millis(settings.peer_timeout_ms.into());
-    let patience = 3 * peer_timeout + HASHES_TIME;
-    let deadline = Instant::now() + 2 * peer_timeout + PATIENCE;
-    loop {
-        let (mut excuses, mut heard) = (Vec::new(), false);
-        for slot in 0..settings.servers.len() {
-            let server = name(settings, slot);
-            let why = match ask(settings, slot, (request, line.as_bytes()), patience) {
-                Ok((Packet::Answer, lines)) => match judge(&String::from_utf8_lossy(&lines)) {
-                    Judgement::Done(lines) => return Ok(lines),
-                    Judgement::Refused(why) => return Err(why),
-                    Judgement::Elsewhere(why) => {
-                        heard = true;
-                        why
-                    }
-                },
-                Ok(_) => "invalid response".to_owned(),
-                Err(NoAnswer::Unasked(why)) => why,
-                Err(NoAnswer::Lost(why)) => {
-                    return Err(format!("{server}: {why}; it may be done: see postern user list"));
-                }
-            };
-            excuses.push(format!("{server}: {why}"));
+    let patience = 3 * Duration::from_millis(settings.peer_timeout_ms.into()) + HASHES_TIME;
+    ask_in_turn(settings, deadline(settings), "postern user list", |slot| {
+        match ask(settings, slot, (request, line.as_bytes()), patience)? {
+            (Packet::Answer, lines) => judge(&String::from_utf8_lossy(&lines)),
+            _ => Err(Failure::Lost("invalid response".to_owned())),
         }
-        // During a takeover there is a new primary in a moment.
-        if !heard || Instant::now() >= deadline {
-            return Err(excuses.join("; "));
-        }
-        thread::sleep(PAUSE);
-    }
+    })
 }
 
-/// The meaning of an answer.
-#[derive(Debug, PartialEq, Eq)]
-enum Judgement {
-    Done(Vec<String>),
-    Refused(String),
-    /// Another server may be able to do it.
-    Elsewhere(String),
-}
-
-fn judge(answer: &str) -> Judgement {
+/// Returns the lines before the `OK` of an answer.
+fn judge(answer: &str) -> Result<Vec<String>, Failure> {
     let mut lines = answer.lines().filter(|line| !line.starts_with("NOTE "));
     let last = lines.next_back().unwrap_or_default();
     if last == "OK" || last.starts_with("OK ") {
-        return Judgement::Done(lines.map(str::to_owned).collect());
+        return Ok(lines.map(str::to_owned).collect());
     }
     let Some(error) = last.strip_prefix("ERR ") else {
-        return Judgement::Refused("the server gave no answer".to_owned());
+        return Err(Failure::Refused("the server gave no answer".to_owned()));
     };
     let (code, words) = error.split_once(' ').unwrap_or((error, ""));
-    match code {
+    Err(match code {
         // The first word is the address of the primary.
-        "not-primary" => Judgement::Elsewhere(words.split_once(' ').map_or("", |w| w.1).to_owned()),
-        "not-ready" | "busy" => Judgement::Elsewhere(words.to_owned()),
-        _ => Judgement::Refused(format!("{words} ({code})")),
-    }
+        "not-primary" => Failure::Elsewhere(words.split_once(' ').map_or("", |w| w.1).to_owned()),
+        "not-ready" | "busy" => Failure::Elsewhere(words.to_owned()),
+        _ => Failure::Refused(format!("{words} ({code})")),
+    })
 }
 
 #[cfg(test)]
@@ -152,18 +120,20 @@ mod tests {
 
     #[test]
     fn answers_are_judged_by_their_last_line() {
-        let done =
-            |lines: &[&str]| Judgement::Done(lines.iter().map(|l| (*l).to_owned()).collect());
+        let done = |lines: &[&str]| Ok(lines.iter().map(|l| (*l).to_owned()).collect());
         for (answer, expected) in [
             ("OK ann\n", done(&[])),
             (
                 "USER ann online\nUSER bob offline\nOK 2\n",
                 done(&["USER ann online", "USER bob offline"]),
             ),
-            ("ERR exists there is one\n", Judgement::Refused("there is one (exists)".to_owned())),
+            (
+                "ERR exists there is one\n",
+                Err(Failure::Refused("there is one (exists)".to_owned())),
+            ),
             (
                 "ERR not-primary - nobody\nNOTE not-primary another one\n",
-                Judgement::Elsewhere("nobody".to_owned()),
+                Err(Failure::Elsewhere("nobody".to_owned())),
             ),
         ] {
             assert_eq!(judge(answer), expected, "{answer}");
