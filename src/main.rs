@@ -15,12 +15,8 @@ fn main() -> ExitCode {
     }
     let code = match logged.and_then(|()| run(&options.command)) {
         Ok(code) => code,
-        Err(why) if is_server => {
-            commands::complain_briefly(&why);
-            ExitCode::FAILURE
-        }
         Err(why) => {
-            commands::complain(&why);
+            commands::complain(&why, is_server);
             ExitCode::FAILURE
         }
     };
