@@ -6,7 +6,7 @@
 //! original keys.
 
 use super::answer::{self, Line, Refusal};
-use super::keepalive::Awaited;
+use super::keepalive::{ANSWER_TIME, GREETING_TIME, PASSWORD_TIME};
 use super::wire::Input;
 use super::{Account, Error, Event, Message, Ticket};
 use crate::limits::KEYS_KEPT;
@@ -224,17 +224,16 @@ impl ClientState {
         self.unanswered.iter().filter(|sending| sending.first.is_some()).count()
     }
 
-    /// Returns what the client waits for on this connection.
-    pub(super) fn awaited(&self) -> Awaited {
-        match self.asked.front() {
-            None => Awaited::Nothing,
-            Some(Asked::Login | Asked::Create | Asked::GivenUp) => Awaited::Password,
-            Some(Asked::Question) if self.question.as_ref().is_some_and(|q| !q.repeatable) => {
-                Awaited::Password
+    /// Returns how long the server may take for the awaited answer; `None` if none is awaited.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        Some(match self.asked.front()? {
+            Asked::Login | Asked::Create | Asked::GivenUp => PASSWORD_TIME,
+            Asked::Question if self.question.as_ref().is_some_and(|q| !q.repeatable) => {
+                PASSWORD_TIME
             }
-            Some(_) if !self.logged_in => Awaited::Greeting,
-            Some(_) => Awaited::Answer,
-        }
+            _ if !self.logged_in => GREETING_TIME,
+            _ => ANSWER_TIME,
+        })
     }
 
     /// Returns the number of requests that await answers, of kept events, of bytes of data, of

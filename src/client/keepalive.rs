@@ -5,30 +5,17 @@ use std::time::Duration;
 
 /// How long a server may be silent while an answer is awaited. A primary drops a silent member
 /// after two seconds by default, and then answers.
-const ANSWER_TIME: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// The limit for an answer that may wait for the password hashes of other clients.
-const PASSWORD_TIME: Duration = Duration::from_secs(30);
+pub(super) const PASSWORD_TIME: Duration = Duration::from_secs(30);
 /// The limit for the first answer of a server, which waits for nothing.
-const GREETING_TIME: Duration = Duration::from_secs(2);
+pub(super) const GREETING_TIME: Duration = Duration::from_secs(2);
 /// The first interval between two requests for the `STATUS`. It is short after a login, since
 /// members may be dropped or rejoin then, and doubles each time.
 const LOOK_TIME_MIN: Duration = Duration::from_millis(100);
 /// The longest interval between two requests for the `STATUS`, which also show that the server is
 /// alive.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// What a client waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Awaited {
-    /// Nothing.
-    Nothing,
-    /// The first answer of a server.
-    Greeting,
-    /// An answer.
-    Answer,
-    /// An answer that may wait for password hashes.
-    Password,
-}
 
 /// Monitors a connection.
 #[derive(Debug)]
@@ -56,22 +43,18 @@ impl Keepalive {
     }
 
     /// Returns when the server is late, or when to ask for its `STATUS` if no answer is awaited.
-    pub(super) fn deadline(&mut self, now: Moment, awaited: Awaited) -> Moment {
-        let patience = match awaited {
-            Awaited::Nothing => {
-                self.silent = None;
-                return self.look_at;
-            }
-            Awaited::Greeting => GREETING_TIME,
-            Awaited::Answer => ANSWER_TIME,
-            Awaited::Password => PASSWORD_TIME,
+    /// `patience` is how long the server may be silent; `None` if no answer is awaited.
+    pub(super) fn deadline(&mut self, now: Moment, patience: Option<Duration>) -> Moment {
+        let Some(patience) = patience else {
+            self.silent = None;
+            return self.look_at;
         };
         *self.silent.get_or_insert(now) + patience
     }
 
     /// Returns whether the server was silent for too long.
-    pub(super) fn is_late(&mut self, now: Moment, awaited: Awaited) -> bool {
-        awaited != Awaited::Nothing && now >= self.deadline(now, awaited)
+    pub(super) fn is_late(&mut self, now: Moment, patience: Option<Duration>) -> bool {
+        patience.is_some() && now >= self.deadline(now, patience)
     }
 
     /// Returns whether to ask for the `STATUS` now, and sets the next time.
@@ -96,14 +79,14 @@ mod tests {
         keepalive.on_login(now);
         let mut looks = 0;
         while now < Moment(600_000_000) {
-            now = keepalive.deadline(now, Awaited::Nothing);
+            now = keepalive.deadline(now, None);
             assert!(keepalive.looks(now), "it wakes for that only");
             looks += 1;
             // The client asks, and the server answers a second later.
-            let deadline = keepalive.deadline(now, Awaited::Answer);
+            let deadline = keepalive.deadline(now, Some(ANSWER_TIME));
             assert_eq!(deadline, now + ANSWER_TIME);
             now += Duration::from_secs(1);
-            assert!(!keepalive.is_late(now, Awaited::Answer));
+            assert!(!keepalive.is_late(now, Some(ANSWER_TIME)));
             keepalive.on_heard();
         }
         assert!((50..80).contains(&looks), "{looks} times in ten minutes");
@@ -114,12 +97,12 @@ mod tests {
         let mut keepalive = Keepalive::new();
         keepalive.on_login(Moment(0));
         let asked = Moment(20_000_000);
-        assert!(!keepalive.is_late(asked, Awaited::Answer));
+        assert!(!keepalive.is_late(asked, Some(ANSWER_TIME)));
         let before = Moment(asked.0 + 4_999_999);
-        assert!(!keepalive.is_late(before, Awaited::Answer));
-        assert!(keepalive.is_late(asked + ANSWER_TIME, Awaited::Answer));
-        assert!(!keepalive.is_late(asked + ANSWER_TIME, Awaited::Password));
+        assert!(!keepalive.is_late(before, Some(ANSWER_TIME)));
+        assert!(keepalive.is_late(asked + ANSWER_TIME, Some(ANSWER_TIME)));
+        assert!(!keepalive.is_late(asked + ANSWER_TIME, Some(PASSWORD_TIME)));
         keepalive.on_heard();
-        assert!(!keepalive.is_late(asked + ANSWER_TIME, Awaited::Answer), "it counts anew");
+        assert!(!keepalive.is_late(asked + ANSWER_TIME, Some(ANSWER_TIME)), "it counts anew");
     }
 }

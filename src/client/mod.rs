@@ -385,7 +385,7 @@ impl Client {
             return Ok(());
         }
         if !wire.readable {
-            let deadline = self.keepalive.deadline(self.now(), self.state.awaited());
+            let deadline = self.keepalive.deadline(self.now(), self.state.patience());
             self.wait(until.into_iter().chain([deadline]).chain(self.given_up()).min())?;
         }
         self.read()?;
@@ -431,7 +431,7 @@ impl Client {
         };
         if came {
             self.keepalive.on_heard();
-        } else if self.keepalive.is_late(now, self.state.awaited()) {
+        } else if self.keepalive.is_late(now, self.state.patience()) {
             self.lose("it does not answer", None);
             return Ok(false);
         }
