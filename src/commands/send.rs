@@ -333,8 +333,10 @@ fn read_lines(
 
 /// Returns how many bytes at the end are the beginning of an incomplete character.
 fn unfinished(bytes: &[u8]) -> usize {
-    match std::str::from_utf8(&bytes[bytes.len().saturating_sub(3)..]) {
-        Err(error) if error.error_len().is_none() => bytes.len().min(3) - error.valid_up_to(),
+    let is_start = |byte: &u8| byte & 0xc0 != 0x80;
+    let last = &bytes[bytes.iter().rposition(is_start).unwrap_or(0)..];
+    match std::str::from_utf8(last) {
+        Err(error) if error.error_len().is_none() => last.len(),
         _ => 0,
     }
 }
@@ -386,6 +388,8 @@ mod tests {
             (b"ab\xe2", 1),
             (b"a\xe2\x82", 2),
             (b"\xe2\x82\xac", 0),
+            (b"\xe2\x82\xac\xe2", 1),
+            (b"\xe2\x82\xac\xe2\x82", 2),
             (b"\xff", 0),
         ] {
             assert_eq!(unfinished(bytes), expected, "{bytes:x?}");
