@@ -3,16 +3,16 @@
 use super::progress::{Progress, SHOW_TIME};
 use super::{Named, person, terminal};
 use crate::client::{After, Client, Error, Event, Refusal, Ticket, Waker};
-use crate::limits::{LINE_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::TEXT_BYTES_MAX;
 use crate::options;
 use crate::protocol::{self, Code};
 use serde::Serialize;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
 use std::{fmt, thread};
 
@@ -40,7 +40,7 @@ pub fn run(options: &options::Send) -> Result<ExitCode, String> {
     let ended = if options.text.is_empty() {
         // A progress line would make the outcomes of lines unreadable on a terminal.
         sending.progress = if json { None } else { Progress::of_stdin() };
-        let pieces = read_pieces(io::stdin(), client.waker(), lossy || skip)?;
+        let pieces = read_pieces(io::stdin(), client.waker())?;
         sending.send_all(&mut client, &pieces)
     } else {
         sending.send_one(&mut client, &options.text.join(" "))
@@ -279,12 +279,17 @@ fn messages(line: &[u8]) -> Vec<String> {
 fn read_pieces(
     input: impl Read + Send + 'static,
     waker: Waker,
-    any_length: bool,
 ) -> Result<Receiver<io::Result<Vec<Line>>>, String> {
     let (sender, pieces) = sync_channel(PIECES_MAX);
     let read = move || {
-        if let Err(error) = read_lines(input, &sender, &waker, any_length) {
-            let _ = sender.send(Err(error));
+        let mut input = BufReader::with_capacity(READ_BYTES, input);
+        let mut rest = Vec::new();
+        while let Some(lines) = read_lines(&mut input, &mut rest).transpose() {
+            let is_last = lines.is_err();
+            if sender.send(lines).is_err() || is_last {
+                break;
+            }
+            waker.wake();
         }
         drop(sender);
         waker.wake();
@@ -293,40 +298,34 @@ fn read_pieces(
     thread.named("no thread").map(|_| pieces)
 }
 
+/// Reads the next line, and those after it that have arrived already. Returns `None` at the end of
+/// the input. A line that is longer than any message comes in pieces; `rest` is the beginning of
+/// the next one.
 fn read_lines(
-    mut input: impl Read,
-    sender: &SyncSender<io::Result<Vec<Line>>>,
-    waker: &Waker,
-    any_length: bool,
-) -> io::Result<()> {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut rest = Vec::new();
+    input: &mut BufReader<impl Read>,
+    rest: &mut Vec<u8>,
+) -> io::Result<Option<Vec<Line>>> {
+    let mut lines = Vec::new();
+    let mut total = 0;
     loop {
-        let count = match input.read(&mut buffer) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        let mut lines = cut(&mut rest, &buffer[..count]);
-        // A line that is too long is refused and ends the input; with `any_length`, it is sent in
-        // pieces.
-        let is_long = rest.len() > LINE_BYTES_MAX;
-        let ended = count == 0 || (is_long && !any_length);
+        let count = input.take(READ_BYTES as u64).read_until(b'\n', rest)?;
+        if rest.is_empty() {
+            return Ok(None);
+        }
         // The last line may have no line end.
-        if (ended || is_long) && !rest.is_empty() {
-            let tail = if ended { 0 } else { unfinished(&rest) };
-            let tail = rest.split_off(rest.len() - tail);
-            let size = rest.len();
-            if ended {
-                rest.pop_if(|byte| *byte == b'\r');
-            }
-            lines.push(Line { bytes: std::mem::replace(&mut rest, tail), size, is_whole: ended });
+        let is_whole = count < READ_BYTES || rest.ends_with(b"\n");
+        let tail = if is_whole { 0 } else { unfinished(rest) };
+        let tail = rest.split_off(rest.len() - tail);
+        let mut bytes = std::mem::replace(rest, tail);
+        let size = bytes.len();
+        if is_whole {
+            bytes.pop_if(|byte| *byte == b'\n');
+            bytes.pop_if(|byte| *byte == b'\r');
         }
-        if !lines.is_empty() && sender.send(Ok(lines)).is_err() {
-            return Ok(());
-        }
-        waker.wake();
-        if ended {
-            return Ok(());
+        lines.push(Line { bytes, size, is_whole });
+        total += size;
+        if total >= READ_BYTES || !input.buffer().contains(&b'\n') {
+            return Ok(Some(lines));
         }
     }
 }
@@ -341,37 +340,38 @@ fn unfinished(bytes: &[u8]) -> usize {
     }
 }
 
-/// Returns the complete lines of `rest` and `came`, without their line ends. Leaves the remainder
-/// in `rest`.
-fn cut(rest: &mut Vec<u8>, came: &[u8]) -> Vec<Line> {
-    let mut lines = Vec::new();
-    let mut pieces = came.split(|byte| *byte == b'\n');
-    let last = pieces.next_back().unwrap_or(&[]);
-    for piece in pieces {
-        let mut bytes = std::mem::take(rest);
-        bytes.extend_from_slice(piece);
-        let size = bytes.len() + 1;
-        bytes.pop_if(|byte| *byte == b'\r');
-        lines.push(Line { bytes, size, is_whole: true });
-    }
-    rest.extend_from_slice(last);
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn lines_are_cut_wherever_the_input_is() {
-        let text = b"one\r\n\ntwo\nlast";
+        let text = b"one\r\n\ntwo\nlast\r";
         for size in 1..=text.len() {
-            let mut rest = Vec::new();
-            let lines: Vec<Line> =
-                text.chunks(size).flat_map(|came| cut(&mut rest, came)).collect();
+            let mut input = BufReader::with_capacity(size, &text[..]);
+            let lines = read_all(&mut input);
             let lines: Vec<_> = lines.iter().map(|line| (&line.bytes[..], line.size)).collect();
-            assert_eq!(lines, [(&b"one"[..], 5), (b"", 1), (b"two", 4)], "{size}");
-            assert_eq!(rest, b"last");
+            assert_eq!(lines, [(&b"one"[..], 5), (b"", 1), (b"two", 4), (b"last", 5)], "{size}");
+        }
+    }
+
+    fn read_all(input: &mut BufReader<&[u8]>) -> Vec<Line> {
+        let mut rest = Vec::new();
+        std::iter::from_fn(|| read_lines(input, &mut rest).unwrap()).flatten().collect()
+    }
+
+    #[test]
+    fn an_endless_line_comes_in_pieces_of_whole_characters() {
+        for shift in 0..3 {
+            let text = format!("{}{}\r\nlast", "x".repeat(shift), "€".repeat(READ_BYTES));
+            let lines = read_all(&mut BufReader::with_capacity(READ_BYTES, text.as_bytes()));
+            let (last, pieces) = lines.split_last().unwrap();
+            assert_eq!((&last.bytes[..], last.is_whole), (&b"last"[..], true));
+            let wholes: Vec<bool> = pieces.iter().map(|piece| piece.is_whole).collect();
+            assert_eq!(wholes, [false, false, false, true]);
+            assert!(pieces.iter().all(|piece| std::str::from_utf8(&piece.bytes).is_ok()));
+            assert!(pieces.iter().all(|piece| piece.size <= READ_BYTES + 3));
+            assert_eq!(lines.iter().map(|line| line.size).sum::<usize>(), text.len());
         }
     }
 
