@@ -84,11 +84,7 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     }
     let identity = found.good().cloned();
     let known = Known { is_tail, ..Known::new(disk, identity.as_ref()) };
-    let (mut last, mut last_time) = (Position::default(), WallTime::default());
-    let reading = recovery::read(disk, folder, known, &mut |record| {
-        (last, last_time) = (record.position(), record.time);
-        Ok(())
-    })?;
+    let reading = recovery::read(disk, folder, known, &mut |_| Ok(()))?;
     let is_new = found == Found::Nothing && !reading.holds_records();
     if identity.is_none() && damage.is_empty() && !is_new && !is_tail {
         damage.push("identity: it is missing, the log is not".to_owned());
@@ -98,7 +94,7 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     }
     match vote {
         None if !is_new && !is_tail => damage.push(BAD_VOTE.to_owned()),
-        Some(vote) if vote.term < last.term => damage.push(OLD_VOTE.to_owned()),
+        Some(vote) if vote.term < reading.last.term => damage.push(OLD_VOTE.to_owned()),
         _ => {}
     }
     if identity.is_some() && reading.segments.is_empty() {
@@ -118,8 +114,8 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
         identity,
         vote,
         segments,
-        last,
-        last_time,
+        last: reading.last,
+        last_time: reading.last_time,
         config: reading.config,
         unread_config,
         torn: reading.torn,

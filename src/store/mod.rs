@@ -22,7 +22,7 @@ pub use identity::Identity;
 pub use recovery::Torn;
 pub use segment::HEADER_BYTES;
 
-use crate::ids::{Index, Position, ProcessId, Vote};
+use crate::ids::{Index, ProcessId, Vote};
 use crate::record::Record;
 use crate::replica::{LogReader, SeenDisk};
 use disk::Disk;
@@ -153,13 +153,8 @@ impl<D: Disk> Store<D> {
         // Reads everything before changing anything.
         let vote = VoteFile::open(&disk)?;
         let voted = vote.as_ref().map(|(_, vote)| *vote);
-        let mut last = Position::default();
-        let known = Known::new(&disk, identity);
-        let mut reading = recovery::read(&disk, LOG, known, &mut |record| {
-            last = record.position();
-            visit(record)
-        })?;
-        let opened = reading.may_have_opened(voted);
+        let mut reading = recovery::read(&disk, LOG, Known::new(&disk, identity), &mut visit)?;
+        let (last, opened) = (reading.last, reading.may_have_opened(voted));
         let damage = std::mem::take(&mut reading.damage).into_iter().next();
         let why = match (found, vote, damage) {
             (Found::Good(_), Some((_, vote)), None) if vote.term < last.term => OLD_VOTE.to_owned(),
@@ -239,14 +234,10 @@ impl<D: Disk> Store<D> {
     /// Quarantines a closed directory in a folder named by `kind` and `label`, a time. The next
     /// start then creates a new directory. Returns the folder, relative to the data directory.
     pub fn quarantine(disk: &D, kind: &str, label: &str) -> io::Result<String> {
-        let mut last = Position::default();
         let known = Known::new(disk, Identity::read(disk)?.good());
-        let reading = recovery::read(disk, LOG, known, &mut |record| {
-            last = record.position();
-            Ok(())
-        })?;
+        let reading = recovery::read(disk, LOG, known, &mut |_| Ok(()))?;
         let vote = VoteFile::open(disk)?.map(|(_, vote)| vote);
-        quarantine::everything(disk, kind, label, last, reading.may_have_opened(vote))
+        quarantine::everything(disk, kind, label, reading.last, reading.may_have_opened(vote))
     }
 
     /// Moves the entries after `last` from the log to a quarantine folder: copies them first,

@@ -9,6 +9,7 @@ use super::whole;
 use crate::ids::{Index, Position, Vote};
 use crate::record::{Kind, Record};
 use crate::replica::Config;
+use crate::time::WallTime;
 use std::io;
 
 /// A torn tail: the remains of a write that a crash has interrupted.
@@ -31,6 +32,10 @@ pub(super) struct Reading {
     /// Durable data that is missing or changed, in order: where and why.
     pub(super) damage: Vec<String>,
     pub(super) torn: Option<Torn>,
+    /// The last entry before the first damage. `last_time` is its time.
+    pub(super) last: Position,
+    /// See `last`.
+    pub(super) last_time: WallTime,
     /// The newest readable config, before or after damage.
     pub(super) config: Option<(Position, Config)>,
     /// The newest config that a valid header names.
@@ -160,7 +165,7 @@ fn read_segment<D: Disk>(
 ) -> io::Result<(Found, Walk)> {
     let file = disk.open(path, false)?;
     let undamaged = reading.damage.is_empty();
-    let (newest, configs) = (&mut reading.config, &mut reading.configs);
+    let Reading { config: newest, configs, last, last_time, .. } = reading;
     let mut offsets = Vec::new();
     let mut records = 0;
     let mut last_found = place.last.index;
@@ -174,6 +179,7 @@ fn read_segment<D: Disk>(
         }
         if undamaged && sound {
             visit(record)?;
+            (*last, *last_time) = (at, record.time);
             if record.kind == Kind::CONFIG {
                 configs.push(record.index);
             }

@@ -11,7 +11,7 @@ use super::segment::{file_name, path};
 use super::vote::{self, VoteFile};
 use super::whole;
 use super::{LOG, OpenError, Store};
-use crate::ids::{Index, Vote};
+use crate::ids::Vote;
 use crate::record::Record;
 use std::io;
 
@@ -36,12 +36,8 @@ impl<D: Disk> Store<D> {
         let found = Identity::read(&disk)?;
         found.refuse_foreign(new)?;
         let known = found.good();
-        let mut last = Index::ZERO;
-        let mut reading = recovery::read(&disk, LOG, Known::new(&disk, known), &mut |record| {
-            last = record.index;
-            Ok(())
-        })?;
-        if last.next() != Record::trust(entry).index {
+        let mut reading = read(&disk, Known::new(&disk, known))?;
+        if reading.last.index.next() != Record::trust(entry).index {
             return Err(OpenError::Refused("it is not as it was when it was read".to_owned()));
         }
         let vote_file = VoteFile::open(&disk)?;
@@ -52,7 +48,7 @@ impl<D: Disk> Store<D> {
                 copy(&disk, name, &format!("{made}/{name}"))?;
             }
             disk.sync_folder(&made)?;
-            reading = cut_damage(&disk, known, &reading, last, &made)?;
+            reading = cut_damage(&disk, known, &reading, &made)?;
             folder = Some(made);
         }
         let log = recovery::settle(&disk, LOG, reading)?;
@@ -99,15 +95,19 @@ impl<D: Disk> Store<D> {
     }
 }
 
-/// Moves everything after `last`, the last entry before the first damage, into `folder`. After
-/// each step, the log is either still damaged or whole.
+fn read<D: Disk>(disk: &D, known: Known) -> io::Result<Reading> {
+    recovery::read(disk, LOG, known, &mut |_| Ok(()))
+}
+
+/// Moves everything after the last entry before the first damage into `folder`. After each step,
+/// the log is either still damaged or whole.
 fn cut_damage<D: Disk>(
     disk: &D,
     known: Option<&Identity>,
     reading: &Reading,
-    last: Index,
     folder: &str,
 ) -> Result<Reading, OpenError> {
+    let last = reading.last.index;
     let at = reading.segments.iter().take_while(|found| found.good.next() <= last).count();
     let newest = &reading.segments[at];
     let (first, end) = (newest.good.first, newest.good.end);
@@ -134,8 +134,7 @@ fn cut_damage<D: Disk>(
         disk.truncate(&file, end)?;
         disk.sync(&file)?;
     }
-    let known = Known { segment: Some(first), ..Known::default() };
-    let mut reading = recovery::read(disk, LOG, known, &mut |_| Ok(()))?;
+    let mut reading = read(disk, Known { segment: Some(first), ..Known::default() })?;
     match reading.damage.pop() {
         None => Ok(reading),
         Some(damage) => Err(OpenError::Damaged(damage)),
