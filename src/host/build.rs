@@ -30,8 +30,6 @@ impl<D: Disk> Host<D> {
         let former = in_use(&opened.former);
         let replica = replica::Setup {
             me: Member { id: identity.id, disk: identity.disk },
-            incarnation: identity.incarnation,
-            process: identity.process,
             shared: Shared { servers: identity.servers, ..shared },
             takeover,
             vote: opened.vote,

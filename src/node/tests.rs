@@ -50,8 +50,6 @@ impl World {
         log.0.iter().for_each(|record| summary.push(&Record::trust(record)).unwrap());
         let setup = replica::Setup {
             me,
-            incarnation: Incarnation(1),
-            process: ProcessId(1),
             shared,
             takeover: Takeover::Coin,
             vote,

@@ -2,7 +2,7 @@
 //! must be equal. Also the reasons to refuse a hello.
 
 use crate::fields::{fields, listed, numbered};
-use crate::ids::{DiskId, GroupId, Incarnation, Member, Position, ProcessId, ServerId, Term};
+use crate::ids::{DiskId, GroupId, Member, Position, Run, ServerId, Term};
 use std::fmt;
 
 /// The settings that must be equal on all servers of a group.
@@ -29,10 +29,8 @@ pub struct Hello {
     pub from: Member,
     /// The server that the sender expects at the other end.
     pub to: ServerId,
-    /// The number of starts of the sender's disk.
-    pub incarnation: Incarnation,
-    /// The sender's process.
-    pub process: ProcessId,
+    /// The sender's start.
+    pub run: Run,
     /// Numbers the hellos of a process, so that the receiver can tell which of two is later.
     pub serial: u64,
     /// The sender has another link to the receiver, or is opening one.
@@ -79,7 +77,7 @@ listed! {
 }
 
 fields!(Shared { group, servers, peer_timeout_ms, copies_min, survivor_auto });
-fields!(Hello { shared, from, to, incarnation, process, serial, has_other, term, founder, last });
+fields!(Hello { shared, from, to, run, serial, has_other, term, founder, last });
 numbered!(Refusal);
 
 impl fmt::Display for Refusal {
@@ -128,8 +126,7 @@ pub(crate) fn sample_hello() -> Hello {
         },
         from: Member { id: ServerId::new(2).unwrap(), disk: DiskId(99) },
         to: ServerId::new(1).unwrap(),
-        incarnation: Incarnation(6),
-        process: ProcessId(7),
+        run: Run { incarnation: crate::ids::Incarnation(6), process: crate::ids::ProcessId(7) },
         serial: 8,
         has_other: true,
         term: Term(9),

@@ -66,7 +66,7 @@ impl Past {
         let runs: Vec<Run> = read_list(&mut bytes, RUNS_KEPT)?;
         let epochs = read_list(&mut bytes, ANCESTRY_MAX)?;
         let (former, added) = (Field::read(&mut bytes)?, Field::read(&mut bytes)?);
-        let own = Run { incarnation: hello.incarnation, process: hello.process };
+        let own = hello.run;
         let follow = runs.windows(2).all(|two| two[0].incarnation < two[1].incarnation);
         let valid = bytes.is_empty() && follow && runs.last() == Some(&own);
         valid.then_some(Past { runs, epochs, former, added })
@@ -92,7 +92,7 @@ mod tests {
         let epochs = (1..=ANCESTRY_MAX as u16).map(epoch).collect();
         let former = Some(Position { term: Term(3), index: Index(4) });
         let hello = sample_hello();
-        let hello = Hello { incarnation: own.incarnation, process: own.process, ..hello };
+        let hello = Hello { run: own, ..hello };
         (hello, Past { runs, epochs, former, added: Some(own) })
     }
 
@@ -114,7 +114,7 @@ mod tests {
         }
         bytes.push(0);
         assert_eq!(Past::decode(&bytes, &hello), None);
-        let other = Hello { process: ProcessId(9), ..hello };
+        let other = Hello { run: run(hello.run.incarnation.0, 9), ..hello };
         assert_eq!(Past::decode(&bytes[..bytes.len() - 1], &other), None, "another run");
         let mut twice = past.clone();
         twice.runs[0].incarnation = twice.runs[1].incarnation;

@@ -41,8 +41,7 @@ impl Env<'_> {
             shared: *shared,
             from: *me,
             to,
-            incarnation: run.incarnation,
-            process: run.process,
+            run: *run,
             serial: self.peers.hellos,
             has_other: self.peers.has_link_or_greets(to),
             term: own.term,
@@ -184,7 +183,7 @@ impl Env<'_> {
 impl Peers {
     /// Returns whether this very process sent the hello: it has dialled itself.
     pub(crate) fn is_itself(&self, hello: &Hello) -> bool {
-        hello.process == self.own.run.process
+        hello.run.process == self.own.run.process
     }
 
     /// Records the epoch in the hello of a server that was not refused.

@@ -31,7 +31,7 @@ impl Link {
             id,
             dialled,
             member: hello.from,
-            run: Run { incarnation: hello.incarnation, process: hello.process },
+            run: hello.run,
             serial: hello.serial,
             has_other: hello.has_other,
         }

@@ -296,7 +296,7 @@ impl Raft {
         // A hello may have been in flight for a long time. If the same process sent it, the
         // entries that the process acknowledged since then are not lost.
         hello.term <= self.ballot.term()
-            && known.process != Some(hello.process)
+            && known.process != Some(hello.run.process)
             && hello.last < self.log.summary().position(known.match_index)
     }
 

@@ -26,7 +26,7 @@ pub use event::Event;
 pub use setup::Setup;
 pub use view::{PeerView, RoleView};
 
-use crate::ids::{Index, LinkId, Run};
+use crate::ids::{Index, LinkId};
 use crate::peers::Env;
 use crate::peers::{Identity, Peers};
 use crate::raft::Raft;
@@ -45,8 +45,9 @@ impl Replica {
     /// Returns a replica as it is after a start. It does nothing before the first event.
     pub fn new(now: Moment, setup: Setup) -> Replica {
         let (me, shared) = (setup.me, setup.shared);
-        let run = Run { incarnation: setup.incarnation, process: setup.process };
-        let own = Identity { me, run, runs: setup.runs, former: setup.former, shared };
+        let Setup { runs, former, .. } = setup;
+        let run = *runs.last().expect("the last run is this start");
+        let own = Identity { me, run, runs, former, shared };
         let dials = Rng::new(setup.seed ^ 1);
         Replica {
             peers: Peers::new(now, own, setup.seen, dials),

@@ -1,17 +1,13 @@
 //! What a replica starts with.
 
 use super::{LogSummary, Seen, Shared, Takeover};
-use crate::ids::{Incarnation, Member, Position, ProcessId, Run, Vote};
+use crate::ids::{Member, Position, Run, Vote};
 
 /// The identity, settings and stored state with which a replica starts.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// This server.
     pub me: Member,
-    /// The number of starts of this server's disk, this start included.
-    pub incarnation: Incarnation,
-    /// The id of this process.
-    pub process: ProcessId,
     /// The settings that must be equal on all servers.
     pub shared: Shared,
     /// Which backup campaigns first.
@@ -22,7 +18,7 @@ pub struct Setup {
     pub summary: LogSummary,
     /// The stored knowledge of other disks.
     pub seen: Seen,
-    /// The newest starts of this disk, oldest first; the last one is this start.
+    /// The newest starts of this disk, oldest first. Never empty: the last one is this start.
     pub runs: Vec<Run>,
     /// The best last entry among quarantined directories that may hold acknowledged messages;
     /// `None` if there are no such directories.

@@ -106,16 +106,11 @@ fn a_dial_that_reaches_its_own_server_counts_as_refused() {
             one.connect_with(link, hello, false);
             assert_eq!(dials(&one.wait(T / 8, &[2, 3]), 3), 1, "it checks the address");
         }
-        let own = Hello { from: member(1), to: id(3), process, ..hello };
+        let run = Run { process, ..hello.run };
+        let own = Hello { from: member(1), to: id(3), run, ..hello };
         let link = one.new_link(3);
         assert!(greeting(&open(&mut one, link, true), link).is_some());
-        let closed = receive_on(
-            &mut one,
-            link,
-            Packet::Hello(own),
-            &past(&[Run { incarnation: own.incarnation, process }]),
-        )
-        .closed(3);
+        let closed = receive_on(&mut one, link, Packet::Hello(own), &past(&[run])).closed(3);
         one.pong(2);
         one.tick();
         (closed, one.decided(Rule::DroppedGone))

@@ -138,8 +138,7 @@ fn a_copy_that_the_group_has_added_is_accepted() {
             .zip(starts)
             .map(|(incarnation, n)| Run { incarnation, process: ProcessId(*n) });
         let runs: Vec<Run> = [old].into_iter().chain(starts).collect();
-        let Run { incarnation, process } = runs[runs.len() - 1];
-        (Hello { incarnation, process, ..hello }, Past { runs, ..Past::default() })
+        (Hello { run: runs[runs.len() - 1], ..hello }, Past { runs, ..Past::default() })
     };
     let (original, copy) = (life(&[71, 72]), life(&[81]));
     three.end_link(2);
@@ -226,9 +225,10 @@ fn a_copy_that_was_refused_stays_refused() {
     for n in 1..50 {
         let incarnation = Incarnation(past.runs[0].incarnation.0 + n);
         let process = ProcessId(1000 + n);
-        runs.push(Run { incarnation, process });
+        let run = Run { incarnation, process };
+        runs.push(run);
         let newest = runs[runs.len().saturating_sub(RUNS_KEPT)..].to_vec();
-        let copy = Hello { incarnation, process, ..hello };
+        let copy = Hello { run, ..hello };
         assert_eq!(greeted(copy, newest), Some(Refusal::Doubtful), "{n}");
     }
 }

@@ -37,12 +37,12 @@ fn each_wrong_hello_is_refused_for_its_own_reason() {
         (|h| h.shared.survivor_auto ^= true, Refusal::Settings, Rule::RefusedSettings),
         (|h| h.from.id = id(1), Refusal::SameId, Rule::RefusedSameId),
         (|h| h.to = id(3), Refusal::WrongId, Rule::RefusedWrongId),
-        (|h| h.incarnation.0 -= 1, Refusal::OldCopy, Rule::RefusedOldIncarnation),
-        (|h| h.process.0 ^= 1, Refusal::OldCopy, Rule::RefusedCopy),
+        (|h| h.run.incarnation.0 -= 1, Refusal::OldCopy, Rule::RefusedOldIncarnation),
+        (|h| h.run.process.0 ^= 1, Refusal::OldCopy, Rule::RefusedCopy),
         (
             |h| {
                 // Its next incarnation lacks what this one acknowledged.
-                (h.incarnation.0, h.process.0) = (h.incarnation.0 + 1, 77);
+                (h.run.incarnation.0, h.run.process.0) = (h.run.incarnation.0 + 1, 77);
                 h.last = Position::default();
             },
             Refusal::OldCopy,
@@ -75,7 +75,8 @@ fn another_version_is_refused() {
 /// entry runs on an older state of the disk, unless a later primary has cut the entry.
 #[test]
 fn a_shorter_log_is_an_old_copy_only_in_another_process_and_a_term_not_higher() {
-    let later_process = |h: &mut Hello| (h.incarnation.0, h.process.0) = (h.incarnation.0 + 1, 77);
+    let later_process =
+        |h: &mut Hello| (h.run.incarnation.0, h.run.process.0) = (h.run.incarnation.0 + 1, 77);
     let is_refused =
         |change: &dyn Fn(&mut Hello)| answers(change).0 == [Packet::Refused(Refusal::OldCopy)];
     let shorter = |h: &mut Hello| h.last.index = h.last.index.before();

@@ -30,9 +30,7 @@ pub(super) fn receive_on(
 pub(super) fn first(server: &mut Server, link: LinkId, dialled: bool, packet: Packet) -> Effects {
     open(server, link, dialled);
     let records = match packet {
-        Packet::Hello(hello) => {
-            past(&[Run { incarnation: hello.incarnation, process: hello.process }])
-        }
+        Packet::Hello(hello) => past(&[hello.run]),
         _ => Vec::new(),
     };
     receive_on(server, link, packet, &records)
@@ -49,8 +47,7 @@ pub(super) fn greet(server: &mut Server, link: LinkId, (hello, past): &(Hello, P
 /// Returns the hello of server `n` at its second start, and the past that follows it.
 pub(super) fn next_start(to: &Server, n: u8) -> (Hello, Past) {
     let new = Run { incarnation: Incarnation(2), process: ProcessId(77) };
-    let Run { incarnation, process } = new;
-    let hello = Hello { incarnation, process, last: to.last(), ..to.hello_of(n) };
+    let hello = Hello { run: new, last: to.last(), ..to.hello_of(n) };
     (hello, Past { runs: vec![run(n), new], ..Past::default() })
 }
 

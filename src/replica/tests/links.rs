@@ -150,8 +150,7 @@ fn a_restarted_server_campaigns_when_each_dial_has_an_outcome_or_after_t() {
         }),
         ("linked", |two| drop(two.connect(3))),
         ("reached itself", |two| {
-            let Run { process, .. } = run(2);
-            let own = Hello { from: member(2), to: id(3), process, ..two.hello_of(3) };
+            let own = Hello { from: member(2), to: id(3), run: run(2), ..two.hello_of(3) };
             let link = two.new_link(3);
             assert_eq!(first(two, link, true, Packet::Hello(own)).closed(3), [Closing::Nonsense]);
         }),
@@ -326,7 +325,7 @@ fn of_two_links_to_one_process_both_ends_choose_the_same() {
 fn the_link_of_another_process_replaces_one_that_does_not_answer() {
     type Change = fn(&mut Hello);
     let changes: [Change; 2] = [
-        |hello| (hello.incarnation, hello.process) = (Incarnation(2), ProcessId(77)),
+        |hello| hello.run = Run { incarnation: Incarnation(2), process: ProcessId(77) },
         |hello| hello.from.disk.0 += 1,
     ];
     for n in [1, 3] {
@@ -365,7 +364,7 @@ fn a_primary_that_has_restarted_is_not_followed() {
         (primary, two.replica.follows_on(link), recorded)
     };
     assert_eq!(after(|_| ()), (Some(member(1)), true, 0), "the same process");
-    let restarted = after(|h| (h.incarnation, h.process) = (Incarnation(2), ProcessId(77)));
+    let restarted = after(|h| h.run = Run { incarnation: Incarnation(2), process: ProcessId(77) });
     assert_eq!(restarted, (None, false, 1));
     assert_eq!(after(|h| h.from.disk.0 += 1), (None, false, 1), "another disk");
 }

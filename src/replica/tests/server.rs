@@ -87,8 +87,6 @@ pub(super) fn setup(n: u8, vote: Vote, log: &[Vec<u8>]) -> Setup {
     let peer_timeout_ms = T.as_millis() as u32;
     Setup {
         me: member(n),
-        incarnation: run(n).incarnation,
-        process: run(n).process,
         shared: Shared {
             group: GROUP,
             servers: 3,
@@ -376,9 +374,9 @@ impl Server {
     pub(super) fn hello_of(&self, n: u8) -> Hello {
         let (term, founder) = (self.replica.term(), self.replica.founder());
         let shared = self.shared;
-        let (Run { incarnation, process }, from, to) = (run(n), member(n), id(self.n));
+        let (run, from, to) = (run(n), member(n), id(self.n));
         let (serial, has_other, last) = (self.links, false, Position::default());
-        Hello { shared, from, to, incarnation, process, serial, has_other, term, founder, last }
+        Hello { shared, from, to, run, serial, has_other, term, founder, last }
     }
 
     /// Server `n` dials this one, and sends its hello.
@@ -402,7 +400,7 @@ impl Server {
             false => Event::Accepted { link },
         };
         self.handle(opened, &mut out);
-        let records = past(&[Run { incarnation: hello.incarnation, process: hello.process }]);
+        let records = past(&[hello.run]);
         let packet = Packet::Hello(hello);
         self.handle(Event::Received { link, packet, records: &records }, &mut out);
         out

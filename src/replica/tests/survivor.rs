@@ -101,8 +101,7 @@ fn a_new_run_of_the_primary_makes_the_evidence_worthless() {
         promise(&mut server, Some(PAIR));
         server.end_link(1);
         let (hello, link) = (server.hello_of(1), server.new_link(1));
-        let Run { incarnation, process } = run;
-        let packet = Packet::Hello(Hello { from, incarnation, process, ..hello });
+        let packet = Packet::Hello(Hello { from, run, ..hello });
         let runs = if run == next { vec![super::server::run(1), run] } else { vec![run] };
         let mut out = Effects::default();
         server.handle(Event::Dialled { link, to: id(1) }, &mut out);

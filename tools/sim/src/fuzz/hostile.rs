@@ -147,8 +147,8 @@ pub(super) fn hello(victim: &Victim, args: &mut Args<'_>) -> Hello {
     hello.term = number(victim).map_or(hello.term, Term);
     hello.last.index = number(victim).map_or(hello.last.index, Index);
     hello.last.term = number(victim).map_or(hello.last.term, Term);
-    hello.incarnation = number(victim).map_or(hello.incarnation, Incarnation);
-    hello.process = number(victim).map_or(hello.process, ProcessId);
+    hello.run.incarnation = number(victim).map_or(hello.run.incarnation, Incarnation);
+    hello.run.process = number(victim).map_or(hello.run.process, ProcessId);
     hello.serial = number(victim).unwrap_or(hello.serial);
     hello.has_other = flags & 8 != 0;
     let epoch = hello.term.epoch();

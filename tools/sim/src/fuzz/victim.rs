@@ -81,7 +81,7 @@ fn id(number: u8) -> ServerId {
 
 /// Returns what an honest server that was started once sends after its hello.
 pub(super) fn past(hello: &Hello) -> Vec<u8> {
-    let run = Run { incarnation: hello.incarnation, process: hello.process };
+    let run = hello.run;
     let mut bytes = Vec::new();
     Past { runs: vec![run], ..Past::default() }.encode(&mut bytes);
     bytes
@@ -167,8 +167,10 @@ impl Victim {
             },
             from,
             to: replica.me().id,
-            incarnation: Incarnation(1),
-            process: ProcessId(u64::from(from.id.number())),
+            run: Run {
+                incarnation: Incarnation(1),
+                process: ProcessId(u64::from(from.id.number())),
+            },
             serial: self.next,
             has_other: false,
             term: replica.term(),

@@ -397,17 +397,15 @@ impl World {
             survivor_auto: false,
         };
         let start = u64::from(n) * 100 + server.disk.incarnation;
-        let process = ProcessId(start);
+        let incarnation = Incarnation(server.disk.incarnation);
         let setup = Setup {
             me: Member { id: id(n), disk: server.disk.id },
-            incarnation: Incarnation(server.disk.incarnation),
-            process,
             shared,
             takeover: Takeover::Coin,
             vote: server.disk.vote,
             summary,
             seen: Default::default(),
-            runs: vec![Run { incarnation: Incarnation(server.disk.incarnation), process }],
+            runs: vec![Run { incarnation, process: ProcessId(start) }],
             former: None,
             seed: start,
         };
