@@ -46,10 +46,11 @@
 //!
 //! # How to add a request
 //!
-//! Add a variant to [`protocol::Command`] and a line to the table in `protocol/command.rs`:
-//! parsing, usage, rights and HELP come from it. Carry it out in `node/requests.rs`. If it changes
-//! state, add a [`mailbox::Change`] and a [`record::Kind`]. Describe it in
-//! `src/frontend/README.md`, and give it a file in `tests/conformance`.
+//! Add a variant to [`protocol::Task`], or to [`protocol::Command`] if it is carried out at once,
+//! and a line to the table in `protocol/command.rs`: parsing, usage, rights and HELP come from it.
+//! Carry it out in `node/requests.rs`. If it changes state, add a [`mailbox::Change`] and a
+//! [`record::Kind`]. Describe it in `src/frontend/README.md`, and give it a file in
+//! `tests/conformance`.
 //!
 //! # How to add a packet
 //!

@@ -1,13 +1,13 @@
 //! Applies acknowledged entries to the state, and answers the clients that wait for them.
 
 use super::replies::{error, outcome_of};
-use super::session::{RequestState, Task};
+use super::session::RequestState;
 use super::unanswered::Pending;
 use super::{Context, Fatal, Node};
 use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
 use crate::mailbox::{Change, Outcome};
-use crate::protocol::{Code, Note};
+use crate::protocol::{Code, Note, Task};
 use crate::record::{Kind, Record};
 use crate::time::Moment;
 use std::io;

@@ -1,12 +1,12 @@
 //! Handles the lines of clients: parses, checks and runs requests, and answers them.
 
 use super::replies::{WRONG_PASSWORD, beyond_end, error, exists, no_such_user, outcome_of};
-use super::session::{Checked, Listing, Login, PendingReply, RequestState, Task};
+use super::session::{Checked, Listing, Login, PendingReply, RequestState};
 use super::unanswered::Pending;
 use super::{Env, Hashed, Job, Node};
 use crate::ids::{Index, SessionId, UserName};
 use crate::mailbox::{Change, Once};
-use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Words};
+use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Task, Words};
 use crate::replica::RoleView;
 use crate::time::Moment;
 
@@ -54,12 +54,13 @@ impl Node {
                 let lines = status.iter().map(|(key, value)| Reply::Stat(key, value));
                 self.answer_all(id, lines.chain([Reply::Ok(Answer::Done)]));
             }
-            Command::Send(to, text) => self.on_send(env, id, to, None, text),
-            Command::Once(key, to, text) => self.on_send(env, id, to, Some(key), text),
-            Command::Create(..) if !self.setup.accounts_open && !self.operators.contains(&id) => {
+            Command::Send { to, key, text } => self.on_send(env, id, to, key, text),
+            Command::Task(Task::Create { .. })
+                if !self.setup.accounts_open && !self.operators.contains(&id) =>
+            {
                 self.answer(id, error(Code::NotAllowed, "here the operator makes accounts"));
             }
-            command => self.queue(env.now, id, task(command)),
+            Command::Task(task) => self.queue(env.now, id, task),
         }
     }
 
@@ -447,31 +448,6 @@ impl Node {
             session.request = RequestState::Logged(Box::new(task));
         } else {
             self.settle(env.now, id);
-        }
-    }
-}
-
-fn task(command: Command<'_>) -> Task {
-    match command {
-        Command::Create(user, password) => Task::Create { user, password: password.to_owned() },
-        Command::Login(user, password, after) => {
-            Task::Login { user, password: password.to_owned(), after }
-        }
-        Command::Log(after, limit) => Task::Log { after, limit },
-        Command::List(pattern) => Task::List { pattern },
-        Command::Passwd(old, new) => Task::Passwd { old: old.to_owned(), new: new.to_owned() },
-        Command::Delete(user, password) => Task::Delete { user, password: password.to_owned() },
-        Command::Users(after) => Task::Users { after },
-        Command::Reset(user, password) => Task::Reset { user, password: password.to_owned() },
-        Command::Remove(user) => Task::Remove { user },
-        Command::Logout => Task::Logout,
-        Command::Quit => Task::Quit,
-        Command::Help(_)
-        | Command::Ping(_)
-        | Command::Status
-        | Command::Send(..)
-        | Command::Once(..) => {
-            unreachable!("taken at once, without a task")
         }
     }
 }

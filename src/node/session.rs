@@ -4,7 +4,7 @@
 use super::replies::UNKNOWN_OUTCOME;
 use crate::frontend;
 use crate::ids::{Index, Origin, SessionId, UserName};
-use crate::protocol::{After, Pattern, Reply};
+use crate::protocol::{Pattern, Reply, Task};
 use crate::time::Moment;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -28,36 +28,6 @@ pub(super) enum PendingReply {
     Logged(Index),
     /// An answer that waits for the answers before it.
     Ready(Vec<u8>),
-}
-
-/// A request that runs alone: after the answers to all earlier requests, and before all later
-/// requests.
-#[derive(Clone, Debug)]
-pub(super) enum Task {
-    Create { user: UserName, password: String },
-    Login { user: UserName, password: String, after: After },
-    Send { to: UserName, key: Option<String>, text: String },
-    Log { after: After, limit: Option<u64> },
-    List { pattern: Pattern },
-    Passwd { old: String, new: String },
-    Delete { user: UserName, password: String },
-    Logout,
-    Quit,
-    Users { after: Option<UserName> },
-    Reset { user: UserName, password: String },
-    Remove { user: UserName },
-}
-
-impl Task {
-    /// Returns the password with which the client proves its identity; empty for a task without
-    /// one.
-    pub(super) fn password(&self) -> &str {
-        match self {
-            Task::Login { password, .. } | Task::Delete { password, .. } => password,
-            Task::Passwd { old, .. } => old,
-            _ => "",
-        }
-    }
 }
 
 /// A request whose password is being checked, or was right.

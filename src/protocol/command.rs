@@ -97,32 +97,58 @@ pub enum Command<'a> {
     Ping(&'a str),
     /// `STATUS`
     Status,
-    /// `QUIT`
-    Quit,
+    /// `SEND user text`, or `ONCE key user text`
+    Send {
+        /// The receiver.
+        to: UserName,
+        /// The key of a `ONCE`.
+        key: Option<&'a str>,
+        /// The message text.
+        text: &'a str,
+    },
+    /// Any other request.
+    Task(Task),
+}
+
+/// A request that runs alone: after the answers to all earlier requests, and before all later
+/// requests. It owns its arguments, since it may have to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
     /// `CREATE user password`
-    Create(UserName, &'a str),
+    Create { user: UserName, password: String },
     /// `LOGIN user password [after]`
-    Login(UserName, &'a str, After),
-    /// `SEND user text`
-    Send(UserName, &'a str),
-    /// `ONCE key user text`
-    Once(&'a str, UserName, &'a str),
+    Login { user: UserName, password: String, after: After },
+    /// A [`Command::Send`] that has to wait.
+    Send { to: UserName, key: Option<String>, text: String },
     /// `LOG [after] [limit]`
-    Log(After, Option<u64>),
+    Log { after: After, limit: Option<u64> },
     /// `LIST [pattern]`
-    List(Pattern),
+    List { pattern: Pattern },
     /// `PASSWD old new`
-    Passwd(&'a str, &'a str),
+    Passwd { old: String, new: String },
     /// `DELETE user password`
-    Delete(UserName, &'a str),
+    Delete { user: UserName, password: String },
     /// `LOGOUT`
     Logout,
+    /// `QUIT`
+    Quit,
     /// `USERS [after]`
-    Users(Option<UserName>),
+    Users { after: Option<UserName> },
     /// `RESET user password`
-    Reset(UserName, &'a str),
+    Reset { user: UserName, password: String },
     /// `REMOVE user`
-    Remove(UserName),
+    Remove { user: UserName },
+}
+
+impl Task {
+    /// The password with which the client proves its identity; empty for a task without one.
+    pub fn password(&self) -> &str {
+        match self {
+            Task::Login { password, .. } | Task::Delete { password, .. } => password,
+            Task::Passwd { old, .. } => old,
+            _ => "",
+        }
+    }
 }
 
 /// The clients that may send a request.
@@ -195,34 +221,40 @@ const COMMANDS: &[Spec] = &[
     spec(Right::Always, "STATUS", "says how this server and its group are", |_| {
         Ok(Command::Status)
     }),
-    spec(Right::Always, "QUIT", "closes the connection", |_| Ok(Command::Quit)),
+    spec(Right::Always, "QUIT", "closes the connection", |_| Ok(Command::Task(Task::Quit))),
     spec(Right::Primary, "CREATE user password", "makes an account; LOGIN comes next", |words| {
-        Ok(Command::Create(words.name()?, words.new_password()?))
+        Ok(Command::Task(Task::Create { user: words.name()?, password: words.new_password()? }))
     }),
     spec(
         Right::LoggedOut,
         "LOGIN user password [after]",
         "shows your messages after number `after` (default 0; `end`: none; -5: the last 5), then \
          new ones as they come",
-        |words| Ok(Command::Login(words.name()?, words.password()?, words.after()?)),
+        |words| {
+            let (user, password) = (words.name()?, words.password()?);
+            Ok(Command::Task(Task::Login { user, password, after: words.after()? }))
+        },
     ),
     spec(
         Right::LoggedIn,
         "SEND user text",
         "puts a message into the user's mailbox; OK means: stored on every attached server",
-        |words| Ok(Command::Send(words.name()?, words.message()?)),
+        |words| Ok(Command::Send { to: words.name()?, key: None, text: words.message()? }),
     ),
     spec(
         Right::LoggedIn,
         "ONCE key user text",
         "the same, but safe to repeat: with a key that was used for the same message, it gives \
          the first answer again",
-        |words| Ok(Command::Once(words.key()?, words.name()?, words.message()?)),
+        |words| {
+            let key = Some(words.key()?);
+            Ok(Command::Send { to: words.name()?, key, text: words.message()? })
+        },
     ),
     spec(Right::LoggedIn, "LOG [after] [limit]", "shows your messages again", |words| {
         let after = words.after()?;
         let limit = words.next().map(|word| number(word).ok_or(bad("the limit is no number")));
-        Ok(Command::Log(after, limit.transpose()?))
+        Ok(Command::Task(Task::Log { after, limit: limit.transpose()? }))
     }),
     spec(
         Right::LoggedIn,
@@ -230,38 +262,45 @@ const COMMANDS: &[Spec] = &[
         "lists users, and who is online; pattern with * and ?",
         |words| {
             let pattern = Pattern::parse(words.next().unwrap_or("*"));
-            pattern.map(Command::List).ok_or(bad("a pattern is a name with * and ?"))
+            let pattern = pattern.ok_or(bad("a pattern is a name with * and ?"))?;
+            Ok(Command::Task(Task::List { pattern }))
         },
     ),
     spec(
         Right::LoggedIn,
         "PASSWD old new",
         "changes your password and closes your other sessions",
-        |words| Ok(Command::Passwd(words.password()?, words.new_password()?)),
+        |words| {
+            Ok(Command::Task(Task::Passwd { old: words.password()?, new: words.new_password()? }))
+        },
     ),
     spec(
         Right::LoggedIn,
         "DELETE user password",
         "deletes your account with its messages",
-        |words| Ok(Command::Delete(words.name()?, words.password()?)),
+        |words| {
+            Ok(Command::Task(Task::Delete { user: words.name()?, password: words.password()? }))
+        },
     ),
     spec(Right::LoggedIn, "LOGOUT", "ends the session; the connection may log in again", |_| {
-        Ok(Command::Logout)
+        Ok(Command::Task(Task::Logout))
     }),
     spec(
         Right::Operator,
         "USERS [after]",
         "lists the next users behind a name, and who is online",
-        |words| words.optional_name().map(Command::Users),
+        |words| Ok(Command::Task(Task::Users { after: words.optional_name()? })),
     ),
     spec(
         Right::Operator,
         "RESET user password",
         "changes a password and closes the user's sessions",
-        |words| Ok(Command::Reset(words.name()?, words.new_password()?)),
+        |words| {
+            Ok(Command::Task(Task::Reset { user: words.name()?, password: words.new_password()? }))
+        },
     ),
     spec(Right::Operator, "REMOVE user", "deletes an account with its messages", |words| {
-        words.name().map(Command::Remove)
+        Ok(Command::Task(Task::Remove { user: words.name()? }))
     }),
 ];
 
@@ -366,20 +405,20 @@ impl<'a> Words<'a> {
         Ok(Some(name))
     }
 
-    fn password(&mut self) -> Result<&'a str, Bad> {
+    fn password(&mut self) -> Result<String, Bad> {
         self.password_from(0)
     }
 
-    fn new_password(&mut self) -> Result<&'a str, Bad> {
+    fn new_password(&mut self) -> Result<String, Bad> {
         self.password_from(PASSWORD_BYTES_MIN)
     }
 
-    fn password_from(&mut self, bytes_min: usize) -> Result<&'a str, Bad> {
+    fn password_from(&mut self, bytes_min: usize) -> Result<String, Bad> {
         let word = self.next().ok_or(USAGE)?;
         let fits = (bytes_min..=PASSWORD_BYTES_MAX).contains(&word.len());
         let is_valid = fits && !word.chars().any(char::is_control);
         is_valid
-            .then_some(word)
+            .then(|| word.to_owned())
             .ok_or(bad("a password has 8 to 128 bytes without control characters"))
     }
 
@@ -447,6 +486,10 @@ mod tests {
         UserName::parse(text).unwrap()
     }
 
+    fn send<'a>(key: Option<&'a str>, text: &'a str) -> Command<'a> {
+        Command::Send { to: name("bob"), key, text }
+    }
+
     fn code(line: &[u8]) -> Code {
         parse(line).expect_err("no request").code
     }
@@ -459,20 +502,9 @@ mod tests {
             ("PING", Command::Ping("")),
             ("ping  two  spaces ", Command::Ping(" two  spaces ")),
             ("STATUS ", Command::Status),
-            ("CREATE Ann correct-horse", Command::Create(name("ann"), "correct-horse")),
-            ("LOGIN ann pw", Command::Login(name("ann"), "pw", After::Number(0))),
-            ("LOGIN ann pw 7", Command::Login(name("ann"), "pw", After::Number(7))),
-            ("LOGIN ann pw end", Command::Login(name("ann"), "pw", After::End)),
-            ("LOGIN ann pw -5", Command::Login(name("ann"), "pw", After::Last(5))),
-            ("SEND bob lunch?", Command::Send(name("bob"), "lunch?")),
-            ("  send   bob  a b ", Command::Send(name("bob"), " a b ")),
-            ("ONCE k-1 bob a b", Command::Once("k-1", name("bob"), "a b")),
-            ("LOG", Command::Log(After::Number(0), None)),
-            ("LOG 3 10", Command::Log(After::Number(3), Some(10))),
-            ("LIST a*", Command::List(Pattern("a*".to_owned()))),
-            ("PASSWD old-password new-password", Command::Passwd("old-password", "new-password")),
-            ("DELETE ann pw", Command::Delete(name("ann"), "pw")),
-            ("LOGOUT", Command::Logout),
+            ("SEND bob lunch?", send(None, "lunch?")),
+            ("  send   bob  a b ", send(None, " a b ")),
+            ("ONCE k-1 bob a b", send(Some("k-1"), "a b")),
         ];
         for (line, expected) in table {
             let (_, command) = parse(line.as_bytes()).unwrap().unwrap();
@@ -483,17 +515,43 @@ mod tests {
     }
 
     #[test]
+    fn tasks() {
+        let (user, password) = (name("ann"), "pw".to_owned());
+        let login = |after| Task::Login { user, password: password.clone(), after };
+        let (old, new) = ("old-password".to_owned(), "new-password".to_owned());
+        let table = [
+            ("CREATE Ann new-password", Task::Create { user, password: new.clone() }),
+            ("LOGIN ann pw", login(After::Number(0))),
+            ("LOGIN ann pw 7", login(After::Number(7))),
+            ("LOGIN ann pw end", login(After::End)),
+            ("LOGIN ann pw -5", login(After::Last(5))),
+            ("LOG", Task::Log { after: After::Number(0), limit: None }),
+            ("LOG 3 10", Task::Log { after: After::Number(3), limit: Some(10) }),
+            ("LIST a*", Task::List { pattern: Pattern("a*".to_owned()) }),
+            ("PASSWD old-password new-password", Task::Passwd { old, new }),
+            ("DELETE ann pw", Task::Delete { user, password: password.clone() }),
+            ("LOGOUT", Task::Logout),
+            ("QUIT", Task::Quit),
+        ];
+        for (line, expected) in table {
+            let (_, command) = parse(line.as_bytes()).unwrap().unwrap();
+            assert_eq!(command, Command::Task(expected), "{line}");
+        }
+    }
+
+    #[test]
     fn operators_have_commands_that_others_have_not() {
-        let table: &[(&str, Command<'_>)] = &[
-            ("USERS", Command::Users(None)),
-            ("USERS ann", Command::Users(Some(name("ann")))),
-            ("RESET ann other-horse", Command::Reset(name("ann"), "other-horse")),
-            ("remove Ann", Command::Remove(name("ann"))),
+        let (user, password) = (name("ann"), "other-horse".to_owned());
+        let table = [
+            ("USERS", Task::Users { after: None }),
+            ("USERS ann", Task::Users { after: Some(user) }),
+            ("RESET ann other-horse", Task::Reset { user, password }),
+            ("remove Ann", Task::Remove { user }),
         ];
         let all: String = help(None).collect();
-        for (line, command) in table {
+        for (line, task) in table {
             let read = parse_operator(line.as_bytes()).unwrap();
-            assert_eq!(read, Some((Right::Operator, command.clone())), "{line}");
+            assert_eq!(read, Some((Right::Operator, Command::Task(task))), "{line}");
             assert_eq!(code(line.as_bytes()), Code::BadCommand);
             let word = line.split(' ').next().unwrap();
             assert_eq!(code(format!("HELP {word}").as_bytes()), Code::BadArgument);
@@ -531,7 +589,7 @@ mod tests {
             assert_eq!(code(line), *expected, "{}", String::from_utf8_lossy(line));
         }
         let (_, command) = parse("SEND bob tab\tü".as_bytes()).unwrap().unwrap();
-        assert_eq!(command, Command::Send(name("bob"), "tab\tü"));
+        assert_eq!(command, send(None, "tab\tü"));
     }
 
     #[test]
@@ -562,7 +620,7 @@ mod tests {
         for key in ["k", "~!\"#{}", &longest] {
             let line = format!("ONCE {key} bob hi");
             let (_, command) = parse(line.as_bytes()).unwrap().unwrap();
-            assert_eq!(command, Command::Once(key, name("bob"), "hi"));
+            assert_eq!(command, send(Some(key), "hi"));
         }
         for key in ["ü", "a\tb", &format!("{longest}k")] {
             assert_eq!(code(format!("ONCE {key} bob hi").as_bytes()), Code::BadArgument, "{key}");

@@ -3,5 +3,7 @@
 mod command;
 mod reply;
 
-pub use command::{After, Command, Pattern, Refusal, Right, help, is_text, parse, parse_operator};
+pub use command::{
+    After, Command, Pattern, Refusal, Right, Task, help, is_text, parse, parse_operator,
+};
 pub use reply::{Answer, Code, Note, Reply, Words};
