@@ -91,8 +91,8 @@ impl Pattern {
 /// A request whose arguments are valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// `HELP [command]`, with the index of the command in the table.
-    Help(Option<usize>),
+    /// `HELP [command]`
+    Help(Option<&'a str>),
     /// `PING [text]`
     Ping(&'a str),
     /// `STATUS`
@@ -211,9 +211,9 @@ const fn spec(right: Right, usage: &'static str, what: &'static str, parse: Pars
 
 const COMMANDS: &[Spec] = &[
     spec(Right::Always, "HELP [command]", "says what you can ask for", |words| {
-        let Some(word) = words.next() else { return Ok(Command::Help(None)) };
-        let known = known(word).map(|(at, _)| Command::Help(Some(at)));
-        known.ok_or(bad("no such command"))
+        let which = words.next();
+        let is_known = which.is_none_or(|name| known(name, false).is_some());
+        is_known.then_some(Command::Help(which)).ok_or(bad("no such command"))
     }),
     spec(Right::Always, "PING [text]", "answers with the text", |words| {
         words.text().map(Command::Ping)
@@ -313,20 +313,21 @@ impl Spec {
     }
 }
 
-/// Finds a command by name, except those for operators only.
-fn known(name: &str) -> Option<(usize, &'static Spec)> {
-    let mut all = COMMANDS.iter().enumerate().filter(|(_, spec)| spec.right != Right::Operator);
-    all.find(|(_, spec)| spec.is_named(name))
+/// Finds a command by name: for an operator, who may create accounts and has commands that others
+/// have not, or for a client.
+fn known(name: &str, operates: bool) -> Option<&'static Spec> {
+    COMMANDS.iter().find(|spec| {
+        let is_for_operators = spec.right == Right::Operator;
+        let allowed = is_for_operators == operates || (operates && spec.is_named("CREATE"));
+        allowed && spec.is_named(name)
+    })
 }
 
 /// The lines of `HELP`: of one command, or of all.
-pub fn help(which: Option<usize>) -> impl Iterator<Item = String> {
-    let all = match which {
-        Some(at) => &COMMANDS[at..=at],
-        None => COMMANDS,
-    };
-    let all = all.iter().filter(|spec| spec.right != Right::Operator);
-    all.map(|spec| format!("{}: {}", spec.usage, spec.what))
+pub fn help(which: Option<&str>) -> impl Iterator<Item = String> {
+    let all = COMMANDS.iter().filter(|spec| spec.right != Right::Operator);
+    let asked = all.filter(move |spec| which.is_none_or(|name| spec.is_named(name)));
+    asked.map(|spec| format!("{}: {}", spec.usage, spec.what))
 }
 
 /// Parses a line without its line end. Returns the request and its right, or `None` for an empty
@@ -335,22 +336,15 @@ pub fn help(which: Option<usize>) -> impl Iterator<Item = String> {
 /// # Errors
 /// The refusal to answer with, when the line is not a valid request.
 pub fn parse(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
-    parse_as(line, |name| known(name).map(|(_, spec)| spec))
+    parse_as(line, false)
 }
 
-/// Parses a line of an operator, who may create accounts and has commands that others have not.
+/// Parses a line of an operator.
 ///
 /// # Errors
 /// See [`parse`]; also when the line is empty.
 pub fn parse_operator(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
-    let known = |name: &str| {
-        let allowed = |spec: &&Spec| spec.right == Right::Operator || spec.is_named("CREATE");
-        COMMANDS.iter().filter(allowed).find(|spec| spec.is_named(name))
-    };
-    match parse_as(line, known)? {
-        None => Err(unknown()),
-        request => Ok(request),
-    }
+    parse_as(line, true)?.ok_or(unknown()).map(Some)
 }
 
 fn unknown() -> Refusal {
@@ -361,14 +355,11 @@ fn bad_text(words: &'static str) -> Refusal {
     Refusal { code: Code::BadText, words, usage: None }
 }
 
-fn parse_as(
-    line: &[u8],
-    find: impl FnOnce(&str) -> Option<&'static Spec>,
-) -> Result<Option<(Right, Command<'_>)>, Refusal> {
+fn parse_as(line: &[u8], operates: bool) -> Result<Option<(Right, Command<'_>)>, Refusal> {
     let line = std::str::from_utf8(line).map_err(|_| bad_text("the line is not UTF-8"))?;
     let mut words = Words { rest: line };
     let Some(first) = words.next() else { return Ok(None) };
-    let Some(spec) = find(first) else {
+    let Some(spec) = known(first, operates) else {
         // Nobody types control characters: they are UTF-16, or the protocol of another program.
         let is_binary = first.contains(|c: char| c.is_control() && c != '\t');
         let words = "the line holds control characters; requests are UTF-8 text";
@@ -498,7 +489,7 @@ mod tests {
     fn requests() {
         let table: &[(&str, Command<'_>)] = &[
             ("help", Command::Help(None)),
-            ("HELP send", Command::Help(Some(6))),
+            ("HELP send", Command::Help(Some("send"))),
             ("PING", Command::Ping("")),
             ("ping  two  spaces ", Command::Ping(" two  spaces ")),
             ("STATUS ", Command::Status),
@@ -594,7 +585,7 @@ mod tests {
 
     #[test]
     fn each_command_is_known_by_its_name_and_usage() {
-        for (at, spec) in COMMANDS.iter().enumerate() {
+        for spec in COMMANDS {
             let (name, arguments) = spec.usage.split_once(' ').unwrap_or((spec.usage, ""));
             let given = arguments.split(' ').filter(|a| !a.is_empty() && !a.starts_with('['));
             let words: Vec<&str> = given.map(|_| "ann-ann-ann").collect();
@@ -607,8 +598,8 @@ mod tests {
             assert_eq!(right, spec.right, "{line}");
             let line = format!("HELP {name}");
             let asked = parse(line.as_bytes()).unwrap().unwrap();
-            assert_eq!(asked, (Right::Always, Command::Help(Some(at))));
-            let lines: Vec<String> = help(Some(at)).collect();
+            assert_eq!(asked, (Right::Always, Command::Help(Some(name))));
+            let lines: Vec<String> = help(Some(name)).collect();
             assert_eq!(lines, [format!("{}: {}", spec.usage, spec.what)]);
             assert!("HELP \n".len() + lines[0].len() < LINE_BYTES_MAX);
         }
