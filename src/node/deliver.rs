@@ -118,7 +118,7 @@ impl Node {
         let Some(session) = self.sessions.get(&id) else { return };
         if let RequestState::Showing { .. } = session.request {
             let words = format!("entry {at} can't be read from the disk of this server");
-            return self.finish(now, id, error(Code::Unreadable, &words));
+            return self.finish(now, id, error(Code::Unreadable, words));
         }
         self.close_with(id, Note::Unreadable);
     }

@@ -36,7 +36,7 @@ use crate::ids::{Index, LinkId, Origin, ServerId, SessionId};
 use crate::latency::Meter;
 use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
 use crate::mailbox::Mailboxes;
-use crate::protocol::{self, Code, Note, Reply, Words};
+use crate::protocol::{self, Code, Note, Reply};
 use crate::replica::{Event, Packet, Replica};
 use crate::time::Moment;
 use compare::Compared;
@@ -351,7 +351,7 @@ impl Node {
             self.logins.hash_queue.forget(session.from, id);
             if session.answer_unknown() {
                 // The request waited and changed nothing.
-                session.send(Reply::Error(note.refusal(), Words::Note(note)));
+                session.send(error(note.refusal(), note.to_string()));
             }
             session.closing = true;
             session.send(Reply::Note(note));

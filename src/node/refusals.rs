@@ -7,23 +7,10 @@ use crate::protocol::{Code, Reply};
 use crate::replica::NotTaken;
 use crate::time::Moment;
 
-/// The refusal of a request.
-#[derive(Clone, Debug)]
-pub(super) struct Denial {
-    code: Code,
-    words: String,
-}
-
-impl Denial {
-    pub(super) fn reply(&self) -> Reply<'_> {
-        error(self.code, &self.words)
-    }
-}
-
 impl Node {
-    /// Names the primary, or the servers that are waited for.
-    pub(super) fn not_primary(&self, now: Moment) -> Denial {
-        let code = Code::NotPrimary;
+    /// Refuses a request that only a primary runs. Names the primary, or the servers that are
+    /// waited for.
+    pub(super) fn not_primary(&self, now: Moment) -> Reply<'static> {
         let words = match self.replica.primary(now) {
             Some(primary) if primary != self.replica.me() => {
                 let address = self.address(primary.id);
@@ -34,30 +21,25 @@ impl Node {
                 format!("- {}", trouble.as_refusal())
             }
         };
-        Denial { code, words }
+        error(Code::NotPrimary, words)
     }
 
     /// Explains why a change was not accepted.
-    pub(super) fn not_taken(&self, now: Moment, why: NotTaken) -> Denial {
+    pub(super) fn not_taken(&self, now: Moment, why: NotTaken) -> Reply<'static> {
         match why {
             NotTaken::NotPrimary | NotTaken::HandingOver => self.not_primary(now),
-            NotTaken::GateClosed => self.not_ready(now),
+            NotTaken::GateClosed => self.troubled(now, Code::NotReady),
+            NotTaken::TooFewCopies => self.troubled(now, Code::TooFewCopies),
             NotTaken::NoSpace(id) => {
-                let words = format!("the disk of server {id} is nearly full");
-                Denial { code: Code::NoSpace, words }
-            }
-            NotTaken::TooFewCopies => {
-                let words = self.trouble(now).map(|trouble| trouble.as_refusal());
-                Denial { code: Code::TooFewCopies, words: words.unwrap_or_default() }
+                error(Code::NoSpace, format!("the disk of server {id} is nearly full"))
             }
         }
     }
 
-    /// Explains which servers the closed gate waits for.
-    pub(super) fn not_ready(&self, now: Moment) -> Denial {
+    /// Refuses a request since this server accepts no changes, and explains why it does not.
+    pub(super) fn troubled(&self, now: Moment, code: Code) -> Reply<'static> {
         let words = self.trouble(now).map(|trouble| trouble.as_refusal());
-        let words = words.unwrap_or_else(|| "the group does not accept clients yet".to_owned());
-        Denial { code: Code::NotReady, words }
+        error(code, words.unwrap_or_default())
     }
 
     /// Describes for a person what this server has quarantined; `-` when that is nothing.

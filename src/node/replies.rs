@@ -2,32 +2,33 @@
 
 use crate::ids::UserName;
 use crate::mailbox::{Change, Outcome};
-use crate::protocol::{Answer, Code, Reply, Words};
+use crate::protocol::{Answer, Code, Reply};
+use std::borrow::Cow;
 
 /// The reply to a wrong password and to an unknown account. It does not reveal which.
 pub(super) const WRONG_PASSWORD: Reply<'static> =
-    error(Code::WrongPassword, "the name or the password is wrong");
+    Reply::Error(Code::WrongPassword, Cow::Borrowed("the name or the password is wrong"));
 
 /// The reply to a change that is logged, when the session ends before the change is acknowledged.
 pub(super) const UNKNOWN_OUTCOME: Reply<'static> =
-    error(Code::UnknownOutcome, "this change may or may not take effect");
+    Reply::Error(Code::UnknownOutcome, Cow::Borrowed("this change may or may not take effect"));
 
 /// Returns an error with this text.
-pub(super) const fn error(code: Code, text: &str) -> Reply<'_> {
-    Reply::Error(code, Words::Text(text))
+pub(super) fn error<'a>(code: Code, text: impl Into<Cow<'a, str>>) -> Reply<'a> {
+    Reply::Error(code, text.into())
 }
 
 pub(super) fn exists(user: UserName) -> Reply<'static> {
-    Reply::Error(Code::Exists, Words::User("there is an account", user))
+    error(Code::Exists, format!("there is an account {user}"))
 }
 
 pub(super) fn no_such_user(user: UserName) -> Reply<'static> {
-    Reply::Error(Code::NoSuchUser, Words::User("there is no account", user))
+    error(Code::NoSuchUser, format!("there is no account {user}"))
 }
 
 /// Returns the reply to a position beyond the end of a mailbox.
 pub(super) fn beyond_end(last: u64) -> Reply<'static> {
-    Reply::Error(Code::BadArgument, Words::Number("the last message is number", last))
+    error(Code::BadArgument, format!("the last message is number {last}"))
 }
 
 /// Returns the reply to a change that was applied.

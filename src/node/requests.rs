@@ -6,7 +6,7 @@ use super::unanswered::Pending;
 use super::{Env, Hashed, Job, Node};
 use crate::ids::{Index, SessionId, UserName};
 use crate::mailbox::{Change, Once};
-use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Task, Words};
+use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Task};
 use crate::replica::RoleView;
 use crate::time::Moment;
 
@@ -34,8 +34,7 @@ impl Node {
         let (right, command) = match request {
             Some(Ok(request)) => request,
             Some(Err(refusal)) => {
-                let words = Words::Malformed(&refusal);
-                return self.answer(id, Reply::Error(refusal.code, words));
+                return self.answer(id, error(refusal.code, refusal.to_string()));
             }
             None => return self.mark_dirty(id),
         };
@@ -77,11 +76,11 @@ impl Node {
             return false;
         }
         if !self.replica.gate_open() {
-            self.answer(id, self.not_ready(now).reply());
+            self.answer(id, self.troubled(now, Code::NotReady));
             return true;
         }
         if self.replica.role() != RoleView::Primary {
-            self.answer(id, self.not_primary(now).reply());
+            self.answer(id, self.not_primary(now));
             return true;
         }
         let logged_in = self.sessions.get(&id).is_some_and(|session| session.login.is_some());
@@ -147,7 +146,7 @@ impl Node {
         let index = match logged {
             Ok(index) => index,
             Err(why) => {
-                self.answer(id, self.not_taken(env.now, why).reply());
+                self.answer(id, self.not_taken(env.now, why));
                 return None;
             }
         };
@@ -183,7 +182,7 @@ impl Node {
             }
             task => {
                 let Some(round) = self.replica.read_index() else {
-                    return self.finish(now, id, self.not_primary(now).reply());
+                    return self.finish(now, id, self.not_primary(now));
                 };
                 self.reads.push_back((round, id));
                 self.set_deadline(id, Some(now + self.replica.peer_timeout()));
@@ -327,7 +326,7 @@ impl Node {
         let Some(wait) = self.logins.throttle.wait(session.from, user, now) else { return false };
         let seconds = wait.as_secs() + 1;
         let words = format!("too many wrong passwords; try again in {seconds} s");
-        self.finish(now, id, error(Code::TooManyAttempts, &words));
+        self.finish(now, id, error(Code::TooManyAttempts, words));
         true
     }
 

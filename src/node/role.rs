@@ -65,7 +65,7 @@ impl Node {
         for id in ids {
             let session = self.sessions.get_mut(&id).expect("it was just listed");
             if session.answer_unknown() {
-                session.send(refusal.reply());
+                session.send(refusal.clone());
             }
             self.close_with(id, Note::NotPrimary);
         }

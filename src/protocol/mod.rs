@@ -6,4 +6,4 @@ mod reply;
 pub use command::{
     After, Command, Pattern, Refusal, Right, Task, help, is_text, parse, parse_operator,
 };
-pub use reply::{Answer, Code, Note, Reply, Words};
+pub use reply::{Answer, Code, Note, Reply};

@@ -1,10 +1,10 @@
 //! The replies of a server to a client, whichever front end encodes them.
 
-use super::Refusal;
 use crate::ids::UserName;
 use crate::time::WallTime;
 use serde::de::{self, value::StrDeserializer};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 
 /// The code of an error, the first word after `ERR`. Clients may rely on it; the text after it
@@ -130,12 +130,12 @@ impl Display for Note {
 }
 
 /// A reply to a client. A front end encodes it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Reply<'a> {
     /// The answer to a completed request.
     Ok(Answer<'a>),
-    /// The answer to a request that is refused, or has failed.
-    Error(Code, Words<'a>),
+    /// The answer to a request that is refused, or has failed, with a text for people.
+    Error(Code, Cow<'a, str>),
     /// Why the connection is closed.
     Note(Note),
     /// A message of the mailbox that the client reads.
@@ -177,33 +177,6 @@ pub enum Answer<'a> {
     Echo(&'a str),
     /// The connection is closed.
     Bye,
-}
-
-/// The message text of an error, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Words<'a> {
-    /// A sentence.
-    Text(&'a str),
-    /// A sentence that ends with an account.
-    User(&'static str, UserName),
-    /// A sentence that ends with a number.
-    Number(&'static str, u64),
-    /// A malformed request, followed by its usage.
-    Malformed(&'a Refusal),
-    /// The text of a note.
-    Note(Note),
-}
-
-impl Display for Words<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Words::Text(text) => f.write_str(text),
-            Words::User(text, user) => write!(f, "{text} {user}"),
-            Words::Number(text, number) => write!(f, "{text} {number}"),
-            Words::Malformed(refusal) => refusal.fmt(f),
-            Words::Note(note) => note.fmt(f),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use crate::host::{Edges, Fail};
 use crate::ids::SessionId;
 use crate::limits::{HANDSHAKING_LINKS_MAX, OVERFLOW_PLACES, OVERFLOW_TIME};
 use crate::node::Input;
-use crate::protocol::{Code, Note, Reply, Words};
+use crate::protocol::{Code, Note, Reply};
 use crate::store::disk::Disk;
+use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub const LINK_BYTE: u8 = 0;
 /// How long a server accepts no connections after descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-const BUSY: Reply<'_> = Reply::Error(Code::Busy, Words::Text("too many connections; try again"));
+const BUSY: Reply<'_> = Reply::Error(Code::Busy, Cow::Borrowed("too many connections; try again"));
 
 impl<K: Kernel, D: Disk> Server<K, D> {
     /// Accepts every connection that waits at the listeners.
