@@ -169,21 +169,21 @@ impl Settings {
         })
     }
 
-    /// Keys and values that the servers of a group exchange to find differences. Settings that
-    /// must be equal are compared earlier, and a server that differs is refused.
-    pub fn compared(&self) -> Vec<(String, String)> {
+    /// The settings that the servers of a group exchange to find differences: a line `key=value`
+    /// for each. Settings that must be equal are compared earlier, and a server that differs is
+    /// refused.
+    pub fn compared(&self) -> String {
         let takeover = match self.takeover {
             Takeover::Coin => "coin",
             Takeover::Rank => "rank",
         };
-        let pairs = [
-            ("servers", self.servers.join(",")),
-            ("takeover", takeover.to_owned()),
-            ("max_clients", self.max_clients.to_string()),
-            ("login_timeout_s", self.login_timeout.as_secs().to_string()),
-            ("accounts", if self.accounts_open { "open" } else { "operator" }.to_owned()),
-        ];
-        pairs.map(|(key, value)| (key.to_owned(), value)).to_vec()
+        format!(
+            "servers={}\ntakeover={takeover}\nmax_clients={}\nlogin_timeout_s={}\naccounts={}\n",
+            self.servers.join(","),
+            self.max_clients,
+            self.login_timeout.as_secs(),
+            if self.accounts_open { "open" } else { "operator" }
+        )
     }
 
     /// Writes the file of a new group of these servers, with a new group number and secret. With

@@ -88,7 +88,7 @@ fn host(servers: u8) -> Host<MemoryDisk> {
         version: "test",
         recovery: String::new(),
         former: Vec::new(),
-        settings: Vec::new(),
+        settings: String::new(),
     };
     let setup = Setup { shared, takeover: Takeover::Rank, seed: 1, node };
     Host::build(opened, LogSummary::default(), setup)

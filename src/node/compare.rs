@@ -7,7 +7,6 @@ use super::{Node, Output};
 use crate::ids::{LinkId, ServerId};
 use crate::protocol;
 use crate::replica::Packet;
-use std::fmt::Write as _;
 
 /// The most bytes of settings that are read or sent.
 const SETTINGS_BYTES_MAX: usize = 4096;
@@ -37,15 +36,15 @@ impl Node {
         let Some(member) = self.replica.member_on(link) else { return };
         let told = &mut self.compared.told[member.id.slot()];
         if told.replace(link) != Some(link) {
-            out.replica.send_with(link, Packet::Settings, encode(&self.setup.settings));
+            let settings = self.setup.settings.bytes().take(SETTINGS_BYTES_MAX).collect();
+            out.replica.send_with(link, Packet::Settings, settings);
         }
     }
 
     /// Compares the settings that another server sent with this server's.
     pub(super) fn on_settings(&mut self, link: LinkId, text: &[u8]) {
         let Some(member) = self.replica.member_on(link) else { return };
-        let theirs = decode(text);
-        let found = differences(&self.setup.settings, &theirs);
+        let found = differences(&self.setup.settings, text);
         let slot = member.id.slot();
         if found.is_some() && found != self.compared.differences[slot] {
             let (id, address) = (member.id, self.address(member.id));
@@ -56,36 +55,19 @@ impl Node {
     }
 }
 
-/// Encodes settings as text, one line `key=value` each.
-fn encode(settings: &[(String, String)]) -> Vec<u8> {
-    let mut text = String::new();
-    for (key, value) in settings {
-        writeln!(text, "{key}={value}").expect("a string takes every line");
-    }
-    let mut text = text.into_bytes();
-    text.truncate(SETTINGS_BYTES_MAX);
-    text
-}
-
-/// Decodes the text of [`encode`], or any other bytes: lines that are no settings are ignored.
-fn decode(text: &[u8]) -> Vec<(String, String)> {
-    let text = &text[..text.len().min(SETTINGS_BYTES_MAX)];
-    let text = String::from_utf8_lossy(text);
-    let plain = |line: &&str| protocol::is_text(line);
-    let pair = |line: &str| line.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
-    text.lines().filter(plain).filter_map(pair).collect()
-}
-
 /// Describes the differences for a person. A key that only one side has is ignored: it belongs to
-/// another version.
-fn differences(own: &[(String, String)], theirs: &[(String, String)]) -> Option<String> {
-    let found: Vec<String> = own
-        .iter()
-        .filter_map(|(key, here)| {
-            let (_, there) = theirs.iter().find(|(other, _)| other == key)?;
-            (there != here).then(|| format!("{key} = {there}, here {here}"))
-        })
-        .collect();
+/// another version. The other server may have sent any bytes; lines that are no settings are
+/// ignored, too.
+fn differences(own: &str, theirs: &[u8]) -> Option<String> {
+    let theirs = String::from_utf8_lossy(&theirs[..theirs.len().min(SETTINGS_BYTES_MAX)]);
+    let plain = |line: &&str| protocol::is_text(line);
+    let theirs = || theirs.lines().filter(plain).filter_map(|line| line.split_once('='));
+    let own = own.lines().filter_map(|line| line.split_once('='));
+    let found = own.filter_map(|(key, here)| {
+        let (_, there) = theirs().find(|(other, _)| *other == key)?;
+        (there != here).then(|| format!("{key} = {there}, here {here}"))
+    });
+    let found: Vec<String> = found.collect();
     (!found.is_empty()).then(|| found.join("; "))
 }
 
@@ -93,28 +75,26 @@ fn differences(own: &[(String, String)], theirs: &[(String, String)]) -> Option<
 mod tests {
     use super::*;
 
-    fn settings(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    }
-
     #[test]
     fn differences_have_both_values() {
-        let own = settings(&[("accounts", "open"), ("servers", "a:1,b:2"), ("takeover", "coin")]);
-        assert_eq!(differences(&own, &decode(&encode(&own))), None);
-        let theirs = settings(&[("accounts", "operator"), ("servers", "a:1,c:2"), ("new", "x")]);
+        let own = "accounts=open\nservers=a:1,b:2\ntakeover=coin\n";
+        assert_eq!(differences(own, own.as_bytes()), None);
+        let theirs = b"accounts=operator\nservers=a:1,c:2\nnew=x\n";
         assert_eq!(
-            differences(&own, &theirs).as_deref(),
+            differences(own, theirs).as_deref(),
             Some("accounts = operator, here open; servers = a:1,c:2, here a:1,b:2")
         );
     }
 
     #[test]
     fn what_is_no_setting_is_passed_over_and_nothing_is_unbounded() {
+        let own = "a=b\nc=d\ne=f\n";
         assert_eq!(
-            decode(b"\xff\xfe\nno pair\n=\n\x1b[2J=x\na=b=c"),
-            settings(&[("", ""), ("a", "b=c"),])
+            differences(own, b"\xff\xfe\nno pair\n=\nc=\x1b[2J\na=b=c").as_deref(),
+            Some("a = b=c, here b")
         );
-        let long = "k=v\n".repeat(SETTINGS_BYTES_MAX);
-        assert_eq!(decode(long.as_bytes()).len(), SETTINGS_BYTES_MAX / 4);
+        let within = "k=v\n".repeat(SETTINGS_BYTES_MAX / 4 - 1) + "e=g\n";
+        assert_eq!(differences(own, within.as_bytes()).as_deref(), Some("e = g, here f"));
+        assert_eq!(differences(own, ("k=v\n".to_owned() + &within).as_bytes()), None);
     }
 }

@@ -124,9 +124,9 @@ pub struct Setup {
     /// The directories that this server has quarantined and that clients may have used: the folder
     /// within the data directory, and the last readable entry.
     pub former: Vec<(String, Position)>,
-    /// The settings that this server sends to the others so that they find differences: keys and
-    /// values.
-    pub settings: Vec<(String, String)>,
+    /// The settings that this server sends to the others so that they find differences: a line
+    /// `key=value` for each.
+    pub settings: String,
 }
 
 /// The output of a client that waits for its socket.

@@ -67,7 +67,7 @@ impl World {
             version: "0",
             recovery: "postern recover".to_owned(),
             former: Vec::new(),
-            settings: Vec::new(),
+            settings: String::new(),
         };
         let stored = Index(log.0.len() as u64);
         World {

@@ -101,7 +101,7 @@ impl Settings {
             version: "simulated",
             recovery: "postern recover".to_owned(),
             former: Vec::new(),
-            settings: vec![("takeover".to_owned(), format!("{:?}", self.takeover))],
+            settings: format!("takeover={:?}", self.takeover),
         };
         Setup { shared, takeover: self.takeover, seed, node }
     }
