@@ -5,7 +5,7 @@ use super::session::{Checked, Listing, Login, PendingReply, RequestState};
 use super::unanswered::Pending;
 use super::{Env, Hashed, Job, Node};
 use crate::ids::{Index, SessionId, UserName};
-use crate::mailbox::{Change, Once};
+use crate::mailbox::{Account, Change, Once};
 use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Task};
 use crate::replica::RoleView;
 use crate::time::Moment;
@@ -250,7 +250,7 @@ impl Node {
             }
             Task::Log { after, limit } => {
                 let account = login.and_then(|login| self.mailboxes.account(login.user));
-                let last = account.map_or(0, crate::mailbox::Account::last);
+                let last = account.map_or(0, Account::last);
                 let Some(after) = after.resolve(last) else {
                     return self.finish(now, id, beyond_end(last));
                 };
@@ -305,19 +305,20 @@ impl Node {
         }
         let account = self.mailboxes.account(user);
         let set = account.map_or(Index::ZERO, |account| account.password_set);
-        let last = account.map_or(0, crate::mailbox::Account::last);
-        match self.logins.passwords.verify(user, set, task.password()) {
-            None => {}
-            Some(false) => return self.on_wrong_password(env.now, id, user),
-            Some(true) => {
-                let checked = Checked { user, task, set, last };
-                return self.on_right_password(env, id, checked);
-            }
+        let last = account.map_or(0, Account::last);
+        let checked = Checked { user, task, set, last };
+        if let Some(right) = self.cached(&checked) {
+            return self.on_checked(env, id, checked, right);
         }
         let against = account.map_or(NOBODY, |account| &account.hash).to_owned();
-        let job = Job { session: id, password: task.password().to_owned(), against: Some(against) };
-        let checked = Checked { user, task, set, last };
+        let password = checked.task.password().to_owned();
+        let job = Job { session: id, password, against: Some(against) };
         self.hash(env, job, RequestState::Checking(Box::new(checked)));
+    }
+
+    /// Returns whether the password of a task is right, if the account's password is cached.
+    fn cached(&self, checked: &Checked) -> Option<bool> {
+        self.logins.passwords.verify(checked.user, checked.set, checked.task.password())
     }
 
     /// Refuses an attempt after too many wrong passwords. Returns whether it did.
@@ -330,7 +331,7 @@ impl Node {
         true
     }
 
-    /// Continues a task whose password was hashed and compared.
+    /// Continues a task whose password was compared.
     fn on_checked(&mut self, env: &mut Env<'_>, id: SessionId, checked: Checked, right: bool) {
         let (user, set) = (checked.user, checked.set);
         // Guesses that were hashed concurrently count together.
@@ -338,7 +339,10 @@ impl Node {
             return;
         }
         if !right {
-            return self.on_wrong_password(env.now, id, user);
+            if let Some(session) = self.sessions.get(&id) {
+                self.logins.throttle.note(session.from, user, env.now);
+            }
+            return self.finish(env.now, id, WRONG_PASSWORD);
         }
         // The password may have changed while the job ran.
         if self.mailboxes.account(user).is_none_or(|account| account.password_set != set) {
@@ -346,13 +350,6 @@ impl Node {
         }
         self.logins.passwords.add(user, set, checked.task.password());
         self.on_right_password(env, id, checked);
-    }
-
-    fn on_wrong_password(&mut self, now: Moment, id: SessionId, user: UserName) {
-        if let Some(session) = self.sessions.get(&id) {
-            self.logins.throttle.note(session.from, user, now);
-        }
-        self.finish(now, id, WRONG_PASSWORD);
     }
 
     fn hash(&mut self, env: &mut Env<'_>, job: Job, request: RequestState) {
@@ -376,9 +373,7 @@ impl Node {
         while let Some(job) = self.logins.hash_queue.next() {
             let session = self.sessions.get(&job.session);
             let known = session.and_then(|session| match &session.request {
-                RequestState::Checking(checked) => {
-                    self.logins.passwords.verify(checked.user, checked.set, checked.task.password())
-                }
+                RequestState::Checking(checked) => self.cached(checked),
                 _ => None,
             });
             match known {
