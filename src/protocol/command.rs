@@ -318,8 +318,8 @@ impl Spec {
 fn known(name: &str, operates: bool) -> Option<&'static Spec> {
     COMMANDS.iter().find(|spec| {
         let is_for_operators = spec.right == Right::Operator;
-        let allowed = is_for_operators == operates || (operates && spec.is_named("CREATE"));
-        allowed && spec.is_named(name)
+        let allowed = || is_for_operators == operates || (operates && spec.is_named("CREATE"));
+        spec.is_named(name) && allowed()
     })
 }
 
@@ -336,7 +336,7 @@ pub fn help(which: Option<&str>) -> impl Iterator<Item = String> {
 /// # Errors
 /// The refusal to answer with, when the line is not a valid request.
 pub fn parse(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
-    parse_as(line, false)
+    parse_as(line, |name| known(name, false))
 }
 
 /// Parses a line of an operator.
@@ -344,7 +344,7 @@ pub fn parse(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
 /// # Errors
 /// See [`parse`]; also when the line is empty.
 pub fn parse_operator(line: &[u8]) -> Result<Option<(Right, Command<'_>)>, Refusal> {
-    parse_as(line, true)?.ok_or(unknown()).map(Some)
+    parse_as(line, |name| known(name, true))?.ok_or(unknown()).map(Some)
 }
 
 fn unknown() -> Refusal {
@@ -355,11 +355,14 @@ fn bad_text(words: &'static str) -> Refusal {
     Refusal { code: Code::BadText, words, usage: None }
 }
 
-fn parse_as(line: &[u8], operates: bool) -> Result<Option<(Right, Command<'_>)>, Refusal> {
+fn parse_as(
+    line: &[u8],
+    find: impl FnOnce(&str) -> Option<&'static Spec>,
+) -> Result<Option<(Right, Command<'_>)>, Refusal> {
     let line = std::str::from_utf8(line).map_err(|_| bad_text("the line is not UTF-8"))?;
     let mut words = Words { rest: line };
     let Some(first) = words.next() else { return Ok(None) };
-    let Some(spec) = known(first, operates) else {
+    let Some(spec) = find(first) else {
         // Nobody types control characters: they are UTF-16, or the protocol of another program.
         let is_binary = first.contains(|c: char| c.is_control() && c != '\t');
         let words = "the line holds control characters; requests are UTF-8 text";
