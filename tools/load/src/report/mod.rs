@@ -1,7 +1,6 @@
 //! `postern-load report`: all figures of postern, each of a new group.
 
 mod footprint;
-mod link;
 mod profile;
 mod size;
 mod stream;
@@ -30,15 +29,10 @@ struct Part {
     measure: fn(&mut Group) -> Result<String, String>,
 }
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 4] = [
     Part { name: "stream", about: "a file through `postern send`", measure: stream::measure },
     Part { name: "memory", about: "resident memory of servers", measure: footprint::memory },
     Part { name: "idle", about: "servers without requests", measure: footprint::idle },
-    Part {
-        name: "link",
-        about: "the encryption between servers, without sockets",
-        measure: |_| link::measure(),
-    },
     Part {
         name: "size",
         about: "the size of the binary",
@@ -107,7 +101,7 @@ mod tests {
         let count = |only| select(only).map(|(profiles, parts)| (profiles.len(), parts.len()));
         assert_eq!(count(None), Ok((BUILT_IN.len(), PARTS.len())));
         assert_eq!(count(Some("latency")), Ok((1, 0)));
-        assert_eq!(count(Some("link")), Ok((0, 1)));
+        assert_eq!(count(Some("idle")), Ok((0, 1)));
         assert!(count(Some("speed")).unwrap_err().contains("latency"));
         assert!(count(Some("missing.toml")).unwrap_err().starts_with("missing.toml: "));
     }
