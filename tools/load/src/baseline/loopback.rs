@@ -59,7 +59,7 @@ pub(super) fn time_echo(time: Duration) -> Result<Measured, String> {
     let protocol = Rc::new(|| -> Box<dyn Protocol> { Box::<Echo>::default() });
     let parts = vec![Part { clients: clients.complete()?, protocol, accounts: None }];
     let load = Load { spans: [Duration::ZERO, time, TIMEOUT], parts };
-    let counts = drive(load, &[address], &AtomicBool::new(false), &mut ())?.counts;
+    let counts = drive(load, &[address], &AtomicBool::new(false), &mut |_| ())?.counts;
     let time = Duration::from_nanos(counts.measured);
     Ok(Measured { latencies: counts.latencies, count: counts.acked, time })
 }

@@ -2,12 +2,12 @@
 
 use super::create_parts;
 use super::driver::drive;
-use super::load::{Load, Observer, Outcome};
+use super::load::{Load, Outcome, Progress};
 use super::plan::Clients;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -48,11 +48,16 @@ impl Background {
     ) -> Result<Background, String> {
         let stop = Arc::new(AtomicBool::new(false));
         let (begun, has_begun) = channel();
-        let (until, mut observer) = (Arc::clone(&stop), Begun(begun));
+        let until = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             let parts = create_parts(&servers, &clients)?;
             let load = Load { spans: [Duration::ZERO, time, TIMEOUT], parts };
-            drive(load, &servers, &until, &mut observer)
+            drive(load, &servers, &until, &mut |progress| {
+                if let Progress::Begin = progress {
+                    // `start` receives it.
+                    let _ = begun.send(());
+                }
+            })
         });
         let mut load = Background { stop, thread: Some(thread), outcome: None };
         // The channel is closed if the load ends before it has begun.
@@ -108,15 +113,5 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Reports that all clients are logged in.
-struct Begun(Sender<()>);
-
-impl Observer for Begun {
-    fn begin(&mut self) {
-        // Only `start` receives it, once.
-        let _ = self.0.send(());
     }
 }

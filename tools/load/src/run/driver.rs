@@ -7,7 +7,7 @@
 use super::check::Routes;
 use super::connection::{Connection, Role};
 use super::counts::{Counts, Interval, Nanos, nanos};
-use super::load::{Load, Observer, Outcome, Part};
+use super::load::{Load, Outcome, Part, Progress};
 use super::receiver::{Pace, Receiver};
 use super::schedule::Schedule;
 use super::sender::{Sender, SenderConfig, Shared};
@@ -94,16 +94,16 @@ pub(super) struct Primary {
     pub(super) silent: Option<(usize, Option<usize>)>,
 }
 
-/// Drives a load until its time is over or `stop` is set.
+/// Drives a load until its time is over or `stop` is set, and reports its progress.
 pub(crate) fn drive(
     load: Load,
     servers: &[SocketAddr],
     stop: &AtomicBool,
-    observer: &mut dyn Observer,
+    report: &mut dyn FnMut(Progress),
 ) -> Result<Outcome, String> {
     let mut driver = Driver::new(load, servers)?;
     driver.log_in_all()?;
-    driver.measure(stop, observer)?;
+    driver.measure(stop, report)?;
     driver.drain()?;
     let mailboxes_read = driver.read_back()?;
     let end = driver.shared.counts.window.1;
@@ -230,7 +230,11 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn measure(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<(), String> {
+    fn measure(
+        &mut self,
+        stop: &AtomicBool,
+        report: &mut dyn FnMut(Progress),
+    ) -> Result<(), String> {
         let (begin, end) = self.shared.counts.window;
         let mut has_begun = false;
         while self.shared.now < end && !stop.load(Ordering::Relaxed) {
@@ -241,15 +245,15 @@ impl<'a> Driver<'a> {
             }
             let now = self.shared.now;
             if now >= self.interval_end || now >= boundary {
-                observer.interval(&self.end_interval());
+                report(Progress::Interval(self.end_interval()));
             }
             if !has_begun && now >= begin {
                 has_begun = true;
-                observer.begin();
+                report(Progress::Begin);
             }
         }
         self.shared.counts.end_interval(self.shared.now);
-        observer.end();
+        report(Progress::End);
         Ok(())
     }
 

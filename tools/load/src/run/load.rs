@@ -32,17 +32,15 @@ pub(crate) struct Part {
     pub(crate) accounts: Option<Arc<Accounts>>,
 }
 
-/// Receives the progress of a load.
-pub(crate) trait Observer {
+/// The progress of a load.
+pub(crate) enum Progress {
     /// The measured time begins.
-    fn begin(&mut self) {}
+    Begin,
+    /// An interval has passed.
+    Interval(Interval),
     /// The measured time ends.
-    fn end(&mut self) {}
-    /// An interval of the load has passed.
-    fn interval(&mut self, _interval: &Interval) {}
+    End,
 }
-
-impl Observer for () {}
 
 /// The result of a load.
 #[derive(Debug, Default, Serialize)]

@@ -38,7 +38,7 @@ use accounts::Accounts;
 use clap::Args;
 use cost::Meter;
 use counts::Interval;
-use load::{Load, Observer, Part};
+use load::{Load, Part, Progress};
 use plan::Clients;
 use postern_testkit::group::{Group, SERVERS, binary_beside_this};
 use postern_testkit::{print, process};
@@ -189,15 +189,27 @@ pub(crate) fn watch(
     spans: [Duration; 3],
     counts_calls: bool,
 ) -> Result<Report, String> {
-    let mut watch = Watch {
-        meter: Meter::new(processes, counts_calls),
-        is_live: std::io::stderr().is_terminal(),
+    let mut meter = Meter::new(processes, counts_calls);
+    let is_live = std::io::stderr().is_terminal();
+    let show = |line: &str| {
+        if is_live {
+            // The run goes on if standard error is closed.
+            let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
+        }
+    };
+    let mut report = |progress| match progress {
+        Progress::Begin => meter.begin(),
+        Progress::Interval(interval) => show(&live_line(&interval)),
+        Progress::End => {
+            meter.end();
+            show("");
+        }
     };
     let clients = parts.iter().map(|part| part.clients.clone()).collect();
     let accounts = parts.iter().filter_map(|part| part.accounts.clone()).collect();
     let load = Load { spans, parts };
-    let outcome = driver::drive(load, servers, &AtomicBool::new(false), &mut watch)?;
-    Ok(Report { clients, accounts, ..Report::new(outcome, watch.meter.costs()) })
+    let outcome = driver::drive(load, servers, &AtomicBool::new(false), &mut report)?;
+    Ok(Report { clients, accounts, ..Report::new(outcome, meter.costs()) })
 }
 
 /// Creates new accounts for clients.
@@ -216,41 +228,16 @@ pub(crate) fn create_parts(
     clients.iter().enumerate().map(part).collect()
 }
 
-/// Prints the live line, and reads the meter.
-struct Watch {
-    meter: Meter,
-    is_live: bool,
-}
-
-impl Watch {
-    fn print(&self, line: &str) {
-        if self.is_live {
-            // The run goes on if standard error is closed.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
-        }
-    }
-}
-
-impl Observer for Watch {
-    fn begin(&mut self) {
-        self.meter.begin();
-    }
-
-    fn end(&mut self) {
-        self.meter.end();
-        self.print("");
-    }
-
-    fn interval(&mut self, interval: &Interval) {
-        let per_second = |count: u64| count as f64 / counts::seconds(interval.length.max(1));
-        self.print(&format!(
-            "{:.0} s: {:.0} acks/s, {:.0} delivered/s, p99 {:.2} ms",
-            counts::seconds(interval.began),
-            per_second(interval.acked),
-            per_second(interval.delivered),
-            counts::ms(interval.latency.map_or(0, |[_, p99, _]| p99)),
-        ));
-    }
+/// Formats an interval for the live line.
+fn live_line(interval: &Interval) -> String {
+    let per_second = |count: u64| count as f64 / counts::seconds(interval.length.max(1));
+    format!(
+        "{:.0} s: {:.0} acks/s, {:.0} delivered/s, p99 {:.2} ms",
+        counts::seconds(interval.began),
+        per_second(interval.acked),
+        per_second(interval.delivered),
+        counts::ms(interval.latency.map_or(0, |[_, p99, _]| p99)),
+    )
 }
 
 /// Returns the servers' addresses, and the names and ids of their processes.
