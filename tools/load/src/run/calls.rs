@@ -11,7 +11,7 @@ const EVENT: &str = "raw_syscalls:sys_enter";
 pub(crate) struct Counter {
     pid: i32,
     perf: Option<Child>,
-    /// The kernel's count of reads and writes at the beginning, then the difference.
+    /// The kernel's count of reads and writes at the beginning.
     kernel: Option<u64>,
 }
 
@@ -28,24 +28,19 @@ impl Counter {
         Counter { pid, perf: perf.ok(), kernel: kernel_count(pid) }
     }
 
-    /// Stops to count.
-    pub(crate) fn stop(&mut self) {
-        self.kernel = kernel_count(self.pid).zip(self.kernel).map(|(now, before)| now - before);
-        let perf = self.perf.as_ref().and_then(|perf| Pid::from_raw(perf.id() as i32));
-        if let Some(perf) = perf {
+    /// Stops to count. Returns the count, and describes what was counted.
+    pub(crate) fn stop(self) -> (Option<u64>, &'static str) {
+        let kernel = kernel_count(self.pid).zip(self.kernel).map(|(now, before)| now - before);
+        let output = self.perf.and_then(|perf| {
             // If `perf` was not permitted, it has ended already.
-            let _ = kill_process(perf, Signal::INT);
-        }
-    }
-
-    /// Returns the count after `stop`, and describes what was counted.
-    pub(crate) fn count(self) -> (Option<u64>, &'static str) {
-        let output = self.perf.and_then(|perf| perf.wait_with_output().ok());
+            let _ = kill_process(Pid::from_child(&perf), Signal::INT);
+            perf.wait_with_output().ok()
+        });
         let output = output.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
         let line = output.as_ref().and_then(|text| text.lines().find(|line| line.contains(EVENT)));
         match line.and_then(|line| line.split(',').next()?.parse().ok()) {
             Some(count) => (Some(count), "all, counted by perf"),
-            None => (self.kernel, "of reads and writes, but not of sockets, from /proc/PID/io"),
+            None => (kernel, "of reads and writes, but not of sockets, from /proc/PID/io"),
         }
     }
 }

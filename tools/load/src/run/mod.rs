@@ -189,7 +189,7 @@ pub(crate) fn watch(
     spans: [Duration; 3],
     counts_calls: bool,
 ) -> Result<Report, String> {
-    let mut meter = Meter::new(processes, counts_calls);
+    let (mut meters, mut costs) = (Vec::new(), Vec::new());
     let is_live = std::io::stderr().is_terminal();
     let show = |line: &str| {
         if is_live {
@@ -198,10 +198,13 @@ pub(crate) fn watch(
         }
     };
     let mut report = |progress| match progress {
-        Progress::Begin => meter.begin(),
+        Progress::Begin => {
+            let begin = |process| Meter::begin(process, counts_calls);
+            meters = processes.iter().filter_map(begin).collect();
+        }
         Progress::Interval(interval) => show(&live_line(&interval)),
         Progress::End => {
-            meter.end();
+            costs = meters.drain(..).filter_map(Meter::end).collect();
             show("");
         }
     };
@@ -209,7 +212,7 @@ pub(crate) fn watch(
     let accounts = parts.iter().filter_map(|part| part.accounts.clone()).collect();
     let load = Load { spans, parts };
     let outcome = driver::drive(load, servers, &AtomicBool::new(false), &mut report)?;
-    Ok(Report { clients, accounts, ..Report::new(outcome, meter.costs()) })
+    Ok(Report { clients, accounts, ..Report::new(outcome, costs) })
 }
 
 /// Creates new accounts for clients.
