@@ -93,15 +93,10 @@ pub(crate) fn named_primary(detail: &str) -> Option<SocketAddr> {
     detail.split(' ').next()?.parse().ok()
 }
 
-/// Parses a decimal number of at most 19 digits.
+/// Parses a decimal number without a sign.
 pub(crate) fn parse_number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || digits.len() > 19 {
-        return None;
-    }
-    digits.iter().try_fold(0, |number: u64, digit| match digit {
-        b'0'..=b'9' => Some(number * 10 + u64::from(digit - b'0')),
-        _ => None,
-    })
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+    digits.parse().ok()
 }
 
 /// Describes an answer that ends a connection.

@@ -23,19 +23,8 @@ pub struct Message {
     pub serial: u64,
 }
 
-/// The filling of a text starts at one of the first `FILLING_STARTS` letters.
-const FILLING: [u8; FILLING_STARTS + TEXT_BYTES_MAX] = {
-    let mut bytes = [b'a'; FILLING_STARTS + TEXT_BYTES_MAX];
-    let mut at = 0;
-    while at < bytes.len() {
-        // 23 and 26 have no common factor, so neighbouring letters differ.
-        bytes[at] = b'a' + (at * 23 % 26) as u8;
-        at += 1;
-    }
-    bytes
-};
-/// A power of two, for a fast remainder.
-const FILLING_STARTS: usize = 1 << 10;
+/// The alphabet twice, so that every rotation of it is a slice.
+const LETTERS: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz";
 
 impl Sizes {
     /// Creates a range of one length.
@@ -104,10 +93,14 @@ impl Message {
         out.extend_from_slice(digits.format(self.sender).as_bytes());
         out.push(b'.');
         out.extend_from_slice(digits.format(self.serial).as_bytes());
-        let left = sizes.of(self).saturating_sub(out.len() - begin);
-        if left > 1 {
+        let end = begin + sizes.of(self);
+        if end > out.len() + 1 {
             out.push(b' ');
-            out.extend_from_slice(self.filling(left - 1));
+            let start = (self.serial.wrapping_add(self.sender.into()) % 26) as usize;
+            while out.len() < end {
+                let length = 26.min(end - out.len());
+                out.extend_from_slice(&LETTERS[start..start + length]);
+            }
         }
     }
 
@@ -124,11 +117,6 @@ impl Message {
         scratch.clear();
         self.write(sizes, scratch);
         scratch == text
-    }
-
-    fn filling(self, bytes: usize) -> &'static [u8] {
-        let start = (self.serial as usize).wrapping_add(self.sender as usize) % FILLING_STARTS;
-        &FILLING[start..start + bytes]
     }
 }
 
@@ -177,7 +165,7 @@ mod tests {
 
     #[test]
     fn other_texts_name_no_message() {
-        for text in ["", "x", "1", "1.", ".1", "1.x y", "-1.2", "4294967296.1"] {
+        for text in ["", "x", "1", "1.", ".1", "1.x y", "-1.2", "+1.2", "4294967296.1"] {
             assert_eq!(Message::read(text.as_bytes()), None, "{text}");
         }
     }
