@@ -7,7 +7,7 @@ use super::{Context, Fatal, Node};
 use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{APPLIED_PER_TURN, ENTRIES_BYTES_MAX};
 use crate::mailbox::{Change, Outcome};
-use crate::protocol::{Code, Note, Task};
+use crate::protocol::{Code, Note};
 use crate::record::{Kind, Record};
 use crate::time::Moment;
 use std::io;
@@ -98,10 +98,11 @@ impl Node {
             }
             _ => outcome_of(change, outcome),
         };
-        if let RequestState::Logged(task) = &session.request {
-            let deletes = matches!(**task, Task::Delete { .. }) && outcome == Outcome::Done;
+        if let RequestState::Logged = session.request {
             self.finish(now, id, reply);
-            if deletes {
+            let deleted = matches!(change, Change::Delete { .. }) && outcome == Outcome::Done;
+            // A client deletes no account but its own.
+            if deleted && !operates {
                 self.log_out(id);
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.closing = true;

@@ -219,32 +219,26 @@ impl Node {
         let now = env.now;
         let login = self.login(id);
         match task {
-            Task::Create { user, ref password } => {
+            Task::Create { user, password } => {
                 if self.mailboxes.account(user).is_some() {
                     return self.finish(now, id, exists(user));
                 }
-                let job = Job { session: id, password: password.clone(), against: None };
-                let set = Index::ZERO;
-                self.hash(env, job, RequestState::Hashing { task: Box::new(task), set });
+                self.hash_new(env, id, user, password, None);
             }
-            Task::Login { user, .. } | Task::Delete { user, .. } => {
-                let deletes_other = matches!(task, Task::Delete { .. })
-                    && login.is_none_or(|login| login.user != user);
-                if deletes_other {
-                    return self.finish(now, id, error(Code::BadArgument, "name your own account"));
-                }
-                self.check(env, id, user, task);
+            Task::Delete { user, .. } if login.is_none_or(|login| login.user != user) => {
+                self.finish(now, id, error(Code::BadArgument, "name your own account"));
             }
+            Task::Login { user, .. } | Task::Delete { user, .. } => self.check(env, id, user, task),
             Task::Passwd { .. } => {
                 let Some(login) = login else { return };
                 self.check(env, id, login.user, task);
             }
-            Task::Send { to, ref key, ref text } => {
+            Task::Send { to, key, text } => {
                 if self.mailboxes.account(to).is_none() {
                     return self.finish(now, id, no_such_user(to));
                 }
                 let Some(Login { user: from, created: sender, .. }) = login else { return };
-                let change = Change::Message { to, from, sender, key: key.as_deref(), text };
+                let change = Change::Message { to, from, sender, key: key.as_deref(), text: &text };
                 self.log_message(env, id, &change);
                 self.mark_dirty(id);
             }
@@ -265,14 +259,13 @@ impl Node {
                 self.start_moving(id);
             }
             Task::Users { after } => self.list_users(now, id, after),
-            Task::Reset { user, ref password } => {
+            Task::Reset { user, password } => {
                 let Some(set) = self.password_set(now, id, user) else { return };
-                let job = Job { session: id, password: password.clone(), against: None };
-                self.hash(env, job, RequestState::Hashing { task: Box::new(task), set });
+                self.hash_new(env, id, user, password, Some(set));
             }
             Task::Remove { user } => {
                 let Some(checked) = self.password_set(now, id, user) else { return };
-                self.log_task(env, id, task, &Change::Delete { user, checked });
+                self.log_alone(env, id, &Change::Delete { user, checked });
             }
             Task::Logout | Task::Quit => unreachable!("these read nothing"),
         }
@@ -352,6 +345,20 @@ impl Node {
         self.on_right_password(env, id, checked);
     }
 
+    /// Queues the hash of a new password. It replaces the one that entry `replaced` has set, if
+    /// the account exists.
+    fn hash_new(
+        &mut self,
+        env: &mut Env<'_>,
+        id: SessionId,
+        user: UserName,
+        password: String,
+        replaced: Option<Index>,
+    ) {
+        let job = Job { session: id, password, against: None };
+        self.hash(env, job, RequestState::Hashing(Box::new((user, replaced))));
+    }
+
     fn hash(&mut self, env: &mut Env<'_>, job: Job, request: RequestState) {
         let Some(session) = self.sessions.get_mut(&job.session) else { return };
         session.request = request;
@@ -392,18 +399,13 @@ impl Node {
             (RequestState::Checking(checked), Hashed::Checked(right)) => {
                 self.on_checked(env, id, *checked, right);
             }
-            (RequestState::Hashing { task, set }, Hashed::Made(hash)) => {
-                let user = match &*task {
-                    Task::Create { user, .. } | Task::Reset { user, .. } => Some(*user),
-                    _ => session.login().map(|login| login.user),
-                };
-                let Some(user) = user else { return };
+            (RequestState::Hashing(account), Hashed::Made(hash)) => {
                 let hash = hash.as_str();
-                let change = match *task {
-                    Task::Create { .. } => Change::Create { user, hash },
-                    _ => Change::Password { user, checked: set, hash },
+                let change = match *account {
+                    (user, None) => Change::Create { user, hash },
+                    (user, Some(checked)) => Change::Password { user, checked, hash },
                 };
-                self.log_task(env, id, *task, &change);
+                self.log_alone(env, id, &change);
             }
             (request, _) => session.request = request,
         }
@@ -423,23 +425,18 @@ impl Node {
                     }
                 }
             }
-            Task::Passwd { ref new, .. } => {
-                let job = Job { session: id, password: new.clone(), against: None };
-                self.hash(env, job, RequestState::Hashing { task: Box::new(task), set });
-            }
-            task => {
-                let change = Change::Delete { user, checked: set };
-                self.log_task(env, id, task, &change);
-            }
+            Task::Passwd { new, .. } => self.hash_new(env, id, user, new, Some(set)),
+            _ => self.log_alone(env, id, &Change::Delete { user, checked: set }),
         }
     }
 
-    fn log_task(&mut self, env: &mut Env<'_>, id: SessionId, task: Task, change: &Change<'_>) {
+    /// Logs the change of a task.
+    fn log_alone(&mut self, env: &mut Env<'_>, id: SessionId, change: &Change<'_>) {
         let logged = self.propose(env, id, change).is_some();
         if let Some(session) = self.sessions.get_mut(&id)
             && logged
         {
-            session.request = RequestState::Logged(Box::new(task));
+            session.request = RequestState::Logged;
         } else {
             self.settle(env.now, id);
         }

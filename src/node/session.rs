@@ -54,10 +54,11 @@ pub(super) enum RequestState {
     Reading(Box<Task>),
     /// The password of the task is being checked.
     Checking(Box<Checked>),
-    /// A new password is being hashed; see [`Checked::set`].
-    Hashing { task: Box<Task>, set: Index },
+    /// The new password of this account is being hashed. The entry set the password that it
+    /// replaces; `None` for a new account.
+    Hashing(Box<(UserName, Option<Index>)>),
     /// The change of the task is logged and not yet acknowledged.
-    Logged(Box<Task>),
+    Logged,
     /// Messages `next` to `last` are being shown. `login` becomes the session's login with the
     /// answer.
     Showing { next: u64, last: u64, login: Option<Box<Login>> },
@@ -198,14 +199,12 @@ impl Session {
             }
         }
         match std::mem::take(&mut self.request) {
-            RequestState::Logged(_) => self.send(UNKNOWN_OUTCOME),
+            RequestState::Logged => self.send(UNKNOWN_OUTCOME),
             RequestState::Idle | RequestState::Showing { .. } | RequestState::Listing { .. } => {}
             RequestState::Queued(_)
             | RequestState::Reading(_)
             | RequestState::Checking(_)
-            | RequestState::Hashing { .. } => {
-                return true;
-            }
+            | RequestState::Hashing(_) => return true,
         }
         false
     }

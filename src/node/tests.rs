@@ -473,7 +473,7 @@ fn nothing_is_said_behind_the_note_that_closes() {
     world.tell(Input::Line(ANN, b"PASSWD correct-horse other-horse"));
     world.tell(Input::Replica(Event::Tick));
     assert!(
-        matches!(world.node.sessions[&ANN].request, RequestState::Hashing { .. }),
+        matches!(world.node.sessions[&ANN].request, RequestState::Hashing(_)),
         "hers is the last one"
     );
     world.node.close_with(ANN, Note::Deleted);
