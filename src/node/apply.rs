@@ -10,7 +10,6 @@ use crate::mailbox::{Change, Outcome};
 use crate::protocol::{Code, Note};
 use crate::record::{Kind, Record};
 use crate::time::Moment;
-use std::io;
 
 impl Node {
     pub(super) fn apply_acknowledged(&mut self, world: &Context<'_>) -> Result<(), Fatal> {
@@ -25,7 +24,7 @@ impl Node {
                     done = self.apply(world.now, record);
                 }
             });
-            read.map_err(|error| unreadable(&error)).and(done)?;
+            read.map_err(|error| Fatal(format!("the log can't be read: {error}"))).and(done)?;
         }
         Ok(())
     }
@@ -36,16 +35,7 @@ impl Node {
         let Some(change) = Change::decode(record.kind, record.body) else {
             return self.pass_over(record);
         };
-        let replaced = match change {
-            Change::Password { user, .. } | Change::Delete { user, .. } => {
-                self.mailboxes.account(user).map(|account| account.password_set)
-            }
-            _ => None,
-        };
         let outcome = self.mailboxes.apply(record.index, &change);
-        if let (Some(set), Outcome::Done) = (replaced, outcome) {
-            self.logins.passwords.forget(set);
-        }
         let pending = self.unanswered.take(record.index);
         let by = pending.as_ref().map(|pending| pending.session);
         if let Some(pending) = pending {
@@ -121,8 +111,8 @@ impl Node {
         self.settle(now, id);
     }
 
-    /// Updates the sessions of the account that a change affects: pushes a message, or closes
-    /// them.
+    /// Updates the sessions of the account that a change affects: pushes a message, or forgets a
+    /// password that is no longer right and closes them.
     fn spread(&mut self, change: &Change<'_>, outcome: Outcome, by: Option<SessionId>) {
         match (change, outcome) {
             (Change::Message { to, .. }, Outcome::Stored(_)) => {
@@ -131,10 +121,12 @@ impl Node {
                     self.start_moving(id);
                 }
             }
-            (Change::Delete { user, .. }, Outcome::Done) => {
+            (Change::Delete { user, checked }, Outcome::Done) => {
+                self.logins.passwords.forget(*checked);
                 self.close_sessions(*user, None, Note::Deleted);
             }
-            (Change::Password { user, .. }, Outcome::Done) => {
+            (Change::Password { user, checked, .. }, Outcome::Done) => {
+                self.logins.passwords.forget(*checked);
                 self.close_sessions(*user, by, Note::PasswordChanged);
             }
             _ => {}
@@ -147,8 +139,4 @@ impl Node {
             self.close_with(id, note);
         }
     }
-}
-
-fn unreadable(error: &io::Error) -> Fatal {
-    Fatal(format!("the log can't be read: {error}"))
 }
