@@ -4,7 +4,7 @@
 
 use super::replies::{WRONG_PASSWORD, error};
 use super::session::{Login, RequestState};
-use super::{Context, Fatal, Node};
+use super::{Context, Node};
 use crate::frontend;
 use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{DAMAGED_TIME, LISTED_PER_TURN, OUTPUT_BYTES_MAX};
@@ -69,12 +69,9 @@ impl Node {
         }
     }
 
-    /// Writes messages or names for every session in `moving`.
-    ///
-    /// # Errors
-    /// When an entry is not what the state says. An entry that can't be read fails only one
-    /// session.
-    pub(super) fn move_messages(&mut self, world: &Context<'_>) -> Result<(), Fatal> {
+    /// Writes messages or names for every session in `moving`. An entry that can't be read fails
+    /// only one session.
+    pub(super) fn move_messages(&mut self, world: &Context<'_>) {
         for id in std::mem::take(&mut self.delivery.moving) {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             session.moving = false;
@@ -89,23 +86,15 @@ impl Node {
                 }
                 _ => self.push_messages(world, id),
             };
-            match moved {
-                Ok(()) => {}
-                Err(Trouble::Fatal(fatal)) => return Err(fatal),
-                Err(Trouble::Unreadable(at, error)) => {
-                    if self
-                        .delivery
-                        .unreadable_at
-                        .is_none_or(|last| world.now >= last + DAMAGED_TIME)
-                    {
-                        self.delivery.unreadable_at = Some(world.now);
-                        log::error!("entry {at} can't be read: {error}");
-                    }
-                    self.on_unreadable(world.now, id, at);
+            if let Err(Unreadable { at, error }) = moved {
+                let logged_at = self.delivery.unreadable_at;
+                if logged_at.is_none_or(|last| world.now >= last + DAMAGED_TIME) {
+                    self.delivery.unreadable_at = Some(world.now);
+                    log::error!("entry {at} can't be read: {error}");
                 }
+                self.on_unreadable(world.now, id, at);
             }
         }
-        Ok(())
     }
 
     /// Handles a session that needs an entry which this server can't read. Another server may be
@@ -124,7 +113,7 @@ impl Node {
     }
 
     /// Writes the next part of the answer to a LOG or LOGIN.
-    fn show_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Trouble> {
+    fn show_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Unreadable> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let RequestState::Showing { next, last, ref login } = session.request else {
             return Ok(());
@@ -161,7 +150,7 @@ impl Node {
     }
 
     /// Pushes new messages to a session that is logged in.
-    fn push_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Trouble> {
+    fn push_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Unreadable> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let Some(login) = session.login().filter(|_| session.may_push()) else { return Ok(()) };
         let last = self.mailboxes.account(login.user).map_or(0, Account::last);
@@ -180,7 +169,7 @@ impl Node {
         reader: Login,
         mut next: u64,
         last: u64,
-    ) -> Result<u64, Trouble> {
+    ) -> Result<u64, Unreadable> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(next) };
         let Some(account) = self.mailboxes.account(reader.user) else { return Ok(next) };
         let (first, before) = (next, session.out.len());
@@ -194,7 +183,7 @@ impl Node {
             let Some(at) = account.message(next) else { break };
             match write_message(world, at, next, &mut session.out) {
                 Ok(()) => next += 1,
-                Err(trouble) if next == first => return Err(trouble),
+                Err(unreadable) if next == first => return Err(unreadable),
                 Err(_) => {
                     stopped = true;
                     break;
@@ -244,14 +233,18 @@ impl Node {
     }
 }
 
-/// Why messages can't be written.
-enum Trouble {
-    Fatal(Fatal),
-    /// This entry can't be read.
-    Unreadable(Index, io::Error),
+/// An entry that can't be read.
+struct Unreadable {
+    at: Index,
+    error: io::Error,
 }
 
-fn write_message(world: &Context<'_>, at: Index, n: u64, out: &mut Vec<u8>) -> Result<(), Trouble> {
+fn write_message(
+    world: &Context<'_>,
+    at: Index,
+    n: u64,
+    out: &mut Vec<u8>,
+) -> Result<(), Unreadable> {
     let mut written = false;
     let read = world.log.for_each(at, at, &mut |record| {
         if let Some(Change::Message { from, text, .. }) = Change::decode(record.kind, record.body) {
@@ -259,9 +252,7 @@ fn write_message(world: &Context<'_>, at: Index, n: u64, out: &mut Vec<u8>) -> R
             written = true;
         }
     });
-    read.map_err(|error| Trouble::Unreadable(at, error))?;
-    match written {
-        true => Ok(()),
-        false => Err(Trouble::Fatal(Fatal(format!("entry {at} should be a message and is not")))),
-    }
+    read.map_err(|error| Unreadable { at, error })?;
+    assert!(written, "entry {at} of a mailbox holds a message");
+    Ok(())
 }

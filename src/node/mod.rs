@@ -151,7 +151,7 @@ impl Node {
                     self.follow_handover();
                     self.apply_acknowledged(world)?;
                     self.resume_reads(env);
-                    self.move_messages(world)?;
+                    self.move_messages(world);
                     self.report_trouble(env.now);
                 }
             }
@@ -168,7 +168,7 @@ impl Node {
                 self.start_moving(session);
                 // Lines that waited for room in the output may be accepted now.
                 self.mark_dirty(session);
-                self.move_messages(world)?;
+                self.move_messages(world);
             }
             Input::Gone(session) => self.remove(session),
             Input::Hashed(session, hashed) => self.on_hashed(env, session, hashed),
