@@ -1,14 +1,15 @@
 //! Keyed hashes (BLAKE2s, RFC 7693; for tables SipHash-2-4, Aumasson, Bernstein 2012). Their keys
 //! are derived from the secret of the group: they are the same on all servers, and useless
-//! elsewhere.
+//! elsewhere. Numbers that nobody outside can choose need no key.
 
 use crate::ids::Secret;
 use blake2::Blake2sMac;
 use blake2::digest::Mac;
 use blake2::digest::consts::{U16, U32};
 use siphasher::sip::SipHasher24;
+use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hasher;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// A keyed hash.
 pub type Hash = [u8; 16];
@@ -81,6 +82,29 @@ impl fmt::Debug for ShortKey {
 impl fmt::Debug for MacKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MacKey")
+    }
+}
+
+/// A table by numbers that nobody outside the group can choose. Its hash has no key, so that it is
+/// fast, and the same in every run.
+pub type ByNumber<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+
+/// Spreads numbers over a table: Knuth's multiplicative hashing, with the golden ratio.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are numbers");
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // `HashMap` takes the bucket from the low bits, and a tag from the high bits.
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -2,11 +2,10 @@
 //! whole replicated state, this follows from the log alone.
 
 use crate::ids::{Index, Secret, UserName};
-use crate::keyed_hash::ShortKey;
+use crate::keyed_hash::{ByNumber, ShortKey};
 use crate::limits::KEYS_KEPT;
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 
 /// A message that a sender asks to store once.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +44,7 @@ pub(super) struct Print {
 pub(super) struct Keys {
     mac: ShortKey,
     /// The entry that stored a message, and the hash of receiver and text.
-    known: ByName<(Index, u64)>,
+    known: ByNumber<Name, (Index, u64)>,
     /// In the order of the log.
     order: VecDeque<(Index, Name)>,
 }
@@ -53,7 +52,7 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn new(secret: &Secret) -> Keys {
         let mac = ShortKey::derive(secret, b"once-key");
-        Keys { mac, known: ByName::default(), order: VecDeque::new() }
+        Keys { mac, known: ByNumber::default(), order: VecDeque::new() }
     }
 
     pub(super) fn print(&self, once: &Once<'_>) -> Print {
@@ -108,27 +107,6 @@ impl Keys {
 
 fn compare((at, message): (Index, u64), print: Print) -> Known {
     if message == print.message { Known::Same(at) } else { Known::Other }
-}
-
-/// A table by names, which are unpredictable hashes already.
-type ByName<T> = HashMap<Name, T, BuildHasherDefault<Verbatim>>;
-
-/// A hasher that returns a number as its own hash.
-#[derive(Clone, Default)]
-struct Verbatim(u64);
-
-impl Hasher for Verbatim {
-    fn write_u64(&mut self, n: u64) {
-        self.0 = n;
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("names are numbers");
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 #[cfg(test)]

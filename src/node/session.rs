@@ -4,10 +4,10 @@
 use super::replies::UNKNOWN_OUTCOME;
 use crate::frontend;
 use crate::ids::{Index, Origin, SessionId, UserName};
+use crate::keyed_hash::ByNumber;
 use crate::protocol::{Pattern, Reply, Task};
 use crate::time::Moment;
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 
 /// The login of a session.
 #[derive(Clone, Copy, Debug)]
@@ -78,26 +78,7 @@ pub(super) struct Listing {
 
 /// All clients by id. The server numbers connections itself, so clients can't choose ids whose
 /// hashes collide.
-pub(super) type Sessions = HashMap<SessionId, Box<Session>, BuildHasherDefault<IdHasher>>;
-
-/// Spreads ids over a table: Knuth's multiplicative hashing, with the golden ratio.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("an id is one number");
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // `HashMap` takes the bucket from the low bits, and a tag from the high bits.
-        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+pub(super) type Sessions = ByNumber<SessionId, Box<Session>>;
 
 /// One text client.
 #[derive(Debug)]
