@@ -3,7 +3,7 @@
 use crate::address;
 use crate::ids::{GroupId, Secret};
 use crate::limits::{PEER_TIMEOUT_MS_MAX, PEER_TIMEOUT_MS_MIN};
-use crate::replica::Takeover;
+use crate::replica::{Shared, Takeover};
 use base64ct::{Base64, Encoding};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -22,22 +22,16 @@ const DATA_DEFAULT: &str = "/var/lib/postern";
 pub struct Settings {
     /// `host:port` of each server as written, by id.
     pub servers: Vec<String>,
-    /// The id of the group.
-    pub group: GroupId,
+    /// What must be equal on all servers.
+    pub shared: Shared,
     /// The secret that authenticates and encrypts the links between servers.
     pub secret: Secret,
     /// `host:port` to listen on, when it is not the server's own entry.
     pub listen: Option<String>,
     /// The data directory.
     pub data: PathBuf,
-    /// The peer timeout in milliseconds.
-    pub peer_timeout_ms: u32,
     /// Which backup campaigns first.
     pub takeover: Takeover,
-    /// The fewest members with which changes are accepted.
-    pub copies_min: u8,
-    /// Whether a last survivor continues without an operator.
-    pub survivor_auto: bool,
     /// The most text clients; 0 follows the file limit.
     pub max_clients: u32,
     /// How long a client may stay without logging in.
@@ -152,17 +146,21 @@ impl Settings {
             .map_err(|_| (at(&file.secret), "secret: is not 32 bytes in base64".to_owned()))?;
         let servers = read_servers(&file.servers)?;
         let copies_min = in_range("min_copies", &file.min_copies, 1, 1..=servers.len() as u64)?;
+        let shared = Shared {
+            group,
+            servers: servers.len() as u8,
+            peer_timeout_ms: peer_timeout_ms as u32,
+            copies_min: copies_min as u8,
+            survivor_auto,
+        };
         let listen = file.listen.as_ref().map(|entry| read_address("listen", entry)).transpose()?;
         Ok(Settings {
             servers,
-            group,
+            shared,
             secret: Secret::new(secret),
             listen,
             data: file.data.unwrap_or_else(|| DATA_DEFAULT.into()),
-            peer_timeout_ms: peer_timeout_ms as u32,
             takeover,
-            copies_min: copies_min as u8,
-            survivor_auto,
             max_clients: max_clients as u32,
             login_timeout: Duration::from_secs(login_timeout),
             accounts_open,
@@ -312,8 +310,8 @@ mod tests {
         Settings::init(&path, &servers, true).unwrap();
         let settings = Settings::read(&path).unwrap();
         assert_eq!(settings.servers, servers);
-        assert_eq!((settings.peer_timeout_ms, settings.copies_min), (2000, 1));
-        assert!(settings.survivor_auto);
+        assert_eq!((settings.shared.peer_timeout_ms, settings.shared.copies_min), (2000, 1));
+        assert!(settings.shared.survivor_auto);
         let before = fs::read(&path).unwrap();
         assert!(Settings::init(&path, &servers, true).unwrap_err().contains("not overwritten"));
         assert_eq!(fs::read(&path).unwrap(), before);

@@ -97,7 +97,7 @@ fn cut_off(group: &Group, n: usize) -> PathBuf {
 fn open(group: &Group, n: usize) -> (Store<RealDisk>, Vec<Vec<u8>>) {
     let settings = Settings::read(&group.config()).unwrap();
     let id = ServerId::new(n as u8).unwrap();
-    let expected = Identity::new(settings.group, 3, id, DiskId(1));
+    let expected = Identity::new(settings.shared.group, 3, id, DiskId(1));
     let mut records = Vec::new();
     let disk = RealDisk::open(&group.data(n)).unwrap();
     let opened = Store::open(disk, &expected, "test", |record| {

@@ -96,7 +96,7 @@ fn a_recorded_handshake_is_useless() {
     let group = Group::open();
     let settings = Settings::read(&group.config()).unwrap();
     let mut sent = vec![0];
-    let mut channel = Channel::initiator(&settings.secret, settings.group, &mut sent);
+    let mut channel = Channel::initiator(&settings.secret, settings.shared.group, &mut sent);
     let mut original = group.connect(1);
     original.send_bytes(&sent);
     let mut answer = [0; HANDSHAKE_BYTES];
@@ -129,7 +129,8 @@ fn a_recorded_handshake_is_useless() {
 fn a_command_that_knows_the_secret_is_let_in() {
     let group = Group::alone();
     let settings = Settings::read(&group.config()).unwrap();
-    let call = OperatorClient::begin(group.connect(1).stream, &settings.secret, settings.group);
+    let call =
+        OperatorClient::begin(group.connect(1).stream, &settings.secret, settings.shared.group);
     let mut call = call.unwrap();
     // No packet: the server ends the link.
     call.send(b"\xff").unwrap();
@@ -137,6 +138,6 @@ fn a_command_that_knows_the_secret_is_let_in() {
     wait_log(&group, 1, "an invalid packet was received");
     let other = Secret::new([1; Secret::BYTES]);
     let refused =
-        OperatorClient::begin(group.connect(1).stream, &other, settings.group).unwrap_err();
+        OperatorClient::begin(group.connect(1).stream, &other, settings.shared.group).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
 }

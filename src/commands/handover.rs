@@ -44,7 +44,7 @@ fn ask_states(settings: &Settings) -> Vec<Option<Answer>> {
 /// Orders the server at a place of the list to hand over. Returns that place if it does.
 fn order(settings: &Settings, to: Option<ServerId>, slot: usize) -> Result<usize, Failure> {
     let server = name(settings, slot);
-    let order = Packet::Order { group: settings.group, to };
+    let order = Packet::Order { group: settings.shared.group, to };
     let (Packet::Verdict(verdict), _) = ask(settings, slot, (order, &[]), PATIENCE)? else {
         return Err(Failure::Lost("invalid response".to_owned()));
     };

@@ -29,7 +29,7 @@ pub(super) fn connect(server: &str) -> Result<TcpStream, Unreached> {
 
 /// Performs the handshake, which proves that a server of the group listens there.
 pub(super) fn shake(settings: &Settings, stream: TcpStream) -> Result<OperatorClient, Unreached> {
-    Ok(OperatorClient::begin(stream, &settings.secret, settings.group)?)
+    Ok(OperatorClient::begin(stream, &settings.secret, settings.shared.group)?)
 }
 
 /// Why a server did not do what it was asked for.
@@ -47,7 +47,7 @@ pub(super) enum Failure {
 
 /// Returns when to give up the search for a primary that can do what an operator wants.
 pub(super) fn deadline(settings: &Settings) -> Instant {
-    let peer_timeout = Duration::from_millis(settings.peer_timeout_ms.into());
+    let peer_timeout = Duration::from_millis(settings.shared.peer_timeout_ms.into());
     Instant::now() + 2 * peer_timeout + PATIENCE
 }
 

@@ -11,7 +11,7 @@ use super::operator::{connect, name, shake};
 use super::{Named, Unreached};
 use crate::ids::{DiskId, Member, Position, ProcessId, ServerId, Term};
 use crate::options;
-use crate::replica::Beginning;
+use crate::replica::{Beginning, Shared};
 use crate::settings::Settings;
 use crate::store::check::{Findings, check};
 use crate::store::disk::RealDisk;
@@ -108,9 +108,9 @@ impl Directory {
         let lock = hold_unchanged(path)?;
         let findings = inspect(path)?;
         if let Some(Identity { group: found, .. }) = &findings.identity
-            && *found != settings.group
+            && *found != settings.shared.group
         {
-            let (shown, wanted) = (path.display(), settings.group);
+            let (shown, wanted) = (path.display(), settings.shared.group);
             return Err(format!("{shown}: it belongs to group {found}, not to {wanted}"));
         }
         Ok(Directory { path: path.to_owned(), findings, lock })
@@ -258,8 +258,8 @@ impl Plan {
             let best = self.best().path.display();
             return Err(format!("{best} is the better one: run it without --yes"));
         }
-        let servers = settings.servers.len() as u8;
-        let mut new = Identity::new(settings.group, servers, self.me.id, self.me.disk);
+        let Shared { group, servers, .. } = settings.shared;
+        let mut new = Identity::new(group, servers, self.me.id, self.me.disk);
         new.process = ProcessId(random()? as u64);
         let (me, begin) = (self.me, self.begin);
         let directory = &mut self.directories[0];

@@ -59,7 +59,7 @@ pub fn run(options: &options::Serve) -> Result<ExitCode, String> {
     super::stderr::log_panics();
     forbid_core_files();
     let settings = Settings::read(&options.config)?;
-    let servers = settings.servers.len() as u8;
+    let servers = settings.shared.servers;
     let Some(id) = ServerId::new(options.id).filter(|id| id.number() <= servers) else {
         let (config, count) = (options.config.display(), super::servers(servers.into()));
         return Err(format!("{config}: lists {count}, there is no id {}", options.id));
@@ -123,7 +123,7 @@ impl Shell {
         let setup = server::Setup {
             names: settings.servers.clone(),
             listens: self.listens().collect(),
-            group: settings.group,
+            group: settings.shared.group,
             secret: settings.secret.clone(),
             max_clients: clients_max(settings.max_clients),
         };
@@ -160,8 +160,8 @@ impl Shell {
         let shown = self.data.display();
         let disk = ServerDisk::open(&self.data).named(&shown)?;
         let new = DiskId(random()?);
-        let mut expected =
-            Identity::new(settings.group, settings.servers.len() as u8, self.id, new);
+        let Shared { group, servers, .. } = settings.shared;
+        let mut expected = Identity::new(group, servers, self.id, new);
         expected.process = ProcessId(random()? as u64);
         let mut summary = LogSummary::default();
         let label = label();
@@ -221,24 +221,17 @@ impl Shell {
 
     fn setup(&self) -> Result<Setup, String> {
         let settings = &self.settings;
-        let shared = Shared {
-            group: settings.group,
-            servers: settings.servers.len() as u8,
-            peer_timeout_ms: settings.peer_timeout_ms,
-            copies_min: settings.copies_min,
-            survivor_auto: settings.survivor_auto,
-        };
         let node = node::Setup {
             addresses: settings.servers.clone(),
             login_timeout: settings.login_timeout,
             accounts_open: settings.accounts_open,
             secret: settings.secret.clone(),
-            version: env!("CARGO_PKG_VERSION"),
             recovery: self.recovery.clone(),
             former: Vec::new(),
             settings: settings.compared(),
         };
-        Ok(Setup { shared, takeover: settings.takeover, seed: random()? as u64, node })
+        let (shared, takeover) = (settings.shared, settings.takeover);
+        Ok(Setup { shared, takeover, seed: random()? as u64, node })
     }
 
     /// Quarantines the whole directory.

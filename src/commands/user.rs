@@ -83,10 +83,10 @@ fn request(settings: &Settings, words: &[&str]) -> Result<Vec<String>, String> {
     let line = words.join(" ");
     // A request that every server would refuse is not sent.
     protocol::parse_operator(line.as_bytes()).map_err(|refusal| refusal.words.to_owned())?;
-    let request = Packet::Request { group: settings.group };
+    let request = Packet::Request { group: settings.shared.group };
     // A change may wait one peer timeout for an unreachable member, and a password for its turn
     // to be hashed.
-    let patience = 3 * Duration::from_millis(settings.peer_timeout_ms.into()) + HASHES_TIME;
+    let patience = 3 * Duration::from_millis(settings.shared.peer_timeout_ms.into()) + HASHES_TIME;
     ask_in_turn(settings, deadline(settings), "postern user list", |slot| {
         match ask(settings, slot, (request, line.as_bytes()), patience)? {
             (Packet::Answer, lines) => judge(&String::from_utf8_lossy(&lines)),

@@ -85,7 +85,6 @@ fn host(servers: u8) -> Host<MemoryDisk> {
         login_timeout: Duration::from_secs(60),
         accounts_open: true,
         secret: Secret::new([7; Secret::BYTES]),
-        version: "test",
         recovery: String::new(),
         former: Vec::new(),
         settings: String::new(),

@@ -117,8 +117,6 @@ pub struct Setup {
     pub accounts_open: bool,
     /// The secret that the servers of the group share.
     pub secret: Secret,
-    /// The version of this build.
-    pub version: &'static str,
     /// The command with which an operator makes this server continue alone.
     pub recovery: String,
     /// The directories that this server has quarantined and that clients may have used: the folder

@@ -34,7 +34,7 @@ impl Node {
             .filter(|id| replica.config().and_then(|config| config.member(*id)).is_none());
         let missing: Vec<String> = missing.map(|id| id.to_string()).collect();
         let missing = (!missing.is_empty()).then(|| missing.join(","));
-        stat("version", self.setup.version.to_owned());
+        stat("version", env!("CARGO_PKG_VERSION").to_owned());
         stat("server", replica.me().to_string());
         stat("role", role.to_owned());
         stat("primary", or_dash(primary.map(|at| format!("{} {}", at.id, self.address(at.id)))));

@@ -64,7 +64,6 @@ impl World {
             login_timeout: Duration::from_secs(60),
             accounts_open: true,
             secret: Secret::new([7; Secret::BYTES]),
-            version: "0",
             recovery: "postern recover".to_owned(),
             former: Vec::new(),
             settings: String::new(),

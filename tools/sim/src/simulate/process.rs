@@ -98,7 +98,6 @@ impl Settings {
             login_timeout: Duration::from_secs(60),
             accounts_open: true,
             secret: secret(),
-            version: "simulated",
             recovery: "postern recover".to_owned(),
             former: Vec::new(),
             settings: format!("takeover={:?}", self.takeover),
