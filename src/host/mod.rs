@@ -7,7 +7,7 @@ mod storage;
 pub use build::{Setup, in_use};
 pub use edges::Edges;
 
-use crate::frontend::{Request, Text};
+use crate::frontend::Text;
 use crate::ids::{SessionId, Vote};
 use crate::limits::{OUTPUT_BYTES_MAX, SPACE_RESERVED, SPACE_TIME};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Outlet, Output};
@@ -172,13 +172,8 @@ impl<D: Disk> Host<D> {
             let wanted = self.core.node.wants_line(session);
             let (used, request) = text.next(&input[consumed..], input_closed, wanted);
             consumed += used;
-            let input = match request {
-                Some(Request::Line(line)) => Input::Line(session, line),
-                Some(Request::LongLine) => Input::LongLine(session),
-                Some(Request::End { unfinished }) => Input::InputEnded { session, unfinished },
-                None => return Ok(consumed),
-            };
-            self.handle(input, edges)?;
+            let Some(request) = request else { return Ok(consumed) };
+            self.handle(Input::Request(session, request), edges)?;
         }
     }
 

@@ -1,5 +1,6 @@
 //! The interface of a node: its inputs, outputs and surroundings.
 
+use crate::frontend::Request;
 use crate::ids::{Origin, Position, Secret, SessionId};
 use crate::latency::Meter;
 use crate::replica::{Event, LogReader, Out};
@@ -14,18 +15,9 @@ pub enum Input<'a> {
     Replica(Event<'a>),
     /// A text client has connected.
     Opened(SessionId, Origin),
-    /// A client sent a line, given without its line end. Allowed only while
+    /// A client's request. A line is allowed only while
     /// [`Node::wants_line`](super::Node::wants_line) returns true.
-    Line(SessionId, &'a [u8]),
-    /// A client sent a line that is too long.
-    LongLine(SessionId),
-    /// A client has closed its sending direction.
-    InputEnded {
-        /// The client.
-        session: SessionId,
-        /// Whether the input ended in the middle of a line.
-        unfinished: bool,
-    },
+    Request(SessionId, Request<'a>),
     /// The socket of a client has accepted some of its output.
     Drained(SessionId),
     /// The connection of a client has ended.

@@ -31,7 +31,7 @@ mod status;
 mod trouble;
 mod unanswered;
 
-use crate::frontend;
+use crate::frontend::{self, Request};
 use crate::ids::{Index, LinkId, Origin, ServerId, SessionId};
 use crate::latency::Meter;
 use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
@@ -156,12 +156,14 @@ impl Node {
                 }
             }
             Input::Opened(session, from) => self.open(env.now, session, from),
-            Input::Line(session, line) => self.take_line(env, session, protocol::parse(line)),
-            Input::LongLine(session) => {
+            Input::Request(session, Request::Line(line)) => {
+                self.take_line(env, session, protocol::parse(line));
+            }
+            Input::Request(session, Request::LongLine) => {
                 self.extend_login(env.now, session);
                 self.answer(session, error(Code::TooLong, "a line has at most 4096 bytes"));
             }
-            Input::InputEnded { session, unfinished } => {
+            Input::Request(session, Request::End { unfinished }) => {
                 self.on_input_ended(env.now, session, unfinished);
             }
             Input::Drained(session) => {

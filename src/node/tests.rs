@@ -175,7 +175,7 @@ impl World {
 
     fn line(&mut self, session: SessionId, line: &str) {
         assert!(self.node.wants_line(session), "{line}");
-        self.tell(Input::Line(session, line.as_bytes()));
+        self.tell(Input::Request(session, Request::Line(line.as_bytes())));
         self.turn();
     }
 
@@ -191,9 +191,9 @@ impl World {
 fn answers_come_in_the_order_of_the_requests() {
     let mut world = World::new();
     for line in ["SEND bob one", "PING x", "FOO", "SEND bob two"] {
-        world.tell(Input::Line(ANN, line.as_bytes()));
+        world.tell(Input::Request(ANN, Request::Line(line.as_bytes())));
     }
-    world.tell(Input::Line(ANN, b"LOG"));
+    world.tell(Input::Request(ANN, Request::Line(b"LOG")));
     assert!(!world.node.wants_line(ANN), "a reading runs alone");
     assert_eq!(world.said(ANN), "", "nothing is said before it is stored");
     world.turn();
@@ -216,11 +216,11 @@ fn one_hash_serves_all_who_wait_with_the_same_password() {
     let ids: Vec<SessionId> = (500..510).map(SessionId).collect();
     for id in &ids {
         world.tell(Input::Opened(*id, HERE.into()));
-        world.tell(Input::Line(*id, b"LOGIN ann other-horse"));
+        world.tell(Input::Request(*id, Request::Line(b"LOGIN ann other-horse")));
     }
     let wrong = SessionId(510);
     world.tell(Input::Opened(wrong, HERE.into()));
-    world.tell(Input::Line(wrong, b"LOGIN ann wrong-horse"));
+    world.tell(Input::Request(wrong, Request::Line(b"LOGIN ann wrong-horse")));
     let before = world.hashed;
     world.turn();
     for id in &ids {
@@ -236,7 +236,7 @@ fn no_more_than_64_requests_wait() {
     let mut world = World::new();
     for _ in 0..REQUESTS_MAX {
         assert!(world.node.wants_line(ANN));
-        world.tell(Input::Line(ANN, b"SEND bob hi"));
+        world.tell(Input::Request(ANN, Request::Line(b"SEND bob hi")));
     }
     assert!(!world.node.wants_line(ANN));
     world.turn();
@@ -266,9 +266,9 @@ fn a_full_buffer_stops_reading_and_pushing() {
 #[test]
 fn a_session_that_ends_while_it_waits_harms_nobody() {
     let mut world = World::new();
-    world.tell(Input::Line(ANN, b"SEND bob hi"));
+    world.tell(Input::Request(ANN, Request::Line(b"SEND bob hi")));
     world.tell(Input::Gone(ANN));
-    world.tell(Input::Line(BOB, b"PASSWD correct-horse other-horse"));
+    world.tell(Input::Request(BOB, Request::Line(b"PASSWD correct-horse other-horse")));
     for _ in 0..3 {
         world.tell(Input::Replica(Event::Tick));
         let mark = Durable { last: world.stored, vote: world.vote };
@@ -288,7 +288,7 @@ fn a_session_closed_by_another_one_may_have_changes_under_way() {
     world.tell(Input::Opened(phone, HERE.into()));
     world.line(phone, "LOGIN ann correct-horse");
     for closing in ["PASSWD correct-horse other-horse", "DELETE ann other-horse"] {
-        world.tell(Input::Line(ANN, closing.as_bytes()));
+        world.tell(Input::Request(ANN, Request::Line(closing.as_bytes())));
         world.tell(Input::Replica(Event::Tick));
         let mark = Durable { last: world.stored, vote: world.vote };
         world.tell(Input::Replica(Event::Durable(mark)));
@@ -299,8 +299,8 @@ fn a_session_closed_by_another_one_may_have_changes_under_way() {
             world.tell(Input::Hashed(ANN, done));
         }
         if world.node.wants_line(phone) {
-            world.tell(Input::Line(phone, b"SEND bob late"));
-            world.tell(Input::Line(phone, b"SEND bob later"));
+            world.tell(Input::Request(phone, Request::Line(b"SEND bob late")));
+            world.tell(Input::Request(phone, Request::Line(b"SEND bob later")));
         }
         world.turn();
     }
@@ -319,7 +319,7 @@ fn guesses_that_are_under_way_together_are_counted_together() {
     for session in &guessers {
         world.tell(Input::Opened(*session, HERE.into()));
         // The account does not exist, so every attempt is hashed.
-        world.tell(Input::Line(*session, b"LOGIN carl wrong-horse"));
+        world.tell(Input::Request(*session, Request::Line(b"LOGIN carl wrong-horse")));
     }
     world.turn();
     let said: Vec<String> = guessers.iter().map(|session| world.said(*session)).collect();
@@ -335,7 +335,7 @@ fn one_address_does_not_keep_the_others_from_logging_in() {
     for session in &greedy {
         world.tell(Input::Opened(*session, there.into()));
         let line = format!("CREATE user{} correct-horse", session.0);
-        world.tell(Input::Line(*session, line.as_bytes()));
+        world.tell(Input::Request(*session, Request::Line(line.as_bytes())));
     }
     // The reads are confirmed. Two jobs are at the thread, and those beyond the bound are refused.
     world.tell(Input::Replica(Event::Tick));
@@ -347,7 +347,7 @@ fn one_address_does_not_keep_the_others_from_logging_in() {
 
     let modest = SessionId(900);
     world.tell(Input::Opened(modest, HERE.into()));
-    world.tell(Input::Line(modest, b"CREATE modest correct-horse"));
+    world.tell(Input::Request(modest, Request::Line(b"CREATE modest correct-horse")));
     world.tell(Input::Replica(Event::Tick));
     for _ in 0..=crate::limits::HASHES_AT_WORK {
         let job = world.jobs.remove(0);
@@ -366,7 +366,7 @@ fn a_long_list_is_shown_in_bounded_pieces() {
         let user = UserName::parse(&format!("user{n}")).unwrap();
         world.node.mailboxes.apply(world.node.applied, &Change::Create { user, hash: "-" });
     }
-    world.tell(Input::Line(ANN, b"LIST user*"));
+    world.tell(Input::Request(ANN, Request::Line(b"LIST user*")));
     assert!(!world.node.wants_line(ANN), "the requests behind it wait");
     let (mut said, mut turns) = (String::new(), 0);
     while !said.contains("OK ") {
@@ -465,11 +465,14 @@ fn nothing_is_said_behind_the_note_that_closes() {
     let visit = |world: &mut World, n: u64, from: IpAddr| {
         let session = SessionId(1000 + n);
         world.tell(Input::Opened(session, from.into()));
-        world.tell(Input::Line(session, format!("CREATE user{n} correct-horse").as_bytes()));
+        world.tell(Input::Request(
+            session,
+            Request::Line(format!("CREATE user{n} correct-horse").as_bytes()),
+        ));
     };
     let others = crate::limits::HASHES_AT_WORK + crate::limits::HASHES_MAX - 1;
     (0..others as u64).for_each(|n| visit(&mut world, n, HERE));
-    world.tell(Input::Line(ANN, b"PASSWD correct-horse other-horse"));
+    world.tell(Input::Request(ANN, Request::Line(b"PASSWD correct-horse other-horse")));
     world.tell(Input::Replica(Event::Tick));
     assert!(
         matches!(world.node.sessions[&ANN].request, RequestState::Hashing(_)),
@@ -499,7 +502,7 @@ fn who_does_not_log_in_is_told_and_closed() {
 #[test]
 fn a_stopping_node_answers_what_it_took() {
     let mut world = World::new();
-    world.tell(Input::Line(ANN, b"SEND bob hi"));
+    world.tell(Input::Request(ANN, Request::Line(b"SEND bob hi")));
     world.tell(Input::Stop);
     assert!(!world.node.wants_line(ANN));
     world.turn();

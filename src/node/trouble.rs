@@ -160,22 +160,21 @@ impl Node {
     /// Describes another server for a person.
     fn about(&self, now: Moment, id: ServerId, awaited: Option<Member>) -> String {
         let mut words = format!("server {id} ({}) ", self.address(id));
-        let peer = self.replica.peer_view(id, now);
-        if let Some(linked) = peer.linked {
+        let Some(peer) = self.replica.peer(id) else { return words + "is not connected" };
+        if let Some(linked) = peer.link.as_ref().map(|link| link.member) {
             words += &match awaited {
                 Some(awaited) if awaited != linked => format!(
                     "is connected with disk {:.8}, which can't help: its disk {:.8} is waited for",
                     linked.disk.to_string(),
                     awaited.disk.to_string()
                 ),
-                _ if peer.is_stopping => "is stopping".to_owned(),
-                _ if peer.is_penalized => {
+                _ if peer.health.stopping => "is stopping".to_owned(),
+                _ if self.replica.is_penalized(id, now) => {
                     "is connected, and waits because it was lost too often".to_owned()
                 }
-                _ => match peer.lag {
-                    Some(lag) if lag > 0 => {
-                        format!("is connected, and lacks {}", count(lag, "entry", "entries"))
-                    }
+                _ => match self.replica.peer_lag(id) {
+                    Some(1) => "is connected, and lacks 1 entry".to_owned(),
+                    Some(lag) if lag > 0 => format!("is connected, and lacks {lag} entries"),
                     _ => "is connected".to_owned(),
                 },
             };
@@ -224,19 +223,4 @@ impl Node {
 
 fn pronoun(servers: &[ServerId]) -> &'static str {
     if servers.len() == 1 { "it" } else { "one of them" }
-}
-
-fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_are_for_people() {
-        assert_eq!(count(1, "entry", "entries"), "1 entry");
-        assert_eq!(count(2, "entry", "entries"), "2 entries");
-    }
 }

@@ -24,7 +24,7 @@ pub use crate::raft::{Beginning, Durable, LogReader, LogSummary, NotTaken, Takeo
 pub use crate::rules::{Decisions, Rule};
 pub use event::Event;
 pub use setup::Setup;
-pub use view::{PeerView, RoleView};
+pub use view::RoleView;
 
 use crate::ids::{Index, LinkId};
 use crate::peers::Env;

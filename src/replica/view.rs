@@ -1,7 +1,8 @@
 //! The state of a replica that other modules may read.
 
-use super::{Config, Decisions, DialFailure, Obstacle, Replica};
+use super::{Config, Decisions, DialFailure, Replica};
 use crate::ids::{DiskId, Index, LinkId, Member, Position, ServerId, Term};
+use crate::peers::Peer;
 use crate::raft::Role;
 use crate::time::Moment;
 use std::time::Duration;
@@ -19,23 +20,6 @@ pub enum RoleView {
     Candidate,
     /// It is the primary.
     Primary,
-}
-
-/// The state of the connection to another server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PeerView {
-    /// The member at the other end, if there is a link.
-    pub linked: Option<Member>,
-    /// Why the server is not linked.
-    pub obstacle: Option<Obstacle>,
-    /// When the last link was lost.
-    pub lost_at: Option<Moment>,
-    /// It reports that it is stopping.
-    pub is_stopping: bool,
-    /// It was dropped too often, so the primary does not add it for now.
-    pub is_penalized: bool,
-    /// On a primary: the number of entries that it has not acknowledged.
-    pub lag: Option<u64>,
 }
 
 impl Replica {
@@ -169,17 +153,14 @@ impl Replica {
         self.peers.peer(id).filter(|peer| peer.link.is_some())?.unreachable
     }
 
-    /// Returns the state of the connection to another server, for users.
-    pub fn peer_view(&self, id: ServerId, now: Moment) -> PeerView {
-        let Some(peer) = self.peers.peer(id) else { return PeerView::default() };
-        PeerView {
-            linked: peer.link.as_ref().map(|link| link.member),
-            obstacle: peer.obstacle,
-            lost_at: peer.lost_at,
-            is_stopping: peer.health.stopping,
-            is_penalized: self.raft.is_penalized(id, now),
-            lag: self.peer_lag(id),
-        }
+    /// Returns what this server knows of another one.
+    pub(crate) fn peer(&self, id: ServerId) -> Option<&Peer> {
+        self.peers.peer(id)
+    }
+
+    /// Returns whether a server was dropped too often, so that this primary does not add it now.
+    pub(crate) fn is_penalized(&self, id: ServerId, now: Moment) -> bool {
+        self.raft.is_penalized(id, now)
     }
 
     /// Returns the other server's state as `STATUS` names it.

@@ -41,7 +41,7 @@ fn a_logged_change_whose_session_closes_has_an_unknown_outcome() {
             world.tell(Input::Opened(session, HERE.into()));
         }
         let before = world.log.0.len();
-        world.tell(Input::Line(session, line.as_bytes()));
+        world.tell(Input::Request(session, Request::Line(line.as_bytes())));
         for _ in 0..4 {
             tick(&mut world);
             hash_all(&mut world);
@@ -64,9 +64,9 @@ fn who_is_refused_after_a_read_is_not_waited_for() {
     let mut world = World::new();
     let other = SessionId(50);
     world.tell(Input::Opened(other, HERE.into()));
-    world.tell(Input::Line(other, b"CREATE carl correct-horse"));
+    world.tell(Input::Request(other, Request::Line(b"CREATE carl correct-horse")));
     tick(&mut world);
-    world.tell(Input::Line(ANN, b"SEND carl hi"));
+    world.tell(Input::Request(ANN, Request::Line(b"SEND carl hi")));
     hash_all(&mut world);
     world.stored = Index(world.log.0.len() as u64);
     let mark = Durable { last: world.stored, vote: world.vote };
@@ -91,7 +91,7 @@ fn a_logged_change_of_a_deleted_account_has_an_unknown_outcome() {
         world.line(phone, "LOGIN ann correct-horse");
         world.said(phone);
         for (session, line) in [(ANN, "DELETE ann correct-horse"), (phone, line)] {
-            world.tell(Input::Line(session, line.as_bytes()));
+            world.tell(Input::Request(session, Request::Line(line.as_bytes())));
             for _ in 0..4 {
                 tick(&mut world);
                 hash_all(&mut world);
@@ -133,7 +133,7 @@ fn a_read_waits_for_a_backlog() {
         if !asked && world.node.applied < acknowledged && world.node.applied > Index(100) {
             asked = true;
             world.tell(Input::Opened(visitor, HERE.into()));
-            world.tell(Input::Line(visitor, b"LOGIN bob correct-horse end"));
+            world.tell(Input::Request(visitor, Request::Line(b"LOGIN bob correct-horse end")));
         }
         world.now += Duration::from_millis(1);
     }

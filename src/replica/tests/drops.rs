@@ -259,7 +259,7 @@ fn kill(server: &mut Server, n: u8) {
 }
 
 fn is_penalized(server: &Server, n: u8) -> bool {
-    server.replica.peer_view(id(n), server.now).is_penalized
+    server.replica.is_penalized(id(n), server.now)
 }
 
 /// A server that was dropped three times within a minute is not added for half a minute.

@@ -6,6 +6,7 @@ mod links;
 mod server;
 
 use links::Links;
+use postern::frontend::Request;
 use postern::ids::{ServerId, SessionId};
 use postern::node::Input;
 use postern::time::Moment;
@@ -75,7 +76,11 @@ impl Cluster {
         self.answers.clear();
         for session in &self.sessions {
             let primary = &mut self.servers[self.primary];
-            primary.handle(self.now, &mut self.links, Input::Line(*session, request))?;
+            primary.handle(
+                self.now,
+                &mut self.links,
+                Input::Request(*session, Request::Line(request)),
+            )?;
         }
         self.turn(self.primary)?;
         let count = self.sessions.len();
@@ -116,7 +121,7 @@ impl Cluster {
     /// Sends a request that must succeed.
     fn ask(&mut self, session: SessionId, line: &str) -> Result<(), String> {
         self.answers.clear();
-        let line = Input::Line(session, line.as_bytes());
+        let line = Input::Request(session, Request::Line(line.as_bytes()));
         self.servers[self.primary].handle(self.now, &mut self.links, line)?;
         for _ in 0..ROUNDS_MAX {
             self.round(true)?;
