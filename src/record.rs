@@ -16,7 +16,6 @@ use crate::ids::{Index, Position, Term};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::time::WallTime;
 use byteorder::{ByteOrder, LE, ReadBytesExt};
-use std::fmt;
 
 /// Bytes of a record before its body.
 pub const HEAD_BYTES: usize = 33;
@@ -82,12 +81,6 @@ impl BadRecord {
             BadRecord::Length => "a record has an impossible length",
             BadRecord::Checksum => "a record has a wrong checksum",
         }
-    }
-}
-
-impl fmt::Display for BadRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

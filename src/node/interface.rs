@@ -5,7 +5,6 @@ use crate::ids::{Origin, Position, Secret, SessionId};
 use crate::latency::Meter;
 use crate::replica::{Event, LogReader, Out};
 use crate::time::{Moment, WallTime};
-use std::fmt;
 use std::time::Duration;
 
 /// An event from outside that a node handles.
@@ -86,12 +85,6 @@ pub struct Context<'a> {
     pub log: &'a dyn LogReader,
     /// Takes new measurements at each call.
     pub gauges: &'a dyn Fn() -> Gauges,
-}
-
-impl fmt::Debug for Context<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Context at {:?}", self.now)
-    }
 }
 
 /// A failure that a node can't continue after. The server must end with this message.

@@ -2,7 +2,7 @@
 
 use super::process::secret;
 use postern::mailbox::{Change, Mailboxes, Outcome};
-use postern::record;
+use postern::record::{self, BadRecord};
 use std::collections::BTreeMap;
 
 /// The sender and text of each message, by mailbox.
@@ -13,7 +13,7 @@ pub(super) fn contents(records: &[u8]) -> Result<Contents, String> {
     let mut mailboxes = Mailboxes::new(&secret());
     let mut found = Contents::new();
     for record in record::each(records) {
-        let record = record.map_err(|why| why.to_string())?;
+        let record = record.map_err(BadRecord::as_str)?;
         let Some(change) = Change::decode(record.kind, record.body) else { continue };
         match (&change, mailboxes.apply(record.index, &change)) {
             (Change::Message { to, from, key, text, .. }, Outcome::Stored(n)) => {
