@@ -153,24 +153,39 @@ impl World {
     /// time.
     fn turn(&mut self) {
         for _ in 0..20 {
-            while let Some(job) = self.jobs.pop() {
-                self.hashed += 1;
-                let hashed = match job.against {
-                    None => Hashed::Made(format!("hash of {}", job.password)),
-                    Some(against) => {
-                        Hashed::Checked(against == format!("hash of {}", job.password))
-                    }
-                };
-                self.tell(Input::Hashed(job.session, hashed));
-            }
+            self.hash_all();
             self.tell(Input::Replica(Event::Tick));
             if std::mem::take(&mut self.flush) {
                 self.stored = Index(self.log.0.len() as u64);
             }
-            let mark = Durable { last: self.stored, vote: self.vote };
-            self.tell(Input::Replica(Event::Durable(mark)));
+            self.report();
             self.now += Duration::from_millis(1);
         }
+    }
+
+    /// Hashes the passwords of all jobs. The changes that are logged by that are not yet stored.
+    fn hash_all(&mut self) {
+        while let Some(job) = self.jobs.pop() {
+            self.hashed += 1;
+            let hash = format!("hash of {}", job.password);
+            let hashed = match job.against {
+                None => Hashed::Made(hash),
+                Some(against) => Hashed::Checked(against == hash),
+            };
+            self.tell(Input::Hashed(job.session, hashed));
+        }
+    }
+
+    /// Reports what is already stored.
+    fn report(&mut self) {
+        let mark = Durable { last: self.stored, vote: self.vote };
+        self.tell(Input::Replica(Event::Durable(mark)));
+    }
+
+    /// Runs a tick and reports what is already stored, which confirms reads.
+    fn tick(&mut self) {
+        self.tell(Input::Replica(Event::Tick));
+        self.report();
     }
 
     fn line(&mut self, session: SessionId, line: &str) {
@@ -269,11 +284,7 @@ fn a_session_that_ends_while_it_waits_harms_nobody() {
     world.tell(Input::Request(ANN, Request::Line(b"SEND bob hi")));
     world.tell(Input::Gone(ANN));
     world.tell(Input::Request(BOB, Request::Line(b"PASSWD correct-horse other-horse")));
-    for _ in 0..3 {
-        world.tell(Input::Replica(Event::Tick));
-        let mark = Durable { last: world.stored, vote: world.vote };
-        world.tell(Input::Replica(Event::Durable(mark)));
-    }
+    (0..3).for_each(|_| world.tick());
     world.tell(Input::Gone(BOB));
     world.turn();
     assert!(world.node.logins.hash_queue.is_empty());
@@ -289,15 +300,9 @@ fn a_session_closed_by_another_one_may_have_changes_under_way() {
     world.line(phone, "LOGIN ann correct-horse");
     for closing in ["PASSWD correct-horse other-horse", "DELETE ann other-horse"] {
         world.tell(Input::Request(ANN, Request::Line(closing.as_bytes())));
-        world.tell(Input::Replica(Event::Tick));
-        let mark = Durable { last: world.stored, vote: world.vote };
-        world.tell(Input::Replica(Event::Durable(mark)));
+        world.tick();
         // While the password is checked, the phone's messages are logged after the change.
-        while let Some(job) = world.jobs.pop() {
-            let made = Hashed::Made(format!("hash of {}", job.password));
-            let done = if job.against.is_some() { Hashed::Checked(true) } else { made };
-            world.tell(Input::Hashed(ANN, done));
-        }
+        world.hash_all();
         if world.node.wants_line(phone) {
             world.tell(Input::Request(phone, Request::Line(b"SEND bob late")));
             world.tell(Input::Request(phone, Request::Line(b"SEND bob later")));

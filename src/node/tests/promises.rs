@@ -6,25 +6,6 @@ use super::*;
 use crate::ids::Position;
 use crate::limits::APPLIED_PER_TURN;
 
-/// Hashes the passwords of all jobs. The changes that are logged by that are not yet stored.
-fn hash_all(world: &mut World) {
-    while let Some(job) = world.jobs.pop() {
-        let made = Hashed::Made(format!("hash of {}", job.password));
-        let done = match &job.against {
-            None => made,
-            Some(against) => Hashed::Checked(*against == format!("hash of {}", job.password)),
-        };
-        world.tell(Input::Hashed(job.session, done));
-    }
-}
-
-/// Runs a tick and reports what is already stored, which confirms reads.
-fn tick(world: &mut World) {
-    world.tell(Input::Replica(Event::Tick));
-    let mark = Durable { last: world.stored, vote: world.vote };
-    world.tell(Input::Replica(Event::Durable(mark)));
-}
-
 /// Every ERR except `unknown-outcome` promises that nothing was stored. A logged change may take
 /// effect, whatever closes its session before its outcome is known.
 #[test]
@@ -43,8 +24,8 @@ fn a_logged_change_whose_session_closes_has_an_unknown_outcome() {
         let before = world.log.0.len();
         world.tell(Input::Request(session, Request::Line(line.as_bytes())));
         for _ in 0..4 {
-            tick(&mut world);
-            hash_all(&mut world);
+            world.tick();
+            world.hash_all();
         }
         assert_eq!(world.log.0.len(), before + 1, "{line}: it is logged");
         assert_eq!(world.said(session), "", "{line}: and not stored");
@@ -65,14 +46,13 @@ fn who_is_refused_after_a_read_is_not_waited_for() {
     let other = SessionId(50);
     world.tell(Input::Opened(other, HERE.into()));
     world.tell(Input::Request(other, Request::Line(b"CREATE carl correct-horse")));
-    tick(&mut world);
+    world.tick();
     world.tell(Input::Request(ANN, Request::Line(b"SEND carl hi")));
-    hash_all(&mut world);
+    world.hash_all();
     world.stored = Index(world.log.0.len() as u64);
-    let mark = Durable { last: world.stored, vote: world.vote };
     world.tell(Input::Stop);
-    world.tell(Input::Replica(Event::Durable(mark)));
-    tick(&mut world);
+    world.report();
+    world.tick();
     assert!(world.said(other).starts_with("OK carl"));
     let said = world.said(ANN);
     let lines: Vec<&str> = said.lines().collect();
@@ -93,8 +73,8 @@ fn a_logged_change_of_a_deleted_account_has_an_unknown_outcome() {
         for (session, line) in [(ANN, "DELETE ann correct-horse"), (phone, line)] {
             world.tell(Input::Request(session, Request::Line(line.as_bytes())));
             for _ in 0..4 {
-                tick(&mut world);
-                hash_all(&mut world);
+                world.tick();
+                world.hash_all();
             }
         }
         world.turn();
@@ -126,9 +106,8 @@ fn a_read_waits_for_a_backlog() {
         if std::mem::take(&mut world.flush) {
             world.stored = Index(world.log.0.len() as u64);
         }
-        let mark = Durable { last: world.stored, vote: world.vote };
-        world.tell(Input::Replica(Event::Durable(mark)));
-        hash_all(&mut world);
+        world.report();
+        world.hash_all();
         let acknowledged = world.node.replica.acknowledged();
         if !asked && world.node.applied < acknowledged && world.node.applied > Index(100) {
             asked = true;
