@@ -1,8 +1,8 @@
 //! The changes that log entries make, and their encoding as the body of a record.
 
+use crate::fields::Field;
 use crate::ids::{Index, UserName};
 use crate::record::{Kind, read_bytes, read_str, write_bytes, write_str};
-use byteorder::{LE, ReadBytesExt};
 
 /// A change to the mailboxes. Indexes name entries of the log, so that a change that was checked
 /// against one state has no effect on another.
@@ -66,17 +66,17 @@ impl<'a> Change<'a> {
             }
             Change::Delete { user, checked } => {
                 write_bytes(out, user.as_bytes());
-                out.extend(checked.0.to_le_bytes());
+                checked.write(out);
             }
             Change::Password { user, checked, hash } => {
                 write_bytes(out, user.as_bytes());
-                out.extend(checked.0.to_le_bytes());
+                checked.write(out);
                 write_str(out, hash);
             }
             Change::Message { to, from, sender, key, text } => {
                 write_bytes(out, to.as_bytes());
                 write_bytes(out, from.as_bytes());
-                out.extend(sender.0.to_le_bytes());
+                sender.write(out);
                 write_str(out, key.unwrap_or(""));
                 write_str(out, text);
             }
@@ -89,14 +89,14 @@ impl<'a> Change<'a> {
         let rest = &mut body;
         let change = match kind {
             Kind::CREATE => Change::Create { user: name(rest)?, hash: read_str(rest)? },
-            Kind::DELETE => Change::Delete { user: name(rest)?, checked: index(rest)? },
+            Kind::DELETE => Change::Delete { user: name(rest)?, checked: Index::read(rest)? },
             Kind::PASSWORD => {
-                Change::Password { user: name(rest)?, checked: index(rest)?, hash: read_str(rest)? }
+                Change::Password { user: name(rest)?, checked: Index::read(rest)?, hash: read_str(rest)? }
             }
             Kind::MESSAGE => Change::Message {
                 to: name(rest)?,
                 from: name(rest)?,
-                sender: index(rest)?,
+                sender: Index::read(rest)?,
                 key: Some(read_str(rest)?).filter(|key| !key.is_empty()),
                 text: read_str(rest)?,
             },
@@ -108,10 +108,6 @@ impl<'a> Change<'a> {
 
 fn name(rest: &mut &[u8]) -> Option<UserName> {
     UserName::from_bytes(read_bytes(rest)?)
-}
-
-fn index(rest: &mut &[u8]) -> Option<Index> {
-    rest.read_u64::<LE>().ok().map(Index)
 }
 
 #[cfg(test)]
