@@ -18,8 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Client {
     reader: BufReader<TcpStream>,
     line: String,
-    /// Whether a NOTE has arrived.
-    noted: bool,
 }
 
 impl Client {
@@ -31,7 +29,7 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
         // Measurements hold thousands of clients, and none of their answers is long.
         let reader = BufReader::with_capacity(512, stream);
-        Ok(Client { reader, line: String::new(), noted: false })
+        Ok(Client { reader, line: String::new() })
     }
 
     /// Sends a request, and returns the last line of its answer, `OK …` or `ERR …`. Fails if the
@@ -47,36 +45,24 @@ impl Client {
             if read.map_err(|error| format!("no answer: {error}"))? == 0 {
                 return Err("closed by the server".to_owned());
             }
-            self.noted |= self.line.starts_with("NOTE ");
             if self.line.starts_with("OK") || self.line.starts_with("ERR ") {
                 return Ok(self.line.trim_end());
             }
         }
     }
 
-    /// Returns whether the server announced with a NOTE that it closes the connection. It has not
-    /// accepted a request that came later.
-    pub fn was_told(&self) -> bool {
-        self.noted
-    }
-
     /// Sends a request that must be answered with `OK`.
     pub fn must(&mut self, request: &str) -> Result<(), String> {
         let answer = self.ask(request)?;
-        if is_ok(answer) { Ok(()) } else { Err(format!("{request}: {answer}")) }
+        if answer.starts_with("OK") { Ok(()) } else { Err(format!("{request}: {answer}")) }
     }
 
-    /// Connects and logs in as [`SENDER`].
+    /// Connects and logs in as [`SENDER`], without replaying its mailbox.
     pub fn log_in(server: SocketAddr) -> Result<Client, String> {
         let mut client = Client::connect(server)?;
-        client.must(&login())?;
+        client.must(&format!("LOGIN {SENDER} {PASSWORD} end"))?;
         Ok(client)
     }
-}
-
-/// Returns whether an answer means success.
-pub fn is_ok(answer: &str) -> bool {
-    answer == "OK" || answer.starts_with("OK ")
 }
 
 /// Creates the accounts [`SENDER`] and [`RECEIVER`].
@@ -84,11 +70,6 @@ pub fn create_accounts(primary: SocketAddr) -> Result<(), String> {
     let mut client = Client::connect(primary)?;
     client.must(&format!("CREATE {SENDER} {PASSWORD}"))?;
     client.must(&format!("CREATE {RECEIVER} {PASSWORD}"))
-}
-
-/// Returns the request that logs in as [`SENDER`], without replaying its mailbox.
-pub fn login() -> String {
-    format!("LOGIN {SENDER} {PASSWORD} end")
 }
 
 /// Returns the request that sends a text of `bytes` bytes to [`RECEIVER`].
