@@ -90,9 +90,11 @@ impl<'a> Change<'a> {
         let change = match kind {
             Kind::CREATE => Change::Create { user: name(rest)?, hash: read_str(rest)? },
             Kind::DELETE => Change::Delete { user: name(rest)?, checked: Index::read(rest)? },
-            Kind::PASSWORD => {
-                Change::Password { user: name(rest)?, checked: Index::read(rest)?, hash: read_str(rest)? }
-            }
+            Kind::PASSWORD => Change::Password {
+                user: name(rest)?,
+                checked: Index::read(rest)?,
+                hash: read_str(rest)?,
+            },
             Kind::MESSAGE => Change::Message {
                 to: name(rest)?,
                 from: name(rest)?,
