@@ -3,12 +3,12 @@
 use super::progress::{Progress, SHOW_TIME};
 use super::{Named, person, terminal};
 use crate::client::{After, Client, Error, Event, Refusal, Ticket, Waker};
-use crate::limits::TEXT_BYTES_MAX;
+use crate::limits::{LINE_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::options;
 use crate::protocol::{self, Code};
 use serde::Serialize;
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -284,9 +284,10 @@ fn read_pieces(
     let read = move || {
         let mut input = BufReader::with_capacity(READ_BYTES, input);
         let mut rest = Vec::new();
-        while let Some(lines) = read_lines(&mut input, &mut rest).transpose() {
-            let is_last = lines.is_err();
-            if sender.send(lines).is_err() || is_last {
+        loop {
+            let read = read_lines(&mut input, &mut rest);
+            let ended = read.as_ref().map_or(true, |(_, ended)| *ended);
+            if sender.send(read.map(|(lines, _)| lines)).is_err() || ended {
                 break;
             }
             waker.wake();
@@ -298,34 +299,36 @@ fn read_pieces(
     thread.named("no thread").map(|_| pieces)
 }
 
-/// Reads the next line, and those after it that have arrived already. Returns `None` at the end of
-/// the input. A line that is longer than any message comes in pieces; `rest` is the beginning of
-/// the next one.
+/// Reads the next line, and those after it that have arrived already; returns whether the input has
+/// ended, too. A line that is longer than any message comes in pieces. `rest` is what has arrived
+/// of the next one.
 fn read_lines(
     input: &mut BufReader<impl Read>,
     rest: &mut Vec<u8>,
-) -> io::Result<Option<Vec<Line>>> {
+) -> io::Result<(Vec<Line>, bool)> {
     let mut lines = Vec::new();
-    let mut total = 0;
     loop {
-        let count = input.take(READ_BYTES as u64).read_until(b'\n', rest)?;
-        if rest.is_empty() {
-            return Ok(None);
-        }
+        let arrived = match input.fill_buf() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            buffer => buffer?.len(),
+        };
+        let ended = arrived == 0;
+        input.take(arrived as u64).read_until(b'\n', rest)?;
         // The last line may have no line end.
-        let is_whole = count < READ_BYTES || rest.ends_with(b"\n");
-        let tail = if is_whole { 0 } else { unfinished(rest) };
-        let tail = rest.split_off(rest.len() - tail);
-        let mut bytes = std::mem::replace(rest, tail);
-        let size = bytes.len();
-        if is_whole {
-            bytes.pop_if(|byte| *byte == b'\n');
-            bytes.pop_if(|byte| *byte == b'\r');
+        let is_whole = ended || rest.ends_with(b"\n");
+        if (is_whole && !rest.is_empty()) || rest.len() > LINE_BYTES_MAX {
+            let tail = if is_whole { 0 } else { unfinished(rest) };
+            let tail = rest.split_off(rest.len() - tail);
+            let mut bytes = std::mem::replace(rest, tail);
+            let size = bytes.len();
+            if is_whole {
+                bytes.pop_if(|byte| *byte == b'\n');
+                bytes.pop_if(|byte| *byte == b'\r');
+            }
+            lines.push(Line { bytes, size, is_whole });
         }
-        lines.push(Line { bytes, size, is_whole });
-        total += size;
-        if total >= READ_BYTES || !input.buffer().contains(&b'\n') {
-            return Ok(Some(lines));
+        if ended || (input.buffer().is_empty() && !lines.is_empty()) {
+            return Ok((lines, ended));
         }
     }
 }
@@ -355,9 +358,41 @@ mod tests {
         }
     }
 
-    fn read_all(input: &mut BufReader<&[u8]>) -> Vec<Line> {
-        let mut rest = Vec::new();
-        std::iter::from_fn(|| read_lines(input, &mut rest).unwrap()).flatten().collect()
+    /// Reads until the input has ended, and no further.
+    fn read_all(input: &mut BufReader<impl Read>) -> Vec<Line> {
+        let (mut rest, mut all) = (Vec::new(), Vec::new());
+        loop {
+            let (lines, ended) = read_lines(input, &mut rest).unwrap();
+            all.extend(lines);
+            if ended {
+                return all;
+            }
+        }
+    }
+
+    /// A terminal reports the end of its input once, and then reads on.
+    #[test]
+    fn nothing_is_read_after_the_end() {
+        struct Terminal(VecDeque<&'static [u8]>);
+        impl Read for Terminal {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let mut next = self.0.pop_front().expect("nothing reads after the end");
+                next.read(buffer)
+            }
+        }
+        let typed: [&[u8]; 4] = [b"one\ntw", b"o\nthr", b"ee", b""];
+        let lines = read_all(&mut BufReader::new(Terminal(typed.into())));
+        let lines: Vec<&[u8]> = lines.iter().map(|line| &line.bytes[..]).collect();
+        assert_eq!(lines, [&b"one"[..], b"two", b"three"]);
+    }
+
+    /// A line that is too long is reported although its end has not come yet.
+    #[test]
+    fn a_long_line_does_not_wait_for_its_end() {
+        let bytes = vec![b'x'; LINE_BYTES_MAX + 1];
+        let mut input = BufReader::with_capacity(READ_BYTES, &bytes[..]);
+        let (lines, ended) = read_lines(&mut input, &mut Vec::new()).unwrap();
+        assert_eq!((lines.len(), lines[0].is_whole, ended), (1, false, false));
     }
 
     #[test]
@@ -367,8 +402,9 @@ mod tests {
             let lines = read_all(&mut BufReader::with_capacity(READ_BYTES, text.as_bytes()));
             let (last, pieces) = lines.split_last().unwrap();
             assert_eq!((&last.bytes[..], last.is_whole), (&b"last"[..], true));
-            let wholes: Vec<bool> = pieces.iter().map(|piece| piece.is_whole).collect();
-            assert_eq!(wholes, [false, false, false, true]);
+            let (whole, begun) = pieces.split_last().unwrap();
+            assert!(whole.is_whole && begun.len() >= 3);
+            assert!(begun.iter().all(|piece| !piece.is_whole));
             assert!(pieces.iter().all(|piece| std::str::from_utf8(&piece.bytes).is_ok()));
             assert!(pieces.iter().all(|piece| piece.size <= READ_BYTES + 3));
             assert_eq!(lines.iter().map(|line| line.size).sum::<usize>(), text.len());

@@ -50,7 +50,6 @@ use replies::error;
 pub(crate) use requests::NOBODY;
 use role::{SeenRole, Stop};
 use session::{RequestState, Session, Sessions};
-
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use trouble::Reports;

@@ -46,7 +46,7 @@ impl Report {
 }
 
 /// Starts the thread that hashes passwords, one after the other. Dropping the sender of jobs ends
-/// it after the current job.
+/// it after those that wait.
 pub(super) fn hasher(report: Report) -> io::Result<Sender<Job>> {
     let (jobs, todo) = channel::<Job>();
     thread::Builder::new().name("hasher".to_owned()).spawn(move || {
