@@ -2,7 +2,7 @@
 
 use super::Measured;
 use crate::run::driver::drive;
-use crate::run::load::{Load, Part};
+use crate::run::load::Part;
 use crate::run::plan::Clients;
 use crate::run::protocol::{Event, Parsed, Protocol};
 use mio::net::TcpStream as PolledStream;
@@ -58,8 +58,8 @@ pub(super) fn time_echo(time: Duration) -> Result<Measured, String> {
     let clients = Clients { connections: CONNECTIONS, outstanding: DEPTH, ..Clients::default() };
     let protocol = Rc::new(|| -> Box<dyn Protocol> { Box::<Echo>::default() });
     let parts = vec![Part { clients: clients.complete()?, protocol, accounts: None }];
-    let load = Load { spans: [Duration::ZERO, time, TIMEOUT], parts };
-    let counts = drive(load, &[address], &AtomicBool::new(false), &mut |_| ())?.counts;
+    let spans = [Duration::ZERO, time, TIMEOUT];
+    let counts = drive(spans, parts, &[address], &AtomicBool::new(false), &mut |_| ())?.counts;
     let time = Duration::from_nanos(counts.measured);
     Ok(Measured { latencies: counts.latencies, count: counts.acked, time })
 }

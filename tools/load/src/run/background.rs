@@ -2,7 +2,7 @@
 
 use super::create_parts;
 use super::driver::drive;
-use super::load::{Load, Outcome, Progress};
+use super::load::{Outcome, Progress};
 use super::plan::Clients;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,8 +51,8 @@ impl Background {
         let until = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             let parts = create_parts(&servers, &clients)?;
-            let load = Load { spans: [Duration::ZERO, time, TIMEOUT], parts };
-            drive(load, &servers, &until, &mut |progress| {
+            let spans = [Duration::ZERO, time, TIMEOUT];
+            drive(spans, parts, &servers, &until, &mut |progress| {
                 if let Progress::Begin = progress {
                     // `start` receives it.
                     let _ = begun.send(());

@@ -7,7 +7,7 @@
 use super::check::Routes;
 use super::connection::{Connection, Role};
 use super::counts::{Counts, Interval, Nanos, nanos};
-use super::load::{Load, Outcome, Part, Progress};
+use super::load::{Outcome, Part, Progress};
 use super::receiver::{Pace, Receiver};
 use super::schedule::Schedule;
 use super::sender::{Sender, SenderConfig, Shared};
@@ -51,7 +51,7 @@ pub(super) enum Task {
 /// The connections of a part, and the state of its schedule and its storm.
 pub(super) struct PartState {
     part: Part,
-    pub(super) first_sender: usize,
+    /// Its connections; the senders come first.
     pub(super) all: Range<usize>,
     mailboxes: Range<usize>,
     pub(super) schedule: Option<Schedule>,
@@ -94,14 +94,17 @@ pub(super) struct Primary {
     pub(super) silent: Option<(usize, Option<usize>)>,
 }
 
-/// Drives a load until its time is over or `stop` is set, and reports its progress.
+/// Drives clients until their time is over or `stop` is set, and reports the progress. `spans` are
+/// the warm-up, the measured time, and the time without an answer after which a connection counts as
+/// lost.
 pub(crate) fn drive(
-    load: Load,
+    spans: [Duration; 3],
+    parts: Vec<Part>,
     servers: &[SocketAddr],
     stop: &AtomicBool,
     report: &mut dyn FnMut(Progress),
 ) -> Result<Outcome, String> {
-    let mut driver = Driver::new(load, servers)?;
+    let mut driver = Driver::new(spans, parts, servers)?;
     driver.log_in_all()?;
     driver.measure(stop, report)?;
     driver.drain()?;
@@ -118,11 +121,14 @@ pub(crate) fn drive(
 }
 
 impl<'a> Driver<'a> {
-    fn new(load: Load, servers: &'a [SocketAddr]) -> Result<Driver<'a>, String> {
+    fn new(
+        [warm_up, measured, timeout]: [Duration; 3],
+        parts: Vec<Part>,
+        servers: &'a [SocketAddr],
+    ) -> Result<Driver<'a>, String> {
         let failed = |error: std::io::Error| format!("poll: {error}");
         let poll = Poll::new().map_err(failed)?;
         let timer = Timer::new(poll.registry(), TIMER).map_err(failed)?;
-        let [warm_up, measured, timeout] = load.spans;
         let interval = nanos(INTERVAL_MIN.max((warm_up + measured) / INTERVALS));
         let mut driver = Driver {
             servers,
@@ -141,7 +147,7 @@ impl<'a> Driver<'a> {
             interval_end: interval,
             primary: Primary::default(),
         };
-        load.parts.into_iter().for_each(|part| driver.add(part));
+        parts.into_iter().for_each(|part| driver.add(part));
         Ok(driver)
     }
 
@@ -152,7 +158,7 @@ impl<'a> Driver<'a> {
         let first_mailbox = self.parts.last().map_or(0, |part| part.mailboxes.end);
         let first_sender = self.shared.checker.add(routes, clients.bytes);
         let (rate, senders) = (clients.rate, clients.connections);
-        let schedule = (rate > 0 && senders > 0).then_some(Schedule { begin: 0, rate, senders });
+        let schedule = (rate > 0 && senders > 0).then_some(Schedule { rate, senders });
         let config = SenderConfig {
             depth: clients.outstanding,
             sizes: clients.bytes,
@@ -178,7 +184,6 @@ impl<'a> Driver<'a> {
             self.connections.push(Connection::new(number, Role::Receiver(receiver), 0));
         }
         self.parts.push(PartState {
-            first_sender: first,
             all: first..self.connections.len(),
             mailboxes: first_mailbox..first_mailbox + clients.mailboxes,
             schedule,

@@ -8,19 +8,9 @@ use serde::Serialize;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Creates the protocol state of a new connection.
 pub(crate) type MakeProtocol = Rc<dyn Fn() -> Box<dyn Protocol>>;
-
-/// Clients, and how long they run.
-pub(crate) struct Load {
-    /// Warm-up, measured time, and the time without an answer after which a connection counts as
-    /// lost.
-    pub(crate) spans: [Duration; 3],
-    /// Groups of clients.
-    pub(crate) parts: Vec<Part>,
-}
 
 /// Clients with the same settings.
 pub(crate) struct Part {

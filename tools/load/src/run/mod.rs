@@ -38,7 +38,7 @@ use accounts::Accounts;
 use clap::Args;
 use cost::Meter;
 use counts::Interval;
-use load::{Load, Part, Progress};
+use load::{Part, Progress};
 use plan::Clients;
 use postern_testkit::group::{Group, SERVERS, binary_beside_this};
 use postern_testkit::{print, process};
@@ -210,8 +210,7 @@ pub(crate) fn watch(
     };
     let clients = parts.iter().map(|part| part.clients.clone()).collect();
     let accounts = parts.iter().filter_map(|part| part.accounts.clone()).collect();
-    let load = Load { spans, parts };
-    let outcome = driver::drive(load, servers, &AtomicBool::new(false), &mut report)?;
+    let outcome = driver::drive(spans, parts, servers, &AtomicBool::new(false), &mut report)?;
     Ok(Report { clients, accounts, ..Report::new(outcome, costs) })
 }
 

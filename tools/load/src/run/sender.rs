@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn an_open_loop_counts_from_when_a_message_was_due() {
-        let schedule = Schedule { begin: 0, rate: 100, senders: 1 };
+        let schedule = Schedule { rate: 100, senders: 1 };
         let mut scene = Scene::new(2, Some(schedule), false);
         scene.connect();
         assert_eq!(scene.send(0), [0]);

@@ -243,7 +243,7 @@ impl Driver<'_> {
         for part in 0..self.parts.len() {
             let state = &self.parts[part];
             let Some(schedule) = state.schedule else { continue };
-            let (turns, first) = (schedule.turns(self.shared.now), state.first_sender);
+            let (turns, first) = (schedule.turns(self.shared.now), state.all.start);
             let senders = schedule.senders as u64;
             // A sender sends all of its due messages at once.
             for turn in state.turns_sent.max(turns.saturating_sub(senders))..turns {
