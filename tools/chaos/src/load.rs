@@ -1,9 +1,9 @@
 //! The background load: more connections than the recording clients have, checked by
 //! `postern-load`.
 
+use super::Options;
 use postern_load::run::background::Background;
 use postern_load::run::plan::Clients;
-use postern_load::run::text::Sizes;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,19 +14,8 @@ const STORM_SECONDS: f64 = 7.0;
 /// Maximum time that a run may need after its last fault.
 const EXTRA_TIME: Duration = Duration::from_secs(600);
 
-/// What the load sends.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
-    /// Messages per second. The load sends delayed messages as soon as it can.
-    pub(super) rate: u64,
-    /// Text lengths.
-    pub(super) bytes: Sizes,
-    /// Time during which faults are injected.
-    pub(super) time: Duration,
-}
-
 /// Starts the load. The group must be healthy.
-pub(super) fn start(servers: Vec<SocketAddr>, options: Options) -> Result<Background, String> {
+pub(super) fn start(servers: Vec<SocketAddr>, options: &Options) -> Result<Background, String> {
     let with_keys = Clients {
         connections: 16,
         outstanding: 8,
@@ -49,5 +38,5 @@ pub(super) fn start(servers: Vec<SocketAddr>, options: Options) -> Result<Backgr
         ..with_keys.clone()
     };
     let clients = vec![with_keys.complete()?, without_keys.complete()?];
-    Background::start(servers, clients, options.time + EXTRA_TIME)
+    Background::start(servers, clients, Duration::from_secs(options.seconds) + EXTRA_TIME)
 }

@@ -17,6 +17,7 @@ mod timeline;
 mod verdict;
 
 use clap::{Parser, ValueEnum};
+use clients::Counts;
 use environment::Environment;
 use plan::{Kind, Plan};
 use postern::rng::Rng;
@@ -112,12 +113,9 @@ fn run(options: &Options) -> Result<(), String> {
     if kinds.is_empty() {
         return Err("this machine supports none of these kinds of faults".to_owned());
     }
-    let time = Duration::from_secs(options.seconds);
-    let faults = options.faults.unwrap_or(usize::MAX);
     let peer_timeout = Duration::from_millis(settings.peer_timeout_ms);
-    let load = load::Options { rate: options.rate, bytes: options.bytes, time };
-    let result = Run::start(&mut environment, seed, peer_timeout, load, interrupted)
-        .and_then(|run| run.execute(Plan::new(seed, kinds), faults, time));
+    let result = Run::start(&mut environment, options, seed, peer_timeout, interrupted)
+        .and_then(|run| run.execute(Plan::new(seed, kinds)));
     if matches!(result, Err(Error::Finding(_) | Error::Tool(_))) {
         print(&format!("\nlast lines of the logs:\n{}\n", environment.group.last_words()))?;
     }
@@ -196,22 +194,18 @@ fn names(kinds: &[Kind]) -> String {
 }
 
 fn describe(summary: &Summary) -> String {
-    let Summary { faults, counts, load, entries, longest_gap: (gap, since) } = summary;
+    let Summary { faults, counts, load, entries, longest_gap } = summary;
+    let Counts { stored, refused, unknown, delivered } = counts;
+    let (acked, mailboxes) = (load.counts.acked_total, load.mailboxes_read);
+    let (gap, since) = (longest_gap.0.as_secs_f64(), longest_gap.1.as_secs_f64());
     format!(
         "\n{faults} faults injected\n\
-         clients: {} messages acknowledged, {} refused, {} with unknown outcome; {} delivered\n\
-         load: {} messages acknowledged, {} with unknown outcome; {} mailboxes checked\n\
-         longest time without an acknowledgement to a client: {:.1} s, from second {:.1} on\n\
+         clients: {stored} messages acknowledged, {refused} refused, {unknown} with unknown outcome; \
+         {delivered} delivered\n\
+         load: {acked} messages acknowledged, {} with unknown outcome; {mailboxes} mailboxes checked\n\
+         longest time without an acknowledgement to a client: {gap:.1} s, from second {since:.1} on\n\
          ok: the three logs are identical ({entries} entries), and each acknowledged message is \
          stored once, under its number\n",
-        counts.stored,
-        counts.refused,
-        counts.unknown,
-        counts.delivered,
-        load.acked,
-        load.unknown,
-        load.mailboxes,
-        gap.as_secs_f64(),
-        since.as_secs_f64(),
+        load.counts.unknown,
     )
 }

@@ -1,5 +1,6 @@
 //! One run: injects the planned faults, waits for recovery, and checks the result.
 
+use super::Options;
 use super::clients::{Clients, Counts};
 use super::environment::Environment;
 use super::fault::{self, ActiveFault};
@@ -9,7 +10,8 @@ use super::plan::{Plan, PlannedFault, Resource};
 use super::timeline::Timeline;
 use super::verdict;
 use postern::commands::Answer;
-use postern_load::run::background::{Background, Totals};
+use postern_load::run::background::Background;
+use postern_load::run::load::Outcome;
 use postern_testkit::group::{SERVERS, describe, healthy_primary};
 use rustix::process::Signal;
 use signal_hook::consts::SIGTERM;
@@ -52,6 +54,7 @@ impl From<String> for Error {
 /// A group under faults.
 pub(super) struct Run<'a> {
     environment: &'a mut Environment,
+    options: &'a Options,
     clients: Clients,
     load: Background,
     monitor: Monitor,
@@ -71,7 +74,7 @@ pub(super) struct Run<'a> {
 pub(super) struct Summary {
     pub(super) faults: usize,
     pub(super) counts: Counts,
-    pub(super) load: Totals,
+    pub(super) load: Outcome,
     pub(super) entries: usize,
     /// The longest time without an acknowledgement, and when it began in the timeline.
     pub(super) longest_gap: (Duration, Duration),
@@ -81,9 +84,9 @@ impl<'a> Run<'a> {
     /// Starts the group, its clients and the load.
     pub(super) fn start(
         environment: &'a mut Environment,
+        options: &'a Options,
         seed: u64,
         peer_timeout: Duration,
-        load: load::Options,
         interrupted: Arc<AtomicBool>,
     ) -> Result<Run<'a>, Error> {
         environment.group.start_all()?;
@@ -91,10 +94,11 @@ impl<'a> Run<'a> {
         let addresses = servers.iter().map(ToString::to_string).collect();
         Ok(Run {
             clients: Clients::start(addresses, seed)?,
-            load: load::start(servers.to_vec(), load)?,
+            load: load::start(servers.to_vec(), options)?,
             monitor: Monitor::start(servers),
             timeline: Timeline::start()?,
             environment,
+            options,
             active: Vec::new(),
             restarted: [None; SERVERS],
             may_crash_until: [None; SERVERS],
@@ -104,30 +108,21 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Injects at most `faults` faults of the plan during `time`, and checks the result.
-    pub(super) fn execute(
-        mut self,
-        plan: Plan,
-        faults: usize,
-        time: Duration,
-    ) -> Result<Summary, Error> {
-        let result = self.inject_and_check(plan, faults, time);
+    /// Injects faults of the plan, to the bounds of the options, and checks the result.
+    pub(super) fn execute(mut self, plan: Plan) -> Result<Summary, Error> {
+        let result = self.inject_and_check(plan);
         // After a failure, the last event is the most interesting one.
         self.timeline.print_last(&self.monitor, &self.clients)?;
         result
     }
 
-    fn inject_and_check(
-        &mut self,
-        plan: Plan,
-        faults: usize,
-        time: Duration,
-    ) -> Result<Summary, Error> {
-        let end = Instant::now() + time;
+    fn inject_and_check(&mut self, plan: Plan) -> Result<Summary, Error> {
+        let end = Instant::now() + Duration::from_secs(self.options.seconds);
         let mut injected = 0;
         self.wait_healthy()?;
         for planned in plan {
-            if injected >= faults || Instant::now() >= end {
+            let has_all = self.options.faults.is_some_and(|max| injected >= max);
+            if has_all || Instant::now() >= end {
                 break;
             }
             if planned.after_recovery {

@@ -205,10 +205,10 @@ fn second(group: &mut Group, times: usize) -> Result<String, String> {
 
 fn sigterm(group: &mut Group, times: usize) -> Result<String, String> {
     let senders = Clients { connections: SENDERS, outstanding: 1, ..Clients::default() };
-    let load = start_load(group, senders)?;
+    let mut load = start_load(group, senders)?;
     let samples = lose_primaries(group, Kind::Sigterm, times)?;
     group.settle()?;
-    let counts = load.into_outcome()?.counts;
+    let counts = load.finish()?.counts;
     let mut text = describe("SIGTERM of the primary to the next ack", &samples, SIGTERM_TARGET);
     let (acked, unknown) = (counts.acked_total, counts.unknown);
     let _ = writeln!(
@@ -284,17 +284,17 @@ fn rejoin_under_load(postern: &Path, times: usize) -> Result<String, String> {
     let one = || Clients { connections: 1, outstanding: 1, ..Clients::default() };
     let (mut samples, mut quiet, mut lossy) = (Vec::new(), histogram(), histogram());
     with_groups(postern, times, |group, losses| {
-        let load = start_load(group, one())?;
+        let mut load = start_load(group, one())?;
         group.leave_alone(2 * PAUSE)?;
         // Adding fails only for different bounds.
-        let _ = quiet.add(load.into_outcome()?.counts.latencies);
-        let load = start_load(group, one())?;
+        let _ = quiet.add(load.finish()?.counts.latencies);
+        let mut load = start_load(group, one())?;
         for loss in 0..losses {
             group.leave_alone(PAUSE)?;
             samples.push(rejoin(group, loss, PAUSE)?);
             group.leave_alone(2 * PAUSE)?;
         }
-        let _ = lossy.add(load.into_outcome()?.counts.latencies);
+        let _ = lossy.add(load.finish()?.counts.latencies);
         Ok(())
     })?;
     let p99 = |latencies: &Histogram<u64>| latencies.value_at_quantile(0.99);
@@ -316,7 +316,7 @@ fn rejoin_under_load(postern: &Path, times: usize) -> Result<String, String> {
 
 fn reconnect(group: &mut Group, times: usize) -> Result<String, String> {
     let clients = Clients { connections: 0, idle: RECONNECTING, ..Clients::default() };
-    let load = start_load(group, clients)?;
+    let mut load = start_load(group, clients)?;
     for _ in 0..times {
         let primary = group.settle()?;
         group.kill(primary)?;
@@ -326,7 +326,7 @@ fn reconnect(group: &mut Group, times: usize) -> Result<String, String> {
         group.start_server(primary)?;
     }
     group.settle()?;
-    let takeovers = load.into_outcome()?.counts.takeovers;
+    let takeovers = load.finish()?.counts.takeovers;
     let all: Option<Vec<f64>> = takeovers.iter().map(|one| one.reconnected_ms).collect();
     let all = all.filter(|all| all.len() == times).ok_or("not all clients reconnected")?;
     let samples: Vec<Duration> = all.iter().map(|ms| Duration::from_secs_f64(ms / 1e3)).collect();

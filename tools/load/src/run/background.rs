@@ -17,17 +17,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const END_TIME: Duration = Duration::from_secs(240);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What a load sent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Totals {
-    /// Acknowledged messages.
-    pub acked: u64,
-    /// Messages that may be stored or not.
-    pub unknown: u64,
-    /// Mailboxes that were read to the end and compared.
-    pub mailboxes: usize,
-}
-
 /// A running load. Dropping it stops the load without a verdict.
 pub struct Background {
     stop: Arc<AtomicBool>,
@@ -77,7 +66,7 @@ impl Background {
     ///
     /// # Errors
     /// A violation, or the load does not end.
-    pub fn finish(&mut self) -> Result<Totals, String> {
+    pub fn finish(&mut self) -> Result<Outcome, String> {
         self.stop.store(true, Ordering::Relaxed);
         let end = Instant::now() + END_TIME;
         while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
@@ -87,14 +76,6 @@ impl Background {
             thread::sleep(POLL_INTERVAL);
         }
         self.join()?;
-        let Some(outcome) = &self.outcome else { return Ok(Totals::default()) };
-        let (acked, unknown) = (outcome.counts.acked_total, outcome.counts.unknown);
-        Ok(Totals { acked, unknown, mailboxes: outcome.mailboxes_read })
-    }
-
-    /// Finishes the load and returns its whole outcome.
-    pub(crate) fn into_outcome(mut self) -> Result<Outcome, String> {
-        self.finish()?;
         self.outcome.take().ok_or_else(|| "load: failed before".to_owned())
     }
 

@@ -54,7 +54,7 @@ pub(crate) struct Storm {
 
 /// All counts and latencies of a run.
 #[derive(Debug, Serialize)]
-pub(crate) struct Counts {
+pub struct Counts {
     /// Begin and end of the measured time.
     #[serde(skip)]
     pub(crate) window: (Nanos, Nanos),
@@ -66,13 +66,13 @@ pub(crate) struct Counts {
     pub(crate) latencies: Histogram<u64>,
     /// Messages acknowledged within the window, and at any time.
     pub(crate) acked: u64,
-    pub(crate) acked_total: u64,
+    pub acked_total: u64,
     /// Messages delivered to receivers within the window.
     pub(crate) delivered: u64,
     /// Error codes and causes of lost connections, at any time, as all that follows.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Messages of unknown outcome.
-    pub(crate) unknown: u64,
+    pub unknown: u64,
     /// Messages that were sent again with their keys.
     pub(crate) repeated: u64,
     /// Lost connections.

@@ -34,13 +34,13 @@ pub(crate) enum Progress {
 
 /// The result of a load.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     #[serde(flatten)]
-    pub(crate) counts: Counts,
+    pub counts: Counts,
     /// The first violation; `None` if every answer was right.
     pub(crate) finding: Option<String>,
     /// Mailboxes whose messages were all compared with what was acknowledged.
-    pub(crate) mailboxes_read: usize,
+    pub mailboxes_read: usize,
     /// Messages of the open loop that were due and never sent.
     pub(crate) unsent: u64,
     /// The server that accepted requests last.
