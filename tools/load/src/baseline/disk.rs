@@ -2,25 +2,20 @@
 
 use super::Measured;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The size of a file that is overwritten again and again.
-const FILLED_BYTES: usize = 4 << 20;
+/// The length of each append.
+const BYTES: usize = 200;
 
-/// Writes with a sync each, by concurrent writers with their own files.
+/// Appends with a sync each, by concurrent writers with their own files.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writes {
     pub(super) writers: usize,
-    /// The length of each write.
-    pub(super) bytes: usize,
-    /// Whether the files were filled with zeros before and keep their size.
-    pub(super) filled: bool,
     /// Whether all writers begin each write together; the slowest one counts.
     pub(super) together: bool,
 }
@@ -31,7 +26,12 @@ impl Writes {
         let failed = |error| format!("{}: {error}", folder.display());
         let made = tempfile::Builder::new().prefix("baseline-").tempdir_in(folder);
         let made = made.map_err(failed)?;
-        let files = (0..self.writers).map(|at| self.create(&made.path().join(at.to_string())));
+        let create = |at: usize| {
+            let file = File::create_new(made.path().join(at.to_string()))?;
+            file.sync_all()?;
+            Ok(file)
+        };
+        let files = (0..self.writers).map(create);
         let files = files.collect::<io::Result<Vec<File>>>().map_err(failed)?;
         let (start, rounds) = (Barrier::new(self.writers), AtomicUsize::new(usize::MAX));
         let began = Instant::now();
@@ -54,27 +54,14 @@ impl Writes {
         Ok(Measured::new(&samples, time))
     }
 
-    fn create(self, path: &Path) -> io::Result<File> {
-        let file = File::create_new(path)?;
-        if self.filled {
-            // Zeros rather than fallocate: the first write to an allocated block would change its
-            // metadata, too, which the sync had to make durable.
-            file.write_all_at(&vec![0; FILLED_BYTES], 0)?;
-        }
-        file.sync_all()?;
-        Ok(file)
-    }
-
     /// Writes and syncs until `end`. With `together`, all writers do the same number of rounds.
     fn write(
         self,
-        file: &File,
+        mut file: &File,
         end: Instant,
         start: &Barrier,
         rounds: &AtomicUsize,
     ) -> io::Result<Vec<Duration>> {
-        let text = vec![b'x'; self.bytes];
-        let size = if self.filled { FILLED_BYTES / self.bytes * self.bytes } else { usize::MAX };
         let (mut samples, mut outcome) = (Vec::new(), Ok(()));
         for round in 0.. {
             if self.together {
@@ -85,7 +72,7 @@ impl Writes {
                 break;
             }
             let begin = Instant::now();
-            let written = file.write_all_at(&text, (round * self.bytes % size) as u64);
+            let written = file.write_all(&[b'x'; BYTES]);
             let synced = written.and_then(|()| file.sync_data());
             samples.push(begin.elapsed());
             if synced.is_err() || Instant::now() >= end {
@@ -105,7 +92,7 @@ mod tests {
     #[test]
     fn all_writers_take_part_in_each_round_and_end_together() {
         let folder = tempfile::tempdir().unwrap();
-        let writes = Writes { writers: 3, bytes: 10, filled: false, together: true };
+        let writes = Writes { writers: 3, together: true };
         let measured = writes.measure(folder.path(), Duration::from_millis(5)).unwrap();
         assert!(measured.count > 0);
         let missing = folder.path().join("missing");

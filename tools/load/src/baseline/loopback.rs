@@ -1,18 +1,18 @@
-//! Round trips over loopback between two threads.
+//! Round trips over loopback between the load generator and an echo.
 
 use super::Measured;
 use crate::run::driver::drive;
 use crate::run::load::Part;
 use crate::run::plan::Clients;
 use crate::run::protocol::{Event, Parsed, Protocol};
-use mio::net::TcpStream as PolledStream;
+use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const TEXT_BYTES: usize = 100;
 const CONNECTIONS: usize = 64;
@@ -21,31 +21,6 @@ const DEPTH: usize = 16;
 const READ_BYTES: usize = 64 * 1024;
 /// The measurement fails after this time without an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Times one text at a time, with blocking reads and writes.
-pub(super) fn time_round_trips(time: Duration) -> Result<Measured, String> {
-    let failed = |error: io::Error| error.to_string();
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    let mut near = TcpStream::connect(address).map_err(failed)?;
-    let (mut far, _) = listener.accept().map_err(failed)?;
-    for stream in [&near, &far] {
-        stream.set_nodelay(true).map_err(failed)?;
-        stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
-    }
-    // The echo ends when the other side closes.
-    thread::spawn(move || {
-        let mut buffer = [0; TEXT_BYTES];
-        while far.read_exact(&mut buffer).and_then(|()| far.write_all(&buffer)).is_ok() {}
-    });
-    let (began, mut samples, mut buffer) = (Instant::now(), Vec::new(), [b'x'; TEXT_BYTES]);
-    while began.elapsed() < time {
-        let start = Instant::now();
-        near.write_all(&buffer).and_then(|()| near.read_exact(&mut buffer)).map_err(failed)?;
-        samples.push(start.elapsed());
-    }
-    Ok(Measured::new(&samples, began.elapsed()))
-}
 
 /// Times many texts at a time: one thread with a mio loop echoes what it reads, and the load
 /// generator drives it like a server.
@@ -97,7 +72,7 @@ fn serve(listener: &TcpListener) -> io::Result<()> {
         let (stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        let mut stream = PolledStream::from_std(stream);
+        let mut stream = TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(at), Interest::READABLE)?;
         streams.push(stream);
     }

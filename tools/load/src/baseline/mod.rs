@@ -11,6 +11,7 @@ use crate::stats::us;
 use clap::Args;
 use disk::Writes;
 use hdrhistogram::Histogram;
+use loopback::time_echo;
 use postern_testkit::group::{self, Group};
 use postern_testkit::print;
 use serde::{Serialize, Serializer};
@@ -47,75 +48,60 @@ pub fn run(options: &Options) -> Result<(), String> {
             temporary.path()
         }
     };
-    let time = Duration::from_secs(options.seconds) / PROBES.len() as u32;
+    let time = Duration::from_secs(options.seconds) / Probe::ALL.len() as u32;
     let mut baseline = Baseline::default();
-    baseline.measure(Probe::all(), folder, time)?;
+    baseline.measure(Probe::ALL, folder, time)?;
     print(&if options.json { format!("{}\n", baseline.json()) } else { baseline.table() })
 }
 
-/// What is measured of a machine: the index of `PROBES`.
+/// What is measured of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Probe(usize);
+pub(crate) enum Probe {
+    /// Appends and syncs by one writer.
+    SyncOne,
+    /// Appends and syncs by three writers at once, each with its own file, as three servers have.
+    SyncThree,
+    /// The slowest of three that begin together: an acknowledgement of all servers waits for it.
+    SyncSlowest,
+    /// What one thread with a mio loop echoes to the load generator.
+    Echo,
+}
 
 impl Probe {
-    /// Appends and syncs by three writers at once, each with its own file, as three servers have.
-    pub(crate) const SYNC_THREE: Probe = Probe(2);
-    /// The slowest of three that begin together: an acknowledgement of all servers waits for it.
-    pub(crate) const SYNC_SLOWEST: Probe = Probe(4);
-    /// What one thread with a mio loop echoes to the load generator.
-    pub(crate) const ECHO: Probe = Probe(8);
+    /// All probes, each at its index in [`Baseline`].
+    pub(crate) const ALL: [Probe; 4] =
+        [Probe::SyncOne, Probe::SyncThree, Probe::SyncSlowest, Probe::Echo];
 
-    /// Returns all probes.
-    pub(crate) fn all() -> impl Iterator<Item = Probe> {
-        (0..PROBES.len()).map(Probe)
+    /// Returns the key in JSON.
+    fn key(self) -> &'static str {
+        match self {
+            Probe::SyncOne => "sync_200_b",
+            Probe::SyncThree => "sync_200_b_3_writers",
+            Probe::SyncSlowest => "sync_200_b_slowest_of_3",
+            Probe::Echo => "echo_100_b_64_16",
+        }
     }
 
     /// Returns the name in tables.
     pub(crate) fn name(self) -> &'static str {
-        PROBES[self.0].1
+        match self {
+            Probe::SyncOne => "fdatasync of 200 B",
+            Probe::SyncThree => "fdatasync of 200 B, 3 writers",
+            Probe::SyncSlowest => "fdatasync of 200 B, slowest of 3 at once",
+            Probe::Echo => "mio echo of 100 B, C=64 D=16",
+        }
+    }
+
+    fn measure(self, folder: &Path, time: Duration) -> Result<Measured, String> {
+        let (writers, together) = match self {
+            Probe::SyncOne => (1, false),
+            Probe::SyncThree => (3, false),
+            Probe::SyncSlowest => (3, true),
+            Probe::Echo => return time_echo(time),
+        };
+        Writes { writers, together }.measure(folder, time)
     }
 }
-
-/// How a probe is measured.
-#[derive(Clone, Copy, Debug)]
-enum Method {
-    Writes(Writes),
-    RoundTrips,
-    Echo,
-}
-
-const fn append(writers: usize, bytes: usize) -> Method {
-    Method::Writes(Writes { writers, bytes, filled: false, together: false })
-}
-
-const fn overwrite(writers: usize, bytes: usize) -> Method {
-    Method::Writes(Writes { writers, bytes, filled: true, together: false })
-}
-
-const fn append_together(writers: usize, bytes: usize) -> Method {
-    Method::Writes(Writes { writers, bytes, filled: false, together: true })
-}
-
-/// The key in JSON, the name in tables, and the method of each probe.
-const PROBES: [(&str, &str, Method); 9] = [
-    ("sync_200_b", "fdatasync of 200 B", append(1, 200)),
-    ("sync_200_b_filled", "fdatasync of 200 B, preallocated", overwrite(1, 200)),
-    ("sync_200_b_3_writers", "fdatasync of 200 B, 3 writers", append(3, 200)),
-    (
-        "sync_200_b_3_writers_filled",
-        "fdatasync of 200 B, 3 writers, preallocated",
-        overwrite(3, 200),
-    ),
-    (
-        "sync_200_b_slowest_of_3",
-        "fdatasync of 200 B, slowest of 3 at once",
-        append_together(3, 200),
-    ),
-    ("sync_16_kib", "fdatasync of 16 KiB", append(1, 16 << 10)),
-    ("sync_64_kib", "fdatasync of 64 KiB", append(1, 64 << 10)),
-    ("round_trip_100_b", "loopback round trip of 100 B", Method::RoundTrips),
-    ("echo_100_b_64_16", "mio echo of 100 B, C=64 D=16", Method::Echo),
-];
 
 /// How often something was done, and how long it took.
 #[derive(Clone, Debug)]
@@ -172,7 +158,7 @@ pub(crate) struct Share {
 
 /// The probes that were measured.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Baseline([Measured; PROBES.len()]);
+pub(crate) struct Baseline([Measured; Probe::ALL.len()]);
 
 impl Baseline {
     /// Measures some probes, in addition to what was measured of them before.
@@ -183,14 +169,9 @@ impl Baseline {
         time: Duration,
     ) -> Result<(), String> {
         for probe in probes {
-            let (_, name, method) = PROBES[probe.0];
-            let measured = match method {
-                Method::Writes(writes) => writes.measure(folder, time),
-                Method::RoundTrips => loopback::time_round_trips(time),
-                Method::Echo => loopback::time_echo(time),
-            };
-            let measured = measured.map_err(|why| format!("{name}: {why}"))?;
-            let all = &mut self.0[probe.0];
+            let measured = probe.measure(folder, time);
+            let measured = measured.map_err(|why| format!("{}: {why}", probe.name()))?;
+            let all = &mut self.0[probe as usize];
             // Adding fails only for different bounds.
             let _ = all.latencies.add(&measured.latencies);
             all.count += measured.count;
@@ -206,14 +187,14 @@ impl Baseline {
         time: Duration,
     ) -> Result<(), String> {
         if let Some(group) = group {
-            self.measure([Probe::SYNC_THREE, Probe::SYNC_SLOWEST], group.folder(), time)?;
+            self.measure([Probe::SyncThree, Probe::SyncSlowest], group.folder(), time)?;
         }
-        self.measure([Probe::ECHO], &std::env::temp_dir(), time)
+        self.measure([Probe::Echo], &std::env::temp_dir(), time)
     }
 
     /// Returns what was measured.
     pub(crate) fn of(&self, probe: Probe) -> &Measured {
-        &self.0[probe.0]
+        &self.0[probe as usize]
     }
 
     /// Returns how much of a probe a figure reaches; `None` if the probe was not measured.
@@ -229,17 +210,17 @@ impl Baseline {
                 (rate / per_second, format!("{rate:.0}/s"), format!("{per_second:.0}/s"))
             }
         };
-        let (key, name, _) = PROBES[probe.0];
+        let name = probe.name();
         let percent = share * 100.0;
         let digits = usize::from(percent < 10.0);
         let line = format!("{what}, {shown}: {percent:.digits$} % of {name}, {bound}");
-        let share = Share { what: what.to_owned(), probe: key, share, line };
+        let share = Share { what: what.to_owned(), probe: probe.key(), share, line };
         (measured.count > 0 && share.share.is_finite()).then_some(share)
     }
 
     /// Returns the probes that were measured.
     pub(crate) fn measured(&self) -> impl Iterator<Item = (Probe, &Measured)> {
-        Probe::all().zip(&self.0).filter(|(_, measured)| measured.count > 0)
+        Probe::ALL.into_iter().zip(&self.0).filter(|(_, measured)| measured.count > 0)
     }
 
     fn table(&self) -> String {
@@ -257,7 +238,7 @@ impl Baseline {
             let of = |quantile| measured.quantile(quantile).as_nanos() as f64 / 1e3;
             let rate = measured.per_second().round();
             let value = json!({ "p50_us": of(0.5), "p99_us": of(0.99), "per_second": rate });
-            (PROBES[probe.0].0.to_owned(), value)
+            (probe.key().to_owned(), value)
         };
         Value::Object(self.measured().map(one).collect::<Map<_, _>>())
     }
@@ -278,14 +259,14 @@ mod tests {
     fn baseline() -> Baseline {
         let mut baseline = Baseline::default();
         let samples = [Duration::from_micros(200); 5];
-        baseline.0[Probe::SYNC_THREE.0] = Measured::new(&samples, Duration::from_millis(1));
+        baseline.0[Probe::SyncThree as usize] = Measured::new(&samples, Duration::from_millis(1));
         baseline
     }
 
     #[test]
     fn slower_is_less() {
         let baseline = baseline();
-        let share = |figure| Some(baseline.share("SEND", figure, Probe::SYNC_THREE)?.share);
+        let share = |figure| Some(baseline.share("SEND", figure, Probe::SyncThree)?.share);
         let half = share(Figure::Latency(Duration::from_micros(400))).unwrap();
         assert!((half - 0.5).abs() < 0.001, "{half}");
         assert_eq!(share(Figure::Rate(2500.0)), Some(0.5));
@@ -296,17 +277,10 @@ mod tests {
     fn what_was_not_measured_has_no_share() {
         let baseline = baseline();
         let of = |probe| baseline.share("SEND", Figure::Rate(2500.0), probe);
-        assert_eq!(of(Probe::ECHO), None);
+        assert_eq!(of(Probe::Echo), None);
         assert_eq!(baseline.json().as_object().map(Map::len), Some(1));
         let line = "SEND, 2500/s: 50 % of fdatasync of 200 B, 3 writers, 5000/s".to_owned();
         let (what, probe) = ("SEND".to_owned(), "sync_200_b_3_writers");
-        assert_eq!(of(Probe::SYNC_THREE), Some(Share { what, probe, share: 0.5, line }));
-    }
-
-    #[test]
-    fn every_probe_has_its_index() {
-        let names = [Probe::SYNC_THREE, Probe::SYNC_SLOWEST, Probe::ECHO].map(Probe::name);
-        let expected = ["3 writers", "slowest of 3", "mio echo"];
-        assert!(names.iter().zip(expected).all(|(name, word)| name.contains(word)), "{names:?}");
+        assert_eq!(of(Probe::SyncThree), Some(Share { what, probe, share: 0.5, line }));
     }
 }

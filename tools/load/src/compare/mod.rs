@@ -117,7 +117,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     };
     let measure_baseline = |all: &mut Comparison| {
         note("baseline of the machine");
-        all.baseline.measure(Probe::all(), group::folder("compare")?.path(), BASELINE_TIME)
+        all.baseline.measure(Probe::ALL, group::folder("compare")?.path(), BASELINE_TIME)
     };
     measure_baseline(&mut all)?;
     all.rows.push(measure_postern(&binary, options).map_err(|why| format!("postern: {why}"))?);

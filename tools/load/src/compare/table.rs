@@ -162,9 +162,9 @@ impl Comparison {
             (
                 "postern's p50 at 1×1",
                 p50.map(Duration::from_secs_f64).map(Figure::Latency),
-                Probe::SYNC_THREE,
+                Probe::SyncThree,
             ),
-            ("postern's acks/s at 64×16", acks(own, 2).map(Figure::Rate), Probe::ECHO),
+            ("postern's acks/s at 64×16", acks(own, 2).map(Figure::Rate), Probe::Echo),
         ];
         for (what, figure, probe) in figures {
             let share = figure.and_then(|figure| self.baseline.share(what, figure, probe));

@@ -183,7 +183,7 @@ fn lose_primaries(group: &mut Group, kind: Kind, times: usize) -> Result<Vec<Dur
 
 fn kill(group: &mut Group, times: usize) -> Result<String, String> {
     let mut baseline = Baseline::default();
-    baseline.measure([Probe::SYNC_THREE], group.folder(), PAUSE / 5)?;
+    baseline.measure([Probe::SyncThree], group.folder(), PAUSE / 5)?;
     let samples = lose_primaries(group, Kind::Kill, times)?;
     let [typical, worst] = KILL_TARGETS;
     let mut text = describe("kill -9 of the primary to the next ack", &samples, typical);
@@ -192,7 +192,7 @@ fn kill(group: &mut Group, times: usize) -> Result<String, String> {
     let each = samples.iter().map(|time| format!("{:.0}", time.as_secs_f64() * 1e3));
     let _ = writeln!(text, "  all of them, ms: {}", each.collect::<Vec<_>>().join(" "));
     let figure = Figure::Latency(median(&samples));
-    if let Some(share) = baseline.share("median", figure, Probe::SYNC_THREE) {
+    if let Some(share) = baseline.share("median", figure, Probe::SyncThree) {
         let _ = writeln!(text, "  {}", share.line);
     }
     Ok(text)

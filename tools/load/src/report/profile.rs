@@ -83,7 +83,7 @@ impl Profile {
         let status = (0..SERVERS).find_map(|at| group.status(at).filter(leads)).unwrap_or_default();
         let memory = if self.in_memory { Some(self.run_in_memory(group.binary())?) } else { None };
         baseline.measure_for_load(Some(group), BASELINE_TIME)?;
-        let sync = baseline.of(Probe::SYNC_THREE).quantile(0.5);
+        let sync = baseline.of(Probe::SyncThree).quantile(0.5);
         report.compare(baseline);
         let mut text = String::new();
         report.write_figures(&mut text);

@@ -76,16 +76,16 @@ impl Report {
         if self.outcome.counts.acked > 0 {
             let rate = Figure::Rate(self.acked_per_second);
             figures.extend([
-                ("acknowledged", rate, Probe::SYNC_THREE),
-                ("acknowledged", rate, Probe::ECHO),
+                ("acknowledged", rate, Probe::SyncThree),
+                ("acknowledged", rate, Probe::Echo),
             ]);
         }
         if self.outcome.counts.delivered > 0 {
-            figures.push(("delivered", Figure::Rate(self.delivered_per_second), Probe::ECHO));
+            figures.push(("delivered", Figure::Rate(self.delivered_per_second), Probe::Echo));
         }
         if let Some(Latency { p50, .. }) = self.latency_us {
             let p50 = Figure::Latency(Duration::from_secs_f64(p50 / 1e6));
-            figures.extend([("p50", p50, Probe::SYNC_THREE), ("p50", p50, Probe::SYNC_SLOWEST)]);
+            figures.extend([("p50", p50, Probe::SyncThree), ("p50", p50, Probe::SyncSlowest)]);
         }
         let share = |(what, figure, probe)| baseline.share(what, figure, probe);
         self.shares = figures.into_iter().filter_map(share).collect();
