@@ -13,18 +13,21 @@ pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1000, 600_000_000_000, 3).expect("valid bounds")
 }
 
-/// A short part of the run, for the live line and the plot.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// A short part of the run, for the live line and for plots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Interval {
     /// When it began.
+    #[serde(rename = "began_ns")]
     pub(crate) began: Nanos,
     /// How long it was.
+    #[serde(rename = "length_ns")]
     pub(crate) length: Nanos,
     /// Acknowledged messages.
     pub(crate) acked: u64,
     /// Messages delivered to receivers.
     pub(crate) delivered: u64,
     /// Median, 99th percentile and maximum of latencies; `None` if nothing was acknowledged.
+    #[serde(rename = "latency_ns")]
     pub(crate) latency: Option<[Nanos; 3]>,
 }
 
@@ -80,7 +83,6 @@ pub struct Counts {
     pub(crate) takeovers: Vec<Takeover>,
     pub(crate) storms: Vec<Storm>,
     /// Completed intervals.
-    #[serde(skip)]
     pub(crate) intervals: Vec<Interval>,
     #[serde(skip)]
     current: Histogram<u64>,

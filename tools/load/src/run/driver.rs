@@ -26,7 +26,7 @@ const SCRATCH_BYTES: usize = 256 * 1024;
 pub(super) const TIMER: Token = Token(usize::MAX);
 /// The shortest interval; overdue connections are found at its end.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// The most intervals of a run, so that its plot can be read.
+/// The most intervals of a run, so that its result stays short.
 const INTERVALS: u32 = 240;
 /// How often slow readers read.
 pub(super) const SLOW_INTERVAL: Duration = Duration::from_millis(50);

@@ -7,8 +7,7 @@
 //!   `connection` with its `socket`, which is a `sender` with its `schedule` and [`text`]s,
 //!   or a `receiver`.
 //! * `check` judges all numbers and texts; `counts` counts and times.
-//! * `cost`, `calls`, `local`: what the servers use of the machine; `report`, `plot`:
-//!   the result.
+//! * `cost`, `calls`, `local`: what the servers use of the machine; `report`: the result.
 
 pub(crate) mod accounts;
 pub mod background;
@@ -21,7 +20,6 @@ pub(crate) mod driver;
 pub mod load;
 mod local;
 pub mod plan;
-mod plot;
 pub(crate) mod postern;
 pub(crate) mod protocol;
 mod receiver;
@@ -84,9 +82,6 @@ pub struct Options {
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
-    /// Plot latency and rate over time, with takeovers and storms, as SVG.
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
 }
 
 /// A server and its process, if that runs on this machine.
@@ -147,10 +142,6 @@ impl Options {
         if let Some(primary) = report.outcome.primary.filter(|_| !self.servers.is_empty()) {
             // The result is valid even if the accounts remain.
             let _ = report.accounts.iter().try_for_each(|one| accounts::delete(primary, one));
-        }
-        if let Some(path) = &self.plot {
-            let svg = plot::draw(&report.outcome.counts, &report.title(), &report.subtitle())?;
-            std::fs::write(path, svg).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(report)
     }

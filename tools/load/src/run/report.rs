@@ -202,24 +202,4 @@ impl Report {
             let _ = writeln!(text, "  at {at:.2} s: {connections} connections closed, {took}");
         }
     }
-
-    /// Describes the load in one line.
-    pub(crate) fn title(&self) -> String {
-        let (first, rest) = (self.clients.first(), self.clients.len().saturating_sub(1));
-        let first = first.map_or(String::new(), ToString::to_string);
-        if rest > 0 { format!("{first}; and {rest} more kinds of clients") } else { first }
-    }
-
-    /// Describes the result in one line.
-    pub(crate) fn subtitle(&self) -> String {
-        let mut text = format!("{:.0} acknowledged per second", self.acked_per_second);
-        if self.outcome.counts.delivered > 0 {
-            let _ = write!(text, ", {:.0} delivered", self.delivered_per_second);
-        }
-        if let Some(Latency { p50, p99, max, .. }) = self.latency_us {
-            let [p50, p99, max] = [p50, p99, max].map(|us| us / 1e3);
-            let _ = write!(text, "; p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.1} ms");
-        }
-        text + if self.outcome.finding.is_none() { "; all answers correct" } else { "; VIOLATION" }
-    }
 }
