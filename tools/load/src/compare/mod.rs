@@ -25,7 +25,7 @@ use std::cell::Cell;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -60,8 +60,9 @@ pub struct Options {
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=100))]
     kills: u32,
-    /// Compare postern only with these: redis, redis-batch, nats, beanstalkd.
+    /// Compare postern only with these.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    #[arg(value_parser = SYSTEMS.map(|system| system.key))]
     only: Vec<String>,
     /// Print one JSON object.
     #[arg(long)]
@@ -98,19 +99,15 @@ const SYSTEMS: [System; 4] =
 /// # Errors
 /// An installed system could not be measured; the rest is printed.
 pub fn run(options: &Options) -> Result<(), String> {
-    let is_known = |name: &&String| SYSTEMS.iter().any(|system| system.key == name.as_str());
-    if let Some(unknown) = options.only.iter().find(|name| !is_known(name)) {
-        let names = SYSTEMS.map(|system| system.key).join(", ");
-        return Err(format!("--only {unknown}: no such system; there are {names}"));
-    }
     if cfg!(debug_assertions) {
         note("built without --release: these figures mean little");
     }
     process::raise_file_limit();
     let binary = options.postern.clone().map_or_else(binary_beside_this, Ok)?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut all = Comparison {
         date: WallTime::from_system(SystemTime::now()).rfc3339().to_string(),
-        command: command(std::env::args().skip(1)),
+        command: format!("postern-load {}", arguments.join(" ")),
         machine: machine(),
         seconds: options.seconds,
         ..Comparison::default()
@@ -244,11 +241,6 @@ fn note(what: &str) {
     let _ = writeln!(std::io::stderr(), "{what}");
 }
 
-/// Returns the command line, without the path of the program.
-fn command(arguments: impl Iterator<Item = String>) -> String {
-    ["postern-load".to_owned()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
-}
-
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = procfs::sys::kernel::Version::current();
@@ -259,11 +251,8 @@ fn machine() -> String {
 
 /// Returns the version that a program prints: the first word that begins with a digit.
 fn version(program: &Path, argument: &str) -> Result<String, String> {
-    let failed = |why| format!("{}: {why}", program.display());
-    let output = Command::new(program).arg(argument).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| failed(error.to_string()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    find_version(&text).ok_or_else(|| failed(format!("prints no version: {text}")))
+    let text = postern_testkit::run(Command::new(program).arg(argument))?;
+    find_version(&text).ok_or_else(|| format!("{}: prints no version: {text}", program.display()))
 }
 
 fn find_version(text: &str) -> Option<String> {

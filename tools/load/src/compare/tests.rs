@@ -200,12 +200,6 @@ fn beanstalkd_acknowledges() {
 }
 
 #[test]
-fn the_command_line_is_repeated() {
-    let arguments = ["compare", "--seconds", "5"].map(str::to_owned);
-    assert_eq!(command(arguments.into_iter()), "postern-load compare --seconds 5");
-}
-
-#[test]
 fn versions_are_found_in_what_programs_print() {
     let cases = [
         ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64\n", "7.0.15"),

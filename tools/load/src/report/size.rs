@@ -1,7 +1,7 @@
 //! The size of the stripped binary.
 
 use crate::stats::verdict;
-use postern_testkit::group;
+use postern_testkit::{group, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,11 +41,7 @@ fn static_beside(postern: &Path) -> Option<PathBuf> {
 fn stripped(path: &Path) -> Result<u64, String> {
     let folder = group::folder("report")?;
     let out = folder.path().join("stripped");
-    let done = Command::new("strip").arg("-o").arg(&out).arg(path).output();
-    let done = done.map_err(|error| format!("strip: {error}"))?;
-    if !done.status.success() {
-        return Err(String::from_utf8_lossy(&done.stderr).trim_end().to_owned());
-    }
+    run(Command::new("strip").arg("-o").arg(&out).arg(path))?;
     let size = fs::metadata(&out).map_err(|error| format!("{}: {error}", out.display()))?;
     Ok(size.len())
 }
