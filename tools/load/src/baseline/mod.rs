@@ -20,6 +20,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Of each probe, before a load and after it.
+const LOAD_TIME: Duration = Duration::from_millis(300);
+
 /// Options of `postern-load baseline`.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -181,15 +184,11 @@ impl Baseline {
     }
 
     /// Measures what loads are compared with. The disks of other machines are unknown.
-    pub(crate) fn measure_for_load(
-        &mut self,
-        group: Option<&Group>,
-        time: Duration,
-    ) -> Result<(), String> {
+    pub(crate) fn measure_for_load(&mut self, group: Option<&Group>) -> Result<(), String> {
         if let Some(group) = group {
-            self.measure([Probe::SyncThree, Probe::SyncSlowest], group.folder(), time)?;
+            self.measure([Probe::SyncThree, Probe::SyncSlowest], group.folder(), LOAD_TIME)?;
         }
-        self.measure([Probe::Echo], &std::env::temp_dir(), time)
+        self.measure([Probe::Echo], &std::env::temp_dir(), LOAD_TIME)
     }
 
     /// Returns what was measured.

@@ -9,8 +9,6 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// Of each probe of the baseline, before the load and after it.
-const BASELINE_TIME: Duration = Duration::from_millis(300);
 /// A connection without an answer for this time counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Warm-up and measured time of the run that counts system calls.
@@ -78,11 +76,11 @@ impl Profile {
     /// Runs the profile on a group and returns its figures.
     pub(super) fn measure(&self, group: &Group) -> Result<String, String> {
         let mut baseline = Baseline::default();
-        baseline.measure_for_load(Some(group), BASELINE_TIME)?;
+        baseline.measure_for_load(Some(group))?;
         let mut report = self.run(group)?;
         let status = (0..SERVERS).find_map(|at| group.status(at).filter(leads)).unwrap_or_default();
         let memory = if self.in_memory { Some(self.run_in_memory(group.binary())?) } else { None };
-        baseline.measure_for_load(Some(group), BASELINE_TIME)?;
+        baseline.measure_for_load(Some(group))?;
         let sync = baseline.of(Probe::SyncThree).quantile(0.5);
         report.compare(baseline);
         let mut text = String::new();
@@ -124,23 +122,17 @@ impl Targets {
         let p99 = report.latency_us.map(|latency| latency.p99 / 1e3);
         let storms =
             report.outcome.counts.storms.iter().map(|storm| storm.took_ms.unwrap_or(f64::INFINITY));
-        let at_least = [
-            ("acknowledged per second", self.min_acked_per_second, report.acked_per_second),
-            ("delivered per second", self.min_delivered_per_second, report.delivered_per_second),
+        let (acked, delivered) = (report.acked_per_second, report.delivered_per_second);
+        let (cpu, reconnected) = (report.cpu_per_100k(), storms.reduce(f64::max));
+        let rows = [
+            ("least", "acknowledged per second", self.min_acked_per_second, Some(acked)),
+            ("least", "delivered per second", self.min_delivered_per_second, Some(delivered)),
+            ("most", "p99, ms", self.max_p99_ms, p99),
+            ("most", "processor time per 100,000 messages, s", self.max_cpu_per_100k, cpu),
+            ("most", "all clients logged in again, ms", self.max_reconnect_ms, reconnected),
+            ("most", "p50 / (sync of 3 writers + p50 in memory)", self.max_overhead, overhead),
         ];
-        let at_most = [
-            ("p99, ms", self.max_p99_ms, p99),
-            (
-                "processor time per 100,000 messages, s",
-                self.max_cpu_per_100k,
-                report.cpu_per_100k(),
-            ),
-            ("all clients logged in again, ms", self.max_reconnect_ms, storms.reduce(f64::max)),
-            ("p50 / (sync of 3 writers + p50 in memory)", self.max_overhead, overhead),
-        ];
-        let at_least = at_least.map(|(what, target, value)| ("least", what, target, Some(value)));
-        let at_most = at_most.map(|(what, target, value)| ("most", what, target, value));
-        for (bound, what, target, value) in at_least.into_iter().chain(at_most) {
+        for (bound, what, target, value) in rows {
             let Some(target) = target else { continue };
             let is_met =
                 |value: f64| if bound == "least" { value >= target } else { value <= target };

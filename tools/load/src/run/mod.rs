@@ -47,9 +47,6 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Of each probe of the baseline, before the load and after it.
-const BASELINE_TIME: Duration = Duration::from_millis(300);
-
 /// Options of `postern-load run`.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -111,12 +108,12 @@ pub fn run(options: &Options) -> Result<(), String> {
     let is_local = !options.no_limits && servers.iter().all(|(_, pid)| pid.is_some());
     let mut baseline = Baseline::default();
     if is_local {
-        baseline.measure_for_load(group.as_ref(), BASELINE_TIME)?;
+        baseline.measure_for_load(group.as_ref())?;
     }
     let result = options.run_against(&servers, &clients);
     let mut report = result.map_err(with_logs)?;
     if is_local {
-        baseline.measure_for_load(group.as_ref(), BASELINE_TIME)?;
+        baseline.measure_for_load(group.as_ref())?;
         report.compare(baseline);
     }
     let json = || serde_json::to_string(&report).map_err(|error| error.to_string());
@@ -136,9 +133,7 @@ impl Options {
 
     fn run_against(&self, servers: &[Server], clients: &[Clients]) -> Result<Report, String> {
         let spans = [self.warm_up, self.seconds, self.patience];
-        let (addresses, processes) = split(servers);
-        let parts = create_parts(&addresses, clients)?;
-        let report = watch(&addresses, &processes, parts, spans, self.syscalls)?;
+        let report = drive_servers(servers, clients, spans, self.syscalls)?;
         if let Some(primary) = report.outcome.primary.filter(|_| !self.servers.is_empty()) {
             // The result is valid even if the accounts remain.
             let _ = report.accounts.iter().try_for_each(|one| accounts::delete(primary, one));
@@ -167,9 +162,20 @@ pub(crate) fn drive_group(
     spans: [Duration; 3],
     counts_calls: bool,
 ) -> Result<Report, String> {
-    let (addresses, processes) = split(&servers_of(group)?);
+    drive_servers(&servers_of(group)?, clients, spans, counts_calls)?.verified()
+}
+
+fn drive_servers(
+    servers: &[Server],
+    clients: &[Clients],
+    spans: [Duration; 3],
+    counts_calls: bool,
+) -> Result<Report, String> {
+    let addresses: Vec<SocketAddr> = servers.iter().map(|(address, _)| *address).collect();
+    let process = |(address, pid): &Server| Some((address.to_string(), (*pid)?));
+    let processes: Vec<(String, u32)> = servers.iter().filter_map(process).collect();
     let parts = create_parts(&addresses, clients)?;
-    watch(&addresses, &processes, parts, spans, counts_calls)?.verified()
+    watch(&addresses, &processes, parts, spans, counts_calls)
 }
 
 /// Drives parts on servers, and meters processes with their names.
@@ -231,13 +237,6 @@ fn live_line(interval: &Interval) -> String {
         per_second(interval.delivered),
         counts::ms(interval.latency.map_or(0, |[_, p99, _]| p99)),
     )
-}
-
-/// Returns the servers' addresses, and the names and ids of their processes.
-fn split(servers: &[Server]) -> (Vec<SocketAddr>, Vec<(String, u32)>) {
-    let process = |(address, pid): &Server| Some((address.to_string(), (*pid)?));
-    let addresses = servers.iter().map(|(address, _)| *address).collect();
-    (addresses, servers.iter().filter_map(process).collect())
 }
 
 fn servers_of(group: &Group) -> Result<Vec<Server>, String> {
