@@ -200,10 +200,12 @@ fn describe(summary: &Summary) -> String {
     let (gap, since) = (longest_gap.0.as_secs_f64(), longest_gap.1.as_secs_f64());
     format!(
         "\n{faults} faults injected\n\
-         clients: {stored} messages acknowledged, {refused} refused, {unknown} with unknown outcome; \
-         {delivered} delivered\n\
-         load: {acked} messages acknowledged, {} with unknown outcome; {mailboxes} mailboxes checked\n\
-         longest time without an acknowledgement to a client: {gap:.1} s, from second {since:.1} on\n\
+         clients: {stored} messages acknowledged, {refused} refused, {unknown} with unknown \
+         outcome; {delivered} delivered\n\
+         load: {acked} messages acknowledged, {} with unknown outcome; {mailboxes} mailboxes \
+         checked\n\
+         longest time without an acknowledgement to a client: {gap:.1} s, from second {since:.1} \
+         on\n\
          ok: the three logs are identical ({entries} entries), and each acknowledged message is \
          stored once, under its number\n",
         load.counts.unknown,

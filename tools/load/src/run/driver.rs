@@ -95,8 +95,8 @@ pub(super) struct Primary {
 }
 
 /// Drives clients until their time is over or `stop` is set, and reports the progress. `spans` are
-/// the warm-up, the measured time, and the time without an answer after which a connection counts as
-/// lost.
+/// the warm-up, the measured time, and the time without an answer after which a connection counts
+/// as lost.
 pub(crate) fn drive(
     spans: [Duration; 3],
     parts: Vec<Part>,
