@@ -15,8 +15,12 @@ fn main() -> ExitCode {
     }
     let code = match logged.and_then(|()| run(&options.command)) {
         Ok(code) => code,
+        Err(why) if is_server => {
+            commands::complain_briefly(&why);
+            ExitCode::FAILURE
+        }
         Err(why) => {
-            commands::complain(&why, is_server);
+            commands::complain(&why);
             ExitCode::FAILURE
         }
     };

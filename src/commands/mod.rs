@@ -29,7 +29,7 @@ mod stderr;
 mod terminal;
 
 pub use ask::{Answer, Unreached, ask_status, is};
-pub use stderr::{complain, log_to_stderr};
+pub use stderr::{complain, complain_briefly, log_to_stderr};
 pub use terminal::end_on_signals;
 
 use std::fmt::Display;

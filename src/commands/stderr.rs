@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::panic;
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Maximum size of the queue, in bytes: the capacity of a pipe on Linux.
 const QUEUE_BYTES_MAX: usize = 64 * 1024;
@@ -60,11 +60,16 @@ pub fn log_to_stderr(verbose: u8, quiet: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes an error message to stderr after all earlier log lines, and waits until it is written:
-/// at most one second in a server, which must end even if nobody reads.
-pub fn complain(why: &str, is_server: bool) {
+/// Writes an error message to stderr after all earlier log lines, and waits until it is written.
+pub fn complain(why: &str) {
     LINES.push(format!("postern: {why}\n"));
-    LINES.flush(is_server.then_some(FLUSH_TIME));
+    LINES.flush(None);
+}
+
+/// Writes the reason why a server ends, and waits at most one second until it is written.
+pub fn complain_briefly(why: &str) {
+    LINES.push(format!("postern: {why}\n"));
+    log::logger().flush();
 }
 
 /// Writes a line that is not an error message.
@@ -80,7 +85,7 @@ pub(super) fn show_progress(words: String) {
 /// Writes the message of a panic like a log line, so that a server whose invariant is broken ends
 /// even if nobody reads stderr.
 pub(super) fn log_panics() {
-    panic::set_hook(Box::new(|info| complain(&info.to_string(), true)));
+    panic::set_hook(Box::new(|info| complain_briefly(&info.to_string())));
 }
 
 /// Lines that wait to be written.
@@ -126,11 +131,11 @@ impl Lines {
         self.changed.notify_all();
     }
 
-    /// Waits until every line is written, for `patience` at most.
-    fn flush(&self, patience: Option<Duration>) {
+    /// Waits until every line is written, or until `until`.
+    fn flush(&self, until: Option<Instant>) {
         let waits = |queue: &mut Queue| !queue.is_written();
-        match patience {
-            Some(time) => drop(self.changed.wait_timeout_while(self.queue(), time, waits)),
+        match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            Some(left) => drop(self.changed.wait_timeout_while(self.queue(), left, waits)),
             None => drop(self.changed.wait_while(self.queue(), waits)),
         }
     }
@@ -234,7 +239,7 @@ impl Log for Logger {
 
     /// Waits until all that was logged is written, for a second at most.
     fn flush(&self) {
-        LINES.flush(Some(FLUSH_TIME));
+        LINES.flush(Some(Instant::now() + FLUSH_TIME));
     }
 }
 
@@ -318,7 +323,7 @@ mod tests {
         let long = format!("{}\n", "x".repeat(1023));
         (0..100).for_each(|_| queue.push(long.clone()));
         assert_eq!(queue.queue().dropped, 36);
-        queue.flush(Some(Duration::ZERO));
+        queue.flush(Some(Instant::now())); // does not wait
         (0..65).for_each(|_| allow.send(()).unwrap());
         assert_eq!(lines.recv().unwrap(), "first\n");
         (0..64).for_each(|_| assert_eq!(lines.recv().unwrap(), long));

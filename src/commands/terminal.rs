@@ -49,7 +49,7 @@ pub fn end_on_signals() -> Result<(), String> {
         let Some(signal) = signals.forever().next() else { return };
         restore();
         if let Some(words) = LAST_WORDS.get().and_then(|words| words()) {
-            super::complain(&words, false);
+            super::complain(&words);
         }
         std::process::exit(interrupted(signal));
     };

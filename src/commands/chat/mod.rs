@@ -113,7 +113,7 @@ pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     input.close(&screen);
     terminal::restore();
     if interrupted {
-        screen.given_up().iter().for_each(|words| super::complain(words, false));
+        screen.given_up().iter().for_each(|words| super::complain(words));
         return Ok(terminal::INTERRUPTED.into());
     }
     let under_way = screen.under_way();

@@ -104,8 +104,8 @@ impl Talk {
         };
         self.screen.end();
         terminal::restore();
-        complain(&why, false);
-        self.screen.given_up().iter().for_each(|words| complain(words, false));
+        complain(&why);
+        self.screen.given_up().iter().for_each(|words| complain(words));
         std::process::exit(1);
     }
 
