@@ -29,6 +29,14 @@ impl Routes {
         }
         (self.mailboxes - sender).div_ceil(self.senders)
     }
+
+    /// Returns whether a sender shares its mailboxes with no other one.
+    fn is_sole(self, sender: usize) -> bool {
+        self.mailboxes > self.senders || {
+            let first = sender % self.mailboxes.max(1);
+            first + self.mailboxes >= self.senders
+        }
+    }
 }
 
 /// The known contents of all mailboxes of a run.
@@ -53,8 +61,13 @@ struct Part {
 
 struct Sender {
     part: usize,
+    is_sole: bool,
     /// The last acknowledged number, by mailbox.
     last: Vec<u64>,
+    /// Messages of unknown outcome.
+    unknown: u64,
+    /// Numbers between acknowledged ones: only messages of unknown outcome can have them.
+    gaps: u64,
 }
 
 /// The messages by number, in chunks, so that nothing is ever moved.
@@ -130,8 +143,13 @@ impl Checker {
         let (part, first_sender) = (self.parts.len(), self.senders.len());
         self.parts.push(Part { routes, sizes, first_sender, first_mailbox: self.mailboxes.len() });
         self.mailboxes.extend((0..routes.mailboxes).map(|_| Mailbox::default()));
-        let sender = |at| Sender { part, last: vec![0; routes.own(at)] };
-        self.senders.extend((0..routes.senders).map(sender));
+        self.senders.extend((0..routes.senders).map(|at| Sender {
+            part,
+            is_sole: routes.is_sole(at),
+            last: vec![0; routes.own(at)],
+            unknown: 0,
+            gaps: 0,
+        }));
         first_sender
     }
 
@@ -167,6 +185,12 @@ impl Checker {
         if number <= *last {
             return Err(format!("{message} has the number {number}, after {last} was assigned"));
         }
+        sender.gaps += number - *last - 1;
+        if sender.is_sole && sender.gaps > sender.unknown {
+            return Err(format!(
+                "{message} has the number {number}, after {last}, but is the mailbox's only sender"
+            ));
+        }
         *last = number;
         let mailbox = &mut self.mailboxes[at];
         mailbox.acked_to = mailbox.acked_to.max(number);
@@ -179,6 +203,7 @@ impl Checker {
 
     /// Records that the outcome of a message is unknown.
     pub(crate) fn unknown(&mut self, message: Message) {
+        self.senders[message.sender as usize].unknown += 1;
         self.unknown.insert(message);
     }
 

@@ -324,8 +324,8 @@ mod tests {
         scene.receive("OK 1\nERR busy x\n");
         assert_eq!((scene.send(MS), scene.send(MS)), (vec![3, 4], vec![]));
         assert_eq!(scene.shared.counts.errors.get("busy"), Some(&1));
-        scene.receive("OK 1\n");
-        assert!(scene.shared.finding.is_some(), "1 was assigned before");
+        scene.receive("OK 4\n");
+        assert!(scene.shared.finding.is_some(), "2 was free");
     }
 
     #[test]
