@@ -76,9 +76,16 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Counts {
-        let (effects, decisions) = ([0; Kind::ALL.len()], [0; Rule::ALL.len()]);
-        let (requests, [events, virtual_us, elections, configs, times]) = ([0; 3], [0; 5]);
-        Counts { events, virtual_us, requests, elections, configs, times, effects, decisions }
+        Counts {
+            events: 0,
+            virtual_us: 0,
+            requests: [0; 3],
+            elections: 0,
+            configs: 0,
+            times: 0,
+            effects: [0; Kind::ALL.len()],
+            decisions: [0; Rule::ALL.len()],
+        }
     }
 }
 
