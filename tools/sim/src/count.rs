@@ -25,6 +25,8 @@ const CLIENTS: usize = 64;
 const TEXT_BYTES: usize = 100;
 /// The batches of the shorter run. They fill the tail of the log in memory.
 const BATCHES: usize = 100;
+/// The timeout of a run, which takes a second or two.
+const TIMEOUT_SECONDS: &str = "120";
 const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign"];
 
 /// Options of `cargo bench --bench count`.
@@ -109,14 +111,15 @@ struct Counts {
 
 /// Runs this program under callgrind.
 fn count(batches: usize) -> Result<Counts, String> {
-    let failed = |error: std::io::Error| format!("valgrind (is it installed?): {error}");
+    let failed = |error: std::io::Error| format!("count: {error}");
     let folder = tempfile::tempdir().map_err(failed)?;
     let profile = folder.path().join("profile");
     let mut out_file = std::ffi::OsString::from("--callgrind-out-file=");
     out_file.push(&profile);
     postern_testkit::run(
-        Command::new("valgrind")
-            .args(["--quiet", "--tool=callgrind", "--compress-strings=no", "--compress-pos=no"])
+        Command::new("timeout")
+            .args([TIMEOUT_SECONDS, "valgrind", "--quiet", "--tool=callgrind"])
+            .args(["--compress-strings=no", "--compress-pos=no"])
             .arg(out_file)
             .arg(std::env::current_exe().map_err(failed)?)
             .args(["--bare", &batches.to_string()]),

@@ -54,7 +54,8 @@ impl Client {
     /// Sends a request that must be answered with `OK`.
     pub fn must(&mut self, request: &str) -> Result<(), String> {
         let answer = self.ask(request)?;
-        if answer.starts_with("OK") { Ok(()) } else { Err(format!("{request}: {answer}")) }
+        let is_ok = answer == "OK" || answer.starts_with("OK ");
+        if is_ok { Ok(()) } else { Err(format!("{request}: {answer}")) }
     }
 
     /// Connects and logs in as [`SENDER`], without replaying its mailbox.

@@ -160,6 +160,18 @@ mod tests {
     }
 
     #[test]
+    fn a_mix_file_has_the_defaults_of_the_options() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            clients: Clients,
+        }
+        let line = <Line as clap::Parser>::parse_from(["load"]).clients;
+        assert_eq!(line, Clients::default());
+        assert_eq!(clients(""), line.complete());
+    }
+
+    #[test]
     fn mailboxes_follow_connections_and_readers() {
         let table = [
             ("", 16),
