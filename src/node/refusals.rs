@@ -39,7 +39,7 @@ impl Node {
     /// Refuses a request since this server accepts no changes, and explains why it does not.
     pub(super) fn troubled(&self, now: Moment, code: Code) -> Reply<'static> {
         let words = self.trouble(now).map(|trouble| trouble.as_refusal());
-        error(code, words.unwrap_or_default())
+        error(code, words.unwrap_or_else(|| "the group does not accept clients yet".to_owned()))
     }
 
     /// Describes for a person what this server has quarantined; `-` when that is nothing.

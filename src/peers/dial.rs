@@ -128,7 +128,7 @@ impl Env<'_> {
         }
         peer.reset_link_state();
         peer.lost_at = Some(self.now);
-        peer.evidence.refusals_due = Some(peer.dialling.under_way + 1);
+        peer.evidence.on_lost(peer.dialling.under_way);
         self.dial_now(at);
         // Pings the others now, not at the next heartbeat, to learn whether they are still
         // active.
@@ -209,9 +209,7 @@ impl Peers {
         peer.log_loss();
         if why == DialFailure::Refused {
             peer.dialling.refused = true;
-            if let Some(due) = &mut peer.evidence.refusals_due {
-                *due = due.saturating_sub(1);
-            }
+            peer.evidence.on_refused();
             self.changed = true;
         }
         self.dial_later(now, at);

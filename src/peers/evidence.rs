@@ -18,7 +18,24 @@ pub(super) struct Evidence {
     /// with one more than the number of dials that were under way when the link was lost, so at
     /// least one of the refused dials started after the loss. A refusal is exactly
     /// `ECONNREFUSED`, at the address that had answered.
-    pub(super) refusals_due: Option<u32>,
+    refusals_due: Option<u32>,
+}
+
+impl Evidence {
+    /// Records that a link to the process was established.
+    pub(super) fn on_linked(&mut self) {
+        self.refusals_due = None;
+    }
+
+    /// Records the loss of the link; `under_way` dials started before it.
+    pub(super) fn on_lost(&mut self, under_way: u32) {
+        self.refusals_due = Some(under_way + 1);
+    }
+
+    /// Records that a dial was refused.
+    pub(super) fn on_refused(&mut self) {
+        self.refusals_due = self.refusals_due.map(|due| due.saturating_sub(1));
+    }
 }
 
 impl Env<'_> {

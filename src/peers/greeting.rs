@@ -221,6 +221,6 @@ impl Peers {
         if new.dialled {
             (peer.reached, peer.unreachable) = (true, None);
         }
-        peer.evidence.refusals_due = None;
+        peer.evidence.on_linked();
     }
 }

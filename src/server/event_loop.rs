@@ -73,7 +73,8 @@ impl EventLoop {
         Ok(EventLoop { server: Server::new(host, kernel, parts.setup), signals })
     }
 
-    /// Runs until a signal stops the server.
+    /// Runs until a signal stops the server, or until it must quarantine a part of its directory.
+    /// Returns that part; the caller quarantines it and starts the server again.
     ///
     /// # Errors
     /// When it can't go on; nothing that was not durable was acknowledged.

@@ -76,7 +76,8 @@ pub(super) fn is_used<D: Disk>(disk: &D) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Moves a directory from one folder to another, in which there is none.
+/// Moves the parts of a directory from the folder `from` to the folder `to`. Called again after an
+/// interruption, it moves the rest. `to` must not hold a part that `from` still has.
 pub(super) fn move_parts<D: Disk>(disk: &D, from: &str, to: &str) -> io::Result<()> {
     for name in PARTS {
         let old = join(from, name);

@@ -35,8 +35,7 @@ pub(super) fn replace<D: Disk>(disk: &D, name: &str, bytes: &[u8]) -> io::Result
 
 /// Copies all bytes of a file from the offset `at` to the same offsets of a file, perhaps of the
 /// same one. They are durable on return.
-pub(super) fn copy<D: Disk>(disk: &D, from: &D::File, to: &D::File, at: u64) -> io::Result<()> {
-    let mut at = at;
+pub(super) fn copy<D: Disk>(disk: &D, from: &D::File, to: &D::File, mut at: u64) -> io::Result<()> {
     let mut piece = vec![0; FILE_PIECE_BYTES];
     loop {
         let read = disk.read_at(from, &mut piece, at)?;
