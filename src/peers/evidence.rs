@@ -14,19 +14,14 @@ pub(super) struct Evidence {
     promised: Option<(Position, Moment)>,
     /// When this server last gave up a promise. Promises for pings sent before that do not count.
     released: Option<Moment>,
-    /// While its link is lost: the number of refused dials that the proof still needs. It begins
-    /// with one more than the number of dials that were under way when the link was lost, so at
-    /// least one of the refused dials started after the loss. A refusal is exactly
-    /// `ECONNREFUSED`, at the address that had answered.
+    /// The number of refused dials that the proof still needs. Each loss of the link sets it to one
+    /// more than the number of dials that were under way then, so at least one of the refused
+    /// dials started after the loss. A refusal is exactly `ECONNREFUSED`, at the address that had
+    /// answered. It means nothing while there is a link.
     refusals_due: Option<u32>,
 }
 
 impl Evidence {
-    /// Records that a link to the process was established.
-    pub(super) fn on_linked(&mut self) {
-        self.refusals_due = None;
-    }
-
     /// Records the loss of the link; `under_way` dials started before it.
     pub(super) fn on_lost(&mut self, under_way: u32) {
         self.refusals_due = Some(under_way + 1);

@@ -221,6 +221,5 @@ impl Peers {
         if new.dialled {
             (peer.reached, peer.unreachable) = (true, None);
         }
-        peer.evidence.on_linked();
     }
 }
