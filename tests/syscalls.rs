@@ -8,7 +8,6 @@ use common::{Group, run_by};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 /// A server under strace. Dropping it ends both.
 struct Traced {
@@ -18,10 +17,13 @@ struct Traced {
 
 impl Drop for Traced {
     fn drop(&mut self) {
-        if let Some(server) = self.server() {
-            let _ = kill_process(server, Signal::KILL);
+        // strace ends after the server, its child. If it were killed at once, the server might still
+        // listen when the test goes on.
+        let killed = self.server().map(|server| kill_process(server, Signal::KILL));
+        if !matches!(killed, Some(Ok(()))) {
+            let _ = self.strace.kill();
         }
-        let _ = self.strace.kill().and_then(|()| self.strace.wait());
+        let _ = self.strace.wait();
     }
 }
 
@@ -44,11 +46,8 @@ impl Traced {
         let mut command = run_by(strace, &group.serve(n));
         command.stdin(Stdio::null()).stderr(Stdio::null());
         let traced = Traced { strace: command.spawn().unwrap(), trace };
-        let end = Instant::now() + common::DEADLINE;
-        while group.status(n).is_none() {
-            assert!(Instant::now() < end, "server {n} does not answer under strace");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        let missing = || format!("server {n} does not answer under strace");
+        common::wait_for(|| group.status(n), missing);
         Some(traced)
     }
 
@@ -179,19 +178,14 @@ fn a_vote_is_synced_before_the_log_of_its_term_is_written() {
 
 /// Returns the primary. Server 3 is not among the children of the group, but may lead, too.
 fn common_primary(group: &Group) -> usize {
-    let end = Instant::now() + common::DEADLINE;
-    loop {
-        let leads = (1..=3).find(|n| {
+    let find = || {
+        (1..=3).find(|n| {
             group.status(*n).is_some_and(|status| {
                 status["role"] == "primary"
                     && status["waiting"] == "-"
                     && status["members"].split(',').count() == 3
             })
-        });
-        if let Some(n) = leads {
-            return n;
-        }
-        assert!(Instant::now() < end, "nobody leads");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+        })
+    };
+    common::wait_for(find, || "nobody leads".to_owned())
 }
