@@ -91,11 +91,7 @@ fn a_peer_of_another_group_is_refused_and_harms_nobody() {
     let text = text.replace(&stranger.servers[2], &group.servers[2]);
     std::fs::write(stranger.config(), text).unwrap();
     stranger.start(1);
-    let end = std::time::Instant::now() + common::DEADLINE;
-    while !stranger.log(1).contains("does not know this group's secret") {
-        assert!(std::time::Instant::now() < end, "{}", stranger.log(1));
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    stranger.wait_line(1, "does not know this group's secret");
     assert_eq!(stranger.status(1).unwrap()["role"], "blank");
     assert_eq!(group.wait_members(3), primary);
 }

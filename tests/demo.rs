@@ -49,12 +49,9 @@ impl Demo {
     }
 
     fn wait_all_gone(&self) {
-        let end = Instant::now() + DEADLINE;
         let listens = |n| TcpStream::connect(("127.0.0.1", self.port + n)).is_ok();
-        while (0..3).any(listens) {
-            assert!(Instant::now() < end, "a server outlives the demo");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        let gone = || (!(0..3).any(listens)).then_some(());
+        common::wait_for(gone, || "a server outlives the demo".to_owned());
     }
 }
 

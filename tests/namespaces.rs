@@ -3,11 +3,10 @@
 
 mod common;
 
-use common::{Client, DEADLINE, Group};
+use common::{Client, Group};
 use postern_testkit::network::{Network, command_in};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 /// Set for the process of this program that is the client in a namespace.
 const CLIENT: &str = "POSTERN_TEST_CLIENT_OF";
@@ -49,17 +48,12 @@ fn wait_line(lines: &mut impl BufRead, begin: &str) {
 
 /// Waits until one of the other servers leads the two remaining ones.
 fn wait_primary(group: &Group, cut: usize) -> usize {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        for n in (1..=3).filter(|n| *n != cut) {
-            let status = group.status(n).expect("it is not cut");
-            if status["role"] == "primary" && status["members"].split(',').count() == 2 {
-                return n;
-            }
-        }
-        assert!(Instant::now() < end, "nobody took over");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let leads = |n: &usize| {
+        let status = group.status(*n).expect("it is not cut");
+        status["role"] == "primary" && status["members"].split(',').count() == 2
+    };
+    let find = || (1..=3).filter(|n| *n != cut).find(leads);
+    common::wait_for(find, || "nobody took over".to_owned())
 }
 
 /// Starts this program again as a client in the namespace of the server that will be cut off.

@@ -8,7 +8,6 @@ use common::{Client, DEADLINE, Group};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
 
 /// A running tool, with pipes.
 struct Tool {
@@ -77,14 +76,7 @@ impl Tool {
 
     /// Waits until the tool ends by itself, and returns its exit code.
     fn code(&mut self) -> Option<i32> {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                return status.code();
-            }
-            assert!(Instant::now() < end, "it does not end");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        common::wait_child(&mut self.child, || "it does not end".to_owned()).code()
     }
 }
 

@@ -131,15 +131,8 @@ fn a_full_disk_costs_nothing() {
 }
 
 fn wait_status(server: &str) -> Status {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        let client = Client::try_connect(server);
-        if let Some(status) = client.and_then(|mut client| client.try_status()) {
-            return status;
-        }
-        assert!(Instant::now() < end, "{server} does not answer");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let ask = || Client::try_connect(server)?.try_status();
+    common::wait_for(ask, || format!("{server} does not answer"))
 }
 
 #[test]

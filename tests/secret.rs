@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Client, DEADLINE, Group};
+use common::{Client, Group};
 use postern::ids::Secret;
 use postern::server::Seal;
 use postern::server::channel::{Channel, HANDSHAKE_BYTES};
@@ -14,14 +14,6 @@ use std::time::{Duration, Instant};
 
 /// What a server says of somebody who dialled it.
 const STRANGER: &str = "it claims to be a server, but does not know this group's secret";
-
-fn wait_log(group: &Group, n: usize, words: &str) {
-    let end = Instant::now() + DEADLINE;
-    while !group.log(n).contains(words) {
-        assert!(Instant::now() < end, "server {n} does not say: {words}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// Everything up to the end of a connection, and how long that took.
 fn rest(client: &mut Client) -> (Vec<u8>, Duration) {
@@ -45,8 +37,8 @@ fn a_server_with_another_secret_never_joins() {
     std::fs::write(group.config(), text.replace(own, &other)).unwrap();
     group.start(3);
     for n in [1, 2] {
-        wait_log(&group, n, STRANGER);
-        wait_log(&group, 3, &format!("the answer for server {n} at {}", group.servers[n - 1]));
+        group.wait_line(n, STRANGER);
+        group.wait_line(3, &format!("the answer for server {n} at {}", group.servers[n - 1]));
     }
     // It tries again and again; that is said once.
     std::thread::sleep(Duration::from_millis(500));
@@ -71,7 +63,7 @@ fn nonsense_gets_few_bytes_and_little_time() {
     client.send_bytes(&[0; 1 + HANDSHAKE_BYTES]);
     let (said, _) = rest(&mut client);
     assert!(said.starts_with(b"postern: you do not know this group's secret"), "{said:?}");
-    wait_log(&group, 1, STRANGER);
+    group.wait_line(1, STRANGER);
     // More than that, for as long as it is taken.
     let mut client = group.connect(1);
     client.send_bytes(&vec![0; 10_000_000]);
@@ -82,11 +74,11 @@ fn nonsense_gets_few_bytes_and_little_time() {
     let (said, time) = rest(&mut client);
     assert!(said.is_empty());
     assert!(time > Duration::from_millis(300) && time < Duration::from_secs(5), "{time:?}");
-    wait_log(&group, 1, "took too long");
+    group.wait_line(1, "took too long");
     // Many at once keep nobody out for longer.
     let mut many: Vec<Client> = (0..40).map(|_| group.connect(1)).collect();
     many.iter_mut().for_each(|client| client.send_bytes(b"\0"));
-    wait_log(&group, 1, "too many unauthenticated server connections");
+    group.wait_line(1, "too many unauthenticated server connections");
     assert!(many.iter_mut().all(|client| rest(client).0.is_empty()));
     group.wait_members(3);
 }
@@ -113,7 +105,7 @@ fn a_recorded_handshake_is_useless() {
     assert_ne!(answer, other);
     again.send_bytes(&first);
     assert!(rest(&mut again).0.is_empty());
-    wait_log(&group, 1, STRANGER);
+    group.wait_line(1, STRANGER);
     assert!(
         !group.log(1).contains("an invalid packet was received"),
         "the replica never heard of it"
@@ -121,7 +113,7 @@ fn a_recorded_handshake_is_useless() {
     // On the original one they are what they were: a frame that is no packet.
     original.send_bytes(&first);
     rest(&mut original);
-    wait_log(&group, 1, "an invalid packet was received");
+    group.wait_line(1, "an invalid packet was received");
     group.wait_members(3);
 }
 
@@ -135,7 +127,7 @@ fn a_command_that_knows_the_secret_is_let_in() {
     // No packet: the server ends the link.
     call.send(b"\xff").unwrap();
     assert!(call.receive().is_err());
-    wait_log(&group, 1, "an invalid packet was received");
+    group.wait_line(1, "an invalid packet was received");
     let other = Secret::new([1; Secret::BYTES]);
     let refused =
         OperatorClient::begin(group.connect(1).stream, &other, settings.shared.group).unwrap_err();

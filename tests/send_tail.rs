@@ -60,14 +60,7 @@ impl Running {
     /// Waits until the command ends. Returns its exit status, and its output on stderr.
     fn end(mut self) -> (ExitStatus, String) {
         drop(self.child.stdin.take());
-        let end = Instant::now() + DEADLINE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                break status;
-            }
-            assert!(Instant::now() < end, "it does not end");
-            thread::sleep(Duration::from_millis(2));
-        };
+        let status = common::wait_child(&mut self.child, || "it does not end".to_owned());
         let mut said = String::new();
         self.child.stderr.take().expect("it is piped").read_to_string(&mut said).unwrap();
         (status, said)

@@ -4,9 +4,8 @@
 
 mod common;
 
-use common::{DEADLINE, Group};
+use common::Group;
 use std::fs;
-use std::time::{Duration, Instant};
 
 #[test]
 fn a_difference_is_logged_once_on_both_sides_and_shown() {
@@ -34,17 +33,13 @@ fn a_difference_is_logged_once_on_both_sides_and_shown() {
         });
         assert!(status["settings_differ"].contains(expected), "{status:?}");
         let line = format!("server {of} at ");
-        let end = Instant::now() + DEADLINE;
-        let logged = loop {
+        let find = || {
             let log = group.log(n);
             let lines = log.lines().filter(|l| l.contains(&line) && l.contains("other settings"));
             let lines: Vec<String> = lines.map(str::to_owned).collect();
-            if !lines.is_empty() {
-                break lines;
-            }
-            assert!(Instant::now() < end, "{log}");
-            std::thread::sleep(Duration::from_millis(5));
+            (!lines.is_empty()).then_some(lines)
         };
+        let logged = common::wait_for(find, || group.log(n));
         assert!(logged.len() == 1 && logged[0].contains(expected), "{logged:?}");
     }
     // Once the file is corrected, nothing differs any more.

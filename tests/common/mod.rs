@@ -10,13 +10,34 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Maximum time for any state to be reached on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The time between two looks for a state.
+const LOOK_TIME: Duration = Duration::from_millis(2);
+
+/// Returns what `look` finds as soon as it finds something. Panics with the words of `missing` at
+/// the deadline.
+pub fn wait_for<T>(mut look: impl FnMut() -> Option<T>, missing: impl Fn() -> String) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{}", missing());
+        std::thread::sleep(LOOK_TIME);
+    }
+}
+
+/// Waits until a child process ends by itself, and returns its exit status.
+pub fn wait_child(child: &mut Child, missing: impl Fn() -> String) -> ExitStatus {
+    wait_for(|| child.try_wait().expect("it is our child"), missing)
+}
 
 pub fn postern() -> Command {
     Command::new(env!("CARGO_BIN_EXE_postern"))
@@ -132,15 +153,8 @@ impl Group {
 
     /// Waits until a line of a server's log contains `words`, and returns that line.
     pub fn wait_line(&self, n: usize, words: &str) -> String {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            let log = self.log(n);
-            if let Some(line) = log.lines().find(|line| line.contains(words)) {
-                return line.to_owned();
-            }
-            assert!(Instant::now() < end, "{words}: {log}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let find = || self.log(n).lines().find(|line| line.contains(words)).map(str::to_owned);
+        wait_for(find, || format!("{words}: {}", self.log(n)))
     }
 
     /// Kills a server with SIGKILL.
@@ -166,14 +180,7 @@ impl Group {
     /// Waits until a server has ended, and returns its exit code.
     pub fn wait_end(&mut self, n: usize) -> Option<i32> {
         let mut child = self.children[n - 1].take().expect("it runs");
-        let end = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = child.try_wait().expect("it is our child") {
-                return status.code();
-            }
-            assert!(Instant::now() < end, "server {n} does not end: {}", self.log(n));
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        wait_child(&mut child, || format!("server {n} does not end: {}", self.log(n))).code()
     }
 
     pub fn is_running(&self, n: usize) -> bool {
@@ -193,37 +200,27 @@ impl Group {
 
     /// Waits until a server's STATUS satisfies `done`.
     pub fn wait(&self, n: usize, what: &str, done: impl Fn(&Status) -> bool) -> Status {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            let status = self.status(n);
-            if let Some(status) = status.as_ref().filter(|status| done(status)) {
-                return status.clone();
-            }
-            assert!(Instant::now() < end, "server {n}: not {what}: {status:?}\n{}", self.log(n));
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let missing = || format!("server {n}: not {what}: {:?}\n{}", self.status(n), self.log(n));
+        wait_for(|| self.status(n).filter(|status| done(status)), missing)
     }
 
     /// Waits for a primary that has `count` members and accepts changes. Returns its id.
     pub fn wait_members(&self, count: usize) -> usize {
-        let end = Instant::now() + DEADLINE;
-        loop {
+        let states = || -> Vec<_> {
             let running = (1..=self.servers.len()).filter(|n| self.is_running(*n));
-            let states: Vec<_> = running.map(|n| (n, self.status(n))).collect();
-            let found = states.iter().find(|(_, status)| {
-                status.as_ref().is_some_and(|status| {
-                    status["role"] == "primary"
-                        && status["waiting"] == "-"
-                        && status["members"].split(',').count() == count
-                        && status["acknowledged_index"] == status["last_index"]
-                })
-            });
-            if let Some((n, _)) = found {
-                return *n;
-            }
-            assert!(Instant::now() < end, "no primary of {count} members: {states:?}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+            running.map(|n| (n, self.status(n))).collect()
+        };
+        let leads = |status: &Status| {
+            status["role"] == "primary"
+                && status["waiting"] == "-"
+                && status["members"].split(',').count() == count
+                && status["acknowledged_index"] == status["last_index"]
+        };
+        let find = || {
+            let found = states().into_iter().find(|(_, status)| status.as_ref().is_some_and(leads));
+            found.map(|(n, _)| n)
+        };
+        wait_for(find, || format!("no primary of {count} members: {:?}", states()))
     }
 
     pub fn connect(&self, n: usize) -> Client {

@@ -2,7 +2,7 @@
 //! the person sees.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
-use crate::common::{DEADLINE, run_by, with_signals};
+use crate::common::{DEADLINE, run_by, wait_child, wait_for, with_signals};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
@@ -114,31 +114,21 @@ impl Terminal {
 
     /// Waits until the command handles a signal, which would otherwise just kill it.
     pub fn listens_for(&self, signal: Signal) {
-        let end = Instant::now() + DEADLINE;
         let bit = 1u64 << (signal.as_raw() - 1);
         let path = format!("/proc/{}/status", self.child.id());
-        loop {
+        let listens = || {
             let status = std::fs::read_to_string(&path).expect("it runs");
             let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
             let caught = u64::from_str_radix(caught.unwrap_or("0").trim(), 16).unwrap_or(0);
-            if caught & bit != 0 {
-                return;
-            }
-            assert!(Instant::now() < end, "it does not listen for {signal:?}");
-            thread::sleep(Duration::from_millis(2));
-        }
+            (caught & bit != 0).then_some(())
+        };
+        wait_for(listens, || format!("it does not listen for {signal:?}"));
     }
 
     /// Waits until the command ends, and returns its exit status.
     pub fn end(&mut self) -> ExitStatus {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                return status;
-            }
-            assert!(Instant::now() < end, "it does not end:\n{}", self.text());
-            thread::sleep(Duration::from_millis(2));
-        }
+        let text = self.text();
+        wait_child(&mut self.child, || format!("it does not end:\n{text}"))
     }
 
     /// Returns whether the terminal is as a shell expects it: echo and line editing are on.
