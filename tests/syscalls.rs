@@ -17,8 +17,8 @@ struct Traced {
 
 impl Drop for Traced {
     fn drop(&mut self) {
-        // strace ends after the server, its child. If it were killed at once, the server might still
-        // listen when the test goes on.
+        // strace ends after the server, its child. If it were killed at once, the server might
+        // still listen when the test goes on.
         let killed = self.server().map(|server| kill_process(server, Signal::KILL));
         if !matches!(killed, Some(Ok(()))) {
             let _ = self.strace.kill();
