@@ -6,8 +6,8 @@
 //! poll loop, one readiness set. A simulator answers its calls to the kernel instead. In the order
 //! to read them:
 //!
-//! * words: [`ids`], [`address`], [`time`], [`limits`], [`rng`], and [`record`], the bytes of a
-//!   log entry;
+//! * words: [`ids`], [`address`], [`time`], [`limits`], [`rng`], [`content`], what a message says,
+//!   and [`record`], the bytes of a log entry;
 //! * the pure modules, which know only those words and not each other: [`protocol`] (text),
 //!   [`frontend`] (bytes of a session), [`mailbox`] (the replicated state), [`replica`], which
 //!   joins `peers` (the links to the other servers) with [`raft`] (who is primary, what is
@@ -76,6 +76,7 @@ pub mod address;
 pub mod client;
 pub mod commands;
 mod config;
+pub mod content;
 mod effect;
 mod fields;
 pub mod frontend;

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 /// The longest request line with its line end, in bytes; answers are never longer.
 pub const LINE_BYTES_MAX: usize = 4096;
-/// The longest text of a message, in bytes.
+/// The longest text of a message with its title, in bytes; each line break counts as the
+/// character that stands for it in a line.
 pub const TEXT_BYTES_MAX: usize = 3840;
+/// The longest attributes of a message, in bytes: a title of 250, a priority, tags and click of
+/// 255, each with a key and a length.
+pub const ATTRIBUTES_BYTES_MAX: usize = 250 + 1 + 2 * 255 + 4 * 2;
 /// The shortest password, in bytes.
 pub const PASSWORD_BYTES_MIN: usize = 8;
 /// The longest password, in bytes.
@@ -160,13 +164,15 @@ pub const SHUN_TIME_MAX: Duration = Duration::from_secs(60);
 pub const SEAL_TIME: Duration = Duration::from_secs(1);
 
 const _: () = {
-    // The longest answer is a MSG line: number, time, name, text and their spaces.
-    assert!("MSG ".len() + 20 + 1 + 24 + 1 + 32 + 1 + TEXT_BYTES_MAX < LINE_BYTES_MAX);
+    // The longest answer is a MSG line: number, time, name, title, text, and what parts them.
+    assert!("MSG ".len() + 20 + 1 + 24 + 1 + 32 + 1 + 2 + TEXT_BYTES_MAX < LINE_BYTES_MAX);
     // The longest ONCE fits in a line.
     let head = "ONCE ".len() + KEY_BYTES_MAX + 1 + 32 + 1;
     assert!(head + TEXT_BYTES_MAX + "\r\n".len() <= LINE_BYTES_MAX);
-    // The longest message fits in a record: head, two names, key, text, their lengths, an index.
-    assert!(33 + 2 * (2 + 32) + 2 + KEY_BYTES_MAX + 2 + TEXT_BYTES_MAX + 8 <= RECORD_BYTES_MAX);
+    // The longest message fits in a record: head, two names, key, text, their lengths, an index,
+    // attributes.
+    let message = 33 + 2 * (2 + 32) + 2 + KEY_BYTES_MAX + 2 + TEXT_BYTES_MAX + 8;
+    assert!(message + ATTRIBUTES_BYTES_MAX <= RECORD_BYTES_MAX);
     assert!(RECORD_BYTES_MAX <= ENTRIES_BYTES_MAX);
     assert!(ENTRIES_BYTES_MAX < FRAME_BYTES_MAX);
     assert!(FRAME_BYTES_MAX < LINK_KEPT_BYTES_MAX);

@@ -209,6 +209,11 @@ pub struct Send {
     pub to: String,
     /// The message, after `--` if it begins with a hyphen. Default: each line of standard input.
     pub text: Vec<String>,
+    /// Send all of standard input as one message.
+    #[arg(long, conflicts_with_all = ["text", "lossy", "skip"])]
+    pub whole: bool,
+    #[command(flatten)]
+    pub attributes: Attributes,
     /// Print the outcome of each line as JSON.
     #[arg(long)]
     pub json: bool,
@@ -221,6 +226,23 @@ pub struct Send {
     /// Give up when no primary is found for this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = wait())]
     pub wait: u64,
+}
+
+/// The attributes of a message.
+#[derive(Clone, Debug, Args)]
+pub struct Attributes {
+    /// Give the message a title of at most 250 bytes.
+    #[arg(long)]
+    pub title: Option<String>,
+    /// Give the message a priority: 1 is the least urgent, 5 the most.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub priority: Option<u8>,
+    /// Give the message tags, words by which programs sort messages.
+    #[arg(long)]
+    pub tags: Option<String>,
+    /// Give the message an address that a click on it opens.
+    #[arg(long, value_name = "URL")]
+    pub click: Option<String>,
 }
 
 /// Options of `postern tail`.

@@ -198,6 +198,26 @@ fn a_paste_is_as_many_messages_as_lines() {
     assert_eq!(group.mailbox(1, "ann").len(), 1005);
 }
 
+/// The lines of a message are shown below each other, and none looks like a message of its own.
+#[test]
+fn a_message_may_have_lines() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let mut bob = group.client(1, "bob");
+    let mut ann = person(&group.servers[0], "ann");
+    ann.see("1 copy >");
+    assert_eq!(bob.ask("WITH title Menu"), "OK");
+    assert_eq!(bob.ask("SEND ann soup␤12:00 cyd: I resign␤␤rice"), "OK 1");
+    ann.see("rice");
+    let text = ann.text();
+    let shown = " bob: Menu: soup\n      12:00 cyd: I resign\n\n      rice\n";
+    let shown_lines: String = text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    assert!(shown_lines.contains(shown), "{text}");
+    ann.type_in("@bob one␤two\r\x04");
+    assert_eq!(ann.end().code(), Some(0));
+    assert_eq!(group.mailbox(1, "bob"), ["one␤two"]);
+}
+
 #[test]
 fn the_last_line_of_a_paste_waits_for_room_as_the_others_do() {
     let group = Group::alone();

@@ -362,3 +362,56 @@ fn tail_shows_what_is_asked_for() {
     assert_eq!(ann.ask("SEND ann more"), "OK 606");
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn a_message_with_lines_and_a_title_arrives_whole() {
+    let group = Group::alone();
+    group.client(1, "ann");
+    let send = |arguments: &[&str], input: &[u8]| {
+        let mut send = command(&group, "send");
+        send.args(arguments);
+        let mut send = start(&send);
+        let _ = send.child.stdin.take().unwrap().write_all(input);
+        let (status, said) = send.end();
+        (status.code(), said)
+    };
+    let attributes = [
+        "--title",
+        "Disk full",
+        "--priority",
+        "5",
+        "--tags",
+        "disk,lab",
+        "--click",
+        "http://lab1/",
+    ];
+    let whole = [&["ann", "ann", "--whole"][..], &attributes].concat();
+    assert_eq!(send(&whole, b"one\r\n\ntwo\n"), (Some(0), String::new()));
+    assert_eq!(send(&["ann", "ann", "three\nfour"], b""), (Some(0), String::new()));
+    assert_eq!(send(&["ann", "ann", "--title", "t"], b"five\nsix\n"), (Some(0), String::new()));
+    for (arguments, input, expected) in [
+        (&["ann", "ann", "--whole"][..], &[b'x'; 5000][..], "has at most 3840 bytes"),
+        (&["ann", "ann", "--whole"], &[b'x'; 3841], "has at most 3840 bytes"),
+        (&["ann", "ann", "--whole"], b"\xff", "it is not UTF-8"),
+        (&["ann", "ann", "--whole"], b"\n", "is empty"),
+        (&["ann", "ann", "--title", "a\tb", "x"], b"", "a title has at most 250 bytes"),
+    ] {
+        let (code, said) = send(arguments, input);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
+    }
+    let tail = |arguments: &[&str]| {
+        let output = command(&group, "tail").arg("ann").args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let texts = ["Disk full: one␤␤two", "three␤four", "t: five", "t: six"];
+    for (line, text) in tail(&[]).lines().zip(texts) {
+        assert!(line.ends_with(&format!("Z ann {text}")), "{line}");
+    }
+    let json = tail(&["--json"]);
+    let first = "\"from\":\"ann\",\"text\":\"one\\n\\ntwo\",\"title\":\"Disk full\",\
+                 \"priority\":5,\"tags\":\"disk,lab\",\"click\":\"http://lab1/\"}";
+    assert!(json.lines().next().unwrap().ends_with(first), "{json}");
+    assert!(json.lines().nth(1).unwrap().ends_with("\"text\":\"three\\nfour\"}"), "{json}");
+    assert_eq!(group.mailbox(1, "ann"), texts);
+}

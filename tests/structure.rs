@@ -38,6 +38,7 @@ fn modules_depend_only_on_what_they_may() {
         "time",
         "rng",
         "record",
+        "content",
         "latency",
         "keyed_hash",
         // What the modules of the replication share.

@@ -1,6 +1,8 @@
 //! Parses the lines of a server.
 
-use super::Message;
+use super::{Attributes, Message};
+use crate::content::Attribute;
+use crate::protocol;
 use std::fmt::Display;
 
 /// The reason why a server refuses a request.
@@ -25,7 +27,9 @@ pub(super) enum Line<'a> {
     Ok(&'a str),
     /// The end of an answer with an error.
     Err(Refusal),
-    /// A message, as part of an answer or pushed.
+    /// An attribute of the message of this number, before the message. `None` if it is unknown.
+    Attribute(u64, Option<(Attribute, &'a str)>),
+    /// A message, as part of an answer or pushed, without its attributes.
     Message(Message),
     /// A note of the server about the connection.
     Note(&'a str),
@@ -48,13 +52,20 @@ pub(super) fn read(line: &str) -> Option<Line<'_>> {
         }
         "NOTE" => Some(Line::Note(rest)),
         "STAT" | "USER" | "HELP" => Some(Line::Data(rest)),
+        "ATTR" => {
+            let (word, rest) = rest.split_once(' ')?;
+            let (name, value) = rest.split_once(' ')?;
+            let known = Attribute::named(name).filter(|attribute| attribute.accepts(value));
+            Some(Line::Attribute(number(word)?, known.map(|attribute| (attribute, value))))
+        }
         "MSG" => {
             let mut parts = rest.splitn(4, ' ');
             let mut part = || parts.next().filter(|part| !part.is_empty());
             let number = number(part()?).filter(|number| *number > 0)?;
             let (time, from) = (part()?.to_owned(), part()?.to_owned());
-            let text = part()?.to_owned();
-            Some(Line::Message(Message { number, time, from, text }))
+            let text = protocol::with_breaks(part()?).into_owned();
+            let attributes = Attributes::default();
+            Some(Line::Message(Message { number, time, from, text, attributes }))
         }
         _ => None,
     }
@@ -87,6 +98,14 @@ mod tests {
             ("MSG 0 2026-11-23T11:58:03.120Z bob hi", None),
             ("MSG 1 2026-11-23T11:58:03.120Z bob", None),
             ("MSG x 2026-11-23T11:58:03.120Z bob hi", None),
+            (
+                "ATTR 7 title  Disk full",
+                Some(Line::Attribute(7, Some((Attribute::Title, " Disk full")))),
+            ),
+            ("ATTR 7 icon x", Some(Line::Attribute(7, None))),
+            ("ATTR 7 priority 9", Some(Line::Attribute(7, None))),
+            ("ATTR 7 title", None),
+            ("ATTR x title y", None),
             ("HTTP/1.1 400 Bad Request", None),
             ("MSG 18446744073709551615 2026-11-23T11:58:03.120Z bob hi", None),
             ("ERR busy \u{1b}]0;owned\u{7}", None),
@@ -95,11 +114,12 @@ mod tests {
         for (line, expected) in table {
             assert_eq!(read(line), expected, "{line}");
         }
-        let Some(Line::Message(message)) = read("MSG 7 2026-11-23T11:58:03.120Z bob  two  spaces ")
+        let Some(Line::Message(message)) =
+            read("MSG 7 2026-11-23T11:58:03.120Z bob  two  spaces ␤and lines")
         else {
             panic!("a message");
         };
         assert_eq!((message.number, &message.from[..]), (7, "bob"));
-        assert_eq!(message.text, " two  spaces ");
+        assert_eq!(message.text, " two  spaces \nand lines");
     }
 }

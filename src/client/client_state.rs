@@ -8,7 +8,8 @@
 use super::answer::{self, Line, Refusal};
 use super::keepalive::{ANSWER_TIME, GREETING_TIME, PASSWORD_TIME};
 use super::wire::Input;
-use super::{Account, Error, Event, Message, Ticket};
+use super::{Account, Attributes, Error, Event, Message, Ticket};
+use crate::content::{AttributeList, Content};
 use crate::limits::KEYS_KEPT;
 use crate::protocol::{self, After, Code};
 use crate::time::Moment;
@@ -48,9 +49,12 @@ pub(super) enum Stop {
 /// A request on this connection whose answer is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
+    ShowAttributes,
     Status,
     Create,
     Login,
+    /// An attribute of the message that follows.
+    Attribute,
     Message,
     Log,
     Question,
@@ -62,6 +66,7 @@ enum Asked {
 #[derive(Debug)]
 struct Sending {
     ticket: Ticket,
+    /// One line for each attribute, and one for the message.
     request: String,
     /// The connection on which the message was first sent, and an index that the log had reached
     /// before.
@@ -110,6 +115,8 @@ pub(super) struct ClientState {
     pub(super) seen: Option<u64>,
     /// The number of the last message that was received.
     came: u64,
+    /// Attributes of the message that comes next, and its number.
+    attributes: (u64, Attributes),
     /// An index that the log has reached, and when the client last asked for it.
     index: u64,
     index_asked: Option<Moment>,
@@ -138,6 +145,7 @@ impl ClientState {
         self.connection += 1;
         self.answered = false;
         server.clone_into(&mut self.server);
+        self.write(Asked::ShowAttributes, "ATTR on");
         self.ask_status(now);
     }
 
@@ -156,6 +164,7 @@ impl ClientState {
             self.tell_of_connection(lost);
         }
         self.asked.clear();
+        self.attributes = (0, Attributes::default());
         self.passed_over = 0;
         self.sent = 0;
         self.out.clear();
@@ -163,10 +172,19 @@ impl ClientState {
     }
 
     /// Queues a message for sending.
-    pub(super) fn submit(&mut self, now: Moment, to: &str, text: &str) -> Result<Ticket, Refusal> {
+    pub(super) fn submit(
+        &mut self,
+        now: Moment,
+        to: &str,
+        text: &str,
+        attributes: &Attributes,
+    ) -> Result<Ticket, Refusal> {
         let ticket = Ticket(self.tickets + 1);
-        let request = format!("ONCE {}-{} {to} {text}", self.prefix, ticket.0);
-        check(&[to], &request)?;
+        let line = protocol::as_line(text);
+        let message = format!("ONCE {}-{} {to} {line}", self.prefix, ticket.0);
+        check(&[to], &message)?;
+        let mut request = with_lines(text, attributes)?;
+        request += &message;
         self.tickets += 1;
         self.unanswered.push_back(Sending { ticket, request, first: None });
         self.send_messages(now);
@@ -276,6 +294,13 @@ impl ClientState {
     /// Handles a line from the server.
     pub(super) fn on_line(&mut self, now: Moment, line: &str) -> Result<(), Stop> {
         match answer::read(line) {
+            Some(Line::Attribute(number, known)) => {
+                if self.attributes.0 != number {
+                    self.attributes = (number, Attributes::default());
+                }
+                known.iter().for_each(|(name, value)| self.attributes.1.set(*name, value));
+                Ok(())
+            }
             Some(Line::Message(message)) => self.on_message(message),
             Some(Line::Data(data)) => self.on_data(data),
             Some(Line::Ok(words)) => self.on_ok(now, words),
@@ -288,8 +313,12 @@ impl ClientState {
         }
     }
 
-    fn on_message(&mut self, message: Message) -> Result<(), Stop> {
+    fn on_message(&mut self, mut message: Message) -> Result<(), Stop> {
         let number = message.number;
+        let (of, attributes) = std::mem::take(&mut self.attributes);
+        if of == number {
+            message.attributes = attributes;
+        }
         let next = self.seen.map(|seen| seen.saturating_add(1));
         let expected = self.came.saturating_add(1);
         self.came = self.came.max(number);
@@ -348,7 +377,7 @@ impl ClientState {
                 let last = number(words.split(' ').nth(1).unwrap_or(""))?;
                 self.on_logged_in(now, last);
             }
-            Asked::Log | Asked::GivenUp => {}
+            Asked::ShowAttributes | Asked::Attribute | Asked::Log | Asked::GivenUp => {}
             Asked::Message => {
                 let number = number(words)?;
                 let ticket = self.settle().ok_or_else(nonsense)?;
@@ -386,7 +415,10 @@ impl ClientState {
         // A server that rejects a connection sends an error without a request.
         let was_asked = self.asked.pop_front();
         match (was_asked, code) {
-            (None | Some(Asked::Status | Asked::Log), _)
+            (
+                None | Some(Asked::ShowAttributes | Asked::Status | Asked::Attribute | Asked::Log),
+                _,
+            )
             | (Some(Asked::Login | Asked::Create), Some(Code::Busy)) => Err(here(&why.words)),
             (Some(Asked::Login), Some(Code::WrongPassword)) if self.account.create => {
                 let Account { user, password, .. } = &self.account;
@@ -508,6 +540,8 @@ impl ClientState {
             sending.first.get_or_insert((self.connection, self.index));
             self.out.extend_from_slice(sending.request.as_bytes());
             self.out.push(b'\n');
+            let attributes = sending.request.matches('\n').count();
+            self.asked.extend(std::iter::repeat_n(Asked::Attribute, attributes));
             self.asked.push_back(Asked::Message);
         }
         self.sent = self.unanswered.len();
@@ -541,6 +575,23 @@ pub(super) fn check(words: &[&str], request: &str) -> Result<(), Refusal> {
     }
     let refused = |why: protocol::Refusal| Refusal::new(why.code, why.words);
     protocol::parse(request.as_bytes()).map(drop).map_err(refused)
+}
+
+/// Returns the lines that add these attributes to a message with this text.
+fn with_lines(text: &str, attributes: &Attributes) -> Result<String, Refusal> {
+    let (mut lines, mut list) = (String::new(), AttributeList::default());
+    for (attribute, value) in attributes.each() {
+        let line = format!("WITH {attribute} {value}");
+        check(&[], &line)?;
+        list.set(attribute, &value);
+        lines += &line;
+        lines.push('\n');
+    }
+    if !protocol::fits(Content { text, attributes: list.get() }) {
+        let words = "a title and a text have at most 3840 bytes together";
+        return Err(Refusal::new(Code::TooLong, words));
+    }
+    Ok(lines)
 }
 
 fn here(why: &str) -> Stop {

@@ -1,6 +1,7 @@
 //! The results that a caller gets: messages, outcomes, changes of the connection, and errors.
 
 use super::answer::Refusal;
+use crate::content::Attribute;
 use serde::Serialize;
 use std::{fmt, io};
 
@@ -14,8 +15,52 @@ pub struct Message {
     pub time: String,
     /// The sender.
     pub from: String,
-    /// The message text.
+    /// The message text. Its lines end with LF.
     pub text: String,
+    /// What goes with the text.
+    #[serde(flatten)]
+    pub attributes: Attributes,
+}
+
+/// The attributes of a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Attributes {
+    /// What the message is about: at most 250 bytes, and 3,840 together with the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// From 1, the least urgent, to 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// Words by which programs sort messages: at most 255 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<String>,
+    /// The address that a click on the message opens: at most 255 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub click: Option<String>,
+}
+
+impl Attributes {
+    /// The attributes that are set, with their values as text.
+    pub(super) fn each(&self) -> impl Iterator<Item = (Attribute, String)> {
+        let all = [
+            (Attribute::Title, self.title.clone()),
+            (Attribute::Priority, self.priority.map(|priority| priority.to_string())),
+            (Attribute::Tags, self.tags.clone()),
+            (Attribute::Click, self.click.clone()),
+        ];
+        all.into_iter().filter_map(|(attribute, value)| Some((attribute, value?)))
+    }
+
+    /// Sets an attribute that a server has sent.
+    pub(super) fn set(&mut self, attribute: Attribute, value: &str) {
+        let text = || Some(value.to_owned());
+        match attribute {
+            Attribute::Title => self.title = text(),
+            Attribute::Priority => self.priority = value.parse().ok(),
+            Attribute::Tags => self.tags = text(),
+            Attribute::Click => self.click = text(),
+        }
+    }
 }
 
 /// Identifies a message that was submitted with [`Client::submit`](super::Client::submit).

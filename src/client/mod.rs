@@ -74,8 +74,9 @@ mod wire;
 pub use crate::protocol::After;
 pub use answer::Refusal;
 pub use dial::{Unreached, dial};
-pub use event::{Error, Event, Message, Ticket};
+pub use event::{Attributes, Error, Event, Message, Ticket};
 
+use crate::protocol;
 use crate::time::Moment;
 use client_state::{ClientState, Stop, UNANSWERED_MAX};
 use dial::Lookups;
@@ -135,7 +136,7 @@ impl fmt::Debug for Account {
 /// # Errors
 /// Why servers refuse it.
 pub fn check_message(to: &str, text: &str) -> Result<(), Refusal> {
-    client_state::check(&[to], &format!("SEND {to} {text}"))
+    client_state::check(&[to], &format!("SEND {to} {}", protocol::as_line(text)))
 }
 
 /// Interrupts [`Client::next`] of a client from any thread.
@@ -249,11 +250,24 @@ impl Client {
     /// [`Error::Refused`]: no server accepts this name or text; other errors as in
     /// [`Client::next`].
     pub fn submit(&mut self, to: &str, text: &str) -> Result<Ticket, Error> {
+        self.submit_with(to, text, &Attributes::default())
+    }
+
+    /// As [`Client::submit`], of a message with attributes.
+    ///
+    /// # Errors
+    /// As [`Client::submit`]; also when no server accepts one of the attributes.
+    pub fn submit_with(
+        &mut self,
+        to: &str,
+        text: &str,
+        attributes: &Attributes,
+    ) -> Result<Ticket, Error> {
         while !self.has_room() {
             self.turn(None)?;
         }
         let now = self.now();
-        self.state.submit(now, to, text).map_err(Error::Refused)
+        self.state.submit(now, to, text, attributes).map_err(Error::Refused)
     }
 
     /// Returns whether `submit` accepts a message without waiting. At most 256 messages may be

@@ -3,7 +3,7 @@
 use super::client_state::{ClientState, Stop};
 use super::servers::Servers;
 use super::wire::Input;
-use super::{Account, Error, Event};
+use super::{Account, Attributes, Error, Event};
 use crate::time::Moment;
 
 /// A client and its simulated connection, if any.
@@ -97,7 +97,7 @@ impl Probe {
     /// Submits a message, if it is valid and there is room.
     pub fn submit(&mut self, now: Moment, to: &str, text: &str) {
         if self.state.unanswered() < super::UNANSWERED_MAX {
-            let _ = self.state.submit(now, to, text);
+            let _ = self.state.submit(now, to, text, &Attributes::default());
         }
     }
 

@@ -1,7 +1,7 @@
 //! Tests a client without sockets, line by line: what it sends, and how it handles the answers.
 
 use super::client_state::{ClientState, Stop};
-use super::{Account, After, Client, Error, Event, Message, Ticket};
+use super::{Account, After, Attributes, Client, Error, Event, Message, Ticket};
 use crate::limits::KEYS_KEPT;
 use crate::time::Moment;
 use std::time::Duration;
@@ -29,8 +29,8 @@ impl World {
 
     fn begin(&mut self, index: u64) {
         self.client.begin(self.now, "lab1:5001");
-        assert_eq!(self.sent(), "STATUS\n");
-        self.hear(&format!("STAT role primary\nSTAT last_index {index}\nOK"));
+        assert_eq!(self.sent(), "ATTR on\nSTATUS\n");
+        self.hear(&format!("OK\nSTAT role primary\nSTAT last_index {index}\nOK"));
     }
 
     fn lose(&mut self) {
@@ -49,7 +49,11 @@ impl World {
     }
 
     fn submit(&mut self, text: &str) -> Ticket {
-        self.client.submit(self.now, "bob", text).unwrap()
+        self.submit_with(text, &Attributes::default())
+    }
+
+    fn submit_with(&mut self, text: &str, attributes: &Attributes) -> Ticket {
+        self.client.submit(self.now, "bob", text, attributes).unwrap()
     }
 
     fn sent(&mut self) -> String {
@@ -76,7 +80,8 @@ fn line(n: u64) -> String {
 fn message(number: u64) -> Event {
     let time = "2026-11-23T11:58:03.120Z".to_owned();
     let (from, text) = ("bob".to_owned(), format!("text {number}"));
-    Event::Message(Message { number, time, from, text })
+    let attributes = Attributes::default();
+    Event::Message(Message { number, time, from, text, attributes })
 }
 
 #[test]
@@ -310,7 +315,7 @@ fn what_no_server_would_take_is_never_sent() {
     let mut world = World::logged_in(1);
     let long = "x".repeat(3841);
     for (to, text, code) in [
-        ("bob", "two\nlines", "bad-text"),
+        ("bob", "two\r\nlines", "bad-text"),
         ("bob", "\u{1b}[2J", "bad-text"),
         ("bob", "", "bad-argument"),
         ("bob", &long, "too-long"),
@@ -318,7 +323,7 @@ fn what_no_server_would_take_is_never_sent() {
         ("", "bob x", "bad-argument"),
         (".", "x", "bad-argument"),
     ] {
-        let refused = world.client.submit(world.now, to, text);
+        let refused = world.client.submit(world.now, to, text, &Attributes::default());
         assert_eq!(refused.unwrap_err().code, code, "{to}: {text}");
     }
     let question = world.client.ask("LIST", &["a b"], true);
@@ -326,6 +331,44 @@ fn what_no_server_would_take_is_never_sent() {
     let servers = vec!["lab1:5001".to_owned()];
     assert!(Client::new(servers, Account::new("ann", "correct-horse 7")).is_err());
     assert!(Client::new(Vec::new(), Account::new("ann", "correct-horse")).is_err());
+    assert_eq!(world.sent(), "");
+}
+
+#[test]
+fn a_message_with_attributes_and_lines_is_sent_whole_and_read_whole() {
+    let mut world = World::logged_in(1);
+    let attributes = Attributes {
+        title: Some("Disk full".to_owned()),
+        priority: Some(5),
+        ..Attributes::default()
+    };
+    let ticket = world.submit_with("one\ntwo", &attributes);
+    let sent = "WITH title Disk full\nWITH priority 5\nONCE key-1 bob one␤two\n";
+    assert_eq!(world.sent(), sent);
+    world.hear("OK\nOK");
+    world.lose();
+    world.begin(2);
+    assert_eq!(world.sent(), format!("LOGIN ann correct-horse 0\n{sent}"));
+    world.hear("OK ann 0\nOK\nOK\nOK 1");
+    assert_eq!(world.events(), [connected(0), Event::Stored { ticket, number: 1 }]);
+    let message = |number, text: &str, attributes: Attributes| {
+        let (time, from) = ("2026-11-23T11:58:03.120Z".to_owned(), "bob".to_owned());
+        Event::Message(Message { number, time, from, text: text.to_owned(), attributes })
+    };
+    world.hear("ATTR 1 title Disk full\nATTR 1 icon x\nATTR 1 priority 5");
+    world.hear("MSG 1 2026-11-23T11:58:03.120Z bob one␤two");
+    world.hear("MSG 2 2026-11-23T11:58:03.120Z bob plain");
+    let plain = message(2, "plain", Attributes::default());
+    assert_eq!(world.events(), [message(1, "one\ntwo", attributes.clone()), plain]);
+    for (text, attributes, code) in [
+        ("x", Attributes { priority: Some(6), ..Attributes::default() }, "bad-argument"),
+        ("x", Attributes { tags: Some(String::new()), ..Attributes::default() }, "bad-argument"),
+        ("x", Attributes { click: Some("a\nb".to_owned()), ..Attributes::default() }, "bad-text"),
+        (&"␤".repeat(1278), attributes, "too-long"),
+    ] {
+        let refused = world.client.submit(world.now, "bob", text, &attributes);
+        assert_eq!(refused.unwrap_err().code, code, "{attributes:?}");
+    }
     assert_eq!(world.sent(), "");
 }
 
@@ -376,7 +419,7 @@ fn a_server_that_says_too_much_is_left() {
 fn a_server_has_the_name_that_the_group_gives_it() {
     let mut world = World::new(Account::new("ann", "correct-horse"));
     world.client.begin(world.now, "127.0.0.1:5002");
-    world.hear("STAT server 2/91c0ffee\nSTAT servers lab1:5001,lab2:5001,lab3:5001\nOK");
+    world.hear("OK\nSTAT server 2/91c0ffee\nSTAT servers lab1:5001,lab2:5001,lab3:5001\nOK");
     world.hear("OK ann 0");
     world.client.on_lost("gone");
     let server = "lab2:5001".to_owned();

@@ -3,10 +3,11 @@
 use super::Named;
 use super::terminal::ask_hidden;
 use crate::address;
-use crate::client::{Account, After, Client, Error};
+use crate::client::{Account, After, Client, Error, Message};
 use crate::limits::LINE_BYTES_MAX;
 use crate::options;
 use crate::settings;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -47,6 +48,14 @@ pub(super) fn servers(group: &options::Group) -> Result<Vec<String>, String> {
             DEFAULTED.store(true, Ordering::Relaxed);
             Ok(vec![SERVER.to_owned()])
         }
+    }
+}
+
+/// Returns the text of a message after its title, as servers show it to netcat.
+pub(super) fn with_title(message: &Message) -> Cow<'_, str> {
+    match &message.attributes.title {
+        Some(title) => format!("{title}: {}", message.text).into(),
+        None => (&message.text).into(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::progress::{Progress, SHOW_TIME};
 use super::{Named, person, terminal};
-use crate::client::{After, Client, Error, Event, Refusal, Ticket, Waker};
+use crate::client::{After, Attributes, Client, Error, Event, Refusal, Ticket, Waker};
 use crate::limits::{LINE_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::options;
 use crate::protocol::{self, Code};
@@ -31,13 +31,18 @@ pub fn run(options: &options::Send) -> Result<ExitCode, String> {
     let patience = Duration::from_secs(options.wait);
     let mut client = person::client(&options.login, After::End, false, patience)?;
     let (json, lossy, skip) = (options.json, options.lossy, options.skip);
-    let mut sending = Sending { to: &options.to, json, lossy, skip, ..Sending::default() };
+    let options::Attributes { title, priority, tags, click } = options.attributes.clone();
+    let attributes = Attributes { title, priority, tags, click };
+    let to = &options.to;
+    let mut sending = Sending { to, json, lossy, skip, attributes, ..Sending::default() };
     let counts = Arc::clone(&sending.counts);
     terminal::set_last_words(move || {
         let began = counts.taken.load(Ordering::Relaxed) > 0;
         began.then(|| format!("interrupted: {counts} are known to be stored"))
     });
-    let ended = if options.text.is_empty() {
+    let ended = if options.whole {
+        sending.send_one(&mut client, &read_whole(io::stdin())?)
+    } else if options.text.is_empty() {
         // A progress line would make the outcomes of lines unreadable on a terminal.
         sending.progress = if json { None } else { Progress::of_stdin() };
         let pieces = read_pieces(io::stdin(), client.waker())?;
@@ -52,6 +57,8 @@ pub fn run(options: &options::Send) -> Result<ExitCode, String> {
 #[derive(Default)]
 struct Sending<'a> {
     to: &'a str,
+    /// What goes with each message.
+    attributes: Attributes,
     json: bool,
     /// Whether to convert invalid lines into valid messages.
     lossy: bool,
@@ -166,7 +173,7 @@ impl Sending<'_> {
         self.counts.taken.fetch_add(1, Ordering::Relaxed);
         let line = self.line;
         let text = std::str::from_utf8(line_bytes);
-        let refused = match text.map(|text| client.submit(self.to, text)) {
+        let refused = match text.map(|text| client.submit_with(self.to, text, &self.attributes)) {
             Ok(Ok(ticket)) => {
                 self.under_way.push_back(UnderWay { ticket, line, bytes: self.bytes });
                 return Ok(());
@@ -272,6 +279,21 @@ fn messages(line: &[u8]) -> Vec<String> {
         messages.last_mut().expect("there is one").push(c);
     }
     messages
+}
+
+/// Reads a message that may have several lines. The end of the last line is not part of it.
+fn read_whole(input: impl Read) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let read = input.take(LINE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
+    read.named("standard input")?;
+    if bytes.len() > LINE_BYTES_MAX {
+        return Err(format!("standard input: a text has at most {TEXT_BYTES_MAX} bytes"));
+    }
+    let text =
+        String::from_utf8(bytes).map_err(|_| "standard input: it is not UTF-8".to_owned())?;
+    let text = text.replace("\r\n", "\n");
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    Ok(text.strip_suffix('\n').unwrap_or(text).to_owned())
 }
 
 /// Reads lines on a separate thread, a bounded number of pieces ahead. Wakes the client for each

@@ -3,6 +3,7 @@
 use super::{Named, person};
 use crate::client::{After, Event, Message, Waker};
 use crate::options;
+use crate::protocol;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -76,13 +77,13 @@ fn watch_reader(waker: Waker) -> Result<Arc<AtomicBool>, String> {
 }
 
 fn print(out: &mut impl Write, message: &Message, json: bool) -> io::Result<()> {
-    let Message { number, time, from, text } = message;
     if json {
         serde_json::to_writer(&mut *out, message)?;
-        writeln!(out)
-    } else {
-        writeln!(out, "{number} {time} {from} {text}")
+        return writeln!(out);
     }
+    let Message { number, time, from, .. } = message;
+    let text = person::with_title(message);
+    writeln!(out, "{number} {time} {from} {}", protocol::as_line(&text))
 }
 
 /// Returns success if the reader has closed stdout: it has read enough.
@@ -96,19 +97,28 @@ fn ended(error: &io::Error) -> Result<ExitCode, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Attributes;
 
     #[test]
     fn a_message_is_a_line() {
         let (time, from) = ("2026-11-23T11:58:03.120Z".to_owned(), "bob".to_owned());
-        let message = Message { number: 7, time, from, text: "a \"b\"\t\\ ä".to_owned() };
-        let line = |json| {
+        let (text, attributes) = ("a \"b\"\t\\ ä".to_owned(), Attributes::default());
+        let mut message = Message { number: 7, time, from, text, attributes };
+        let line = |message: &Message, json| {
             let mut out = Vec::new();
-            print(&mut out, &message, json).unwrap();
+            print(&mut out, message, json).unwrap();
             String::from_utf8(out).unwrap()
         };
-        assert_eq!(line(false), "7 2026-11-23T11:58:03.120Z bob a \"b\"\t\\ ä\n");
+        assert_eq!(line(&message, false), "7 2026-11-23T11:58:03.120Z bob a \"b\"\t\\ ä\n");
         let json = "{\"n\":7,\"time\":\"2026-11-23T11:58:03.120Z\",\"from\":\"bob\",\
                     \"text\":\"a \\\"b\\\"\\t\\\\ ä\"}\n";
-        assert_eq!(line(true), json);
+        assert_eq!(line(&message, true), json);
+        message.text = "one\ntwo".to_owned();
+        message.attributes.title = Some("hi".to_owned());
+        message.attributes.priority = Some(5);
+        assert_eq!(line(&message, false), "7 2026-11-23T11:58:03.120Z bob hi: one␤two\n");
+        let json = "{\"n\":7,\"time\":\"2026-11-23T11:58:03.120Z\",\"from\":\"bob\",\
+                    \"text\":\"one\\ntwo\",\"title\":\"hi\",\"priority\":5}\n";
+        assert_eq!(line(&message, true), json);
     }
 }

@@ -1,7 +1,8 @@
 //! Replies as lines of the text protocol.
 
+use crate::content::Attribute;
 use crate::limits::LINE_BYTES_MAX;
-use crate::protocol::{Answer, Reply};
+use crate::protocol::{self, Answer, Reply};
 use std::fmt;
 use std::io::Write;
 
@@ -11,8 +12,18 @@ pub fn encode(reply: Reply<'_>, out: &mut Vec<u8>) {
         Reply::Ok(answer) => encode_answer(answer, out),
         Reply::Error(code, words) => encode_bounded(format!("ERR {code} {words}"), out),
         Reply::Note(note) => write(out, format_args!("NOTE {} {note}\n", note.code())),
-        Reply::Message { n, time, from, text } => {
-            write(out, format_args!("MSG {n} {} {from} {text}\n", time.rfc3339()));
+        Reply::Message { n, time, from, content, attributes } => {
+            if attributes {
+                for (attribute, value) in content.attributes.known() {
+                    write(out, format_args!("ATTR {n} {attribute} {value}\n"));
+                }
+            }
+            write(out, format_args!("MSG {n} {} {from} ", time.rfc3339()));
+            if let Some(title) = content.attributes.get(Attribute::Title).filter(|_| !attributes) {
+                write(out, format_args!("{title}: "));
+            }
+            out.extend_from_slice(protocol::as_line(content.text).as_bytes());
+            out.push(b'\n');
         }
         Reply::User { name, online } => {
             out.extend_from_slice(b"USER ");
@@ -49,6 +60,7 @@ fn write(out: &mut Vec<u8>, line: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::{Attributes, Content};
     use crate::ids::UserName;
     use crate::protocol::{Code, Note};
     use crate::time::WallTime;
@@ -63,6 +75,17 @@ mod tests {
     #[test]
     fn each_reply_is_a_line() {
         let ann = UserName::parse("ann").unwrap();
+        let titled = Content {
+            text: "a\nb\n",
+            attributes: Attributes::decode(b"\x01\x02hi\x02\x015\x09\x01x").unwrap(),
+        };
+        let message = |content, attributes| Reply::Message {
+            n: 7,
+            time: WallTime(0),
+            from: ann,
+            content,
+            attributes,
+        };
         let table = [
             (Reply::Ok(Answer::Done), "OK"),
             (Reply::Ok(Answer::Number(7)), "OK 7"),
@@ -76,9 +99,12 @@ mod tests {
                 Reply::Note(Note::Stopping),
                 "NOTE stopping this server stops; connect to another one",
             ),
+            (message(Content::plain("a  b"), false), "MSG 7 1970-01-01T00:00:00.000Z ann a  b"),
+            (message(Content::plain("a  b"), true), "MSG 7 1970-01-01T00:00:00.000Z ann a  b"),
+            (message(titled, false), "MSG 7 1970-01-01T00:00:00.000Z ann hi: a␤b␤"),
             (
-                Reply::Message { n: 7, time: WallTime(0), from: ann, text: "a  b" },
-                "MSG 7 1970-01-01T00:00:00.000Z ann a  b",
+                message(titled, true),
+                "ATTR 7 title hi\nATTR 7 priority 5\nMSG 7 1970-01-01T00:00:00.000Z ann a␤b␤",
             ),
             (Reply::User { name: ann, online: true }, "USER ann online"),
             (Reply::User { name: ann, online: false }, "USER ann offline"),

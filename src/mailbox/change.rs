@@ -1,5 +1,6 @@
 //! The changes that log entries make, and their encoding as the body of a record.
 
+use crate::content::{Attributes, Content};
 use crate::fields::Field;
 use crate::ids::{Index, UserName};
 use crate::record::{Kind, read_bytes, read_str, write_bytes, write_str};
@@ -41,8 +42,8 @@ pub enum Change<'a> {
         sender: Index,
         /// The sender's own key for it: 1 to 64 visible ASCII characters.
         key: Option<&'a str>,
-        /// The message text.
-        text: &'a str,
+        /// What it says.
+        content: Content<'a>,
     },
 }
 
@@ -73,12 +74,13 @@ impl<'a> Change<'a> {
                 checked.write(out);
                 write_str(out, hash);
             }
-            Change::Message { to, from, sender, key, text } => {
+            Change::Message { to, from, sender, key, content } => {
                 write_bytes(out, to.as_bytes());
                 write_bytes(out, from.as_bytes());
                 sender.write(out);
                 write_str(out, key.unwrap_or(""));
-                write_str(out, text);
+                write_str(out, content.text);
+                out.extend_from_slice(content.attributes.bytes());
             }
         }
     }
@@ -100,7 +102,10 @@ impl<'a> Change<'a> {
                 from: name(rest)?,
                 sender: Index::read(rest)?,
                 key: Some(read_str(rest)?).filter(|key| !key.is_empty()),
-                text: read_str(rest)?,
+                content: Content {
+                    text: read_str(rest)?,
+                    attributes: Attributes::decode(std::mem::take(rest))?,
+                },
             },
             _ => return None,
         };
@@ -119,20 +124,29 @@ mod tests {
     #[test]
     fn every_change_survives_its_bytes() {
         let user = UserName::parse("ann").unwrap();
-        let message =
-            |key| Change::Message { to: user, from: user, sender: Index(3), key, text: "hi" };
+        let attributes = Attributes::decode(b"\x01\x01a\x09\x02bc").unwrap();
+        let message = |key, attributes| {
+            let content = Content { text: "hi", attributes };
+            Change::Message { to: user, from: user, sender: Index(3), key, content }
+        };
         let all = [
             Change::Create { user, hash: "$argon2id$…" },
             Change::Delete { user, checked: Index(1) },
             Change::Password { user, checked: Index(2), hash: "$x" },
-            message(None),
-            message(Some("k1")),
+            message(None, Attributes::default()),
+            message(Some("k1"), Attributes::default()),
+            message(None, attributes),
         ];
         for change in all {
             let mut body = Vec::new();
             change.encode(&mut body);
             assert_eq!(Change::decode(change.kind(), &body), Some(change));
-            for length in 0..body.len() {
+            // Attributes are the rest of a body, so that one without its last ones is valid.
+            let attributes_bytes = match change {
+                Change::Message { content, .. } => content.attributes.bytes().len(),
+                _ => 0,
+            };
+            for length in 0..body.len() - attributes_bytes {
                 assert_eq!(Change::decode(change.kind(), &body[..length]), None);
             }
             body.push(0);

@@ -1,6 +1,7 @@
 //! Keys of ONCE: finds the recent entry that stored a message under a sender's key. Like the
 //! whole replicated state, this follows from the log alone.
 
+use crate::content::Content;
 use crate::ids::{Index, Secret, UserName};
 use crate::keyed_hash::{ByNumber, ShortKey};
 use crate::limits::KEYS_KEPT;
@@ -16,8 +17,8 @@ pub struct Once<'a> {
     pub key: &'a str,
     /// The receiver.
     pub to: UserName,
-    /// The message text.
-    pub text: &'a str,
+    /// What it says.
+    pub content: Content<'a>,
 }
 
 /// The message remembered under a key.
@@ -32,7 +33,7 @@ pub(super) enum Known {
 /// The hash of a key and its sender. Nobody outside the group can choose two with the same hash.
 type Name = u64;
 
-/// The hashes of a request: of its key and sender, and of receiver and text.
+/// The hashes of a request: of its key and sender, and of receiver and content.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Print {
     name: Name,
@@ -43,7 +44,7 @@ pub(super) struct Print {
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     mac: ShortKey,
-    /// The entry that stored a message, and the hash of receiver and text.
+    /// The entry that stored a message, and the hash of receiver and content.
     known: ByNumber<Name, (Index, u64)>,
     /// In the order of the log.
     order: VecDeque<(Index, Name)>,
@@ -57,7 +58,8 @@ impl Keys {
 
     pub(super) fn print(&self, once: &Once<'_>) -> Print {
         let name = self.mac.hash(&[&once.sender.0.to_le_bytes(), once.key.as_bytes()]);
-        let message = self.mac.hash(&[once.to.as_bytes(), once.text.as_bytes()]);
+        let Content { text, attributes } = once.content;
+        let message = self.mac.hash(&[once.to.as_bytes(), text.as_bytes(), attributes.bytes()]);
         Print { name, message }
     }
 
@@ -112,9 +114,15 @@ fn compare((at, message): (Index, u64), print: Print) -> Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::Attributes;
 
     fn once(key: &str) -> Once<'_> {
-        Once { sender: Index(1), key, to: UserName::parse("bob").unwrap(), text: "hi" }
+        Once {
+            sender: Index(1),
+            key,
+            to: UserName::parse("bob").unwrap(),
+            content: Content::plain("hi"),
+        }
     }
 
     fn find(keys: &Keys, once: Once<'_>) -> Option<Known> {
@@ -133,7 +141,13 @@ mod tests {
         assert_eq!(find(&keys, once("k")), Some(Known::Same(Index(5))));
         assert_eq!(find(&keys, once("l")), None);
         assert_eq!(find(&keys, Once { sender: Index(2), ..once("k") }), None);
-        assert_eq!(find(&keys, Once { text: "ho", ..once("k") }), Some(Known::Other));
+        assert_eq!(
+            find(&keys, Once { content: Content::plain("ho"), ..once("k") }),
+            Some(Known::Other)
+        );
+        let attributes = Attributes::decode(b"\x01\x01a").unwrap();
+        let titled = Content { text: "hi", attributes };
+        assert_eq!(find(&keys, Once { content: titled, ..once("k") }), Some(Known::Other));
         let cyd = UserName::parse("cyd").unwrap();
         assert_eq!(find(&keys, Once { to: cyd, ..once("k") }), Some(Known::Other));
     }

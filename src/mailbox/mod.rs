@@ -105,11 +105,11 @@ impl Mailboxes {
                 }
                 _ => Outcome::WrongPassword,
             },
-            Change::Message { to, from, sender, key, text } => {
+            Change::Message { to, from, sender, key, content } => {
                 if self.accounts.get(&from).is_none_or(|account| account.created != sender) {
                     return Outcome::NotLoggedIn;
                 }
-                let print = key.map(|key| self.keys.print(&Once { sender, key, to, text }));
+                let print = key.map(|key| self.keys.print(&Once { sender, key, to, content }));
                 let receiver = self.accounts.get_mut(&to);
                 let known = print.and_then(|print| match receiver {
                     Some(_) => self.keys.find_or_add(index, print),
@@ -167,9 +167,20 @@ impl Mailboxes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::Content;
 
     fn user(name: &str) -> UserName {
         UserName::parse(name).unwrap()
+    }
+
+    fn message<'a>(
+        to: UserName,
+        from: UserName,
+        sender: Index,
+        key: Option<&'a str>,
+        text: &'a str,
+    ) -> Change<'a> {
+        Change::Message { to, from, sender, key, content: Content::plain(text) }
     }
 
     fn create(boxes: &mut Mailboxes, index: u64, name: &str) -> Outcome {
@@ -178,7 +189,7 @@ mod tests {
 
     fn send(boxes: &mut Mailboxes, index: u64, sender: u64, to: &str) -> Outcome {
         let (to, from, sender) = (user(to), user("ann"), Index(sender));
-        boxes.apply(Index(index), &Change::Message { to, from, sender, key: None, text: "t" })
+        boxes.apply(Index(index), &message(to, from, sender, None, "t"))
     }
 
     #[test]
@@ -226,8 +237,8 @@ mod tests {
         let mut once = |boxes: &mut Mailboxes, to: &str, text: &str| {
             next += 1;
             let (to, from, sender) = (user(to), user("ann"), Index(1));
-            let before = boxes.known(&Once { sender, key: "k", to, text });
-            let change = Change::Message { to, from, sender, key: Some("k"), text };
+            let before = boxes.known(&Once { sender, key: "k", to, content: Content::plain(text) });
+            let change = message(to, from, sender, Some("k"), text);
             let outcome = boxes.apply(Index(next), &change);
             assert!(before.is_none_or(|before| before == outcome), "a look tells what will come");
             (outcome, before.is_some())
@@ -247,7 +258,7 @@ mod tests {
         create(&mut boxes, 2, "bob");
         let once = |boxes: &mut Mailboxes, index: u64, sender: u64| {
             let (to, from, sender) = (user("bob"), user("ann"), Index(sender));
-            let change = Change::Message { to, from, sender, key: Some("k"), text: "hi" };
+            let change = message(to, from, sender, Some("k"), "hi");
             boxes.apply(Index(index), &change)
         };
         assert_eq!(once(&mut boxes, 3, 1), Outcome::Stored(1));

@@ -18,27 +18,37 @@ use std::io;
 /// mailbox gets a copy: a message for a hundred sessions is read and encoded once.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// The entry that created the account.
-    account: Index,
-    first: u64,
+    from: Start,
+    /// The number of the message after them.
     next: u64,
     bytes: Vec<u8>,
 }
 
+/// Where message lines begin, and their form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Start {
+    /// The entry that created the account.
+    account: Index,
+    /// The number of the first message.
+    first: u64,
+    /// Whether attributes have lines of their own.
+    attributes: bool,
+}
+
 impl Lines {
-    /// Appends the lines to `out` if they are those of `account` from `next` on, go no further
-    /// than `last` and fit into the output. Returns the number of the next message then.
-    fn copy(&self, account: Index, next: u64, last: u64, out: &mut Vec<u8>) -> Option<u64> {
-        let fits = self.account == account && self.first == next && self.next <= last + 1;
+    /// Appends the lines to `out` if they begin as `from` says, go no further than `last` and fit
+    /// into the output. Returns the number of the next message then.
+    fn copy(&self, from: Start, last: u64, out: &mut Vec<u8>) -> Option<u64> {
+        let fits = self.from == from && self.next <= last + 1;
         let room = out.len() + self.bytes.len() <= OUTPUT_BYTES_MAX;
-        (fits && room && self.next > next).then(|| {
+        (fits && room && self.next > from.first).then(|| {
             out.extend_from_slice(&self.bytes);
             self.next
         })
     }
 
-    fn keep(&mut self, account: Index, first: u64, next: u64, bytes: &[u8]) {
-        (self.account, self.first, self.next) = (account, first, next);
+    fn keep(&mut self, from: Start, next: u64, bytes: &[u8]) {
+        (self.from, self.next) = (from, next);
         self.bytes.clear();
         self.bytes.extend_from_slice(bytes);
     }
@@ -172,16 +182,16 @@ impl Node {
     ) -> Result<u64, Unreadable> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(next) };
         let Some(account) = self.mailboxes.account(reader.user) else { return Ok(next) };
-        let (first, before) = (next, session.out.len());
-        if let Some(after) = self.delivery.lines.copy(account.created, next, last, &mut session.out)
-        {
+        let (first, before, attributes) = (next, session.out.len(), session.shows_attributes);
+        let from = Start { account: account.created, first, attributes };
+        if let Some(after) = self.delivery.lines.copy(from, last, &mut session.out) {
             next = after;
         }
         let copied = next > first;
         let mut stopped = false;
         while next <= last && session.out.len() < OUTPUT_BYTES_MAX {
             let Some(at) = account.message(next) else { break };
-            match write_message(world, at, next, &mut session.out) {
+            match write_message(world, at, next, attributes, &mut session.out) {
                 Ok(()) => next += 1,
                 Err(unreadable) if next == first => return Err(unreadable),
                 Err(_) => {
@@ -194,7 +204,7 @@ impl Node {
             if !copied
                 && self.delivery.online.get(&reader.user).is_some_and(|online| online.len() > 1)
             {
-                self.delivery.lines.keep(account.created, first, next, &session.out[before..]);
+                self.delivery.lines.keep(from, next, &session.out[before..]);
             }
             self.mark_dirty(id);
         }
@@ -243,12 +253,15 @@ fn write_message(
     world: &Context<'_>,
     at: Index,
     n: u64,
+    attributes: bool,
     out: &mut Vec<u8>,
 ) -> Result<(), Unreadable> {
     let mut written = false;
     let read = world.log.for_each(at, at, &mut |record| {
-        if let Some(Change::Message { from, text, .. }) = Change::decode(record.kind, record.body) {
-            frontend::encode(Reply::Message { n, time: record.time, from, text }, out);
+        let change = Change::decode(record.kind, record.body);
+        if let Some(Change::Message { from, content, .. }) = change {
+            let time = record.time;
+            frontend::encode(Reply::Message { n, time, from, content, attributes }, out);
             written = true;
         }
     });

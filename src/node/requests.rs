@@ -4,6 +4,7 @@ use super::replies::{WRONG_PASSWORD, beyond_end, error, exists, no_such_user, ou
 use super::session::{Checked, Listing, Login, PendingReply, RequestState};
 use super::unanswered::Pending;
 use super::{Env, Hashed, Job, Node};
+use crate::content::{AttributeList, Content};
 use crate::ids::{Index, SessionId, UserName};
 use crate::mailbox::{Account, Change, Once};
 use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Task};
@@ -27,16 +28,12 @@ impl Node {
         if self.sessions.get(&id).is_none_or(|session| session.closing) {
             return;
         }
-        let request = request.transpose();
-        if request.is_some() {
-            self.extend_login(env.now, id);
-        }
+        let Some(request) = request.transpose() else { return self.mark_dirty(id) };
+        self.extend_login(env.now, id);
+        let attributes = self.take_attributes(id);
         let (right, command) = match request {
-            Some(Ok(request)) => request,
-            Some(Err(refusal)) => {
-                return self.answer(id, error(refusal.code, refusal.to_string()));
-            }
-            None => return self.mark_dirty(id),
+            Ok(request) => request,
+            Err(refusal) => return self.answer(id, error(refusal.code, refusal.to_string())),
         };
         if self.refuses(env.now, id, right) {
             return;
@@ -53,7 +50,24 @@ impl Node {
                 let lines = status.iter().map(|(key, value)| Reply::Stat(key, value));
                 self.answer_all(id, lines.chain([Reply::Ok(Answer::Done)]));
             }
-            Command::Send { to, key, text } => self.on_send(env, id, to, key, text),
+            Command::Send { to, key, text } => {
+                let attributes = attributes.as_deref().map(AttributeList::get).unwrap_or_default();
+                self.on_send(env, id, to, key, Content { text: &text, attributes });
+            }
+            Command::With(attribute, value) => {
+                let mut attributes = attributes.unwrap_or_default();
+                attributes.set(attribute, value);
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.attributes = Some(attributes);
+                }
+                self.answer(id, Reply::Ok(Answer::Done));
+            }
+            Command::ShowAttributes(on) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.shows_attributes = on;
+                }
+                self.answer(id, Reply::Ok(Answer::Done));
+            }
             Command::Task(Task::Create { .. })
                 if !self.setup.accounts_open && !self.operators.contains(&id) =>
             {
@@ -61,6 +75,12 @@ impl Node {
             }
             Command::Task(task) => self.queue(env.now, id, task),
         }
+    }
+
+    /// Returns the attributes that earlier requests have set, and forgets them: they belong to the
+    /// next request alone, whatever becomes of it.
+    pub(super) fn take_attributes(&mut self, id: SessionId) -> Option<Box<AttributeList>> {
+        self.sessions.get_mut(&id)?.attributes.take()
     }
 
     /// Restarts the login timeout after a request of a client that is not logged in.
@@ -99,20 +119,26 @@ impl Node {
         id: SessionId,
         to: UserName,
         key: Option<&str>,
-        text: &str,
+        content: Content<'_>,
     ) {
         let Some(Login { user: from, created: sender, .. }) = self.login(id) else { return };
-        let change = Change::Message { to, from, sender, key, text };
+        let change = Change::Message { to, from, sender, key, content };
+        if !protocol::fits(content) {
+            let words = "a title and a text have at most 3840 bytes together";
+            return self.answer(id, error(Code::TooLong, words));
+        }
         // A message with a known key is answered before any other check refuses it.
-        let known = key.and_then(|key| self.mailboxes.known(&Once { sender, key, to, text }));
+        let known = key.and_then(|key| self.mailboxes.known(&Once { sender, key, to, content }));
         if let Some(outcome) = known {
             return self.answer(id, outcome_of(&change, outcome));
         }
         if self.mailboxes.account(to).is_none() {
             // Only a confirmed read proves that there is no such user. Later requests wait, to
             // keep their order.
+            let Content { text, attributes } = content;
             let (key, text) = (key.map(str::to_owned), text.to_owned());
-            return self.queue(env.now, id, Task::Send { to, key, text });
+            let attributes = AttributeList::of(attributes);
+            return self.queue(env.now, id, Task::Send { to, key, text, attributes });
         }
         self.log_message(env, id, &change);
     }
@@ -233,12 +259,13 @@ impl Node {
                 let Some(login) = login else { return };
                 self.check(env, id, login.user, task);
             }
-            Task::Send { to, key, text } => {
+            Task::Send { to, key, text, attributes } => {
                 if self.mailboxes.account(to).is_none() {
                     return self.finish(now, id, no_such_user(to));
                 }
                 let Some(Login { user: from, created: sender, .. }) = login else { return };
-                let change = Change::Message { to, from, sender, key: key.as_deref(), text: &text };
+                let content = Content { text: &text, attributes: attributes.get() };
+                let change = Change::Message { to, from, sender, key: key.as_deref(), content };
                 self.log_message(env, id, &change);
                 self.mark_dirty(id);
             }

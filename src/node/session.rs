@@ -2,6 +2,7 @@
 //! for.
 
 use super::replies::UNKNOWN_OUTCOME;
+use crate::content::AttributeList;
 use crate::frontend;
 use crate::ids::{Index, Origin, SessionId, UserName};
 use crate::keyed_hash::ByNumber;
@@ -91,6 +92,10 @@ pub(super) struct Session {
     /// Answers in the order of the requests. Empty while a task runs.
     pub(super) pending_replies: VecDeque<PendingReply>,
     pub(super) request: RequestState,
+    /// The attributes of the message that comes next, if there are any.
+    pub(super) attributes: Option<Box<AttributeList>>,
+    /// Whether messages come with their attributes in lines of their own.
+    pub(super) shows_attributes: bool,
     /// The client has closed its sending direction: the session gets no pushes, and ends when
     /// every request is answered.
     pub(super) input_ended: bool,
@@ -112,6 +117,8 @@ impl Session {
             login: None,
             pending_replies: VecDeque::new(),
             request: RequestState::Idle,
+            attributes: None,
+            shows_attributes: false,
             input_ended: false,
             closing: false,
             deadline: None,

@@ -224,6 +224,26 @@ fn answers_come_in_the_order_of_the_requests() {
     );
 }
 
+/// Whether there is no such account is known after a confirmed read. Meanwhile it may be made.
+#[test]
+fn a_message_that_waits_for_a_read_keeps_its_attributes() {
+    let mut world = World::new();
+    world.tell(Input::Request(BOB, Request::Line(b"CREATE carol correct-horse")));
+    world.tick();
+    world.hash_all();
+    world.tell(Input::Replica(Event::Tick));
+    for line in ["WITH title a", "SEND carol b␤c"] {
+        world.tell(Input::Request(ANN, Request::Line(line.as_bytes())));
+    }
+    assert!(!world.node.wants_line(ANN), "the message waits for a read");
+    world.stored = Index(world.log.0.len() as u64);
+    world.report();
+    world.turn();
+    assert_eq!(world.said(ANN), "OK\nOK 1\n");
+    let read = world.visit(HERE, &["LOGIN carol correct-horse"]);
+    assert_eq!(read, "MSG 1 1970-01-01T00:00:00.000Z ann a: b␤c\nOK carol 1\n");
+}
+
 #[test]
 fn one_hash_serves_all_who_wait_with_the_same_password() {
     let mut world = World::new();

@@ -1,8 +1,11 @@
 //! Requests. One table defines their parsing, usage texts and `HELP`.
 
+use super::LINE_BREAK;
 use super::reply::Code;
+use crate::content::{Attribute, AttributeList, Content};
 use crate::ids::UserName;
 use crate::limits::{KEY_BYTES_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, TEXT_BYTES_MAX};
+use std::borrow::Cow;
 use std::fmt;
 
 /// The message after which to start reading a mailbox.
@@ -103,9 +106,13 @@ pub enum Command<'a> {
         to: UserName,
         /// The key of a `ONCE`.
         key: Option<&'a str>,
-        /// The message text.
-        text: &'a str,
+        /// The message text, as it is stored.
+        text: Cow<'a, str>,
     },
+    /// `WITH attribute value`
+    With(Attribute, &'a str),
+    /// `ATTR on`, or `ATTR off`
+    ShowAttributes(bool),
     /// Any other request.
     Task(Task),
 }
@@ -119,7 +126,7 @@ pub enum Task {
     /// `LOGIN user password [after]`
     Login { user: UserName, password: String, after: After },
     /// A [`Command::Send`] that has to wait.
-    Send { to: UserName, key: Option<String>, text: String },
+    Send { to: UserName, key: Option<String>, text: String, attributes: AttributeList },
     /// `LOG [after] [limit]`
     Log { after: After, limit: Option<u64> },
     /// `LIST [pattern]`
@@ -249,6 +256,27 @@ const COMMANDS: &[Spec] = &[
         |words| {
             let key = Some(words.key()?);
             Ok(Command::Send { to: words.name()?, key, text: words.message()? })
+        },
+    ),
+    spec(
+        Right::LoggedIn,
+        "WITH attribute value",
+        "adds title, priority (1 to 5), tags or click (an address) to the message that follows",
+        |words| {
+            let attribute = words.next().ok_or(USAGE)?;
+            let attribute = Attribute::named(attribute)
+                .ok_or(bad("an attribute is title, priority, tags or click"))?;
+            Ok(Command::With(attribute, words.value(attribute)?))
+        },
+    ),
+    spec(
+        Right::Always,
+        "ATTR on|off",
+        "shows the attributes of a message in lines before it, or only its title in the text",
+        |words| match words.next().ok_or(USAGE)? {
+            "on" => Ok(Command::ShowAttributes(true)),
+            "off" => Ok(Command::ShowAttributes(false)),
+            _ => Err(USAGE),
         },
     ),
     spec(Right::LoggedIn, "LOG [after] [limit]", "shows your messages again", |words| {
@@ -426,14 +454,27 @@ impl<'a> Words<'a> {
         self.next().map_or(Ok(After::default()), After::parse_word).map_err(bad)
     }
 
-    /// The text of a message: not empty, and not too long.
-    fn message(&mut self) -> Result<&'a str, Bad> {
+    /// The text of a message: not empty, and not too long. Shown line breaks become real ones.
+    fn message(&mut self) -> Result<Cow<'a, str>, Bad> {
         let text = self.text()?;
         match text.len() {
             0 => Err(USAGE),
-            1..=TEXT_BYTES_MAX => Ok(text),
+            1..=TEXT_BYTES_MAX if text.is_ascii() => Ok(Cow::Borrowed(text)),
+            1..=TEXT_BYTES_MAX => Ok(with_breaks(text)),
             _ => Err((Code::TooLong, "a text has at most 3840 bytes")),
         }
+    }
+
+    fn value(&mut self, attribute: Attribute) -> Result<&'a str, Bad> {
+        let value = self.text()?;
+        if value.is_empty() {
+            return Err(USAGE);
+        }
+        attribute.accepts(value).then_some(value).ok_or(bad(match attribute {
+            Attribute::Title => "a title has at most 250 bytes, without tabs",
+            Attribute::Priority => "a priority is a number from 1 to 5",
+            Attribute::Tags | Attribute::Click => "it has at most 255 bytes, without tabs",
+        }))
     }
 
     /// The rest of the line after exactly one space, as typed.
@@ -446,6 +487,26 @@ impl<'a> Words<'a> {
             Err((Code::BadText, "control, line separator and direction characters are not allowed"))
         }
     }
+}
+
+/// Returns a text with LF for each [`LINE_BREAK`].
+pub fn with_breaks(text: &str) -> Cow<'_, str> {
+    if text.contains(LINE_BREAK) { text.replace(LINE_BREAK, "\n").into() } else { text.into() }
+}
+
+/// Returns a text with a [`LINE_BREAK`] for each LF: as one line.
+pub fn as_line(text: &str) -> Cow<'_, str> {
+    if text.contains('\n') {
+        text.replace('\n', LINE_BREAK.encode_utf8(&mut [0; 4])).into()
+    } else {
+        text.into()
+    }
+}
+
+/// Whether a title and a text keep their common bound, as a line shows them.
+pub fn fits(content: Content<'_>) -> bool {
+    let Some(title) = content.attributes.get(Attribute::Title) else { return true };
+    title.len() + as_line(content.text).len() <= TEXT_BYTES_MAX
 }
 
 fn number(word: &str) -> Option<u64> {
@@ -481,7 +542,7 @@ mod tests {
     }
 
     fn send<'a>(key: Option<&'a str>, text: &'a str) -> Command<'a> {
-        Command::Send { to: name("bob"), key, text }
+        Command::Send { to: name("bob"), key, text: text.into() }
     }
 
     fn code(line: &[u8]) -> Code {
@@ -499,6 +560,11 @@ mod tests {
             ("SEND bob lunch?", send(None, "lunch?")),
             ("  send   bob  a b ", send(None, " a b ")),
             ("ONCE k-1 bob a b", send(Some("k-1"), "a b")),
+            ("SEND bob ␤one␤two", send(None, "\none\ntwo")),
+            ("WITH title  Disk full", Command::With(Attribute::Title, " Disk full")),
+            ("with click x", Command::With(Attribute::Click, "x")),
+            ("ATTR on", Command::ShowAttributes(true)),
+            ("ATTR off", Command::ShowAttributes(false)),
         ];
         for (line, expected) in table {
             let (_, command) = parse(line.as_bytes()).unwrap().unwrap();
@@ -569,6 +635,15 @@ mod tests {
             ("SEND bob a\u{202e}b".as_bytes(), Code::BadText),
             ("SEND bob a\u{85}b".as_bytes(), Code::BadText),
             (b"SEND bob \x7f", Code::BadText),
+            (b"WITH", Code::BadArgument),
+            (b"WITH title", Code::BadArgument),
+            (b"WITH title ", Code::BadArgument),
+            (b"WITH icon x", Code::BadArgument),
+            (b"WITH title a\tb", Code::BadArgument),
+            ("WITH title a\u{202e}b".as_bytes(), Code::BadText),
+            (b"WITH priority 6", Code::BadArgument),
+            (b"ATTR", Code::BadArgument),
+            (b"ATTR yes", Code::BadArgument),
             (long.as_bytes(), Code::TooLong),
             (b"CREATE ann short", Code::BadArgument),
             (b"CREATE ann", Code::BadArgument),
@@ -591,7 +666,12 @@ mod tests {
         for spec in COMMANDS {
             let (name, arguments) = spec.usage.split_once(' ').unwrap_or((spec.usage, ""));
             let given = arguments.split(' ').filter(|a| !a.is_empty() && !a.starts_with('['));
-            let words: Vec<&str> = given.map(|_| "ann-ann-ann").collect();
+            let word = |argument| match argument {
+                "attribute" => "title",
+                "on|off" => "on",
+                _ => "ann-ann-ann",
+            };
+            let words: Vec<&str> = given.map(word).collect();
             let line = format!("{} {}", name.to_lowercase(), words.join(" "));
             if spec.right == Right::Operator {
                 assert!(parse_operator(line.as_bytes()).unwrap().is_some(), "{line}");

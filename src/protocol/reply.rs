@@ -1,5 +1,6 @@
 //! The replies of a server to a client, whichever front end encodes them.
 
+use crate::content::Content;
 use crate::ids::UserName;
 use crate::time::WallTime;
 use serde::de::{self, value::StrDeserializer};
@@ -146,8 +147,11 @@ pub enum Reply<'a> {
         time: WallTime,
         /// The sender.
         from: UserName,
-        /// The message text.
-        text: &'a str,
+        /// What it says.
+        content: Content<'a>,
+        /// Whether the attributes come in lines of their own. If not, the text begins with the
+        /// title.
+        attributes: bool,
     },
     /// An account, before the answer to a request for a list.
     User {

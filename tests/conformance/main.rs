@@ -22,6 +22,8 @@ mod names;
 
 mod keys;
 
+mod content;
+
 mod errors;
 
 mod status;

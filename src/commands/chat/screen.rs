@@ -1,6 +1,7 @@
 //! The output of the chat: messages with local time, notes, and the connection status.
 
 use crate::client::Message;
+use crate::commands::person;
 use rustyline::ExternalPrinter;
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Write};
@@ -250,7 +251,8 @@ impl Screen {
         let today = self.local(SystemTime::now()).0 == day;
         let has_day = is_new && !(today && message.number == 1);
         let day = if has_day { format!("-- {day}\n") } else { String::new() };
-        self.print(&format!("{day}{time} {}: {}", message.from, message.text));
+        let text = indented(&person::with_title(message));
+        self.print(&format!("{day}{time} {}: {text}", message.from));
     }
 
     /// Shows a note about the chat itself.
@@ -295,6 +297,12 @@ pub(super) fn brief(text: &str) -> String {
         begin.push('…');
     }
     begin
+}
+
+/// Returns a text whose further lines begin with spaces, so that none of them looks like a message
+/// of its own.
+fn indented(text: &str) -> String {
+    text.replace('\n', "\n      ")
 }
 
 fn write(text: &str) {
@@ -350,6 +358,12 @@ mod tests {
             screen.zone = TimeZone::from_posix_tz(zone).unwrap();
             assert_eq!(screen.local(at), (day.to_owned(), time.to_owned()));
         }
+    }
+
+    #[test]
+    fn no_line_of_a_message_looks_like_another_message() {
+        assert_eq!(indented("one\n12:00 ann: two"), "one\n      12:00 ann: two");
+        assert_eq!(indented("\n\n"), "\n      \n      ");
     }
 
     #[test]

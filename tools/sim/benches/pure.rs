@@ -72,7 +72,13 @@ mod mailbox {
     }
 
     pub(super) fn message<'a>(text: &'a str, key: Option<&'a str>) -> Change<'a> {
-        Change::Message { to: ann(), from: ann(), sender: Index(1), key, text }
+        Change::Message {
+            to: ann(),
+            from: ann(),
+            sender: Index(1),
+            key,
+            content: postern::content::Content::plain(text),
+        }
     }
 
     #[divan::bench]
@@ -145,7 +151,16 @@ mod protocol {
     fn encode_message(bencher: Bencher<'_, '_>) {
         let (text, time) = (text(), WallTime(1_700_000_000_000));
         let from = UserName::parse("ann").expect("a name");
-        encode(bencher, &Reply::Message { n: 1_234_567, time, from, text: &text });
+        encode(
+            bencher,
+            &Reply::Message {
+                n: 1_234_567,
+                time,
+                from,
+                content: postern::content::Content::plain(&text),
+                attributes: false,
+            },
+        );
     }
 
     fn encode(bencher: Bencher<'_, '_>, reply: &Reply<'_>) {

@@ -6,6 +6,7 @@
 use super::case::{Args, Case, pick};
 use crate::require;
 use crate::simulate::GROUP;
+use postern::content::Content;
 use postern::ids::{
     DiskId, Incarnation, Index, Member, Position, ProcessId, Run, ServerId, Term, UserName, Vote,
 };
@@ -138,8 +139,13 @@ impl World {
         let text = fill.repeat(usize::from(length) * 8);
         let mut batch = Vec::new();
         for _ in 0..count {
-            let change =
-                Change::Message { to: user, from: user, sender: Index(1), key: None, text: &text };
+            let change = Change::Message {
+                to: user,
+                from: user,
+                sender: Index(1),
+                key: None,
+                content: Content::plain(&text),
+            };
             batch.extend(self.add(Kind::MESSAGE, |out| change.encode(out)));
         }
         batch

@@ -4,6 +4,7 @@ use super::case::{Args, pick};
 use super::packets::peer;
 use super::victim::{Victim, disk_of, past};
 use crate::simulate::GROUP;
+use postern::content::{Attributes, Content};
 use postern::ids::{
     DiskId, Incarnation, Index, Member, Position, ProcessId, ServerId, Term, UserName,
 };
@@ -325,7 +326,13 @@ fn body(victim: &Victim, kind: Kind, detail: u8, more: u8, out: &mut Vec<u8>) {
         Kind::PASSWORD => Change::Password { user, checked: account, hash: &text },
         Kind::MESSAGE => {
             let key = (detail & 0x80 != 0).then_some("key");
-            Change::Message { to: user, from: user, sender: account, key, text: &text }
+            let attributes = match detail & 0x40 {
+                0 => Attributes::default(),
+                // A newer version may know this attribute.
+                _ => Attributes::decode(b"\x01\x01t\x09\x01x").expect("attributes"),
+            };
+            let content = Content { text: &text, attributes };
+            Change::Message { to: user, from: user, sender: account, key, content }
         }
         _ => return out.extend(text.bytes()),
     };

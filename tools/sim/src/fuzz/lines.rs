@@ -87,10 +87,17 @@ fn request(rng: &mut Rng) -> String {
     let text = match rng.below(12) {
         0 => "y".repeat([3839, 3840, 3841, 4080][pick(rng, 4)]),
         1 => "\u{202e}\u{85}".to_owned(),
+        3 => "␤".repeat([1, 2, 1279, 1280, 1281][pick(rng, 5)]),
         2 => String::new(),
         _ => format!("{} hi  there ", rng.below(1000)),
     };
-    match rng.below(20) {
+    match rng.below(22) {
+        20 => format!("ATTR {}", ["on", "off", "x"][pick(rng, 3)]),
+        21 => {
+            let attribute = ["title", "priority", "tags", "click", "x"][pick(rng, 5)];
+            let long = "z".repeat([1, 249, 250, 251, 255, 256][pick(rng, 6)]);
+            format!("WITH {attribute} {}", ["5", "6", &long, &text][pick(rng, 4)])
+        }
         0 => "HELP".to_owned(),
         1 => format!("HELP {}", ["send", "USERS", "x"][pick(rng, 3)]),
         2 | 3 => format!("PING {text}"),

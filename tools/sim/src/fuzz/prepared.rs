@@ -1,6 +1,7 @@
 //! The log of a victim that does not start blank.
 
 use super::victim::disk_of;
+use postern::content::Content;
 use postern::ids::{Index, Member, Position, ServerId, Term, UserName, Vote};
 use postern::mailbox::Change;
 use postern::record::{self, Kind};
@@ -40,7 +41,8 @@ pub(super) fn prepare(disk: &MemoryDisk, identity: &Identity, learner: bool) -> 
     write(TERM.0, Kind::CONFIG, &config(true));
     for _ in 0..3 {
         let (to, from, sender) = (user, user, Index(4));
-        let message = Change::Message { to, from, sender, key: None, text: "hi" };
+        let message =
+            Change::Message { to, from, sender, key: None, content: Content::plain("hi") };
         write(TERM.0, Kind::MESSAGE, &|out| message.encode(out));
     }
     let vote = Vote { term: TERM, given: None, founder: None };

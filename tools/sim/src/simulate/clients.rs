@@ -77,6 +77,14 @@ struct Client {
     keyed: Option<(String, String, String)>,
 }
 
+impl Client {
+    /// Returns the text of its next message, which no other message has. Some have two lines.
+    fn text(&self) -> String {
+        let end = if self.sent.is_multiple_of(8) { "␤" } else { "" };
+        format!("c{}-{}{end}", self.number, self.sent)
+    }
+}
+
 /// Numbers of requests and of their answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
@@ -385,8 +393,9 @@ impl Clients {
     /// a new one, or rarely the previous key with another text.
     fn keyed(&mut self, at: usize, to: &str) -> (String, String, String) {
         let client = &mut self.clients[at];
-        let text = format!("c{}-{}", client.number, client.sent);
-        let new = (to.to_owned(), format!("k{text}"), text.clone());
+        let text = client.text();
+        let key = format!("kc{}-{}", client.number, client.sent);
+        let new = (to.to_owned(), key, text.clone());
         match (&client.keyed, self.rng.below(20)) {
             (Some(before), 0..12) => before.clone(),
             (Some((to, key, _)), 12) => (to.clone(), key.clone(), text),
@@ -444,7 +453,7 @@ impl Clients {
         let (user, password) = (ACCOUNTS[account].to_owned(), PASSWORDS[self.passwords[account]]);
         let other_line = match choice {
             0..45 => {
-                let text = format!("c{}-{}", client.number, client.sent);
+                let text = client.text();
                 let line = format!("SEND {other} {text}");
                 let request = Request::Send { to: other.to_owned(), from: user, text, key: None };
                 return (line, RequestKind::Send, Some(request));

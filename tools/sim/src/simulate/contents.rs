@@ -2,6 +2,7 @@
 
 use super::process::secret;
 use postern::mailbox::{Change, Mailboxes, Outcome};
+use postern::protocol::as_line;
 use postern::record::{self, BadRecord};
 use std::collections::BTreeMap;
 
@@ -16,9 +17,9 @@ pub(super) fn contents(records: &[u8]) -> Result<Contents, String> {
         let record = record.map_err(BadRecord::as_str)?;
         let Some(change) = Change::decode(record.kind, record.body) else { continue };
         match (&change, mailboxes.apply(record.index, &change)) {
-            (Change::Message { to, from, key, text, .. }, Outcome::Stored(n)) => {
+            (Change::Message { to, from, key, content, .. }, Outcome::Stored(n)) => {
                 let mailbox = found.entry(to.to_string()).or_default();
-                let message = (from.to_string(), (*text).to_owned());
+                let message = (from.to_string(), as_line(content.text).into_owned());
                 let place = n as usize - 1;
                 match mailbox.get(place) {
                     // A repetition of a message with the same key.
