@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 /// A server's id: its position, from 1, in the configured list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,6 +162,25 @@ impl Index {
 impl fmt::Display for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// The number of a log segment: its place in the log, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentId(NonZeroU32);
+
+impl SegmentId {
+    /// The first segment of a log.
+    pub const FIRST: SegmentId = SegmentId(NonZeroU32::MIN);
+
+    /// The segment of this number, from 1.
+    pub fn new(number: u32) -> Option<SegmentId> {
+        NonZeroU32::new(number).map(SegmentId)
+    }
+
+    /// The number, from 1.
+    pub fn number(self) -> u32 {
+        self.0.get()
     }
 }
 

@@ -101,6 +101,8 @@ pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 pub const PEER_READ_BYTES_PER_TURN: usize = 1024 * 1024;
 /// Entries applied in one turn when many wait, so that a long log does not block the loop.
 pub const APPLIED_PER_TURN: usize = 4096;
+/// Messages of one mailbox whose positions are collected at a time.
+pub const MESSAGES_PER_STEP: usize = 256;
 /// Accounts checked for a `LIST` in one turn.
 pub const LISTED_PER_TURN: usize = 1024;
 

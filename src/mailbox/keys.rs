@@ -1,12 +1,12 @@
-//! Keys of ONCE: finds the recent entry that stored a message under a sender's key. Like the
+//! Keys of ONCE: finds the message that a recent entry stored under a sender's key. Like the
 //! whole replicated state, this follows from the log alone.
 
 use crate::content::Content;
 use crate::ids::{Index, Secret, UserName};
 use crate::keyed_hash::{ByNumber, ShortKey};
 use crate::limits::KEYS_KEPT;
-use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, VecDeque};
 
 /// A message that a sender asks to store once.
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +24,19 @@ pub struct Once<'a> {
 /// The message remembered under a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    /// The same message, stored by this entry.
-    Same(Index),
+    /// The same message, which has this number in its mailbox.
+    Same(u64),
     /// Another message.
     Other,
+}
+
+/// Where a message was stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored {
+    /// The entry that created the receiver's account: a key dies with it.
+    pub(super) receiver: Index,
+    /// The message's number in the mailbox.
+    pub(super) number: u64,
 }
 
 /// The hash of a key and its sender. Nobody outside the group can choose two with the same hash.
@@ -44,16 +53,37 @@ pub(super) struct Print {
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     mac: ShortKey,
-    /// The entry that stored a message, and the hash of receiver and content.
-    known: ByNumber<Name, (Index, u64)>,
     /// In the order of the log.
-    order: VecDeque<(Index, Name)>,
+    kept: VecDeque<Key>,
+    /// How many keys have left `kept`.
+    left: u64,
+    /// The number of each key: the newest one of its name. `kept` holds number `left` first.
+    numbers: ByNumber<Name, u64>,
+    /// The deletions of the last [`KEYS_KEPT`] entries, in order, each with the entry that created
+    /// the deleted account.
+    deletions: VecDeque<(Index, Index)>,
+    /// The accounts of `deletions`.
+    deleted: BTreeSet<Index>,
+}
+
+/// A key, and the message that it stands for.
+#[derive(Clone, Copy, Debug)]
+struct Key {
+    at: Index,
+    print: Print,
+    stored: Stored,
 }
 
 impl Keys {
     pub(super) fn new(secret: &Secret) -> Keys {
-        let mac = ShortKey::derive(secret, b"once-key");
-        Keys { mac, known: ByNumber::default(), order: VecDeque::new() }
+        Keys {
+            mac: ShortKey::derive(secret, b"once-key"),
+            kept: VecDeque::new(),
+            left: 0,
+            numbers: ByNumber::default(),
+            deletions: VecDeque::new(),
+            deleted: BTreeSet::new(),
+        }
     }
 
     pub(super) fn print(&self, once: &Once<'_>) -> Print {
@@ -65,50 +95,45 @@ impl Keys {
 
     /// Returns the message remembered under the key of a request.
     pub(super) fn find(&self, print: Print) -> Option<Known> {
-        self.known.get(&print.name).map(|known| compare(*known, print))
+        let number = self.numbers.get(&print.name)?;
+        let key = &self.kept[(number - self.left) as usize];
+        if self.deleted.contains(&key.stored.receiver) {
+            return None;
+        }
+        let is_same = key.print.message == print.message;
+        Some(if is_same { Known::Same(key.stored.number) } else { Known::Other })
     }
 
-    /// Like `find`, but remembers an unknown key as stored by entry `index`.
-    pub(super) fn find_or_add(&mut self, index: Index, print: Print) -> Option<Known> {
-        match self.known.entry(print.name) {
-            Entry::Occupied(known) => Some(compare(*known.get(), print)),
-            Entry::Vacant(place) => {
-                place.insert((index, print.message));
-                self.order.push_back((index, print.name));
-                None
-            }
-        }
+    /// Remembers an unknown key, under which entry `at` has stored a message.
+    pub(super) fn add(&mut self, at: Index, print: Print, stored: Stored) {
+        self.numbers.insert(print.name, self.left + self.kept.len() as u64);
+        self.kept.push_back(Key { at, print, stored });
     }
 
     /// Forgets the keys that are too old when entry `index` is applied.
     pub(super) fn expire(&mut self, index: Index) {
-        while let Some((at, name)) = self.order.front().copied()
-            && at.0 + KEYS_KEPT < index.0
-        {
-            self.order.pop_front();
-            self.remove(at, name);
+        let is_old = |at: Index| at.0 + KEYS_KEPT < index.0;
+        while let Some(key) = self.kept.front().filter(|key| is_old(key.at)) {
+            // After a deletion the same name may have a newer key.
+            if let Entry::Occupied(number) = self.numbers.entry(key.print.name)
+                && *number.get() == self.left
+            {
+                number.remove();
+            }
+            self.kept.pop_front();
+            self.left += 1;
+        }
+        while let Some((_, account)) = self.deletions.front().filter(|(at, _)| is_old(*at)) {
+            self.deleted.remove(account);
+            self.deletions.pop_front();
         }
     }
 
-    /// Forgets the key of entry `at`, whose message was deleted with its receiver's account.
-    pub(super) fn forget(&mut self, at: Index) {
-        if let Ok(place) = self.order.binary_search_by_key(&at, |(at, _)| *at) {
-            let (_, name) = self.order[place];
-            self.remove(at, name);
-        }
+    /// Forgets the keys of all messages to an account, which entry `at` deletes.
+    pub(super) fn forget_receiver(&mut self, at: Index, account: Index) {
+        self.deletions.push_back((at, account));
+        self.deleted.insert(account);
     }
-
-    fn remove(&mut self, at: Index, name: Name) {
-        if let Entry::Occupied(known) = self.known.entry(name)
-            && known.get().0 == at
-        {
-            known.remove();
-        }
-    }
-}
-
-fn compare((at, message): (Index, u64), print: Print) -> Known {
-    if message == print.message { Known::Same(at) } else { Known::Other }
 }
 
 #[cfg(test)]
@@ -130,7 +155,10 @@ mod tests {
     }
 
     fn add(keys: &mut Keys, index: Index, once: Once<'_>) {
-        assert_eq!(keys.find_or_add(index, keys.print(&once)), None);
+        let print = keys.print(&once);
+        assert_eq!(keys.find(print), None);
+        let receiver = Index(index.0 + 1000);
+        keys.add(index, print, Stored { receiver, number: index.0 + 100 });
     }
 
     #[test]
@@ -138,7 +166,7 @@ mod tests {
         let mut keys = Keys::new(&Secret::new([1; 32]));
         assert_eq!(find(&keys, once("k")), None);
         add(&mut keys, Index(5), once("k"));
-        assert_eq!(find(&keys, once("k")), Some(Known::Same(Index(5))));
+        assert_eq!(find(&keys, once("k")), Some(Known::Same(105)));
         assert_eq!(find(&keys, once("l")), None);
         assert_eq!(find(&keys, Once { sender: Index(2), ..once("k") }), None);
         assert_eq!(
@@ -160,21 +188,23 @@ mod tests {
         assert!(find(&keys, once("k")).is_some());
         keys.expire(Index(6 + KEYS_KEPT));
         assert!(find(&keys, once("k")).is_none());
-        assert!(keys.order.is_empty() && keys.known.is_empty());
+        assert!(keys.kept.is_empty() && keys.numbers.is_empty());
     }
 
     #[test]
-    fn a_key_that_died_may_be_used_again() {
+    fn a_key_dies_with_the_receiver_and_may_be_used_again() {
         let mut keys = Keys::new(&Secret::new([1; 32]));
         add(&mut keys, Index(5), once("k"));
         add(&mut keys, Index(6), once("l"));
-        keys.forget(Index(5));
-        keys.forget(Index(7));
+        keys.forget_receiver(Index(7), Index(1005));
+        keys.forget_receiver(Index(8), Index(1007));
         assert_eq!(find(&keys, once("k")), None);
-        assert_eq!(find(&keys, once("l")), Some(Known::Same(Index(6))));
+        assert_eq!(find(&keys, once("l")), Some(Known::Same(106)));
         add(&mut keys, Index(9), once("k"));
         // The first use of the key has expired, the second has not.
         keys.expire(Index(8 + KEYS_KEPT));
-        assert_eq!(find(&keys, once("k")), Some(Known::Same(Index(9))));
+        assert_eq!(find(&keys, once("k")), Some(Known::Same(109)));
+        keys.expire(Index(9 + KEYS_KEPT));
+        assert!(keys.deletions.is_empty() && keys.deleted.is_empty());
     }
 }

@@ -3,43 +3,48 @@
 
 mod change;
 mod keys;
+mod positions;
 
 pub use change::Change;
 pub use keys::Once;
+pub use positions::{Block, Earlier, List, Part, Run};
 
-use crate::ids::{Index, Secret, UserName};
-use keys::{Keys, Known};
+use crate::ids::{Index, Secret, SegmentId, UserName};
+use keys::{Keys, Known, Stored};
+use positions::{Holder, Place, Positions};
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// An account, as built from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// The entry that created it.
-    pub created: Index,
     /// The entry that set its password.
     pub password_set: Index,
     /// The hash of its password, as a PHC string.
     pub hash: Box<str>,
-    /// The entries that hold its messages: message `n` is at `n - 1`.
-    mailbox: Vec<Index>,
+    holder: Holder,
 }
 
 impl Account {
-    /// The number of its last message; 0 when it has none.
+    /// The entry that created it.
+    pub fn created(&self) -> Index {
+        self.holder.created
+    }
+
+    /// The number of the last message in its mailbox; 0 when it has none.
     pub fn last(&self) -> u64 {
-        self.mailbox.len() as u64
+        self.holder.count(List::Received)
     }
+}
 
-    /// The number of the message that an entry holds.
-    fn number(&self, at: Index) -> Option<u64> {
-        self.mailbox.binary_search(&at).ok().map(|place| place as u64 + 1)
-    }
-
-    /// The entry that holds message `n`.
-    pub fn message(&self, n: u64) -> Option<Index> {
-        self.mailbox.get(usize::try_from(n.checked_sub(1)?).ok()?).copied()
-    }
+/// Where messages of a list are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// In these entries of the log: consecutive messages. The list may have more.
+    Entries,
+    /// In the index file of this segment, or of one before.
+    File(SegmentId),
 }
 
 /// The result of a change.
@@ -67,12 +72,29 @@ pub struct Mailboxes {
     accounts: BTreeMap<UserName, Account>,
     messages: u64,
     keys: Keys,
+    positions: Positions,
 }
 
 impl Mailboxes {
     /// Returns the state without accounts, of a group that has this secret.
     pub fn new(secret: &Secret) -> Mailboxes {
-        Mailboxes { accounts: BTreeMap::new(), messages: 0, keys: Keys::new(secret) }
+        let (keys, positions) = (Keys::new(secret), Positions::new());
+        Mailboxes { accounts: BTreeMap::new(), messages: 0, keys, positions }
+    }
+
+    /// Notes that the next entry is in a segment whose first entry is `first`.
+    pub fn begin_segment(&mut self, segment: SegmentId, first: Index) {
+        self.positions.begin_segment(segment, first);
+    }
+
+    /// The positions in the oldest segment that is wholly applied and has no index file yet.
+    pub fn unindexed(&self) -> Option<&Arc<Part>> {
+        self.positions.oldest_sealed()
+    }
+
+    /// Forgets the positions that [`Mailboxes::unindexed`] returns: an index file has them.
+    pub fn forget_indexed(&mut self) {
+        self.positions.drop_oldest_sealed();
     }
 
     /// Applies the change of entry `index`. Entries must come in the order of the log.
@@ -83,15 +105,14 @@ impl Mailboxes {
                 if self.accounts.contains_key(&user) {
                     return Outcome::Exists;
                 }
-                let (created, password_set, hash) = (index, index, hash.into());
-                let account = Account { created, password_set, hash, mailbox: Vec::new() };
-                self.accounts.insert(user, account);
+                let (password_set, hash, holder) = (index, hash.into(), Holder::new(index));
+                self.accounts.insert(user, Account { password_set, hash, holder });
                 Outcome::Done
             }
             Change::Delete { user, checked } => match self.accounts.get(&user) {
                 Some(account) if account.password_set == checked => {
                     self.messages -= account.last();
-                    account.mailbox.iter().for_each(|at| self.keys.forget(*at));
+                    self.keys.forget_receiver(index, account.created());
                     self.accounts.remove(&user);
                     Outcome::Done
                 }
@@ -106,40 +127,49 @@ impl Mailboxes {
                 _ => Outcome::WrongPassword,
             },
             Change::Message { to, from, sender, key, content } => {
-                if self.accounts.get(&from).is_none_or(|account| account.created != sender) {
-                    return Outcome::NotLoggedIn;
-                }
+                let sender_account =
+                    self.accounts.get(&from).filter(|account| account.created() == sender);
+                let Some(sender_account) = sender_account else { return Outcome::NotLoggedIn };
+                let receiver = self.accounts.get(&to);
                 let print = key.map(|key| self.keys.print(&Once { sender, key, to, content }));
-                let receiver = self.accounts.get_mut(&to);
-                let known = print.and_then(|print| match receiver {
-                    Some(_) => self.keys.find_or_add(index, print),
-                    None => self.keys.find(print),
-                });
-                match (known, receiver) {
-                    (Some(known), _) => self.outcome(to, known),
-                    (None, None) => Outcome::NoSuchUser,
-                    (None, Some(account)) => {
-                        account.mailbox.push(index);
-                        self.messages += 1;
-                        Outcome::Stored(account.last())
-                    }
+                if let Some(known) = print.and_then(|print| self.keys.find(print)) {
+                    return outcome(known);
                 }
+                let Some(receiver) = receiver else { return Outcome::NoSuchUser };
+                self.positions.add(index, &receiver.holder, &sender_account.holder);
+                let number = receiver.last();
+                if let Some(print) = print {
+                    self.keys.add(index, print, Stored { receiver: receiver.created(), number });
+                }
+                self.messages += 1;
+                Outcome::Stored(number)
             }
         }
     }
 
     /// Returns the result of an earlier request with the same key, if it is remembered.
     pub fn known(&self, once: &Once<'_>) -> Option<Outcome> {
-        self.keys.find(self.keys.print(once)).map(|known| self.outcome(once.to, known))
+        self.keys.find(self.keys.print(once)).map(outcome)
     }
 
-    fn outcome(&self, to: UserName, known: Known) -> Outcome {
-        let stored = match known {
-            Known::Other => None,
-            // Deleting the receiver's account deletes its keys, too.
-            Known::Same(at) => self.accounts.get(&to).and_then(|account| account.number(at)),
-        };
-        stored.map_or(Outcome::KeyReused, Outcome::Stored)
+    /// Finds message `number` in a list of an account, which must have it. Appends the entries of
+    /// this message and the next ones, `most` at most, to `into`, if they are known without a
+    /// file.
+    pub fn find(
+        &self,
+        account: &Account,
+        list: List,
+        number: u64,
+        most: usize,
+        into: &mut Vec<Index>,
+    ) -> Option<Found> {
+        Some(match self.positions.find(&account.holder, list, number)? {
+            Place::File(segment) => Found::File(segment),
+            Place::Memory(part, block) => {
+                part.entries(block, list, number, most, into);
+                Found::Entries
+            }
+        })
     }
 
     /// The account of that name.
@@ -161,6 +191,13 @@ impl Mailboxes {
     /// The number of messages in all mailboxes.
     pub fn messages(&self) -> u64 {
         self.messages
+    }
+}
+
+fn outcome(known: Known) -> Outcome {
+    match known {
+        Known::Same(number) => Outcome::Stored(number),
+        Known::Other => Outcome::KeyReused,
     }
 }
 
@@ -203,8 +240,10 @@ mod tests {
         assert_eq!(send(&mut boxes, 6, 1, "cyd"), Outcome::NoSuchUser);
         assert_eq!(send(&mut boxes, 7, 1, "bob"), Outcome::Stored(2));
         let bob = boxes.account(user("bob")).unwrap();
-        assert_eq!((bob.last(), bob.message(2), bob.message(3)), (2, Some(Index(7)), None));
-        assert_eq!(bob.message(0), None);
+        assert_eq!(bob.last(), 2);
+        let mut entries = Vec::new();
+        let found = boxes.find(bob, List::Received, 1, 10, &mut entries);
+        assert_eq!((found, entries), (Some(Found::Entries), vec![Index(4), Index(7)]));
         assert_eq!((boxes.accounts(), boxes.messages()), (2, 3));
     }
 

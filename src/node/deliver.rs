@@ -7,8 +7,8 @@ use super::session::{Login, RequestState};
 use super::{Context, Node};
 use crate::frontend;
 use crate::ids::{Index, SessionId, UserName};
-use crate::limits::{DAMAGED_TIME, LISTED_PER_TURN, OUTPUT_BYTES_MAX};
-use crate::mailbox::{Account, Change};
+use crate::limits::{DAMAGED_TIME, LISTED_PER_TURN, MESSAGES_PER_STEP, OUTPUT_BYTES_MAX};
+use crate::mailbox::{Account, Change, Found, List};
 use crate::protocol::{Answer, Code, Note, Reply};
 use crate::time::Moment;
 use std::collections::BTreeMap;
@@ -67,6 +67,8 @@ pub(super) struct Delivery {
     /// entry again and again.
     unreadable_at: Option<Moment>,
     lines: Lines,
+    /// Empty between steps.
+    entries: Vec<Index>,
 }
 
 impl Node {
@@ -96,13 +98,13 @@ impl Node {
                 }
                 _ => self.push_messages(world, id),
             };
-            if let Err(Unreadable { at, error }) = moved {
+            if let Err(Unreadable { number, error }) = moved {
                 let logged_at = self.delivery.unreadable_at;
                 if logged_at.is_none_or(|last| world.now >= last + DAMAGED_TIME) {
                     self.delivery.unreadable_at = Some(world.now);
-                    log::error!("entry {at} can't be read: {error}");
+                    log::error!("message {number} of a mailbox can't be read: {error}");
                 }
-                self.on_unreadable(world.now, id, at);
+                self.on_unreadable(world.now, id, number);
             }
         }
     }
@@ -110,13 +112,13 @@ impl Node {
     /// Handles a session that needs an entry which this server can't read. Another server may be
     /// able to read it: this one hands the role over, and the session waits for that. If no server
     /// can take over, only this read fails.
-    fn on_unreadable(&mut self, now: Moment, id: SessionId, at: Index) {
+    fn on_unreadable(&mut self, now: Moment, id: SessionId, number: u64) {
         if self.replica.leave_damaged(now) {
             return self.delivery.stalled.push(id);
         }
         let Some(session) = self.sessions.get(&id) else { return };
         if let RequestState::Showing { .. } = session.request {
-            let words = format!("entry {at} can't be read from the disk of this server");
+            let words = format!("message {number} can't be read from the disk of this server");
             return self.finish(now, id, error(Code::Unreadable, words));
         }
         self.close_with(id, Note::Unreadable);
@@ -133,7 +135,7 @@ impl Node {
         // A LOGIN under way is not in `online`, so a changed account does not close it.
         let account = self.mailboxes.account(reader.user);
         let same = account.is_some_and(|account| {
-            account.created == reader.created
+            account.created() == reader.created
                 && (login.is_none() || account.password_set == reader.set)
         });
         if !same {
@@ -183,22 +185,32 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(next) };
         let Some(account) = self.mailboxes.account(reader.user) else { return Ok(next) };
         let (first, before, attributes) = (next, session.out.len(), session.shows_attributes);
-        let from = Start { account: account.created, first, attributes };
+        let from = Start { account: account.created(), first, attributes };
         if let Some(after) = self.delivery.lines.copy(from, last, &mut session.out) {
             next = after;
         }
         let copied = next > first;
-        let mut stopped = false;
-        while next <= last && session.out.len() < OUTPUT_BYTES_MAX {
-            let Some(at) = account.message(next) else { break };
-            match write_message(world, at, next, attributes, &mut session.out) {
-                Ok(()) => next += 1,
-                Err(unreadable) if next == first => return Err(unreadable),
-                Err(_) => {
-                    stopped = true;
+        let mut unreadable = None;
+        let entries = &mut self.delivery.entries;
+        while next <= last && session.out.len() < OUTPUT_BYTES_MAX && unreadable.is_none() {
+            let most = (last - next + 1).min(MESSAGES_PER_STEP as u64) as usize;
+            let found = self.mailboxes.find(account, List::Received, next, most, entries);
+            assert_eq!(found, Some(Found::Entries), "message {next} is in the log");
+            for at in entries.drain(..) {
+                if session.out.len() >= OUTPUT_BYTES_MAX {
                     break;
                 }
+                match write_message(world, at, next, attributes, &mut session.out) {
+                    Ok(()) => next += 1,
+                    Err(error) => {
+                        unreadable = Some(Unreadable { number: next, error });
+                        break;
+                    }
+                }
             }
+        }
+        if let Some(unreadable) = unreadable.take_if(|_| next == first) {
+            return Err(unreadable);
         }
         if session.out.len() > before {
             if !copied
@@ -208,7 +220,7 @@ impl Node {
             }
             self.mark_dirty(id);
         }
-        if stopped {
+        if unreadable.is_some() {
             // The messages before the unreadable one are sent; the next call returns the error.
             self.start_moving(id);
         }
@@ -243,9 +255,9 @@ impl Node {
     }
 }
 
-/// An entry that can't be read.
+/// A message that can't be read.
 struct Unreadable {
-    at: Index,
+    number: u64,
     error: io::Error,
 }
 
@@ -255,17 +267,16 @@ fn write_message(
     n: u64,
     attributes: bool,
     out: &mut Vec<u8>,
-) -> Result<(), Unreadable> {
+) -> io::Result<()> {
     let mut written = false;
-    let read = world.log.for_each(at, at, &mut |record| {
+    world.log.for_each(at, at, &mut |record| {
         let change = Change::decode(record.kind, record.body);
         if let Some(Change::Message { from, content, .. }) = change {
             let time = record.time;
             frontend::encode(Reply::Message { n, time, from, content, attributes }, out);
             written = true;
         }
-    });
-    read.map_err(|error| Unreadable { at, error })?;
+    })?;
     assert!(written, "entry {at} of a mailbox holds a message");
     Ok(())
 }

@@ -442,7 +442,7 @@ impl Node {
         let Checked { user, task, set, last } = checked;
         match task {
             Task::Login { after, .. } => {
-                let created = self.mailboxes.account(user).map(|account| account.created);
+                let created = self.mailboxes.account(user).map(Account::created);
                 let Some(created) = created else { return };
                 match after.resolve(last) {
                     None => self.finish(env.now, id, beyond_end(last)),
