@@ -56,9 +56,9 @@ fn modules_depend_only_on_what_they_may() {
         ("src/peers", &["packet"]),
         ("src/raft", &["peers", "packet"]),
         ("src/replica", &["raft", "peers", "packet"]),
-        // Only for entries, the reader of the log, and the members in a config: they decide
-        // whether damaged data may be the only copy.
-        ("src/store", &["replica"]),
+        // Only for entries, the reader of the log, the members in a config, which decide whether
+        // damaged data may be the only copy, and what index files list.
+        ("src/store", &["replica", "mailbox"]),
         ("src/node", &["frontend", "protocol", "mailbox", "replica"]),
         ("src/host", &["node", "frontend", "replica", "store"]),
         ("src/server", &["host", "node", "frontend", "replica", "protocol", "store"]),

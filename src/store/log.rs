@@ -1,6 +1,7 @@
 //! The log of entries: appended in batches, cut where it conflicts, read from memory or files.
 
 use super::disk::Disk;
+use super::index_file::IndexFile;
 use super::segment::{HEADER_BYTES, Header, is_header, path};
 use crate::ids::Index;
 use crate::limits::{SEGMENTS_OPEN_MAX, TAIL_BYTES_MAX};
@@ -8,30 +9,66 @@ use crate::record::{Kind, Record};
 use byteorder::{ByteOrder, LE};
 use std::cell::RefCell;
 use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
 
-/// A segment, with the offset of each of its records.
+/// A segment of the log.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) first: Index,
-    pub(super) offsets: Vec<u32>,
+    pub(super) offsets: Offsets,
     /// The offset where the items end. In the active segment this includes unwritten items.
     pub(super) end: u64,
 }
 
+/// Where the records of a segment begin.
+#[derive(Debug)]
+pub(super) enum Offsets {
+    /// At these offsets.
+    Known(Arc<Vec<u32>>),
+    /// The index file says where some of this number of records begin.
+    Filed(u64),
+}
+
 impl Segment {
-    fn empty(first: Index) -> Segment {
-        Segment { first, offsets: Vec::new(), end: 0 }
+    pub(super) fn new(first: Index, offsets: Vec<u32>, end: u64) -> Segment {
+        Segment { first, offsets: Offsets::Known(Arc::new(offsets)), end }
+    }
+
+    /// The number of its entries.
+    pub(super) fn entries(&self) -> u64 {
+        match &self.offsets {
+            Offsets::Known(offsets) => offsets.len() as u64,
+            Offsets::Filed(entries) => *entries,
+        }
     }
 
     /// The index after its last entry.
     pub(super) fn next(&self) -> Index {
-        Index(self.first.0 + self.offsets.len() as u64)
+        Index(self.first.0 + self.entries())
     }
 
-    /// The offset of the record. For the index after the last entry, the end of the items.
-    fn offset(&self, index: Index) -> u64 {
+    /// The offsets of its records. They are known of a segment that has no index file.
+    fn known(&self) -> &[u32] {
+        match &self.offsets {
+            Offsets::Known(offsets) => offsets,
+            Offsets::Filed(_) => &[],
+        }
+    }
+
+    /// The offset of the record, where it is known. For the index after the last entry, the end
+    /// of the items.
+    pub(super) fn offset(&self, index: Index) -> u64 {
         let at = (index.0 - self.first.0) as usize;
-        self.offsets.get(at).map_or(self.end, |offset| u64::from(*offset))
+        self.known().get(at).map_or(self.end, |offset| u64::from(*offset))
+    }
+
+    fn known_mut(&mut self) -> &mut Vec<u32> {
+        match &mut self.offsets {
+            Offsets::Known(offsets) => Arc::make_mut(offsets),
+            Offsets::Filed(_) => unreachable!("the active segment has no index file"),
+        }
     }
 }
 
@@ -39,14 +76,16 @@ impl Segment {
 #[derive(Debug)]
 pub(super) struct Log<F> {
     /// The folder of its files.
-    folder: String,
+    pub(super) folder: String,
     /// Never empty; each begins where the one before ends.
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
     /// The file of the active segment.
     file: F,
     /// The open files of the most recently read earlier segments, by first index, the latest
     /// last. A log may have more segments than a process may have open files.
     opened: RefCell<Vec<(Index, F)>>,
+    /// The same for index files.
+    pub(super) indexes: RefCell<Vec<(Index, Rc<IndexFile<F>>)>>,
     /// The indexes of all configs, in order. Every batch header names the newest config before it,
     /// which reveals the loss of a config.
     configs: Vec<Index>,
@@ -77,6 +116,7 @@ impl<F> Log<F> {
             segments,
             file,
             opened: RefCell::default(),
+            indexes: RefCell::default(),
             configs,
             tail: Vec::new(),
             tail_start: written,
@@ -94,7 +134,7 @@ impl<F> Log<F> {
         first: Index,
     ) -> io::Result<Log<F>> {
         let file = create_file(disk, folder, first)?;
-        let segments = vec![Segment::empty(first)];
+        let segments = vec![Segment::new(first, Vec::new(), 0)];
         let mut log = Log::new(folder, segments, file, Vec::new(), 0);
         log.unnamed = true;
         log.write_header_alone(disk)?;
@@ -126,7 +166,7 @@ impl<F> Log<F> {
     /// The last entry whose record begins before `offset` of the active segment.
     fn last_begun_before(&self, offset: u64) -> Index {
         let active = self.active();
-        let before = active.offsets.partition_point(|at| u64::from(*at) < offset);
+        let before = active.known().partition_point(|at| u64::from(*at) < offset);
         Index(active.first.0 + before as u64).before()
     }
 
@@ -147,7 +187,7 @@ impl<F> Log<F> {
     pub(super) fn append<D: Disk<File = F>>(&mut self, disk: &D, records: &[u8]) -> io::Result<()> {
         if !self.has_unwritten() {
             // Without an entry, the new segment would have the name of this one.
-            if self.written >= disk.segment_bytes() && !self.active().offsets.is_empty() {
+            if self.written >= disk.segment_bytes() && self.active().entries() > 0 {
                 self.roll(disk)?;
             }
             let header = self.header();
@@ -160,7 +200,7 @@ impl<F> Log<F> {
             let Record { index, kind, .. } = Record::trust(record);
             assert_eq!(index, self.active().next(), "entries are appended in order");
             let offset = self.active().end as u32;
-            self.active_mut().offsets.push(offset);
+            self.active_mut().known_mut().push(offset);
             self.push(record);
             if kind == Kind::CONFIG {
                 self.configs.push(index);
@@ -184,9 +224,9 @@ impl<F> Log<F> {
 
     pub(super) fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
         let first = self.active().next();
-        self.active_mut().offsets.shrink_to_fit();
+        self.active_mut().known_mut().shrink_to_fit();
         self.file = create_file(disk, &self.folder, first)?;
-        self.segments.push(Segment::empty(first));
+        self.segments.push(Segment::new(first, Vec::new(), 0));
         (self.tail_start, self.written, self.sealed, self.unnamed) = (0, 0, 0, true);
         self.tail.clear();
         Ok(())
@@ -247,6 +287,7 @@ impl<F> Log<F> {
             return Ok(());
         }
         self.configs.retain(|at| *at <= last);
+        self.remove_indexes(disk, last)?;
         if let Some(first) = self.cut_reaches(last) {
             while self.active().first > first {
                 let gone = self.segments.pop().expect("an earlier segment stays");
@@ -263,7 +304,8 @@ impl<F> Log<F> {
         }
         let active = self.active_mut();
         let end = active.offset(last.next());
-        active.offsets.truncate((last.next().0 - active.first.0) as usize);
+        let entries = (last.next().0 - active.first.0) as usize;
+        active.known_mut().truncate(entries);
         active.end = end;
         if end > self.written {
             // The cut is within the batch being gathered, none of which is on disk.
@@ -280,16 +322,27 @@ impl<F> Log<F> {
         self.write_header_alone(disk)
     }
 
-    fn segment_of(&self, index: Index) -> usize {
+    pub(super) fn segment_of(&self, index: Index) -> usize {
         self.segments.partition_point(|segment| segment.first <= index).max(1) - 1
     }
 
     /// The last entry up to `through` that can be read together with `from` in `bytes_max`
     /// bytes; at least `from`.
-    pub(super) fn last_within(&self, from: Index, through: Index, bytes_max: usize) -> Index {
+    pub(super) fn last_within<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        from: Index,
+        through: Index,
+        bytes_max: usize,
+    ) -> Index {
         let segment = &self.segments[self.segment_of(from)];
-        let start = segment.offset(from);
         let through = through.min(segment.next().before());
+        if let Offsets::Filed(_) = segment.offsets {
+            // Reading reports what is wrong with the index file.
+            let last = self.last_filed(disk, segment, from, bytes_max as u64);
+            return last.unwrap_or(from).clamp(from, through.max(from));
+        }
+        let start = segment.offset(from);
         let (mut low, mut high) = (from.0, through.0.max(from.0));
         while low < high {
             let middle = low.midpoint(high + 1);
@@ -332,41 +385,34 @@ impl<F> Log<F> {
                     // The file may lack what is still in memory.
                     last = last.min(self.last_begun_before(self.tail_start));
                 }
-                let piece = self.read(disk, segment, next, last)?;
-                visit_piece(&piece, next, last, visit)?;
+                let (begin, bytes) = self.extent(disk, segment, next, last)?;
+                let piece = self.read(disk, segment, bytes)?;
+                visit_piece(&piece, begin, last, &mut |record| {
+                    if record.index >= next {
+                        visit(record);
+                    }
+                })?;
             }
             next = last.next();
         }
         Ok(())
     }
 
-    /// Reads the records `from` to `through` from the segment's file, with the batch headers
-    /// between them.
-    fn read<D: Disk<File = F>>(
+    /// Reads bytes of a segment's file; fewer only at its end.
+    pub(super) fn read<D: Disk<File = F>>(
         &self,
         disk: &D,
         segment: &Segment,
-        from: Index,
-        through: Index,
+        bytes: Range<u64>,
     ) -> io::Result<Vec<u8>> {
-        let start = segment.offset(from);
-        let mut piece = vec![0; (segment.offset(through.next()) - start) as usize];
+        let mut piece = vec![0; (bytes.end - bytes.start) as usize];
         let read = if segment.first == self.active().first {
-            disk.read_at(&self.file, &mut piece, start)?
+            disk.read_at(&self.file, &mut piece, bytes.start)?
         } else {
             let mut opened = self.opened.borrow_mut();
-            match opened.iter().position(|(first, _)| *first == segment.first) {
-                Some(at) => opened[at..].rotate_left(1),
-                None => {
-                    if opened.len() == SEGMENTS_OPEN_MAX {
-                        opened.remove(0);
-                    }
-                    let file = disk.open(&path(&self.folder, segment.first), false)?;
-                    opened.push((segment.first, file));
-                }
-            }
-            let (_, file) = opened.last().expect("it was opened");
-            disk.read_at(file, &mut piece, start)?
+            let open = || disk.open(&path(&self.folder, segment.first), false);
+            let file = keep_open(&mut opened, segment.first, open)?;
+            disk.read_at(file, &mut piece, bytes.start)?
         };
         piece.truncate(read);
         Ok(piece)
@@ -385,6 +431,25 @@ impl<F> Log<F> {
     ) -> io::Result<()> {
         self.for_each(disk, from, through, &mut |record| out.extend_from_slice(record.bytes))
     }
+}
+
+/// Returns the open file of a segment, and keeps it open for a while.
+pub(super) fn keep_open<F>(
+    opened: &mut Vec<(Index, F)>,
+    first: Index,
+    open: impl FnOnce() -> io::Result<F>,
+) -> io::Result<&F> {
+    match opened.iter().position(|(of, _)| *of == first) {
+        Some(at) => opened[at..].rotate_left(1),
+        None => {
+            let file = open()?;
+            if opened.len() == SEGMENTS_OPEN_MAX {
+                opened.remove(0);
+            }
+            opened.push((first, file));
+        }
+    }
+    Ok(&opened.last().expect("it was opened").1)
 }
 
 fn create_file<D: Disk>(disk: &D, folder: &str, first: Index) -> io::Result<D::File> {

@@ -6,9 +6,12 @@ pub mod disk;
 mod faulty;
 mod former;
 mod identity;
+mod index_file;
+mod indexed;
 mod log;
 #[cfg(any(test, feature = "simulate"))]
 pub mod memory;
+mod paged;
 mod quarantine;
 mod recovery;
 mod reserve;
@@ -19,16 +22,19 @@ mod whole;
 
 pub use former::Former;
 pub use identity::Identity;
+pub use indexed::IndexJob;
 pub use recovery::Torn;
 pub use segment::HEADER_BYTES;
 
-use crate::ids::{Index, ProcessId, Vote};
+use crate::ids::{Index, ProcessId, SegmentId, Vote};
+use crate::mailbox::{List, Part};
 use crate::record::Record;
 use crate::replica::{LogReader, SeenDisk};
 use disk::Disk;
 use identity::Found;
 use log::Log;
 use recovery::{Known, Reading};
+use std::sync::Arc;
 use std::{fmt, io};
 use vote::VoteFile;
 
@@ -374,6 +380,42 @@ impl<D: Disk> Store<D> {
         self.log.copy(&self.disk, from, through, out)
     }
 
+    /// The segment that holds an entry, and its first entry.
+    pub fn segment_of(&self, index: Index) -> (SegmentId, Index) {
+        self.log.segment_at(index)
+    }
+
+    /// Returns the job that makes the index file of the sealed segment with these positions;
+    /// `None` if the file exists.
+    ///
+    /// # Errors
+    /// When a file can't be read.
+    pub fn index_job(&mut self, part: &Arc<Part>) -> io::Result<Option<IndexJob>> {
+        self.log.index_job(&self.disk, part)
+    }
+
+    /// Notes that the index file of a segment is durable.
+    pub fn note_indexed(&mut self, segment: SegmentId) {
+        self.log.note_indexed(segment);
+    }
+
+    /// Passes messages of a list to `visit`, each with its number, from number `from` on, until
+    /// `visit` returns false, or the segment that holds message `from` has no more of them.
+    /// `newest` is a segment that holds the message, or a later one that holds messages of the
+    /// account. `account` is the entry that created the account.
+    ///
+    /// # Errors
+    /// When a file can't be read, or does not hold what was written to it.
+    pub fn read_messages(
+        &self,
+        newest: SegmentId,
+        account: (Index, List),
+        from: u64,
+        visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+    ) -> io::Result<()> {
+        self.log.read_messages(&self.disk, newest, account, from, visit)
+    }
+
     fn save_identity(&mut self) -> io::Result<()> {
         self.unsaved = false;
         self.identity.write(&self.disk)
@@ -382,7 +424,7 @@ impl<D: Disk> Store<D> {
 
 impl<D: Disk> LogReader for Store<D> {
     fn last_within(&self, from: Index, through: Index, bytes_max: usize) -> Index {
-        self.log.last_within(from, through, bytes_max)
+        self.log.last_within(&self.disk, from, through, bytes_max)
     }
 
     fn for_each(

@@ -104,7 +104,12 @@ pub(super) fn tail<D: Disk>(
     while copy.last() < log.last() {
         let from = copy.last().next();
         piece.clear();
-        log.copy(disk, from, log.last_within(from, log.last(), FILE_PIECE_BYTES), &mut piece)?;
+        log.copy(
+            disk,
+            from,
+            log.last_within(disk, from, log.last(), FILE_PIECE_BYTES),
+            &mut piece,
+        )?;
         copy.append(disk, &piece)?;
         copy.flush(disk)?;
     }

@@ -197,7 +197,7 @@ fn read_segment<D: Disk>(
         walk.holes.push(Hole { at: walk.size, bytes: 0, why, short: true });
     }
     let end = walk.holes.first().map_or(walk.size, |hole| hole.at);
-    let good = Segment { first, offsets, end };
+    let good = Segment::new(first, offsets, end);
     Ok((Found { good, size: walk.size, synced: walk.synced, records, last: last_found }, walk))
 }
 

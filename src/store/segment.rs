@@ -28,6 +28,11 @@ pub(super) fn file_name(first: Index) -> String {
     format!("{:020}.log", first.0)
 }
 
+/// The name of the index file of the segment whose first entry is `first`.
+pub(super) fn index_name(first: Index) -> String {
+    format!("{:020}.idx", first.0)
+}
+
 /// The path of the segment whose first entry is `first`.
 pub(super) fn path(folder: &str, first: Index) -> String {
     join(folder, &file_name(first))

@@ -3,6 +3,7 @@
 
 mod crash;
 mod damage;
+mod indexed;
 mod salvage;
 
 use super::memory::MemoryDisk;

@@ -18,10 +18,15 @@ pub(super) struct Stopping {
 }
 
 impl Stopping {
-    fn after(inner: MemoryDisk, calls: u64) -> Stopping {
+    pub(super) fn after(inner: MemoryDisk, calls: u64) -> Stopping {
         let left = Rc::new(Cell::new(calls));
         let inner = Rc::new(inner);
         Stopping { inner, left, synced: Rc::default(), written: Rc::default() }
+    }
+
+    /// Lets this number of further calls succeed.
+    pub(super) fn stop_after(&self, calls: u64) {
+        self.left.set(calls);
     }
 
     fn step(&self) -> io::Result<()> {

@@ -1,0 +1,319 @@
+//! The part of the log that reads and makes index files.
+
+use super::disk::{Disk, join, named};
+use super::index_file::{self, IndexFile, Row};
+use super::log::{Log, Offsets, Segment};
+use super::segment::{self, Place, index_name, path};
+use crate::ids::{Index, Position, SegmentId, Term};
+use crate::limits::{FILE_PIECE_BYTES, MESSAGES_PER_STEP, RECORD_BYTES_MAX};
+use crate::mailbox::{List, Part};
+use crate::record::Record;
+use byteorder::{ByteOrder, LE};
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Bytes that are read after the beginning of a record whose length is not known yet.
+const GUESS_BYTES: u64 = 1024;
+/// Messages that lie further apart in a file are read separately.
+const GAP_BYTES: u32 = 4096;
+
+/// A file to make from a sealed segment, whose entries are all applied. Another thread than that of
+/// the event loop may do it.
+#[derive(Debug)]
+pub struct IndexJob {
+    folder: String,
+    segment: index_file::Segment,
+    offsets: Arc<Vec<u32>>,
+    part: Arc<Part>,
+}
+
+impl IndexJob {
+    /// Makes the file. It is durable on return.
+    ///
+    /// # Errors
+    /// When the disk fails. The file may exist in part, under another name.
+    pub fn run<D: Disk>(&self, disk: &D) -> io::Result<()> {
+        let path = join(&self.folder, &index_name(self.segment.first));
+        let new = format!("{path}.new");
+        index_file::write(disk, &new, self.segment, &self.offsets, &self.part)?;
+        disk.rename(&new, &path)?;
+        disk.sync_folder(&self.folder)
+    }
+}
+
+impl<F> Log<F> {
+    /// The segment that holds an entry, and its first entry.
+    pub(super) fn segment_at(&self, index: Index) -> (SegmentId, Index) {
+        let at = self.segment_of(index);
+        (segment_id(at), self.segments[at].first)
+    }
+
+    fn segment(&self, id: SegmentId) -> io::Result<&Segment> {
+        let segment = self.segments.get(id.number() as usize - 1);
+        segment.ok_or_else(|| io::Error::other("an index names a segment that does not exist"))
+    }
+
+    /// Returns the job that makes the index file of the sealed segment with these positions;
+    /// `None` if the file exists, which is noted then.
+    pub(super) fn index_job<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        part: &Arc<Part>,
+    ) -> io::Result<Option<IndexJob>> {
+        let segment = self.segment(part.segment)?;
+        let Offsets::Known(offsets) = &segment.offsets else { return Ok(None) };
+        assert_eq!(segment.first, part.first, "positions are of the segment that they name");
+        let described = self.describe(disk, part.segment, segment, offsets)?;
+        let (first, offsets) = (segment.first, Arc::clone(offsets));
+        let file = join(&self.folder, &index_name(first));
+        if IndexFile::open(disk, &file, Some(described))?.is_some() {
+            self.note_indexed(part.segment);
+            return Ok(None);
+        }
+        let (folder, part) = (self.folder.clone(), Arc::clone(part));
+        Ok(Some(IndexJob { folder, segment: described, offsets, part }))
+    }
+
+    /// Describes a sealed segment as its index file does.
+    fn describe<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        id: SegmentId,
+        segment: &Segment,
+        offsets: &[u32],
+    ) -> io::Result<index_file::Segment> {
+        let last = u64::from(*offsets.last().expect("a sealed segment has entries"));
+        let head = self.read(disk, segment, last..last + 8)?;
+        let last_checksum = head.get(4..).filter(|sum| sum.len() == 4).map(LE::read_u32);
+        let last_checksum = last_checksum.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let Segment { first, end, .. } = *segment;
+        Ok(index_file::Segment { id, first, entries: segment.entries(), end, last_checksum })
+    }
+
+    /// Notes that the index file of a segment is durable. The offsets of its records leave the
+    /// memory.
+    pub(super) fn note_indexed(&mut self, id: SegmentId) {
+        if let Some(segment) = self.segments.get_mut(id.number() as usize - 1) {
+            segment.offsets = Offsets::Filed(segment.entries());
+        }
+    }
+
+    /// Returns the open index file of a segment.
+    fn index_file<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        first: Index,
+    ) -> io::Result<Rc<IndexFile<F>>> {
+        let file = join(&self.folder, &index_name(first));
+        let open = || {
+            let index = IndexFile::open(disk, &file, None)?;
+            index.map(Rc::new).ok_or_else(|| io::Error::other("it is missing or damaged"))
+        };
+        let mut indexes = self.indexes.borrow_mut();
+        super::log::keep_open(&mut indexes, first, open).cloned().map_err(|e| named(&file, &e))
+    }
+
+    /// Returns where the records `from` to `last` of a segment are in its file, and the entry with
+    /// which that part begins: not later than `from`.
+    pub(super) fn extent<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        segment: &Segment,
+        from: Index,
+        last: Index,
+    ) -> io::Result<(Index, Range<u64>)> {
+        let Offsets::Filed(_) = segment.offsets else {
+            return Ok((from, segment.offset(from)..segment.offset(last.next())));
+        };
+        let index = self.index_file(disk, segment.first)?;
+        let points = index.points(disk)?;
+        let entry = |index: Index| (index.0 - segment.first.0) as u32;
+        let (begin, start) = floor(points, entry(from));
+        let after = points.partition_point(|(at, _)| *at <= entry(last));
+        let end = points.get(after).map_or(segment.end, |(_, offset)| u64::from(*offset));
+        Ok((Index(segment.first.0 + u64::from(begin)), u64::from(start)..end))
+    }
+
+    /// See [`Log::last_within`], for a segment with an index file.
+    pub(super) fn last_filed<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        segment: &Segment,
+        from: Index,
+        bytes_max: u64,
+    ) -> io::Result<Index> {
+        let index = self.index_file(disk, segment.first)?;
+        let points = index.points(disk)?;
+        let (_, start) = floor(points, (from.0 - segment.first.0) as u32);
+        let end = u64::from(start) + bytes_max;
+        if segment.end <= end {
+            return Ok(segment.next().before());
+        }
+        let within = points.partition_point(|(_, offset)| u64::from(*offset) <= end);
+        let next = within.checked_sub(1).map_or(0, |at| points[at].0);
+        Ok(Index(segment.first.0 + u64::from(next)).before())
+    }
+
+    /// Passes messages of a list to `visit`, each with its number, from number `from` on, until
+    /// `visit` returns false, or the segment that holds message `from` has no more of them.
+    /// `newest` is a segment that holds the message, or a later one that holds messages of the
+    /// account. `account` is the entry that created the account.
+    ///
+    /// # Errors
+    /// When a file can't be read, or does not hold what was written to it.
+    pub(super) fn read_messages<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        newest: SegmentId,
+        (account, list): (Index, List),
+        from: u64,
+        visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+    ) -> io::Result<()> {
+        let (id, row) = self.find_row(disk, newest, account, list, from)?;
+        let segment = self.segment(id)?;
+        let index = self.index_file(disk, segment.first)?;
+        let mut number = from;
+        while number < row.next(list) {
+            let offsets = index.offsets(disk, &row, list, number, MESSAGES_PER_STEP)?;
+            let mut rest = &offsets[..];
+            while !rest.is_empty() {
+                let (near, far) = rest.split_at(near(rest));
+                if !self.read_near(disk, segment, near, &mut number, visit)? {
+                    return Ok(());
+                }
+                rest = far;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the row of an account in the segment that holds a message.
+    fn find_row<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        newest: SegmentId,
+        account: Index,
+        list: List,
+        number: u64,
+    ) -> io::Result<(SegmentId, Row)> {
+        let find = |id: SegmentId| -> io::Result<(SegmentId, Row)> {
+            let index = self.index_file(disk, self.segment(id)?.first)?;
+            let row = index.find(disk, account)?;
+            let missing = || format!("the index of segment {} lacks an account", id.number());
+            row.map(|row| (id, row)).ok_or_else(|| io::Error::other(missing()))
+        };
+        let mut at = find(newest)?;
+        'search: while at.1.first(list) > number {
+            // The farthest one that still lies after the message, or the one before it.
+            let [near, far] = at.1.earlier.skips;
+            for skip in [far, near].into_iter().flatten() {
+                let skipped = find(skip)?;
+                if skipped.1.first(list) > number {
+                    at = skipped;
+                    continue 'search;
+                }
+            }
+            let previous = at.1.earlier.previous;
+            at = find(previous.ok_or_else(|| io::Error::other("an index lacks a message"))?)?;
+        }
+        Ok(at)
+    }
+
+    /// Reads the messages at these offsets, which are near each other. Returns whether `visit`
+    /// wants more.
+    fn read_near<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        segment: &Segment,
+        offsets: &[u32],
+        number: &mut u64,
+        visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+    ) -> io::Result<bool> {
+        let [start, last] = [offsets[0], offsets[offsets.len() - 1]].map(u64::from);
+        let mut piece = self.read(disk, segment, start..last + GUESS_BYTES)?;
+        let tail = &piece[piece.len().min((last - start) as usize)..];
+        let length = if tail.len() < 4 { 0 } else { u64::from(LE::read_u32(tail)) };
+        if (GUESS_BYTES..=RECORD_BYTES_MAX as u64).contains(&length) {
+            piece = self.read(disk, segment, start..last + length)?;
+        }
+        for offset in offsets {
+            let bytes = piece.get((u64::from(*offset) - start) as usize..).unwrap_or(&[]);
+            let record = Record::parse(bytes).map_err(|why| {
+                let place = path(&self.folder, segment.first);
+                io::Error::other(format!("{place}: at byte {offset}: {}", why.as_str()))
+            })?;
+            *number += 1;
+            if !visit(*number - 1, &record) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes the index files of all segments that a cut after `last` changes.
+    pub(super) fn remove_indexes<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        last: Index,
+    ) -> io::Result<()> {
+        let (kept, mut any) = (self.segment_of(last), false);
+        self.indexes.get_mut().clear();
+        for at in (kept..self.segments.len()).rev() {
+            match disk.remove(&join(&self.folder, &index_name(self.segments[at].first))) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => {
+                    removed?;
+                    any = true;
+                }
+            }
+        }
+        if any {
+            disk.sync_folder(&self.folder)?;
+        }
+        if let Offsets::Filed(_) = self.segments[kept].offsets {
+            let offsets = self.find_offsets(disk, kept)?;
+            self.segments[kept].offsets = Offsets::Known(Arc::new(offsets));
+        }
+        Ok(())
+    }
+
+    /// Reads a segment to find where its records begin.
+    fn find_offsets<D: Disk<File = F>>(&self, disk: &D, at: usize) -> io::Result<Vec<u32>> {
+        let first = self.segments[at].first;
+        let file = disk.open(&path(&self.folder, first), false)?;
+        let last = Position { index: first.before(), term: Term::ZERO };
+        let mut offsets = Vec::new();
+        let mut place = Place { last, config: None };
+        let walk = segment::walk(disk, &file, &mut place, |offset, _, _| {
+            offsets.push(offset);
+            Ok(())
+        })?;
+        match walk.holes.first() {
+            None => Ok(offsets),
+            Some(hole) => {
+                let place = path(&self.folder, first);
+                Err(io::Error::other(format!("{place}: at byte {}: {}", hole.at, hole.why)))
+            }
+        }
+    }
+}
+
+fn segment_id(at: usize) -> SegmentId {
+    SegmentId::new(at as u32 + 1).expect("numbers begin with 1")
+}
+
+/// Returns the last point that is not after an entry.
+fn floor(points: &[(u32, u32)], entry: u32) -> (u32, u32) {
+    points[points.partition_point(|(at, _)| *at <= entry).max(1) - 1]
+}
+
+/// Returns how many of the messages at these offsets, the first ones, are read at once.
+fn near(offsets: &[u32]) -> usize {
+    let far = |at: &usize| {
+        offsets[*at] - offsets[*at - 1] > GAP_BYTES
+            || (offsets[*at] - offsets[0]) as usize + RECORD_BYTES_MAX > FILE_PIECE_BYTES
+    };
+    (1..offsets.len()).find(far).unwrap_or(offsets.len())
+}
