@@ -15,7 +15,7 @@
 //! * [`store`]: the log on disk, the only code that names files;
 //! * [`node`]: joins the pure modules into one server; [`latency`] counts its latencies;
 //! * [`host`]: the turn, the order of durability; with two walks through the code;
-//! * [`server`]: sockets, the clock, the thread that hashes passwords, the encryption of links;
+//! * [`server`]: sockets, the clock, the threads that hash and index, the encryption of links;
 //! * [`client`]: follows the primary, for commands and for other programs;
 //! * [`settings`], [`options`] and [`commands`]: what a person types and writes.
 //!

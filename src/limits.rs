@@ -64,6 +64,8 @@ pub const FILE_PIECE_BYTES: usize = 256 * 1024;
 pub const SPACE_RESERVED: u64 = 64 * 1024 * 1024;
 /// Space that each data directory reserves for a start on a full disk, in bytes.
 pub const RESERVE_BYTES: u64 = 1024 * 1024;
+/// After this time, an index file that found no room is tried again.
+pub const INDEX_RETRY_TIME: Duration = Duration::from_secs(10);
 /// Interval of checking the free space and of releasing memory that connections do not use.
 pub const SPACE_TIME: Duration = Duration::from_secs(1);
 /// Quarantined directories that are remembered.
@@ -152,7 +154,8 @@ pub const PENALTY_TIME: Duration = Duration::from_secs(30);
 pub const SLOW_SYNCS: usize = 3;
 /// See [`SLOW_SYNCS`].
 pub const SLOW_WINDOW: Duration = Duration::from_secs(60);
-/// How long a primary that can't read its log waits before it tries to hand over again.
+/// How long a primary that can't read its log waits before it tries to hand over again. Also the
+/// pause after index files could not be made again.
 pub const DAMAGED_TIME: Duration = Duration::from_secs(60);
 /// How long the median of the clocks is valid without a ping that measures one of them.
 pub const CLOCK_TIME: Duration = Duration::from_secs(60);

@@ -3,10 +3,11 @@
 use crate::ids::{Index, LinkId, ServerId, SessionId};
 use crate::node::{Gauges, Input, Job};
 use crate::replica::{Closing, Packet};
+use crate::store::IndexJob;
 use crate::time::{Moment, WallTime};
 use std::io;
 
-/// The edges of a host: sockets, clocks and the thread that hashes passwords; or what a simulator
+/// The edges of a host: sockets, clocks and the threads that hash and index; or what a simulator
 /// has instead. No method calls the host: what happens on the way is reported by
 /// [`Edges::next_gone`], or handed over in the next turn.
 pub trait Edges {
@@ -39,6 +40,9 @@ pub trait Edges {
 
     /// Hashes a password. The outcome is an input: `Hashed`.
     fn hash(&mut self, job: Job);
+
+    /// Makes an index file. The outcome is passed to [`Host::on_indexed`](super::Host::on_indexed).
+    fn index(&mut self, job: IndexJob);
 
     /// Sends a client the beginning of `output`, as much as its socket accepts, and removes that;
     /// returns whether the socket had accepted less than it was given before. `must_read`: the

@@ -108,7 +108,8 @@ impl<D: Disk> Host<D> {
 
     /// When the next turn is wanted, at the latest.
     pub fn next_deadline(&self) -> Option<Moment> {
-        [self.core.node.next_deadline(), self.core.storage.next_deadline()]
+        let Core { node, storage, .. } = &self.core;
+        [node.next_deadline(), storage.next_deadline(), storage.index_deadline(node)]
             .into_iter()
             .flatten()
             .min()
@@ -133,6 +134,10 @@ impl<D: Disk> Host<D> {
     pub fn begin_turn<E: Edges>(&mut self, edges: &mut E) -> Result<(), Fail> {
         self.read_clock(edges);
         self.turns += 1;
+        let Core { node, storage, now, .. } = &mut self.core;
+        if let Some(job) = storage.next_index(*now, node)? {
+            edges.index(job);
+        }
         if self.space_at > self.core.now {
             return Ok(());
         }
@@ -274,6 +279,15 @@ impl<D: Disk> Host<D> {
     /// Gives back the memory that a client's session holds and does not use.
     pub fn cool(&mut self, session: SessionId) {
         self.core.node.cool(session);
+    }
+
+    /// Handles the end of an [`IndexJob`](crate::store::IndexJob).
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn on_indexed(&mut self, made: io::Result<()>) -> Result<(), Fail> {
+        let Core { node, storage, now, .. } = &mut self.core;
+        storage.on_indexed(*now, node, made)
     }
 
     /// Makes everything durable that may be lost without harm, at the end.

@@ -1,13 +1,26 @@
 //! The disk side of a host: the log, the vote, and what of both is not durable yet.
 
 use super::Fail;
-use crate::ids::Vote;
+use crate::ids::{Index, SegmentId, Vote};
 use crate::latency::Meter;
-use crate::limits::SEAL_TIME;
+use crate::limits::{DAMAGED_TIME, INDEX_RETRY_TIME, SEAL_TIME};
+use crate::mailbox::List;
+use crate::node::{Archive, Node};
+use crate::record::Record;
 use crate::replica::Durable;
-use crate::store::Store;
 use crate::store::disk::Disk;
+use crate::store::{IndexJob, Store};
 use crate::time::Moment;
+use std::io;
+
+/// What index files a job makes.
+#[derive(Clone, Copy, Debug)]
+enum Indexing {
+    /// That of a segment that never had one.
+    New(SegmentId),
+    /// Those that are lost.
+    Lost,
+}
 
 /// A store, and when what must be written to it.
 #[derive(Debug)]
@@ -21,14 +34,26 @@ pub(super) struct Storage<D: Disk> {
     pub(super) must_persist: Option<Vote>,
     /// When to seal the last batch, or to save what was seen of other servers.
     seal_at: Option<Moment>,
+    /// The index files that are being made.
+    indexing: Option<Indexing>,
+    /// When to make the next one.
+    index_at: Moment,
     pub(super) syncs: Meter,
 }
 
 impl<D: Disk> Storage<D> {
     /// `vote` is the one that is stored.
     pub(super) fn new(store: Store<D>, vote: Vote) -> Storage<D> {
-        let (must_flush, must_persist, seal_at) = (false, None, None);
-        Storage { store, vote, must_flush, must_persist, seal_at, syncs: Meter::default() }
+        Storage {
+            store,
+            vote,
+            must_flush: false,
+            must_persist: None,
+            seal_at: None,
+            indexing: None,
+            index_at: Moment(0),
+            syncs: Meter::default(),
+        }
     }
 
     /// Whether the turn must not end without a sync.
@@ -91,8 +116,81 @@ impl<D: Disk> Storage<D> {
         self.store.seal().map_err(|error| Fail::Io("the log", error))
     }
 
+    /// When to begin to make an index file, if a segment lacks its own.
+    pub(super) fn index_deadline(&self, node: &Node) -> Option<Moment> {
+        let lacks = node.unindexed().is_some() || self.store.has_lost_indexes();
+        (lacks && self.indexing.is_none()).then_some(self.index_at)
+    }
+
+    /// Returns the next job that makes index files, if it is time for one.
+    pub(super) fn next_index(
+        &mut self,
+        now: Moment,
+        node: &mut Node,
+    ) -> Result<Option<IndexJob>, Fail> {
+        if self.index_deadline(node).is_none_or(|at| now < at) {
+            return Ok(None);
+        }
+        let Some(part) = node.unindexed() else {
+            log::warn!("index files are missing or damaged: they are made again from the log");
+            self.indexing = Some(Indexing::Lost);
+            return Ok(self.store.remake_job(|| node.empty_mailboxes()));
+        };
+        let job = self.store.index_job(part).map_err(|error| Fail::Io("an index file", error))?;
+        match job {
+            None => node.forget_indexed(),
+            Some(_) => self.indexing = Some(Indexing::New(part.segment)),
+        }
+        Ok(job)
+    }
+
+    /// Notes how a job has ended. On a full disk it is tried again later.
+    pub(super) fn on_indexed(
+        &mut self,
+        now: Moment,
+        node: &mut Node,
+        made: io::Result<()>,
+    ) -> Result<(), Fail> {
+        let indexing = self.indexing.take().expect("an index file was being made");
+        match (indexing, made) {
+            (Indexing::New(segment), Ok(())) => {
+                self.store.note_indexed(segment);
+                node.forget_indexed();
+            }
+            (Indexing::Lost, Ok(())) => {
+                log::info!("index files that were lost are made again");
+                self.store.forget_lost();
+            }
+            (_, Err(error)) if error.kind() == io::ErrorKind::StorageFull => {
+                self.index_at = now + INDEX_RETRY_TIME;
+            }
+            (Indexing::New(_), Err(error)) => return Err(Fail::Io("an index file", error)),
+            (Indexing::Lost, Err(error)) => {
+                log::error!("index files are lost and can't be made again: {error}");
+                self.index_at = now + DAMAGED_TIME;
+            }
+        }
+        Ok(())
+    }
+
     /// When the storage needs a turn: at once for what the node wants durable.
     pub(super) fn next_deadline(&self) -> Option<Moment> {
         if self.has_unstored() { Some(Moment(0)) } else { self.seal_at }
+    }
+}
+
+impl<D: Disk> Archive for Store<D> {
+    fn segment_of(&self, index: Index) -> (SegmentId, Index) {
+        Store::segment_of(self, index)
+    }
+
+    fn read_messages(
+        &self,
+        newest: SegmentId,
+        account: (Index, List),
+        from: u64,
+        visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+    ) -> io::Result<()> {
+        Store::read_messages(self, newest, account, from, visit)
     }
 }

@@ -5,6 +5,7 @@ use crate::ids::{DiskId, GroupId, Index, LinkId, Secret, ServerId};
 use crate::node::{self, Job};
 use crate::replica::{Closing, LogSummary, Shared, Takeover};
 use crate::store::Identity;
+use crate::store::IndexJob;
 use crate::store::memory::MemoryDisk;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -45,6 +46,8 @@ impl Edges for Breaking {
     }
 
     fn hash(&mut self, _: Job) {}
+
+    fn index(&mut self, _: IndexJob) {}
 
     fn write(&mut self, _: SessionId, output: &mut Vec<u8>, _: bool) -> bool {
         output.clear();

@@ -76,8 +76,17 @@ struct Key {
 
 impl Keys {
     pub(super) fn new(secret: &Secret) -> Keys {
+        Keys::with(ShortKey::derive(secret, b"once-key"))
+    }
+
+    /// Returns the state without keys, of the same group.
+    pub(super) fn emptied(&self) -> Keys {
+        Keys::with(self.mac.clone())
+    }
+
+    fn with(mac: ShortKey) -> Keys {
         Keys {
-            mac: ShortKey::derive(secret, b"once-key"),
+            mac,
             kept: VecDeque::new(),
             left: 0,
             numbers: ByNumber::default(),

@@ -82,6 +82,12 @@ impl Mailboxes {
         Mailboxes { accounts: BTreeMap::new(), messages: 0, keys, positions }
     }
 
+    /// Returns the state without accounts, of the same group.
+    pub fn emptied(&self) -> Mailboxes {
+        let (keys, positions) = (self.keys.emptied(), Positions::new());
+        Mailboxes { accounts: BTreeMap::new(), messages: 0, keys, positions }
+    }
+
     /// Notes that the next entry is in a segment whose first entry is `first`.
     pub fn begin_segment(&mut self, segment: SegmentId, first: Index) {
         self.positions.begin_segment(segment, first);

@@ -17,7 +17,10 @@ impl Node {
         let until = acknowledged.min(Index(self.applied.0 + APPLIED_PER_TURN as u64));
         while self.applied < until {
             let from = self.applied.next();
+            // These are in one segment.
             let through = world.log.last_within(from, until, ENTRIES_BYTES_MAX);
+            let (segment, first) = world.log.segment_of(from);
+            self.mailboxes.begin_segment(segment, first);
             let mut done = Ok(());
             let read = world.log.for_each(from, through, &mut |record| {
                 if done.is_ok() {

@@ -10,6 +10,7 @@ use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{DAMAGED_TIME, LISTED_PER_TURN, MESSAGES_PER_STEP, OUTPUT_BYTES_MAX};
 use crate::mailbox::{Account, Change, Found, List};
 use crate::protocol::{Answer, Code, Note, Reply};
+use crate::record::Record;
 use crate::time::Moment;
 use std::collections::BTreeMap;
 use std::io;
@@ -67,7 +68,7 @@ pub(super) struct Delivery {
     /// entry again and again.
     unreadable_at: Option<Moment>,
     lines: Lines,
-    /// Empty between steps.
+    /// Those of the messages that are being written.
     entries: Vec<Index>,
 }
 
@@ -193,21 +194,20 @@ impl Node {
         let mut unreadable = None;
         let entries = &mut self.delivery.entries;
         while next <= last && session.out.len() < OUTPUT_BYTES_MAX && unreadable.is_none() {
-            let most = (last - next + 1).min(MESSAGES_PER_STEP as u64) as usize;
-            let found = self.mailboxes.find(account, List::Received, next, most, entries);
-            assert_eq!(found, Some(Found::Entries), "message {next} is in the log");
-            for at in entries.drain(..) {
-                if session.out.len() >= OUTPUT_BYTES_MAX {
-                    break;
-                }
-                match write_message(world, at, next, attributes, &mut session.out) {
-                    Ok(()) => next += 1,
-                    Err(error) => {
-                        unreadable = Some(Unreadable { number: next, error });
-                        break;
-                    }
-                }
-            }
+            let (from, of) = (next, (account.created(), List::Received));
+            let most = (last - from + 1).min(MESSAGES_PER_STEP as u64) as usize;
+            let mut write = |number, record: &Record<'_>| {
+                write_message(record, number, attributes, &mut session.out);
+                next = number + 1;
+                next <= last && session.out.len() < OUTPUT_BYTES_MAX
+            };
+            entries.clear();
+            let found = self.mailboxes.find(account, of.1, from, most, entries);
+            let read = match found.expect("the mailbox has the message") {
+                Found::File(newest) => world.log.read_messages(newest, of, from, &mut write),
+                Found::Entries => read_entries(world, from, entries, &mut write),
+            };
+            unreadable = read.err().map(|error| Unreadable { number: next, error });
         }
         if let Some(unreadable) = unreadable.take_if(|_| next == first) {
             return Err(unreadable);
@@ -261,22 +261,28 @@ struct Unreadable {
     error: io::Error,
 }
 
-fn write_message(
+/// Passes messages to `visit`, each with its number, until that returns false. `entries` are
+/// those of message `from` and the next ones.
+fn read_entries(
     world: &Context<'_>,
-    at: Index,
-    n: u64,
-    attributes: bool,
-    out: &mut Vec<u8>,
+    from: u64,
+    entries: &[Index],
+    visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
 ) -> io::Result<()> {
-    let mut written = false;
-    world.log.for_each(at, at, &mut |record| {
-        let change = Change::decode(record.kind, record.body);
-        if let Some(Change::Message { from, content, .. }) = change {
-            let time = record.time;
-            frontend::encode(Reply::Message { n, time, from, content, attributes }, out);
-            written = true;
+    for (number, at) in (from..).zip(entries) {
+        let mut wants_more = true;
+        world.log.for_each(*at, *at, &mut |record| wants_more = visit(number, record))?;
+        if !wants_more {
+            break;
         }
-    })?;
-    assert!(written, "entry {at} of a mailbox holds a message");
+    }
     Ok(())
+}
+
+fn write_message(record: &Record<'_>, n: u64, attributes: bool, out: &mut Vec<u8>) {
+    let change = Change::decode(record.kind, record.body);
+    let Some(Change::Message { from, content, .. }) = change else {
+        panic!("entry {} of a mailbox holds no message", record.index);
+    };
+    frontend::encode(Reply::Message { n, time: record.time, from, content, attributes }, out);
 }

@@ -1,10 +1,13 @@
 //! The interface of a node: its inputs, outputs and surroundings.
 
 use crate::frontend::Request;
-use crate::ids::{Origin, Position, Secret, SessionId};
+use crate::ids::{Index, Origin, Position, Secret, SegmentId, SessionId};
 use crate::latency::Meter;
+use crate::mailbox::List;
+use crate::record::Record;
 use crate::replica::{Event, LogReader, Out};
 use crate::time::{Moment, WallTime};
+use std::io;
 use std::time::Duration;
 
 /// An event from outside that a node handles.
@@ -75,6 +78,27 @@ pub struct Gauges {
     pub turns: u64,
 }
 
+/// Read access to the log and to the index files of its segments.
+pub trait Archive: LogReader {
+    /// Returns the segment that holds an entry, and its first entry.
+    fn segment_of(&self, index: Index) -> (SegmentId, Index);
+
+    /// Passes messages of a list of an account to `visit`, each with its number, from number
+    /// `from` on, until `visit` returns false, or the segment that holds message `from` has no
+    /// more of them. The account is named by the entry that created it. `newest` is a segment that
+    /// holds the message, or a later one that holds messages of the account.
+    ///
+    /// # Errors
+    /// When a file can't be read, or does not hold what was written to it.
+    fn read_messages(
+        &self,
+        newest: SegmentId,
+        account: (Index, List),
+        from: u64,
+        visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+    ) -> io::Result<()>;
+}
+
 /// The surroundings of a node while it handles one input.
 pub struct Context<'a> {
     /// Monotonic time.
@@ -82,7 +106,7 @@ pub struct Context<'a> {
     /// Wall time.
     pub wall: WallTime,
     /// The log.
-    pub log: &'a dyn LogReader,
+    pub log: &'a dyn Archive,
     /// Takes new measurements at each call.
     pub gauges: &'a dyn Fn() -> Gauges,
 }

@@ -35,7 +35,7 @@ use crate::frontend::{self, Request};
 use crate::ids::{Index, LinkId, Origin, ServerId, SessionId};
 use crate::latency::Meter;
 use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
-use crate::mailbox::Mailboxes;
+use crate::mailbox::{Mailboxes, Part};
 use crate::protocol::{self, Code, Note, Reply};
 use crate::replica::{Event, Packet, Replica};
 use crate::time::Moment;
@@ -43,7 +43,7 @@ use compare::Compared;
 use deliver::Delivery;
 #[cfg(feature = "simulate")]
 pub use held::Held;
-pub use interface::{Context, Fatal, Gauges, Hashed, Input, Job, Outlet, Output, Setup};
+pub use interface::{Archive, Context, Fatal, Gauges, Hashed, Input, Job, Outlet, Output, Setup};
 use logins::Logins;
 use replies::error;
 #[cfg(test)]
@@ -51,6 +51,7 @@ pub(crate) use requests::NOBODY;
 use role::{SeenRole, Stop};
 use session::{RequestState, Session, Sessions};
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use trouble::Reports;
 use unanswered::Unanswered;
@@ -276,6 +277,22 @@ impl Node {
     /// Notes that this server can't read the entries which the peer on this link lacks.
     pub fn note_unreadable(&mut self, now: Moment, link: LinkId) {
         self.replica.note_unsent(now, link);
+    }
+
+    /// Returns the positions of the messages in the oldest segment that is wholly applied and that
+    /// has no index file, as far as this node knows.
+    pub fn unindexed(&self) -> Option<&Arc<Part>> {
+        self.mailboxes.unindexed()
+    }
+
+    /// Returns the state before the first entry of the log.
+    pub fn empty_mailboxes(&self) -> Mailboxes {
+        self.mailboxes.emptied()
+    }
+
+    /// Forgets the positions that [`Node::unindexed`] returns: an index file has them.
+    pub fn forget_indexed(&mut self) {
+        self.mailboxes.forget_indexed();
     }
 
     fn mark_dirty(&mut self, id: SessionId) {

@@ -7,8 +7,9 @@ mod promises;
 mod unreadable;
 
 use super::*;
-use crate::ids::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Secret, UserName, Vote};
-use crate::mailbox::Change;
+use crate::ids::{DiskId, GroupId, Incarnation, Member, ProcessId, Run, Secret};
+use crate::ids::{SegmentId, UserName, Vote};
+use crate::mailbox::{Change, List};
 use crate::record::{self, Record};
 use crate::replica::{self, Durable, Effect, LogReader, LogSummary, Shared, Takeover};
 use crate::time::WallTime;

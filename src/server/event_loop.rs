@@ -1,5 +1,5 @@
 //! The event loop that ships: one poll for the listeners, all connections, signals, and the
-//! threads that hash and look up.
+//! threads that hash, index and look up.
 
 use super::mio_kernel::MioKernel;
 use super::threads::Done;
@@ -69,7 +69,8 @@ impl EventLoop {
             let stdin = io::stdin().as_raw_fd();
             registry.register(&mut SourceFd(&stdin), STDIN, Interest::READABLE)?;
         }
-        let kernel = MioKernel::new(poll, waker, listeners, parts.began)?;
+        let disk = host.store().disk().clone();
+        let kernel = MioKernel::new(poll, waker, listeners, parts.began, disk)?;
         Ok(EventLoop { server: Server::new(host, kernel, parts.setup), signals })
     }
 
@@ -158,6 +159,7 @@ impl EventLoop {
         while let Some(done) = self.server.kernel_mut().take_done() {
             match done {
                 Done::Hashed(session, hashed) => self.server.on_hashed(session, hashed)?,
+                Done::Indexed(made) => self.server.on_indexed(made)?,
                 Done::LookedUp(id, found) => self.server.on_looked_up(id, found),
             }
         }

@@ -1,12 +1,13 @@
-//! The kernel that ships: mio, the machine's clocks, and the threads that hash and look up.
+//! The kernel that ships: mio, the machine's clocks, and the threads that hash, index and look up.
 
 use super::channel::Channel;
 use super::event_loop::TOKENS_RESERVED;
 use super::kernel::{Kernel, Socket};
 use super::process_stats::{boot_time, resident_bytes};
-use super::threads::{self, Done, Report};
+use super::threads::{self, Done, Indexer, Report};
 use crate::ids::{GroupId, Secret, ServerId};
 use crate::node::Job;
+use crate::store::{IndexJob, ServerDisk};
 use crate::time::{Moment, WallTime};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Token, Waker};
@@ -28,6 +29,7 @@ pub(super) struct MioKernel {
     began: Duration,
     /// Passwords for the thread that hashes.
     jobs: Sender<Job>,
+    indexer: Indexer,
     report: Report,
     done: Receiver<Done>,
 }
@@ -42,10 +44,12 @@ impl MioKernel {
         waker: Arc<Waker>,
         listeners: Vec<TcpListener>,
         began: Duration,
+        disk: ServerDisk,
     ) -> io::Result<MioKernel> {
         let (report, done) = Report::new(waker);
         let jobs = threads::hasher(report.clone())?;
-        Ok(MioKernel { poll, listeners, began, jobs, report, done })
+        let indexer = Indexer::start(disk, report.clone())?;
+        Ok(MioKernel { poll, listeners, began, jobs, indexer, report, done })
     }
 
     /// Returns the next result of a thread.
@@ -115,6 +119,10 @@ impl Kernel for MioKernel {
         self.jobs.send(job).expect("the thread lives as long as this end");
     }
 
+    fn index(&mut self, job: IndexJob) {
+        self.indexer.begin(job);
+    }
+
     fn look_up(&mut self, id: ServerId, name: &str) -> io::Result<()> {
         threads::look_up(id, name.to_owned(), self.report.clone())
     }
@@ -168,7 +176,9 @@ mod tests {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let listeners = vec![failing, good];
-        let mut kernel = MioKernel::new(poll, waker, listeners, Duration::ZERO).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let disk = ServerDisk::open(folder.path()).unwrap();
+        let mut kernel = MioKernel::new(poll, waker, listeners, Duration::ZERO, disk).unwrap();
         assert!(kernel.accept().unwrap().1.is_loopback());
         assert_ne!(kernel.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
     }

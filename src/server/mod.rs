@@ -4,7 +4,8 @@
 //! A [`Server`] is the table of connections around a host: it classifies connections, dials,
 //! authenticates and encrypts links, and keeps deadlines and bounds. It is generic over the calls
 //! to the kernel ([`Kernel`]), so that a simulator runs all of it. The kernel that ships is
-//! [`EventLoop`]: mio, signals, the clock, and the threads that hash passwords and look up names.
+//! [`EventLoop`]: mio, signals, the clock, and the threads that hash passwords, make index files
+//! and look up names.
 
 mod addresses;
 mod buffer_pool;
@@ -41,6 +42,7 @@ pub use frame::{LENGTH_BYTES, begin_frame, end_frame, next_frame};
 pub use kernel::{Kernel, Ready, Seal, Socket};
 pub use process_stats::boot_time;
 use sockets::Sockets;
+use std::io;
 use std::net::SocketAddr;
 
 /// What a server knows beside its host and its kernel.
@@ -62,8 +64,8 @@ pub struct Setup {
 ///
 /// A turn: [`begin_turn`](Server::begin_turn), then what the kernel reports
 /// ([`on_ready`](Server::on_ready), [`on_listener`](Server::on_listener),
-/// [`on_hashed`](Server::on_hashed), [`on_looked_up`](Server::on_looked_up),
-/// [`stop`](Server::stop)), then [`finish_turn`](Server::finish_turn) or its three parts.
+/// [`on_hashed`](Server::on_hashed), [`on_indexed`](Server::on_indexed),
+/// [`on_looked_up`](Server::on_looked_up), [`stop`](Server::stop)), then [`finish_turn`](Server::finish_turn) or its three parts.
 pub struct Server<K: Kernel, D: Disk> {
     host: Host<D>,
     sockets: Sockets<K>,
@@ -179,6 +181,14 @@ impl<K: Kernel, D: Disk> Server<K, D> {
     /// As [`Host::handle`].
     pub fn on_hashed(&mut self, session: SessionId, hashed: Hashed) -> Result<(), Fail> {
         self.handle(Input::Hashed(session, hashed))
+    }
+
+    /// Handles the result of [`Kernel::index`].
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn on_indexed(&mut self, made: io::Result<()>) -> Result<(), Fail> {
+        self.host.on_indexed(made)
     }
 
     /// Handles the result of [`Kernel::look_up`].

@@ -1,10 +1,12 @@
 //! The helper threads. The event loop must never wait for the hash of a password, which takes about
-//! 30 ms, or for the look-up of a name, which may take minutes.
+//! 30 ms, for an index file, which takes longer, or for the look-up of a name, which may take
+//! minutes.
 
 use super::Found;
 use crate::address;
 use crate::ids::{ServerId, SessionId};
 use crate::node::{Hashed, Job};
+use crate::store::{IndexJob, ServerDisk};
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -12,7 +14,7 @@ use mio::Waker;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 /// The cost of a hash: memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
@@ -22,6 +24,7 @@ const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
 pub(super) enum Done {
     Hashed(SessionId, Hashed),
     LookedUp(ServerId, Found),
+    Indexed(io::Result<()>),
 }
 
 /// A thread's way to the event loop.
@@ -55,6 +58,39 @@ pub(super) fn hasher(report: Report) -> io::Result<Sender<Job>> {
         }
     })?;
     Ok(jobs)
+}
+
+/// The thread that makes index files, one after the other.
+#[derive(Debug)]
+pub(super) struct Indexer {
+    /// `None` once it is to end.
+    jobs: Option<Sender<IndexJob>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Indexer {
+    /// Starts the thread.
+    pub(super) fn start(disk: ServerDisk, report: Report) -> io::Result<Indexer> {
+        let (jobs, todo) = channel::<IndexJob>();
+        let work = move || todo.iter().for_each(|job| report.send(Done::Indexed(job.run(&disk))));
+        let thread = thread::Builder::new().name("indexer".to_owned()).spawn(work)?;
+        Ok(Indexer { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Passes a job to the thread.
+    pub(super) fn begin(&self, job: IndexJob) {
+        let jobs = self.jobs.as_ref().expect("it has not been dropped");
+        jobs.send(job).expect("the thread lives as long as this end");
+    }
+}
+
+impl Drop for Indexer {
+    /// Waits for the file that is being made: afterwards the directory may be moved.
+    fn drop(&mut self) {
+        self.jobs = None;
+        // A panic of the thread was reported when it happened.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 /// Starts a thread that looks up the addresses of a server's name.

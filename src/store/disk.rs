@@ -52,7 +52,7 @@ pub(super) fn join(folder: &str, name: &str) -> String {
 }
 
 /// A folder of the file system, created with mode 0700 when it is missing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RealDisk {
     root: PathBuf,
     writable: bool,

@@ -13,6 +13,8 @@
 //! read identity short      finds only half of what it asks for
 //! ```
 //!
+//! Another line, `segments 100000`, sets the size in bytes at which a new segment begins.
+//!
 //! The operations are `read`, `write` (also `ftruncate`), `sync` (also of a folder: `log` or `.`)
 //! and `rename`.
 
@@ -27,7 +29,7 @@ use std::time::Duration;
 const VARIABLE: &str = "POSTERN_DISK_FAULTS";
 
 /// The real disk with injected faults.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FaultyDisk {
     disk: RealDisk,
     /// The file of rules.
@@ -75,7 +77,7 @@ impl FaultyDisk {
             text => text?,
         };
         let mut met = Vec::new();
-        for line in text.lines() {
+        for line in text.lines().filter(|line| segment_bytes(line).is_none()) {
             let no_rule = || io::Error::other(format!("{VARIABLE}: no rule: {line}"));
             let rule = Rule::parse(line).ok_or_else(no_rule)?;
             if rule.operation == operation && (rule.path == "*" || path.starts_with(&rule.path)) {
@@ -90,6 +92,11 @@ impl FaultyDisk {
         let met = self.faults(operation, path)?.into_iter().try_for_each(Fault::delay_or_fail);
         met.map_err(|error| named(path, &error))
     }
+}
+
+/// The size of segments that a line sets.
+fn segment_bytes(line: &str) -> Option<u64> {
+    line.strip_prefix("segments ")?.parse().ok()
 }
 
 impl Fault {
@@ -200,6 +207,12 @@ impl Disk for FaultyDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         self.disk.free_bytes()
     }
+
+    fn segment_bytes(&self) -> u64 {
+        let text = self.rules.as_ref().and_then(|rules| fs::read_to_string(rules).ok());
+        let set = text.as_ref().and_then(|text| text.lines().find_map(segment_bytes));
+        set.unwrap_or(self.disk.segment_bytes())
+    }
 }
 
 #[cfg(test)]
@@ -245,8 +258,11 @@ mod tests {
         assert!(disk.sync(&file).is_err() && disk.sync_folder("log").is_err());
         order("sync log fail");
         assert!(disk.sync(&file).unwrap_err().to_string().contains("no rule: sync log fail"));
-        order("");
+        order("segments 700");
         disk.sync(&file).unwrap();
+        assert_eq!(disk.segment_bytes(), 700);
+        order("");
+        assert_eq!(disk.segment_bytes(), crate::limits::SEGMENT_BYTES);
         assert_eq!(read(0), b"abcdef");
     }
 }

@@ -3,15 +3,16 @@
 //!
 //! The file consists of sections, each beginning with a page:
 //!
-//! | section | holds |
-//! | --- | --- |
-//! | head | [`Head`] |
-//! | points | entry and offset of a record, each `u32`; the first record, and about one in 4 KiB |
-//! | positions | offsets of messages, each `u32`: for each account its mailbox, then what it has sent |
-//! | table | [`Row`]s in the order of the accounts |
-//! | fences | the first account of each page of the table, `u64`; then the first of each page of these, and so on, up to one page |
+//! * the head: [`Head`];
+//! * points: entry and offset, each `u32`, of the first record, and of about one in 4 KiB;
+//! * positions: the offsets of messages, each `u32`; for each account those that it has received,
+//!   then those that it has sent;
+//! * the table: [`Row`]s in the order of the accounts;
+//! * fences: the first account, `u64`, of each page of the table; then of each page of these, and
+//!   so on.
 //!
-//! Entries count from the first one of the segment, offsets from the segment's beginning.
+//! Entries count from the first one of the segment, offsets from the segment's beginning. The last
+//! level of fences is one page.
 
 use super::disk::Disk;
 use super::paged::{self, PAGE_DATA, PagedWriter};
@@ -336,10 +337,13 @@ mod tests {
 
     const PATH: &str = "index";
 
+    /// Number and entry of each message: received and sent.
+    type Lists = [Vec<(u64, u64)>; 2];
+
     /// Makes `accounts` accounts, each of which gets some messages from the one before it, in the
     /// second segment. Returns the positions in it, and the lists of each account as they should
     /// be: number and entry.
-    fn sample(accounts: u64, messages: u64) -> (Arc<Part>, Vec<[Vec<(u64, u64)>; 2]>) {
+    fn sample(accounts: u64, messages: u64) -> (Arc<Part>, Vec<Lists>) {
         let mut mailboxes = Mailboxes::new(&Secret::new([1; 32]));
         let name = |n: u64| UserName::parse(&format!("user-{n}")).unwrap();
         mailboxes.begin_segment(SegmentId::FIRST, Index(1));
@@ -367,7 +371,7 @@ mod tests {
         for n in 0..messages {
             let to = n * 7919 % accounts + 1;
             // Every third account has no messages here.
-            if to % 3 == 0 {
+            if to.is_multiple_of(3) {
                 continue;
             }
             let [received, sent] = send(&mut mailboxes, 1 + n % 2, to);

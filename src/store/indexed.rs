@@ -2,13 +2,15 @@
 
 use super::disk::{Disk, join, named};
 use super::index_file::{self, IndexFile, Row};
-use super::log::{Log, Offsets, Segment};
+use super::index_job::{IndexJob, Make, Remake, Sealed};
+use super::log::{Log, Offsets, Segment, keep_open};
 use super::segment::{self, Place, index_name, path};
 use crate::ids::{Index, Position, SegmentId, Term};
 use crate::limits::{FILE_PIECE_BYTES, MESSAGES_PER_STEP, RECORD_BYTES_MAX};
-use crate::mailbox::{List, Part};
+use crate::mailbox::{List, Mailboxes, Part};
 use crate::record::Record;
 use byteorder::{ByteOrder, LE};
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
@@ -18,30 +20,6 @@ use std::sync::Arc;
 const GUESS_BYTES: u64 = 1024;
 /// Messages that lie further apart in a file are read separately.
 const GAP_BYTES: u32 = 4096;
-
-/// A file to make from a sealed segment, whose entries are all applied. Another thread than that of
-/// the event loop may do it.
-#[derive(Debug)]
-pub struct IndexJob {
-    folder: String,
-    segment: index_file::Segment,
-    offsets: Arc<Vec<u32>>,
-    part: Arc<Part>,
-}
-
-impl IndexJob {
-    /// Makes the file. It is durable on return.
-    ///
-    /// # Errors
-    /// When the disk fails. The file may exist in part, under another name.
-    pub fn run<D: Disk>(&self, disk: &D) -> io::Result<()> {
-        let path = join(&self.folder, &index_name(self.segment.first));
-        let new = format!("{path}.new");
-        index_file::write(disk, &new, self.segment, &self.offsets, &self.part)?;
-        disk.rename(&new, &path)?;
-        disk.sync_folder(&self.folder)
-    }
-}
 
 impl<F> Log<F> {
     /// The segment that holds an entry, and its first entry.
@@ -73,7 +51,7 @@ impl<F> Log<F> {
             return Ok(None);
         }
         let (folder, part) = (self.folder.clone(), Arc::clone(part));
-        Ok(Some(IndexJob { folder, segment: described, offsets, part }))
+        Ok(Some(IndexJob::Make(Make { folder, segment: described, offsets, part })))
     }
 
     /// Describes a sealed segment as its index file does.
@@ -100,19 +78,45 @@ impl<F> Log<F> {
         }
     }
 
-    /// Returns the open index file of a segment.
-    fn index_file<D: Disk<File = F>>(
+    /// Whether a read has found index files missing or damaged.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.borrow().is_empty()
+    }
+
+    /// Returns the job that makes the index files again which a read has found missing or
+    /// damaged, if there are any. `empty` is the state before the first entry.
+    pub(super) fn remake_job(&self, empty: impl FnOnce() -> Mailboxes) -> Option<IndexJob> {
+        let lost = self.lost.borrow().clone();
+        let last = lost.last()?.number() as usize;
+        let sealed = |segment: &Segment| Sealed { first: segment.first, end: segment.end };
+        let segments = self.segments[..last].iter().map(sealed).collect();
+        let (folder, mailboxes) = (self.folder.clone(), empty());
+        Some(IndexJob::Remake(Box::new(Remake { folder, segments, lost, mailboxes })))
+    }
+
+    /// Notes that a remake has ended: what it has not mended is found again by the next read.
+    pub(super) fn forget_lost(&mut self) {
+        self.lost.get_mut().clear();
+        self.indexes.get_mut().clear();
+    }
+
+    /// Reads from the index file of a segment. If that fails, notes that the file is lost.
+    fn with_index<D: Disk<File = F>, T>(
         &self,
         disk: &D,
-        first: Index,
-    ) -> io::Result<Rc<IndexFile<F>>> {
-        let file = join(&self.folder, &index_name(first));
+        segment: &Segment,
+        read: impl FnOnce(&IndexFile<F>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let file = join(&self.folder, &index_name(segment.first));
         let open = || {
             let index = IndexFile::open(disk, &file, None)?;
             index.map(Rc::new).ok_or_else(|| io::Error::other("it is missing or damaged"))
         };
-        let mut indexes = self.indexes.borrow_mut();
-        super::log::keep_open(&mut indexes, first, open).cloned().map_err(|e| named(&file, &e))
+        let index = keep_open(&mut self.indexes.borrow_mut(), segment.first, open).cloned();
+        index.and_then(|index| read(&index)).map_err(|error| {
+            self.lost.borrow_mut().insert(segment_id(self.segment_of(segment.first)));
+            named(&file, &error)
+        })
     }
 
     /// Returns where the records `from` to `last` of a segment are in its file, and the entry with
@@ -127,13 +131,14 @@ impl<F> Log<F> {
         let Offsets::Filed(_) = segment.offsets else {
             return Ok((from, segment.offset(from)..segment.offset(last.next())));
         };
-        let index = self.index_file(disk, segment.first)?;
-        let points = index.points(disk)?;
-        let entry = |index: Index| (index.0 - segment.first.0) as u32;
-        let (begin, start) = floor(points, entry(from));
-        let after = points.partition_point(|(at, _)| *at <= entry(last));
-        let end = points.get(after).map_or(segment.end, |(_, offset)| u64::from(*offset));
-        Ok((Index(segment.first.0 + u64::from(begin)), u64::from(start)..end))
+        self.with_index(disk, segment, |index| {
+            let points = index.points(disk)?;
+            let entry = |index: Index| (index.0 - segment.first.0) as u32;
+            let (begin, start) = floor(points, entry(from));
+            let after = points.partition_point(|(at, _)| *at <= entry(last));
+            let end = points.get(after).map_or(segment.end, |(_, offset)| u64::from(*offset));
+            Ok((Index(segment.first.0 + u64::from(begin)), u64::from(start)..end))
+        })
     }
 
     /// See [`Log::last_within`], for a segment with an index file.
@@ -144,16 +149,17 @@ impl<F> Log<F> {
         from: Index,
         bytes_max: u64,
     ) -> io::Result<Index> {
-        let index = self.index_file(disk, segment.first)?;
-        let points = index.points(disk)?;
-        let (_, start) = floor(points, (from.0 - segment.first.0) as u32);
-        let end = u64::from(start) + bytes_max;
-        if segment.end <= end {
-            return Ok(segment.next().before());
-        }
-        let within = points.partition_point(|(_, offset)| u64::from(*offset) <= end);
-        let next = within.checked_sub(1).map_or(0, |at| points[at].0);
-        Ok(Index(segment.first.0 + u64::from(next)).before())
+        self.with_index(disk, segment, |index| {
+            let points = index.points(disk)?;
+            let (_, start) = floor(points, (from.0 - segment.first.0) as u32);
+            let end = u64::from(start) + bytes_max;
+            if segment.end <= end {
+                return Ok(segment.next().before());
+            }
+            let within = points.partition_point(|(_, offset)| u64::from(*offset) <= end);
+            let next = within.checked_sub(1).map_or(0, |at| points[at].0);
+            Ok(Index(segment.first.0 + u64::from(next)).before())
+        })
     }
 
     /// Passes messages of a list to `visit`, each with its number, from number `from` on, until
@@ -173,10 +179,11 @@ impl<F> Log<F> {
     ) -> io::Result<()> {
         let (id, row) = self.find_row(disk, newest, account, list, from)?;
         let segment = self.segment(id)?;
-        let index = self.index_file(disk, segment.first)?;
         let mut number = from;
         while number < row.next(list) {
-            let offsets = index.offsets(disk, &row, list, number, MESSAGES_PER_STEP)?;
+            let offsets = self.with_index(disk, segment, |index| {
+                index.offsets(disk, &row, list, number, MESSAGES_PER_STEP)
+            })?;
             let mut rest = &offsets[..];
             while !rest.is_empty() {
                 let (near, far) = rest.split_at(near(rest));
@@ -199,10 +206,11 @@ impl<F> Log<F> {
         number: u64,
     ) -> io::Result<(SegmentId, Row)> {
         let find = |id: SegmentId| -> io::Result<(SegmentId, Row)> {
-            let index = self.index_file(disk, self.segment(id)?.first)?;
-            let row = index.find(disk, account)?;
-            let missing = || format!("the index of segment {} lacks an account", id.number());
-            row.map(|row| (id, row)).ok_or_else(|| io::Error::other(missing()))
+            let row = self.with_index(disk, self.segment(id)?, |index| {
+                let row = index.find(disk, account)?;
+                row.ok_or_else(|| io::Error::other("it lacks an account"))
+            });
+            row.map(|row| (id, row))
         };
         let mut at = find(newest)?;
         'search: while at.1.first(list) > number {
@@ -250,6 +258,20 @@ impl<F> Log<F> {
             }
         }
         Ok(true)
+    }
+
+    /// Removes files that belong to no segment: those that a crash has left unfinished, and index
+    /// files of segments that an operator has moved.
+    pub(super) fn remove_strays<D: Disk<File = F>>(&self, disk: &D) -> io::Result<()> {
+        let names = self.segments.iter().map(|segment| index_name(segment.first));
+        let own: BTreeSet<String> = names.collect();
+        for name in disk.list(&self.folder)? {
+            let is_index = name.ends_with(".idx") && !own.contains(&name);
+            if is_index || name.ends_with(".idx.new") {
+                disk.remove(&join(&self.folder, &name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the index files of all segments that a cut after `last` changes.

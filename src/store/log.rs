@@ -3,11 +3,12 @@
 use super::disk::Disk;
 use super::index_file::IndexFile;
 use super::segment::{HEADER_BYTES, Header, is_header, path};
-use crate::ids::Index;
+use crate::ids::{Index, SegmentId};
 use crate::limits::{SEGMENTS_OPEN_MAX, TAIL_BYTES_MAX};
 use crate::record::{Kind, Record};
 use byteorder::{ByteOrder, LE};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
@@ -86,6 +87,8 @@ pub(super) struct Log<F> {
     opened: RefCell<Vec<(Index, F)>>,
     /// The same for index files.
     pub(super) indexes: RefCell<Vec<(Index, Rc<IndexFile<F>>)>>,
+    /// The segments whose index files were found missing or damaged.
+    pub(super) lost: RefCell<BTreeSet<SegmentId>>,
     /// The indexes of all configs, in order. Every batch header names the newest config before it,
     /// which reveals the loss of a config.
     configs: Vec<Index>,
@@ -117,6 +120,7 @@ impl<F> Log<F> {
             file,
             opened: RefCell::default(),
             indexes: RefCell::default(),
+            lost: RefCell::default(),
             configs,
             tail: Vec::new(),
             tail_start: written,

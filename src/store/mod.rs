@@ -7,6 +7,7 @@ mod faulty;
 mod former;
 mod identity;
 mod index_file;
+mod index_job;
 mod indexed;
 mod log;
 #[cfg(any(test, feature = "simulate"))]
@@ -22,12 +23,12 @@ mod whole;
 
 pub use former::Former;
 pub use identity::Identity;
-pub use indexed::IndexJob;
+pub use index_job::IndexJob;
 pub use recovery::Torn;
 pub use segment::HEADER_BYTES;
 
 use crate::ids::{Index, ProcessId, SegmentId, Vote};
-use crate::mailbox::{List, Part};
+use crate::mailbox::{List, Mailboxes, Part};
 use crate::record::Record;
 use crate::replica::{LogReader, SeenDisk};
 use disk::Disk;
@@ -213,6 +214,7 @@ impl<D: Disk> Store<D> {
         // it.
         identity.segment = log.newest();
         identity.write(&disk)?;
+        log.remove_strays(&disk)?;
         let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log };
         store.seal()?;
         let former = former::read(&store.disk)?;
@@ -392,6 +394,22 @@ impl<D: Disk> Store<D> {
     /// When a file can't be read.
     pub fn index_job(&mut self, part: &Arc<Part>) -> io::Result<Option<IndexJob>> {
         self.log.index_job(&self.disk, part)
+    }
+
+    /// Whether a read has found index files missing or damaged.
+    pub fn has_lost_indexes(&self) -> bool {
+        self.log.has_lost()
+    }
+
+    /// Returns the job that makes the index files again which a read has found missing or
+    /// damaged, if there are any. `empty` is the state before the first entry.
+    pub fn remake_job(&self, empty: impl FnOnce() -> Mailboxes) -> Option<IndexJob> {
+        self.log.remake_job(empty)
+    }
+
+    /// Notes that a remake has ended: what it has not mended is found again by the next read.
+    pub fn forget_lost(&mut self) {
+        self.log.forget_lost();
     }
 
     /// Notes that the index file of a segment is durable.

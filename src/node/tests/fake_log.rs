@@ -27,3 +27,19 @@ impl LogReader for FakeLog {
         Ok(())
     }
 }
+
+impl Archive for FakeLog {
+    fn segment_of(&self, _: Index) -> (SegmentId, Index) {
+        (SegmentId::FIRST, Index(1))
+    }
+
+    fn read_messages(
+        &self,
+        _: SegmentId,
+        _: (Index, List),
+        _: u64,
+        _: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+    ) -> io::Result<()> {
+        unreachable!("it has no index files")
+    }
+}

@@ -242,6 +242,8 @@ fn a_crash_leaves_an_index_file_whole_or_missing() {
         disk.stop_after(calls);
         done = world.index().is_ok();
         let mut world = reopened(inner.crash(|| rng.below(2) == 0));
+        let left = world.store.disk().paths().into_iter().find(|path| path.ends_with(".new"));
+        assert_eq!(left, None, "{calls}");
         world.index().unwrap();
         world.check().unwrap();
         if done {
@@ -251,22 +253,57 @@ fn a_crash_leaves_an_index_file_whole_or_missing() {
     assert!(done);
 }
 
+/// Damage that comes while the store is in use is noticed by a read of it, and mended.
 #[test]
-fn damage_in_an_index_file_is_noticed_or_mended() {
+fn lost_index_files_are_made_again() {
     let mut world = filled_world(300);
     world.index().unwrap();
     let image = world.store.disk().crash(|| false);
-    let path = &index_files(&image)[1];
-    let size = image.size(&image.open(path, false).unwrap()).unwrap() as usize;
-    let mut noticed = 0;
-    for at in (0..size).step_by(211) {
-        // Damage that comes while the store is in use.
+    let files = index_files(&image);
+    let size = image.size(&image.open(&files[1], false).unwrap()).unwrap() as usize;
+    let damages = (0..size).step_by(211).map(|at| vec![(1, Some(at))]);
+    let several = [vec![(0, None)], vec![(1, None), (2, Some(5000))]];
+    let (mut noticed, mut all) = (0, 0);
+    for damage in damages.chain(several) {
         let mut world = reopened(image.copied());
         world.index().unwrap();
-        world.store.disk().edit(path, |bytes| bytes[at] ^= 1);
-        noticed += usize::from(world.check().is_err());
+        let disk = world.store.disk().clone();
+        for (file, at) in damage {
+            match at {
+                Some(at) => disk.edit(&files[file], |bytes| bytes[at] ^= 1),
+                None => disk.remove(&files[file]).unwrap(),
+            }
+        }
+        all += 1;
+        while world.check().is_err() {
+            noticed += 1;
+            let job = world.store.remake_job(|| world.mailboxes.emptied());
+            job.expect("something was lost").run(&disk).unwrap();
+            world.store.forget_lost();
+        }
+        assert!(!world.store.has_lost_indexes());
     }
-    assert!(noticed > 20, "{noticed}");
+    assert!(noticed > 20 && noticed <= all + 1, "{noticed} of {all}");
+}
+
+#[test]
+fn what_a_damaged_log_lists_is_not_made_up() {
+    let mut world = filled_world(300);
+    world.index().unwrap();
+    let disk = world.store.disk().clone();
+    let files = index_files(&disk);
+    disk.edit(FIRST, |bytes| bytes[10_000] ^= 1);
+    disk.remove(&files[1]).unwrap();
+    let (_, first) = world.store.segment_of(world.store.last());
+    let in_second = (1..).map(Index).find(|at| world.store.segment_of(*at).0.number() == 2);
+    assert!(in_second.is_some_and(|at| at < first));
+    let at = in_second.unwrap();
+    assert!(world.store.copy(at, at, &mut Vec::new()).is_err());
+    assert!(world.store.has_lost_indexes());
+    let job = world.store.remake_job(|| world.mailboxes.emptied()).unwrap();
+    let error = job.run(&disk).unwrap_err().to_string();
+    assert!(error.starts_with(FIRST), "{error}");
+    assert!(!disk.paths().contains(&files[1]));
 }
 
 #[test]

@@ -7,13 +7,14 @@ use postern::ids::{DiskId, LinkId, ProcessId, ServerId, SessionId};
 use postern::node::{Gauges, Input, Job};
 use postern::replica::{Closing, Event, LogSummary, Packet, RoleView};
 use postern::store::memory::MemoryDisk;
-use postern::store::{Identity, Store};
+use postern::store::{Identity, IndexJob, Store};
 use postern::time::{Moment, WallTime};
 use std::{io, mem};
 
 pub(super) struct Server {
     host: Host<MemoryDisk>,
     jobs: Vec<Job>,
+    index_jobs: Vec<IndexJob>,
     /// Reused by all turns.
     inbox: Inbox,
 }
@@ -24,6 +25,7 @@ struct Edges<'a> {
     now: Moment,
     links: &'a mut Links,
     jobs: &'a mut Vec<Job>,
+    index_jobs: &'a mut Vec<IndexJob>,
     answers: &'a mut Vec<u8>,
 }
 
@@ -40,6 +42,7 @@ impl Server {
         Ok(Server {
             host: Host::build(opened, summary, Settings::by_rank().setup(3, number)),
             jobs: Vec::new(),
+            index_jobs: Vec::new(),
             inbox: Inbox::default(),
         })
     }
@@ -53,7 +56,8 @@ impl Server {
 
     /// Whether a turn is due although no packet has arrived.
     pub(super) fn is_due(&self, now: Moment) -> bool {
-        !self.jobs.is_empty() || self.host.next_deadline().is_some_and(|due| due <= now)
+        let has_jobs = !self.jobs.is_empty() || !self.index_jobs.is_empty();
+        has_jobs || self.host.next_deadline().is_some_and(|due| due <= now)
     }
 
     /// Runs a turn as a real server does: input, one sync, output. Appends the answers to clients
@@ -64,7 +68,7 @@ impl Server {
         links: &mut Links,
         answers: &mut Vec<u8>,
     ) -> Result<(), String> {
-        let jobs = mem::take(&mut self.jobs);
+        let (jobs, index_jobs) = (mem::take(&mut self.jobs), mem::take(&mut self.index_jobs));
         let mut inbox = mem::take(&mut self.inbox);
         links.receive_into(self.host.node().replica().me().id, &mut inbox);
         self.with_edges(now, links, answers, |host, edges| {
@@ -84,6 +88,9 @@ impl Server {
             }
             for job in jobs {
                 host.handle(Input::Hashed(job.session, hash(&job)), edges)?;
+            }
+            for job in index_jobs {
+                host.on_indexed(job.run(host.store().disk()))?;
             }
             host.finish_turn(edges)
         })?;
@@ -113,8 +120,8 @@ impl Server {
         work: impl FnOnce(&mut Host<MemoryDisk>, &mut Edges<'_>) -> Result<(), Fail>,
     ) -> Result<(), String> {
         let me = self.host.node().replica().me().id;
-        let jobs = &mut self.jobs;
-        let done = work(&mut self.host, &mut Edges { me, now, links, jobs, answers });
+        let Server { host, jobs, index_jobs, .. } = self;
+        let done = work(host, &mut Edges { me, now, links, jobs, index_jobs, answers });
         match (done, self.host.quarantine()) {
             (Err(fail), _) => Err(fail.to_string()),
             (Ok(()), Some(quarantine)) => Err(format!("{quarantine:?}")),
@@ -153,6 +160,10 @@ impl host::Edges for Edges<'_> {
 
     fn hash(&mut self, job: Job) {
         self.jobs.push(job);
+    }
+
+    fn index(&mut self, job: IndexJob) {
+        self.index_jobs.push(job);
     }
 
     fn write(&mut self, _session: SessionId, output: &mut Vec<u8>, _must_read: bool) -> bool {

@@ -286,6 +286,10 @@ impl Victim {
     }
 
     fn one_turn(&mut self) -> Result<(), String> {
+        if let Some(job) = self.process.kernel().index_job.take() {
+            let made = job.run(self.process.store().disk());
+            self.inbox.push(Incoming::Indexed(made));
+        }
         for job in mem::take(&mut self.process.kernel().jobs) {
             self.inbox.push(Incoming::Hashed(job.session, simulate::hash(&job)));
         }

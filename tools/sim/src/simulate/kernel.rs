@@ -7,6 +7,7 @@ use postern::ids::{GroupId, Index, LinkId, Secret, ServerId};
 use postern::node::Job;
 use postern::replica::Packet;
 use postern::server::{Kernel, LENGTH_BYTES, Socket};
+use postern::store::IndexJob;
 use postern::time::{Moment, WallTime};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -184,6 +185,8 @@ pub(crate) struct SimKernel {
     wall: WallTime,
     /// Links are encrypted.
     encrypts: bool,
+    /// The index file to make.
+    pub(crate) index_job: Option<IndexJob>,
     /// Passwords to hash.
     pub(crate) jobs: VecDeque<Job>,
     pub(crate) log_copy: LogCopy,
@@ -306,6 +309,10 @@ impl Kernel for SimKernel {
 
     fn hash(&mut self, job: Job) {
         self.jobs.push_back(job);
+    }
+
+    fn index(&mut self, job: IndexJob) {
+        self.index_job = Some(job);
     }
 
     fn look_up(&mut self, _id: ServerId, _name: &str) -> io::Result<()> {

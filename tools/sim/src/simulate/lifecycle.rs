@@ -13,8 +13,8 @@ use postern::ids::{DiskId, Member};
 use postern::node::Fatal;
 use postern::replica::{Beginning, Quarantine};
 use postern::store::check::check;
-use postern::store::memory::MemoryDisk;
-use postern::store::{Identity, OpenError, Quarantined, Store};
+use postern::store::memory::{Failures, MemoryDisk};
+use postern::store::{Identity, IndexJob, OpenError, Quarantined, Store};
 
 /// How many backups of a directory are kept.
 const BACKUPS_MAX: usize = 4;
@@ -131,7 +131,10 @@ impl World {
     /// connections.
     pub(super) fn end_process(&mut self, n: usize, closes: bool) {
         let server = &mut self.servers[n];
-        if let Some(process) = server.process.take() {
+        if let Some(mut process) = server.process.take() {
+            if let Some(job) = process.kernel().index_job.take() {
+                cut_short(job, &server.disk, self.rng.below(8) as u32);
+            }
             let decisions = process.node().replica().decisions();
             for (sum, count) in self.results.counts.decisions.iter_mut().zip(decisions.0) {
                 *sum += count;
@@ -269,6 +272,35 @@ impl World {
         }
         self.deliver(n, Incoming::Hashed(job.session, process::hash(&job)));
     }
+
+    /// Begins to make the index file that a process asks for.
+    pub(super) fn begin_index(&mut self, n: usize) {
+        let server = &mut self.servers[n];
+        server.process.as_mut().expect("it has a job").indexing = true;
+        let takes = 1000 + self.rng.below(200_000);
+        self.schedule.add(self.now + takes, Event::Indexed(server.owner(n)));
+    }
+
+    pub(super) fn on_indexed(&mut self, n: usize) {
+        let server = &mut self.servers[n];
+        let Some(process) = &mut server.process else { return };
+        process.indexing = false;
+        let Some(job) = process.kernel().index_job.take() else { return };
+        let made = job.run(&server.disk);
+        self.deliver(n, Incoming::Indexed(made));
+    }
+}
+
+/// Makes a part of an index file, up to its sync of this number: the process ends meanwhile.
+fn cut_short(job: IndexJob, disk: &MemoryDisk, syncs: u32) {
+    let mut before = Failures::default();
+    disk.fail(|failures| {
+        before = failures.clone();
+        failures.syncs_left = Some(syncs);
+    });
+    // Whether it succeeds makes no difference to anybody.
+    let _ = job.run(disk);
+    disk.fail(|failures| *failures = before);
 }
 
 /// The time as file names contain it.

@@ -42,6 +42,8 @@ pub(crate) enum Incoming {
     /// Sets how many bytes can be written before the socket blocks. At first it never blocks.
     Room(ConnId, usize),
     Hashed(SessionId, Hashed),
+    /// The end of the job that makes an index file.
+    Indexed(io::Result<()>),
     /// SIGTERM.
     Stop,
 }
@@ -111,6 +113,8 @@ pub(crate) struct Process {
     server: Server<SimKernel, MemoryDisk>,
     /// The oldest password job is being hashed.
     pub(super) hashing: bool,
+    /// An index file is being made.
+    pub(super) indexing: bool,
     /// What the start has quarantined since it is damaged.
     pub(super) quarantined: Option<Quarantined>,
 }
@@ -157,7 +161,12 @@ pub(crate) fn open(
         secret: secret(),
         max_clients: CLIENTS_MAX,
     };
-    Ok(Process { server: Server::new(host, kernel, setup), hashing: false, quarantined })
+    Ok(Process {
+        server: Server::new(host, kernel, setup),
+        hashing: false,
+        indexing: false,
+        quarantined,
+    })
 }
 
 /// Quarantines the entries after `last`, as the next start of a server does that has requested it.
@@ -296,6 +305,7 @@ impl Process {
             }
             Incoming::Room(conn, room) => kernel.change(conn, |end| end.room = room),
             Incoming::Hashed(session, hashed) => return self.server.on_hashed(session, hashed),
+            Incoming::Indexed(made) => return self.server.on_indexed(made),
             Incoming::Stop => return self.server.stop(),
         };
         let ready = Ready { readable, writable, ended, ..Ready::default() };

@@ -139,7 +139,8 @@ impl World {
             Event::DialRefused { from, ticket } => self.on_dial_refused(from, ticket),
             Event::Synced(owner) if self.is_alive(owner) => self.on_synced(owner.host),
             Event::Hashed(owner) if self.is_alive(owner) => self.on_hashed(owner.host),
-            Event::Synced(_) | Event::Hashed(_) => {}
+            Event::Indexed(owner) if self.is_alive(owner) => self.on_indexed(owner.host),
+            Event::Synced(_) | Event::Hashed(_) | Event::Indexed(_) => {}
             Event::Start(n) => self.start(n),
             Event::Resume(n, pause) => self.resume(n, pause),
             Event::Client(client, timer) => {
@@ -402,6 +403,7 @@ impl World {
         let sent = std::mem::take(&mut process.kernel().sent);
         let outputs = process.kernel().take_outputs();
         let hashes = !process.kernel().jobs.is_empty() && !process.hashing;
+        let indexes = process.kernel().index_job.is_some() && !process.indexing;
         for output in outputs {
             match output {
                 Output::Send(conn, bytes) => self.send(n, conn, bytes),
@@ -419,6 +421,9 @@ impl World {
         }
         if hashes {
             self.hash_next(n);
+        }
+        if indexes {
+            self.begin_index(n);
         }
     }
 
