@@ -65,7 +65,8 @@ pub struct Setup {
 /// A turn: [`begin_turn`](Server::begin_turn), then what the kernel reports
 /// ([`on_ready`](Server::on_ready), [`on_listener`](Server::on_listener),
 /// [`on_hashed`](Server::on_hashed), [`on_indexed`](Server::on_indexed),
-/// [`on_looked_up`](Server::on_looked_up), [`stop`](Server::stop)), then [`finish_turn`](Server::finish_turn) or its three parts.
+/// [`on_looked_up`](Server::on_looked_up), [`stop`](Server::stop)), then
+/// [`finish_turn`](Server::finish_turn) or its three parts.
 pub struct Server<K: Kernel, D: Disk> {
     host: Host<D>,
     sockets: Sockets<K>,
