@@ -80,7 +80,13 @@ pub struct Attributes<'a>(&'a [u8]);
 impl<'a> Attributes<'a> {
     /// Reads attributes that are all of `bytes`; `None` when these are none. Accepts unknown keys,
     /// which a newer version may have written.
+    #[inline]
     pub fn decode(bytes: &'a [u8]) -> Option<Attributes<'a>> {
+        if bytes.is_empty() { Some(Attributes(bytes)) } else { Attributes::decode_some(bytes) }
+    }
+
+    #[cold]
+    fn decode_some(bytes: &'a [u8]) -> Option<Attributes<'a>> {
         let (mut rest, mut last) = (bytes, 0);
         while !rest.is_empty() {
             let (key, value, after) = split(rest)?;

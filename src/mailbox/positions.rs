@@ -112,7 +112,7 @@ struct Node {
 }
 
 /// The positions of the messages in one segment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Part {
     /// The segment.
     pub segment: SegmentId,
@@ -174,12 +174,15 @@ impl Part {
         slot
     }
 
-    /// Adds the newest node to a list of a block.
-    fn add(&mut self, slot: u32, list: List) {
-        let (at, run) = (self.nodes.len() - 1, self.blocks[slot as usize].run_mut(list));
-        self.nodes[at].before[list as usize] = run.last;
-        run.last = at as u32;
+    /// Adds the node at place `at` to a list of an account. Returns the place of the one before
+    /// it.
+    fn add(&mut self, holder: &Holder, list: List, at: u32) -> u32 {
+        let slot = self.slot(holder);
+        let run = self.blocks[slot as usize].run_mut(list);
         run.count += 1;
+        let count = &holder.counts[list as usize];
+        count.set(count.get() + 1);
+        std::mem::replace(&mut run.last, at)
     }
 }
 
@@ -188,7 +191,7 @@ impl Part {
 pub(super) struct Positions {
     /// The parts of sealed segments, oldest first. They change no more.
     sealed: VecDeque<Arc<Part>>,
-    active: Arc<Part>,
+    active: Part,
 }
 
 /// Where a message is.
@@ -202,17 +205,15 @@ pub(super) enum Place<'a> {
 
 impl Positions {
     pub(super) fn new() -> Positions {
-        let active = Arc::new(Part::new(SegmentId::FIRST, Index::ZERO));
-        Positions { sealed: VecDeque::new(), active }
+        Positions { sealed: VecDeque::new(), active: Part::new(SegmentId::FIRST, Index::ZERO) }
     }
 
     /// Begins the part of a segment whose first entry is `first`, unless it is the active one.
     pub(super) fn begin_segment(&mut self, segment: SegmentId, first: Index) {
         if self.active.first != first {
-            let new = Arc::new(Part::new(segment, first));
-            let sealed = std::mem::replace(&mut self.active, new);
+            let sealed = std::mem::replace(&mut self.active, Part::new(segment, first));
             if sealed.first != Index::ZERO {
-                self.sealed.push_back(sealed);
+                self.sealed.push_back(Arc::new(sealed));
             }
         }
     }
@@ -229,14 +230,12 @@ impl Positions {
 
     /// Adds a message that entry `index` has stored: to the lists of its receiver and its sender.
     pub(super) fn add(&mut self, index: Index, receiver: &Holder, sender: &Holder) {
-        let active = Arc::get_mut(&mut self.active).expect("only sealed parts are shared");
+        let active = &mut self.active;
+        let at = active.nodes.len() as u32;
+        let received = active.add(receiver, List::Received, at);
+        let sent = active.add(sender, List::Sent, at);
         let entry = (index.0 - active.first.0) as u32;
-        active.nodes.push(Node { entry, before: [0; 2] });
-        for (holder, list) in [(receiver, List::Received), (sender, List::Sent)] {
-            let slot = active.slot(holder);
-            active.add(slot, list);
-            holder.counts[list as usize].set(holder.counts[list as usize].get() + 1);
-        }
+        active.nodes.push(Node { entry, before: [received, sent] });
     }
 
     /// Returns the place of message `number` in a list, which has such a message.
@@ -254,8 +253,8 @@ impl Positions {
     }
 
     fn part(&self, segment: SegmentId) -> Option<&Part> {
-        let parts = std::iter::once(&self.active).chain(self.sealed.iter().rev());
-        parts.map(|part| &**part).find(|part| part.segment == segment)
+        let sealed = self.sealed.iter().rev().map(|part| &**part);
+        std::iter::once(&self.active).chain(sealed).find(|part| part.segment == segment)
     }
 }
 

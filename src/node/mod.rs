@@ -161,7 +161,7 @@ impl Node {
             }
             Input::Request(session, Request::LongLine) => {
                 self.extend_login(env.now, session);
-                self.take_attributes(session);
+                self.sessions.get_mut(&session).map(|session| session.take_attributes());
                 self.answer(session, error(Code::TooLong, "a line has at most 4096 bytes"));
             }
             Input::Request(session, Request::End { unfinished }) => {

@@ -25,12 +25,14 @@ impl Node {
         id: SessionId,
         request: Result<Option<(Right, Command<'_>)>, Refusal>,
     ) {
-        if self.sessions.get(&id).is_none_or(|session| session.closing) {
+        let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.closing) else {
             return;
-        }
+        };
         let Some(request) = request.transpose() else { return self.mark_dirty(id) };
-        self.extend_login(env.now, id);
-        let attributes = self.take_attributes(id);
+        let attributes = session.take_attributes();
+        if session.login.is_none() {
+            self.extend_login(env.now, id);
+        }
         let (right, command) = match request {
             Ok(request) => request,
             Err(refusal) => return self.answer(id, error(refusal.code, refusal.to_string())),
@@ -75,12 +77,6 @@ impl Node {
             }
             Command::Task(task) => self.queue(env.now, id, task),
         }
-    }
-
-    /// Returns the attributes that earlier requests have set, and forgets them: they belong to the
-    /// next request alone, whatever becomes of it.
-    pub(super) fn take_attributes(&mut self, id: SessionId) -> Option<Box<AttributeList>> {
-        self.sessions.get_mut(&id)?.attributes.take()
     }
 
     /// Restarts the login timeout after a request of a client that is not logged in.

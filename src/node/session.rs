@@ -137,6 +137,12 @@ impl Session {
         }
     }
 
+    /// Returns the attributes that earlier requests have set, and forgets them: they belong to the
+    /// next request alone, whatever becomes of it.
+    pub(super) fn take_attributes(&mut self) -> Option<Box<AttributeList>> {
+        self.attributes.take()
+    }
+
     /// Returns the login of the session.
     pub(super) fn login(&self) -> Option<Login> {
         self.login.as_deref().copied()

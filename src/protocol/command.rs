@@ -456,10 +456,10 @@ impl<'a> Words<'a> {
 
     /// The text of a message: not empty, and not too long. Shown line breaks become real ones.
     fn message(&mut self) -> Result<Cow<'a, str>, Bad> {
-        let text = self.text()?;
+        let (text, is_plain) = self.rest()?;
         match text.len() {
             0 => Err(USAGE),
-            1..=TEXT_BYTES_MAX if text.is_ascii() => Ok(Cow::Borrowed(text)),
+            1..=TEXT_BYTES_MAX if is_plain => Ok(Cow::Borrowed(text)),
             1..=TEXT_BYTES_MAX => Ok(with_breaks(text)),
             _ => Err((Code::TooLong, "a text has at most 3840 bytes")),
         }
@@ -479,10 +479,16 @@ impl<'a> Words<'a> {
 
     /// The rest of the line after exactly one space, as typed.
     fn text(&mut self) -> Result<&'a str, Bad> {
+        self.rest().map(|(text, _)| text)
+    }
+
+    /// The same, and whether it is visible ASCII alone.
+    fn rest(&mut self) -> Result<(&'a str, bool), Bad> {
         let text = std::mem::take(&mut self.rest);
         let text = text.strip_prefix(' ').unwrap_or(text);
-        if is_plain(text.as_bytes()) || text.chars().all(is_allowed) {
-            Ok(text)
+        let is_plain = is_plain(text.as_bytes());
+        if is_plain || text.chars().all(is_allowed) {
+            Ok((text, is_plain))
         } else {
             Err((Code::BadText, "control, line separator and direction characters are not allowed"))
         }

@@ -40,12 +40,12 @@ impl<F> Log<F> {
         disk: &D,
         part: &Arc<Part>,
     ) -> io::Result<Option<IndexJob>> {
-        let segment = self.segment(part.segment)?;
-        let Offsets::Known(offsets) = &segment.offsets else { return Ok(None) };
+        let at = part.segment.number() as usize - 1;
+        let Some(offsets) = self.segments[at].share() else { return Ok(None) };
+        let segment = &self.segments[at];
         assert_eq!(segment.first, part.first, "positions are of the segment that they name");
-        let described = self.describe(disk, part.segment, segment, offsets)?;
-        let (first, offsets) = (segment.first, Arc::clone(offsets));
-        let file = join(&self.folder, &index_name(first));
+        let described = self.describe(disk, part.segment, segment, &offsets)?;
+        let file = join(&self.folder, &index_name(segment.first));
         if IndexFile::open(disk, &file, Some(described))?.is_some() {
             self.note_indexed(part.segment);
             return Ok(None);
@@ -294,10 +294,13 @@ impl<F> Log<F> {
         if any {
             disk.sync_folder(&self.folder)?;
         }
-        if let Offsets::Filed(_) = self.segments[kept].offsets {
-            let offsets = self.find_offsets(disk, kept)?;
-            self.segments[kept].offsets = Offsets::Known(Arc::new(offsets));
-        }
+        // It becomes the active one.
+        let offsets = match &self.segments[kept].offsets {
+            Offsets::Growing(_) => return Ok(()),
+            Offsets::Known(offsets) => offsets.to_vec(),
+            Offsets::Filed(_) => self.find_offsets(disk, kept)?,
+        };
+        self.segments[kept].offsets = Offsets::Growing(offsets);
         Ok(())
     }
 

@@ -26,7 +26,9 @@ pub(super) struct Segment {
 /// Where the records of a segment begin.
 #[derive(Debug)]
 pub(super) enum Offsets {
-    /// At these offsets.
+    /// At these offsets, which may become more.
+    Growing(Vec<u32>),
+    /// At these offsets. The job that makes the index file shares them.
     Known(Arc<Vec<u32>>),
     /// The index file says where some of this number of records begin.
     Filed(u64),
@@ -34,14 +36,14 @@ pub(super) enum Offsets {
 
 impl Segment {
     pub(super) fn new(first: Index, offsets: Vec<u32>, end: u64) -> Segment {
-        Segment { first, offsets: Offsets::Known(Arc::new(offsets)), end }
+        Segment { first, offsets: Offsets::Growing(offsets), end }
     }
 
     /// The number of its entries.
     pub(super) fn entries(&self) -> u64 {
         match &self.offsets {
-            Offsets::Known(offsets) => offsets.len() as u64,
             Offsets::Filed(entries) => *entries,
+            _ => self.known().len() as u64,
         }
     }
 
@@ -53,6 +55,7 @@ impl Segment {
     /// The offsets of its records. They are known of a segment that has no index file.
     fn known(&self) -> &[u32] {
         match &self.offsets {
+            Offsets::Growing(offsets) => offsets,
             Offsets::Known(offsets) => offsets,
             Offsets::Filed(_) => &[],
         }
@@ -65,10 +68,21 @@ impl Segment {
         self.known().get(at).map_or(self.end, |offset| u64::from(*offset))
     }
 
-    fn known_mut(&mut self) -> &mut Vec<u32> {
+    fn growing(&mut self) -> &mut Vec<u32> {
         match &mut self.offsets {
-            Offsets::Known(offsets) => Arc::make_mut(offsets),
-            Offsets::Filed(_) => unreachable!("the active segment has no index file"),
+            Offsets::Growing(offsets) => offsets,
+            _ => unreachable!("only a sealed segment has, or gets, an index file"),
+        }
+    }
+
+    /// Shares the offsets of its records, if it has no index file.
+    pub(super) fn share(&mut self) -> Option<Arc<Vec<u32>>> {
+        if let Offsets::Growing(offsets) = &mut self.offsets {
+            self.offsets = Offsets::Known(Arc::new(std::mem::take(offsets)));
+        }
+        match &self.offsets {
+            Offsets::Known(offsets) => Some(Arc::clone(offsets)),
+            _ => None,
         }
     }
 }
@@ -204,7 +218,7 @@ impl<F> Log<F> {
             let Record { index, kind, .. } = Record::trust(record);
             assert_eq!(index, self.active().next(), "entries are appended in order");
             let offset = self.active().end as u32;
-            self.active_mut().known_mut().push(offset);
+            self.active_mut().growing().push(offset);
             self.push(record);
             if kind == Kind::CONFIG {
                 self.configs.push(index);
@@ -228,7 +242,7 @@ impl<F> Log<F> {
 
     pub(super) fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
         let first = self.active().next();
-        self.active_mut().known_mut().shrink_to_fit();
+        self.active_mut().growing().shrink_to_fit();
         self.file = create_file(disk, &self.folder, first)?;
         self.segments.push(Segment::new(first, Vec::new(), 0));
         (self.tail_start, self.written, self.sealed, self.unnamed) = (0, 0, 0, true);
@@ -309,7 +323,7 @@ impl<F> Log<F> {
         let active = self.active_mut();
         let end = active.offset(last.next());
         let entries = (last.next().0 - active.first.0) as usize;
-        active.known_mut().truncate(entries);
+        active.growing().truncate(entries);
         active.end = end;
         if end > self.written {
             // The cut is within the batch being gathered, none of which is on disk.
@@ -378,9 +392,9 @@ impl<F> Log<F> {
             let start = segment.offset(next);
             let is_active = segment.first == self.active().first;
             if is_active && start >= self.tail_start {
-                for at in next.0..=last.0 {
-                    let bytes =
-                        &self.tail[(segment.offset(Index(at)) - self.tail_start) as usize..];
+                let at = |index: Index| (index.0 - segment.first.0) as usize;
+                for offset in &segment.known()[at(next)..=at(last)] {
+                    let bytes = &self.tail[(u64::from(*offset) - self.tail_start) as usize..];
                     // The record was checked on arrival. Rot in memory is detected on disk.
                     visit(&Record::trust(&bytes[..LE::read_u32(bytes) as usize]));
                 }
