@@ -6,3 +6,4 @@ pub mod failover;
 pub mod report;
 pub mod run;
 mod stats;
+pub mod storage;

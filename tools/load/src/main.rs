@@ -1,7 +1,7 @@
 //! `postern-load`: generates load and measures.
 
 use clap::{Parser, Subcommand};
-use postern_load::{baseline, compare, failover, report, run};
+use postern_load::{baseline, compare, failover, report, run, storage};
 use std::process::ExitCode;
 
 /// Generate load for postern, and measure it.
@@ -20,6 +20,8 @@ enum Command {
     Report(report::Options),
     /// Measure how long the loss of a server interrupts clients.
     Failover(failover::Options),
+    /// Measure what many stored messages cost: memory, the start, reading.
+    Storage(storage::Options),
     /// Run the same load on other systems.
     Compare(compare::Options),
     /// Measure what this machine can do without postern.
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Report(options) => report::run(&options),
         Command::Failover(options) => failover::run(&options),
+        Command::Storage(options) => storage::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Baseline(options) => baseline::run(&options),
     };
