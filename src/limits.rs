@@ -105,6 +105,8 @@ pub const PEER_READ_BYTES_PER_TURN: usize = 1024 * 1024;
 pub const APPLIED_PER_TURN: usize = 4096;
 /// Messages of one mailbox whose positions are collected at a time.
 pub const MESSAGES_PER_STEP: usize = 256;
+/// Messages checked for a `SENT` in one turn.
+pub const SENT_PER_TURN: usize = 1024;
 /// Accounts checked for a `LIST` in one turn.
 pub const LISTED_PER_TURN: usize = 1024;
 
@@ -169,8 +171,9 @@ pub const SHUN_TIME_MAX: Duration = Duration::from_secs(60);
 pub const SEAL_TIME: Duration = Duration::from_secs(1);
 
 const _: () = {
-    // The longest answer is a MSG line: number, time, name, title, text, and what parts them.
-    assert!("MSG ".len() + 20 + 1 + 24 + 1 + 32 + 1 + 2 + TEXT_BYTES_MAX < LINE_BYTES_MAX);
+    // The longest answer is a SENT line: two numbers, time, name, title, text, and what parts
+    // them.
+    assert!("SENT ".len() + 2 * (20 + 1) + 24 + 1 + 32 + 1 + 2 + TEXT_BYTES_MAX < LINE_BYTES_MAX);
     // The longest ONCE fits in a line.
     let head = "ONCE ".len() + KEY_BYTES_MAX + 1 + 32 + 1;
     assert!(head + TEXT_BYTES_MAX + "\r\n".len() <= LINE_BYTES_MAX);

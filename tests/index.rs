@@ -45,6 +45,17 @@ fn check(group: &Group, primary: usize) {
         let expected: Vec<String> = (at..MESSAGES).step_by(2).map(text).collect();
         assert!(group.mailbox(primary, user) == expected, "the mailbox of {user}");
     }
+    let mut ann = group.connect(primary);
+    assert!(ann.ask("LOGIN ann correct-horse end").starts_with("OK "));
+    ann.send("SENT");
+    for n in 0..MESSAGES {
+        let (line, to) = (ann.line(), ["ann", "bob"][n % 2]);
+        let words: Vec<&str> = line.splitn(6, ' ').collect();
+        let (i, number) = ((n + 1).to_string(), (n / 2 + 1).to_string());
+        assert_eq!(words[..3], ["SENT", &i, &number]);
+        assert_eq!(words[4..], [to, &text(n)]);
+    }
+    assert_eq!(ann.line(), format!("OK {MESSAGES}"));
 }
 
 /// Returns the files of a server's log with this ending.

@@ -1,9 +1,10 @@
 //! Parses the lines of a server.
 
-use super::{Attributes, Message};
+use super::{Attributes, Message, SentMessage};
 use crate::content::Attribute;
 use crate::protocol;
 use std::fmt::Display;
+use std::str::SplitN;
 
 /// The reason why a server refuses a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(super) enum Line<'a> {
     Attribute(u64, Option<(Attribute, &'a str)>),
     /// A message, as part of an answer or pushed, without its attributes.
     Message(Message),
+    /// A message that was sent, as part of an answer, without its attributes.
+    Sent(SentMessage),
     /// A note of the server about the connection.
     Note(&'a str),
     /// A line of data before the end of an answer.
@@ -51,7 +54,7 @@ pub(super) fn read(line: &str) -> Option<Line<'_>> {
             (!code.is_empty()).then(|| Line::Err(Refusal::new(code, words)))
         }
         "NOTE" => Some(Line::Note(rest)),
-        "STAT" | "USER" | "HELP" => Some(Line::Data(rest)),
+        "STAT" | "USER" | "HELP" | "GONE" => Some(Line::Data(rest)),
         "ATTR" => {
             let (word, rest) = rest.split_once(' ')?;
             let (name, value) = rest.split_once(' ')?;
@@ -59,15 +62,41 @@ pub(super) fn read(line: &str) -> Option<Line<'_>> {
             Some(Line::Attribute(number(word)?, known.map(|attribute| (attribute, value))))
         }
         "MSG" => {
-            let mut parts = rest.splitn(4, ' ');
-            let mut part = || parts.next().filter(|part| !part.is_empty());
-            let number = number(part()?).filter(|number| *number > 0)?;
-            let (time, from) = (part()?.to_owned(), part()?.to_owned());
-            let text = protocol::with_breaks(part()?).into_owned();
+            let mut parts = Parts(rest.splitn(4, ' '));
+            let (number, time) = (parts.number()?, parts.word()?);
+            let (from, text) = (parts.word()?, parts.text()?);
             let attributes = Attributes::default();
             Some(Line::Message(Message { number, time, from, text, attributes }))
         }
+        "SENT" => {
+            let mut parts = Parts(rest.splitn(5, ' '));
+            let (place, number) = (parts.number()?, parts.number()?);
+            let (time, to, text) = (parts.word()?, parts.word()?, parts.text()?);
+            let attributes = Attributes::default();
+            Some(Line::Sent(SentMessage { place, number, time, to, text, attributes }))
+        }
         _ => None,
+    }
+}
+
+/// The parts of a message line. None is empty.
+struct Parts<'a>(SplitN<'a, char>);
+
+impl<'a> Parts<'a> {
+    fn next(&mut self) -> Option<&'a str> {
+        self.0.next().filter(|part| !part.is_empty())
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        number(self.next()?).filter(|number| *number > 0)
+    }
+
+    fn word(&mut self) -> Option<String> {
+        self.next().map(str::to_owned)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        self.next().map(|text| protocol::with_breaks(text).into_owned())
     }
 }
 
@@ -95,6 +124,10 @@ mod tests {
             ("NOTE stopping bye", Some(Line::Note("stopping bye"))),
             ("STAT role primary", Some(Line::Data("role primary"))),
             ("USER ann online", Some(Line::Data("ann online"))),
+            ("GONE 3 5", Some(Line::Data("3 5"))),
+            ("SENT 0 1 2026-11-23T11:58:03.120Z bob hi", None),
+            ("SENT 1 2026-11-23T11:58:03.120Z bob hi", None),
+            ("SENT 1 1 2026-11-23T11:58:03.120Z bob", None),
             ("MSG 0 2026-11-23T11:58:03.120Z bob hi", None),
             ("MSG 1 2026-11-23T11:58:03.120Z bob", None),
             ("MSG x 2026-11-23T11:58:03.120Z bob hi", None),
@@ -121,5 +154,9 @@ mod tests {
         };
         assert_eq!((message.number, &message.from[..]), (7, "bob"));
         assert_eq!(message.text, " two  spaces \nand lines");
+        let Some(Line::Sent(sent)) = read("SENT 9 7 2026-11-23T11:58:03.120Z bob a␤b") else {
+            panic!("a message that was sent");
+        };
+        assert_eq!((sent.place, sent.number, &sent.to[..], &sent.text[..]), (9, 7, "bob", "a\nb"));
     }
 }

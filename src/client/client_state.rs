@@ -7,9 +7,9 @@
 
 use super::answer::{self, Line, Refusal};
 use super::keepalive::{ANSWER_TIME, GREETING_TIME, PASSWORD_TIME};
+use super::request::{check, with_lines};
 use super::wire::Input;
-use super::{Account, Attributes, Error, Event, Message, Ticket};
-use crate::content::{AttributeList, Content};
+use super::{Account, Attributes, Error, Event, Message, SentMessage, Ticket};
 use crate::limits::KEYS_KEPT;
 use crate::protocol::{self, After, Code};
 use crate::time::Moment;
@@ -79,14 +79,23 @@ struct Question {
     request: String,
     /// Whether the request may be repeated after its answer was lost.
     repeatable: bool,
-    data: Vec<String>,
-    /// The memory of `data`, in bytes.
-    bytes: usize,
+    data: Data,
     answer: Option<Answer>,
 }
 
-/// The lines of data; [`Error::Unknown`] when the connection was lost before the answer came.
-type Answer = Result<Vec<String>, Error>;
+/// What precedes the last line of an answer.
+#[derive(Debug, Default)]
+pub(super) struct Data {
+    /// Lines without their first word.
+    pub(super) lines: Vec<String>,
+    /// The messages of a `SENT`.
+    pub(super) sent: Vec<SentMessage>,
+    /// The memory of all, in bytes.
+    bytes: usize,
+}
+
+/// The data; [`Error::Unknown`] when the connection was lost before the answer came.
+type Answer = Result<Data, Error>;
 
 /// The state of a client. See the module.
 #[derive(Debug, Default)]
@@ -154,7 +163,7 @@ impl ClientState {
         if let Some(question) = &mut self.question
             && self.asked.contains(&Asked::Question)
         {
-            (question.data, question.bytes) = (Vec::new(), 0);
+            question.data = Data::default();
             if !question.repeatable {
                 question.answer = Some(Err(Error::Unknown));
             }
@@ -200,8 +209,8 @@ impl ClientState {
     ) -> Result<(), Refusal> {
         let request = format!("{command} {}", words.join(" "));
         check(words, &request)?;
-        let data = Vec::new();
-        self.question = Some(Question { request, repeatable, data, bytes: 0, answer: None });
+        let data = Data::default();
+        self.question = Some(Question { request, repeatable, data, answer: None });
         self.send_question();
         Ok(())
     }
@@ -258,7 +267,7 @@ impl ClientState {
     /// status lines, and of bytes to send.
     #[cfg(feature = "simulate")]
     pub(super) fn held(&self) -> [usize; 5] {
-        let data = self.question.as_ref().map_or(0, |question| question.bytes);
+        let data = self.question.as_ref().map_or(0, |question| question.data.bytes);
         let status = self.status.len().max(self.said.len());
         [self.asked.len(), self.events.len(), data, status, self.out.len()]
     }
@@ -302,7 +311,11 @@ impl ClientState {
                 Ok(())
             }
             Some(Line::Message(message)) => self.on_message(message),
-            Some(Line::Data(data)) => self.on_data(data),
+            Some(Line::Sent(sent)) => self.on_sent(sent, line.len()),
+            Some(Line::Data(data)) => {
+                let line = || data.to_owned();
+                self.on_data(data, data.len(), |data| data.lines.push(line()))
+            }
             Some(Line::Ok(words)) => self.on_ok(now, words),
             Some(Line::Err(why)) => self.on_err(why),
             // This note follows an answer, and the server keeps the connection open.
@@ -315,10 +328,7 @@ impl ClientState {
 
     fn on_message(&mut self, mut message: Message) -> Result<(), Stop> {
         let number = message.number;
-        let (of, attributes) = std::mem::take(&mut self.attributes);
-        if of == number {
-            message.attributes = attributes;
-        }
+        message.attributes = self.take_attributes(number);
         let next = self.seen.map(|seen| seen.saturating_add(1));
         let expected = self.came.saturating_add(1);
         self.came = self.came.max(number);
@@ -337,24 +347,41 @@ impl ClientState {
         Ok(())
     }
 
-    fn on_data(&mut self, data: &str) -> Result<(), Stop> {
+    fn on_sent(&mut self, mut sent: SentMessage, bytes: usize) -> Result<(), Stop> {
+        sent.attributes = self.take_attributes(sent.place);
+        self.on_data("", bytes + size_of::<SentMessage>(), |data| data.sent.push(sent))
+    }
+
+    /// Takes the attributes that came for the message of this number.
+    fn take_attributes(&mut self, number: u64) -> Attributes {
+        let (of, attributes) = std::mem::take(&mut self.attributes);
+        if of == number { attributes } else { Attributes::default() }
+    }
+
+    /// Handles data of `bytes` bytes, which `add` adds to the answer that is awaited.
+    fn on_data(
+        &mut self,
+        status: &str,
+        bytes: usize,
+        add: impl FnOnce(&mut Data),
+    ) -> Result<(), Stop> {
         match (self.asked.front(), &mut self.question) {
             (Some(Asked::Status), _) if self.status.len() < STATUS_MAX => {
-                let (key, value) = data.split_once(' ').unwrap_or((data, ""));
+                let (key, value) = status.split_once(' ').unwrap_or((status, ""));
                 self.status.insert(key.to_owned(), value.to_owned());
             }
             (Some(Asked::Question), Some(question)) => {
-                question.bytes += data.len() + size_of::<String>();
-                if question.bytes > DATA_BYTES_MAX {
+                question.data.bytes += bytes + size_of::<String>();
+                if question.data.bytes > DATA_BYTES_MAX {
                     let words = "the answer is too long; ask for less, by a pattern";
                     let why = Refusal::new(Code::TooLong, words);
                     question.answer = Some(Err(Error::Refused(why)));
                     return Err(here("its answer has no end"));
                 }
-                question.data.push(data.to_owned());
+                add(&mut question.data);
             }
             (Some(Asked::GivenUp), _) => {
-                self.passed_over += data.len();
+                self.passed_over += bytes;
                 if self.passed_over > DATA_BYTES_MAX {
                     return Err(here("its answer has no end"));
                 }
@@ -563,35 +590,6 @@ impl ClientState {
         self.out.extend_from_slice(request.as_bytes());
         self.out.push(b'\n');
     }
-}
-
-/// Checks a request by the rules of the servers, so that the client never sends one that they
-/// refuse. Each argument must be exactly one word, since otherwise it would change the request.
-pub(super) fn check(words: &[&str], request: &str) -> Result<(), Refusal> {
-    if words.iter().any(|word| word.is_empty() || word.contains(' ')) {
-        // The argument may be a password, so the message does not contain it.
-        let words = "a name or a password is one word, without spaces";
-        return Err(Refusal::new(Code::BadArgument, words));
-    }
-    let refused = |why: protocol::Refusal| Refusal::new(why.code, why.words);
-    protocol::parse(request.as_bytes()).map(drop).map_err(refused)
-}
-
-/// Returns the lines that add these attributes to a message with this text.
-fn with_lines(text: &str, attributes: &Attributes) -> Result<String, Refusal> {
-    let (mut lines, mut list) = (String::new(), AttributeList::default());
-    for (attribute, value) in attributes.each() {
-        let line = format!("WITH {attribute} {value}");
-        check(&[], &line)?;
-        list.set(attribute, &value);
-        lines += &line;
-        lines.push('\n');
-    }
-    if !protocol::fits(Content { text, attributes: list.get() }) {
-        let words = "a title and a text have at most 3840 bytes together";
-        return Err(Refusal::new(Code::TooLong, words));
-    }
-    Ok(lines)
 }
 
 fn here(why: &str) -> Stop {

@@ -22,6 +22,27 @@ pub struct Message {
     pub attributes: Attributes,
 }
 
+/// A message that the account has sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SentMessage {
+    /// Its place among all that the account has sent, from 1. Messages to accounts that were
+    /// deleted since are missing.
+    #[serde(rename = "i")]
+    pub place: u64,
+    /// Its number in the receiver's mailbox.
+    #[serde(rename = "n")]
+    pub number: u64,
+    /// When the primary accepted the message: RFC 3339, UTC, milliseconds.
+    pub time: String,
+    /// The receiver.
+    pub to: String,
+    /// The message text. Its lines end with LF.
+    pub text: String,
+    /// What goes with the text.
+    #[serde(flatten)]
+    pub attributes: Attributes,
+}
+
 /// The attributes of a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Attributes {

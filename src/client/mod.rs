@@ -57,7 +57,7 @@
 //!
 //! `client_state` holds the state without sockets, `servers` chooses the next server to try,
 //! `dial` connects, `wire` is a connection, `answer` parses lines, `event` holds the results for
-//! callers, and `keepalive` detects silent servers.
+//! callers, `request` checks what callers ask for, and `keepalive` detects silent servers.
 
 mod answer;
 mod client_state;
@@ -66,6 +66,7 @@ mod event;
 mod keepalive;
 #[cfg(feature = "simulate")]
 pub mod probe;
+mod request;
 mod servers;
 #[cfg(test)]
 mod tests;
@@ -74,11 +75,11 @@ mod wire;
 pub use crate::protocol::After;
 pub use answer::Refusal;
 pub use dial::{Unreached, dial};
-pub use event::{Attributes, Error, Event, Message, Ticket};
+pub use event::{Attributes, Error, Event, Message, SentMessage, Ticket};
 
 use crate::protocol;
 use crate::time::Moment;
-use client_state::{ClientState, Stop, UNANSWERED_MAX};
+use client_state::{ClientState, Data, Stop, UNANSWERED_MAX};
 use dial::Lookups;
 use keepalive::Keepalive;
 use mio::{Events, Poll, Token};
@@ -136,7 +137,7 @@ impl fmt::Debug for Account {
 /// # Errors
 /// Why servers refuse it.
 pub fn check_message(to: &str, text: &str) -> Result<(), Refusal> {
-    client_state::check(&[to], &format!("SEND {to} {}", protocol::as_line(text)))
+    request::check(&[to], &format!("SEND {to} {}", protocol::as_line(text)))
 }
 
 /// Interrupts [`Client::next`] of a client from any thread.
@@ -189,7 +190,7 @@ impl Client {
         let Account { user, password, .. } = &account;
         let command = if account.create { "CREATE" } else { "LOGIN" };
         let request = format!("{command} {user} {password}");
-        client_state::check(&[user, password], &request).map_err(Error::Refused)?;
+        request::check(&[user, password], &request).map_err(Error::Refused)?;
         if servers.is_empty() {
             return Err(Error::NoPrimary("there is no server to ask".to_owned()));
         }
@@ -276,8 +277,8 @@ impl Client {
         self.state.unanswered() < UNANSWERED_MAX
     }
 
-    /// Sets how long [`Client::list`] and [`Client::change_password`] may take; `None`, the
-    /// default: without a limit.
+    /// Sets how long [`Client::list`], [`Client::sent`] and [`Client::change_password`] may take;
+    /// `None`, the default: without a limit.
     pub fn set_answer_patience(&mut self, patience: Option<Duration>) {
         self.answer_patience = patience;
     }
@@ -327,7 +328,21 @@ impl Client {
             let (name, state) = line.split_once(' ')?;
             Some((name.to_owned(), state == "online"))
         };
-        Ok(lines.into_iter().filter_map(user).collect())
+        Ok(lines.lines.into_iter().filter_map(user).collect())
+    }
+
+    /// Returns messages that the account has sent: those after `after`, `limit` at most.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn sent(&mut self, after: After, limit: u64) -> Result<Vec<SentMessage>, Error> {
+        let after = match after {
+            After::Number(n) => n.to_string(),
+            After::End => "end".to_owned(),
+            After::Last(k) => format!("-{k}"),
+        };
+        let data = self.ask("SENT", &[&after, &limit.to_string()], true)?;
+        Ok(data.sent)
     }
 
     /// Changes the password. Later logins use the new one.
@@ -340,12 +355,7 @@ impl Client {
         Ok(())
     }
 
-    fn ask(
-        &mut self,
-        command: &str,
-        words: &[&str],
-        repeatable: bool,
-    ) -> Result<Vec<String>, Error> {
+    fn ask(&mut self, command: &str, words: &[&str], repeatable: bool) -> Result<Data, Error> {
         self.state.ask(command, words, repeatable).map_err(Error::Refused)?;
         let until = self.answer_patience.map(|patience| self.now() + patience);
         loop {

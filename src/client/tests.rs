@@ -96,7 +96,7 @@ fn the_answer_to_a_question_that_was_given_up_answers_no_other() {
     world.hear("USER amy online\nOK 2");
     assert!(world.client.take_answer().is_none());
     world.hear("OK");
-    assert!(world.client.take_answer().unwrap().unwrap().is_empty());
+    assert!(world.client.take_answer().unwrap().unwrap().lines.is_empty());
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn a_question_whose_answer_is_lost_is_repeated_only_if_that_is_harmless() {
         if repeatable {
             world.hear("USER ann online\nUSER axel offline\nOK 2");
             let lines = ["ann online", "axel offline"].map(str::to_owned).to_vec();
-            assert_eq!(world.client.take_answer().unwrap().unwrap(), lines);
+            assert_eq!(world.client.take_answer().unwrap().unwrap().lines, lines);
         }
     }
 }
@@ -370,6 +370,22 @@ fn a_message_with_attributes_and_lines_is_sent_whole_and_read_whole() {
         assert_eq!(refused.unwrap_err().code, code, "{attributes:?}");
     }
     assert_eq!(world.sent(), "");
+}
+
+#[test]
+fn what_was_sent_is_read_with_its_attributes() {
+    let mut world = World::logged_in(1);
+    world.client.ask("SENT", &["-2", "2"], true).unwrap();
+    assert_eq!(world.sent(), "SENT -2 2\n");
+    // A message with attributes of its own arrives before the answer.
+    world.hear("ATTR 1 title other\nMSG 1 2026-11-23T11:58:03.120Z bob text 1");
+    world.hear("SENT 1 7 2026-11-23T11:58:03.120Z bob one␤two\nGONE 2 2");
+    world.hear("ATTR 3 title Menu\nSENT 3 1 2026-11-23T11:58:03.120Z cyd soup\nOK 3");
+    let sent = world.client.take_answer().unwrap().unwrap().sent;
+    let titles: Vec<_> = sent.iter().map(|sent| sent.attributes.title.as_deref()).collect();
+    assert_eq!(titles, [None, Some("Menu")]);
+    assert_eq!((sent[0].place, sent[0].number, &sent[0].text[..]), (1, 7, "one\ntwo"));
+    assert_eq!((sent[1].place, &sent[1].to[..]), (3, "cyd"));
 }
 
 #[test]

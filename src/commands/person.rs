@@ -3,7 +3,7 @@
 use super::Named;
 use super::terminal::ask_hidden;
 use crate::address;
-use crate::client::{Account, After, Client, Error, Message};
+use crate::client::{Account, After, Attributes, Client, Error};
 use crate::limits::LINE_BYTES_MAX;
 use crate::options;
 use crate::settings;
@@ -52,10 +52,10 @@ pub(super) fn servers(group: &options::Group) -> Result<Vec<String>, String> {
 }
 
 /// Returns the text of a message after its title, as servers show it to netcat.
-pub(super) fn with_title(message: &Message) -> Cow<'_, str> {
-    match &message.attributes.title {
-        Some(title) => format!("{title}: {}", message.text).into(),
-        None => (&message.text).into(),
+pub(super) fn with_title<'a>(text: &'a str, attributes: &Attributes) -> Cow<'a, str> {
+    match &attributes.title {
+        Some(title) => format!("{title}: {text}").into(),
+        None => text.into(),
     }
 }
 

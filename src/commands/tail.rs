@@ -81,8 +81,8 @@ fn print(out: &mut impl Write, message: &Message, json: bool) -> io::Result<()> 
         serde_json::to_writer(&mut *out, message)?;
         return writeln!(out);
     }
-    let Message { number, time, from, .. } = message;
-    let text = person::with_title(message);
+    let Message { number, time, from, text, attributes } = message;
+    let text = person::with_title(text, attributes);
     writeln!(out, "{number} {time} {from} {}", protocol::as_line(&text))
 }
 

@@ -1,6 +1,6 @@
 //! Replies as lines of the text protocol.
 
-use crate::content::Attribute;
+use crate::content::{Attribute, Content};
 use crate::limits::LINE_BYTES_MAX;
 use crate::protocol::{self, Answer, Reply};
 use std::fmt;
@@ -13,18 +13,14 @@ pub fn encode(reply: Reply<'_>, out: &mut Vec<u8>) {
         Reply::Error(code, words) => encode_bounded(format!("ERR {code} {words}"), out),
         Reply::Note(note) => write(out, format_args!("NOTE {} {note}\n", note.code())),
         Reply::Message { n, time, from, content, attributes } => {
-            if attributes {
-                for (attribute, value) in content.attributes.known() {
-                    write(out, format_args!("ATTR {n} {attribute} {value}\n"));
-                }
-            }
-            write(out, format_args!("MSG {n} {} {from} ", time.rfc3339()));
-            if let Some(title) = content.attributes.get(Attribute::Title).filter(|_| !attributes) {
-                write(out, format_args!("{title}: "));
-            }
-            out.extend_from_slice(protocol::as_line(content.text).as_bytes());
-            out.push(b'\n');
+            let head = format_args!("MSG {n} {} {from} ", time.rfc3339());
+            encode_message(n, head, content, attributes, out);
         }
+        Reply::Sent { i, n, time, to, content, attributes } => {
+            let head = format_args!("SENT {i} {n} {} {to} ", time.rfc3339());
+            encode_message(i, head, content, attributes, out);
+        }
+        Reply::Gone(first, last) => write(out, format_args!("GONE {first} {last}\n")),
         Reply::User { name, online } => {
             out.extend_from_slice(b"USER ");
             out.extend_from_slice(name.as_bytes());
@@ -33,6 +29,28 @@ pub fn encode(reply: Reply<'_>, out: &mut Vec<u8>) {
         Reply::Stat(key, value) => encode_bounded(format!("STAT {key} {value}"), out),
         Reply::Help(line) => write(out, format_args!("HELP {line}\n")),
     }
+}
+
+/// Appends a message whose line begins with `head`; with `attributes`, after a line for each of
+/// them.
+fn encode_message(
+    number: u64,
+    head: fmt::Arguments<'_>,
+    content: Content<'_>,
+    attributes: bool,
+    out: &mut Vec<u8>,
+) {
+    if attributes {
+        for (attribute, value) in content.attributes.known() {
+            write(out, format_args!("ATTR {number} {attribute} {value}\n"));
+        }
+    }
+    write(out, head);
+    if let Some(title) = content.attributes.get(Attribute::Title).filter(|_| !attributes) {
+        write(out, format_args!("{title}: "));
+    }
+    out.extend_from_slice(protocol::as_line(content.text).as_bytes());
+    out.push(b'\n');
 }
 
 fn encode_answer(answer: Answer<'_>, out: &mut Vec<u8>) {
@@ -60,7 +78,7 @@ fn write(out: &mut Vec<u8>, line: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Attributes, Content};
+    use crate::content::Attributes;
     use crate::ids::UserName;
     use crate::protocol::{Code, Note};
     use crate::time::WallTime;
@@ -106,6 +124,18 @@ mod tests {
                 message(titled, true),
                 "ATTR 7 title hi\nATTR 7 priority 5\nMSG 7 1970-01-01T00:00:00.000Z ann a␤b␤",
             ),
+            (
+                Reply::Sent {
+                    i: 9,
+                    n: 7,
+                    time: WallTime(0),
+                    to: ann,
+                    content: titled,
+                    attributes: false,
+                },
+                "SENT 9 7 1970-01-01T00:00:00.000Z ann hi: a␤b␤",
+            ),
+            (Reply::Gone(3, 5), "GONE 3 5"),
             (Reply::User { name: ann, online: true }, "USER ann online"),
             (Reply::User { name: ann, online: false }, "USER ann offline"),
             (Reply::Stat("role", "primary"), "STAT role primary"),

@@ -189,8 +189,12 @@ impl<D: Disk> Archive for Store<D> {
         newest: SegmentId,
         account: (Index, List),
         from: u64,
-        visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+        visit: &mut dyn FnMut(u64, u32, &Record<'_>) -> bool,
     ) -> io::Result<()> {
         Store::read_messages(self, newest, account, from, visit)
+    }
+
+    fn first_received(&self, segment: SegmentId, account: Index) -> io::Result<u64> {
+        Store::first_received(self, segment, account)
     }
 }

@@ -7,7 +7,7 @@ mod positions;
 
 pub use change::Change;
 pub use keys::Once;
-pub use positions::{Block, Earlier, List, Part, Run};
+pub use positions::{Block, Earlier, List, Listed, Part, Run};
 
 use crate::ids::{Index, Secret, SegmentId, UserName};
 use keys::{Keys, Known, Stored};
@@ -34,15 +34,20 @@ impl Account {
 
     /// The number of the last message in its mailbox; 0 when it has none.
     pub fn last(&self) -> u64 {
-        self.holder.count(List::Received)
+        self.count(List::Received)
+    }
+
+    /// The number of the last message in a list; 0 when it has none.
+    pub fn count(&self, list: List) -> u64 {
+        self.holder.count(list)
     }
 }
 
 /// Where messages of a list are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// In these entries of the log: consecutive messages. The list may have more.
-    Entries,
+    /// These are consecutive messages. The list may have more.
+    Listed,
     /// In the index file of this segment, or of one before.
     File(SegmentId),
 }
@@ -158,24 +163,29 @@ impl Mailboxes {
         self.keys.find(self.keys.print(once)).map(outcome)
     }
 
-    /// Finds message `number` in a list of an account, which must have it. Appends the entries of
-    /// this message and the next ones, `most` at most, to `into`, if they are known without a
-    /// file.
+    /// Finds message `number` in a list of an account, which must have it. Appends this message and
+    /// the next ones, `most` at most, to `into`, if they are known without a file.
     pub fn find(
         &self,
         account: &Account,
         list: List,
         number: u64,
         most: usize,
-        into: &mut Vec<Index>,
+        into: &mut Vec<Listed>,
     ) -> Option<Found> {
         Some(match self.positions.find(&account.holder, list, number)? {
             Place::File(segment) => Found::File(segment),
             Place::Memory(part, block) => {
-                part.entries(block, list, number, most, into);
-                Found::Entries
+                part.list(block, list, number, most, into);
+                Found::Listed
             }
         })
+    }
+
+    /// Returns the number of the first message that an account gets in a segment, in which it gets
+    /// one; `None` if an index file must tell.
+    pub fn first_received(&self, account: &Account, segment: SegmentId) -> Option<u64> {
+        self.positions.first_received(&account.holder, segment)
     }
 
     /// The account of that name.
@@ -249,7 +259,8 @@ mod tests {
         assert_eq!(bob.last(), 2);
         let mut entries = Vec::new();
         let found = boxes.find(bob, List::Received, 1, 10, &mut entries);
-        assert_eq!((found, entries), (Some(Found::Entries), vec![Index(4), Index(7)]));
+        let listed = |entry, rank| Listed { entry: Index(entry), rank };
+        assert_eq!((found, entries), (Some(Found::Listed), vec![listed(4, 0), listed(7, 1)]));
         assert_eq!((boxes.accounts(), boxes.messages()), (2, 3));
     }
 

@@ -71,6 +71,15 @@ pub struct Run {
     last: u32,
 }
 
+/// A message in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its entry.
+    pub entry: Index,
+    /// Its place among the messages that the receiver gets in this segment, from 0.
+    pub rank: u32,
+}
+
 /// The messages of one account within a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
@@ -106,6 +115,8 @@ impl Block {
 struct Node {
     /// Its entry, counted from the first one of the segment.
     entry: u32,
+    /// Its place among the messages that the receiver gets in this segment, from 0.
+    rank: u32,
     /// The places of the messages before it in the receiver's and the sender's list. Without
     /// meaning for the first one of a segment.
     before: [u32; 2],
@@ -128,27 +139,20 @@ impl Part {
         Part { segment, first, blocks: Vec::new(), nodes: Vec::new() }
     }
 
-    /// Appends the entries of some messages of a block to `into`, in order: those from number
-    /// `from` on, `most` at most. Walks over all later ones, too.
-    pub fn entries(
-        &self,
-        block: &Block,
-        list: List,
-        from: u64,
-        most: usize,
-        into: &mut Vec<Index>,
-    ) {
+    /// Appends some messages of a block to `into`, in order: those from number `from` on, `most` at
+    /// most. Walks over all later ones, too.
+    pub fn list(&self, block: &Block, list: List, from: u64, most: usize, into: &mut Vec<Listed>) {
         let run = block.run(list);
         let skipped = from.saturating_sub(run.first).min(u64::from(run.count)) as u32;
         let wanted = (run.count - skipped).min(most.try_into().unwrap_or(u32::MAX));
         let start = into.len();
-        into.resize(start + wanted as usize, Index::ZERO);
+        into.resize(start + wanted as usize, Listed { entry: Index::ZERO, rank: 0 });
         let mut at = run.last;
         for place in (skipped..run.count).rev() {
             let node = self.nodes[at as usize];
             if place - skipped < wanted {
-                into[start + (place - skipped) as usize] =
-                    Index(self.first.0 + u64::from(node.entry));
+                let entry = Index(self.first.0 + u64::from(node.entry));
+                into[start + (place - skipped) as usize] = Listed { entry, rank: node.rank };
             }
             at = node.before[list as usize];
         }
@@ -175,14 +179,14 @@ impl Part {
     }
 
     /// Adds the node at place `at` to a list of an account. Returns the place of the one before
-    /// it.
-    fn add(&mut self, holder: &Holder, list: List, at: u32) -> u32 {
+    /// it, and how many there were before in this segment.
+    fn add(&mut self, holder: &Holder, list: List, at: u32) -> (u32, u32) {
         let slot = self.slot(holder);
         let run = self.blocks[slot as usize].run_mut(list);
         run.count += 1;
         let count = &holder.counts[list as usize];
         count.set(count.get() + 1);
-        std::mem::replace(&mut run.last, at)
+        (std::mem::replace(&mut run.last, at), run.count - 1)
     }
 }
 
@@ -232,10 +236,10 @@ impl Positions {
     pub(super) fn add(&mut self, index: Index, receiver: &Holder, sender: &Holder) {
         let active = &mut self.active;
         let at = active.nodes.len() as u32;
-        let received = active.add(receiver, List::Received, at);
-        let sent = active.add(sender, List::Sent, at);
+        let (received, rank) = active.add(receiver, List::Received, at);
+        let (sent, _) = active.add(sender, List::Sent, at);
         let entry = (index.0 - active.first.0) as u32;
-        active.nodes.push(Node { entry, before: [received, sent] });
+        active.nodes.push(Node { entry, rank, before: [received, sent] });
     }
 
     /// Returns the place of message `number` in a list, which has such a message.
@@ -249,6 +253,20 @@ impl Positions {
                 return Some(Place::Memory(part, block));
             }
             (segment, slot) = (block.earlier.previous?, block.slot_before);
+        }
+    }
+
+    /// Returns the number of the first message that an account gets in a segment; `None` if an
+    /// index file must tell.
+    pub(super) fn first_received(&self, holder: &Holder, segment: SegmentId) -> Option<u64> {
+        let Newest { segment: newest, mut slot, .. } = holder.newest.get();
+        let mut at = newest?;
+        loop {
+            let block = &self.part(at)?.blocks[slot as usize];
+            if at == segment {
+                return Some(block.received.first);
+            }
+            (at, slot) = (block.earlier.previous?, block.slot_before);
         }
     }
 
@@ -331,8 +349,8 @@ mod tests {
                         panic!("in memory")
                     };
                     let mut found = Vec::new();
-                    part.entries(block, list, number, 1, &mut found);
-                    assert_eq!(found, [Index(*index)]);
+                    part.list(block, list, number, 1, &mut found);
+                    assert_eq!(found[0].entry, Index(*index));
                 }
             }
         }
@@ -348,10 +366,10 @@ mod tests {
             for most in [1, 2, 50, 1000] {
                 let place = positions.find(holder, List::Received, from as u64);
                 let Some(Place::Memory(part, block)) = place else { panic!("in memory") };
-                let mut found = vec![Index(0)];
-                part.entries(block, List::Received, from as u64, most, &mut found);
+                let mut found = vec![Listed { entry: Index(0), rank: 0 }];
+                part.list(block, List::Received, from as u64, most, &mut found);
                 let last = expected.len().min(from - 1 + most);
-                let found: Vec<u64> = found.into_iter().skip(1).map(|index| index.0).collect();
+                let found: Vec<u64> = found.into_iter().skip(1).map(|at| at.entry.0).collect();
                 assert_eq!(found, expected[from - 1..last]);
             }
         }

@@ -8,7 +8,7 @@ use super::{Context, Node};
 use crate::frontend;
 use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{DAMAGED_TIME, LISTED_PER_TURN, MESSAGES_PER_STEP, OUTPUT_BYTES_MAX};
-use crate::mailbox::{Account, Change, Found, List};
+use crate::mailbox::{Account, Change, Found, List, Listed, Mailboxes};
 use crate::protocol::{Answer, Code, Note, Reply};
 use crate::record::Record;
 use crate::time::Moment;
@@ -68,8 +68,8 @@ pub(super) struct Delivery {
     /// entry again and again.
     unreadable_at: Option<Moment>,
     lines: Lines,
-    /// Those of the messages that are being written.
-    entries: Vec<Index>,
+    /// Those messages that are being written.
+    pub(super) listed: Vec<Listed>,
 }
 
 impl Node {
@@ -125,10 +125,10 @@ impl Node {
         self.close_with(id, Note::Unreadable);
     }
 
-    /// Writes the next part of the answer to a LOG or LOGIN.
+    /// Writes the next part of the answer to a LOG, SENT or LOGIN.
     fn show_messages(&mut self, world: &Context<'_>, id: SessionId) -> Result<(), Unreadable> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let RequestState::Showing { next, last, ref login } = session.request else {
+        let RequestState::Showing { list, next, last, ref login } = session.request else {
             return Ok(());
         };
         let login = login.as_deref().copied();
@@ -143,11 +143,18 @@ impl Node {
             self.finish(world.now, id, WRONG_PASSWORD);
             return Ok(());
         }
-        let reached = self.write_messages(world, id, reader, next, last)?;
+        let reached = match list {
+            List::Received => self.write_messages(world, id, reader, next, last)?,
+            List::Sent => self.write_sent(world, id, next, last)?,
+        };
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         if reached <= last {
+            let has_room = session.out.len() < OUTPUT_BYTES_MAX;
             if let RequestState::Showing { next, .. } = &mut session.request {
                 *next = reached;
+            }
+            if has_room {
+                self.start_moving(id);
             }
             return Ok(());
         }
@@ -192,21 +199,16 @@ impl Node {
         }
         let copied = next > first;
         let mut unreadable = None;
-        let entries = &mut self.delivery.entries;
         while next <= last && session.out.len() < OUTPUT_BYTES_MAX && unreadable.is_none() {
-            let (from, of) = (next, (account.created(), List::Received));
-            let most = (last - from + 1).min(MESSAGES_PER_STEP as u64) as usize;
-            let mut write = |number, record: &Record<'_>| {
+            let most = (last - next + 1).min(MESSAGES_PER_STEP as u64) as usize;
+            let from = (account, List::Received, next, most);
+            let mut write = |number, _, record: &Record<'_>| {
                 write_message(record, number, attributes, &mut session.out);
                 next = number + 1;
                 next <= last && session.out.len() < OUTPUT_BYTES_MAX
             };
-            entries.clear();
-            let found = self.mailboxes.find(account, of.1, from, most, entries);
-            let read = match found.expect("the mailbox has the message") {
-                Found::File(newest) => world.log.read_messages(newest, of, from, &mut write),
-                Found::Entries => read_entries(world, from, entries, &mut write),
-            };
+            let listed = &mut self.delivery.listed;
+            let read = read_list(world, &self.mailboxes, from, listed, &mut write);
             unreadable = read.err().map(|error| Unreadable { number: next, error });
         }
         if let Some(unreadable) = unreadable.take_if(|_| next == first) {
@@ -256,22 +258,30 @@ impl Node {
 }
 
 /// A message that can't be read.
-struct Unreadable {
-    number: u64,
-    error: io::Error,
+pub(super) struct Unreadable {
+    pub(super) number: u64,
+    pub(super) error: io::Error,
 }
 
-/// Passes messages to `visit`, each with its number, until that returns false. `entries` are
-/// those of message `from` and the next ones.
-fn read_entries(
+/// Passes some messages of a list to `visit`, each with its number and its rank, until that returns
+/// false: those from a number on, as many as are found together. `listed` is a buffer.
+pub(super) fn read_list(
     world: &Context<'_>,
-    from: u64,
-    entries: &[Index],
-    visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+    mailboxes: &Mailboxes,
+    (account, list, from, most): (&Account, List, u64, usize),
+    listed: &mut Vec<Listed>,
+    visit: &mut dyn FnMut(u64, u32, &Record<'_>) -> bool,
 ) -> io::Result<()> {
-    for (number, at) in (from..).zip(entries) {
+    listed.clear();
+    let found = mailboxes.find(account, list, from, most, listed);
+    if let Found::File(newest) = found.expect("the list has the message") {
+        return world.log.read_messages(newest, (account.created(), list), from, visit);
+    }
+    for (number, Listed { entry, rank }) in (from..).zip(listed) {
         let mut wants_more = true;
-        world.log.for_each(*at, *at, &mut |record| wants_more = visit(number, record))?;
+        world.log.for_each(*entry, *entry, &mut |record| {
+            wants_more = visit(number, *rank, record);
+        })?;
         if !wants_more {
             break;
         }

@@ -83,10 +83,11 @@ pub trait Archive: LogReader {
     /// Returns the segment that holds an entry, and its first entry.
     fn segment_of(&self, index: Index) -> (SegmentId, Index);
 
-    /// Passes messages of a list of an account to `visit`, each with its number, from number
-    /// `from` on, until `visit` returns false, or the segment that holds message `from` has no
-    /// more of them. The account is named by the entry that created it. `newest` is a segment that
-    /// holds the message, or a later one that holds messages of the account.
+    /// Passes messages of a list of an account to `visit`, each with its number and its rank (see
+    /// [`Listed`](crate::mailbox::Listed); 0 for a received one), from number `from` on, until
+    /// `visit` returns false, or the segment that holds message `from` has no more of them. The
+    /// account is named by the entry that created it. `newest` is a segment that holds the message,
+    /// or a later one that holds messages of the account.
     ///
     /// # Errors
     /// When a file can't be read, or does not hold what was written to it.
@@ -95,8 +96,15 @@ pub trait Archive: LogReader {
         newest: SegmentId,
         account: (Index, List),
         from: u64,
-        visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+        visit: &mut dyn FnMut(u64, u32, &Record<'_>) -> bool,
     ) -> io::Result<()>;
+
+    /// Returns the number of the first message that an account gets in a segment that has an index
+    /// file.
+    ///
+    /// # Errors
+    /// When a file can't be read, or the account gets none there.
+    fn first_received(&self, segment: SegmentId, account: Index) -> io::Result<u64>;
 }
 
 /// The surroundings of a node while it handles one input.

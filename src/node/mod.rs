@@ -4,7 +4,8 @@
 //!
 //! `requests` parses and answers lines, and `session` holds the state of each client.
 //! `unanswered` holds the changes that wait for their acknowledgement, `apply` turns acknowledged
-//! entries into state and answers, and `deliver` writes messages to their readers. `logins` has
+//! entries into state and answers, `deliver` writes messages to their readers, and `sent` to their
+//! senders. `logins` has
 //! what `password_cache` and `login_throttle` remember of right and wrong passwords, and those that
 //! `hash_queue` holds to hash. `trouble` finds out what keeps this server from accepting changes;
 //! `refusals` and `status` report it. `compare` finds settings that differ, and `role` follows the
@@ -26,6 +27,7 @@ mod refusals;
 mod replies;
 mod requests;
 mod role;
+mod sent;
 mod session;
 mod status;
 mod trouble;

@@ -6,7 +6,7 @@ use super::unanswered::Pending;
 use super::{Env, Hashed, Job, Node};
 use crate::content::{AttributeList, Content};
 use crate::ids::{Index, SessionId, UserName};
-use crate::mailbox::{Account, Change, Once};
+use crate::mailbox::{Account, Change, List, Once};
 use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Task};
 use crate::replica::RoleView;
 use crate::time::Moment;
@@ -240,6 +240,7 @@ impl Node {
     fn resume(&mut self, env: &mut Env<'_>, id: SessionId, task: Task) {
         let now = env.now;
         let login = self.login(id);
+        let is_log = matches!(task, Task::Log { .. });
         match task {
             Task::Create { user, password } => {
                 if self.mailboxes.account(user).is_some() {
@@ -265,14 +266,15 @@ impl Node {
                 self.log_message(env, id, &change);
                 self.mark_dirty(id);
             }
-            Task::Log { after, limit } => {
+            Task::Log { after, limit } | Task::Sent { after, limit } => {
+                let list = if is_log { List::Received } else { List::Sent };
                 let account = login.and_then(|login| self.mailboxes.account(login.user));
-                let last = account.map_or(0, Account::last);
+                let last = account.map_or(0, |account| account.count(list));
                 let Some(after) = after.resolve(last) else {
                     return self.finish(now, id, beyond_end(last));
                 };
                 let last = limit.map_or(last, |limit| last.min(after.saturating_add(limit)));
-                self.show(id, after, last, None);
+                self.show(id, list, after, last, None);
             }
             Task::List { pattern } => {
                 if let Some(session) = self.sessions.get_mut(&id) {
@@ -304,10 +306,10 @@ impl Node {
         set
     }
 
-    fn show(&mut self, id: SessionId, after: u64, last: u64, login: Option<Login>) {
+    fn show(&mut self, id: SessionId, list: List, after: u64, last: u64, login: Option<Login>) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.request =
-                RequestState::Showing { next: after + 1, last, login: login.map(Box::new) };
+                RequestState::Showing { list, next: after + 1, last, login: login.map(Box::new) };
         }
         self.start_moving(id);
     }
@@ -444,7 +446,7 @@ impl Node {
                     None => self.finish(env.now, id, beyond_end(last)),
                     Some(after) => {
                         let login = Login { user, created, set, next: last + 1 };
-                        self.show(id, after, last, Some(login));
+                        self.show(id, List::Received, after, last, Some(login));
                     }
                 }
             }

@@ -6,6 +6,7 @@ use crate::content::AttributeList;
 use crate::frontend;
 use crate::ids::{Index, Origin, SessionId, UserName};
 use crate::keyed_hash::ByNumber;
+use crate::mailbox::List;
 use crate::protocol::{Pattern, Reply, Task};
 use crate::time::Moment;
 use std::collections::VecDeque;
@@ -60,9 +61,9 @@ pub(super) enum RequestState {
     Hashing(Box<(UserName, Option<Index>)>),
     /// The change of the task is logged and not yet acknowledged.
     Logged,
-    /// Messages `next` to `last` are being shown. `login` becomes the session's login with the
-    /// answer.
-    Showing { next: u64, last: u64, login: Option<Box<Login>> },
+    /// Messages `next` to `last` of a list are being shown. `login` becomes the session's login
+    /// with the answer.
+    Showing { list: List, next: u64, last: u64, login: Option<Box<Login>> },
     /// Names are being shown.
     Listing(Box<Listing>),
 }
@@ -157,7 +158,14 @@ impl Session {
     pub(super) fn may_push(&self) -> bool {
         let reads = match &self.request {
             RequestState::Queued(task) | RequestState::Reading(task) => {
-                matches!(**task, Task::Log { .. } | Task::Login { .. } | Task::Logout | Task::Quit)
+                matches!(
+                    **task,
+                    Task::Log { .. }
+                        | Task::Sent { .. }
+                        | Task::Login { .. }
+                        | Task::Logout
+                        | Task::Quit
+                )
             }
             RequestState::Showing { .. } => true,
             _ => false,

@@ -129,6 +129,8 @@ pub enum Task {
     Send { to: UserName, key: Option<String>, text: String, attributes: AttributeList },
     /// `LOG [after] [limit]`
     Log { after: After, limit: Option<u64> },
+    /// `SENT [after] [limit]`
+    Sent { after: After, limit: Option<u64> },
     /// `LIST [pattern]`
     List { pattern: Pattern },
     /// `PASSWD old new`
@@ -280,10 +282,14 @@ const COMMANDS: &[Spec] = &[
         },
     ),
     spec(Right::LoggedIn, "LOG [after] [limit]", "shows your messages again", |words| {
-        let after = words.after()?;
-        let limit = words.next().map(|word| number(word).ok_or(bad("the limit is no number")));
-        Ok(Command::Task(Task::Log { after, limit: limit.transpose()? }))
+        Ok(Command::Task(Task::Log { after: words.after()?, limit: words.limit()? }))
     }),
+    spec(
+        Right::LoggedIn,
+        "SENT [after] [limit]",
+        "shows what you have sent, each with its number and that at its receiver",
+        |words| Ok(Command::Task(Task::Sent { after: words.after()?, limit: words.limit()? })),
+    ),
     spec(
         Right::LoggedIn,
         "LIST [pattern]",
@@ -454,6 +460,11 @@ impl<'a> Words<'a> {
         self.next().map_or(Ok(After::default()), After::parse_word).map_err(bad)
     }
 
+    fn limit(&mut self) -> Result<Option<u64>, Bad> {
+        let limit = self.next().map(|word| number(word).ok_or(bad("the limit is no number")));
+        limit.transpose()
+    }
+
     /// The text of a message: not empty, and not too long. Shown line breaks become real ones.
     fn message(&mut self) -> Result<Cow<'a, str>, Bad> {
         let (text, is_plain) = self.rest()?;
@@ -593,6 +604,8 @@ mod tests {
             ("LOGIN ann pw -5", login(After::Last(5))),
             ("LOG", Task::Log { after: After::Number(0), limit: None }),
             ("LOG 3 10", Task::Log { after: After::Number(3), limit: Some(10) }),
+            ("SENT -3", Task::Sent { after: After::Last(3), limit: None }),
+            ("SENT 3 10", Task::Sent { after: After::Number(3), limit: Some(10) }),
             ("LIST a*", Task::List { pattern: Pattern("a*".to_owned()) }),
             ("PASSWD old-password new-password", Task::Passwd { old, new }),
             ("DELETE ann pw", Task::Delete { user, password: password.clone() }),

@@ -153,6 +153,24 @@ pub enum Reply<'a> {
         /// title.
         attributes: bool,
     },
+    /// A message that the client has sent.
+    Sent {
+        /// Its number among all that the account has sent.
+        i: u64,
+        /// Its number in the receiver's mailbox.
+        n: u64,
+        /// When it was stored.
+        time: WallTime,
+        /// The receiver.
+        to: UserName,
+        /// What it says.
+        content: Content<'a>,
+        /// As of a message of the mailbox.
+        attributes: bool,
+    },
+    /// The numbers of the first and the last of some messages that the client has sent, whose
+    /// receivers were deleted since.
+    Gone(u64, u64),
     /// An account, before the answer to a request for a list.
     User {
         /// Its name.

@@ -5,8 +5,9 @@
 //!
 //! * the head: [`Head`];
 //! * points: entry and offset, each `u32`, of the first record, and of about one in 4 KiB;
-//! * positions: the offsets of messages, each `u32`; for each account those that it has received,
-//!   then those that it has sent;
+//! * positions, each `u32`: for each account the offsets of the messages that it has received;
+//!   then, of each message that it has sent, the offset, and the place among those that the
+//!   receiver has received in this segment, from 0;
 //! * the table: [`Row`]s in the order of the accounts;
 //! * fences: the first account, `u64`, of each page of the table; then of each page of these, and
 //!   so on.
@@ -18,13 +19,13 @@ use super::disk::Disk;
 use super::paged::{self, PAGE_DATA, PagedWriter};
 use crate::fields::{Field, fields, read_all};
 use crate::ids::{Index, SegmentId};
-use crate::mailbox::{Block, Earlier, List, Part};
+use crate::mailbox::{Block, Earlier, List, Listed, Part};
 use byteorder::{ByteOrder, LE};
 use std::cell::OnceCell;
 use std::io;
 
 /// Also the version: a file of another version is made again.
-const MAGIC: u64 = u64::from_le_bytes(*b"postidx\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"postidx\x02");
 /// Bytes of the log from one point to the next, at least.
 const POINT_BYTES: u32 = 4096;
 const ROW_BYTES: usize = 48;
@@ -155,8 +156,8 @@ pub(super) fn write<D: Disk>(
             points.push((entry, *offset));
         }
     }
-    let count = |block: &&Block| LISTS.map(|list| block.run(list).count);
-    let positions = blocks.iter().flat_map(count).sum();
+    let count = |block: &Block| LISTS.map(|list| block.run(list).count);
+    let positions = blocks.iter().map(|block| words(count(block))).sum();
     let (points_count, rows) = (points.len() as u32, blocks.len() as u32);
     let head = Head { magic: MAGIC, segment, points: points_count, positions, rows };
     let mut file = PagedWriter::create(disk, path)?;
@@ -173,9 +174,12 @@ pub(super) fn write<D: Disk>(
     for (block, list) in blocks.iter().flat_map(|block| LISTS.map(|list| (block, list))) {
         let run = block.run(list);
         entries.clear();
-        part.entries(block, list, run.first, run.count as usize, &mut entries);
-        for entry in &entries {
+        part.list(block, list, run.first, run.count as usize, &mut entries);
+        for Listed { entry, rank } in &entries {
             file.write(&offsets[(entry.0 - segment.first.0) as usize].to_le_bytes())?;
+            if list == List::Sent {
+                file.write(&rank.to_le_bytes())?;
+            }
         }
     }
     file.pad()?;
@@ -195,7 +199,7 @@ pub(super) fn write<D: Disk>(
         bytes.clear();
         row.write(&mut bytes);
         file.write(&bytes)?;
-        position += row.count.iter().sum::<u32>();
+        position += words(row.count);
     }
     while fences.len() > 1 {
         for page in fences.chunks(FENCES_PER_PAGE) {
@@ -205,6 +209,11 @@ pub(super) fn write<D: Disk>(
         fences = fences.iter().step_by(FENCES_PER_PAGE).copied().collect();
     }
     file.finish()
+}
+
+/// How many positions an account has: one for a received message, two for a sent one.
+fn words([received, sent]: [u32; 2]) -> u32 {
+    received + 2 * sent
 }
 
 const LISTS: [List; 2] = [List::Received, List::Sent];
@@ -277,8 +286,9 @@ impl<F> IndexFile<F> {
             .transpose()
     }
 
-    /// Returns the offsets of messages of a list: those from number `from` on, which must be here,
-    /// `most` at most.
+    /// Returns where messages of a list are: those from number `from` on, which must be here,
+    /// `most` at most. Each has an offset, and a rank: see [`Listed`]. The rank of a received one
+    /// is 0 here.
     ///
     /// # Errors
     /// When the file can't be read or is damaged.
@@ -289,18 +299,23 @@ impl<F> IndexFile<F> {
         list: List,
         from: u64,
         most: usize,
-    ) -> io::Result<Vec<u32>> {
+    ) -> io::Result<Vec<(u32, u32)>> {
         let skipped = from - row.first(list);
         let count = (row.next(list) - from).min(most as u64);
-        let before = if list == List::Sent { u64::from(row.count[0]) } else { 0 };
-        let position = u64::from(row.position) + before + skipped;
-        if position + count > u64::from(self.head.positions) {
+        let (before, words) = match list {
+            List::Received => (0, 1),
+            List::Sent => (u64::from(row.count[0]), 2),
+        };
+        let position = u64::from(row.position) + before + skipped * words;
+        if position + count * words > u64::from(self.head.positions) {
             return Err(damaged("a row names positions that do not exist"));
         }
-        let mut bytes = vec![0; count as usize * 4];
+        let mut bytes = vec![0; (count * words) as usize * 4];
         let at = self.head.sections().positions + position * 4;
         paged::read(disk, &self.file, at, &mut bytes)?;
-        Ok(bytes.chunks_exact(4).map(LE::read_u32).collect())
+        let rank = |at: &[u8]| at.get(4..).filter(|rank| !rank.is_empty()).map_or(0, LE::read_u32);
+        let listed = bytes.chunks_exact(words as usize * 4);
+        Ok(listed.map(|at| (LE::read_u32(at), rank(at))).collect())
     }
 
     /// Returns the points: entries and the offsets of their records, in order.
@@ -422,6 +437,7 @@ mod tests {
                         assert_eq!(row.first(list) + at as u64, number);
                         for most in [1, 10, 100_000] {
                             let found = file.offsets(&disk, &row, list, number, most).unwrap();
+                            let found: Vec<u32> = found.iter().map(|at| at.0).collect();
                             assert_eq!(found, all[at..all.len().min(at + most)], "{account}");
                         }
                     }
@@ -468,7 +484,8 @@ mod tests {
         let (part, _) = sample(300, 2000);
         let good = written(&part, 2000);
         let own = segment(&part, 2000);
-        let read = |disk: &MemoryDisk| -> io::Result<Vec<(Option<Row>, Vec<u32>)>> {
+        type Read = Vec<(Option<Row>, Vec<(u32, u32)>)>;
+        let read = |disk: &MemoryDisk| -> io::Result<Read> {
             let Some(file) = IndexFile::open(disk, PATH, Some(own))? else {
                 return Err(damaged("the head"));
             };

@@ -16,6 +16,10 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Is passed messages, each with its number and its rank, as in
+/// [`Listed`](crate::mailbox::Listed). Returns whether it wants more.
+pub type Visit<'a> = dyn FnMut(u64, u32, &Record<'_>) -> bool + 'a;
+
 /// Bytes that are read after the beginning of a record whose length is not known yet.
 const GUESS_BYTES: u64 = 1024;
 /// Messages that lie further apart in a file are read separately.
@@ -162,6 +166,23 @@ impl<F> Log<F> {
         })
     }
 
+    /// Returns the number of the first message that an account gets in a segment.
+    ///
+    /// # Errors
+    /// When a file can't be read, or the account gets none there.
+    pub(super) fn first_received<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        segment: SegmentId,
+        account: Index,
+    ) -> io::Result<u64> {
+        self.with_index(disk, self.segment(segment)?, |index| {
+            let row = index.find(disk, account)?;
+            let row = row.ok_or_else(|| io::Error::other("it lacks an account"))?;
+            Ok(row.first(List::Received))
+        })
+    }
+
     /// Passes messages of a list to `visit`, each with its number, from number `from` on, until
     /// `visit` returns false, or the segment that holds message `from` has no more of them.
     /// `newest` is a segment that holds the message, or a later one that holds messages of the
@@ -175,7 +196,7 @@ impl<F> Log<F> {
         newest: SegmentId,
         (account, list): (Index, List),
         from: u64,
-        visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+        visit: &mut Visit<'_>,
     ) -> io::Result<()> {
         let (id, row) = self.find_row(disk, newest, account, list, from)?;
         let segment = self.segment(id)?;
@@ -235,25 +256,25 @@ impl<F> Log<F> {
         &self,
         disk: &D,
         segment: &Segment,
-        offsets: &[u32],
+        offsets: &[(u32, u32)],
         number: &mut u64,
-        visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+        visit: &mut Visit<'_>,
     ) -> io::Result<bool> {
-        let [start, last] = [offsets[0], offsets[offsets.len() - 1]].map(u64::from);
+        let [start, last] = [offsets[0], offsets[offsets.len() - 1]].map(|at| u64::from(at.0));
         let mut piece = self.read(disk, segment, start..last + GUESS_BYTES)?;
         let tail = &piece[piece.len().min((last - start) as usize)..];
         let length = if tail.len() < 4 { 0 } else { u64::from(LE::read_u32(tail)) };
         if (GUESS_BYTES..=RECORD_BYTES_MAX as u64).contains(&length) {
             piece = self.read(disk, segment, start..last + length)?;
         }
-        for offset in offsets {
+        for (offset, rank) in offsets {
             let bytes = piece.get((u64::from(*offset) - start) as usize..).unwrap_or(&[]);
             let record = Record::parse(bytes).map_err(|why| {
                 let place = path(&self.folder, segment.first);
                 io::Error::other(format!("{place}: at byte {offset}: {}", why.as_str()))
             })?;
             *number += 1;
-            if !visit(*number - 1, &record) {
+            if !visit(*number - 1, *rank, &record) {
                 return Ok(false);
             }
         }
@@ -335,10 +356,10 @@ fn floor(points: &[(u32, u32)], entry: u32) -> (u32, u32) {
 }
 
 /// Returns how many of the messages at these offsets, the first ones, are read at once.
-fn near(offsets: &[u32]) -> usize {
+fn near(offsets: &[(u32, u32)]) -> usize {
     let far = |at: &usize| {
-        offsets[*at] - offsets[*at - 1] > GAP_BYTES
-            || (offsets[*at] - offsets[0]) as usize + RECORD_BYTES_MAX > FILE_PIECE_BYTES
+        offsets[*at].0 - offsets[*at - 1].0 > GAP_BYTES
+            || (offsets[*at].0 - offsets[0].0) as usize + RECORD_BYTES_MAX > FILE_PIECE_BYTES
     };
     (1..offsets.len()).find(far).unwrap_or(offsets.len())
 }

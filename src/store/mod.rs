@@ -24,6 +24,7 @@ mod whole;
 pub use former::Former;
 pub use identity::Identity;
 pub use index_job::IndexJob;
+pub use indexed::Visit;
 pub use recovery::Torn;
 pub use segment::HEADER_BYTES;
 
@@ -387,6 +388,15 @@ impl<D: Disk> Store<D> {
         self.log.segment_at(index)
     }
 
+    /// Returns the number of the first message that an account gets in a segment that has an index
+    /// file.
+    ///
+    /// # Errors
+    /// When a file can't be read, or the account gets none there.
+    pub fn first_received(&self, segment: SegmentId, account: Index) -> io::Result<u64> {
+        self.log.first_received(&self.disk, segment, account)
+    }
+
     /// Returns the job that makes the index file of the sealed segment with these positions;
     /// `None` if the file exists.
     ///
@@ -429,7 +439,7 @@ impl<D: Disk> Store<D> {
         newest: SegmentId,
         account: (Index, List),
         from: u64,
-        visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+        visit: &mut Visit<'_>,
     ) -> io::Result<()> {
         self.log.read_messages(&self.disk, newest, account, from, visit)
     }

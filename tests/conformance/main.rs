@@ -24,6 +24,8 @@ mod keys;
 
 mod content;
 
+mod sent;
+
 mod errors;
 
 mod status;

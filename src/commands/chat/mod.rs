@@ -103,7 +103,7 @@ pub fn run(options: &options::Chat) -> Result<ExitCode, String> {
     let input = Input::open(&screen, &desk)?;
     let last = Arc::clone(&screen);
     terminal::set_last_words(move || last.given_up());
-    let talk = Talk::new(client, todo, Arc::clone(&screen), edited);
+    let talk = Talk::new(client, todo, Arc::clone(&screen), edited, options.last);
     let talk = thread::Builder::new().name("talk".to_owned()).spawn(move || talk.run());
     let talk = talk.named("no thread")?;
     screen.await_login();

@@ -1,6 +1,6 @@
 //! The output of the chat: messages with local time, notes, and the connection status.
 
-use crate::client::Message;
+use crate::client::{Message, SentMessage};
 use crate::commands::person;
 use rustyline::ExternalPrinter;
 use std::collections::{BTreeSet, VecDeque};
@@ -244,15 +244,30 @@ impl Screen {
 
     /// Shows a message, after its day if that has changed.
     pub(super) fn message(&self, message: &Message) {
-        self.learn(&message.from);
-        let at = humantime::parse_rfc3339(&message.time).unwrap_or(UNIX_EPOCH);
+        let Message { number, time, from, text, attributes } = message;
+        self.learn(from);
+        let text = indented(&person::with_title(text, attributes));
+        self.print_at(time, *number == 1, &format!("{from}: {text}"));
+    }
+
+    /// Shows a message that the user has sent before.
+    pub(super) fn sent(&self, sent: &SentMessage) {
+        let SentMessage { place, time, to, text, attributes, .. } = sent;
+        self.learn(to);
+        let text = indented(&person::with_title(text, attributes));
+        // No name of a sender holds a space.
+        self.print_at(time, *place == 1, &format!("to {to}: {text}"));
+    }
+
+    /// Prints a message with its time. `is_first`: nothing was said before it.
+    fn print_at(&self, time: &str, is_first: bool, text: &str) {
+        let at = humantime::parse_rfc3339(time).unwrap_or(UNIX_EPOCH);
         let (day, time) = self.local(at);
         let is_new = self.lock().day.replace(day.clone()).is_none_or(|before| before != day);
         let today = self.local(SystemTime::now()).0 == day;
-        let has_day = is_new && !(today && message.number == 1);
+        let has_day = is_new && !(today && is_first);
         let day = if has_day { format!("-- {day}\n") } else { String::new() };
-        let text = indented(&person::with_title(message));
-        self.print(&format!("{day}{time} {}: {text}", message.from));
+        self.print(&format!("{day}{time} {text}"));
     }
 
     /// Shows a note about the chat itself.

@@ -2,7 +2,7 @@
 
 use super::screen::{Screen, brief};
 use super::{Order, terminal};
-use crate::client::{Client, Error, Event, Ticket};
+use crate::client::{After, Client, Error, Event, Message, SentMessage, Ticket};
 use crate::commands::{complain, person};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -62,6 +62,41 @@ pub(super) struct Talk {
     awaits_first: Option<Instant>,
     /// Whether a user watches the output, so that changes are reported.
     watched: bool,
+    /// The received messages that the conversation begins with, until the first login.
+    history: Option<Vec<Message>>,
+    /// How many messages the conversation begins with.
+    last: u64,
+}
+
+/// A message with which the conversation begins.
+enum Earlier {
+    Received(Message),
+    Sent(SentMessage),
+}
+
+impl Earlier {
+    fn time(&self) -> &str {
+        match self {
+            Earlier::Received(message) => &message.time,
+            Earlier::Sent(sent) => &sent.time,
+        }
+    }
+}
+
+/// Returns the last `count` of these messages in order of time, without the copies of what went to
+/// oneself.
+fn merged(received: Vec<Message>, sent: Vec<SentMessage>, count: u64) -> Vec<Earlier> {
+    let is_copy = |sent: &SentMessage| {
+        let is_it = |message: &Message| message.number == sent.number && message.time == sent.time;
+        received.iter().any(|message| is_it(message) && message.text == sent.text)
+    };
+    let sent: Vec<_> = sent.into_iter().filter(|sent| !is_copy(sent)).map(Earlier::Sent).collect();
+    let mut all: Vec<_> = received.into_iter().map(Earlier::Received).chain(sent).collect();
+    // Times are RFC 3339 in UTC: their order is that of their text. Within a millisecond an answer
+    // comes after what it answers.
+    all.sort_by_key(|one| (one.time().to_owned(), matches!(one, Earlier::Received(_))));
+    let surplus = all.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
+    all.split_off(surplus)
 }
 
 impl Talk {
@@ -70,6 +105,7 @@ impl Talk {
         orders: Receiver<Order>,
         screen: Arc<Screen>,
         watched: bool,
+        last: u64,
     ) -> Talk {
         Talk {
             client,
@@ -86,6 +122,8 @@ impl Talk {
             all_stored: true,
             awaits_first: Some(Instant::now()),
             watched,
+            history: Some(Vec::new()),
+            last,
         }
     }
 
@@ -221,6 +259,9 @@ impl Talk {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Message(message) => {
+                if let Some(history) = &mut self.history {
+                    return history.push(message);
+                }
                 if std::mem::take(&mut self.away) {
                     self.screen.note("unread:");
                 }
@@ -238,15 +279,18 @@ impl Talk {
 
     /// Handles a login. The unread messages arrived before it.
     fn on_connected(&mut self, server: String) {
-        let name = |server: &str| self.screen.name(server);
         self.away = false;
-        self.copies = self.client.copies();
-        self.screen.set_server(Some((&server, self.copies)));
         // After the first login the client waits for servers without a time limit; a question has
         // one.
         self.client.set_patience(None);
         self.client.set_answer_patience(Some(QUESTION_TIME));
+        if let Some(received) = self.history.take() {
+            self.begin_conversation(received);
+        }
+        self.copies = self.client.copies();
+        self.screen.set_server(Some((&server, self.copies)));
         self.notice = self.lost.take().map(|(before, _, said)| {
+            let name = |server: &str| self.screen.name(server);
             let note = match before == server {
                 true => format!("connected to {} again", name(&server)),
                 // Where their hosts are equal, the ports tell them apart.
@@ -258,6 +302,21 @@ impl Talk {
             (Instant::now() + if said { Duration::ZERO } else { COPIES_TIME }, note)
         });
         self.server = Some(server);
+    }
+
+    /// Shows what the user has received and sent before.
+    fn begin_conversation(&mut self, received: Vec<Message>) {
+        let sent = match self.last {
+            0 => Vec::new(),
+            // Without an answer only what came is shown; the next login does not ask again.
+            last => self.client.sent(After::Last(last), last).unwrap_or_default(),
+        };
+        for message in merged(received, sent, self.last) {
+            match message {
+                Earlier::Received(message) => self.screen.message(&message),
+                Earlier::Sent(sent) => self.screen.sent(&sent),
+            }
+        }
     }
 
     fn settle(&mut self, event: &Event) {
@@ -328,4 +387,47 @@ impl Talk {
 
 fn host(server: &str) -> &str {
     server.rsplit_once(':').map_or(server, |(host, _)| host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Attributes;
+
+    #[test]
+    fn a_conversation_begins_with_both_sides_in_order_of_time() {
+        let time = |second: u64| format!("2026-11-23T11:58:{second:02}.120Z");
+        let received = |number, second| {
+            let (from, text) = ("bob".to_owned(), format!("r{number}"));
+            let attributes = Attributes::default();
+            Message { number, time: time(second), from, text, attributes }
+        };
+        let sent = |place, number, second, text: &str| {
+            let (to, text, attributes) = ("bob".to_owned(), text.to_owned(), Attributes::default());
+            SentMessage { place, number, time: time(second), to, text, attributes }
+        };
+        let all = || {
+            let received = vec![received(1, 3), received(2, 5), received(3, 5)];
+            // The second one went to oneself.
+            let sent = vec![
+                sent(1, 7, 1, "s1"),
+                sent(2, 2, 5, "r2"),
+                sent(3, 8, 5, "s3"),
+                sent(4, 9, 9, "s4"),
+            ];
+            (received, sent)
+        };
+        let texts = |count| -> Vec<String> {
+            let (received, sent) = all();
+            let merged = merged(received, sent, count).into_iter();
+            let text = |one| match one {
+                Earlier::Received(message) => message.text,
+                Earlier::Sent(sent) => sent.text,
+            };
+            merged.map(text).collect()
+        };
+        assert_eq!(texts(20), ["s1", "r1", "s3", "r2", "r3", "s4"]);
+        assert_eq!(texts(2), ["r3", "s4"]);
+        assert!(texts(0).is_empty());
+    }
 }

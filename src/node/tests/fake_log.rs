@@ -38,8 +38,12 @@ impl Archive for FakeLog {
         _: SegmentId,
         _: (Index, List),
         _: u64,
-        _: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+        _: &mut dyn FnMut(u64, u32, &Record<'_>) -> bool,
     ) -> io::Result<()> {
+        unreachable!("it has no index files")
+    }
+
+    fn first_received(&self, _: SegmentId, _: Index) -> io::Result<u64> {
         unreachable!("it has no index files")
     }
 }

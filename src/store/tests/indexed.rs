@@ -5,7 +5,7 @@ use super::crash::Stopping;
 use super::*;
 use crate::content::Content;
 use crate::ids::{Secret, UserName};
-use crate::mailbox::{Change, Found, Mailboxes, Outcome};
+use crate::mailbox::{Change, Found, Listed, Mailboxes, Outcome};
 
 const SEGMENT_BYTES: u64 = 20_000;
 const ACCOUNTS: u64 = 7;
@@ -142,28 +142,58 @@ impl<D: Disk> World<D> {
             let mut entries = Vec::new();
             let most = 1 + self.rng.below(30) as usize;
             match self.mailboxes.find(state, list, from, most, &mut entries).unwrap() {
-                Found::Entries => {
-                    for entry in entries {
+                Found::Listed => {
+                    for Listed { entry, rank } in entries {
                         assert_eq!(entry.0, expected[from as usize - 1]);
+                        self.check_rank(entry, rank)?;
                         from += 1;
                     }
                 }
                 Found::File(segment) => {
                     let first = from;
-                    let mut wanted = most;
+                    let (mut wanted, mut ranks) = (most, Vec::new());
                     let account = (Index(account), list);
-                    self.store.read_messages(segment, account, first, &mut |number, record| {
-                        assert_eq!(number, from);
-                        assert_eq!(record.index.0, expected[from as usize - 1]);
-                        assert!(record.bytes == self.records[record.index.0 as usize - 1]);
-                        from += 1;
-                        wanted -= 1;
-                        wanted > 0
-                    })?;
+                    self.store.read_messages(
+                        segment,
+                        account,
+                        first,
+                        &mut |number, rank, record| {
+                            assert_eq!(number, from);
+                            assert_eq!(record.index.0, expected[from as usize - 1]);
+                            assert!(record.bytes == self.records[record.index.0 as usize - 1]);
+                            ranks.push((record.index, rank));
+                            from += 1;
+                            wanted -= 1;
+                            wanted > 0
+                        },
+                    )?;
                     assert!(from > first, "there is progress");
+                    if list == List::Sent {
+                        for (entry, rank) in ranks {
+                            self.check_rank(entry, rank)?;
+                        }
+                    }
                 }
             }
         }
+        Ok(())
+    }
+}
+
+impl<D: Disk> World<D> {
+    /// The rank of a message, and the receiver's first number in that segment, give its number.
+    fn check_rank(&self, entry: Index, rank: u32) -> io::Result<()> {
+        let record = Record::trust(&self.records[entry.0 as usize - 1]);
+        let change = Change::decode(record.kind, record.body);
+        let Some(Change::Message { to, .. }) = change else { panic!("a message") };
+        let receiver = self.mailboxes.account(to).unwrap();
+        let (segment, _) = self.store.segment_of(entry);
+        let first = match self.mailboxes.first_received(receiver, segment) {
+            Some(first) => first,
+            None => self.store.first_received(segment, receiver.created())?,
+        };
+        let received = &self.lists[receiver.created().0 as usize][List::Received as usize];
+        assert_eq!(received[(first - 1) as usize + rank as usize], entry.0);
         Ok(())
     }
 }

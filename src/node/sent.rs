@@ -1,0 +1,119 @@
+//! Shows clients what they have sent.
+
+use super::deliver::{Unreadable, read_list};
+use super::{Context, Node};
+use crate::frontend;
+use crate::ids::{Index, SegmentId, SessionId};
+use crate::limits::{MESSAGES_PER_STEP, OUTPUT_BYTES_MAX, SENT_PER_TURN};
+use crate::mailbox::{Account, Change, List, Mailboxes};
+use crate::protocol::Reply;
+use crate::record::Record;
+use std::io;
+
+/// Finds the numbers that messages have in the mailboxes of their receivers.
+struct Numbers<'a> {
+    world: &'a Context<'a>,
+    mailboxes: &'a Mailboxes,
+    /// The last result: the receiver, the segment, and the number of its first message there.
+    last: Option<(Index, SegmentId, u64)>,
+}
+
+impl Numbers<'_> {
+    fn find(&mut self, receiver: &Account, entry: Index, rank: u32) -> io::Result<u64> {
+        let (segment, _) = self.world.log.segment_of(entry);
+        let key = (receiver.created(), segment);
+        let known = self.last.filter(|(account, segment, _)| (*account, *segment) == key);
+        let first = match known {
+            Some((.., first)) => first,
+            None => match self.mailboxes.first_received(receiver, segment) {
+                Some(first) => first,
+                None => self.world.log.first_received(segment, receiver.created())?,
+            },
+        };
+        self.last = Some((key.0, key.1, first));
+        Ok(first + u64::from(rank))
+    }
+}
+
+/// Messages that went to accounts which were deleted since: the first and the last one of a row.
+struct Gone(Option<(u64, u64)>);
+
+impl Gone {
+    fn add(&mut self, number: u64) {
+        let first = self.0.map_or(number, |(first, _)| first);
+        self.0 = Some((first, number));
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>) {
+        if let Some((first, last)) = self.0.take() {
+            frontend::encode(Reply::Gone(first, last), out);
+        }
+    }
+}
+
+impl Node {
+    /// Writes messages that an account has sent, while the output has room. Returns the number of
+    /// the next one.
+    pub(super) fn write_sent(
+        &mut self,
+        world: &Context<'_>,
+        id: SessionId,
+        first: u64,
+        last: u64,
+    ) -> Result<u64, Unreadable> {
+        let Node { sessions, mailboxes, delivery, .. } = self;
+        let Some(session) = sessions.get_mut(&id) else { return Ok(first) };
+        let login = session.login();
+        let Some(account) = login.and_then(|login| mailboxes.account(login.user)) else {
+            return Ok(first);
+        };
+        let (mut next, mut failed, mut gone) = (first, None, Gone(None));
+        let mut numbers = Numbers { world, mailboxes, last: None };
+        let end = last.min(first + SENT_PER_TURN as u64 - 1);
+        let attributes = session.shows_attributes;
+        while next <= end && session.out.len() < OUTPUT_BYTES_MAX && failed.is_none() {
+            let out = &mut session.out;
+            let from = (account, List::Sent, next, MESSAGES_PER_STEP);
+            let mut write = |number, rank, record: &Record<'_>| {
+                match write_one(&mut numbers, &mut gone, (number, rank), record, attributes, out) {
+                    Ok(()) => next = number + 1,
+                    Err(error) => failed = Some(error),
+                }
+                failed.is_none() && next <= end && out.len() < OUTPUT_BYTES_MAX
+            };
+            let read = read_list(world, mailboxes, from, &mut delivery.listed, &mut write);
+            failed = failed.or(read.err());
+        }
+        gone.write(&mut session.out);
+        self.mark_dirty(id);
+        match failed {
+            Some(error) if next == first => Err(Unreadable { number: next, error }),
+            // The messages before the unreadable one are sent; the next call returns the error.
+            _ => Ok(next),
+        }
+    }
+}
+
+fn write_one(
+    numbers: &mut Numbers<'_>,
+    gone: &mut Gone,
+    (i, rank): (u64, u32),
+    record: &Record<'_>,
+    attributes: bool,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    let change = Change::decode(record.kind, record.body);
+    let Some(Change::Message { to, content, .. }) = change else {
+        panic!("entry {} of a list holds no message", record.index);
+    };
+    // An account that was created later under the same name has not got it.
+    let receiver = numbers.mailboxes.account(to);
+    let Some(receiver) = receiver.filter(|account| account.created() < record.index) else {
+        gone.add(i);
+        return Ok(());
+    };
+    let n = numbers.find(receiver, record.index, rank)?;
+    gone.write(out);
+    frontend::encode(Reply::Sent { i, n, time: record.time, to, content, attributes }, out);
+    Ok(())
+}
