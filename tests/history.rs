@@ -6,7 +6,7 @@ mod common;
 
 use common::{Client, Group};
 use postern::rng::Rng;
-use postern_testkit::checker::{Outcome, Request};
+use postern_testkit::checker::{Outcome, Request, Sent, check_sent};
 use postern_testkit::recorder::Recorder;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -56,6 +56,25 @@ fn what_was_told_while_primaries_were_killed_is_true() {
     let mailbox = |user: &&str| ((*user).to_owned(), group.messages(primary, user));
     let last: BTreeMap<_, _> = USERS.iter().map(mailbox).collect();
     record.history.check(&last).unwrap_or_else(|finding| panic!("{finding}"));
+    for user in USERS {
+        let sent = sent(&group, primary, user);
+        check_sent(user, &sent, &last).unwrap_or_else(|finding| panic!("{finding}"));
+    }
+}
+
+/// Returns all that an account has sent.
+fn sent(group: &Group, primary: usize, user: &str) -> Vec<Sent> {
+    let mut client = group.connect(primary);
+    assert!(client.ask(&format!("LOGIN {user} correct-horse end")).starts_with("OK "));
+    client.send("SENT");
+    let lines = std::iter::repeat_with(|| client.line()).take_while(|line| !line.starts_with("OK"));
+    let parse = |line: String| {
+        let words: Vec<&str> = line.splitn(6, ' ').collect();
+        let number = |at: usize| words[at].parse().expect("a number");
+        let (to, text) = (words[4].to_owned(), words[5].to_owned());
+        Sent { i: number(1), n: number(2), to, text }
+    };
+    lines.map(parse).collect()
 }
 
 /// The record that all clients share.

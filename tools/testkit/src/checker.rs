@@ -6,6 +6,10 @@
 //! any answer had returned before the request was sent. A message that the request stores must
 //! have a higher number, and a read must reach at least the floor.
 
+mod sent;
+
+pub use sent::{Sent, check_sent};
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
