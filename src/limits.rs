@@ -106,7 +106,10 @@ pub const APPLIED_PER_TURN: usize = 4096;
 /// Messages of one mailbox whose positions are collected at a time.
 pub const MESSAGES_PER_STEP: usize = 256;
 /// Messages checked for a `SENT` in one turn.
-pub const SENT_PER_TURN: usize = 1024;
+pub const SENT_PER_TURN: usize = 256;
+/// Searches in index files in one turn, for all sessions together. The others wait for the next
+/// turn.
+pub const FILE_STEPS_PER_TURN: usize = 16;
 /// Accounts checked for a `LIST` in one turn.
 pub const LISTED_PER_TURN: usize = 1024;
 

@@ -156,7 +156,8 @@ impl Sending<'_> {
             return Ok(());
         }
         if self.lossy {
-            for text in messages(&line.bytes) {
+            let title = self.attributes.title.as_ref().map_or(0, String::len);
+            for text in messages(&line.bytes, TEXT_BYTES_MAX.saturating_sub(title)) {
                 self.submit_message(client, text.as_bytes())?;
             }
             return Ok(());
@@ -266,14 +267,14 @@ struct Line {
 }
 
 /// Converts a line into valid messages. Replaces invalid UTF-8, and characters that a message
-/// cannot hold (escape sequences of a terminal become visible). Splits a long line between
-/// characters.
-fn messages(line: &[u8]) -> Vec<String> {
+/// cannot hold (escape sequences of a terminal become visible). Splits a line of over `most` bytes
+/// between characters.
+fn messages(line: &[u8], most: usize) -> Vec<String> {
     let mut messages = vec![String::new()];
     for c in String::from_utf8_lossy(line).chars() {
         let is_valid = protocol::is_text(c.encode_utf8(&mut [0; 4]));
         let c = if is_valid { c } else { char::REPLACEMENT_CHARACTER };
-        if messages.last().is_some_and(|last| last.len() + c.len_utf8() > TEXT_BYTES_MAX) {
+        if messages.last().is_some_and(|last| last.len() + c.len_utf8() > most) {
             messages.push(String::new());
         }
         messages.last_mut().expect("there is one").push(c);
@@ -435,10 +436,10 @@ mod tests {
 
     #[test]
     fn lossy_lines_become_messages() {
-        assert_eq!(messages(b"plain \xe4\tx"), ["plain \u{fffd}\tx"]);
-        assert_eq!(messages(b"\x1b[31mred\x1b[0m"), ["\u{fffd}[31mred\u{fffd}[0m"]);
+        assert_eq!(messages(b"plain \xe4\tx", TEXT_BYTES_MAX), ["plain \u{fffd}\tx"]);
+        assert_eq!(messages(b"\x1b[31mred\x1b[0m", TEXT_BYTES_MAX), ["\u{fffd}[31mred\u{fffd}[0m"]);
         let long = "ä".repeat(TEXT_BYTES_MAX);
-        let split = messages(long.as_bytes());
+        let split = messages(long.as_bytes(), TEXT_BYTES_MAX);
         assert_eq!(split.iter().map(String::len).collect::<Vec<_>>(), [3840, 3840]);
         assert_eq!(split.concat(), long);
         for (bytes, expected) in [

@@ -134,8 +134,10 @@ impl<D: Disk> Host<D> {
     pub fn begin_turn<E: Edges>(&mut self, edges: &mut E) -> Result<(), Fail> {
         self.read_clock(edges);
         self.turns += 1;
-        let Core { node, storage, now, .. } = &mut self.core;
-        if let Some(job) = storage.next_index(*now, node)? {
+        let Core { node, storage, now, quarantine, .. } = &mut self.core;
+        if quarantine.is_none()
+            && let Some(job) = storage.next_index(*now, node)?
+        {
             edges.index(job);
         }
         if self.space_at > self.core.now {

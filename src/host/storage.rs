@@ -3,7 +3,7 @@
 use super::Fail;
 use crate::ids::{Index, SegmentId, Vote};
 use crate::latency::Meter;
-use crate::limits::{DAMAGED_TIME, INDEX_RETRY_TIME, SEAL_TIME};
+use crate::limits::{DAMAGED_TIME, INDEX_RETRY_TIME, SEAL_TIME, SPACE_RESERVED};
 use crate::mailbox::List;
 use crate::node::{Archive, Node};
 use crate::record::Record;
@@ -131,17 +131,29 @@ impl<D: Disk> Storage<D> {
         if self.index_deadline(node).is_none_or(|at| now < at) {
             return Ok(None);
         }
-        let Some(part) = node.unindexed() else {
-            log::warn!("index files are missing or damaged: they are made again from the log");
-            self.indexing = Some(Indexing::Lost);
-            return Ok(self.store.remake_job(|| node.empty_mailboxes()));
+        let (indexing, job) = match node.unindexed() {
+            None => (Indexing::Lost, self.store.remake_job(|| node.empty_mailboxes())),
+            Some(part) => {
+                let job = self.store.index_job(part);
+                let job = job.map_err(|error| Fail::Io("an index file", error))?;
+                (Indexing::New(part.segment), job)
+            }
         };
-        let job = self.store.index_job(part).map_err(|error| Fail::Io("an index file", error))?;
-        match job {
-            None => node.forget_indexed(),
-            Some(_) => self.indexing = Some(Indexing::New(part.segment)),
+        let Some(job) = job else {
+            node.forget_indexed();
+            return Ok(None);
+        };
+        // A disk that does not tell fails when it is written.
+        let free = self.store.disk().free_bytes().unwrap_or(u64::MAX);
+        if free < SPACE_RESERVED.saturating_add(job.bytes()) {
+            self.index_at = now + INDEX_RETRY_TIME;
+            return Ok(None);
         }
-        Ok(job)
+        if let Indexing::Lost = indexing {
+            log::warn!("index files are missing or damaged: they are made again from the log");
+        }
+        self.indexing = Some(indexing);
+        Ok(Some(job))
     }
 
     /// Notes how a job has ended. On a full disk it is tried again later.
@@ -161,12 +173,13 @@ impl<D: Disk> Storage<D> {
                 log::info!("index files that were lost are made again");
                 self.store.forget_lost();
             }
-            (_, Err(error)) if error.kind() == io::ErrorKind::StorageFull => {
+            (_, Err(error)) if is_full(&error) => {
                 self.index_at = now + INDEX_RETRY_TIME;
             }
             (Indexing::New(_), Err(error)) => return Err(Fail::Io("an index file", error)),
             (Indexing::Lost, Err(error)) => {
                 log::error!("index files are lost and can't be made again: {error}");
+                self.store.forget_lost();
                 self.index_at = now + DAMAGED_TIME;
             }
         }
@@ -177,6 +190,10 @@ impl<D: Disk> Storage<D> {
     pub(super) fn next_deadline(&self) -> Option<Moment> {
         if self.has_unstored() { Some(Moment(0)) } else { self.seal_at }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl<D: Disk> Archive for Store<D> {

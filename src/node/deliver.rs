@@ -7,7 +7,9 @@ use super::session::{Login, RequestState};
 use super::{Context, Node};
 use crate::frontend;
 use crate::ids::{Index, SessionId, UserName};
-use crate::limits::{DAMAGED_TIME, LISTED_PER_TURN, MESSAGES_PER_STEP, OUTPUT_BYTES_MAX};
+use crate::limits::{
+    DAMAGED_TIME, FILE_STEPS_PER_TURN, LISTED_PER_TURN, MESSAGES_PER_STEP, OUTPUT_BYTES_MAX,
+};
 use crate::mailbox::{Account, Change, Found, List, Listed, Mailboxes};
 use crate::protocol::{Answer, Code, Note, Reply};
 use crate::record::Record;
@@ -55,6 +57,15 @@ impl Lines {
     }
 }
 
+/// What reading lists of messages needs.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// The messages that are being written.
+    listed: Vec<Listed>,
+    /// How often index files were searched in this turn.
+    pub(super) file_steps: usize,
+}
+
 /// What is under way to readers.
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
@@ -68,8 +79,7 @@ pub(super) struct Delivery {
     /// entry again and again.
     unreadable_at: Option<Moment>,
     lines: Lines,
-    /// Those messages that are being written.
-    pub(super) listed: Vec<Listed>,
+    pub(super) reading: Reading,
 }
 
 impl Node {
@@ -85,28 +95,39 @@ impl Node {
     /// Writes messages or names for every session in `moving`. An entry that can't be read fails
     /// only one session.
     pub(super) fn move_messages(&mut self, world: &Context<'_>) {
-        for id in std::mem::take(&mut self.delivery.moving) {
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
-            session.moving = false;
-            if session.closing {
-                continue;
+        self.delivery.reading.file_steps = 0;
+        let mut moving = std::mem::take(&mut self.delivery.moving).into_iter();
+        while self.delivery.reading.file_steps < FILE_STEPS_PER_TURN
+            && let Some(id) = moving.next()
+        {
+            self.move_session(world, id);
+        }
+        // Those that had no turn come first in the next one.
+        self.delivery.moving.splice(0..0, moving);
+    }
+
+    /// Writes messages or names for a session.
+    pub(super) fn move_session(&mut self, world: &Context<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.moving = false;
+        if session.closing {
+            return;
+        }
+        let moved = match session.request {
+            RequestState::Showing { .. } => self.show_messages(world, id),
+            RequestState::Listing(_) => {
+                self.list_names(world, id);
+                Ok(())
             }
-            let moved = match session.request {
-                RequestState::Showing { .. } => self.show_messages(world, id),
-                RequestState::Listing(_) => {
-                    self.list_names(world, id);
-                    Ok(())
-                }
-                _ => self.push_messages(world, id),
-            };
-            if let Err(Unreadable { number, error }) = moved {
-                let logged_at = self.delivery.unreadable_at;
-                if logged_at.is_none_or(|last| world.now >= last + DAMAGED_TIME) {
-                    self.delivery.unreadable_at = Some(world.now);
-                    log::error!("message {number} of a mailbox can't be read: {error}");
-                }
-                self.on_unreadable(world.now, id, number);
+            _ => self.push_messages(world, id),
+        };
+        if let Err(Unreadable { number, error }) = moved {
+            let logged_at = self.delivery.unreadable_at;
+            if logged_at.is_none_or(|last| world.now >= last + DAMAGED_TIME) {
+                self.delivery.unreadable_at = Some(world.now);
+                log::error!("message {number} of an account can't be read: {error}");
             }
+            self.on_unreadable(world.now, id, number);
         }
     }
 
@@ -199,7 +220,13 @@ impl Node {
         }
         let copied = next > first;
         let mut unreadable = None;
-        while next <= last && session.out.len() < OUTPUT_BYTES_MAX && unreadable.is_none() {
+        let reading = &mut self.delivery.reading;
+        let steps = reading.file_steps;
+        while next <= last
+            && session.out.len() < OUTPUT_BYTES_MAX
+            && unreadable.is_none()
+            && reading.file_steps == steps
+        {
             let most = (last - next + 1).min(MESSAGES_PER_STEP as u64) as usize;
             let from = (account, List::Received, next, most);
             let mut write = |number, _, record: &Record<'_>| {
@@ -207,23 +234,24 @@ impl Node {
                 next = number + 1;
                 next <= last && session.out.len() < OUTPUT_BYTES_MAX
             };
-            let listed = &mut self.delivery.listed;
-            let read = read_list(world, &self.mailboxes, from, listed, &mut write);
+            let read = read_list(world, &self.mailboxes, from, reading, &mut write);
             unreadable = read.err().map(|error| Unreadable { number: next, error });
         }
         if let Some(unreadable) = unreadable.take_if(|_| next == first) {
             return Err(unreadable);
         }
+        if session.out.len() > before
+            && !copied
+            && self.delivery.online.get(&reader.user).is_some_and(|online| online.len() > 1)
+        {
+            self.delivery.lines.keep(from, next, &session.out[before..]);
+        }
+        let has_room = session.out.len() < OUTPUT_BYTES_MAX;
         if session.out.len() > before {
-            if !copied
-                && self.delivery.online.get(&reader.user).is_some_and(|online| online.len() > 1)
-            {
-                self.delivery.lines.keep(from, next, &session.out[before..]);
-            }
             self.mark_dirty(id);
         }
-        if unreadable.is_some() {
-            // The messages before the unreadable one are sent; the next call returns the error.
+        // After an unreadable message the next call returns the error.
+        if unreadable.is_some() || (next <= last && has_room) {
             self.start_moving(id);
         }
         Ok(next)
@@ -264,20 +292,21 @@ pub(super) struct Unreadable {
 }
 
 /// Passes some messages of a list to `visit`, each with its number and its rank, until that returns
-/// false: those from a number on, as many as are found together. `listed` is a buffer.
+/// false: those from a number on, as many as are found together.
 pub(super) fn read_list(
     world: &Context<'_>,
     mailboxes: &Mailboxes,
     (account, list, from, most): (&Account, List, u64, usize),
-    listed: &mut Vec<Listed>,
+    reading: &mut Reading,
     visit: &mut dyn FnMut(u64, u32, &Record<'_>) -> bool,
 ) -> io::Result<()> {
-    listed.clear();
-    let found = mailboxes.find(account, list, from, most, listed);
+    reading.listed.clear();
+    let found = mailboxes.find(account, list, from, most, &mut reading.listed);
     if let Found::File(newest) = found.expect("the list has the message") {
+        reading.file_steps += 1;
         return world.log.read_messages(newest, (account.created(), list), from, visit);
     }
-    for (number, Listed { entry, rank }) in (from..).zip(listed) {
+    for (number, Listed { entry, rank }) in (from..).zip(&reading.listed) {
         let mut wants_more = true;
         world.log.for_each(*entry, *entry, &mut |record| {
             wants_more = visit(number, *rank, record);

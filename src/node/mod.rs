@@ -170,10 +170,9 @@ impl Node {
                 self.on_input_ended(env.now, session, unfinished);
             }
             Input::Drained(session) => {
-                self.start_moving(session);
                 // Lines that waited for room in the output may be accepted now.
                 self.mark_dirty(session);
-                self.move_messages(world);
+                self.move_session(world, session);
             }
             Input::Gone(session) => self.remove(session),
             Input::Hashed(session, hashed) => self.on_hashed(env, session, hashed),

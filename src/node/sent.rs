@@ -71,7 +71,13 @@ impl Node {
         let mut numbers = Numbers { world, mailboxes, last: None };
         let end = last.min(first + SENT_PER_TURN as u64 - 1);
         let attributes = session.shows_attributes;
-        while next <= end && session.out.len() < OUTPUT_BYTES_MAX && failed.is_none() {
+        let reading = &mut delivery.reading;
+        let steps = reading.file_steps;
+        while next <= end
+            && session.out.len() < OUTPUT_BYTES_MAX
+            && failed.is_none()
+            && reading.file_steps == steps
+        {
             let out = &mut session.out;
             let from = (account, List::Sent, next, MESSAGES_PER_STEP);
             let mut write = |number, rank, record: &Record<'_>| {
@@ -81,7 +87,7 @@ impl Node {
                 }
                 failed.is_none() && next <= end && out.len() < OUTPUT_BYTES_MAX
             };
-            let read = read_list(world, mailboxes, from, &mut delivery.listed, &mut write);
+            let read = read_list(world, mailboxes, from, reading, &mut write);
             failed = failed.or(read.err());
         }
         gone.write(&mut session.out);

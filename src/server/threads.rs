@@ -13,6 +13,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use mio::Waker;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
@@ -66,15 +67,24 @@ pub(super) struct Indexer {
     /// `None` once it is to end.
     jobs: Option<Sender<IndexJob>>,
     thread: Option<JoinHandle<()>>,
+    /// The thread is to end soon.
+    ends: Arc<AtomicBool>,
 }
 
 impl Indexer {
     /// Starts the thread.
     pub(super) fn start(disk: ServerDisk, report: Report) -> io::Result<Indexer> {
         let (jobs, todo) = channel::<IndexJob>();
-        let work = move || todo.iter().for_each(|job| report.send(Done::Indexed(job.run(&disk))));
+        let ends = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&ends);
+        let work = move || {
+            for job in todo {
+                let made = job.run(&disk, || asked.load(Ordering::Relaxed));
+                report.send(Done::Indexed(made));
+            }
+        };
         let thread = thread::Builder::new().name("indexer".to_owned()).spawn(work)?;
-        Ok(Indexer { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Indexer { jobs: Some(jobs), thread: Some(thread), ends })
     }
 
     /// Passes a job to the thread.
@@ -88,6 +98,7 @@ impl Drop for Indexer {
     /// Waits for the file that is being made: afterwards the directory may be moved.
     fn drop(&mut self) {
         self.jobs = None;
+        self.ends.store(true, Ordering::Relaxed);
         // A panic of the thread was reported when it happened.
         let _ = self.thread.take().map(JoinHandle::join);
     }

@@ -247,6 +247,12 @@ impl<F> IndexFile<F> {
         Ok(head.map(|head| IndexFile { file, head, points: OnceCell::new() }))
     }
 
+    /// Whether the file is of this segment of the log.
+    pub(super) fn is_of(&self, segment: &super::log::Segment) -> bool {
+        let Segment { first, entries, end, .. } = self.head.segment;
+        (first, entries, end) == (segment.first, segment.entries(), segment.end)
+    }
+
     /// Finds an account that has messages in the segment.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use super::disk::{Disk, join};
 use super::index_file;
 use super::segment::{self, Place, index_name, path};
 use crate::ids::{Index, Position, SegmentId};
+use crate::limits::{FILE_PIECE_BYTES, SEGMENT_BYTES};
 use crate::mailbox::{Change, Mailboxes, Part};
 use crate::record::checksum;
 use std::collections::BTreeSet;
@@ -21,16 +22,29 @@ pub enum IndexJob {
 }
 
 impl IndexJob {
-    /// Makes the files. They are durable on return.
+    /// Returns about how many bytes the largest file has that the job makes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            IndexJob::Make(Make { offsets, part, .. }) => {
+                let messages = offsets.len() as u64 * 12;
+                messages + part.blocks.len() as u64 * 50 + FILE_PIECE_BYTES as u64
+            }
+            // A file is smaller than its segment.
+            IndexJob::Remake(_) => SEGMENT_BYTES,
+        }
+    }
+
+    /// Makes the files, unless `is_cancelled` returns true between two segments. They are durable on
+    /// return.
     ///
     /// # Errors
     /// When the disk fails, or a segment is damaged. A file may exist in part, under another name.
-    pub fn run<D: Disk>(self, disk: &D) -> io::Result<()> {
+    pub fn run<D: Disk>(self, disk: &D, is_cancelled: impl Fn() -> bool) -> io::Result<()> {
         match self {
             IndexJob::Make(Make { folder, segment, offsets, part }) => {
                 put(disk, &folder, segment, &offsets, &part)
             }
-            IndexJob::Remake(remake) => remake.run(disk),
+            IndexJob::Remake(remake) => remake.run(disk, is_cancelled),
         }
     }
 }
@@ -65,9 +79,12 @@ fn put<D: Disk>(
 ) -> io::Result<()> {
     let path = join(folder, &index_name(segment.first));
     let new = format!("{path}.new");
-    index_file::write(disk, &new, segment, offsets, part)?;
-    disk.rename(&new, &path)?;
-    disk.sync_folder(folder)
+    let written = index_file::write(disk, &new, segment, offsets, part);
+    if written.is_err() {
+        // What was written would fill the disk until the next try.
+        let _ = disk.remove(&new);
+    }
+    written.and_then(|()| disk.rename(&new, &path)).and_then(|()| disk.sync_folder(folder))
 }
 
 /// A segment that changes no more.
@@ -78,9 +95,12 @@ pub(super) struct Sealed {
 }
 
 impl Remake {
-    fn run<D: Disk>(mut self, disk: &D) -> io::Result<()> {
+    fn run<D: Disk>(mut self, disk: &D, is_cancelled: impl Fn() -> bool) -> io::Result<()> {
         let mut last = Position::default();
         for (number, sealed) in (1..).zip(std::mem::take(&mut self.segments)) {
+            if is_cancelled() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             let id = SegmentId::new(number).expect("numbers begin with 1");
             let (offsets, last_checksum) = self.apply(disk, id, sealed, &mut last)?;
             let next = SegmentId::new(number + 1).expect("numbers begin with 1");

@@ -50,7 +50,8 @@ impl<F> Log<F> {
         assert_eq!(segment.first, part.first, "positions are of the segment that they name");
         let described = self.describe(disk, part.segment, segment, &offsets)?;
         let file = join(&self.folder, &index_name(segment.first));
-        if IndexFile::open(disk, &file, Some(described))?.is_some() {
+        // One that can't be read is replaced.
+        if let Ok(Some(_)) = IndexFile::open(disk, &file, Some(described)) {
             self.note_indexed(part.segment);
             return Ok(None);
         }
@@ -102,6 +103,7 @@ impl<F> Log<F> {
     pub(super) fn forget_lost(&mut self) {
         self.lost.get_mut().clear();
         self.indexes.get_mut().clear();
+        *self.walked.get_mut() = None;
     }
 
     /// Reads from the index file of a segment. If that fails, notes that the file is lost.
@@ -114,6 +116,7 @@ impl<F> Log<F> {
         let file = join(&self.folder, &index_name(segment.first));
         let open = || {
             let index = IndexFile::open(disk, &file, None)?;
+            let index = index.filter(|index| index.is_of(segment));
             index.map(Rc::new).ok_or_else(|| io::Error::other("it is missing or damaged"))
         };
         let index = keep_open(&mut self.indexes.borrow_mut(), segment.first, open).cloned();
@@ -135,14 +138,37 @@ impl<F> Log<F> {
         let Offsets::Filed(_) = segment.offsets else {
             return Ok((from, segment.offset(from)..segment.offset(last.next())));
         };
-        self.with_index(disk, segment, |index| {
+        let filed = self.with_index(disk, segment, |index| {
             let points = index.points(disk)?;
             let entry = |index: Index| (index.0 - segment.first.0) as u32;
             let (begin, start) = floor(points, entry(from));
             let after = points.partition_point(|(at, _)| *at <= entry(last));
             let end = points.get(after).map_or(segment.end, |(_, offset)| u64::from(*offset));
             Ok((Index(segment.first.0 + u64::from(begin)), u64::from(start)..end))
+        });
+        filed.or_else(|_| {
+            let offset = self.walked(disk, segment)?;
+            Ok((from, offset(from)..offset(last.next())))
         })
+    }
+
+    /// Returns where the records of a segment begin, from the segment itself: its index file is
+    /// lost. The last such segment is remembered.
+    fn walked<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        segment: &Segment,
+    ) -> io::Result<impl Fn(Index) -> u64 + use<D, F>> {
+        let mut walked = self.walked.borrow_mut();
+        let known = walked.take().filter(|(of, _)| *of == segment.first);
+        let offsets = match known {
+            Some((_, offsets)) => offsets,
+            None => Rc::new(self.find_offsets(disk, self.segment_of(segment.first))?),
+        };
+        *walked = Some((segment.first, Rc::clone(&offsets)));
+        let (first, end) = (segment.first, segment.end);
+        let at = move |index: Index| offsets.get((index.0 - first.0) as usize).copied();
+        Ok(move |index| at(index).map_or(end, u64::from))
     }
 
     /// See [`Log::last_within`], for a segment with an index file.
@@ -153,7 +179,7 @@ impl<F> Log<F> {
         from: Index,
         bytes_max: u64,
     ) -> io::Result<Index> {
-        self.with_index(disk, segment, |index| {
+        let filed = self.with_index(disk, segment, |index| {
             let points = index.points(disk)?;
             let (_, start) = floor(points, (from.0 - segment.first.0) as u32);
             let end = u64::from(start) + bytes_max;
@@ -163,6 +189,12 @@ impl<F> Log<F> {
             let within = points.partition_point(|(_, offset)| u64::from(*offset) <= end);
             let next = within.checked_sub(1).map_or(0, |at| points[at].0);
             Ok(Index(segment.first.0 + u64::from(next)).before())
+        });
+        filed.or_else(|_| {
+            let offset = self.walked(disk, segment)?;
+            let fits = |last: &Index| offset(last.next()) - offset(from) <= bytes_max;
+            let rest = (from.0..segment.next().0).map(Index);
+            Ok(rest.take_while(fits).last().unwrap_or(from))
         })
     }
 
@@ -201,6 +233,9 @@ impl<F> Log<F> {
         let (id, row) = self.find_row(disk, newest, account, list, from)?;
         let segment = self.segment(id)?;
         let mut number = from;
+        if number >= row.next(list) {
+            return Err(io::Error::other("an index lacks a message"));
+        }
         while number < row.next(list) {
             let offsets = self.with_index(disk, segment, |index| {
                 index.offsets(disk, &row, list, number, MESSAGES_PER_STEP)
@@ -303,6 +338,7 @@ impl<F> Log<F> {
     ) -> io::Result<()> {
         let (kept, mut any) = (self.segment_of(last), false);
         self.indexes.get_mut().clear();
+        *self.walked.get_mut() = None;
         for at in (kept..self.segments.len()).rev() {
             match disk.remove(&join(&self.folder, &index_name(self.segments[at].first))) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -103,6 +103,8 @@ pub(super) struct Log<F> {
     pub(super) indexes: RefCell<Vec<(Index, Rc<IndexFile<F>>)>>,
     /// The segments whose index files were found missing or damaged.
     pub(super) lost: RefCell<BTreeSet<SegmentId>>,
+    /// A segment whose index file is lost, and where its records begin.
+    pub(super) walked: RefCell<Option<(Index, Rc<Vec<u32>>)>>,
     /// The indexes of all configs, in order. Every batch header names the newest config before it,
     /// which reveals the loss of a config.
     configs: Vec<Index>,
@@ -135,6 +137,7 @@ impl<F> Log<F> {
             opened: RefCell::default(),
             indexes: RefCell::default(),
             lost: RefCell::default(),
+            walked: RefCell::default(),
             configs,
             tail: Vec::new(),
             tail_start: written,

@@ -210,12 +210,13 @@ impl<D: Disk> Store<D> {
         vote_file.write(&disk, vote)?;
         let torn = reading.torn.clone();
         let log = recovery::settle(&disk, LOG, reading)?;
+        // On a full disk this makes room for what follows.
+        log.remove_strays(&disk)?;
         identity.start(process, disk.boot());
         // A crash may have come after the first batch of a segment and before `identity` named
         // it.
         identity.segment = log.newest();
         identity.write(&disk)?;
-        log.remove_strays(&disk)?;
         let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log };
         store.seal()?;
         let former = former::read(&store.disk)?;

@@ -88,7 +88,8 @@ impl Earlier {
 fn merged(received: Vec<Message>, sent: Vec<SentMessage>, count: u64) -> Vec<Earlier> {
     let is_copy = |sent: &SentMessage| {
         let is_it = |message: &Message| message.number == sent.number && message.time == sent.time;
-        received.iter().any(|message| is_it(message) && message.text == sent.text)
+        let is_own = |message: &Message| message.from == sent.to && message.text == sent.text;
+        received.iter().any(|message| is_it(message) && is_own(message))
     };
     let sent: Vec<_> = sent.into_iter().filter(|sent| !is_copy(sent)).map(Earlier::Sent).collect();
     let mut all: Vec<_> = received.into_iter().map(Earlier::Received).chain(sent).collect();

@@ -90,7 +90,7 @@ impl Server {
                 host.handle(Input::Hashed(job.session, hash(&job)), edges)?;
             }
             for job in index_jobs {
-                host.on_indexed(job.run(host.store().disk()))?;
+                host.on_indexed(job.run(host.store().disk(), || false))?;
             }
             host.finish_turn(edges)
         })?;

@@ -227,7 +227,7 @@ impl World {
 
     fn turn(&mut self, ms: u64) -> Result<(), String> {
         if let Some(job) = self.process.kernel().index_job.take() {
-            self.inbox.push(Incoming::Indexed(job.run(&self.disk)));
+            self.inbox.push(Incoming::Indexed(job.run(&self.disk, || false)));
         }
         self.now = Moment(self.now.0 + ms * 1000 + 100);
         let wall = WallTime(1_700_000_000_000 + self.now.0 / 1000);

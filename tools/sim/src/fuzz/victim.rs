@@ -287,7 +287,7 @@ impl Victim {
 
     fn one_turn(&mut self) -> Result<(), String> {
         if let Some(job) = self.process.kernel().index_job.take() {
-            let made = job.run(self.process.store().disk());
+            let made = job.run(self.process.store().disk(), || false);
             self.inbox.push(Incoming::Indexed(made));
         }
         for job in mem::take(&mut self.process.kernel().jobs) {

@@ -26,8 +26,10 @@ pub(super) fn records(disk: &MemoryDisk) -> Vec<u8> {
 
 /// Returns the paths of the segments, oldest first.
 pub(super) fn segments(disk: &MemoryDisk) -> Vec<String> {
-    let paths = disk.paths().into_iter();
-    paths.filter(|path| path.strip_prefix(LOG).is_some_and(|rest| rest.starts_with('/'))).collect()
+    let is_segment = |path: &String| {
+        path.strip_prefix(LOG).is_some_and(|rest| rest.starts_with('/') && rest.ends_with(".log"))
+    };
+    disk.paths().into_iter().filter(is_segment).collect()
 }
 
 /// Returns the path of the segment whose first entry is `first`.

@@ -286,7 +286,7 @@ impl World {
         let Some(process) = &mut server.process else { return };
         process.indexing = false;
         let Some(job) = process.kernel().index_job.take() else { return };
-        let made = job.run(&server.disk);
+        let made = job.run(&server.disk, || false);
         self.deliver(n, Incoming::Indexed(made));
     }
 }
@@ -299,7 +299,7 @@ fn cut_short(job: IndexJob, disk: &MemoryDisk, syncs: u32) {
         failures.syncs_left = Some(syncs);
     });
     // Whether it succeeds makes no difference to anybody.
-    let _ = job.run(disk);
+    let _ = job.run(disk, || false);
     disk.fail(|failures| *failures = before);
 }
 
