@@ -34,8 +34,8 @@ impl IndexJob {
         }
     }
 
-    /// Makes the files, unless `is_cancelled` returns true between two segments. They are durable on
-    /// return.
+    /// Makes the files, unless `is_cancelled` returns true between two segments. They are durable
+    /// on return.
     ///
     /// # Errors
     /// When the disk fails, or a segment is damaged. A file may exist in part, under another name.
