@@ -402,7 +402,8 @@ fn a_long_list_is_shown_in_bounded_pieces() {
         said += &world.said(ANN);
         turns += 1;
     }
-    // Each turn lists names up to three times: at the tick, and when the socket has accepted output.
+    // Each turn lists names up to three times: at the tick, and after the socket has accepted
+    // output.
     assert!(turns >= accounts / (3 * crate::limits::LISTED_PER_TURN), "{turns} turns");
     let mut lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.pop(), Some("OK 100000"));
