@@ -106,7 +106,11 @@ impl World {
             .as_ref()
             .is_some_and(|process| process.node().replica().role() == RoleView::Primary);
         let busy = self.faults.over || self.faults.straggler.is_some() || self.twin.is_some();
-        if busy || !healthy || leads || !self.may_lose(&[n]) {
+        // A server in a sync that began before the faults ended has lost its primary role without
+        // knowing it.
+        let timeout = self.settings.peer_timeout_us();
+        let hangs = (0..3).any(|n| self.servers[n].state.turns.0 + timeout < self.now);
+        if busy || hangs || !healthy || leads || !self.may_lose(&[n]) {
             return;
         }
         let duration = u64::from(self.settings.peer_timeout_ms) * (4_000 + self.rng.below(60_000));
