@@ -60,7 +60,7 @@ fn modules_depend_only_on_what_they_may() {
         // damaged data may be the only copy, and what index files list.
         ("src/store", &["replica", "mailbox"]),
         ("src/node", &["frontend", "protocol", "mailbox", "replica"]),
-        ("src/host", &["node", "frontend", "mailbox", "replica", "store"]),
+        ("src/host", &["node", "frontend", "replica", "store"]),
         ("src/server", &["host", "node", "frontend", "replica", "protocol", "store"]),
         ("src/client", &["protocol"]),
     ];

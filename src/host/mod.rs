@@ -323,7 +323,8 @@ impl<D: Disk> Host<D> {
             turns: *turns,
             ..edges.gauges()
         };
-        let world = Context { now: core.now, wall: core.wall, log: store, gauges: &gauges };
+        let world =
+            Context { now: core.now, wall: core.wall, log: store, archive: store, gauges: &gauges };
         core.node.handle(&world, input, out).map_err(Fail::Fatal)?;
         for effect in out.replica.effects.drain(..) {
             let performed = core.perform(effect, &out.replica.bytes, edges);

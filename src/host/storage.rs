@@ -1,12 +1,10 @@
 //! The disk side of a host: the log, the vote, and what of both is not durable yet.
 
 use super::Fail;
-use crate::ids::{Index, SegmentId, Vote};
+use crate::ids::{SegmentId, Vote};
 use crate::latency::Meter;
 use crate::limits::{DAMAGED_TIME, INDEX_RETRY_TIME, SEAL_TIME, SPACE_RESERVED};
-use crate::mailbox::List;
-use crate::node::{Archive, Node};
-use crate::record::Record;
+use crate::node::Node;
 use crate::replica::Durable;
 use crate::store::disk::Disk;
 use crate::store::{IndexJob, Store};
@@ -131,16 +129,18 @@ impl<D: Disk> Storage<D> {
         if self.index_deadline(node).is_none_or(|at| now < at) {
             return Ok(None);
         }
-        let (indexing, job) = match node.unindexed() {
-            None => (Indexing::Lost, self.store.remake_job(|| node.empty_mailboxes())),
-            Some(part) => {
-                let job = self.store.index_job(part);
-                let job = job.map_err(|error| Fail::Io("an index file", error))?;
-                (Indexing::New(part.segment), job)
+        let (indexing, job) = if let Some(part) = node.unindexed() {
+            let job = self.store.index_job(part);
+            match job.map_err(|error| Fail::Io("an index file", error))? {
+                Some(job) => (Indexing::New(part.segment), job),
+                None => {
+                    node.forget_indexed();
+                    return Ok(None);
+                }
             }
-        };
-        let Some(job) = job else {
-            node.forget_indexed();
+        } else if let Some(job) = self.store.remake_job(|| node.empty_mailboxes()) {
+            (Indexing::Lost, job)
+        } else {
             return Ok(None);
         };
         // A disk that does not tell fails when it is written.
@@ -194,24 +194,4 @@ impl<D: Disk> Storage<D> {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-impl<D: Disk> Archive for Store<D> {
-    fn segment_of(&self, index: Index) -> (SegmentId, Index) {
-        Store::segment_of(self, index)
-    }
-
-    fn read_messages(
-        &self,
-        newest: SegmentId,
-        account: (Index, List),
-        from: u64,
-        visit: &mut dyn FnMut(u64, u32, &Record<'_>) -> bool,
-    ) -> io::Result<()> {
-        Store::read_messages(self, newest, account, from, visit)
-    }
-
-    fn first_received(&self, segment: SegmentId, account: Index) -> io::Result<u64> {
-        Store::first_received(self, segment, account)
-    }
 }

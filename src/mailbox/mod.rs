@@ -1,10 +1,12 @@
 //! The replicated state: accounts and their mailboxes, built by applying the log's changes in
 //! order. Pure and deterministic: the same log gives the same state on every server.
 
+mod archive;
 mod change;
 mod keys;
 mod positions;
 
+pub use archive::{Archive, Visit};
 pub use change::Change;
 pub use keys::Once;
 pub use positions::{Block, Earlier, List, Listed, Part, Run};

@@ -19,7 +19,7 @@ impl Node {
             let from = self.applied.next();
             // These are in one segment.
             let through = world.log.last_within(from, until, ENTRIES_BYTES_MAX);
-            let (segment, first) = world.log.segment_of(from);
+            let (segment, first) = world.archive.segment_of(from);
             self.mailboxes.begin_segment(segment, first);
             let mut done = Ok(());
             let read = world.log.for_each(from, through, &mut |record| {

@@ -10,7 +10,7 @@ use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{
     DAMAGED_TIME, FILE_STEPS_PER_TURN, LISTED_PER_TURN, MESSAGES_PER_STEP, OUTPUT_BYTES_MAX,
 };
-use crate::mailbox::{Account, Change, Found, List, Listed, Mailboxes};
+use crate::mailbox::{Account, Change, Found, List, Listed, Mailboxes, Visit};
 use crate::protocol::{Answer, Code, Note, Reply};
 use crate::record::Record;
 use crate::time::Moment;
@@ -95,7 +95,6 @@ impl Node {
     /// Writes messages or names for every session in `moving`. An entry that can't be read fails
     /// only one session.
     pub(super) fn move_messages(&mut self, world: &Context<'_>) {
-        self.delivery.reading.file_steps = 0;
         let mut moving = std::mem::take(&mut self.delivery.moving).into_iter();
         while self.delivery.reading.file_steps < FILE_STEPS_PER_TURN
             && let Some(id) = moving.next()
@@ -107,7 +106,7 @@ impl Node {
     }
 
     /// Writes messages or names for a session.
-    pub(super) fn move_session(&mut self, world: &Context<'_>, id: SessionId) {
+    fn move_session(&mut self, world: &Context<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.moving = false;
         if session.closing {
@@ -170,12 +169,8 @@ impl Node {
         };
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         if reached <= last {
-            let has_room = session.out.len() < OUTPUT_BYTES_MAX;
             if let RequestState::Showing { next, .. } = &mut session.request {
                 *next = reached;
-            }
-            if has_room {
-                self.start_moving(id);
             }
             return Ok(());
         }
@@ -219,39 +214,44 @@ impl Node {
             next = after;
         }
         let copied = next > first;
-        let mut unreadable = None;
-        let reading = &mut self.delivery.reading;
-        let steps = reading.file_steps;
-        while next <= last
-            && session.out.len() < OUTPUT_BYTES_MAX
-            && unreadable.is_none()
-            && reading.file_steps == steps
-        {
-            let most = (last - next + 1).min(MESSAGES_PER_STEP as u64) as usize;
-            let from = (account, List::Received, next, most);
+        let mut read = Ok(());
+        if next <= last && session.out.len() < OUTPUT_BYTES_MAX {
+            let part = (account, List::Received, next, last);
             let mut write = |number, _, record: &Record<'_>| {
                 write_message(record, number, attributes, &mut session.out);
                 next = number + 1;
-                next <= last && session.out.len() < OUTPUT_BYTES_MAX
+                session.out.len() < OUTPUT_BYTES_MAX
             };
-            let read = read_list(world, &self.mailboxes, from, reading, &mut write);
-            unreadable = read.err().map(|error| Unreadable { number: next, error });
+            let reading = &mut self.delivery.reading;
+            read = read_list(world, &self.mailboxes, part, reading, &mut write);
         }
-        if let Some(unreadable) = unreadable.take_if(|_| next == first) {
-            return Err(unreadable);
-        }
-        if session.out.len() > before
-            && !copied
-            && self.delivery.online.get(&reader.user).is_some_and(|online| online.len() > 1)
-        {
-            self.delivery.lines.keep(from, next, &session.out[before..]);
-        }
-        let has_room = session.out.len() < OUTPUT_BYTES_MAX;
         if session.out.len() > before {
+            if !copied
+                && self.delivery.online.get(&reader.user).is_some_and(|online| online.len() > 1)
+            {
+                self.delivery.lines.keep(from, next, &session.out[before..]);
+            }
             self.mark_dirty(id);
         }
-        // After an unreadable message the next call returns the error.
-        if unreadable.is_some() || (next <= last && has_room) {
+        self.end_step(id, read, (first, next, last))
+    }
+
+    /// Ends a step of a session that reads a list: from message `first` up to that before `next`.
+    /// Returns the error of the step only if it has read nothing. Otherwise the next step returns
+    /// it; it comes at once, unless the output is full.
+    pub(super) fn end_step(
+        &mut self,
+        id: SessionId,
+        read: io::Result<()>,
+        (first, next, last): (u64, u64, u64),
+    ) -> Result<u64, Unreadable> {
+        if let Err(error) = read
+            && next == first
+        {
+            return Err(Unreadable { number: next, error });
+        }
+        let has_room = self.output_bytes(id) < OUTPUT_BYTES_MAX;
+        if next <= last && has_room {
             self.start_moving(id);
         }
         Ok(next)
@@ -291,28 +291,36 @@ pub(super) struct Unreadable {
     pub(super) error: io::Error,
 }
 
-/// Passes some messages of a list to `visit`, each with its number and its rank, until that returns
-/// false: those from a number on, as many as are found together.
+/// Passes messages `from` to `last` of a list to `visit`, each with its number and its rank, until
+/// that returns false. Ends early after one search in an index file.
 pub(super) fn read_list(
     world: &Context<'_>,
     mailboxes: &Mailboxes,
-    (account, list, from, most): (&Account, List, u64, usize),
-    reading: &mut Reading,
-    visit: &mut dyn FnMut(u64, u32, &Record<'_>) -> bool,
+    (account, list, from, last): (&Account, List, u64, u64),
+    Reading { listed, file_steps }: &mut Reading,
+    visit: &mut Visit<'_>,
 ) -> io::Result<()> {
-    reading.listed.clear();
-    let found = mailboxes.find(account, list, from, most, &mut reading.listed);
-    if let Found::File(newest) = found.expect("the list has the message") {
-        reading.file_steps += 1;
-        return world.log.read_messages(newest, (account.created(), list), from, visit);
-    }
-    for (number, Listed { entry, rank }) in (from..).zip(&reading.listed) {
-        let mut wants_more = true;
-        world.log.for_each(*entry, *entry, &mut |record| {
-            wants_more = visit(number, *rank, record);
-        })?;
-        if !wants_more {
-            break;
+    let mut next = from;
+    while next <= last {
+        let most = (last - next + 1).min(MESSAGES_PER_STEP as u64) as usize;
+        listed.clear();
+        let found = mailboxes.find(account, list, next, most, listed);
+        if let Found::File(newest) = found.expect("the list has the message") {
+            *file_steps += 1;
+            let mut within =
+                |number, rank, record: &Record<'_>| visit(number, rank, record) && number < last;
+            let of = (account.created(), list);
+            return world.archive.read_messages(newest, of, next, &mut within);
+        }
+        for Listed { entry, rank } in &*listed {
+            let mut wants_more = true;
+            world.log.for_each(*entry, *entry, &mut |record| {
+                wants_more = visit(next, *rank, record);
+            })?;
+            if !wants_more {
+                return Ok(());
+            }
+            next += 1;
         }
     }
     Ok(())

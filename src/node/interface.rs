@@ -1,13 +1,11 @@
 //! The interface of a node: its inputs, outputs and surroundings.
 
 use crate::frontend::Request;
-use crate::ids::{Index, Origin, Position, Secret, SegmentId, SessionId};
+use crate::ids::{Origin, Position, Secret, SessionId};
 use crate::latency::Meter;
-use crate::mailbox::List;
-use crate::record::Record;
+use crate::mailbox::Archive;
 use crate::replica::{Event, LogReader, Out};
 use crate::time::{Moment, WallTime};
-use std::io;
 use std::time::Duration;
 
 /// An event from outside that a node handles.
@@ -78,35 +76,6 @@ pub struct Gauges {
     pub turns: u64,
 }
 
-/// Read access to the log and to the index files of its segments.
-pub trait Archive: LogReader {
-    /// Returns the segment that holds an entry, and its first entry.
-    fn segment_of(&self, index: Index) -> (SegmentId, Index);
-
-    /// Passes messages of a list of an account to `visit`, each with its number and its rank (see
-    /// [`Listed`](crate::mailbox::Listed); 0 for a received one), from number `from` on, until
-    /// `visit` returns false, or the segment that holds message `from` has no more of them. The
-    /// account is named by the entry that created it. `newest` is a segment that holds the message,
-    /// or a later one that holds messages of the account.
-    ///
-    /// # Errors
-    /// When a file can't be read, or does not hold what was written to it.
-    fn read_messages(
-        &self,
-        newest: SegmentId,
-        account: (Index, List),
-        from: u64,
-        visit: &mut dyn FnMut(u64, u32, &Record<'_>) -> bool,
-    ) -> io::Result<()>;
-
-    /// Returns the number of the first message that an account gets in a segment that has an index
-    /// file.
-    ///
-    /// # Errors
-    /// When a file can't be read, or the account gets none there.
-    fn first_received(&self, segment: SegmentId, account: Index) -> io::Result<u64>;
-}
-
 /// The surroundings of a node while it handles one input.
 pub struct Context<'a> {
     /// Monotonic time.
@@ -114,7 +83,9 @@ pub struct Context<'a> {
     /// Wall time.
     pub wall: WallTime,
     /// The log.
-    pub log: &'a dyn Archive,
+    pub log: &'a dyn LogReader,
+    /// Its segments and their index files.
+    pub archive: &'a dyn Archive,
     /// Takes new measurements at each call.
     pub gauges: &'a dyn Fn() -> Gauges,
 }

@@ -45,7 +45,7 @@ use compare::Compared;
 use deliver::Delivery;
 #[cfg(feature = "simulate")]
 pub use held::Held;
-pub use interface::{Archive, Context, Fatal, Gauges, Hashed, Input, Job, Outlet, Output, Setup};
+pub use interface::{Context, Fatal, Gauges, Hashed, Input, Job, Outlet, Output, Setup};
 use logins::Logins;
 use replies::error;
 #[cfg(test)]
@@ -133,7 +133,10 @@ impl Node {
             Input::Replica(event) => {
                 let operator = self.replica.takes_request(&event);
                 match event {
-                    Event::Tick => self.keep_deadlines(env.now),
+                    Event::Tick => {
+                        self.keep_deadlines(env.now);
+                        self.delivery.reading.file_steps = 0;
+                    }
                     Event::Ended { link } => self.remove(SessionId::of_operator(link)),
                     _ => {}
                 }
@@ -163,16 +166,19 @@ impl Node {
             }
             Input::Request(session, Request::LongLine) => {
                 self.extend_login(env.now, session);
-                self.sessions.get_mut(&session).map(|session| session.take_attributes());
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.attributes = None;
+                }
                 self.answer(session, error(Code::TooLong, "a line has at most 4096 bytes"));
             }
             Input::Request(session, Request::End { unfinished }) => {
                 self.on_input_ended(env.now, session, unfinished);
             }
             Input::Drained(session) => {
+                self.start_moving(session);
                 // Lines that waited for room in the output may be accepted now.
                 self.mark_dirty(session);
-                self.move_session(world, session);
+                self.move_messages(world);
             }
             Input::Gone(session) => self.remove(session),
             Input::Hashed(session, hashed) => self.on_hashed(env, session, hashed),

@@ -7,7 +7,7 @@ use super::{Env, Hashed, Job, Node};
 use crate::content::{AttributeList, Content};
 use crate::ids::{Index, SessionId, UserName};
 use crate::mailbox::{Account, Change, List, Once};
-use crate::protocol::{self, Answer, Code, Command, Refusal, Reply, Right, Task};
+use crate::protocol::{self, After, Answer, Code, Command, Refusal, Reply, Right, Task};
 use crate::replica::RoleView;
 use crate::time::Moment;
 
@@ -29,7 +29,7 @@ impl Node {
             return;
         };
         let Some(request) = request.transpose() else { return self.mark_dirty(id) };
-        let attributes = session.take_attributes();
+        let attributes = session.attributes.take();
         if session.login.is_none() {
             self.extend_login(env.now, id);
         }
@@ -240,7 +240,6 @@ impl Node {
     fn resume(&mut self, env: &mut Env<'_>, id: SessionId, task: Task) {
         let now = env.now;
         let login = self.login(id);
-        let is_log = matches!(task, Task::Log { .. });
         match task {
             Task::Create { user, password } => {
                 if self.mailboxes.account(user).is_some() {
@@ -266,16 +265,8 @@ impl Node {
                 self.log_message(env, id, &change);
                 self.mark_dirty(id);
             }
-            Task::Log { after, limit } | Task::Sent { after, limit } => {
-                let list = if is_log { List::Received } else { List::Sent };
-                let account = login.and_then(|login| self.mailboxes.account(login.user));
-                let last = account.map_or(0, |account| account.count(list));
-                let Some(after) = after.resolve(last) else {
-                    return self.finish(now, id, beyond_end(last));
-                };
-                let last = limit.map_or(last, |limit| last.min(after.saturating_add(limit)));
-                self.show(id, list, after, last, None);
-            }
+            Task::Log { after, limit } => self.show_part(now, id, List::Received, after, limit),
+            Task::Sent { after, limit } => self.show_part(now, id, List::Sent, after, limit),
             Task::List { pattern } => {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     let listing = Listing { after: None, pattern, count: 0 };
@@ -304,6 +295,24 @@ impl Node {
             self.finish(now, id, no_such_user(user));
         }
         set
+    }
+
+    /// Shows a part of a list to a client that is logged in.
+    fn show_part(
+        &mut self,
+        now: Moment,
+        id: SessionId,
+        list: List,
+        after: After,
+        limit: Option<u64>,
+    ) {
+        let account = self.login(id).and_then(|login| self.mailboxes.account(login.user));
+        let last = account.map_or(0, |account| account.count(list));
+        let Some(after) = after.resolve(last) else {
+            return self.finish(now, id, beyond_end(last));
+        };
+        let last = limit.map_or(last, |limit| last.min(after.saturating_add(limit)));
+        self.show(id, list, after, last, None);
     }
 
     fn show(&mut self, id: SessionId, list: List, after: u64, last: u64, login: Option<Login>) {

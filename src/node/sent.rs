@@ -4,7 +4,7 @@ use super::deliver::{Unreadable, read_list};
 use super::{Context, Node};
 use crate::frontend;
 use crate::ids::{Index, SegmentId, SessionId};
-use crate::limits::{MESSAGES_PER_STEP, OUTPUT_BYTES_MAX, SENT_PER_TURN};
+use crate::limits::{OUTPUT_BYTES_MAX, SENT_PER_TURN};
 use crate::mailbox::{Account, Change, List, Mailboxes};
 use crate::protocol::Reply;
 use crate::record::Record;
@@ -20,14 +20,14 @@ struct Numbers<'a> {
 
 impl Numbers<'_> {
     fn find(&mut self, receiver: &Account, entry: Index, rank: u32) -> io::Result<u64> {
-        let (segment, _) = self.world.log.segment_of(entry);
+        let (segment, _) = self.world.archive.segment_of(entry);
         let key = (receiver.created(), segment);
         let known = self.last.filter(|(account, segment, _)| (*account, *segment) == key);
         let first = match known {
             Some((.., first)) => first,
             None => match self.mailboxes.first_received(receiver, segment) {
                 Some(first) => first,
-                None => self.world.log.first_received(segment, receiver.created())?,
+                None => self.world.archive.first_received(segment, receiver.created())?,
             },
         };
         self.last = Some((key.0, key.1, first));
@@ -67,36 +67,20 @@ impl Node {
         let Some(account) = login.and_then(|login| mailboxes.account(login.user)) else {
             return Ok(first);
         };
-        let (mut next, mut failed, mut gone) = (first, None, Gone(None));
+        let (mut next, mut failed, mut gone) = (first, Ok(()), Gone(None));
         let mut numbers = Numbers { world, mailboxes, last: None };
         let end = last.min(first + SENT_PER_TURN as u64 - 1);
-        let attributes = session.shows_attributes;
-        let reading = &mut delivery.reading;
-        let steps = reading.file_steps;
-        while next <= end
-            && session.out.len() < OUTPUT_BYTES_MAX
-            && failed.is_none()
-            && reading.file_steps == steps
-        {
-            let out = &mut session.out;
-            let from = (account, List::Sent, next, MESSAGES_PER_STEP);
-            let mut write = |number, rank, record: &Record<'_>| {
-                match write_one(&mut numbers, &mut gone, (number, rank), record, attributes, out) {
-                    Ok(()) => next = number + 1,
-                    Err(error) => failed = Some(error),
-                }
-                failed.is_none() && next <= end && out.len() < OUTPUT_BYTES_MAX
-            };
-            let read = read_list(world, mailboxes, from, reading, &mut write);
-            failed = failed.or(read.err());
-        }
-        gone.write(&mut session.out);
+        let (attributes, out) = (session.shows_attributes, &mut session.out);
+        let part = (account, List::Sent, first, end);
+        let mut write = |number, rank, record: &Record<'_>| {
+            failed = write_one(&mut numbers, &mut gone, (number, rank), record, attributes, out);
+            next = number + u64::from(failed.is_ok());
+            failed.is_ok() && out.len() < OUTPUT_BYTES_MAX
+        };
+        let read = read_list(world, mailboxes, part, &mut delivery.reading, &mut write);
+        gone.write(out);
         self.mark_dirty(id);
-        match failed {
-            Some(error) if next == first => Err(Unreadable { number: next, error }),
-            // The messages before the unreadable one are sent; the next call returns the error.
-            _ => Ok(next),
-        }
+        self.end_step(id, read.and(failed), (first, next, last))
     }
 }
 

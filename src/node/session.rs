@@ -93,7 +93,7 @@ pub(super) struct Session {
     /// Answers in the order of the requests. Empty while a task runs.
     pub(super) pending_replies: VecDeque<PendingReply>,
     pub(super) request: RequestState,
-    /// The attributes of the message that comes next, if there are any.
+    /// The attributes that belong to the next request alone, whatever becomes of it.
     pub(super) attributes: Option<Box<AttributeList>>,
     /// Whether messages come with their attributes in lines of their own.
     pub(super) shows_attributes: bool,
@@ -136,12 +136,6 @@ impl Session {
         if self.pending_replies.is_empty() {
             self.pending_replies = VecDeque::new();
         }
-    }
-
-    /// Returns the attributes that earlier requests have set, and forgets them: they belong to the
-    /// next request alone, whatever becomes of it.
-    pub(super) fn take_attributes(&mut self) -> Option<Box<AttributeList>> {
-        self.attributes.take()
     }
 
     /// Returns the login of the session.

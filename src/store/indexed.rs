@@ -7,7 +7,7 @@ use super::log::{Log, Offsets, Segment, keep_open};
 use super::segment::{self, Place, index_name, path};
 use crate::ids::{Index, Position, SegmentId, Term};
 use crate::limits::{FILE_PIECE_BYTES, MESSAGES_PER_STEP, RECORD_BYTES_MAX};
-use crate::mailbox::{List, Mailboxes, Part};
+use crate::mailbox::{List, Mailboxes, Part, Visit};
 use crate::record::Record;
 use byteorder::{ByteOrder, LE};
 use std::collections::BTreeSet;
@@ -15,10 +15,6 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// Is passed messages, each with its number and its rank, as in
-/// [`Listed`](crate::mailbox::Listed). Returns whether it wants more.
-pub type Visit<'a> = dyn FnMut(u64, u32, &Record<'_>) -> bool + 'a;
 
 /// Bytes that are read after the beginning of a record whose length is not known yet.
 const GUESS_BYTES: u64 = 1024;
@@ -198,10 +194,7 @@ impl<F> Log<F> {
         })
     }
 
-    /// Returns the number of the first message that an account gets in a segment.
-    ///
-    /// # Errors
-    /// When a file can't be read, or the account gets none there.
+    /// See [`Archive::first_received`](crate::mailbox::Archive::first_received).
     pub(super) fn first_received<D: Disk<File = F>>(
         &self,
         disk: &D,
@@ -215,13 +208,7 @@ impl<F> Log<F> {
         })
     }
 
-    /// Passes messages of a list to `visit`, each with its number, from number `from` on, until
-    /// `visit` returns false, or the segment that holds message `from` has no more of them.
-    /// `newest` is a segment that holds the message, or a later one that holds messages of the
-    /// account. `account` is the entry that created the account.
-    ///
-    /// # Errors
-    /// When a file can't be read, or does not hold what was written to it.
+    /// See [`Archive::read_messages`](crate::mailbox::Archive::read_messages).
     pub(super) fn read_messages<D: Disk<File = F>>(
         &self,
         disk: &D,

@@ -24,12 +24,11 @@ mod whole;
 pub use former::Former;
 pub use identity::Identity;
 pub use index_job::IndexJob;
-pub use indexed::Visit;
 pub use recovery::Torn;
 pub use segment::HEADER_BYTES;
 
 use crate::ids::{Index, ProcessId, SegmentId, Vote};
-use crate::mailbox::{List, Mailboxes, Part};
+use crate::mailbox::{Archive, List, Mailboxes, Part, Visit};
 use crate::record::Record;
 use crate::replica::{LogReader, SeenDisk};
 use disk::Disk;
@@ -384,20 +383,6 @@ impl<D: Disk> Store<D> {
         self.log.copy(&self.disk, from, through, out)
     }
 
-    /// The segment that holds an entry, and its first entry.
-    pub fn segment_of(&self, index: Index) -> (SegmentId, Index) {
-        self.log.segment_at(index)
-    }
-
-    /// Returns the number of the first message that an account gets in a segment that has an index
-    /// file.
-    ///
-    /// # Errors
-    /// When a file can't be read, or the account gets none there.
-    pub fn first_received(&self, segment: SegmentId, account: Index) -> io::Result<u64> {
-        self.log.first_received(&self.disk, segment, account)
-    }
-
     /// Returns the job that makes the index file of the sealed segment with these positions;
     /// `None` if the file exists.
     ///
@@ -428,14 +413,18 @@ impl<D: Disk> Store<D> {
         self.log.note_indexed(segment);
     }
 
-    /// Passes messages of a list to `visit`, each with its number, from number `from` on, until
-    /// `visit` returns false, or the segment that holds message `from` has no more of them.
-    /// `newest` is a segment that holds the message, or a later one that holds messages of the
-    /// account. `account` is the entry that created the account.
-    ///
-    /// # Errors
-    /// When a file can't be read, or does not hold what was written to it.
-    pub fn read_messages(
+    fn save_identity(&mut self) -> io::Result<()> {
+        self.unsaved = false;
+        self.identity.write(&self.disk)
+    }
+}
+
+impl<D: Disk> Archive for Store<D> {
+    fn segment_of(&self, index: Index) -> (SegmentId, Index) {
+        self.log.segment_at(index)
+    }
+
+    fn read_messages(
         &self,
         newest: SegmentId,
         account: (Index, List),
@@ -445,9 +434,8 @@ impl<D: Disk> Store<D> {
         self.log.read_messages(&self.disk, newest, account, from, visit)
     }
 
-    fn save_identity(&mut self) -> io::Result<()> {
-        self.unsaved = false;
-        self.identity.write(&self.disk)
+    fn first_received(&self, segment: SegmentId, account: Index) -> io::Result<u64> {
+        self.log.first_received(&self.disk, segment, account)
     }
 }
 

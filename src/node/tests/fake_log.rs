@@ -1,6 +1,7 @@
 //! A log in memory whose entries can be lost.
 
 use super::*;
+use crate::mailbox::{Archive, Visit};
 use std::io;
 
 /// Entries as records. Reading an empty one fails.
@@ -38,7 +39,7 @@ impl Archive for FakeLog {
         _: SegmentId,
         _: (Index, List),
         _: u64,
-        _: &mut dyn FnMut(u64, u32, &Record<'_>) -> bool,
+        _: &mut Visit<'_>,
     ) -> io::Result<()> {
         unreachable!("it has no index files")
     }
