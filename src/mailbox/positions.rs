@@ -63,7 +63,7 @@ impl Newest {
 /// Messages of a list of one account within a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// The number of the first one; if there is none, of the next one.
+    /// The number of the first one. In an empty run, the number that the next message gets.
     pub first: u64,
     /// How many there are.
     pub count: u32,
@@ -244,29 +244,34 @@ impl Positions {
 
     /// Returns the place of message `number` in a list, which has such a message.
     pub(super) fn find(&self, holder: &Holder, list: List, number: u64) -> Option<Place<'_>> {
-        let Newest { segment, mut slot, .. } = holder.newest.get();
-        let mut segment = segment?;
-        loop {
-            let Some(part) = self.part(segment) else { return Some(Place::File(segment)) };
-            let block = &part.blocks[slot as usize];
-            if block.run(list).first <= number {
-                return Some(Place::Memory(part, block));
-            }
-            (segment, slot) = (block.earlier.previous?, block.slot_before);
-        }
+        self.newest_block(holder, |_, block| block.run(list).first <= number)
     }
 
     /// Returns the number of the first message that an account gets in a segment; `None` if an
     /// index file must tell.
     pub(super) fn first_received(&self, holder: &Holder, segment: SegmentId) -> Option<u64> {
-        let Newest { segment: newest, mut slot, .. } = holder.newest.get();
-        let mut at = newest?;
+        match self.newest_block(holder, |part, _| part.segment == segment)? {
+            Place::Memory(_, block) => Some(block.received.first),
+            Place::File(_) => None,
+        }
+    }
+
+    /// Returns the newest block of an account that is wanted, if it is in memory; else the newest
+    /// segment whose index file may have it.
+    fn newest_block(
+        &self,
+        holder: &Holder,
+        is_wanted: impl Fn(&Part, &Block) -> bool,
+    ) -> Option<Place<'_>> {
+        let Newest { segment, mut slot, .. } = holder.newest.get();
+        let mut segment = segment?;
         loop {
-            let block = &self.part(at)?.blocks[slot as usize];
-            if at == segment {
-                return Some(block.received.first);
+            let Some(part) = self.part(segment) else { return Some(Place::File(segment)) };
+            let block = &part.blocks[slot as usize];
+            if is_wanted(part, block) {
+                return Some(Place::Memory(part, block));
             }
-            (at, slot) = (block.earlier.previous?, block.slot_before);
+            (segment, slot) = (block.earlier.previous?, block.slot_before);
         }
     }
 

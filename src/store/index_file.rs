@@ -23,6 +23,7 @@ use crate::mailbox::{Block, Earlier, List, Listed, Part};
 use byteorder::{ByteOrder, LE};
 use std::cell::OnceCell;
 use std::io;
+use std::rc::Rc;
 
 /// Also the version: a file of another version is made again.
 const MAGIC: u64 = u64::from_le_bytes(*b"postidx\x02");
@@ -218,13 +219,16 @@ fn words([received, sent]: [u32; 2]) -> u32 {
 
 const LISTS: [List; 2] = [List::Received, List::Sent];
 
+/// Entries and the offsets of their records, in order. The first entry of the segment is one.
+pub(super) type Points = Rc<[(u32, u32)]>;
+
 /// An index file that is open for reading.
 #[derive(Debug)]
 pub(super) struct IndexFile<F> {
     file: F,
     head: Head,
     /// The points, once they were needed.
-    points: OnceCell<Vec<(u32, u32)>>,
+    points: OnceCell<Points>,
 }
 
 impl<F> IndexFile<F> {
@@ -324,22 +328,22 @@ impl<F> IndexFile<F> {
         Ok(listed.map(|at| (LE::read_u32(at), rank(at))).collect())
     }
 
-    /// Returns the points: entries and the offsets of their records, in order.
+    /// Returns the points.
     ///
     /// # Errors
     /// When the file can't be read or is damaged.
-    pub(super) fn points<D: Disk<File = F>>(&self, disk: &D) -> io::Result<&[(u32, u32)]> {
+    pub(super) fn points<D: Disk<File = F>>(&self, disk: &D) -> io::Result<Points> {
         if let Some(points) = self.points.get() {
-            return Ok(points);
+            return Ok(Rc::clone(points));
         }
         let mut bytes = vec![0; self.head.points as usize * 8];
         paged::read(disk, &self.file, self.head.sections().points, &mut bytes)?;
         let point = |point: &[u8]| (LE::read_u32(point), LE::read_u32(&point[4..]));
-        let points: Vec<_> = bytes.chunks_exact(8).map(point).collect();
+        let points: Points = bytes.chunks_exact(8).map(point).collect();
         if points.first().is_none_or(|(entry, _)| *entry != 0) {
             return Err(damaged("it has no first point"));
         }
-        Ok(self.points.get_or_init(|| points))
+        Ok(Rc::clone(self.points.get_or_init(|| points)))
     }
 }
 
@@ -422,8 +426,7 @@ mod tests {
 
     #[test]
     fn each_account_has_its_messages_and_no_other() {
-        // As many accounts as fit in a page of the table, more, and so many that fences have
-        // three levels.
+        // The tables have one page, a few pages, and so many that the fences have three levels.
         for (accounts, messages) in [(2, 50), (127, 3000), (200, 10_000), (70_000, 70_000)] {
             let (part, lists) = sample(accounts, messages);
             let disk = written(&part, messages);

@@ -1,10 +1,10 @@
 //! The part of the log that reads and makes index files.
 
 use super::disk::{Disk, join, named};
-use super::index_file::{self, IndexFile, Row};
+use super::index_file::{self, IndexFile, Points, Row};
 use super::index_job::{IndexJob, Make, Remake, Sealed};
 use super::log::{Log, Offsets, Segment, keep_open};
-use super::segment::{self, Place, index_name, path};
+use super::segment::{self, index_name, path};
 use crate::ids::{Index, Position, SegmentId, Term};
 use crate::limits::{FILE_PIECE_BYTES, MESSAGES_PER_STEP, RECORD_BYTES_MAX};
 use crate::mailbox::{List, Mailboxes, Part, Visit};
@@ -99,7 +99,7 @@ impl<F> Log<F> {
     pub(super) fn forget_lost(&mut self) {
         self.lost.get_mut().clear();
         self.indexes.get_mut().clear();
-        *self.walked.get_mut() = None;
+        *self.scanned.get_mut() = None;
     }
 
     /// Reads from the index file of a segment. If that fails, notes that the file is lost.
@@ -134,37 +134,12 @@ impl<F> Log<F> {
         let Offsets::Filed(_) = segment.offsets else {
             return Ok((from, segment.offset(from)..segment.offset(last.next())));
         };
-        let filed = self.with_index(disk, segment, |index| {
-            let points = index.points(disk)?;
-            let entry = |index: Index| (index.0 - segment.first.0) as u32;
-            let (begin, start) = floor(points, entry(from));
-            let after = points.partition_point(|(at, _)| *at <= entry(last));
-            let end = points.get(after).map_or(segment.end, |(_, offset)| u64::from(*offset));
-            Ok((Index(segment.first.0 + u64::from(begin)), u64::from(start)..end))
-        });
-        filed.or_else(|_| {
-            let offset = self.walked(disk, segment)?;
-            Ok((from, offset(from)..offset(last.next())))
-        })
-    }
-
-    /// Returns where the records of a segment begin, from the segment itself: its index file is
-    /// lost. The last such segment is remembered.
-    fn walked<D: Disk<File = F>>(
-        &self,
-        disk: &D,
-        segment: &Segment,
-    ) -> io::Result<impl Fn(Index) -> u64 + use<D, F>> {
-        let mut walked = self.walked.borrow_mut();
-        let known = walked.take().filter(|(of, _)| *of == segment.first);
-        let offsets = match known {
-            Some((_, offsets)) => offsets,
-            None => Rc::new(self.find_offsets(disk, self.segment_of(segment.first))?),
-        };
-        *walked = Some((segment.first, Rc::clone(&offsets)));
-        let (first, end) = (segment.first, segment.end);
-        let at = move |index: Index| offsets.get((index.0 - first.0) as usize).copied();
-        Ok(move |index| at(index).map_or(end, u64::from))
+        let points = self.points(disk, segment)?;
+        let entry = |index: Index| (index.0 - segment.first.0) as u32;
+        let (begin, start) = floor(&points, entry(from));
+        let after = points.partition_point(|(at, _)| *at <= entry(last));
+        let end = points.get(after).map_or(segment.end, |(_, offset)| u64::from(*offset));
+        Ok((Index(segment.first.0 + u64::from(begin)), u64::from(start)..end))
     }
 
     /// See [`Log::last_within`], for a segment with an index file.
@@ -175,23 +150,31 @@ impl<F> Log<F> {
         from: Index,
         bytes_max: u64,
     ) -> io::Result<Index> {
-        let filed = self.with_index(disk, segment, |index| {
-            let points = index.points(disk)?;
-            let (_, start) = floor(points, (from.0 - segment.first.0) as u32);
-            let end = u64::from(start) + bytes_max;
-            if segment.end <= end {
-                return Ok(segment.next().before());
-            }
-            let within = points.partition_point(|(_, offset)| u64::from(*offset) <= end);
-            let next = within.checked_sub(1).map_or(0, |at| points[at].0);
-            Ok(Index(segment.first.0 + u64::from(next)).before())
-        });
-        filed.or_else(|_| {
-            let offset = self.walked(disk, segment)?;
-            let fits = |last: &Index| offset(last.next()) - offset(from) <= bytes_max;
-            let rest = (from.0..segment.next().0).map(Index);
-            Ok(rest.take_while(fits).last().unwrap_or(from))
-        })
+        let points = self.points(disk, segment)?;
+        let (_, start) = floor(&points, (from.0 - segment.first.0) as u32);
+        let end = u64::from(start) + bytes_max;
+        if segment.end <= end {
+            return Ok(segment.next().before());
+        }
+        let within = points.partition_point(|(_, offset)| u64::from(*offset) <= end);
+        let next = within.checked_sub(1).map_or(0, |at| points[at].0);
+        Ok(Index(segment.first.0 + u64::from(next)).before())
+    }
+
+    /// Returns the points of a segment. If its index file is lost, the segment itself is read for
+    /// them, and those of the last such segment are remembered.
+    fn points<D: Disk<File = F>>(&self, disk: &D, segment: &Segment) -> io::Result<Points> {
+        if let Ok(points) = self.with_index(disk, segment, |index| index.points(disk)) {
+            return Ok(points);
+        }
+        let mut scanned = self.scanned.borrow_mut();
+        if let Some((_, points)) = scanned.as_ref().filter(|(of, _)| *of == segment.first) {
+            return Ok(Rc::clone(points));
+        }
+        let offsets = self.find_offsets(disk, segment)?;
+        let points: Points = (0..).zip(offsets).collect();
+        *scanned = Some((segment.first, Rc::clone(&points)));
+        Ok(points)
     }
 
     /// See [`Archive::first_received`](crate::mailbox::Archive::first_received).
@@ -292,8 +275,7 @@ impl<F> Log<F> {
         for (offset, rank) in offsets {
             let bytes = piece.get((u64::from(*offset) - start) as usize..).unwrap_or(&[]);
             let record = Record::parse(bytes).map_err(|why| {
-                let place = path(&self.folder, segment.first);
-                io::Error::other(format!("{place}: at byte {offset}: {}", why.as_str()))
+                segment::damaged(&path(&self.folder, segment.first), (*offset).into(), why.as_str())
             })?;
             *number += 1;
             if !visit(*number - 1, *rank, &record) {
@@ -325,7 +307,7 @@ impl<F> Log<F> {
     ) -> io::Result<()> {
         let (kept, mut any) = (self.segment_of(last), false);
         self.indexes.get_mut().clear();
-        *self.walked.get_mut() = None;
+        *self.scanned.get_mut() = None;
         for at in (kept..self.segments.len()).rev() {
             match disk.remove(&join(&self.folder, &index_name(self.segments[at].first))) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -342,30 +324,17 @@ impl<F> Log<F> {
         let offsets = match &self.segments[kept].offsets {
             Offsets::Growing(_) => return Ok(()),
             Offsets::Known(offsets) => offsets.to_vec(),
-            Offsets::Filed(_) => self.find_offsets(disk, kept)?,
+            Offsets::Filed(_) => self.find_offsets(disk, &self.segments[kept])?,
         };
         self.segments[kept].offsets = Offsets::Growing(offsets);
         Ok(())
     }
 
     /// Reads a segment to find where its records begin.
-    fn find_offsets<D: Disk<File = F>>(&self, disk: &D, at: usize) -> io::Result<Vec<u32>> {
-        let first = self.segments[at].first;
-        let file = disk.open(&path(&self.folder, first), false)?;
-        let last = Position { index: first.before(), term: Term::ZERO };
-        let mut offsets = Vec::new();
-        let mut place = Place { last, config: None };
-        let walk = segment::walk(disk, &file, &mut place, |offset, _, _| {
-            offsets.push(offset);
-            Ok(())
-        })?;
-        match walk.holes.first() {
-            None => Ok(offsets),
-            Some(hole) => {
-                let place = path(&self.folder, first);
-                Err(io::Error::other(format!("{place}: at byte {}: {}", hole.at, hole.why)))
-            }
-        }
+    fn find_offsets<D: Disk<File = F>>(&self, disk: &D, segment: &Segment) -> io::Result<Vec<u32>> {
+        let Segment { first, end, .. } = *segment;
+        let mut last = Position { index: first.before(), term: Term::ZERO };
+        segment::scan(disk, &path(&self.folder, first), end, &mut last, |_| ())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The log of entries: appended in batches, cut where it conflicts, read from memory or files.
 
 use super::disk::Disk;
-use super::index_file::IndexFile;
+use super::index_file::{IndexFile, Points};
 use super::segment::{HEADER_BYTES, Header, is_header, path};
 use crate::ids::{Index, SegmentId};
 use crate::limits::{SEGMENTS_OPEN_MAX, TAIL_BYTES_MAX};
@@ -103,8 +103,8 @@ pub(super) struct Log<F> {
     pub(super) indexes: RefCell<Vec<(Index, Rc<IndexFile<F>>)>>,
     /// The segments whose index files were found missing or damaged.
     pub(super) lost: RefCell<BTreeSet<SegmentId>>,
-    /// A segment whose index file is lost, and where its records begin.
-    pub(super) walked: RefCell<Option<(Index, Rc<Vec<u32>>)>>,
+    /// A segment whose index file is lost, and a point for each of its records.
+    pub(super) scanned: RefCell<Option<(Index, Points)>>,
     /// The indexes of all configs, in order. Every batch header names the newest config before it,
     /// which reveals the loss of a config.
     configs: Vec<Index>,
@@ -137,7 +137,7 @@ impl<F> Log<F> {
             opened: RefCell::default(),
             indexes: RefCell::default(),
             lost: RefCell::default(),
-            walked: RefCell::default(),
+            scanned: RefCell::default(),
             configs,
             tail: Vec::new(),
             tail_start: written,

@@ -147,6 +147,39 @@ pub(super) fn walk<D: Disk>(
     }
 }
 
+/// Reads a segment that must be whole, of `size` bytes, and whose first item follows `last`. Passes every record to
+/// `visit`. Returns the offsets of the records; `last` is that of the last one then.
+///
+/// # Errors
+/// When the file can't be read, or a part of it is damaged.
+pub(super) fn scan<D: Disk>(
+    disk: &D,
+    path: &str,
+    size: u64,
+    last: &mut Position,
+    mut visit: impl FnMut(&Record<'_>),
+) -> io::Result<Vec<u32>> {
+    let file = disk.open(path, false)?;
+    let mut offsets = Vec::new();
+    let mut place = Place { last: *last, config: None };
+    let walk = walk(disk, &file, &mut place, |offset, _, record| {
+        offsets.push(offset);
+        visit(record);
+        Ok(())
+    })?;
+    *last = place.last;
+    match walk.holes.first() {
+        Some(hole) => Err(damaged(path, hole.at, hole.why)),
+        None if walk.size != size => Err(damaged(path, walk.size, "it has another size")),
+        None => Ok(offsets),
+    }
+}
+
+/// Returns the error that a part of a segment is unreadable.
+pub(super) fn damaged(path: &str, at: u64, why: &str) -> io::Error {
+    io::Error::other(format!("{path}: at byte {at}: {why}"))
+}
+
 /// Reads valid items from the offset `start` on, the first of them a header. Returns the offset of
 /// the first bad item and what is wrong with it, or `None` at the end of the file.
 fn read_run<D: Disk>(
