@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{Group, postern};
+use common::{Group, copy_folder, postern, snapshot};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,18 +46,6 @@ fn fixture(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/format-{version}"))
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
-        if path.is_dir() {
-            copy(&path, &to.join(name));
-        } else {
-            fs::copy(&path, to.join(name)).unwrap();
-        }
-    }
-}
-
 /// Returns the lines of a config that name the group and its secret.
 fn group_lines(config: &str) -> String {
     let is_of_group = |line: &&str| line.starts_with("group ") || line.starts_with("secret ");
@@ -67,7 +55,7 @@ fn group_lines(config: &str) -> String {
 /// Returns a group of one whose server, not started yet, has the directory of this version.
 fn stopped(version: u32) -> Group {
     let group = Group::new(1);
-    copy(&fixture(version).join("data"), &group.data(1));
+    copy_folder(&fixture(version).join("data"), &group.data(1));
     let config = fs::read_to_string(group.config()).unwrap();
     let rest: String = config
         .lines()
@@ -122,26 +110,18 @@ fn the_directory_of_a_newer_build_is_refused_untouched() {
     let mut bytes = fs::read(&identity).unwrap();
     bytes[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
     fs::write(&identity, &bytes).unwrap();
-    let files = |folder: &Path| {
-        let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
-        for folder in [folder.to_owned(), folder.join("log")] {
-            let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-            files.extend(entries.filter(|path| path.is_file()).map(|path| {
-                let bytes = fs::read(&path).unwrap();
-                (path, bytes)
-            }));
-        }
-        files.retain(|(path, _)| !path.ends_with("lock"));
-        files.sort();
+    let files = || {
+        let mut files = snapshot(&group.data(1));
+        files.remove(&group.data(1).join("lock").display().to_string());
         files
     };
-    let before = files(&group.data(1));
+    let before = files();
     let serve = group.serve(1).output().unwrap();
     let said = String::from_utf8_lossy(&serve.stderr);
     assert!(!serve.status.success(), "{said}");
     let words = format!("its format {} needs a newer version of postern", VERSION + 1);
     assert!(said.contains(&words), "{said}");
-    assert_eq!(files(&group.data(1)), before);
+    assert_eq!(files(), before);
 }
 
 #[test]
@@ -156,7 +136,7 @@ fn write_the_directory_of_this_version() {
     }
     group.kill(1);
     let folder = fixture(VERSION);
-    copy(&group.data(1), &folder.join("data"));
+    copy_folder(&group.data(1), &folder.join("data"));
     for needless in ["reserve", "lock"] {
         fs::remove_file(folder.join("data").join(needless)).unwrap();
     }

@@ -3,8 +3,7 @@
 
 mod common;
 
-use common::{Group, Twin};
-use std::fs;
+use common::{Group, Twin, copy_folder};
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -12,18 +11,6 @@ use std::path::Path;
 fn twin(group: &Group, data: &Path) -> Twin {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     Twin::start(group, 2, data, &free.to_string(), ("", ""))
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 #[test]
@@ -35,7 +22,7 @@ fn a_second_server_with_an_id_is_refused_while_the_first_answers() {
         assert_eq!(ann.ask("SEND ann one"), "OK 1");
         let data = group.dir.path().join("twin");
         if copied {
-            copy(&group.data(2), &data);
+            copy_folder(&group.data(2), &data);
         }
         let before = group.status(primary).unwrap();
         let twin = twin(&group, &data);

@@ -94,6 +94,12 @@ pub(super) struct Data {
     bytes: usize,
 }
 
+/// A part of an answer.
+enum Datum<'a> {
+    Line(&'a str),
+    Sent(SentMessage),
+}
+
 /// The data; [`Error::Unknown`] when the connection was lost before the answer came.
 type Answer = Result<Data, Error>;
 
@@ -311,11 +317,11 @@ impl ClientState {
                 Ok(())
             }
             Some(Line::Message(message)) => self.on_message(message),
-            Some(Line::Sent(sent)) => self.on_sent(sent, line.len()),
-            Some(Line::Data(data)) => {
-                let line = || data.to_owned();
-                self.on_data(data, data.len(), |data| data.lines.push(line()))
+            Some(Line::Sent(mut sent)) => {
+                sent.attributes = self.take_attributes(sent.place);
+                self.on_data(line.len() + size_of::<SentMessage>(), Datum::Sent(sent))
             }
+            Some(Line::Data(data)) => self.on_data(data.len(), Datum::Line(data)),
             Some(Line::Ok(words)) => self.on_ok(now, words),
             Some(Line::Err(why)) => self.on_err(why),
             // This note follows an answer, and the server keeps the connection open.
@@ -347,30 +353,20 @@ impl ClientState {
         Ok(())
     }
 
-    fn on_sent(&mut self, mut sent: SentMessage, bytes: usize) -> Result<(), Stop> {
-        sent.attributes = self.take_attributes(sent.place);
-        self.on_data("", bytes + size_of::<SentMessage>(), |data| data.sent.push(sent))
-    }
-
     /// Takes the attributes that came for the message of this number.
     fn take_attributes(&mut self, number: u64) -> Attributes {
         let (of, attributes) = std::mem::take(&mut self.attributes);
         if of == number { attributes } else { Attributes::default() }
     }
 
-    /// Handles data of `bytes` bytes, which `add` adds to the answer that is awaited.
-    fn on_data(
-        &mut self,
-        status: &str,
-        bytes: usize,
-        add: impl FnOnce(&mut Data),
-    ) -> Result<(), Stop> {
-        match (self.asked.front(), &mut self.question) {
-            (Some(Asked::Status), _) if self.status.len() < STATUS_MAX => {
-                let (key, value) = status.split_once(' ').unwrap_or((status, ""));
+    /// Handles a part of an answer, which takes `bytes` bytes.
+    fn on_data(&mut self, bytes: usize, datum: Datum<'_>) -> Result<(), Stop> {
+        match (self.asked.front(), &mut self.question, datum) {
+            (Some(Asked::Status), _, Datum::Line(line)) if self.status.len() < STATUS_MAX => {
+                let (key, value) = line.split_once(' ').unwrap_or((line, ""));
                 self.status.insert(key.to_owned(), value.to_owned());
             }
-            (Some(Asked::Question), Some(question)) => {
+            (Some(Asked::Question), Some(question), datum) => {
                 question.data.bytes += bytes + size_of::<String>();
                 if question.data.bytes > DATA_BYTES_MAX {
                     let words = "the answer is too long; ask for less, by a pattern";
@@ -378,9 +374,12 @@ impl ClientState {
                     question.answer = Some(Err(Error::Refused(why)));
                     return Err(here("its answer has no end"));
                 }
-                add(&mut question.data);
+                match datum {
+                    Datum::Line(line) => question.data.lines.push(line.to_owned()),
+                    Datum::Sent(sent) => question.data.sent.push(sent),
+                }
             }
-            (Some(Asked::GivenUp), _) => {
+            (Some(Asked::GivenUp), ..) => {
                 self.passed_over += bytes;
                 if self.passed_over > DATA_BYTES_MAX {
                     return Err(here("its answer has no end"));
@@ -515,11 +514,8 @@ impl ClientState {
     }
 
     fn log_in(&mut self) {
-        let after = match (self.seen, self.account.after) {
-            (Some(seen), _) => seen.to_string(),
-            (None, After::Last(k)) => format!("-{k}"),
-            (None, _) => "end".to_owned(),
-        };
+        // Of an account that names a number, `seen` is known from the beginning.
+        let after = self.seen.map_or(self.account.after, After::Number);
         let Account { user, password, .. } = &self.account;
         let request = format!("LOGIN {user} {password} {after}");
         self.write(Asked::Login, &request);

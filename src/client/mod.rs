@@ -336,12 +336,7 @@ impl Client {
     /// # Errors
     /// As [`Client::send`].
     pub fn sent(&mut self, after: After, limit: u64) -> Result<Vec<SentMessage>, Error> {
-        let after = match after {
-            After::Number(n) => n.to_string(),
-            After::End => "end".to_owned(),
-            After::Last(k) => format!("-{k}"),
-        };
-        let data = self.ask("SENT", &[&after, &limit.to_string()], true)?;
+        let data = self.ask("SENT", &[&after.to_string(), &limit.to_string()], true)?;
         Ok(data.sent)
     }
 

@@ -51,6 +51,17 @@ impl After {
     }
 }
 
+impl fmt::Display for After {
+    /// Writes the word that [`After::parse_word`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            After::Number(n) => n.fmt(f),
+            After::End => f.write_str("end"),
+            After::Last(k) => write!(f, "-{k}"),
+        }
+    }
+}
+
 /// A pattern of names with `*` and `?`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
@@ -753,5 +764,8 @@ mod tests {
         assert_eq!(After::End.resolve(3), Some(3));
         assert_eq!(After::Last(2).resolve(3), Some(1));
         assert_eq!(After::Last(9).resolve(3), Some(0));
+        for word in ["7", "end", "-5"] {
+            assert_eq!(After::parse_word(word).unwrap().to_string(), word);
+        }
     }
 }

@@ -147,8 +147,9 @@ pub(super) fn walk<D: Disk>(
     }
 }
 
-/// Reads a segment that must be whole, of `size` bytes, and whose first item follows `last`. Passes every record to
-/// `visit`. Returns the offsets of the records; `last` is that of the last one then.
+/// Reads a segment that must be whole, of `size` bytes, and whose first item follows `last`. Passes
+/// every record to `visit`. Returns the offsets of the records, and leaves the position of the last
+/// one in `last`.
 ///
 /// # Errors
 /// When the file can't be read, or a part of it is damaged.
