@@ -91,7 +91,8 @@ fn request(rng: &mut Rng) -> String {
         2 => String::new(),
         _ => format!("{} hi  there ", rng.below(1000)),
     };
-    match rng.below(22) {
+    match rng.below(23) {
+        22 => format!("SENT {number} {}", rng.below(3)),
         20 => format!("ATTR {}", ["on", "off", "x"][pick(rng, 3)]),
         21 => {
             let attribute = ["title", "priority", "tags", "click", "x"][pick(rng, 5)];

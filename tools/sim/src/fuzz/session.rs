@@ -101,7 +101,7 @@ impl ClientSession {
             format!("an answer is not UTF-8: {}", shown())
         })?;
         match line.split(|byte| *byte == b' ').next().unwrap_or(&[]) {
-            b"MSG" | b"USER" | b"STAT" | b"HELP" => Ok(()),
+            b"MSG" | b"SENT" | b"GONE" | b"ATTR" | b"USER" | b"STAT" | b"HELP" => Ok(()),
             b"NOTE" => {
                 self.closing = true;
                 Ok(())
