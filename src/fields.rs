@@ -122,6 +122,30 @@ impl<T: Field> Field for Option<T> {
     }
 }
 
+impl<T: Field> Field for Vec<T> {
+    fn write(&self, out: &mut Vec<u8>) {
+        (self.len() as u32).write(out);
+        self.iter().for_each(|value| value.write(out));
+    }
+
+    fn read(rest: &mut &[u8]) -> Option<Vec<T>> {
+        let count = u32::read(rest)?;
+        // Not allocated at once: a list that is not all there may claim any length.
+        (0..count).map(|_| T::read(rest)).collect()
+    }
+}
+
+impl<T: Field, U: Field> Field for (T, U) {
+    fn write(&self, out: &mut Vec<u8>) {
+        self.0.write(out);
+        self.1.write(out);
+    }
+
+    fn read(rest: &mut &[u8]) -> Option<(T, U)> {
+        Some((T::read(rest)?, U::read(rest)?))
+    }
+}
+
 impl<T: Field> Field for [T; 3] {
     fn write(&self, out: &mut Vec<u8>) {
         self.iter().for_each(|value| value.write(out));

@@ -55,6 +55,14 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 4;
 pub const SEGMENT_BYTES: u64 = if cfg!(test) { 1024 * 1024 } else { 64 * 1024 * 1024 };
 /// Earlier segments of the log whose files may be open at the same time.
 pub const SEGMENTS_OPEN_MAX: usize = 8;
+/// Index files that are merged into a checkpoint at the same time; two in the simulator, whose logs
+/// are short.
+pub const MERGED_MAX: usize = if cfg!(feature = "simulate") { 2 } else { 32 };
+/// A new checkpoint is made when the log has grown by this many times the bytes of the last one,
+/// unless [`MERGED_MAX`] is reached before.
+pub const CHECKPOINT_GROWTH: u64 = 16;
+/// Bytes of sealed segments that the scrub reads at a time.
+pub const SCRUB_BYTES: u64 = 1024 * 1024;
 /// The newest part of the log that is served from memory, in bytes.
 pub const TAIL_BYTES_MAX: usize = 512 * 1024;
 /// Bytes that are read from a file at a time.
@@ -64,8 +72,8 @@ pub const FILE_PIECE_BYTES: usize = 256 * 1024;
 pub const SPACE_RESERVED: u64 = 64 * 1024 * 1024;
 /// Space that each data directory reserves for a start on a full disk, in bytes.
 pub const RESERVE_BYTES: u64 = 1024 * 1024;
-/// After this time, an index file that found no room is tried again.
-pub const INDEX_RETRY_TIME: Duration = Duration::from_secs(10);
+/// After this time, a file that found no room is tried again.
+pub const JOB_RETRY_TIME: Duration = Duration::from_secs(10);
 /// Interval of checking the free space and of releasing memory that connections do not use.
 pub const SPACE_TIME: Duration = Duration::from_secs(1);
 /// Quarantined directories that are remembered.
@@ -159,6 +167,10 @@ pub const PENALTY_TIME: Duration = Duration::from_secs(30);
 pub const SLOW_SYNCS: usize = 3;
 /// See [`SLOW_SYNCS`].
 pub const SLOW_WINDOW: Duration = Duration::from_secs(60);
+/// How long a server waits for entries that it needs to repair its log, before it asks another one.
+pub const FETCH_TIME: Duration = Duration::from_secs(5);
+/// How long a start goes on without a word about how far it is.
+pub const PROGRESS_TIME: Duration = Duration::from_secs(1);
 /// How long a primary that can't read its log waits before it tries to hand over again. Also the
 /// pause after index files could not be made again.
 pub const DAMAGED_TIME: Duration = Duration::from_secs(60);

@@ -1,6 +1,7 @@
 //! `postern.toml`: read into a type whose values are valid, or refused with file, line and key.
 
 use crate::address;
+use crate::host::ScrubSettings;
 use crate::ids::{GroupId, Secret};
 use crate::limits::{PEER_TIMEOUT_MS_MAX, PEER_TIMEOUT_MS_MIN};
 use crate::replica::{Shared, Takeover};
@@ -38,6 +39,8 @@ pub struct Settings {
     pub login_timeout: Duration,
     /// Whether everybody may create an account, or only an operator.
     pub accounts_open: bool,
+    /// How fast and how often a server reads its log again, to find damage.
+    pub scrub: ScrubSettings,
 }
 
 #[derive(Deserialize)]
@@ -57,6 +60,8 @@ struct File {
     max_clients: Option<Spanned<u64>>,
     login_timeout_s: Option<Spanned<u64>>,
     accounts: Option<Spanned<String>>,
+    scrub_mib_per_s: Option<Spanned<u64>>,
+    scrub_hours: Option<Spanned<u64>>,
 }
 
 /// The part of a file that clients need.
@@ -130,6 +135,12 @@ impl Settings {
         let peer_timeout_ms = in_range("peer_timeout_ms", &file.peer_timeout_ms, 2000, timeouts)?;
         let max_clients = in_range("max_clients", &file.max_clients, 0, 0..=1_000_000)?;
         let login_timeout = in_range("login_timeout_s", &file.login_timeout_s, 60, 1..=86_400)?;
+        let scrub_rate = in_range("scrub_mib_per_s", &file.scrub_mib_per_s, 4, 0..=1024)?;
+        let scrub_hours = in_range("scrub_hours", &file.scrub_hours, 24, 1..=8760)?;
+        let scrub = ScrubSettings {
+            bytes_per_second: scrub_rate * 1024 * 1024,
+            round: Duration::from_secs(scrub_hours * 3600),
+        };
         let takeovers = [("coin", Takeover::Coin), ("rank", Takeover::Rank)];
         let takeover = one_of("takeover", &file.takeover, takeovers)?;
         let survivors = [("ask", false), ("auto", true)];
@@ -164,6 +175,7 @@ impl Settings {
             max_clients: max_clients as u32,
             login_timeout: Duration::from_secs(login_timeout),
             accounts_open,
+            scrub,
         })
     }
 
@@ -232,7 +244,9 @@ fn template(servers: &[String], random: &[u8]) -> String {
          #                        # for it, or with a machine that is paused and resumed\n\
          # max_clients = 0        # 0: from the file limit\n\
          # login_timeout_s = 60   # 1 to 86400\n\
-         # accounts = \"open\"      # or \"operator\": only `postern user` makes them\n"
+         # accounts = \"open\"      # or \"operator\": only `postern user` makes them\n\
+         # scrub_mib_per_s = 4    # 0 to 1024: how fast the log is read again, to find damage; 0: never\n\
+         # scrub_hours = 24       # 1 to 8760: from one such round to the next\n"
     )
 }
 
@@ -360,6 +374,8 @@ mod tests {
             ("# max_clients = 0 ", "max_client = 0 #", "unknown field"),
             ("# login_timeout_s = 60 ", "login_timeout_s = \"x\" #", "invalid type"),
             ("# accounts = \"open\" ", "accounts = \"all\" #", "accounts: is \"open\""),
+            ("# scrub_hours = 24 ", "scrub_hours = 0 #", "scrub_hours: is not within"),
+            ("# scrub_mib_per_s = 4 ", "scrub_mib_per_s = 2000 #", "scrub_mib_per_s: is not"),
             ("\"127.0.0.1:5002\"", "\"127.0.0.1:5001\"", "stands twice"),
             ("\"127.0.0.1:5002\"", "\"127.0.0.1\"", "the port is missing"),
             ("127.0.0.1:5002", "[::ffff:127.0.0.1]:5001", "stands twice"),

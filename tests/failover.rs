@@ -35,7 +35,7 @@ fn everything_down_and_up_again() {
     let primary = group.wait_members(3);
     let mut ann = group.client(primary, "ann");
     assert_eq!(ann.ask("SEND ann kept"), "OK 1");
-    (1..=3).for_each(|n| group.kill(n));
+    group.kill_all();
     (1..=3).for_each(|n| group.start(n));
     let primary = group.wait_members(3);
     assert_eq!(group.mailbox(primary, "ann"), ["kept"]);

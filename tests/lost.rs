@@ -24,9 +24,7 @@ fn stopped() -> (Group, Vec<String>) {
     let primary = group.wait_members(3);
     let mut ann = group.client(primary, "ann");
     let texts = ann.send_first("ann", 20);
-    // The kills follow one another at once: the last servers may notice the first ones' end, but
-    // the config does not change.
-    (1..=3).for_each(|n| group.kill(n));
+    group.kill_all();
     (group, texts)
 }
 
@@ -73,7 +71,7 @@ fn three_that_have_lost_their_logs_form_no_group_and_a_person_goes_on() {
         assert!(status["waiting"].contains(&format!("--from {from}")), "{status:?}");
         assert!(group.log(1).contains(&format!("--from {from}")), "{}", group.log(1));
         // The servers still wait after a restart of all of them.
-        (1..=3).for_each(|n| group.kill(n));
+        group.kill_all();
         (1..=3).for_each(|n| group.start(n));
         group.wait(1, "it waits again", |status| {
             status["waiting"].contains("server 2 has quarantined")
@@ -81,7 +79,7 @@ fn three_that_have_lost_their_logs_form_no_group_and_a_person_goes_on() {
         assert!((1..=3).all(|n| group.status(n).unwrap()["members"] == "-"));
 
         // An operator continues with the quarantined log, after reading what may be lost.
-        (1..=3).for_each(|n| group.kill(n));
+        group.kill_all();
         let shown = recover(&group, 1, from, None);
         let text = String::from_utf8_lossy(&shown.stdout).into_owned();
         assert!(text.contains("What may be lost:"), "{text}{}", stderr(&shown));

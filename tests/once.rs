@@ -32,7 +32,7 @@ fn a_repeat_gives_the_first_answer_again() {
     group.start(first);
     group.wait_members(3);
 
-    (1..=3).for_each(|n| group.kill(n));
+    group.kill_all();
     (1..=3).for_each(|n| group.start(n));
     let primary = group.wait_members(3);
     let mut ann = group.client(primary, "ann");

@@ -5,12 +5,13 @@
 mod common;
 
 use common::{Group, Status, postern, run, snapshot, stderr};
-use postern::ids::{DiskId, Member, Position, ServerId, Term, Vote};
+use postern::ids::{DiskId, Index, Member, Position, ServerId, Term, Vote};
+use postern::mailbox::Mailboxes;
 use postern::record::{self, Kind, Record};
-use postern::replica::Config;
+use postern::replica::{Config, LogReader};
 use postern::settings::Settings;
 use postern::store::disk::RealDisk;
-use postern::store::{Identity, Store};
+use postern::store::{Identity, Opening, Store};
 use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -63,7 +64,7 @@ fn dead(messages: usize) -> (Group, Vec<String>) {
     for n in 1..=3 {
         group.wait(n, "it has everything", |s| s["messages"] == messages.to_string());
     }
-    (1..=3).for_each(|n| group.kill(n));
+    group.kill_all();
     (group, texts)
 }
 
@@ -98,13 +99,14 @@ fn open(group: &Group, n: usize) -> (Store<RealDisk>, Vec<Vec<u8>>) {
     let settings = Settings::read(&group.config()).unwrap();
     let id = ServerId::new(n as u8).unwrap();
     let expected = Identity::new(settings.shared.group, 3, id, DiskId(1));
-    let mut records = Vec::new();
     let disk = RealDisk::open(&group.data(n)).unwrap();
-    let opened = Store::open(disk, &expected, "test", |record| {
-        records.push(record.bytes.to_vec());
-        Ok(())
-    });
-    (opened.unwrap().store, records)
+    let empty = Mailboxes::new(&settings.secret);
+    let opening = Opening { expected: &expected, label: "test", empty: &empty };
+    let store = Store::open(disk, &opening, &mut |_| {}).unwrap().store;
+    let mut records = Vec::new();
+    let keep = &mut |record: &Record<'_>| records.push(record.bytes.to_vec());
+    store.for_each(Index(1), store.last(), keep).unwrap();
+    (store, records)
 }
 
 /// Appends an entry to a log: the members, or the last message again.
@@ -257,7 +259,7 @@ fn a_history_that_is_only_heard_of_elects_nobody() {
             assert_ne!(status["role"], "primary", "server {n}");
         }
     }
-    (1..=3).for_each(|n| group.kill(n));
+    group.kill_all();
 
     // A repeated recovery succeeds: the others follow, and entries that only one of them had are
     // quarantined.

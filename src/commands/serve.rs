@@ -4,14 +4,17 @@ use super::Named;
 use super::directory::{hold_or_make, label, random, recovery};
 use crate::host::{self, Host, Setup};
 use crate::ids::{DiskId, Index, ProcessId, ServerId};
-use crate::limits::{DESCRIPTORS_RESERVED, SPACE_RESERVED};
+use crate::limits::{DESCRIPTORS_RESERVED, PROGRESS_TIME, SPACE_RESERVED};
+use crate::mailbox::Mailboxes;
 use crate::node;
 use crate::options;
-use crate::replica::{LogSummary, Quarantine, Shared};
+use crate::replica::{Quarantine, Shared};
 use crate::server::{self, EventLoop, Parts, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::Disk;
-use crate::store::{Identity, OpenError, Opened, Quarantined, ServerDisk, Store};
+use crate::store::{
+    Identity, OpenError, Opened, Opening, Progress, Quarantined, ServerDisk, Store,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use socket2::SockRef;
@@ -22,6 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// Maximum number of connections that the kernel queues between two turns. All clients of a
 /// primary may reconnect at once when it dies; a client that finds no place retries a second
@@ -108,13 +112,13 @@ impl Shell {
         if quarantine == Some(Quarantine::Everything) {
             self.quarantine().named(&shown)?;
         }
-        let (mut opened, mut summary) = self.open()?;
+        let mut opened = self.open()?;
         if let Some(Quarantine::Tail(last)) = quarantine {
             self.quarantine_tail(&mut opened, last).named(&shown)?;
             drop(opened);
-            (opened, summary) = self.open()?;
+            opened = self.open()?;
         }
-        let host = Host::build(opened, summary, self.setup()?);
+        let host = Host::build(opened, self.setup()?);
         for listener in &self.listeners {
             SockRef::from(listener).listen(BACKLOG).named("can't listen")?;
         }
@@ -155,7 +159,7 @@ impl Shell {
         log::info!("server {id} of {count}, {name}, listens on {listens}; its data is in {data}");
     }
 
-    fn open(&self) -> Result<(Opened<ServerDisk>, LogSummary), String> {
+    fn open(&self) -> Result<Opened<ServerDisk>, String> {
         let settings = &self.settings;
         let shown = self.data.display();
         let disk = ServerDisk::open(&self.data).named(&shown)?;
@@ -163,20 +167,23 @@ impl Shell {
         let Shared { group, servers, .. } = settings.shared;
         let mut expected = Identity::new(group, servers, self.id, new);
         expected.process = ProcessId(random()? as u64);
-        let mut summary = LogSummary::default();
-        let label = label();
-        let open = |disk, summary: &mut LogSummary| {
-            *summary = LogSummary::default();
-            Store::open(disk, &expected, label.as_str(), |record| summary.push(record))
+        let (label, empty) = (label(), Mailboxes::new(&settings.secret));
+        let opening = Opening { expected: &expected, label: &label, empty: &empty };
+        let mut last = Instant::now();
+        let mut watch = |Progress { segment, segments }| {
+            if last.elapsed() >= PROGRESS_TIME && segment < segments {
+                log::info!("{shown}: {segment} of {segments} files of the log are read");
+                last = Instant::now();
+            }
         };
-        let mut opened = open(disk, &mut summary);
+        let mut opened = Store::open(disk, &opening, &mut watch);
         if let Err(OpenError::Io(error)) = &opened
             && error.kind() == io::ErrorKind::StorageFull
             && let Ok(disk) = ServerDisk::open(&self.data)
             && let Ok(true) = Store::release_reserve(&disk)
         {
             log::warn!("{shown}: the disk is full ({error}): the reserve is used to start");
-            opened = open(disk, &mut summary);
+            opened = Store::open(disk, &opening, &mut watch);
         }
         let opened = opened.map_err(|error| match error {
         OpenError::Damaged(_) => format!(
@@ -197,7 +204,6 @@ impl Shell {
                 "{shown}: damaged: {why}; what can't be trusted must not vote: all of it is in \
              {folder} now, and this server begins empty, to be filled by the others"
             );
-            summary = LogSummary::default();
         }
         if let Some(torn) = &opened.torn {
             let (file, bytes, at, why) = (&torn.file, torn.bytes, torn.at, torn.why);
@@ -216,7 +222,7 @@ impl Shell {
                 );
             }
         }
-        Ok((opened, summary))
+        Ok(opened)
     }
 
     fn setup(&self) -> Result<Setup, String> {
@@ -231,7 +237,7 @@ impl Shell {
             settings: settings.compared(),
         };
         let (shared, takeover) = (settings.shared, settings.takeover);
-        Ok(Setup { shared, takeover, seed: random()? as u64, node })
+        Ok(Setup { shared, takeover, seed: random()? as u64, scrub: settings.scrub, node })
     }
 
     /// Quarantines the whole directory.
@@ -310,7 +316,7 @@ mod tests {
     }
 
     fn opened(shell: &Shell) -> Store<ServerDisk> {
-        shell.open().unwrap().0.store
+        shell.open().unwrap().store
     }
 
     fn quarantine(shell: &Shell, kind: &str) -> PathBuf {

@@ -1,9 +1,9 @@
 //! How a host is put together from an open directory.
 
-use super::Host;
+use super::{Host, ScrubSettings};
 use crate::ids::{Member, Position};
 use crate::node::{self, Node};
-use crate::replica::{self, LogSummary, Replica, Shared, Takeover};
+use crate::replica::{self, Replica, Shared, Takeover};
 use crate::store::disk::Disk;
 use crate::store::{Former, Opened};
 use crate::time::Moment;
@@ -17,15 +17,16 @@ pub struct Setup {
     pub takeover: Takeover,
     /// Of all that is random.
     pub seed: u64,
+    /// How fast and how often sealed segments are read.
+    pub scrub: ScrubSettings,
     /// What the node is told. `former` is that of the directory.
     pub node: node::Setup,
 }
 
 impl<D: Disk> Host<D> {
-    /// Puts a host together from a directory that was opened; `summary` is what the replica keeps
-    /// of its log.
-    pub fn build(opened: Opened<D>, summary: LogSummary, setup: Setup) -> Host<D> {
-        let Setup { shared, takeover, seed, node } = setup;
+    /// Puts a host together from a directory that was opened.
+    pub fn build(opened: Opened<D>, setup: Setup) -> Host<D> {
+        let Setup { shared, takeover, seed, scrub, node } = setup;
         let identity = opened.store.identity();
         let former = in_use(&opened.former);
         let replica = replica::Setup {
@@ -33,15 +34,17 @@ impl<D: Disk> Host<D> {
             shared: Shared { servers: identity.servers, ..shared },
             takeover,
             vote: opened.vote,
-            summary,
+            summary: opened.summary,
+            acknowledged: opened.acknowledged,
             seen: identity.seen().clone(),
             runs: identity.runs().to_vec(),
             former: former.iter().map(|(_, last)| *last).max(),
             seed,
         };
         let replica = Replica::new(Moment(0), replica);
-        let node = Node::new(Moment(0), node::Setup { former, ..node }, replica);
-        Host::new(node, opened.store, opened.vote)
+        let state = (opened.mailboxes, opened.acknowledged);
+        let node = Node::new(Moment(0), node::Setup { former, ..node }, replica, state);
+        Host::new(node, opened.store, opened.vote, scrub)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::ids::{Index, LinkId, ServerId, SessionId};
 use crate::node::{Gauges, Input, Job};
 use crate::replica::{Closing, Packet};
-use crate::store::IndexJob;
+use crate::store::FileJob;
 use crate::time::{Moment, WallTime};
 use std::io;
 
@@ -41,8 +41,8 @@ pub trait Edges {
     /// Hashes a password. The outcome is an input: `Hashed`.
     fn hash(&mut self, job: Job);
 
-    /// Makes an index file. The outcome is passed to [`Host::on_indexed`](super::Host::on_indexed).
-    fn index(&mut self, job: IndexJob);
+    /// Makes an index file. The outcome is passed to [`Host::on_made`](super::Host::on_made).
+    fn make(&mut self, job: FileJob);
 
     /// Sends a client the beginning of `output`, as much as its socket accepts, and removes that;
     /// returns whether the socket had accepted less than it was given before. `must_read`: the

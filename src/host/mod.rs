@@ -1,10 +1,12 @@
 #![doc = include_str!("README.md")]
 
 mod build;
+mod care;
 mod edges;
 mod storage;
 
 pub use build::{Setup, in_use};
+pub use care::ScrubSettings;
 pub use edges::Edges;
 
 use crate::frontend::Text;
@@ -12,8 +14,8 @@ use crate::ids::{SessionId, Vote};
 use crate::limits::{OUTPUT_BYTES_MAX, SPACE_RESERVED, SPACE_TIME};
 use crate::node::{Context, Fatal, Gauges, Input, Node, Outlet, Output};
 use crate::replica::{Effect, Event, Packet, Quarantine};
-use crate::store::Store;
 use crate::store::disk::Disk;
+use crate::store::{JobDone, JobError, Store};
 use crate::time::{Moment, WallTime};
 use std::io::{self, Write};
 use std::{fmt, mem};
@@ -70,8 +72,8 @@ struct Core<D: Disk> {
 
 impl<D: Disk> Host<D> {
     /// `vote` is the one that is stored.
-    fn new(node: Node, store: Store<D>, vote: Vote) -> Host<D> {
-        let storage = Storage::new(store, vote);
+    fn new(node: Node, store: Store<D>, vote: Vote, scrub: ScrubSettings) -> Host<D> {
+        let storage = Storage::new(store, vote, scrub);
         Host {
             core: Core { node, storage, now: Moment(0), wall: WallTime(0), quarantine: None },
             space_at: Moment(0),
@@ -109,10 +111,15 @@ impl<D: Disk> Host<D> {
     /// When the next turn is wanted, at the latest.
     pub fn next_deadline(&self) -> Option<Moment> {
         let Core { node, storage, .. } = &self.core;
-        [node.next_deadline(), storage.next_deadline(), storage.index_deadline(node)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            node.next_deadline(),
+            storage.next_deadline(),
+            storage.job_deadline(node),
+            storage.repair_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether everything that was accepted before a stop is answered.
@@ -136,9 +143,12 @@ impl<D: Disk> Host<D> {
         self.turns += 1;
         let Core { node, storage, now, quarantine, .. } = &mut self.core;
         if quarantine.is_none()
-            && let Some(job) = storage.next_index(*now, node)?
+            && let Some(job) = storage.next_job(*now, node)?
         {
-            edges.index(job);
+            edges.make(job);
+        }
+        if let Some((is_damaged, wanted)) = self.core.storage.damage_news(self.core.now) {
+            self.handle(Input::Damaged(is_damaged, wanted), edges)?;
         }
         if self.space_at > self.core.now {
             return Ok(());
@@ -283,13 +293,13 @@ impl<D: Disk> Host<D> {
         self.core.node.cool(session);
     }
 
-    /// Handles the end of an [`IndexJob`](crate::store::IndexJob).
+    /// Handles the end of a [`FileJob`](crate::store::FileJob).
     ///
     /// # Errors
     /// The disk has failed.
-    pub fn on_indexed(&mut self, made: io::Result<()>) -> Result<(), Fail> {
-        let Core { node, storage, now, .. } = &mut self.core;
-        storage.on_indexed(*now, node, made)
+    pub fn on_made(&mut self, made: Result<JobDone, JobError>) -> Result<(), Fail> {
+        let Core { node, storage, now, wall, .. } = &mut self.core;
+        storage.on_made((*now, *wall), node, made)
     }
 
     /// Makes everything durable that may be lost without harm, at the end.
@@ -315,12 +325,15 @@ impl<D: Disk> Host<D> {
         if core.quarantine.is_some() {
             return Ok(());
         }
-        let Storage { store, syncs, .. } = &core.storage;
+        let Storage { store, syncs, care, .. } = &core.storage;
         let gauges = || Gauges {
             log_bytes: store.log_bytes(),
             disk_free_bytes: store.disk().free_bytes().ok(),
             syncs: syncs.clone(),
             turns: *turns,
+            repaired: care.repaired,
+            unrepaired: care.unrepaired(),
+            scrubbed: care.last_round(),
             ..edges.gauges()
         };
         let world =
@@ -331,6 +344,9 @@ impl<D: Disk> Host<D> {
             performed.map_err(|error| Fail::Io("the log", error))?;
         }
         out.replica.clear();
+        if let Some(records) = out.fetched.take() {
+            core.storage.care.take(records);
+        }
         // Rare, and a drain of nothing costs 46 instructions of each SEND.
         if !out.jobs.is_empty() {
             out.jobs.drain(..).for_each(|job| edges.hash(job));

@@ -1,23 +1,27 @@
 //! The disk side of a host: the log, the vote, and what of both is not durable yet.
 
-use super::Fail;
+use super::care::{Care, CareJob};
+use super::{Fail, ScrubSettings};
 use crate::ids::{SegmentId, Vote};
 use crate::latency::Meter;
-use crate::limits::{DAMAGED_TIME, INDEX_RETRY_TIME, SEAL_TIME, SPACE_RESERVED};
-use crate::node::Node;
+use crate::limits::{DAMAGED_TIME, JOB_RETRY_TIME, SEAL_TIME, SPACE_RESERVED};
+use crate::node::{Node, Wanted};
 use crate::replica::Durable;
 use crate::store::disk::Disk;
-use crate::store::{IndexJob, Store};
-use crate::time::Moment;
+use crate::store::{FileJob, JobDone, JobError, Lost, Store};
+use crate::time::{Moment, WallTime};
 use std::io;
 
-/// What index files a job makes.
+/// What a job makes.
 #[derive(Clone, Copy, Debug)]
-enum Indexing {
-    /// That of a segment that never had one.
-    New(SegmentId),
-    /// Those that are lost.
-    Lost,
+enum Making {
+    /// The index file of a segment that never had one.
+    Index(SegmentId),
+    /// The index files that are lost.
+    LostIndexes,
+    Checkpoint,
+    /// Nothing, or what is damaged.
+    Care(CareJob),
 }
 
 /// A store, and when what must be written to it.
@@ -32,25 +36,30 @@ pub(super) struct Storage<D: Disk> {
     pub(super) must_persist: Option<Vote>,
     /// When to seal the last batch, or to save what was seen of other servers.
     seal_at: Option<Moment>,
-    /// The index files that are being made.
-    indexing: Option<Indexing>,
-    /// When to make the next one.
-    index_at: Moment,
+    /// What is being made.
+    making: Option<Making>,
+    /// When the next job may begin.
+    job_at: Moment,
     pub(super) syncs: Meter,
+    pub(super) care: Care,
+    /// What the node was told of damage.
+    told: (bool, Option<Wanted>),
 }
 
 impl<D: Disk> Storage<D> {
     /// `vote` is the one that is stored.
-    pub(super) fn new(store: Store<D>, vote: Vote) -> Storage<D> {
+    pub(super) fn new(store: Store<D>, vote: Vote, scrub: ScrubSettings) -> Storage<D> {
         Storage {
             store,
             vote,
             must_flush: false,
             must_persist: None,
             seal_at: None,
-            indexing: None,
-            index_at: Moment(0),
+            making: None,
+            job_at: Moment(0),
             syncs: Meter::default(),
+            care: Care::new(scrub),
+            told: (false, None),
         }
     }
 
@@ -114,76 +123,154 @@ impl<D: Disk> Storage<D> {
         self.store.seal().map_err(|error| Fail::Io("the log", error))
     }
 
-    /// When to begin to make an index file, if a segment lacks its own.
-    pub(super) fn index_deadline(&self, node: &Node) -> Option<Moment> {
-        let lacks = node.unindexed().is_some() || self.store.has_lost_indexes();
-        (lacks && self.indexing.is_none()).then_some(self.index_at)
+    /// When to begin the next job, if there is something to make.
+    pub(super) fn job_deadline(&self, node: &Node) -> Option<Moment> {
+        let lacks = node.unindexed().is_some()
+            || self.store.has_lost_indexes()
+            || self.store.wants_checkpoint();
+        let care = self.care.deadline(&self.store);
+        let at = [lacks.then_some(self.job_at), care].into_iter().flatten().min();
+        at.filter(|_| self.making.is_none())
     }
 
-    /// Returns the next job that makes index files, if it is time for one.
-    pub(super) fn next_index(
+    /// What the node must be told of damage, if that has changed.
+    pub(super) fn damage_news(&mut self, now: Moment) -> Option<(bool, Option<Wanted>)> {
+        let news = (self.care.is_damaged(), self.care.wanted(now));
+        let is_new = news != self.told;
+        self.told = news;
+        is_new.then_some(news)
+    }
+
+    /// When the node must be told that entries are needed again.
+    pub(super) fn repair_deadline(&self) -> Option<Moment> {
+        self.care.retry_at().filter(|_| self.told.1.is_none())
+    }
+
+    /// Returns the next job, if it is time for one.
+    pub(super) fn next_job(
         &mut self,
         now: Moment,
         node: &mut Node,
-    ) -> Result<Option<IndexJob>, Fail> {
-        if self.index_deadline(node).is_none_or(|at| now < at) {
+    ) -> Result<Option<FileJob>, Fail> {
+        if self.job_deadline(node).is_none_or(|at| now < at) {
             return Ok(None);
         }
-        let (indexing, job) = if let Some(part) = node.unindexed() {
-            let job = self.store.index_job(part);
+        if let Some((making, job)) = self.care.repair_job(now, &self.store) {
+            self.making = Some(Making::Care(making));
+            return Ok(Some(job));
+        }
+        if now < self.job_at {
+            return Ok(self.scrub(now));
+        }
+        let secret_mark = node.mailboxes().secret_mark();
+        let (making, job) = if let Some(part) = node.unindexed() {
+            let job = self.store.index_job(part, secret_mark);
             match job.map_err(|error| Fail::Io("an index file", error))? {
-                Some(job) => (Indexing::New(part.segment), job),
+                Some(job) => (Making::Index(part.segment), job),
                 None => {
                     node.forget_indexed();
                     return Ok(None);
                 }
             }
-        } else if let Some(job) = self.store.remake_job(|| node.empty_mailboxes()) {
-            (Indexing::Lost, job)
+        } else if let Some(job) = self.store.remake_job(|| node.mailboxes().emptied()) {
+            (Making::LostIndexes, job)
+        } else if let Some(job) = self.store.checkpoint_job(secret_mark) {
+            (Making::Checkpoint, job)
         } else {
-            return Ok(None);
+            return Ok(self.scrub(now));
         };
         // A disk that does not tell fails when it is written.
         let free = self.store.disk().free_bytes().unwrap_or(u64::MAX);
         if free < SPACE_RESERVED.saturating_add(job.bytes()) {
-            self.index_at = now + INDEX_RETRY_TIME;
+            self.job_at = now + JOB_RETRY_TIME;
             return Ok(None);
         }
-        if let Indexing::Lost = indexing {
+        if let Making::LostIndexes = making {
             log::warn!("index files are missing or damaged: they are made again from the log");
         }
-        self.indexing = Some(indexing);
+        self.making = Some(making);
         Ok(Some(job))
     }
 
+    /// Returns the job that reads the next part of sealed segments, if it is time for that.
+    fn scrub(&mut self, now: Moment) -> Option<FileJob> {
+        let (making, job) = self.care.scrub_job(now, &self.store)?;
+        self.making = Some(Making::Care(making));
+        Some(job)
+    }
+
     /// Notes how a job has ended. On a full disk it is tried again later.
-    pub(super) fn on_indexed(
+    pub(super) fn on_made(
         &mut self,
-        now: Moment,
+        (now, wall): (Moment, WallTime),
         node: &mut Node,
-        made: io::Result<()>,
+        made: Result<JobDone, JobError>,
     ) -> Result<(), Fail> {
-        let indexing = self.indexing.take().expect("an index file was being made");
-        match (indexing, made) {
-            (Indexing::New(segment), Ok(())) => {
+        let making = self.making.take().expect("a job has begun");
+        match (making, made) {
+            (Making::Care(job), done) => self.on_cared((now, wall), job, done),
+            (Making::Index(segment), Ok(_)) => {
                 self.store.note_indexed(segment);
                 node.forget_indexed();
             }
-            (Indexing::Lost, Ok(())) => {
+            (Making::LostIndexes, Ok(_)) => {
                 log::info!("index files that were lost are made again");
                 self.store.forget_lost();
             }
-            (_, Err(error)) if is_full(&error) => {
-                self.index_at = now + INDEX_RETRY_TIME;
+            (Making::Checkpoint, Ok(_)) => {
+                let noted = self.store.note_checkpoint();
+                noted.map_err(|error| Fail::Io("the checkpoint", error))?;
             }
-            (Indexing::New(_), Err(error)) => return Err(Fail::Io("an index file", error)),
-            (Indexing::Lost, Err(error)) => {
+            (_, Err(JobError { lost: None, error })) if is_full(&error) => {
+                self.job_at = now + JOB_RETRY_TIME;
+            }
+            (Making::Index(_), Err(JobError { error, .. })) => {
+                return Err(Fail::Io("an index file", error));
+            }
+            (Making::LostIndexes, Err(JobError { error, .. })) => {
                 log::error!("index files are lost and can't be made again: {error}");
                 self.store.forget_lost();
-                self.index_at = now + DAMAGED_TIME;
+                self.job_at = now + DAMAGED_TIME;
+            }
+            (Making::Checkpoint, Err(JobError { lost: Some(lost), .. })) => {
+                self.store.note_lost(lost);
+            }
+            (Making::Checkpoint, Err(JobError { error, .. })) => {
+                return Err(Fail::Io("the checkpoint", error));
             }
         }
         Ok(())
+    }
+
+    /// Notes how a job of the care has ended.
+    fn on_cared(
+        &mut self,
+        times: (Moment, WallTime),
+        job: CareJob,
+        done: Result<JobDone, JobError>,
+    ) {
+        match done {
+            Ok(JobDone::Verified(id, verified)) => {
+                if self.care.on_verified(times, job, id, verified, &self.store) {
+                    self.store.note_lost(Lost::Index(id));
+                }
+            }
+            Ok(JobDone::Repaired(repaired)) => {
+                let moved = repaired.moved;
+                let (id, is_complete) = self.care.on_repaired(repaired);
+                if is_complete {
+                    self.store.note_suspect(id);
+                }
+                if moved {
+                    self.store.note_lost(Lost::Index(id));
+                }
+            }
+            Ok(JobDone::Made) => {}
+            Err(JobError { error, .. }) => {
+                log::error!("the log can't be checked or repaired: {error}");
+                self.care.on_failed(times.0, job);
+            }
+        }
     }
 
     /// When the storage needs a turn: at once for what the node wants durable.

@@ -3,10 +3,9 @@
 use super::*;
 use crate::ids::{DiskId, GroupId, Index, LinkId, Secret, ServerId};
 use crate::node::{self, Job};
-use crate::replica::{Closing, LogSummary, Shared, Takeover};
-use crate::store::Identity;
-use crate::store::IndexJob;
+use crate::replica::{Closing, Shared, Takeover};
 use crate::store::memory::MemoryDisk;
+use crate::store::{FileJob, Identity, Opening};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -47,7 +46,7 @@ impl Edges for Breaking {
 
     fn hash(&mut self, _: Job) {}
 
-    fn index(&mut self, _: IndexJob) {}
+    fn make(&mut self, _: FileJob) {}
 
     fn write(&mut self, _: SessionId, output: &mut Vec<u8>, _: bool) -> bool {
         output.clear();
@@ -75,7 +74,9 @@ impl Edges for Breaking {
 fn host(servers: u8) -> Host<MemoryDisk> {
     let id = ServerId::new(1).unwrap();
     let identity = Identity::new(GroupId(1), servers, id, DiskId(1));
-    let opened = Store::open(MemoryDisk::default(), &identity, "0", |_| Ok(())).unwrap();
+    let empty = crate::mailbox::Mailboxes::new(&Secret::new([7; Secret::BYTES]));
+    let opening = Opening { expected: &identity, label: "0", empty: &empty };
+    let opened = Store::open(MemoryDisk::default(), &opening, &mut |_| {}).unwrap();
     let shared = Shared {
         group: GroupId(1),
         servers,
@@ -92,8 +93,9 @@ fn host(servers: u8) -> Host<MemoryDisk> {
         former: Vec::new(),
         settings: String::new(),
     };
-    let setup = Setup { shared, takeover: Takeover::Rank, seed: 1, node };
-    Host::build(opened, LogSummary::default(), setup)
+    let scrub = ScrubSettings { bytes_per_second: 0, round: Duration::from_secs(3600) };
+    let setup = Setup { shared, takeover: Takeover::Rank, seed: 1, scrub, node };
+    Host::build(opened, setup)
 }
 
 #[test]

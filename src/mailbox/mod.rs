@@ -8,8 +8,8 @@ mod positions;
 
 pub use archive::{Archive, Visit};
 pub use change::Change;
-pub use keys::Once;
-pub use positions::{Block, Earlier, List, Listed, Part, Run};
+pub use keys::{Deletion, Key, Once};
+pub use positions::{AccountChange, Block, Done, Earlier, List, Listed, Messages, Part, Run};
 
 use crate::ids::{Index, Secret, SegmentId, UserName};
 use keys::{Keys, Known, Stored};
@@ -43,6 +43,21 @@ impl Account {
     pub fn count(&self, list: List) -> u64 {
         self.holder.count(list)
     }
+}
+
+/// An account as files keep it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedAccount {
+    /// The entry that created it.
+    pub created: Index,
+    /// The entry that set its password.
+    pub password_set: Index,
+    /// Where its messages are.
+    pub messages: Messages,
+    /// Its name.
+    pub name: UserName,
+    /// The hash of its password, as a PHC string.
+    pub hash: Box<str>,
 }
 
 /// Where messages of a list are.
@@ -95,9 +110,45 @@ impl Mailboxes {
         Mailboxes { accounts: BTreeMap::new(), messages: 0, keys, positions }
     }
 
+    /// Returns the state of the same group that files have kept: the accounts in any order, keys and
+    /// deletions in that of the log. The next entry is in `segment`, whose first entry is `first`.
+    pub fn restored(
+        &self,
+        accounts: impl IntoIterator<Item = SavedAccount>,
+        keys: impl IntoIterator<Item = Key>,
+        deletions: impl IntoIterator<Item = Deletion>,
+        (segment, first): (SegmentId, Index),
+    ) -> Mailboxes {
+        let mut restored = self.emptied();
+        let account = |saved: SavedAccount| {
+            let SavedAccount { created, password_set, messages, name, hash } = saved;
+            (name, Account { password_set, hash, holder: Holder::restored(created, &messages) })
+        };
+        restored.accounts = accounts.into_iter().map(account).collect();
+        restored.messages = restored.accounts.values().map(Account::last).sum();
+        keys.into_iter().for_each(|key| restored.keys.restore(key));
+        deletions.into_iter().for_each(|deletion| restored.keys.forget_receiver(deletion));
+        restored.begin_segment(segment, first);
+        restored
+    }
+
+    /// Returns a number that shows whether the keys of another state, as files have kept them, are
+    /// of the same secret.
+    pub fn secret_mark(&self) -> u64 {
+        self.keys.secret_mark()
+    }
+
     /// Notes that the next entry is in a segment whose first entry is `first`.
     pub fn begin_segment(&mut self, segment: SegmentId, first: Index) {
-        self.positions.begin_segment(segment, first);
+        if self.positions.active_first() != first {
+            let keys = self.keys.seal();
+            self.positions.begin_segment(segment, first, keys);
+        }
+    }
+
+    fn note(&mut self, account: Index, entry: Index, done: Done) -> Outcome {
+        self.positions.add_change(AccountChange { account, entry, done });
+        Outcome::Done
     }
 
     /// The positions in the oldest segment that is wholly applied and has no index file yet.
@@ -120,14 +171,15 @@ impl Mailboxes {
                 }
                 let (password_set, hash, holder) = (index, hash.into(), Holder::new(index));
                 self.accounts.insert(user, Account { password_set, hash, holder });
-                Outcome::Done
+                self.note(index, index, Done::Created)
             }
             Change::Delete { user, checked } => match self.accounts.get(&user) {
                 Some(account) if account.password_set == checked => {
                     self.messages -= account.last();
-                    self.keys.forget_receiver(index, account.created());
+                    let account = account.created();
+                    self.keys.forget_receiver(Deletion { at: index, account });
                     self.accounts.remove(&user);
-                    Outcome::Done
+                    self.note(account, index, Done::Deleted)
                 }
                 _ => Outcome::WrongPassword,
             },
@@ -135,7 +187,8 @@ impl Mailboxes {
                 Some(account) if account.password_set == checked => {
                     account.password_set = index;
                     account.hash = hash.into();
-                    Outcome::Done
+                    let account = account.created();
+                    self.note(account, index, Done::PasswordSet)
                 }
                 _ => Outcome::WrongPassword,
             },
@@ -158,6 +211,12 @@ impl Mailboxes {
                 Outcome::Stored(number)
             }
         }
+    }
+
+    /// Passes over an entry that changes no account and no message. Each entry ends the time of an
+    /// old key.
+    pub fn pass_over(&mut self, index: Index) {
+        self.keys.expire(index);
     }
 
     /// Returns the result of an earlier request with the same key, if it is remembered.

@@ -4,6 +4,7 @@
 //! the part. A block names the account's block before it. A part is dropped when the index file of
 //! its segment is durable; the numbers of segments stay, to find the files.
 
+use super::keys::Key;
 use crate::ids::{Index, SegmentId};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -122,7 +123,29 @@ struct Node {
     before: [u32; 2],
 }
 
-/// The positions of the messages in one segment.
+/// What an entry has done to an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Created it. The account is named by that entry.
+    Created,
+    /// Set its password.
+    PasswordSet,
+    /// Deleted it.
+    Deleted,
+}
+
+/// A change of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountChange {
+    /// The entry that created the account.
+    pub account: Index,
+    /// The entry that has changed it.
+    pub entry: Index,
+    /// What it has done.
+    pub done: Done,
+}
+
+/// What the entries of one segment have changed: accounts, keys, and the positions of messages.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// The segment.
@@ -131,12 +154,18 @@ pub struct Part {
     pub first: Index,
     /// One for each account with messages here, in no order.
     pub blocks: Vec<Block>,
+    /// The changes of accounts, in order.
+    pub changes: Vec<AccountChange>,
+    /// The keys of ONCE that its entries have used, but for those that were forgotten when it
+    /// ended. Empty before that.
+    pub keys: Vec<Arc<Vec<Key>>>,
     nodes: Vec<Node>,
 }
 
 impl Part {
     fn new(segment: SegmentId, first: Index) -> Part {
-        Part { segment, first, blocks: Vec::new(), nodes: Vec::new() }
+        let (blocks, changes, keys, nodes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Part { segment, first, blocks, changes, keys, nodes }
     }
 
     /// Appends some messages of a block to `into`, in order: those from number `from` on, `most` at
@@ -212,14 +241,29 @@ impl Positions {
         Positions { sealed: VecDeque::new(), active: Part::new(SegmentId::FIRST, Index::ZERO) }
     }
 
-    /// Begins the part of a segment whose first entry is `first`, unless it is the active one.
-    pub(super) fn begin_segment(&mut self, segment: SegmentId, first: Index) {
-        if self.active.first != first {
-            let sealed = std::mem::replace(&mut self.active, Part::new(segment, first));
-            if sealed.first != Index::ZERO {
-                self.sealed.push_back(Arc::new(sealed));
-            }
+    /// The first entry of the active part.
+    pub(super) fn active_first(&self) -> Index {
+        self.active.first
+    }
+
+    /// Begins the part of the next segment, whose first entry is `first`. `keys` are those that
+    /// the entries of the segment before have used.
+    pub(super) fn begin_segment(
+        &mut self,
+        segment: SegmentId,
+        first: Index,
+        keys: Vec<Arc<Vec<Key>>>,
+    ) {
+        let mut sealed = std::mem::replace(&mut self.active, Part::new(segment, first));
+        if sealed.first != Index::ZERO {
+            sealed.keys = keys;
+            self.sealed.push_back(Arc::new(sealed));
         }
+    }
+
+    /// Adds a change of an account.
+    pub(super) fn add_change(&mut self, change: AccountChange) {
+        self.active.changes.push(change);
     }
 
     /// The oldest sealed part.
@@ -297,15 +341,39 @@ impl Holder {
         Holder { created, newest: Cell::new(Newest::NONE), counts: Default::default() }
     }
 
+    /// Of an account whose messages index files list.
+    pub(super) fn restored(created: Index, messages: &Messages) -> Holder {
+        let Messages { counts, newest: segment, skips } = *messages;
+        let newest = Newest { segment, slot: 0, skips };
+        Holder { created, newest: Cell::new(newest), counts: counts.map(Cell::new) }
+    }
+
     /// How many messages a list has.
     pub(super) fn count(&self, list: List) -> u64 {
         self.counts[list as usize].get()
     }
 }
 
+/// What index files must tell of an account, to find its messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// How many each list has.
+    pub counts: [u64; 2],
+    /// The newest segment with messages of the account.
+    pub newest: Option<SegmentId>,
+    /// See [`Earlier::skips`]: those of a segment after `newest` in the same groups.
+    pub skips: [Option<SegmentId>; 2],
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn begin(positions: &mut Positions, segment: SegmentId, first: Index) {
+        if positions.active_first() != first {
+            positions.begin_segment(segment, first, Vec::new());
+        }
+    }
 
     /// Sends messages between three accounts, and begins segments in between. Returns the lists
     /// as they should be.
@@ -319,7 +387,7 @@ mod tests {
         for (index, to, from) in sends {
             let segment = (index - 1) / segment_entries;
             let id = SegmentId::new(segment as u32 + 1).unwrap();
-            positions.begin_segment(id, Index(segment * segment_entries + 1));
+            begin(positions, id, Index(segment * segment_entries + 1));
             positions.add(Index(index), &accounts[to], &accounts[from]);
             lists[to][List::Received as usize].push(index);
             lists[from][List::Sent as usize].push(index);
@@ -415,7 +483,7 @@ mod tests {
         let mut earlier = Vec::new();
         for segment in with_messages {
             let id = SegmentId::new(segment).unwrap();
-            positions.begin_segment(id, Index(u64::from(segment) * 10 + 1));
+            begin(&mut positions, id, Index(u64::from(segment) * 10 + 1));
             positions.add(Index(u64::from(segment) * 10 + 2), &accounts[0], &accounts[0]);
             let Earlier { previous, skips } = positions.active.blocks[0].earlier;
             earlier.push((segment, previous, skips[0], skips[1]));

@@ -53,7 +53,8 @@ impl Node {
     /// change, but a program that knows the secret may have. Every server skips such an entry, so
     /// that all stay equal.
     #[cold]
-    fn pass_over(&self, record: &Record<'_>) -> Result<(), Fatal> {
+    fn pass_over(&mut self, record: &Record<'_>) -> Result<(), Fatal> {
+        self.mailboxes.pass_over(record.index);
         if matches!(record.kind, Kind::CONFIG | Kind::REFUSAL) {
             return Ok(());
         }

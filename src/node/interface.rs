@@ -1,5 +1,6 @@
 //! The interface of a node: its inputs, outputs and surroundings.
 
+use super::fetch::Wanted;
 use crate::frontend::Request;
 use crate::ids::{Origin, Position, Secret, SessionId};
 use crate::latency::Meter;
@@ -26,6 +27,8 @@ pub enum Input<'a> {
     Hashed(SessionId, Hashed),
     /// The disk has become nearly full, or has space again.
     Full(bool),
+    /// A part of the log is damaged, or no part any more; and the entries that are needed next.
+    Damaged(bool, Option<Wanted>),
     /// Answer the accepted requests, then stop.
     Stop,
 }
@@ -57,6 +60,8 @@ pub struct Output {
     pub replica: Out,
     /// Passwords to hash.
     pub jobs: Vec<Job>,
+    /// Records that another server has sent: the first ones of the wanted ones.
+    pub fetched: Option<Vec<u8>>,
 }
 
 /// Measurements of the event loop and the process, for `STATUS`.
@@ -74,6 +79,12 @@ pub struct Gauges {
     pub syncs: Meter,
     /// Turns of the event loop since the start.
     pub turns: u64,
+    /// Entries that were repaired since the start.
+    pub repaired: u64,
+    /// Entries that are known to be damaged.
+    pub unrepaired: u64,
+    /// When the last full check of sealed segments ended.
+    pub scrubbed: Option<WallTime>,
 }
 
 /// The surroundings of a node while it handles one input.

@@ -15,6 +15,7 @@
 mod apply;
 mod compare;
 mod deliver;
+mod fetch;
 mod hash_queue;
 #[cfg(feature = "simulate")]
 mod held;
@@ -43,6 +44,8 @@ use crate::replica::{Event, Packet, Replica};
 use crate::time::Moment;
 use compare::Compared;
 use deliver::Delivery;
+use fetch::Fetching;
+pub use fetch::Wanted;
 #[cfg(feature = "simulate")]
 pub use held::Held;
 pub use interface::{Context, Fatal, Gauges, Hashed, Input, Job, Outlet, Output, Setup};
@@ -86,6 +89,7 @@ pub struct Node {
     dirty: Vec<SessionId>,
     delivery: Delivery,
     logins: Logins,
+    fetching: Fetching,
     compared: Compared,
     reports: Reports,
     stop: Stop,
@@ -94,17 +98,23 @@ pub struct Node {
 }
 
 impl Node {
-    /// Creates a node around a replica.
-    pub fn new(now: Moment, setup: Setup, replica: Replica) -> Node {
+    /// Creates a node around a replica. The state is that after the entry `applied`.
+    pub fn new(
+        now: Moment,
+        setup: Setup,
+        replica: Replica,
+        (mailboxes, applied): (Mailboxes, Index),
+    ) -> Node {
         Node {
-            mailboxes: Mailboxes::new(&setup.secret),
+            mailboxes,
             logins: Logins::new(&setup.secret, replica.term().epoch()),
+            fetching: Fetching::default(),
             compared: Compared::default(),
             reports: Reports::default(),
             setup,
             began: now,
             replica,
-            applied: Index::ZERO,
+            applied,
             seen: SeenRole::default(),
             sessions: Sessions::default(),
             operators: Vec::new(),
@@ -142,9 +152,12 @@ impl Node {
                 }
                 self.replica.handle(env.now, world.wall, event, world.log, &mut env.out.replica);
                 match event {
-                    Event::Tick => self.tell_proofs(env.out),
+                    Event::Tick => {
+                        self.tell_proofs(env.out);
+                        self.keep_fetching(env.now, env.out);
+                    }
                     Event::Received { link, packet, records } => {
-                        self.on_packet(link, packet, records, env.out);
+                        self.on_packet(world, (link, packet, records), env.out);
                     }
                     _ => {}
                 }
@@ -183,6 +196,10 @@ impl Node {
             Input::Gone(session) => self.remove(session),
             Input::Hashed(session, hashed) => self.on_hashed(env, session, hashed),
             Input::Full(full) => self.replica.note_space(env.now, full),
+            Input::Damaged(is_damaged, wanted) => {
+                self.note_damaged(is_damaged, wanted);
+                self.keep_fetching(env.now, env.out);
+            }
             Input::Stop => self.stop(env.now),
         }
         self.answer_operators(env.out);
@@ -191,13 +208,20 @@ impl Node {
     }
 
     /// Handles the packets that servers exchange in addition to replication.
-    fn on_packet(&mut self, link: LinkId, packet: Packet, records: &[u8], out: &mut Output) {
+    fn on_packet(
+        &mut self,
+        world: &Context<'_>,
+        (link, packet, records): (LinkId, Packet, &[u8]),
+        out: &mut Output,
+    ) {
         match packet {
             // Every established link soon carries a ping, so each peer gets the settings.
             Packet::Ping { .. } => self.tell_settings(link, out),
             Packet::Settings => self.on_settings(link, records),
             Packet::Proofs => self.on_proofs(link, records, out),
             Packet::ProofsTaken => self.logins.passwords.on_taken(link),
+            Packet::Fetch { first, last } => self.on_fetch(world, link, (first, last), out),
+            Packet::Fetched => self.on_fetched(world.now, link, records, out),
             _ => {}
         }
     }
@@ -209,7 +233,8 @@ impl Node {
             || !self.dirty.is_empty();
         let backlog = backlog.then_some(Moment(0));
         let sessions = self.deadlines.first().map(|(at, _)| *at);
-        [backlog, sessions, self.stop.next_deadline(), self.replica.next_deadline()]
+        let fetching = self.fetching.next_deadline();
+        [backlog, sessions, fetching, self.stop.next_deadline(), self.replica.next_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -292,9 +317,9 @@ impl Node {
         self.mailboxes.unindexed()
     }
 
-    /// Returns the state before the first entry of the log.
-    pub fn empty_mailboxes(&self) -> Mailboxes {
-        self.mailboxes.emptied()
+    /// Returns the state.
+    pub fn mailboxes(&self) -> &Mailboxes {
+        &self.mailboxes
     }
 
     /// Forgets the positions that [`Node::unindexed`] returns: an index file has them.

@@ -3,6 +3,7 @@
 use super::{Context, Node};
 use crate::ids::ServerId;
 use crate::replica::RoleView;
+use crate::time::WallTime;
 use std::fmt::Display;
 
 fn or_dash(value: Option<impl Display>) -> String {
@@ -68,6 +69,9 @@ impl Node {
         stat("connections", gauges.connections.to_string());
         stat("messages", self.mailboxes.messages().to_string());
         stat("log_bytes", gauges.log_bytes.to_string());
+        stat("log_repaired", gauges.repaired.to_string());
+        stat("log_damaged", gauges.unrepaired.to_string());
+        stat("log_checked", or_dash(gauges.scrubbed.map(WallTime::rfc3339)));
         stat("disk_free_bytes", or_dash(gauges.disk_free_bytes));
         stat("memory_bytes", or_dash(gauges.memory_bytes));
         stat("uptime_seconds", (now - self.began).as_secs().to_string());

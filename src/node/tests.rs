@@ -55,6 +55,7 @@ impl World {
             takeover: Takeover::Coin,
             vote,
             summary,
+            acknowledged: Index::ZERO,
             seen: Default::default(),
             runs: vec![Run { incarnation: Incarnation(1), process: ProcessId(1) }],
             former: None,
@@ -69,10 +70,11 @@ impl World {
             former: Vec::new(),
             settings: String::new(),
         };
+        let state = (Mailboxes::new(&about.secret), Index::ZERO);
         let stored = Index(log.0.len() as u64);
         World {
             now: Moment(0),
-            node: Node::new(Moment(0), about, Replica::new(Moment(0), setup)),
+            node: Node::new(Moment(0), about, Replica::new(Moment(0), setup), state),
             log,
             vote,
             flush: false,

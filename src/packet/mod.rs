@@ -13,7 +13,7 @@ pub use hello::{Hello, Refusal, Shared};
 pub use past::{Epoch, Past};
 
 /// The version of the packets; servers refuse other versions.
-pub(crate) const VERSION: u16 = 7;
+pub(crate) const VERSION: u16 = 8;
 
 /// A server's state as it reports it in each ping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -201,6 +201,17 @@ pub enum Packet {
         /// The request's `asked`.
         asked: Moment,
     },
+    /// Asks for acknowledged entries that the sender can't read from its own disk any more; the
+    /// node processes it.
+    Fetch {
+        /// The first one.
+        first: Index,
+        /// The last one.
+        last: Index,
+    },
+    /// The answer to [`Packet::Fetch`]; the records of the first ones of these entries follow, or
+    /// nothing. The node processes it.
+    Fetched,
 }
 
 /// The bytes are no valid packet.
@@ -278,6 +289,8 @@ packets! {
     23 Settings
     24 AskRelease { asked }
     25 Released { asked }
+    26 Fetch { first, last }
+    27 Fetched
 }
 
 fields!(Append { term, prev, committed, acknowledged, round } Ask { term, last, config });
@@ -320,6 +333,7 @@ impl Packet {
                 | Packet::Request { .. }
                 | Packet::Answer
                 | Packet::Settings
+                | Packet::Fetched
         );
         if may_follow || bytes.is_empty() { Ok((packet, bytes)) } else { Err(BadPacket) }
     }

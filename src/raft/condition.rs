@@ -14,6 +14,9 @@ pub(crate) struct Condition {
     /// When it last failed to read an entry of its log and, as primary, tried to hand over
     /// because of that.
     pub(super) damaged: Option<Moment>,
+    /// A part of its log is known to be damaged, and not repaired yet. Such a server never
+    /// campaigns.
+    pub(super) lacks_entries: bool,
     /// When the sync that is under way began.
     pub(super) sync_began: Option<Moment>,
     /// When recent syncs ended that took more than half a peer timeout.
@@ -27,6 +30,11 @@ impl Condition {
         let first = self.stopping.is_none();
         self.stopping.get_or_insert(now);
         first
+    }
+
+    /// Whether other servers should rather be primary, since they can read their logs.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.lacks_entries || self.damaged.is_some()
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -116,10 +116,11 @@ impl Raft {
         self.append_config(Term::ZERO, WallTime(0), config, env.out);
     }
 
-    /// Returns whether this server may campaign: it is a member of the newest config, and is linked
-    /// with a majority of it.
+    /// Returns whether this server may campaign: it is a member of the newest config, is linked with
+    /// a majority of it, and can read its log as far as it knows.
     pub(crate) fn may_campaign(&self, peers: &Peers) -> bool {
         !self.condition.is_stopping()
+            && !self.condition.lacks_entries
             && self.holds_epoch()
             && self.ballot.term().has_next()
             && self.log.config().is_some_and(|config| config.has(self.me))

@@ -190,6 +190,16 @@ impl Raft {
         self.handover.is_some()
     }
 
+    /// Notes whether a part of the log is damaged.
+    pub(crate) fn note_damaged(&mut self, is_damaged: bool) {
+        if self.condition.lacks_entries && !is_damaged {
+            // What could not be read can be read again.
+            self.condition.damaged = None;
+        }
+        self.condition.lacks_entries = is_damaged;
+        self.dirty = true;
+    }
+
     /// Hands over to a member whose syncs are not slow if this primary's are, once per peer
     /// timeout.
     fn hand_over_when_slow(&mut self, now: Moment, peers: &Peers) {

@@ -1,6 +1,7 @@
 //! The replica's in-memory summary of its own log: its end, its terms and its configs.
 
 use crate::config::Config;
+use crate::fields::{Field, fields, read_all};
 use crate::ids::{DiskId, Index, Position, Run, Term};
 use crate::limits::SEEN_MAX;
 use crate::packet::Epoch;
@@ -18,7 +19,7 @@ pub struct LogSummary {
     configs: Vec<(Index, Config)>,
     /// The runs with which configs added disks: the newest settled one of each disk, and all
     /// later ones.
-    added: Vec<(Index, DiskId, Run)>,
+    added: Vec<(Index, (DiskId, Run))>,
     /// One of the configs that were removed from `configs` has an open gate.
     gate_was_open: bool,
     /// The epochs that the log holds, each with the index of its first entry.
@@ -28,7 +29,25 @@ pub struct LogSummary {
     refused: Vec<(Index, Epoch)>,
 }
 
+fields!(LogSummary { last, last_time, terms, configs, added, gate_was_open, epochs, refused });
+
 impl LogSummary {
+    /// Returns the summary of no entry, after `last`: of a log whose beginning is elsewhere.
+    pub fn after(last: Index) -> LogSummary {
+        let last = Position { index: last, term: Term::ZERO };
+        LogSummary { last, ..LogSummary::default() }
+    }
+
+    /// Appends the summary to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.write(out);
+    }
+
+    /// Reads a summary that is all of `bytes`.
+    pub fn decode(bytes: &[u8]) -> Option<LogSummary> {
+        read_all(bytes)
+    }
+
     /// Adds the next record.
     ///
     /// # Errors
@@ -54,7 +73,7 @@ impl LogSummary {
     #[cold]
     fn push_config(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
         let config = Config::decode(record.body).ok_or("a config is unreadable")?;
-        self.added.extend(config.added().map(|(disk, run)| (record.index, disk, run)));
+        self.added.extend(config.added().map(|added| (record.index, added)));
         self.configs.push((record.index, config));
         if let (true, Some(founder)) = (record.term.begins_epoch(), config.members().next()) {
             let epoch = Epoch { number: record.term.epoch(), founder: founder.disk };
@@ -64,7 +83,7 @@ impl LogSummary {
     }
 
     /// Removes the entries after `last`.
-    pub(crate) fn cut(&mut self, last: Index) {
+    pub fn cut(&mut self, last: Index) {
         self.terms.retain(|start| start.index <= last);
         self.configs.retain(|(index, _)| *index <= last);
         self.added.retain(|(index, ..)| *index <= last);
@@ -74,7 +93,7 @@ impl LogSummary {
     }
 
     /// Removes the configs before the last committed one: no cut can make one of them the newest.
-    pub(crate) fn settle(&mut self, committed: Index) {
+    pub fn settle(&mut self, committed: Index) {
         let settled = self.configs.partition_point(|(index, _)| *index <= committed);
         if settled > 1 {
             let forgotten = self.configs.drain(..settled - 1);
@@ -91,10 +110,11 @@ impl LogSummary {
         let is_member = |disk: DiskId| {
             self.configs.iter().any(|(_, config)| config.members().any(|m| m.disk == disk))
         };
-        let mut kept: Vec<(Index, DiskId, Run)> = Vec::new();
+        let mut kept: Vec<(Index, (DiskId, Run))> = Vec::new();
         for new in self.added.drain(..).rev() {
-            let first = kept.iter().all(|(_, disk, _)| *disk != new.1);
-            if first && (kept.len() < SEEN_MAX || is_member(new.1)) {
+            let (disk, _) = new.1;
+            let first = kept.iter().all(|(_, (other, _))| *other != disk);
+            if first && (kept.len() < SEEN_MAX || is_member(disk)) {
                 kept.push(new);
             }
         }
@@ -103,10 +123,11 @@ impl LogSummary {
 
     /// Returns the run with which a config, committed or not, last added this disk, if known.
     pub(crate) fn run_added(&self, disk: DiskId) -> Option<Run> {
-        self.added.iter().rev().find(|(_, added, _)| *added == disk).map(|(.., run)| *run)
+        self.added.iter().rev().find(|(_, (added, _))| *added == disk).map(|(_, (_, run))| *run)
     }
 
-    pub(crate) fn last(&self) -> Position {
+    /// Returns the position of the last entry.
+    pub fn last(&self) -> Position {
         self.last
     }
 
@@ -125,7 +146,8 @@ impl LogSummary {
         self.refused.len()
     }
 
-    pub(crate) fn last_time(&self) -> WallTime {
+    /// Returns the latest time of an entry.
+    pub fn last_time(&self) -> WallTime {
         self.last_time
     }
 
@@ -139,7 +161,7 @@ impl LogSummary {
     }
 
     /// Returns the position of the entry at `index`.
-    pub(crate) fn position(&self, index: Index) -> Position {
+    pub fn position(&self, index: Index) -> Position {
         Position { index, term: self.term(index).unwrap_or_default() }
     }
 
@@ -150,7 +172,7 @@ impl LogSummary {
     }
 
     /// Returns the newest config and its index. It counts whether it is committed or not.
-    pub(crate) fn config(&self) -> Option<(Index, &Config)> {
+    pub fn config(&self) -> Option<(Index, &Config)> {
         self.configs.last().map(|(index, config)| (*index, config))
     }
 
@@ -193,6 +215,23 @@ mod tests {
         push(&mut summary, 4, 4, Some(2));
         push(&mut summary, 5, 4, None);
         summary
+    }
+
+    /// Everything that a summary says survives its encoding; nothing shorter or longer passes.
+    #[test]
+    fn an_encoded_summary_is_the_same() {
+        for mut summary in [sample(), with_additions(&[0, 2, 3, 2]), configs(&[1])] {
+            summary.settle(Index(3));
+            let epoch = Epoch { number: 3, founder: DiskId(9) };
+            summary.epochs.push((Index(2), epoch));
+            summary.refused.push((Index(3), epoch));
+            let mut bytes = Vec::new();
+            summary.encode(&mut bytes);
+            let decoded = LogSummary::decode(&bytes).unwrap();
+            assert_eq!(format!("{decoded:?}"), format!("{summary:?}"));
+            assert!(LogSummary::decode(&bytes[1..]).is_none());
+            assert!(LogSummary::decode(&bytes[..bytes.len() - 1]).is_none());
+        }
     }
 
     #[test]

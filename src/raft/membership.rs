@@ -172,7 +172,7 @@ impl Raft {
     /// the previous members. But that is safe only if the author has voted for nobody else since,
     /// and a stored vote proves that for the newest term alone. Raft has the same gap.
     fn withdraw(&mut self, env: &mut Env<'_>, config: &Config) -> bool {
-        let before = self.log.summary().config_up_to(self.log.committed());
+        let before = self.log.committed_config();
         let Some(before) = before.filter(|before| before.has(self.me)).copied() else {
             return false;
         };

@@ -116,7 +116,7 @@ impl Raft {
     pub(crate) fn new(
         now: Moment,
         (me, shared): (Member, Shared),
-        (vote, summary): (Vote, LogSummary),
+        (vote, summary, acknowledged): (Vote, LogSummary, Index),
         (takeover, rng): (Takeover, Rng),
     ) -> Raft {
         let founder = vote.founder == Some(me.disk) && vote.given == Some(me);
@@ -124,7 +124,7 @@ impl Raft {
         Raft {
             me,
             shared,
-            log: RaftLog::new(summary, me),
+            log: RaftLog::new(summary, acknowledged, me),
             ballot: Ballot::new(vote),
             role: Role::Follower(Following::default()),
             election: Election::new(takeover, rng),
@@ -200,7 +200,7 @@ impl Raft {
             stopping: self.condition.is_stopping(),
             slow: self.condition.is_slow(now),
             full: self.condition.full,
-            damaged: self.condition.damaged.is_some(),
+            damaged: self.condition.is_damaged(),
         }
     }
 
@@ -285,7 +285,11 @@ impl Raft {
             Packet::SteppedDown { .. } => self.leave_primary(from),
             Packet::Refuses(epoch) => self.remember_refused(env.now, env.peers, epoch),
             // The node has processed these.
-            Packet::Proofs | Packet::ProofsTaken | Packet::Settings => {}
+            Packet::Proofs
+            | Packet::ProofsTaken
+            | Packet::Settings
+            | Packet::Fetch { .. }
+            | Packet::Fetched => {}
             // These packets are valid only as the first on a link, or only towards operators.
             _ => env.close_nonsense(link),
         }

@@ -51,17 +51,21 @@ pub(crate) struct RaftLog {
     /// The highest index that is committed and stored by every member of the primary's newest
     /// config.
     acknowledged: Index,
+    /// The acknowledged index with which this server has started. More was acknowledged then.
+    known_at_start: Index,
 }
 
 impl RaftLog {
-    /// Returns the log of `me` after a start: all of it is durable.
-    pub(super) fn new(summary: LogSummary, me: Member) -> RaftLog {
+    /// Returns the log of `me` after a start: all of it is durable, and acknowledged up to
+    /// `acknowledged`.
+    pub(super) fn new(summary: LogSummary, acknowledged: Index, me: Member) -> RaftLog {
         let stored = summary.last().index;
         // Only this server can commit in such a config, so everything that it stored is
         // committed.
         let alone = |(_, config): (Index, &Config)| config.count() == 1 && config.has(me);
-        let committed = if summary.config().is_some_and(alone) { stored } else { Index::ZERO };
-        RaftLog { summary, flushed: stored, stored, committed, acknowledged: Index::ZERO }
+        let committed = if summary.config().is_some_and(alone) { stored } else { acknowledged };
+        let known_at_start = acknowledged;
+        RaftLog { summary, flushed: stored, stored, committed, acknowledged, known_at_start }
     }
 
     pub(crate) fn summary(&self) -> &LogSummary {
@@ -87,6 +91,13 @@ impl RaftLog {
 
     pub(crate) fn committed(&self) -> Index {
         self.committed
+    }
+
+    /// Returns the newest committed config, if that is known. After a start it is not: later
+    /// configs than those that are known to be committed may be, too.
+    pub(super) fn committed_config(&self) -> Option<&Config> {
+        let known = Some(self.committed).filter(|committed| *committed > self.known_at_start);
+        known.and_then(|committed| self.summary.config_up_to(committed))
     }
 
     pub(crate) fn acknowledged(&self) -> Index {

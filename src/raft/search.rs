@@ -43,7 +43,7 @@ impl Raft {
                 })
             }
             Decision::Withdraw => {
-                let before = self.log.summary().config_up_to(self.log.committed()).copied();
+                let before = self.log.committed_config().copied();
                 self.rewrite(env, false, |config| {
                     before
                         .filter(|before| !before.members().eq(config.members()))

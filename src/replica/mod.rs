@@ -54,7 +54,7 @@ impl Replica {
             raft: Raft::new(
                 now,
                 (me, shared),
-                (setup.vote, setup.summary),
+                (setup.vote, setup.summary, setup.acknowledged),
                 (setup.takeover, Rng::new(setup.seed)),
             ),
         }
@@ -124,6 +124,12 @@ impl Replica {
     /// timeout, and hands over to a server that may be able to read them.
     pub fn note_unsent(&mut self, now: Moment, link: LinkId) {
         self.raft.note_unsent(now, &mut self.peers, link);
+    }
+
+    /// Records whether a part of the log is known to be damaged. Until it is repaired, this server
+    /// does not campaign.
+    pub fn note_damaged(&mut self, is_damaged: bool) {
+        self.raft.note_damaged(is_damaged);
     }
 
     /// Reacts to an entry of the log that can't be read. A primary hands over to a server that

@@ -1,7 +1,7 @@
 //! What a replica starts with.
 
 use super::{LogSummary, Seen, Shared, Takeover};
-use crate::ids::{Member, Position, Run, Vote};
+use crate::ids::{Index, Member, Position, Run, Vote};
 
 /// The identity, settings and stored state with which a replica starts.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Setup {
     pub vote: Vote,
     /// The summary of the stored log.
     pub summary: LogSummary,
+    /// An entry up to which the log is known to be acknowledged; 0 if nothing is known.
+    pub acknowledged: Index,
     /// The stored knowledge of other disks.
     pub seen: Seen,
     /// The newest starts of this disk, oldest first. Never empty: the last one is this start.

@@ -71,6 +71,11 @@ impl Replica {
         self.raft.log.last()
     }
 
+    /// Returns the term of an entry; `None` if the log has no such entry.
+    pub fn term_of(&self, index: Index) -> Option<Term> {
+        self.raft.log.summary().term(index)
+    }
+
     /// Returns Raft's commit index, as far as this server knows it.
     pub fn committed(&self) -> Index {
         self.raft.log.committed()

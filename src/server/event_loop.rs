@@ -159,7 +159,7 @@ impl EventLoop {
         while let Some(done) = self.server.kernel_mut().take_done() {
             match done {
                 Done::Hashed(session, hashed) => self.server.on_hashed(session, hashed)?,
-                Done::Indexed(made) => self.server.on_indexed(made)?,
+                Done::Made(made) => self.server.on_made(made)?,
                 Done::LookedUp(id, found) => self.server.on_looked_up(id, found),
             }
         }

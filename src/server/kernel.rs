@@ -4,7 +4,7 @@ use super::channel::Broken;
 use crate::ids::{GroupId, Index, LinkId, Secret, ServerId};
 use crate::node::Job;
 use crate::replica::Packet;
-use crate::store::IndexJob;
+use crate::store::FileJob;
 use crate::time::{Moment, WallTime};
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
@@ -51,8 +51,8 @@ pub trait Kernel {
     fn hash(&mut self, job: Job);
 
     /// Makes an index file. The outcome is passed to
-    /// [`Server::on_indexed`](super::Server::on_indexed).
-    fn index(&mut self, job: IndexJob);
+    /// [`Server::on_made`](super::Server::on_made).
+    fn make(&mut self, job: FileJob);
 
     /// Looks up the addresses of a server's name. The result is passed to
     /// [`Server::on_looked_up`](super::Server::on_looked_up).

@@ -4,10 +4,10 @@ use super::channel::Channel;
 use super::event_loop::TOKENS_RESERVED;
 use super::kernel::{Kernel, Socket};
 use super::process_stats::{boot_time, resident_bytes};
-use super::threads::{self, Done, Indexer, Report};
+use super::threads::{self, Done, Maker, Report};
 use crate::ids::{GroupId, Secret, ServerId};
 use crate::node::Job;
-use crate::store::{IndexJob, ServerDisk};
+use crate::store::{FileJob, ServerDisk};
 use crate::time::{Moment, WallTime};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Token, Waker};
@@ -29,7 +29,7 @@ pub(super) struct MioKernel {
     began: Duration,
     /// Passwords for the thread that hashes.
     jobs: Sender<Job>,
-    indexer: Indexer,
+    maker: Maker,
     report: Report,
     done: Receiver<Done>,
 }
@@ -48,8 +48,8 @@ impl MioKernel {
     ) -> io::Result<MioKernel> {
         let (report, done) = Report::new(waker);
         let jobs = threads::hasher(report.clone())?;
-        let indexer = Indexer::start(disk, report.clone())?;
-        Ok(MioKernel { poll, listeners, began, jobs, indexer, report, done })
+        let maker = Maker::start(disk, report.clone())?;
+        Ok(MioKernel { poll, listeners, began, jobs, maker, report, done })
     }
 
     /// Returns the next result of a thread.
@@ -119,8 +119,8 @@ impl Kernel for MioKernel {
         self.jobs.send(job).expect("the thread lives as long as this end");
     }
 
-    fn index(&mut self, job: IndexJob) {
-        self.indexer.begin(job);
+    fn make(&mut self, job: FileJob) {
+        self.maker.begin(job);
     }
 
     fn look_up(&mut self, id: ServerId, name: &str) -> io::Result<()> {

@@ -33,6 +33,7 @@ use crate::ids::{GroupId, Secret, ServerId, SessionId};
 use crate::node::{Hashed, Input};
 use crate::replica::Event;
 use crate::store::disk::Disk;
+use crate::store::{JobDone, JobError};
 use crate::time::Moment;
 pub use addresses::Found;
 pub use classify::LINK_BYTE;
@@ -42,7 +43,6 @@ pub use frame::{LENGTH_BYTES, begin_frame, end_frame, next_frame};
 pub use kernel::{Kernel, Ready, Seal, Socket};
 pub use process_stats::boot_time;
 use sockets::Sockets;
-use std::io;
 use std::net::SocketAddr;
 
 /// What a server knows beside its host and its kernel.
@@ -64,7 +64,7 @@ pub struct Setup {
 ///
 /// A turn: [`begin_turn`](Server::begin_turn), then what the kernel reports
 /// ([`on_ready`](Server::on_ready), [`on_listener`](Server::on_listener),
-/// [`on_hashed`](Server::on_hashed), [`on_indexed`](Server::on_indexed),
+/// [`on_hashed`](Server::on_hashed), [`on_made`](Server::on_made),
 /// [`on_looked_up`](Server::on_looked_up), [`stop`](Server::stop)), then
 /// [`finish_turn`](Server::finish_turn) or its three parts.
 pub struct Server<K: Kernel, D: Disk> {
@@ -188,8 +188,8 @@ impl<K: Kernel, D: Disk> Server<K, D> {
     ///
     /// # Errors
     /// The disk has failed.
-    pub fn on_indexed(&mut self, made: io::Result<()>) -> Result<(), Fail> {
-        self.host.on_indexed(made)
+    pub fn on_made(&mut self, made: Result<JobDone, JobError>) -> Result<(), Fail> {
+        self.host.on_made(made)
     }
 
     /// Handles the result of [`Kernel::look_up`].

@@ -13,7 +13,7 @@ use crate::ids::{Index, LinkId, ServerId, SessionId};
 use crate::limits::{FILE_PIECE_BYTES, LINK_KEPT_BYTES_MAX};
 use crate::node::{Gauges, Input, Job, Node};
 use crate::replica::{Closing, DialFailure, Event, Packet};
-use crate::store::IndexJob;
+use crate::store::FileJob;
 use crate::time::{Moment, WallTime};
 use std::collections::VecDeque;
 use std::io;
@@ -183,8 +183,8 @@ impl<K: Kernel> Edges for Sockets<K> {
         self.kernel.hash(job);
     }
 
-    fn index(&mut self, job: IndexJob) {
-        self.kernel.index(job);
+    fn make(&mut self, job: FileJob) {
+        self.kernel.make(job);
     }
 
     fn write(&mut self, session: SessionId, output: &mut Vec<u8>, must_read: bool) -> bool {

@@ -6,7 +6,7 @@ use super::Found;
 use crate::address;
 use crate::ids::{ServerId, SessionId};
 use crate::node::{Hashed, Job};
-use crate::store::{IndexJob, ServerDisk};
+use crate::store::{FileJob, JobDone, JobError, ServerDisk};
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -25,7 +25,7 @@ const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
 pub(super) enum Done {
     Hashed(SessionId, Hashed),
     LookedUp(ServerId, Found),
-    Indexed(io::Result<()>),
+    Made(Result<JobDone, JobError>),
 }
 
 /// A thread's way to the event loop.
@@ -63,38 +63,38 @@ pub(super) fn hasher(report: Report) -> io::Result<Sender<Job>> {
 
 /// The thread that makes index files, one after the other.
 #[derive(Debug)]
-pub(super) struct Indexer {
+pub(super) struct Maker {
     /// `None` once it is to end.
-    jobs: Option<Sender<IndexJob>>,
+    jobs: Option<Sender<FileJob>>,
     thread: Option<JoinHandle<()>>,
     /// The thread is to end soon.
     ends: Arc<AtomicBool>,
 }
 
-impl Indexer {
+impl Maker {
     /// Starts the thread.
-    pub(super) fn start(disk: ServerDisk, report: Report) -> io::Result<Indexer> {
-        let (jobs, todo) = channel::<IndexJob>();
+    pub(super) fn start(disk: ServerDisk, report: Report) -> io::Result<Maker> {
+        let (jobs, todo) = channel::<FileJob>();
         let ends = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&ends);
         let work = move || {
             for job in todo {
                 let made = job.run(&disk, || asked.load(Ordering::Relaxed));
-                report.send(Done::Indexed(made));
+                report.send(Done::Made(made));
             }
         };
-        let thread = thread::Builder::new().name("indexer".to_owned()).spawn(work)?;
-        Ok(Indexer { jobs: Some(jobs), thread: Some(thread), ends })
+        let thread = thread::Builder::new().name("maker".to_owned()).spawn(work)?;
+        Ok(Maker { jobs: Some(jobs), thread: Some(thread), ends })
     }
 
     /// Passes a job to the thread.
-    pub(super) fn begin(&self, job: IndexJob) {
+    pub(super) fn begin(&self, job: FileJob) {
         let jobs = self.jobs.as_ref().expect("it has not been dropped");
         jobs.send(job).expect("the thread lives as long as this end");
     }
 }
 
-impl Drop for Indexer {
+impl Drop for Maker {
     /// Waits for the file that is being made: afterwards the directory may be moved.
     fn drop(&mut self) {
         self.jobs = None;

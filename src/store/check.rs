@@ -84,7 +84,7 @@ pub fn check<D: Disk>(disk: &D) -> Result<Findings, OpenError> {
     }
     let identity = found.good().cloned();
     let known = Known { is_tail, ..Known::new(disk, identity.as_ref()) };
-    let reading = recovery::read(disk, folder, known, &mut |_| Ok(()))?;
+    let reading = recovery::read(disk, folder, known, None, &mut |_| {})?;
     let is_new = found == Found::Nothing && !reading.holds_records();
     if identity.is_none() && damage.is_empty() && !is_new && !is_tail {
         damage.push("identity: it is missing, the log is not".to_owned());

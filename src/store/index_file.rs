@@ -8,6 +8,9 @@
 //! * positions, each `u32`: for each account the offsets of the messages that it has received;
 //!   then, of each message that it has sent, the offset, and the place among those that the
 //!   receiver has received in this segment, from 0;
+//! * changes of accounts: [`Change`]s in the order of the accounts, and then of the entries;
+//! * keys of ONCE: [`Key`]s in the order of the entries;
+//! * the summary of the log up to the end of the segment;
 //! * the table: [`Row`]s in the order of the accounts;
 //! * fences: the first account, `u64`, of each page of the table; then of each page of these, and
 //!   so on.
@@ -16,51 +19,72 @@
 //! level of fences is one page.
 
 use super::disk::Disk;
-use super::paged::{self, PAGE_DATA, PagedWriter};
+use super::paged::{self, PAGE_DATA, damaged};
+use super::segment::Seal;
 use crate::fields::{Field, fields, read_all};
 use crate::ids::{Index, SegmentId};
-use crate::mailbox::{Block, Earlier, List, Listed, Part};
+use crate::mailbox::{Done, Earlier, Key, List};
 use byteorder::{ByteOrder, LE};
 use std::cell::OnceCell;
 use std::io;
 use std::rc::Rc;
 
 /// Also the version: a file of another version is made again.
-const MAGIC: u64 = u64::from_le_bytes(*b"postidx\x02");
-/// Bytes of the log from one point to the next, at least.
-const POINT_BYTES: u32 = 4096;
-const ROW_BYTES: usize = 48;
-const ROWS_PER_PAGE: usize = PAGE_DATA / ROW_BYTES;
-const FENCES_PER_PAGE: usize = PAGE_DATA / 8;
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"postidx\x03");
+pub(super) const ROW_BYTES: usize = 48;
+pub(super) const ROWS_PER_PAGE: usize = PAGE_DATA / ROW_BYTES;
+pub(super) const FENCES_PER_PAGE: usize = PAGE_DATA / 8;
 
-/// What a segment and its index file must agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
+pub(super) struct Head {
+    pub(super) magic: u64,
     /// The number of the segment.
     pub(super) id: SegmentId,
-    /// The first entry.
-    pub(super) first: Index,
-    /// The number of entries.
-    pub(super) entries: u64,
-    /// The size of the segment in bytes.
-    pub(super) end: u64,
-    /// The checksum of the last record, by which a segment of the same size is told apart.
-    pub(super) last_checksum: u32,
+    /// What the segment and this file must agree on.
+    pub(super) seal: Seal,
+    /// Shows the secret under which names of keys are hashed.
+    pub(super) secret_mark: u64,
+    /// The number of points, positions, rows, changes, and keys.
+    pub(super) points: u32,
+    /// See `points`.
+    pub(super) positions: u32,
+    pub(super) rows: u32,
+    pub(super) changes: u32,
+    pub(super) keys: u32,
+    /// The number of bytes of the summary.
+    pub(super) summary: u32,
 }
 
+fields!(Seal { first, entries, end, last, last_checksum });
+fields!(Head { magic, id, seal, secret_mark, points, positions, rows, changes, keys, summary });
+const HEAD_BYTES: usize = 8 + 4 + (8 + 8 + 8 + 4 + 4) + 8 + 6 * 4;
+
+/// A change of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Head {
-    magic: u64,
-    segment: Segment,
-    /// The number of points, positions and rows.
-    points: u32,
-    positions: u32,
-    rows: u32,
+pub(super) struct Change {
+    /// The entry that created the account.
+    pub(super) account: Index,
+    /// The entry that has changed it, and the offset of its record.
+    pub(super) entry: u32,
+    /// See `entry`.
+    pub(super) offset: u32,
+    pub(super) done: Done,
 }
 
-fields!(Segment { id, first, entries, end, last_checksum });
-fields!(Head { magic, segment, points, positions, rows });
-const HEAD_BYTES: usize = 8 + 4 + 8 + 8 + 8 + 4 + 3 * 4;
+impl Field for Done {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(*self as u8);
+    }
+
+    fn read(rest: &mut &[u8]) -> Option<Done> {
+        [Done::Created, Done::PasswordSet, Done::Deleted].get(usize::from(u8::read(rest)?)).copied()
+    }
+}
+
+fields!(Change { account, entry, offset, done });
+fields!(Key { at, name, message, receiver, number });
+pub(super) const CHANGE_BYTES: usize = 8 + 4 + 4 + 1;
+pub(super) const KEY_BYTES: usize = 5 * 8;
 
 impl Field for SegmentId {
     fn write(&self, out: &mut Vec<u8>) {
@@ -76,18 +100,18 @@ impl Field for SegmentId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     /// The entry that created the account.
-    account: Index,
+    pub(super) account: Index,
     /// The numbers of its first messages here: received and sent.
-    first: [u64; 2],
+    pub(super) first: [u64; 2],
     /// How many messages each list has here.
-    count: [u32; 2],
+    pub(super) count: [u32; 2],
     /// The place of its first position among all positions.
-    position: u32,
+    pub(super) position: u32,
     /// The segments before with messages of the account.
     pub(super) earlier: Earlier,
 }
 
-impl Row {
+impl Field for Row {
     fn write(&self, out: &mut Vec<u8>) {
         self.account.write(out);
         self.first.iter().for_each(|first| first.write(out));
@@ -108,7 +132,9 @@ impl Row {
         let (previous, skips) = (segment()?, [segment()?, segment()?]);
         Some(Row { account, first, count, position, earlier: Earlier { previous, skips } })
     }
+}
 
+impl Row {
     /// The number of the first message that the list has here, or would have.
     pub(super) fn first(&self, list: List) -> u64 {
         self.first[list as usize]
@@ -121,103 +147,31 @@ impl Row {
 }
 
 /// The offsets in data bytes at which the sections begin.
-struct Sections {
+pub(super) struct Sections {
     points: u64,
     positions: u64,
-    table: u64,
+    pub(super) changes: u64,
+    pub(super) keys: u64,
+    pub(super) summary: u64,
+    pub(super) table: u64,
     fences: u64,
 }
 
 impl Head {
-    fn sections(&self) -> Sections {
+    pub(super) fn sections(&self) -> Sections {
         let page = PAGE_DATA as u64;
-        let pages = |bytes: u64| bytes.div_ceil(page) * page;
+        let pages =
+            |count: u32, bytes: usize| (u64::from(count) * bytes as u64).next_multiple_of(page);
         let points = page;
-        let positions = points + pages(u64::from(self.points) * 8);
-        let table = positions + pages(u64::from(self.positions) * 4);
+        let positions = points + pages(self.points, 8);
+        let changes = positions + pages(self.positions, 4);
+        let keys = changes + pages(self.changes, CHANGE_BYTES);
+        let summary = keys + pages(self.keys, KEY_BYTES);
+        let table = summary + pages(self.summary, 1);
         let fences = table + (self.rows as usize).div_ceil(ROWS_PER_PAGE) as u64 * page;
-        Sections { points, positions, table, fences }
+        Sections { points, positions, changes, keys, summary, table, fences }
     }
 }
-
-/// Writes the index file of a segment to `path`. `offsets` are those of its records. The file is
-/// durable on return, its name is not.
-pub(super) fn write<D: Disk>(
-    disk: &D,
-    path: &str,
-    segment: Segment,
-    offsets: &[u32],
-    part: &Part,
-) -> io::Result<()> {
-    let mut blocks: Vec<&Block> = part.blocks.iter().collect();
-    blocks.sort_unstable_by_key(|block| block.account);
-    let mut points: Vec<(u32, u32)> = Vec::new();
-    for (entry, offset) in (0..).zip(offsets) {
-        if points.last().is_none_or(|(_, last)| offset - last >= POINT_BYTES) {
-            points.push((entry, *offset));
-        }
-    }
-    let count = |block: &Block| LISTS.map(|list| block.run(list).count);
-    let positions = blocks.iter().map(|block| words(count(block))).sum();
-    let (points_count, rows) = (points.len() as u32, blocks.len() as u32);
-    let head = Head { magic: MAGIC, segment, points: points_count, positions, rows };
-    let mut file = PagedWriter::create(disk, path)?;
-    let mut bytes = Vec::new();
-    head.write(&mut bytes);
-    file.write(&bytes)?;
-    file.pad()?;
-    for (entry, offset) in points {
-        file.write(&entry.to_le_bytes())?;
-        file.write(&offset.to_le_bytes())?;
-    }
-    file.pad()?;
-    let mut entries = Vec::new();
-    for (block, list) in blocks.iter().flat_map(|block| LISTS.map(|list| (block, list))) {
-        let run = block.run(list);
-        entries.clear();
-        part.list(block, list, run.first, run.count as usize, &mut entries);
-        for Listed { entry, rank } in &entries {
-            file.write(&offsets[(entry.0 - segment.first.0) as usize].to_le_bytes())?;
-            if list == List::Sent {
-                file.write(&rank.to_le_bytes())?;
-            }
-        }
-    }
-    file.pad()?;
-    let (mut position, mut fences) = (0, Vec::new());
-    for (at, block) in blocks.iter().enumerate() {
-        if at % ROWS_PER_PAGE == 0 {
-            file.pad()?;
-            fences.push(block.account.0);
-        }
-        let row = Row {
-            account: block.account,
-            first: LISTS.map(|list| block.run(list).first),
-            count: count(block),
-            position,
-            earlier: block.earlier,
-        };
-        bytes.clear();
-        row.write(&mut bytes);
-        file.write(&bytes)?;
-        position += words(row.count);
-    }
-    while fences.len() > 1 {
-        for page in fences.chunks(FENCES_PER_PAGE) {
-            file.pad()?;
-            page.iter().try_for_each(|fence| file.write(&fence.to_le_bytes()))?;
-        }
-        fences = fences.iter().step_by(FENCES_PER_PAGE).copied().collect();
-    }
-    file.finish()
-}
-
-/// How many positions an account has: one for a received message, two for a sent one.
-fn words([received, sent]: [u32; 2]) -> u32 {
-    received + 2 * sent
-}
-
-const LISTS: [List; 2] = [List::Received, List::Sent];
 
 /// Entries and the offsets of their records, in order. The first entry of the segment is one.
 pub(super) type Points = Rc<[(u32, u32)]>;
@@ -225,8 +179,8 @@ pub(super) type Points = Rc<[(u32, u32)]>;
 /// An index file that is open for reading.
 #[derive(Debug)]
 pub(super) struct IndexFile<F> {
-    file: F,
-    head: Head,
+    pub(super) file: F,
+    pub(super) head: Head,
     /// The points, once they were needed.
     points: OnceCell<Points>,
 }
@@ -236,7 +190,7 @@ impl<F> IndexFile<F> {
     pub(super) fn open<D: Disk<File = F>>(
         disk: &D,
         path: &str,
-        segment: Option<Segment>,
+        described: Option<(SegmentId, Seal)>,
     ) -> io::Result<Option<IndexFile<F>>> {
         let Some(file) = super::whole::open(disk, path)? else { return Ok(None) };
         let mut bytes = [0; HEAD_BYTES];
@@ -245,7 +199,8 @@ impl<F> IndexFile<F> {
             read => read.map(|()| read_all::<Head>(&bytes))?,
         };
         let same = |head: &Head| {
-            head.magic == MAGIC && segment.is_none_or(|segment| segment == head.segment)
+            let own = (head.id, head.seal);
+            head.magic == MAGIC && described.is_none_or(|described| described == own)
         };
         let head = head.filter(same);
         Ok(head.map(|head| IndexFile { file, head, points: OnceCell::new() }))
@@ -253,7 +208,7 @@ impl<F> IndexFile<F> {
 
     /// Whether the file is of this segment of the log.
     pub(super) fn is_of(&self, segment: &super::log::Segment) -> bool {
-        let Segment { first, entries, end, .. } = self.head.segment;
+        let Seal { first, entries, end, .. } = self.head.seal;
         (first, entries, end) == (segment.first, segment.entries(), segment.end)
     }
 
@@ -347,19 +302,18 @@ impl<F> IndexFile<F> {
     }
 }
 
-fn damaged(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::index_write::{Contents, write};
     use super::super::memory::MemoryDisk;
     use super::*;
     use crate::content::Content;
     use crate::ids::{Secret, UserName};
-    use crate::mailbox::{Change, Mailboxes, Outcome};
+    use crate::mailbox::{Change, Mailboxes, Outcome, Part};
+    use crate::replica::LogSummary;
     use std::sync::Arc;
 
+    const LISTS: [List; 2] = [List::Received, List::Sent];
     const PATH: &str = "index";
 
     /// Number and entry of each message: received and sent.
@@ -408,19 +362,22 @@ mod tests {
         (Arc::clone(mailboxes.unindexed().unwrap()), lists)
     }
 
-    fn segment(part: &Part, entries: u64) -> Segment {
-        let (id, first) = (part.segment, part.first);
-        Segment { id, first, entries, end: entries * 100, last_checksum: 7 }
+    fn described(part: &Part, entries: u64) -> (SegmentId, Seal) {
+        let end = entries * 100;
+        let seal = Seal { first: part.first, entries, end, last: 1, last_checksum: 7 };
+        (part.segment, seal)
     }
 
     fn written(part: &Part, entries: u64) -> MemoryDisk {
         let disk = MemoryDisk::default();
         let offsets: Vec<u32> = (0..entries as u32).map(|entry| entry * 100 + 32).collect();
-        write(&disk, PATH, segment(part, entries), &offsets, part).unwrap();
+        let ((_, seal), summary) = (described(part, entries), &LogSummary::default());
+        let contents = Contents { seal, offsets: &offsets, part, summary, secret_mark: 5 };
+        write(&disk, PATH, &contents).unwrap();
         disk
     }
 
-    fn open(disk: &MemoryDisk, segment: Segment) -> IndexFile<usize> {
+    fn open(disk: &MemoryDisk, segment: (SegmentId, Seal)) -> IndexFile<usize> {
         IndexFile::open(disk, PATH, Some(segment)).unwrap().expect("a valid file")
     }
 
@@ -430,7 +387,7 @@ mod tests {
         for (accounts, messages) in [(2, 50), (127, 3000), (200, 10_000), (70_000, 70_000)] {
             let (part, lists) = sample(accounts, messages);
             let disk = written(&part, messages);
-            let file = open(&disk, segment(&part, messages));
+            let file = open(&disk, described(&part, messages));
             for (account, lists) in lists.iter().enumerate() {
                 let row = file.find(&disk, Index(account as u64)).unwrap();
                 assert_eq!(row.is_none(), lists.iter().all(Vec::is_empty), "{account}");
@@ -460,7 +417,7 @@ mod tests {
     fn points_are_a_page_apart_and_begin_with_the_first_record() {
         let (part, _) = sample(5, 1000);
         let disk = written(&part, 1000);
-        let file = open(&disk, segment(&part, 1000));
+        let file = open(&disk, described(&part, 1000));
         let points = file.points(&disk).unwrap();
         assert_eq!(points[..2], [(0, 32), (41, 4132)]);
         assert!(points.windows(2).all(|pair| (4096..4196).contains(&(pair[1].1 - pair[0].1))));
@@ -470,14 +427,17 @@ mod tests {
     fn the_file_of_another_segment_or_version_is_none() {
         let (part, _) = sample(5, 100);
         let disk = written(&part, 100);
-        let own = segment(&part, 100);
+        let own = described(&part, 100);
         let opens = |segment| IndexFile::open(&disk, PATH, segment).unwrap().is_some();
         assert!(opens(None) && opens(Some(own)));
+        let (id, seal) = own;
         for other in [
-            Segment { first: own.first.next(), ..own },
-            Segment { entries: 101, ..own },
-            Segment { end: own.end + 1, ..own },
-            Segment { last_checksum: 8, ..own },
+            (SegmentId::new(9).unwrap(), seal),
+            (id, Seal { first: seal.first.next(), ..seal }),
+            (id, Seal { entries: 101, ..seal }),
+            (id, Seal { end: seal.end + 1, ..seal }),
+            (id, Seal { last: 2, ..seal }),
+            (id, Seal { last_checksum: 8, ..seal }),
         ] {
             assert!(!opens(Some(other)), "{other:?}");
         }
@@ -492,7 +452,7 @@ mod tests {
     fn every_changed_byte_is_noticed_or_harmless() {
         let (part, _) = sample(300, 2000);
         let good = written(&part, 2000);
-        let own = segment(&part, 2000);
+        let own = described(&part, 2000);
         type Read = Vec<(Option<Row>, Vec<(u32, u32)>)>;
         let read = |disk: &MemoryDisk| -> io::Result<Read> {
             let Some(file) = IndexFile::open(disk, PATH, Some(own))? else {

@@ -1,14 +1,18 @@
 //! The part of the log that reads and makes index files.
 
+use super::base::segment_id;
+use super::checkpoint::Sealed;
 use super::disk::{Disk, join, named};
-use super::index_file::{self, IndexFile, Points, Row};
-use super::index_job::{IndexJob, Make, Remake, Sealed};
+use super::file_job::{FileJob, MakeIndex, RemakeIndexes};
+use super::index_file::{IndexFile, Points, Row};
 use super::log::{Log, Offsets, Segment, keep_open};
-use super::segment::{self, index_name, path};
+use super::scrub::SealedSegment;
+use super::segment::{self, Seal, index_name, path};
 use crate::ids::{Index, Position, SegmentId, Term};
 use crate::limits::{FILE_PIECE_BYTES, MESSAGES_PER_STEP, RECORD_BYTES_MAX};
 use crate::mailbox::{List, Mailboxes, Part, Visit};
 use crate::record::Record;
+use crate::replica::LogSummary;
 use byteorder::{ByteOrder, LE};
 use std::collections::BTreeSet;
 use std::io;
@@ -39,36 +43,42 @@ impl<F> Log<F> {
         &mut self,
         disk: &D,
         part: &Arc<Part>,
-    ) -> io::Result<Option<IndexJob>> {
+        secret_mark: u64,
+    ) -> io::Result<Option<FileJob>> {
         let at = part.segment.number() as usize - 1;
         let Some(offsets) = self.segments[at].share() else { return Ok(None) };
         let segment = &self.segments[at];
         assert_eq!(segment.first, part.first, "positions are of the segment that they name");
-        let described = self.describe(disk, part.segment, segment, &offsets)?;
+        let seal = self.describe(disk, segment, &offsets)?;
         let file = join(&self.folder, &index_name(segment.first));
         // One that can't be read is replaced.
-        if let Ok(Some(_)) = IndexFile::open(disk, &file, Some(described)) {
+        if let Ok(Some(index)) = IndexFile::open(disk, &file, Some((part.segment, seal)))
+            && index.head.secret_mark == secret_mark
+        {
             self.note_indexed(part.segment);
             return Ok(None);
         }
+        let mut summary = segment.summary.clone().expect("a sealed segment has a summary");
+        // All of it was acknowledged, or it would not be applied.
+        summary.settle(seal.last_index());
         let (folder, part) = (self.folder.clone(), Arc::clone(part));
-        Ok(Some(IndexJob::Make(Make { folder, segment: described, offsets, part })))
+        let job = MakeIndex { folder, seal, offsets, part, summary, secret_mark };
+        Ok(Some(FileJob::Index(job)))
     }
 
     /// Describes a sealed segment as its index file does.
     fn describe<D: Disk<File = F>>(
         &self,
         disk: &D,
-        id: SegmentId,
         segment: &Segment,
         offsets: &[u32],
-    ) -> io::Result<index_file::Segment> {
-        let last = u64::from(*offsets.last().expect("a sealed segment has entries"));
-        let head = self.read(disk, segment, last..last + 8)?;
+    ) -> io::Result<Seal> {
+        let last = *offsets.last().expect("a sealed segment has entries");
+        let head = self.read(disk, segment, u64::from(last)..u64::from(last) + 8)?;
         let last_checksum = head.get(4..).filter(|sum| sum.len() == 4).map(LE::read_u32);
         let last_checksum = last_checksum.ok_or(io::ErrorKind::UnexpectedEof)?;
         let Segment { first, end, .. } = *segment;
-        Ok(index_file::Segment { id, first, entries: segment.entries(), end, last_checksum })
+        Ok(Seal { first, entries: segment.entries(), end, last, last_checksum })
     }
 
     /// Notes that the index file of a segment is durable. The offsets of its records leave the
@@ -76,7 +86,16 @@ impl<F> Log<F> {
     pub(super) fn note_indexed(&mut self, id: SegmentId) {
         if let Some(segment) = self.segments.get_mut(id.number() as usize - 1) {
             segment.offsets = Offsets::Filed(segment.entries());
+            segment.summary = None;
+            self.summary.settle(segment.next().before());
         }
+    }
+
+    /// The segments up to the first one without an index file.
+    pub(super) fn indexed(&self) -> &[Segment] {
+        let is_indexed = |segment: &&Segment| matches!(segment.offsets, Offsets::Filed(_));
+        let count = self.segments.iter().take_while(is_indexed).count();
+        &self.segments[..count]
     }
 
     /// Whether a read has found index files missing or damaged.
@@ -86,13 +105,42 @@ impl<F> Log<F> {
 
     /// Returns the job that makes the index files again which a read has found missing or
     /// damaged, if there are any. `empty` is the state before the first entry.
-    pub(super) fn remake_job(&self, empty: impl FnOnce() -> Mailboxes) -> Option<IndexJob> {
+    pub(super) fn remake_job(&self, empty: impl FnOnce() -> Mailboxes) -> Option<FileJob> {
         let lost = self.lost.borrow().clone();
         let last = lost.last()?.number() as usize;
         let sealed = |segment: &Segment| Sealed { first: segment.first, end: segment.end };
         let segments = self.segments[..last].iter().map(sealed).collect();
         let (folder, mailboxes) = (self.folder.clone(), empty());
-        Some(IndexJob::Remake(Box::new(Remake { folder, segments, lost, mailboxes })))
+        let job = RemakeIndexes { folder, segments, lost, mailboxes };
+        Some(FileJob::LostIndexes(Box::new(job)))
+    }
+
+    pub(super) fn has_suspects(&self) -> bool {
+        !self.suspects.borrow().is_empty()
+    }
+
+    pub(super) fn take_suspect(&self) -> Option<SegmentId> {
+        self.suspects.borrow_mut().pop_first()
+    }
+
+    pub(super) fn note_suspect(&self, id: SegmentId) {
+        self.suspects.borrow_mut().insert(id);
+    }
+
+    /// Describes a sealed segment with an index file, all of whose entries were acknowledged.
+    pub(super) fn sealed(&self, id: SegmentId) -> Option<SealedSegment> {
+        let at = id.number() as usize - 1;
+        let segment = self.segments.get(at)?;
+        let Offsets::Filed(_) = segment.offsets else { return None };
+        let sealed = |segment: &Segment| Sealed { first: segment.first, end: segment.end };
+        let before = at.checked_sub(1).map(|before| sealed(&self.segments[before]));
+        let (folder, Sealed { first, end }) = (self.folder.clone(), sealed(segment));
+        Some(SealedSegment { id, folder, first, next: segment.next(), end, before })
+    }
+
+    /// Notes that an index file is missing or damaged.
+    pub(super) fn note_lost(&mut self, id: SegmentId) {
+        self.lost.get_mut().insert(id);
     }
 
     /// Notes that a remake has ended: what it has not mended is found again by the next read.
@@ -171,7 +219,8 @@ impl<F> Log<F> {
         if let Some((_, points)) = scanned.as_ref().filter(|(of, _)| *of == segment.first) {
             return Ok(Rc::clone(points));
         }
-        let offsets = self.find_offsets(disk, segment)?;
+        let offsets = self.find_offsets(disk, segment);
+        let offsets = offsets.inspect_err(|_| self.suspect(segment))?;
         let points: Points = (0..).zip(offsets).collect();
         *scanned = Some((segment.first, Rc::clone(&points)));
         Ok(points)
@@ -213,7 +262,8 @@ impl<F> Log<F> {
             let mut rest = &offsets[..];
             while !rest.is_empty() {
                 let (near, far) = rest.split_at(near(rest));
-                if !self.read_near(disk, segment, near, &mut number, visit)? {
+                let read = self.read_near(disk, segment, near, &mut number, visit);
+                if !read.inspect_err(|_| self.suspect(segment))? {
                     return Ok(());
                 }
                 rest = far;
@@ -286,11 +336,18 @@ impl<F> Log<F> {
     }
 
     /// Removes files that belong to no segment: those that a crash has left unfinished, and index
-    /// files of segments that an operator has moved.
-    pub(super) fn remove_strays<D: Disk<File = F>>(&self, disk: &D) -> io::Result<()> {
+    /// files of segments that an operator has moved. Notes the index files that are missing.
+    pub(super) fn tidy<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
         let names = self.segments.iter().map(|segment| index_name(segment.first));
         let own: BTreeSet<String> = names.collect();
-        for name in disk.list(&self.folder)? {
+        let found = disk.list(&self.folder)?;
+        let held: BTreeSet<&String> = found.iter().collect();
+        for at in 0..self.indexed().len() {
+            if !held.contains(&index_name(self.segments[at].first)) {
+                self.note_lost(segment_id(at));
+            }
+        }
+        for name in found {
             let is_index = name.ends_with(".idx") && !own.contains(&name);
             if is_index || name.ends_with(".idx.new") {
                 disk.remove(&join(&self.folder, &name))?;
@@ -322,12 +379,35 @@ impl<F> Log<F> {
         }
         // It becomes the active one.
         let offsets = match &self.segments[kept].offsets {
-            Offsets::Growing(_) => return Ok(()),
+            Offsets::Growing(_) => {
+                self.segments[kept].summary = None;
+                return Ok(());
+            }
             Offsets::Known(offsets) => offsets.to_vec(),
             Offsets::Filed(_) => self.find_offsets(disk, &self.segments[kept])?,
         };
         self.segments[kept].offsets = Offsets::Growing(offsets);
+        self.segments[kept].summary = None;
         Ok(())
+    }
+
+    /// Reads the log up to an entry for its summary.
+    pub(super) fn read_summary<D: Disk<File = F>>(
+        &self,
+        disk: &D,
+        through: Index,
+    ) -> io::Result<LogSummary> {
+        let mut summary = LogSummary::after(self.segments[0].first.before());
+        let (mut last, mut pushed) = (summary.last(), Ok(()));
+        for segment in self.segments.iter().take_while(|segment| segment.first <= through) {
+            let path = path(&self.folder, segment.first);
+            segment::scan(disk, &path, segment.end, &mut last, |record| {
+                if pushed.is_ok() && record.index <= through {
+                    pushed = summary.push(record);
+                }
+            })?;
+        }
+        pushed.map(|()| summary).map_err(io::Error::other)
     }
 
     /// Reads a segment to find where its records begin.
@@ -336,10 +416,6 @@ impl<F> Log<F> {
         let mut last = Position { index: first.before(), term: Term::ZERO };
         segment::scan(disk, &path(&self.folder, first), end, &mut last, |_| ())
     }
-}
-
-fn segment_id(at: usize) -> SegmentId {
-    SegmentId::new(at as u32 + 1).expect("numbers begin with 1")
 }
 
 /// Returns the last point that is not after an entry.

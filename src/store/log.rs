@@ -1,11 +1,13 @@
 //! The log of entries: appended in batches, cut where it conflicts, read from memory or files.
 
+use super::base::segment_id;
 use super::disk::Disk;
 use super::index_file::{IndexFile, Points};
 use super::segment::{HEADER_BYTES, Header, is_header, path};
 use crate::ids::{Index, SegmentId};
 use crate::limits::{SEGMENTS_OPEN_MAX, TAIL_BYTES_MAX};
-use crate::record::{Kind, Record};
+use crate::record::Record;
+use crate::replica::LogSummary;
 use byteorder::{ByteOrder, LE};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -21,6 +23,8 @@ pub(super) struct Segment {
     pub(super) offsets: Offsets,
     /// The offset where the items end. In the active segment this includes unwritten items.
     pub(super) end: u64,
+    /// Of the log up to its end, for a sealed segment without an index file.
+    pub(super) summary: Option<LogSummary>,
 }
 
 /// Where the records of a segment begin.
@@ -36,7 +40,12 @@ pub(super) enum Offsets {
 
 impl Segment {
     pub(super) fn new(first: Index, offsets: Vec<u32>, end: u64) -> Segment {
-        Segment { first, offsets: Offsets::Growing(offsets), end }
+        Segment { first, offsets: Offsets::Growing(offsets), end, summary: None }
+    }
+
+    /// A sealed segment with an index file.
+    pub(super) fn indexed(first: Index, next: Index, end: u64) -> Segment {
+        Segment { first, offsets: Offsets::Filed(next.0 - first.0), end, summary: None }
     }
 
     /// The number of its entries.
@@ -103,11 +112,13 @@ pub(super) struct Log<F> {
     pub(super) indexes: RefCell<Vec<(Index, Rc<IndexFile<F>>)>>,
     /// The segments whose index files were found missing or damaged.
     pub(super) lost: RefCell<BTreeSet<SegmentId>>,
+    /// The sealed segments in which a read has failed.
+    pub(super) suspects: RefCell<BTreeSet<SegmentId>>,
     /// A segment whose index file is lost, and a point for each of its records.
     pub(super) scanned: RefCell<Option<(Index, Points)>>,
-    /// The indexes of all configs, in order. Every batch header names the newest config before it,
-    /// which reveals the loss of a config.
-    configs: Vec<Index>,
+    /// Of all entries. Every batch header names the newest config before it, which reveals the loss
+    /// of a config.
+    pub(super) summary: LogSummary,
     /// The active segment's bytes from `tail_start` to its end.
     tail: Vec<u8>,
     tail_start: u64,
@@ -120,13 +131,13 @@ pub(super) struct Log<F> {
 }
 
 impl<F> Log<F> {
-    /// Returns a log of segments that were read and are durable, with its configs. `file` and
-    /// `sealed` belong to the last segment.
+    /// Returns a log of segments that are durable, with its summary. `file` and `sealed` belong to
+    /// the last segment.
     pub(super) fn new(
         folder: &str,
         segments: Vec<Segment>,
         file: F,
-        configs: Vec<Index>,
+        summary: LogSummary,
         sealed: u64,
     ) -> Log<F> {
         let written = segments.last().expect("a log has a segment").end;
@@ -137,8 +148,9 @@ impl<F> Log<F> {
             opened: RefCell::default(),
             indexes: RefCell::default(),
             lost: RefCell::default(),
+            suspects: RefCell::default(),
             scanned: RefCell::default(),
-            configs,
+            summary,
             tail: Vec::new(),
             tail_start: written,
             written,
@@ -156,7 +168,7 @@ impl<F> Log<F> {
     ) -> io::Result<Log<F>> {
         let file = create_file(disk, folder, first)?;
         let segments = vec![Segment::new(first, Vec::new(), 0)];
-        let mut log = Log::new(folder, segments, file, Vec::new(), 0);
+        let mut log = Log::new(folder, segments, file, LogSummary::after(first.before()), 0);
         log.unnamed = true;
         log.write_header_alone(disk)?;
         Ok(log)
@@ -218,14 +230,10 @@ impl<F> Log<F> {
         let mut rest = records;
         while !rest.is_empty() {
             let (record, behind) = rest.split_at(LE::read_u32(rest) as usize);
-            let Record { index, kind, .. } = Record::trust(record);
-            assert_eq!(index, self.active().next(), "entries are appended in order");
+            self.summary.push(&Record::trust(record)).map_err(io::Error::other)?;
             let offset = self.active().end as u32;
             self.active_mut().growing().push(offset);
             self.push(record);
-            if kind == Kind::CONFIG {
-                self.configs.push(index);
-            }
             rest = behind;
         }
         Ok(())
@@ -233,9 +241,8 @@ impl<F> Log<F> {
 
     /// The header to write after all items.
     fn header(&self) -> Header {
-        let (first, config) = (self.active().next(), self.configs.last().copied());
-        let config = config.unwrap_or_default();
-        Header { synced: self.written, first, config }
+        let config = self.summary.config().map(|(index, _)| index).unwrap_or_default();
+        Header { synced: self.written, first: self.active().next(), config }
     }
 
     fn push(&mut self, item: &[u8]) {
@@ -245,7 +252,10 @@ impl<F> Log<F> {
 
     pub(super) fn roll<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<()> {
         let first = self.active().next();
-        self.active_mut().growing().shrink_to_fit();
+        let summary = self.summary.clone();
+        let sealed = self.active_mut();
+        sealed.growing().shrink_to_fit();
+        sealed.summary = Some(summary);
         self.file = create_file(disk, &self.folder, first)?;
         self.segments.push(Segment::new(first, Vec::new(), 0));
         (self.tail_start, self.written, self.sealed, self.unnamed) = (0, 0, 0, true);
@@ -307,7 +317,13 @@ impl<F> Log<F> {
         if last >= self.last() {
             return Ok(());
         }
-        self.configs.retain(|at| *at <= last);
+        let indexed = self.indexed().last().map(Segment::next);
+        if indexed.is_some_and(|next| last.next() < next) {
+            // What came before the end of an indexed segment is not in memory any more.
+            self.summary = self.read_summary(disk, last)?;
+        } else {
+            self.summary.cut(last);
+        }
         self.remove_indexes(disk, last)?;
         if let Some(first) = self.cut_reaches(last) {
             while self.active().first > first {
@@ -407,16 +423,25 @@ impl<F> Log<F> {
                     last = last.min(self.last_begun_before(self.tail_start));
                 }
                 let (begin, bytes) = self.extent(disk, segment, next, last)?;
-                let piece = self.read(disk, segment, bytes)?;
-                visit_piece(&piece, begin, last, &mut |record| {
+                let visit_known = &mut |record: &Record<'_>| {
                     if record.index >= next {
                         visit(record);
                     }
-                })?;
+                };
+                let piece = self.read(disk, segment, bytes);
+                let read = piece.and_then(|piece| visit_piece(&piece, begin, last, visit_known));
+                read.inspect_err(|_| self.suspect(segment))?;
             }
             next = last.next();
         }
         Ok(())
+    }
+
+    /// Notes that a read of a segment has failed.
+    pub(super) fn suspect(&self, segment: &Segment) {
+        if segment.first != self.active().first {
+            self.suspects.borrow_mut().insert(segment_id(self.segment_of(segment.first)));
+        }
     }
 
     /// Reads bytes of a segment's file; fewer only at its end.

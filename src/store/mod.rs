@@ -1,40 +1,51 @@
 #![doc = include_str!("README.md")]
 
+mod base;
 pub mod check;
+mod checkpoint;
 pub mod disk;
 #[cfg(debug_assertions)]
 mod faulty;
+mod file_job;
 mod former;
 mod identity;
 mod index_file;
-mod index_job;
+mod index_write;
 mod indexed;
 mod log;
 #[cfg(any(test, feature = "simulate"))]
 pub mod memory;
+mod merge;
 mod paged;
 mod quarantine;
 mod recovery;
 mod reserve;
 mod salvage;
+mod scrub;
 mod segment;
 mod vote;
 mod whole;
 
+pub use file_job::{FileJob, JobDone, JobError, Lost};
 pub use former::Former;
 pub use identity::Identity;
-pub use index_job::IndexJob;
-pub use recovery::Torn;
+pub use recovery::{Progress, Torn};
+pub use scrub::{Damage, Repaired, Verified, VerifiedTo};
 pub use segment::HEADER_BYTES;
 
-use crate::ids::{Index, ProcessId, SegmentId, Vote};
+use crate::ids::{Index, SegmentId, Vote};
+use crate::limits::{CHECKPOINT_GROWTH, FILE_PIECE_BYTES, MERGED_MAX};
 use crate::mailbox::{Archive, List, Mailboxes, Part, Visit};
 use crate::record::Record;
-use crate::replica::{LogReader, SeenDisk};
+use crate::replica::{LogReader, LogSummary, SeenDisk};
+use base::Base;
+use checkpoint::Checkpoint;
 use disk::Disk;
+use file_job::MakeCheckpoint;
 use identity::Found;
-use log::Log;
+use log::{Log, Segment};
 use recovery::{Known, Reading};
+use scrub::{Repair, Verify};
 use std::sync::Arc;
 use std::{fmt, io};
 use vote::VoteFile;
@@ -100,9 +111,34 @@ pub struct Store<D: Disk> {
     unsaved: bool,
     vote: VoteFile<D::File>,
     log: Log<D::File>,
+    checkpoint: Checkpointed,
 }
 
-/// The result of opening a directory, apart from the records.
+/// What is known of the checkpoint.
+#[derive(Debug, Default)]
+struct Checkpointed {
+    /// The number of segments that it contains; 0 without one.
+    segments: usize,
+    /// Its size.
+    bytes: u64,
+    /// It is damaged.
+    is_lost: bool,
+    /// It is time for the next one.
+    is_due: bool,
+}
+
+/// What to open.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    /// The identity of the directory; of a new one, also the disk.
+    pub expected: &'a Identity,
+    /// A time, which names what is quarantined.
+    pub label: &'a str,
+    /// The state before the first entry of the log.
+    pub empty: &'a Mailboxes,
+}
+
+/// The result of opening a directory.
 #[derive(Debug)]
 pub struct Opened<D: Disk> {
     /// The open directory. The incarnation of this start is durable.
@@ -111,8 +147,14 @@ pub struct Opened<D: Disk> {
     pub vote: Vote,
     /// The torn tail that was cut, if any.
     pub torn: Option<Torn>,
+    /// The summary of the whole log.
+    pub summary: LogSummary,
+    /// The last entry that is known to be acknowledged: that of a sealed segment, or 0.
+    pub acknowledged: Index,
+    /// The state after that entry.
+    pub mailboxes: Mailboxes,
     /// Set when the old directory was damaged and is now quarantined. The open directory is then
-    /// a new one, and the records that `visit` received do not belong to it.
+    /// a new one.
     pub quarantined: Option<Quarantined>,
     /// The quarantined directories that are remembered.
     pub former: Vec<Former>,
@@ -131,25 +173,24 @@ pub struct Quarantined {
 const MEMBERS_SAFE: usize = 3;
 
 impl<D: Disk> Store<D> {
-    /// Opens the directory that `expected` describes and counts the start. Creates a missing
-    /// directory with `expected.disk`. Passes every record to `visit`, which may reject it.
+    /// Opens the directory that is expected and counts the start. Creates a missing one. Calls
+    /// `watch` after each segment that was read.
     ///
-    /// Moves a damaged directory to a quarantine folder named by `label`, a time, and creates a new
-    /// one. The records that `visit` received do not belong to the new directory.
+    /// Moves a damaged directory to a quarantine folder, and creates a new one.
     ///
     /// # Errors
     /// See [`OpenError`]. The directory is unchanged unless the disk failed.
     pub fn open(
         disk: D,
-        expected: &Identity,
-        label: &str,
-        mut visit: impl FnMut(&Record<'_>) -> Result<(), &'static str>,
+        opening: &Opening<'_>,
+        watch: &mut dyn FnMut(Progress),
     ) -> Result<Opened<D>, OpenError> {
+        let Opening { expected, label, empty } = *opening;
         let found = Identity::read(&disk)?;
         found.refuse_foreign(expected)?;
         if let Some(folder) = quarantine::finish(&disk)? {
             let why = "a crash came while it was quarantined".to_owned();
-            return Store::create(disk, expected, Some(Quarantined { folder, why }));
+            return Store::create(disk, opening, Some(Quarantined { folder, why }));
         }
         let identity = found.good();
         let disk_id = identity.map(|identity| identity.disk);
@@ -160,20 +201,27 @@ impl<D: Disk> Store<D> {
         // Reads everything before changing anything.
         let vote = VoteFile::open(&disk)?;
         let voted = vote.as_ref().map(|(_, vote)| *vote);
-        let mut reading = recovery::read(&disk, LOG, Known::new(&disk, identity), &mut visit)?;
+        let known = Known::new(&disk, identity);
+        let mut base = base::load(&disk, LOG, empty, usize::MAX)?;
+        let mut reading = recovery::read(&disk, LOG, known, base.as_ref(), watch)?;
+        if base.as_ref().is_some_and(|base| reading.begun_segments() <= base.segments.len()) {
+            // The segment before the unfinished one grows again, so it must be known as a whole.
+            base = None;
+            reading = recovery::read(&disk, LOG, known, None, watch)?;
+        }
         let (last, opened) = (reading.last, reading.may_have_opened(voted));
         let damage = std::mem::take(&mut reading.damage).into_iter().next();
         let why = match (found, vote, damage) {
             (Found::Good(_), Some((_, vote)), None) if vote.term < last.term => OLD_VOTE.to_owned(),
             (Found::Good(identity), Some(vote), None) => {
-                return Store::go_on(disk, identity, expected.process, vote, reading);
+                return Store::go_on(disk, identity, opening, vote, (reading, base));
             }
             (Found::Nothing, ..) if !reading.holds_records() => {
                 if voted.unwrap_or_default() != Vote::default() {
                     return Err(OpenError::Damaged(LONE_VOTE.to_owned()));
                 }
                 // The state that a crash during the creation of a directory leaves.
-                return Store::create(disk, expected, None);
+                return Store::create(disk, opening, None);
             }
             (Found::Nothing, ..) => "identity: it is missing, the log is not".to_owned(),
             (Found::Damaged(why), ..) => format!("identity: {why}"),
@@ -195,38 +243,46 @@ impl<D: Disk> Store<D> {
             return Err(OpenError::Damaged(why));
         }
         let folder = quarantine::everything(&disk, "damaged", label, last, opened)?;
-        Store::create(disk, expected, Some(Quarantined { folder, why }))
+        Store::create(disk, opening, Some(Quarantined { folder, why }))
     }
 
     fn go_on(
         disk: D,
         mut identity: Identity,
-        process: ProcessId,
+        opening: &Opening<'_>,
         (mut vote_file, vote): (VoteFile<D::File>, Vote),
-        reading: Reading,
+        (reading, base): (Reading, Option<Base>),
     ) -> Result<Opened<D>, OpenError> {
         // After a crash or a failed sync, the page cache may show data that is not on disk.
         vote_file.write(&disk, vote)?;
         let torn = reading.torn.clone();
-        let log = recovery::settle(&disk, LOG, reading)?;
+        let mut log = recovery::settle(&disk, LOG, reading)?;
         // On a full disk this makes room for what follows.
-        log.remove_strays(&disk)?;
-        identity.start(process, disk.boot());
+        log.tidy(&disk)?;
+        identity.start(opening.expected.process, disk.boot());
         // A crash may have come after the first batch of a segment and before `identity` named
         // it.
         identity.segment = log.newest();
         identity.write(&disk)?;
-        let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log };
+        let checkpoint = Checkpointed::find(&disk)?;
+        let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log, checkpoint };
         store.seal()?;
-        let former = former::read(&store.disk)?;
-        Ok(Opened { store, vote, torn, quarantined: None, former })
+        store.plan_checkpoint();
+        let (former, summary) = (former::read(&store.disk)?, store.log.summary.clone());
+        let (acknowledged, mailboxes) = match base {
+            Some(Base { summary, mailboxes, .. }) => (summary.last().index, mailboxes),
+            None => (Index::ZERO, opening.empty.emptied()),
+        };
+        let quarantined = None;
+        Ok(Opened { store, vote, torn, summary, acknowledged, mailboxes, quarantined, former })
     }
 
     fn create(
         disk: D,
-        expected: &Identity,
+        opening: &Opening<'_>,
         quarantined: Option<Quarantined>,
     ) -> Result<Opened<D>, OpenError> {
+        let expected = opening.expected;
         let vote = VoteFile::create(&disk, Vote::default())?;
         disk.make_folder(LOG)?;
         let log = Log::create(&disk, LOG, Index(1))?;
@@ -236,15 +292,25 @@ impl<D: Disk> Store<D> {
         identity.segment = Index(1);
         identity.write(&disk)?;
         let former = former::read(&disk)?;
-        let store = Store { disk, identity, unsaved: false, vote, log };
-        Ok(Opened { store, vote: Vote::default(), torn: None, quarantined, former })
+        let checkpoint = Checkpointed::default();
+        let store = Store { disk, identity, unsaved: false, vote, log, checkpoint };
+        Ok(Opened {
+            store,
+            vote: Vote::default(),
+            torn: None,
+            summary: LogSummary::default(),
+            acknowledged: Index::ZERO,
+            mailboxes: opening.empty.emptied(),
+            quarantined,
+            former,
+        })
     }
 
     /// Quarantines a closed directory in a folder named by `kind` and `label`, a time. The next
     /// start then creates a new directory. Returns the folder, relative to the data directory.
     pub fn quarantine(disk: &D, kind: &str, label: &str) -> io::Result<String> {
         let known = Known::new(disk, Identity::read(disk)?.good());
-        let reading = recovery::read(disk, LOG, known, &mut |_| Ok(()))?;
+        let reading = recovery::read(disk, LOG, known, None, &mut |_| {})?;
         let vote = VoteFile::open(disk)?.map(|(_, vote)| vote);
         quarantine::everything(disk, kind, label, reading.last, reading.may_have_opened(vote))
     }
@@ -278,11 +344,22 @@ impl<D: Disk> Store<D> {
     }
 
     fn remove_tail(&mut self, last: Index) -> io::Result<()> {
+        if self.log.indexed().last().is_some_and(|segment| last < segment.next().before()) {
+            self.remove_checkpoint()?;
+        }
         if let Some(segment) = self.log.cut_reaches(last) {
             self.identity.segment = segment;
             self.save_identity()?;
         }
         self.log.cut(&self.disk, last)
+    }
+
+    fn remove_checkpoint(&mut self) -> io::Result<()> {
+        self.checkpoint = Checkpointed::default();
+        match self.disk.remove(checkpoint::FILE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| self.disk.sync_folder(".")),
+        }
     }
 
     /// The identity of this directory.
@@ -388,8 +465,56 @@ impl<D: Disk> Store<D> {
     ///
     /// # Errors
     /// When a file can't be read.
-    pub fn index_job(&mut self, part: &Arc<Part>) -> io::Result<Option<IndexJob>> {
-        self.log.index_job(&self.disk, part)
+    pub fn index_job(&mut self, part: &Arc<Part>, secret_mark: u64) -> io::Result<Option<FileJob>> {
+        let job = self.log.index_job(&self.disk, part, secret_mark);
+        self.plan_checkpoint();
+        job
+    }
+
+    /// Whether it is time for the next checkpoint.
+    pub fn wants_checkpoint(&self) -> bool {
+        self.checkpoint.is_due
+    }
+
+    fn plan_checkpoint(&mut self) {
+        let Checkpointed { segments, bytes, .. } = self.checkpoint;
+        let new = self.log.indexed().get(segments..).unwrap_or_default();
+        let grown: u64 = new.iter().map(|segment| segment.end).sum();
+        let is_large = grown >= bytes.saturating_mul(CHECKPOINT_GROWTH);
+        self.checkpoint.is_due = !new.is_empty() && (is_large || new.len() >= MERGED_MAX);
+    }
+
+    /// Returns the job that makes the next checkpoint, if it is time for one.
+    pub fn checkpoint_job(&self, secret_mark: u64) -> Option<FileJob> {
+        if !self.wants_checkpoint() {
+            return None;
+        }
+        let indexed = self.log.indexed();
+        let Checkpointed { bytes, is_lost, .. } = self.checkpoint;
+        let names = indexed.iter().map(|segment| segment.first);
+        let names = names.chain(indexed.last().map(Segment::next)).collect();
+        let (folder, begins_anew) = (LOG.to_owned(), is_lost);
+        let bytes = bytes + FILE_PIECE_BYTES as u64;
+        let make = MakeCheckpoint { folder, names, begins_anew, secret_mark, bytes };
+        Some(FileJob::Checkpoint(make))
+    }
+
+    /// Notes that a checkpoint was made.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn note_checkpoint(&mut self) -> io::Result<()> {
+        self.checkpoint = Checkpointed::find(&self.disk)?;
+        self.plan_checkpoint();
+        Ok(())
+    }
+
+    /// Notes that a file is missing or damaged which can be made again.
+    pub fn note_lost(&mut self, lost: Lost) {
+        match lost {
+            Lost::Checkpoint => self.checkpoint.is_lost = true,
+            Lost::Index(id) => self.log.note_lost(id),
+        }
     }
 
     /// Whether a read has found index files missing or damaged.
@@ -399,8 +524,51 @@ impl<D: Disk> Store<D> {
 
     /// Returns the job that makes the index files again which a read has found missing or
     /// damaged, if there are any. `empty` is the state before the first entry.
-    pub fn remake_job(&self, empty: impl FnOnce() -> Mailboxes) -> Option<IndexJob> {
+    pub fn remake_job(&self, empty: impl FnOnce() -> Mailboxes) -> Option<FileJob> {
         self.log.remake_job(empty)
+    }
+
+    /// The number of sealed segments that index files list.
+    pub fn sealed_segments(&self) -> usize {
+        self.log.indexed().len()
+    }
+
+    /// Returns the number of the sealed segment at this place, if it has an index file.
+    pub fn segment_id(&self, at: usize) -> Option<SegmentId> {
+        (at < self.sealed_segments()).then(|| base::segment_id(at))
+    }
+
+    /// Whether reads have failed in sealed segments.
+    pub fn has_suspects(&self) -> bool {
+        self.log.has_suspects()
+    }
+
+    /// Returns a sealed segment in which a read has failed, once.
+    pub fn take_suspect(&self) -> Option<SegmentId> {
+        self.log.take_suspect()
+    }
+
+    /// Notes that a sealed segment must be read again.
+    pub fn note_suspect(&self, id: SegmentId) {
+        self.log.note_suspect(id);
+    }
+
+    /// Returns the job that reads a part of a sealed segment, about so many bytes; `None` if its
+    /// entries are not known to be acknowledged.
+    pub fn verify_job(
+        &self,
+        id: SegmentId,
+        from: Option<VerifiedTo>,
+        bytes: u64,
+    ) -> Option<FileJob> {
+        let segment = self.log.sealed(id)?;
+        Some(FileJob::Verify(Verify { segment, from, bytes }))
+    }
+
+    /// Returns the job that puts records in the place of damaged ones.
+    pub fn repair_job(&self, damage: Damage, records: Vec<u8>) -> Option<FileJob> {
+        let segment = self.log.sealed(damage.id)?;
+        Some(FileJob::Repair(Repair { segment, damage, records }))
     }
 
     /// Notes that a remake has ended: what it has not mended is found again by the next read.
@@ -411,11 +579,22 @@ impl<D: Disk> Store<D> {
     /// Notes that the index file of a segment is durable.
     pub fn note_indexed(&mut self, segment: SegmentId) {
         self.log.note_indexed(segment);
+        self.plan_checkpoint();
     }
 
     fn save_identity(&mut self) -> io::Result<()> {
         self.unsaved = false;
         self.identity.write(&self.disk)
+    }
+}
+
+impl Checkpointed {
+    /// Reads what the checkpoint says of itself. Whether it fits to the log is seen when it is
+    /// used.
+    fn find<D: Disk>(disk: &D) -> io::Result<Checkpointed> {
+        let Some(found) = Checkpoint::open(disk)? else { return Ok(Checkpointed::default()) };
+        let (segments, bytes) = (found.place.segments.len(), found.bytes(disk)?);
+        Ok(Checkpointed { segments, bytes, ..Checkpointed::default() })
     }
 }
 

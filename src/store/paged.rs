@@ -2,8 +2,10 @@
 //! Each page has a checksum, so that a reader notices damage in what it reads and reads no more.
 
 use super::disk::Disk;
+use crate::fields::{Field, read_all};
 use crate::limits::FILE_PIECE_BYTES;
 use std::io;
+use std::ops::Range;
 
 /// Bytes of a page in the file.
 const PAGE_BYTES: usize = 4096;
@@ -99,13 +101,12 @@ pub(super) fn read<D: Disk>(
         pages.resize(count * PAGE_BYTES, 0);
         let read = disk.read_at(file, &mut pages, page * PAGE_BYTES as u64)?;
         if read < pages.len() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file ends early"));
+            return Err(damaged("it ends early"));
         }
         for bytes in pages.chunks_exact(PAGE_BYTES) {
             let (data, sum) = bytes.split_at(PAGE_DATA);
             if page_checksum(data, page) != sum {
-                let why = format!("page {page} has a wrong checksum");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                return Err(damaged(&format!("page {page} has a wrong checksum")));
             }
             let data = &data[skip..];
             let (now, later) = into.split_at_mut(data.len().min(into.len()));
@@ -115,6 +116,87 @@ pub(super) fn read<D: Disk>(
         }
     }
     Ok(())
+}
+
+/// Bytes that a [`PagedReader`] reads at once.
+const AHEAD_BYTES: u64 = 8 * PAGE_DATA as u64;
+
+/// Reads bytes of a paged file one after the other.
+pub(super) struct PagedReader<'a, D: Disk> {
+    disk: &'a D,
+    file: &'a D::File,
+    /// What is left to read.
+    rest: Range<u64>,
+    /// The bytes before `rest` that were not taken yet begin at `taken`.
+    buffer: Vec<u8>,
+    taken: usize,
+}
+
+impl<'a, D: Disk> PagedReader<'a, D> {
+    /// Reads these data bytes of a file.
+    pub(super) fn new(disk: &'a D, file: &'a D::File, bytes: Range<u64>) -> PagedReader<'a, D> {
+        PagedReader { disk, file, rest: bytes, buffer: Vec::new(), taken: 0 }
+    }
+
+    /// Reads all data bytes of a file, from `at` on.
+    pub(super) fn from(disk: &'a D, file: &'a D::File, at: u64) -> io::Result<Self> {
+        let pages = disk.size(file)? / PAGE_BYTES as u64;
+        Ok(PagedReader::new(disk, file, at..at.max(pages * PAGE_DATA as u64)))
+    }
+
+    /// Returns the next `count` bytes.
+    ///
+    /// # Errors
+    /// When the file can't be read, is damaged, or has fewer.
+    pub(super) fn take(&mut self, count: usize) -> io::Result<&[u8]> {
+        let missing = (self.taken + count).saturating_sub(self.buffer.len()) as u64;
+        if missing > 0 {
+            if missing > self.rest.end.saturating_sub(self.rest.start) {
+                return Err(damaged("it ends early"));
+            }
+            self.buffer.drain(..self.taken);
+            self.taken = 0;
+            // To the end of a page, so that none is read twice.
+            let page = PAGE_DATA as u64;
+            let wanted = (self.rest.start + missing.max(AHEAD_BYTES)).next_multiple_of(page);
+            let end = wanted.min(self.rest.end);
+            let kept = self.buffer.len();
+            self.buffer.resize(kept + (end - self.rest.start) as usize, 0);
+            read(self.disk, self.file, self.rest.start, &mut self.buffer[kept..])?;
+            self.rest.start = end;
+        }
+        self.taken += count;
+        Ok(&self.buffer[self.taken - count..self.taken])
+    }
+
+    /// Returns the next value, which is encoded in `bytes` bytes.
+    ///
+    /// # Errors
+    /// As [`PagedReader::take`], and when the bytes are no such value.
+    pub(super) fn value<T: Field>(&mut self, bytes: usize) -> io::Result<T> {
+        read_all(self.take(bytes)?).ok_or_else(|| damaged("it holds an invalid value"))
+    }
+}
+
+/// Whether all pages of a file hold what was written to them.
+///
+/// # Errors
+/// When the file can't be read.
+pub(super) fn is_sound<D: Disk>(disk: &D, file: &D::File) -> io::Result<bool> {
+    let size = disk.size(file)?;
+    let mut reader = PagedReader::from(disk, file, 0)?;
+    for _ in 0..size / PAGE_BYTES as u64 {
+        match reader.take(PAGE_DATA) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(false),
+            taken => taken?,
+        };
+    }
+    Ok(size.is_multiple_of(PAGE_BYTES as u64))
+}
+
+/// Returns the error that a file does not hold what was written to it.
+pub(super) fn damaged(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
 #[cfg(test)]
@@ -155,6 +237,29 @@ mod tests {
                 assert!(read_all(&disk, after, 1).is_err(), "after the end");
             }
         }
+    }
+
+    #[test]
+    fn a_reader_takes_one_piece_after_the_other() {
+        let bytes = sample(100_000);
+        let disk = written(&bytes, 777);
+        let file = disk.open("paged", false).unwrap();
+        for (start, end) in [(0, bytes.len()), (5000, 5001), (4092, 90_000), (7, 7)] {
+            for piece in [1, 100, 4092, 50_000] {
+                let mut reader = PagedReader::new(&disk, &file, start as u64..end as u64);
+                let mut at = start;
+                while at < end {
+                    let count = piece.min(end - at);
+                    assert_eq!(reader.take(count).unwrap(), &bytes[at..at + count]);
+                    at += count;
+                }
+                assert!(reader.take(1).is_err());
+            }
+        }
+        let mut whole = PagedReader::from(&disk, &file, 10).unwrap();
+        assert_eq!(whole.value::<u32>(4).unwrap().to_le_bytes(), bytes[10..14]);
+        disk.edit("paged", |bytes| bytes[20] ^= 1);
+        assert!(PagedReader::from(&disk, &file, 10).unwrap().take(1).is_err());
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! Reads the log at a start and finds it good, torn at the tail, or damaged. Reading changes
 //! nothing. Only an undamaged log is repaired afterwards.
 
+use super::base::Base;
+use super::checkpoint::Sealed;
 use super::disk::Disk;
 use super::identity::Identity;
 use super::log::{Log, Segment};
 use super::segment::{self, HEADER_BYTES, Hole, Place, Walk, first_index, path};
 use super::whole;
 use crate::ids::{Index, Position, Vote};
-use crate::record::{Kind, Record};
-use crate::replica::Config;
+use crate::record::Kind;
+use crate::replica::{Config, LogSummary};
 use crate::time::WallTime;
 use std::io;
 
@@ -40,8 +42,8 @@ pub(super) struct Reading {
     pub(super) config: Option<(Position, Config)>,
     /// The newest config that a valid header names.
     pub(super) named_config: Index,
-    /// The indexes of the configs before the first damage.
-    pub(super) configs: Vec<Index>,
+    /// Of the entries before the first damage.
+    pub(super) summary: LogSummary,
 }
 
 /// A segment as found on disk.
@@ -56,7 +58,40 @@ pub(super) struct Found {
     pub(super) last: Index,
 }
 
+/// How far a log is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The number of segments that are read.
+    pub segment: usize,
+    /// The number of all segments.
+    pub segments: usize,
+}
+
 impl Reading {
+    /// What reading would find of the segments of `base`.
+    fn after(base: &Base) -> Reading {
+        let summary = base.summary.clone();
+        let next = base.segments.iter().skip(1).map(|sealed| sealed.first);
+        let next = next.chain([summary.last().index.next()]);
+        let found = |(sealed, next): (&Sealed, Index)| {
+            let Sealed { first, end } = *sealed;
+            let good = Segment::indexed(first, next, end);
+            let (records, last) = (next.0 - first.0, next.before());
+            Found { good, size: end, synced: end, records, last }
+        };
+        let config = summary.config();
+        let config = config.map(|(index, config)| (summary.position(index), *config));
+        Reading {
+            segments: base.segments.iter().zip(next).map(found).collect(),
+            last: summary.last(),
+            last_time: summary.last_time(),
+            config,
+            named_config: config.map(|(at, _)| at.index).unwrap_or_default(),
+            summary,
+            ..Reading::default()
+        }
+    }
+
     /// Whether the log holds more than a newly created one.
     pub(super) fn holds_records(&self) -> bool {
         let new = |found: &Found| found.good.first == Index(1) && found.size <= HEADER_BYTES as u64;
@@ -78,6 +113,13 @@ impl Reading {
     pub(super) fn unread_config(&self) -> Option<Index> {
         let read = self.config.map_or(Index::ZERO, |(at, _)| at.index);
         (self.named_config > read).then_some(self.named_config)
+    }
+
+    /// The number of segments, but for a last one that an interrupted write has only begun.
+    pub(super) fn begun_segments(&self) -> usize {
+        let last = self.segments.last().map_or(Index::ZERO, |found| found.good.first);
+        let is_begun = self.torn.as_ref().is_none_or(|torn| torn.at > least(last));
+        self.segments.len() - usize::from(!is_begun)
     }
 
     /// The number of records found.
@@ -107,8 +149,8 @@ impl Known {
     }
 }
 
-/// Reads all segments of `folder` and passes every record before the first damage to `visit`, in
-/// order.
+/// Reads the segments of `folder`: all, or those that `base` does not contain. Calls `watch` after
+/// each of them with the bytes read so far and those of the whole log.
 ///
 /// A killed process leaves its last write truncated, which counts as torn. A power cut may tear
 /// the last batch in any way. Rot in that batch looks the same, unless a later header records
@@ -117,27 +159,33 @@ pub(super) fn read<D: Disk>(
     disk: &D,
     folder: &str,
     known: Known,
-    visit: &mut dyn FnMut(&Record<'_>) -> Result<(), &'static str>,
+    base: Option<&Base>,
+    watch: &mut dyn FnMut(Progress),
 ) -> io::Result<Reading> {
     let named = known.segment;
     let mut names: Vec<Index> =
         disk.list(folder)?.iter().filter_map(|name| first_index(name)).collect();
     names.sort_unstable();
-    let mut reading = Reading::default();
-    let mut place = Place { last: Position::default(), config: Some(Index::ZERO) };
-    for (at, &first) in names.iter().enumerate() {
+    let mut reading = base.map_or_else(Reading::default, Reading::after);
+    let config = reading.summary.config().map(|(index, _)| index).unwrap_or_default();
+    let mut place = Place { last: reading.summary.last(), config: Some(config) };
+    let mut progress = Progress { segment: 0, segments: names.len() };
+    for (at, &first) in names.iter().enumerate().skip(reading.segments.len()) {
         let path = path(folder, first);
         if first != place.last.index.next() && (at > 0 || !known.is_tail) {
             reading.damage.push(format!("{path}: entries before it are missing"));
             place.config = None;
         }
         place.last.index = first.before();
-        let (found, walk) = read_segment(disk, &path, first, &mut place, &mut reading, visit)?;
+        if at == 0 {
+            reading.summary = LogSummary::after(first.before());
+        }
+        let (found, walk) = read_segment(disk, &path, first, &mut place, &mut reading)?;
         // The identity names a new segment only after its first batch is durable.
         let begun = named == Some(first) && found.good.end <= least(first);
         let may_be_torn = at + 1 == names.len() && !begun;
         for hole in walk.holes {
-            let Hole { at, why, short, bytes } = hole;
+            let Hole { at, why, short, bytes, .. } = hole;
             let killed = short && at + bytes == walk.size;
             if may_be_torn && at >= walk.synced && (killed || !known.same_boot) {
                 let (file, bytes) = (path.clone(), walk.size - at);
@@ -147,6 +195,8 @@ pub(super) fn read<D: Disk>(
             reading.damage.push(format!("{path}: at byte {at}: {why}"));
         }
         reading.segments.push(found);
+        progress.segment = at + 1;
+        watch(progress);
     }
     // Report this last: it does not affect the segments before it.
     if let Some(named) = named.filter(|named| !names.contains(named)) {
@@ -161,11 +211,10 @@ fn read_segment<D: Disk>(
     first: Index,
     place: &mut Place,
     reading: &mut Reading,
-    visit: &mut dyn FnMut(&Record<'_>) -> Result<(), &'static str>,
 ) -> io::Result<(Found, Walk)> {
     let file = disk.open(path, false)?;
     let undamaged = reading.damage.is_empty();
-    let Reading { config: newest, configs, last, last_time, .. } = reading;
+    let Reading { config: newest, summary, last, last_time, .. } = reading;
     let mut offsets = Vec::new();
     let mut records = 0;
     let mut last_found = place.last.index;
@@ -178,11 +227,8 @@ fn read_segment<D: Disk>(
             }
         }
         if undamaged && sound {
-            visit(record)?;
+            summary.push(record)?;
             (*last, *last_time) = (at, record.time);
-            if record.kind == Kind::CONFIG {
-                configs.push(record.index);
-            }
         }
         if sound {
             offsets.push(offset);
@@ -194,10 +240,12 @@ fn read_segment<D: Disk>(
     reading.named_config = reading.named_config.max(walk.config);
     if walk.holes.is_empty() && walk.size <= least(first) {
         let why = if walk.size == 0 { "it is empty" } else { "it holds no entry" };
-        walk.holes.push(Hole { at: walk.size, bytes: 0, why, short: true });
+        let (at, first, config) = (walk.size, place.last.index.next(), place.config);
+        walk.holes.push(Hole { at, bytes: 0, first, next: None, config, why, short: true });
     }
     let end = walk.holes.first().map_or(walk.size, |hole| hole.at);
-    let good = Segment::new(first, offsets, end);
+    let mut good = Segment::new(first, offsets, end);
+    good.summary = Some(reading.summary.clone());
     Ok((Found { good, size: walk.size, synced: walk.synced, records, last: last_found }, walk))
 }
 
@@ -234,6 +282,9 @@ pub(super) fn settle<D: Disk>(
     // A visible name may not be durable, and a removed name may still be on disk.
     disk.sync_folder(folder)?;
     let synced = last.synced;
-    let segments = segments.into_iter().map(|found| found.good).collect();
-    Ok(Log::new(folder, segments, file, reading.configs, synced))
+    let mut segments: Vec<Segment> = segments.into_iter().map(|found| found.good).collect();
+    if let Some(active) = segments.last_mut() {
+        active.summary = None;
+    }
+    Ok(Log::new(folder, segments, file, reading.summary, synced))
 }

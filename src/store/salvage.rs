@@ -10,7 +10,7 @@ use super::recovery::{self, Known, Reading};
 use super::segment::{file_name, path};
 use super::vote::{self, VoteFile};
 use super::whole;
-use super::{LOG, OpenError, Store};
+use super::{Checkpointed, LOG, OpenError, Store};
 use crate::ids::Vote;
 use crate::record::Record;
 use std::io;
@@ -67,7 +67,8 @@ impl<D: Disk> Store<D> {
         // From here on, a start sends this vote to others. The disk that it names must exist by
         // then.
         vote_file.write(&disk, vote)?;
-        let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log };
+        let (unsaved, checkpoint) = (false, Checkpointed::default());
+        let mut store = Store { disk, identity, unsaved, vote: vote_file, log, checkpoint };
         store.append(entry)?;
         store.flush()?;
         store.seal()?;
@@ -96,7 +97,7 @@ impl<D: Disk> Store<D> {
 }
 
 fn read<D: Disk>(disk: &D, known: Known) -> io::Result<Reading> {
-    recovery::read(disk, LOG, known, &mut |_| Ok(()))
+    recovery::read(disk, LOG, known, None, &mut |_| {})
 }
 
 /// Moves everything after the last entry before the first damage into `folder`. After each step,

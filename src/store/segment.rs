@@ -17,6 +17,7 @@ use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX};
 use crate::record::{BadRecord, Kind, Record, checksum};
 use byteorder::{ByteOrder, LE};
 use std::io;
+use std::ops::Range;
 
 /// Bytes of a batch header.
 pub const HEADER_BYTES: usize = 32;
@@ -66,7 +67,7 @@ impl Header {
     }
 
     /// Reads the header at the start of `bytes`, which lie at `offset` of the file.
-    fn decode(bytes: &[u8], offset: u64) -> Option<Header> {
+    pub(super) fn decode(bytes: &[u8], offset: u64) -> Option<Header> {
         let bytes = bytes.get(..HEADER_BYTES)?;
         let sound = is_header(bytes) && LE::read_u32(&bytes[4..]) == header_checksum(bytes, offset);
         let header = Header {
@@ -106,6 +107,13 @@ pub(super) struct Walk {
 pub(super) struct Hole {
     pub(super) at: u64,
     pub(super) bytes: u64,
+    /// The entry that should begin there, and the one with which reading continues; `None` at the
+    /// end of the file.
+    pub(super) first: Index,
+    /// See `first`.
+    pub(super) next: Option<Index>,
+    /// The newest config before it; `None` after another unreadable part.
+    pub(super) config: Option<Index>,
     pub(super) why: &'static str,
     /// Whether the end of the file cuts off the item at `at`. An interrupted write leaves this if
     /// pages were written in order.
@@ -129,18 +137,40 @@ pub(super) fn walk<D: Disk>(
     place: &mut Place,
     mut visit: impl FnMut(u32, bool, &Record<'_>) -> Result<(), &'static str>,
 ) -> io::Result<Walk> {
-    let mut window = Window::new(disk, file)?;
+    walk_window(Window::new(disk, file)?, place, &mut visit)
+}
+
+/// Reads the first `end` bytes of a segment as [`walk`] does. What the disk can't read counts as
+/// zeros.
+pub(super) fn survey<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    end: u64,
+    place: &mut Place,
+) -> io::Result<Walk> {
+    let window = Window::new(disk, file)?;
+    let window = Window { size: window.size.min(end), is_patient: true, ..window };
+    walk_window(window, place, &mut |_, _, _| Ok(()))
+}
+
+fn walk_window<D: Disk>(
+    mut window: Window<'_, D>,
+    place: &mut Place,
+    visit: &mut impl FnMut(u32, bool, &Record<'_>) -> Result<(), &'static str>,
+) -> io::Result<Walk> {
     let (size, synced, config) = (window.size, 0, Index::ZERO);
     let mut walk = Walk { size, synced, config, holes: Vec::new() };
     let mut start = 0;
     loop {
-        let bad = read_run(&mut window, start, place, &mut walk, &mut visit)?;
+        let run = start..window.size;
+        let bad = read_run(&mut window, run, true, place, &mut walk, visit)?.err();
         let Some((at, why)) = bad else { return Ok(walk) };
-        place.config = None;
+        let (first, config) = (place.last.index.next(), place.config.take());
         let short = next_item_is_short(&mut window, at)?;
         let next = next_header(&mut window, at)?;
-        let end = next.map_or(walk.size, |(next, _)| next);
-        walk.holes.push(Hole { at, bytes: end - at, why, short });
+        let bytes = next.map_or(walk.size, |(next, _)| next) - at;
+        let next_index = next.map(|(_, header)| header.first);
+        walk.holes.push(Hole { at, bytes, first, next: next_index, config, why, short });
         let Some((next, header)) = next else { return Ok(walk) };
         start = next;
         place.last = Position { index: header.first.before(), term: Term::ZERO };
@@ -148,7 +178,7 @@ pub(super) fn walk<D: Disk>(
 }
 
 /// Reads a segment that must be whole, of `size` bytes, and whose first item follows `last`. Passes
-/// every record to `visit`. Returns the offsets of the records, and leaves the position of the last
+/// every record before the first damage to `visit`. Returns the offsets of the records, and leaves the position of the last
 /// one in `last`.
 ///
 /// # Errors
@@ -163,9 +193,11 @@ pub(super) fn scan<D: Disk>(
     let file = disk.open(path, false)?;
     let mut offsets = Vec::new();
     let mut place = Place { last: *last, config: None };
-    let walk = walk(disk, &file, &mut place, |offset, _, record| {
-        offsets.push(offset);
-        visit(record);
+    let walk = walk(disk, &file, &mut place, |offset, sound, record| {
+        if sound {
+            offsets.push(offset);
+            visit(record);
+        }
         Ok(())
     })?;
     *last = place.last;
@@ -176,26 +208,86 @@ pub(super) fn scan<D: Disk>(
     }
 }
 
+/// What tells a sealed segment apart from another one of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seal {
+    /// The first entry.
+    pub(super) first: Index,
+    /// The number of entries.
+    pub(super) entries: u64,
+    /// The size of the segment in bytes.
+    pub(super) end: u64,
+    /// The offset of the last record, and its checksum.
+    pub(super) last: u32,
+    /// See `last`.
+    pub(super) last_checksum: u32,
+}
+
+impl Seal {
+    /// The last entry.
+    pub(super) fn last_index(&self) -> Index {
+        Index(self.first.0 + self.entries).before()
+    }
+
+    /// Whether a file is the segment that this describes, as far as its size and its last record
+    /// show.
+    pub(super) fn fits<D: Disk>(&self, disk: &D, file: &D::File) -> io::Result<bool> {
+        let mut bytes = [0; RECORD_BYTES_MAX];
+        let read = disk.read_at(file, &mut bytes, self.last.into())?;
+        let record = Record::parse(&bytes[..read]).ok();
+        let is_last = |record: Record<'_>| {
+            record.index == self.last_index() && checksum_of(&record) == self.last_checksum
+        };
+        Ok(disk.size(file)? == self.end && record.is_some_and(is_last))
+    }
+}
+
+/// The checksum of a record, as its bytes state it.
+pub(super) fn checksum_of(record: &Record<'_>) -> u32 {
+    LE::read_u32(&record.bytes[4..])
+}
+
 /// Returns the error that a part of a segment is unreadable.
 pub(super) fn damaged(path: &str, at: u64, why: &str) -> io::Error {
     io::Error::other(format!("{path}: at byte {at}: {why}"))
 }
 
-/// Reads valid items from the offset `start` on, the first of them a header. Returns the offset of
-/// the first bad item and what is wrong with it, or `None` at the end of the file.
+/// Reads a part of a segment, from an item on: items that begin in `run`. Continues at `place`.
+/// Returns where the items end, or the offset of the first bad one and what is wrong with it.
+///
+/// # Errors
+/// When the file can't be read.
+pub(super) fn verify<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    run: Range<u64>,
+    place: &mut Place,
+) -> io::Result<Run> {
+    let mut window = Window::new(disk, file)?;
+    let (size, synced, config) = (window.size, 0, Index::ZERO);
+    let mut walk = Walk { size, synced, config, holes: Vec::new() };
+    let is_begin = run.start == 0;
+    read_run(&mut window, run, is_begin, place, &mut walk, &mut |_, _, _| Ok(()))
+}
+
+/// Where items end; or the offset of the first bad one, and what is wrong with it.
+type Run = Result<u64, (u64, &'static str)>;
+
+/// Reads valid items that begin in `run`, the first of them a header if it `begins_batch`.
 fn read_run<D: Disk>(
     window: &mut Window<'_, D>,
-    start: u64,
+    run: Range<u64>,
+    begins_batch: bool,
     place: &mut Place,
     walk: &mut Walk,
     visit: &mut impl FnMut(u32, bool, &Record<'_>) -> Result<(), &'static str>,
-) -> io::Result<Option<(u64, &'static str)>> {
+) -> io::Result<Run> {
     let sound = walk.holes.is_empty();
-    let mut at = start;
-    while at < window.size {
+    let mut at = run.start;
+    while at < window.size.min(run.end) {
         let bytes = window.at(at, RECORD_BYTES_MAX)?;
         let next = place.last.index.next();
-        let item = if is_header(bytes) || at == start {
+        let item = if is_header(bytes) || (begins_batch && at == run.start) {
             match Header::decode(bytes, at) {
                 Some(header) if header.first != next => Err("a batch header names another index"),
                 Some(header) if place.config.is_some_and(|config| config != header.config) => {
@@ -227,10 +319,10 @@ fn read_run<D: Disk>(
         };
         match item {
             Ok(length) => at += length as u64,
-            Err(why) => return Ok(Some((at, why))),
+            Err(why) => return Ok(Err((at, why))),
         }
     }
-    Ok(None)
+    Ok(Ok(at))
 }
 
 /// Whether the end of the file cuts off the item at `at`.
@@ -286,11 +378,14 @@ struct Window<'a, D: Disk> {
     size: u64,
     buffer: Vec<u8>,
     start: u64,
+    /// What the disk can't read counts as zeros.
+    is_patient: bool,
 }
 
 impl<'a, D: Disk> Window<'a, D> {
     fn new(disk: &'a D, file: &'a D::File) -> io::Result<Window<'a, D>> {
-        Ok(Window { disk, file, size: disk.size(file)?, buffer: Vec::new(), start: 0 })
+        let (size, buffer) = (disk.size(file)?, Vec::new());
+        Ok(Window { disk, file, size, buffer, start: 0, is_patient: false })
     }
 
     /// The bytes from `at`: at least `length`, or all up to the end of the file.
@@ -300,7 +395,12 @@ impl<'a, D: Disk> Window<'a, D> {
         if at < self.start || wanted > have {
             let bytes = (self.size - at).min((FILE_PIECE_BYTES + length) as u64) as usize;
             self.buffer.resize(bytes, 0);
-            let read = self.disk.read_at(self.file, &mut self.buffer, at)?;
+            let read = match self.disk.read_at(self.file, &mut self.buffer, at) {
+                Err(_) if self.is_patient => {
+                    read_sectors(self.disk, self.file, &mut self.buffer, at)
+                }
+                read => read?,
+            };
             if read < bytes {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a short read"));
             }
@@ -308,6 +408,26 @@ impl<'a, D: Disk> Window<'a, D> {
         }
         Ok(&self.buffer[(at - self.start) as usize..])
     }
+}
+
+/// Bytes that a disk can read, or can't read, as a whole.
+const SECTOR_BYTES: u64 = 4096;
+
+/// Reads a part of a file that exists, each sector by itself. Zeros are in the place of those that
+/// can't be read.
+pub(super) fn read_sectors<D: Disk>(disk: &D, file: &D::File, into: &mut [u8], at: u64) -> usize {
+    let mut done = 0;
+    while done < into.len() {
+        let place = at + done as u64;
+        let sector_end = (place / SECTOR_BYTES + 1) * SECTOR_BYTES;
+        let end = into.len().min(done + (sector_end - place) as usize);
+        let sector = &mut into[done..end];
+        if disk.read_at(file, sector, place).ok() != Some(sector.len()) {
+            sector.fill(0);
+        }
+        done = end;
+    }
+    done
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! The log on a disk that loses, tears and corrupts data: nothing synced is lost, nothing damaged
 //! is served, and a torn tail is distinguished from damage.
 
+mod base;
 mod crash;
 mod damage;
 mod indexed;
 mod salvage;
+mod scrub;
 
 use super::memory::MemoryDisk;
 use super::*;
-use crate::ids::{DiskId, GroupId, Incarnation, Member, Position, Run, ServerId, Term};
+use crate::ids::{
+    DiskId, GroupId, Incarnation, Member, Position, ProcessId, Run, Secret, ServerId, Term,
+};
 use crate::limits;
 use crate::record::{self, Kind};
 use crate::replica::Config;
@@ -42,15 +46,32 @@ fn config(index: u64, members: u8) -> Vec<u8> {
 type Open<D> = (Opened<D>, Vec<Vec<u8>>);
 
 fn open<D: Disk>(disk: D) -> Result<Open<D>, OpenError> {
+    let opened = open_as(disk, &identity())?;
     let mut records = Vec::new();
-    let opened = Store::open(disk, &identity(), LABEL, |record| {
-        records.push(record.bytes.to_vec());
-        Ok(())
-    })?;
-    if opened.quarantined.is_some() {
-        records.clear();
-    }
+    let last = opened.store.last();
+    opened.store.for_each(Index(1), last, &mut |record| records.push(record.bytes.to_vec()))?;
     Ok((opened, records))
+}
+
+/// The state before the first entry.
+fn empty() -> Mailboxes {
+    Mailboxes::new(&Secret::new([1; Secret::BYTES]))
+}
+
+fn open_as<D: Disk>(disk: D, expected: &Identity) -> Result<Opened<D>, OpenError> {
+    let opening = Opening { expected, label: LABEL, empty: &empty() };
+    Store::open(disk, &opening, &mut |_| {})
+}
+
+/// What a folder holds that entries were moved to, and these entries.
+fn moved(disk: &MemoryDisk, folder: &str) -> (Reading, Vec<Vec<u8>>) {
+    let known = Known { is_tail: true, ..Known::default() };
+    let read = || recovery::read(disk, folder, known, None, &mut |_| {}).unwrap();
+    let log = recovery::settle(disk, folder, read()).unwrap();
+    let (first, mut records) = (log.segments[0].first, Vec::new());
+    let keep = &mut |record: &Record<'_>| records.push(record.bytes.to_vec());
+    log.for_each(disk, first, log.last(), keep).unwrap();
+    (read(), records)
 }
 
 /// A new directory whose vote has a term as high as any that these tests write.
@@ -242,17 +263,8 @@ fn what_is_cut_is_quarantined_first() {
     store.append(&entry(7, 1, "in memory")).unwrap();
     assert_eq!(store.cut(Index(6), LABEL).unwrap(), None, "it was never on disk");
     let folder = store.cut(Index(4), LABEL).unwrap().unwrap();
-    let mut kept = Vec::new();
-    let reading = recovery::read(
-        &store.disk,
-        &folder,
-        Known { is_tail: true, ..Known::default() },
-        &mut |record| {
-            kept.push(record.bytes.to_vec());
-            Ok(())
-        },
-    );
-    assert!(reading.unwrap().damage.is_empty());
+    let (reading, kept) = moved(&store.disk, &folder);
+    assert!(reading.damage.is_empty());
     assert_eq!(kept, [entry(5, 1, "text"), entry(6, 1, "text")]);
     assert_eq!(open(store.disk.crash(|| false)).unwrap().1.len(), 4);
 }
@@ -285,7 +297,7 @@ fn directories_of_others_are_refused() {
     ];
     for expected in wrong {
         let disk = filled(2).disk;
-        let Err(OpenError::Refused(_)) = Store::open(disk, &expected, LABEL, |_| Ok(())) else {
+        let Err(OpenError::Refused(_)) = open_as(disk, &expected) else {
             panic!("accepted as {expected:?}");
         };
     }
@@ -393,9 +405,8 @@ fn few_segments_are_open_at_a_time() {
     }
     drop(store);
     assert_eq!(open_files(), 0);
-    let (opened, records) = open(disk()).unwrap();
-    assert_eq!((records.len() as u64, open_files()), (last, always));
-    drop(opened);
+    let opened = open_as(disk(), &identity()).unwrap();
+    assert_eq!((opened.store.last(), open_files()), (Index(last), always));
 }
 
 /// The number of segments in a folder.
@@ -405,7 +416,7 @@ fn segments_of(disk: &MemoryDisk, folder: &str) -> usize {
 
 #[test]
 fn the_disk_determines_the_size_of_segments() {
-    let begin = |disk| Store::open(disk, &identity(), LABEL, |_| Ok(())).unwrap().store;
+    let begin = |disk| open_as(disk, &identity()).unwrap().store;
     let fill = |store: &mut Store<MemoryDisk>, first: u64| {
         for index in first..first + 4 {
             store.append(&entry(index, 1, &"x".repeat(100))).unwrap();

@@ -163,6 +163,15 @@ impl Group {
         child.kill().and_then(|()| child.wait()).expect("it was ours to kill");
     }
 
+    /// Kills all servers, none of which notices that another one has ended: it would change the
+    /// config.
+    pub fn kill_all(&mut self) {
+        for n in 1..=3 {
+            self.signal(n, Signal::STOP);
+        }
+        (1..=3).for_each(|n| self.kill(n));
+    }
+
     pub fn pid(&self, n: usize) -> Pid {
         Pid::from_child(self.children[n - 1].as_ref().expect("it runs"))
     }

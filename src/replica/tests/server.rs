@@ -97,6 +97,7 @@ pub(super) fn setup(n: u8, vote: Vote, log: &[Vec<u8>]) -> Setup {
         takeover: Takeover::Rank,
         vote,
         summary,
+        acknowledged: Index::ZERO,
         seen: Default::default(),
         runs: vec![run(n)],
         former: None,

@@ -190,7 +190,7 @@ fn full() -> Store<MemoryDisk> {
 fn many_starts_without_an_entry_do_not_end_a_segment() {
     let disk = MemoryDisk::default();
     disk.set_segment_bytes(100);
-    let open = || Store::open(disk.clone(), &identity(), LABEL, |_| Ok(()));
+    let open = || open_as(disk.clone(), &identity());
     let mut store = open().unwrap().store;
     while store.log_bytes() < 100 {
         store = open().unwrap().store;
@@ -307,13 +307,7 @@ fn a_tail_on_its_way_to_quarantine() {
             assert!(!done || found == 5, "{at}: {found}");
             if found < 8 {
                 let folder = format!("quarantine/epoch-0-{LABEL}");
-                let reading = recovery::read(
-                    disk,
-                    &folder,
-                    Known { is_tail: true, ..Known::default() },
-                    &mut |_| Ok(()),
-                )
-                .unwrap();
+                let (reading, _) = moved(disk, &folder);
                 assert!(reading.damage.is_empty() && reading.records() == 3, "{at}");
             }
         },

@@ -41,7 +41,7 @@ fn new_disk() -> Identity {
 
 /// Opens the directory, with a new disk number at hand.
 fn begin(disk: MemoryDisk) -> Result<Opened<MemoryDisk>, OpenError> {
-    Store::open(disk, &new_disk(), LABEL, |_| Ok(()))
+    open_as(disk, &new_disk())
 }
 
 #[test]
@@ -205,9 +205,9 @@ fn what_may_be_the_only_copy_is_not_touched() {
         }
     }
     let alone = Identity::new(GroupId(1), 1, ServerId::new(1).unwrap(), DiskId(10));
-    let store = Store::open(MemoryDisk::default(), &alone, LABEL, |_| Ok(())).unwrap().store;
+    let store = open_as(MemoryDisk::default(), &alone).unwrap().store;
     store.disk.remove("vote").unwrap();
-    let opened = Store::open(store.disk, &alone, LABEL, |_| Ok(()));
+    let opened = open_as(store.disk, &alone);
     assert!(matches!(opened, Err(OpenError::Damaged(_))));
 }
 
@@ -299,7 +299,7 @@ fn a_directory_of_others_is_refused_before_damage_is_looked_for() {
     let disk = formed(3, 4).disk;
     disk.remove("vote").unwrap();
     let other = Identity::new(GroupId(2), 3, ServerId::new(1).unwrap(), DiskId(1));
-    let opened = Store::open(disk, &other, LABEL, |_| Ok(()));
+    let opened = open_as(disk, &other);
     assert!(matches!(opened, Err(OpenError::Refused(_))));
 }
 
@@ -330,7 +330,7 @@ fn only_a_tail_may_begin_anywhere_and_none_has_a_gap() {
     let misses = |gone: usize, known: Known| {
         let disk = store.disk.crash(|| false);
         disk.remove(&format!("log/{}", segment::file_name(Index(firsts[gone])))).unwrap();
-        let damage = recovery::read(&disk, "log", known, &mut |_| Ok(())).unwrap().damage;
+        let damage = recovery::read(&disk, "log", known, None, &mut |_| {}).unwrap().damage;
         damage.iter().filter(|why| why.ends_with("entries before it are missing")).count()
     };
     let tail = Known { is_tail: true, ..Known::default() };
@@ -407,19 +407,9 @@ fn a_tail_that_is_quarantined_can_be_read_there() {
     assert_eq!(folder, format!("quarantine/epoch-0-{LABEL}"));
     assert_eq!(store.last(), Index(2));
     let disk = store.disk.crash(|| false);
-    let mut kept = Vec::new();
-    let reading = recovery::read(
-        &disk,
-        &folder,
-        Known { is_tail: true, ..Known::default() },
-        &mut |record| {
-            kept.extend_from_slice(record.bytes);
-            Ok(())
-        },
-    );
-    let reading = reading.unwrap();
+    let (reading, kept) = moved(&disk, &folder);
     assert!(reading.damage.is_empty() && reading.torn.is_none() && reading.segments.len() > 1);
-    assert_eq!(kept, gone);
+    assert_eq!(kept.concat(), gone);
     assert_eq!(open(disk).unwrap().1.len(), 2);
 }
 

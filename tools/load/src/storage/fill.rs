@@ -2,12 +2,12 @@
 
 use postern::content::Content;
 use postern::ids::{DiskId, Index, Member, Position, ServerId, Term, UserName, Vote};
-use postern::mailbox::Change;
+use postern::mailbox::{Change, Mailboxes};
 use postern::record::{self, Kind};
 use postern::replica::Config;
 use postern::settings::Settings;
 use postern::store::disk::RealDisk;
-use postern::store::{Identity, Store};
+use postern::store::{Identity, Opening, Store};
 use postern::time::WallTime;
 use postern_testkit::group::{Group, SERVERS};
 
@@ -57,7 +57,9 @@ pub(super) fn fill(group: &Group, amount: Amount) -> Result<(), String> {
         let disk = RealDisk::open(data).map_err(|error| failed(error.to_string()))?;
         let shared = settings.shared;
         let identity = Identity::new(shared.group, shared.servers, member.id, member.disk);
-        let opened = Store::open(disk, &identity, "fill", |_| Ok(()));
+        let empty = Mailboxes::new(&settings.secret);
+        let opening = Opening { expected: &identity, label: "fill", empty: &empty };
+        let opened = Store::open(disk, &opening, &mut |_| {});
         let mut store = opened.map_err(|error| failed(error.to_string()))?.store;
         let vote = Vote { term: TERM, given: None, founder: None };
         store.persist(vote).map_err(|error| failed(error.to_string()))?;

@@ -1,20 +1,20 @@
 //! A server of the cluster: a host that sends through [`Links`].
 
 use super::links::{Arrival, Inbox, Links};
-use crate::simulate::{GROUP, Settings, hash};
+use crate::simulate::{GROUP, Settings, hash, open_store};
 use postern::host::{self, Fail, Host};
 use postern::ids::{DiskId, LinkId, ProcessId, ServerId, SessionId};
 use postern::node::{Gauges, Input, Job};
-use postern::replica::{Closing, Event, LogSummary, Packet, RoleView};
+use postern::replica::{Closing, Event, Packet, RoleView};
 use postern::store::memory::MemoryDisk;
-use postern::store::{Identity, IndexJob, Store};
+use postern::store::{FileJob, Identity};
 use postern::time::{Moment, WallTime};
 use std::{io, mem};
 
 pub(super) struct Server {
     host: Host<MemoryDisk>,
     jobs: Vec<Job>,
-    index_jobs: Vec<IndexJob>,
+    file_jobs: Vec<FileJob>,
     /// Reused by all turns.
     inbox: Inbox,
 }
@@ -25,7 +25,7 @@ struct Edges<'a> {
     now: Moment,
     links: &'a mut Links,
     jobs: &'a mut Vec<Job>,
-    index_jobs: &'a mut Vec<IndexJob>,
+    file_jobs: &'a mut Vec<FileJob>,
     answers: &'a mut Vec<u8>,
 }
 
@@ -35,14 +35,12 @@ impl Server {
         let number = u64::from(id.number());
         let mut identity = Identity::new(GROUP, 3, id, DiskId(number.into()));
         identity.process = ProcessId(number);
-        let mut summary = LogSummary::default();
-        let opened =
-            Store::open(MemoryDisk::default(), &identity, "0", |record| summary.push(record))
-                .map_err(|error| error.to_string())?;
+        let opened = open_store(MemoryDisk::default(), &identity, "0");
+        let opened = opened.map_err(|error| error.to_string())?;
         Ok(Server {
-            host: Host::build(opened, summary, Settings::by_rank().setup(3, number)),
+            host: Host::build(opened, Settings::by_rank().setup(3, number)),
             jobs: Vec::new(),
-            index_jobs: Vec::new(),
+            file_jobs: Vec::new(),
             inbox: Inbox::default(),
         })
     }
@@ -56,7 +54,7 @@ impl Server {
 
     /// Whether a turn is due although no packet has arrived.
     pub(super) fn is_due(&self, now: Moment) -> bool {
-        let has_jobs = !self.jobs.is_empty() || !self.index_jobs.is_empty();
+        let has_jobs = !self.jobs.is_empty() || !self.file_jobs.is_empty();
         has_jobs || self.host.next_deadline().is_some_and(|due| due <= now)
     }
 
@@ -68,7 +66,7 @@ impl Server {
         links: &mut Links,
         answers: &mut Vec<u8>,
     ) -> Result<(), String> {
-        let (jobs, index_jobs) = (mem::take(&mut self.jobs), mem::take(&mut self.index_jobs));
+        let (jobs, file_jobs) = (mem::take(&mut self.jobs), mem::take(&mut self.file_jobs));
         let mut inbox = mem::take(&mut self.inbox);
         links.receive_into(self.host.node().replica().me().id, &mut inbox);
         self.with_edges(now, links, answers, |host, edges| {
@@ -89,8 +87,8 @@ impl Server {
             for job in jobs {
                 host.handle(Input::Hashed(job.session, hash(&job)), edges)?;
             }
-            for job in index_jobs {
-                host.on_indexed(job.run(host.store().disk(), || false))?;
+            for job in file_jobs {
+                host.on_made(job.run(host.store().disk(), || false))?;
             }
             host.finish_turn(edges)
         })?;
@@ -120,8 +118,8 @@ impl Server {
         work: impl FnOnce(&mut Host<MemoryDisk>, &mut Edges<'_>) -> Result<(), Fail>,
     ) -> Result<(), String> {
         let me = self.host.node().replica().me().id;
-        let Server { host, jobs, index_jobs, .. } = self;
-        let done = work(host, &mut Edges { me, now, links, jobs, index_jobs, answers });
+        let Server { host, jobs, file_jobs, .. } = self;
+        let done = work(host, &mut Edges { me, now, links, jobs, file_jobs, answers });
         match (done, self.host.quarantine()) {
             (Err(fail), _) => Err(fail.to_string()),
             (Ok(()), Some(quarantine)) => Err(format!("{quarantine:?}")),
@@ -162,8 +160,8 @@ impl host::Edges for Edges<'_> {
         self.jobs.push(job);
     }
 
-    fn index(&mut self, job: IndexJob) {
-        self.index_jobs.push(job);
+    fn make(&mut self, job: FileJob) {
+        self.file_jobs.push(job);
     }
 
     fn write(&mut self, _session: SessionId, output: &mut Vec<u8>, _must_read: bool) -> bool {

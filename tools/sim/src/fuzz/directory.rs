@@ -5,14 +5,14 @@
 
 use super::case::{Args, Case, pick};
 use crate::require;
-use crate::simulate::GROUP;
+use crate::simulate::{GROUP, open_store};
 use postern::content::Content;
 use postern::ids::{
     DiskId, Incarnation, Index, Member, Position, ProcessId, Run, ServerId, Term, UserName, Vote,
 };
 use postern::mailbox::Change;
 use postern::record::{self, Kind, Record};
-use postern::replica::{Config, SeenDisk};
+use postern::replica::{Config, LogReader, SeenDisk};
 use postern::rng::Rng;
 use postern::store::check::check as check_directory;
 use postern::store::disk::Disk;
@@ -86,7 +86,7 @@ fn is_damage(piece: &[u8]) -> bool {
 
 impl World {
     fn write(&mut self, pieces: &[Vec<u8>]) -> Result<(), String> {
-        let opened = Store::open(self.disk.clone(), &self.identity, "0", |_| Ok(()));
+        let opened = open_store(self.disk.clone(), &self.identity, "0");
         let mut store = opened.map_err(|error| format!("a new directory: {error}"))?.store;
         let fails = |error| format!("the disk works, but a write fails: {error}");
         let mut empty = true;
@@ -224,12 +224,7 @@ impl World {
         let checked = check_directory(&self.disk);
         let before = files(&self.disk);
         let disk = self.disk.copied();
-        let mut found = Vec::new();
-        let opened = Store::open(disk.clone(), &self.identity, "1", |record| {
-            found.push(record.bytes.to_vec());
-            Ok(())
-        });
-        match opened {
+        match open_store(disk.clone(), &self.identity, "1") {
             Err(OpenError::Io(error)) => Err(format!("the disk works, but opening fails: {error}")),
             Err(OpenError::Refused(_)) => unchanged(&before, &disk),
             Err(OpenError::Damaged(what)) => {
@@ -252,6 +247,7 @@ impl World {
                 }
             }
             Ok(opened) => {
+                let found = records_of(&opened.store)?;
                 if !self.forged && !self.written.starts_with(&found) {
                     let same = self.written.iter().zip(&found).take_while(|(a, b)| a == b).count();
                     return Err(format!(
@@ -289,17 +285,22 @@ impl World {
         let vote = Vote { term, ..Vote::default() };
         store.persist(vote).map_err(fails)?;
         drop(store);
-        let mut found = Vec::new();
-        let again = Store::open(disk.clone(), &self.identity, "2", |record| {
-            found.push(record.bytes.to_vec());
-            Ok(())
-        });
+        let again = open_store(disk.clone(), &self.identity, "2");
         let again = again.map_err(|error| format!("an extended log can't be opened: {error}"))?;
+        let found = records_of(&again.store)?;
         require(again.quarantined.is_none() && found == records && again.vote == vote, || {
             format!("an extended log is lost: {:?}", again.quarantined)
         })?;
         Ok(())
     }
+}
+
+/// Returns the records of a log.
+fn records_of(store: &Store<MemoryDisk>) -> Result<Vec<Vec<u8>>, String> {
+    let mut records = Vec::new();
+    let keep = &mut |record: &Record<'_>| records.push(record.bytes.to_vec());
+    let read = store.for_each(Index(1), store.last(), keep);
+    read.map(|()| records).map_err(|error| format!("an opened log can't be read: {error}"))
 }
 
 /// Reads a file. Returns no bytes if it does not exist.

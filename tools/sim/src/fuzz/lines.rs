@@ -143,7 +143,8 @@ impl World {
         let me = ServerId::new(1).expect("1 to 3");
         let identity = Identity::new(GROUP, 1, me, DiskId(1));
         let disk = MemoryDisk::default();
-        let process = simulate::open(&disk, &identity, Settings::by_rank(), "0", &mut Rng::new(1));
+        let process =
+            simulate::open(&disk, &identity, Settings::by_rank(), "0", &[], &mut Rng::new(1));
         let process = process.map_err(|error| format!("the directory can't be opened: {error}"))?;
         let clients = (0..CLIENTS).map(|_| ClientSession::default()).collect();
         let mut world =
@@ -227,8 +228,8 @@ impl World {
     }
 
     fn turn(&mut self, ms: u64) -> Result<(), String> {
-        if let Some(job) = self.process.kernel().index_job.take() {
-            self.inbox.push(Incoming::Indexed(job.run(&self.disk, || false)));
+        if let Some(job) = self.process.kernel().file_job.take() {
+            self.inbox.push(Incoming::Made(job.run(&self.disk, || false)));
         }
         self.now = Moment(self.now.0 + ms * 1000 + 100);
         let wall = WallTime(1_700_000_000_000 + self.now.0 / 1000);

@@ -1,13 +1,14 @@
 //! The log of a victim that does not start blank.
 
 use super::victim::disk_of;
+use crate::simulate::open_store;
 use postern::content::Content;
 use postern::ids::{Index, Member, Position, ServerId, Term, UserName, Vote};
 use postern::mailbox::Change;
 use postern::record::{self, Kind};
 use postern::replica::Config;
+use postern::store::Identity;
 use postern::store::memory::MemoryDisk;
-use postern::store::{Identity, Store};
 use postern::time::WallTime;
 
 /// The wall clock at the start.
@@ -17,7 +18,7 @@ const TERM: Term = Term(2);
 
 /// Writes a log of two terms: configs with an open gate, an account, messages.
 pub(super) fn prepare(disk: &MemoryDisk, identity: &Identity, learner: bool) -> Result<(), String> {
-    let opened = Store::open(disk.clone(), identity, "0", |_| Ok(()));
+    let opened = open_store(disk.clone(), identity, "0");
     let mut store = opened.map_err(|error| error.to_string())?.store;
     let members = ServerId::all(3).filter(|id| !(learner && *id == identity.id));
     let members: Vec<Member> = members.map(|id| Member { id, disk: disk_of(id) }).collect();

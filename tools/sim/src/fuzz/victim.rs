@@ -102,7 +102,7 @@ impl Victim {
         if start != Start::Blank {
             prepare(&disk, &identity, start == Start::Learner)?;
         }
-        let opened = simulate::open(&disk, &identity, settings, "0", &mut Rng::new(1));
+        let opened = simulate::open(&disk, &identity, settings, "0", &[], &mut Rng::new(1));
         let process = opened.map_err(|error| format!("the directory can't be opened: {error}"))?;
         let mut victim = Victim {
             process,
@@ -286,9 +286,9 @@ impl Victim {
     }
 
     fn one_turn(&mut self) -> Result<(), String> {
-        if let Some(job) = self.process.kernel().index_job.take() {
+        if let Some(job) = self.process.kernel().file_job.take() {
             let made = job.run(self.process.store().disk(), || false);
-            self.inbox.push(Incoming::Indexed(made));
+            self.inbox.push(Incoming::Made(made));
         }
         for job in mem::take(&mut self.process.kernel().jobs) {
             self.inbox.push(Incoming::Hashed(job.session, simulate::hash(&job)));

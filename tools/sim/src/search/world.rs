@@ -404,6 +404,7 @@ impl World {
             takeover: Takeover::Coin,
             vote: server.disk.vote,
             summary,
+            acknowledged: Index::ZERO,
             seen: Default::default(),
             runs: vec![Run { incarnation, process: ProcessId(start) }],
             former: None,

@@ -26,7 +26,7 @@ pub(super) enum Event {
     /// The first password job of a process completes.
     Hashed(Owner),
     /// The index file of a process is complete.
-    Indexed(Owner),
+    Made(Owner),
     /// A server is started, if it is down.
     Start(usize),
     /// A paused process resumes, if this is the number of its latest pause.

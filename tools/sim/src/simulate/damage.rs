@@ -5,12 +5,14 @@ use super::clock::Event;
 use super::durable;
 use super::faults::Kind;
 use super::network::{CLIENTS, TWIN};
+use super::process::{GROUP, open_store};
 use super::trace;
 use super::trial::is_healthy;
 use super::world::World;
 use postern::ids::Member;
 use postern::replica::{Config, RoleView};
 use postern::rng::Rng;
+use postern::store::Identity;
 use postern::store::check::check;
 use postern::store::memory::{Failures, MemoryDisk};
 
@@ -175,13 +177,16 @@ impl World {
         self.recover_alone(third);
     }
 
-    /// Whether a member still has its disk, without damage.
+    /// Whether a member still has its disk, and can start with it: what is damaged there, others
+    /// repair.
     fn is_undamaged(&self, member: Member) -> bool {
         let server = &self.servers[member.id.slot()];
-        let old = server.rolled_back == Some(member.disk);
-        !old && check(&server.disk).is_ok_and(|findings| {
-            let is_it = findings.identity.is_some_and(|identity| identity.disk == member.disk);
-            is_it && findings.damage.is_empty()
+        if server.rolled_back == Some(member.disk) {
+            return false;
+        }
+        let identity = Identity::new(GROUP, 3, member.id, member.disk);
+        open_store(server.disk.copied(), &identity, "look").is_ok_and(|opened| {
+            opened.quarantined.is_none() && opened.store.identity().disk == member.disk
         })
     }
 

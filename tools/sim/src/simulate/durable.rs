@@ -4,7 +4,7 @@
 use super::log_copy::Entry;
 use postern::ids::{DiskId, Index, Term};
 use postern::limits::RECORD_BYTES_MAX;
-use postern::record::Record;
+use postern::record::{Kind, Record};
 use postern::store::HEADER_BYTES;
 use postern::store::memory::MemoryDisk;
 
@@ -48,6 +48,16 @@ fn next_record(segment: &[u8], mut at: usize) -> Option<(Record<'_>, usize)> {
         at += HEADER_BYTES;
     }
 }
+
+/// Returns the next record after a damaged one at `at`, and its end.
+fn after(segment: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
+    let whole = |at: usize| Record::parse(&segment[at..]).ok().map(|record| (record, at));
+    let (record, at) = (at + 1..segment.len()).find_map(whole)?;
+    Some((record, at + record.bytes.len()))
+}
+
+/// Stands for an entry that is damaged.
+const UNREADABLE: Entry = Entry { term: Term::ZERO, checksum: 0, kind: Kind(0) };
 
 /// The entries of one segment.
 #[derive(Debug)]
@@ -107,9 +117,12 @@ impl DurableLog {
         }
         self.entries.truncate(segment.before + segment.ends.len());
         let mut read = segment.ends.last().copied().unwrap_or(0);
-        while let Some((record, end)) = next_record(bytes, read) {
-            if record.index.0 as usize != self.entries.len() + 1 {
-                return;
+        while let Some((record, end)) = next_record(bytes, read).or_else(|| after(bytes, read)) {
+            let missing = (record.index.0 as usize).checked_sub(self.entries.len() + 1);
+            let Some(missing) = missing else { return };
+            for _ in 0..missing {
+                self.entries.push(UNREADABLE);
+                segment.ends.push(end - record.bytes.len());
             }
             read = end;
             self.entries.push(Entry::of(&record));
@@ -133,9 +146,10 @@ impl DurableLog {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::open_store;
     use super::*;
     use postern::ids::{GroupId, Position, ServerId};
-    use postern::record::{self, Kind};
+    use postern::record;
     use postern::store::disk::Disk;
     use postern::store::{Identity, Store};
     use postern::time::WallTime;
@@ -162,7 +176,7 @@ pub(super) mod tests {
         let identity = Identity::new(GroupId(1), 3, ServerId::new(1).unwrap(), DiskId(10));
         let disk = MemoryDisk::default();
         disk.set_segment_bytes(1000);
-        let opened = Store::open(disk, &identity, "0", |_| Ok(()));
+        let opened = open_store(disk, &identity, "0");
         let mut store = opened.unwrap().store;
         append(&mut store, 1, last);
         let mut log = DurableLog::new(DiskId(10));

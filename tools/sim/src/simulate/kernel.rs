@@ -7,7 +7,7 @@ use postern::ids::{GroupId, Index, LinkId, Secret, ServerId};
 use postern::node::Job;
 use postern::replica::Packet;
 use postern::server::{Kernel, LENGTH_BYTES, Socket};
-use postern::store::IndexJob;
+use postern::store::FileJob;
 use postern::time::{Moment, WallTime};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -186,7 +186,7 @@ pub(crate) struct SimKernel {
     /// Links are encrypted.
     encrypts: bool,
     /// The index file to make.
-    pub(crate) index_job: Option<IndexJob>,
+    pub(crate) file_job: Option<FileJob>,
     /// Passwords to hash.
     pub(crate) jobs: VecDeque<Job>,
     pub(crate) log_copy: LogCopy,
@@ -311,8 +311,8 @@ impl Kernel for SimKernel {
         self.jobs.push_back(job);
     }
 
-    fn index(&mut self, job: IndexJob) {
-        self.index_job = Some(job);
+    fn make(&mut self, job: FileJob) {
+        self.file_job = Some(job);
     }
 
     fn look_up(&mut self, _id: ServerId, _name: &str) -> io::Result<()> {

@@ -14,7 +14,7 @@ use postern::node::Fatal;
 use postern::replica::{Beginning, Quarantine};
 use postern::store::check::check;
 use postern::store::memory::{Failures, MemoryDisk};
-use postern::store::{Identity, IndexJob, OpenError, Quarantined, Store};
+use postern::store::{FileJob, Identity, OpenError, Quarantined, Store};
 
 /// How many backups of a directory are kept.
 const BACKUPS_MAX: usize = 4;
@@ -40,7 +40,8 @@ impl World {
         }
         let mut settings = self.settings;
         settings.peer_timeout_ms += u32::from(server.faults.misconfigured);
-        match process::start(&server.disk, id, settings, &label(self.now), &mut self.rng) {
+        let (label, known) = (label(self.now), &self.checks.acknowledged);
+        match process::start(&server.disk, id, settings, &label, known, &mut self.rng) {
             Ok(process) => {
                 if let Some(quarantined) = &process.quarantined {
                     self.on_quarantined(n, quarantined);
@@ -132,7 +133,7 @@ impl World {
     pub(super) fn end_process(&mut self, n: usize, closes: bool) {
         let server = &mut self.servers[n];
         if let Some(mut process) = server.process.take() {
-            if let Some(job) = process.kernel().index_job.take() {
+            if let Some(job) = process.kernel().file_job.take() {
                 cut_short(job, &server.disk, self.rng.below(8) as u32);
             }
             let decisions = process.node().replica().decisions();
@@ -276,23 +277,23 @@ impl World {
     /// Begins to make the index file that a process asks for.
     pub(super) fn begin_index(&mut self, n: usize) {
         let server = &mut self.servers[n];
-        server.process.as_mut().expect("it has a job").indexing = true;
+        server.process.as_mut().expect("it has a job").making = true;
         let takes = 1000 + self.rng.below(200_000);
-        self.schedule.add(self.now + takes, Event::Indexed(server.owner(n)));
+        self.schedule.add(self.now + takes, Event::Made(server.owner(n)));
     }
 
-    pub(super) fn on_indexed(&mut self, n: usize) {
+    pub(super) fn on_made(&mut self, n: usize) {
         let server = &mut self.servers[n];
         let Some(process) = &mut server.process else { return };
-        process.indexing = false;
-        let Some(job) = process.kernel().index_job.take() else { return };
+        process.making = false;
+        let Some(job) = process.kernel().file_job.take() else { return };
         let made = job.run(&server.disk, || false);
-        self.deliver(n, Incoming::Indexed(made));
+        self.deliver(n, Incoming::Made(made));
     }
 }
 
 /// Makes a part of an index file, up to its sync of this number: the process ends meanwhile.
-fn cut_short(job: IndexJob, disk: &MemoryDisk, syncs: u32) {
+fn cut_short(job: FileJob, disk: &MemoryDisk, syncs: u32) {
     let mut before = Failures::default();
     disk.fail(|failures| {
         before = failures.clone();

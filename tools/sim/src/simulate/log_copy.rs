@@ -3,7 +3,9 @@
 
 use postern::ids::{Index, Term};
 use postern::record::{self, Kind, Record};
-use postern::replica::Config;
+use postern::replica::{Config, LogReader};
+use postern::store::Store;
+use postern::store::memory::MemoryDisk;
 use postern::time::WallTime;
 
 /// An entry. The checksum covers all its bytes, with the index.
@@ -32,6 +34,18 @@ pub(crate) struct LogCopy {
 }
 
 impl LogCopy {
+    /// Reads a log. Where it is damaged it holds `acknowledged`: only those parts of a log are not
+    /// read at a start which are known to be acknowledged.
+    pub(super) fn of(store: &Store<MemoryDisk>, acknowledged: &[Entry]) -> LogCopy {
+        let mut copy = LogCopy::default();
+        for index in (1..=store.last().0).map(Index) {
+            if store.for_each(index, index, &mut |record| copy.push(record)).is_err() {
+                copy.entries.push(acknowledged[index.0 as usize - 1]);
+            }
+        }
+        copy
+    }
+
     pub(super) fn push(&mut self, record: &Record<'_>) {
         self.entries.push(Entry::of(record));
         self.last_time = self.last_time.max(record.time);

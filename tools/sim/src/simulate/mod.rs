@@ -42,7 +42,7 @@ pub(crate) use kernel::{ConnId, Output};
 pub(crate) use link_end::LinkEnd;
 pub(crate) use log_copy::Entry;
 pub use play::{PlayOptions, play_file, play_files};
-pub(crate) use process::{GROUP, Incoming, Process, Settings, hash, open};
+pub(crate) use process::{GROUP, Incoming, Process, Settings, hash, open, open_store};
 pub use run::{Options, run};
 pub use scenario::play;
 pub use trial::{Counts, Outcome, Sabotage, Trial, try_seed};

@@ -1,16 +1,17 @@
 //! A server process: the host and server that ship, on a disk in memory and a simulated kernel.
 
 use super::kernel::{ConnId, SimKernel};
-use super::log_copy::LogCopy;
-use postern::host::{Fail, Host, Setup};
+use super::log_copy::{Entry, LogCopy};
+use postern::host::{Fail, Host, ScrubSettings, Setup};
 use postern::ids::{DiskId, GroupId, Index, ProcessId, Secret, ServerId, SessionId, Vote};
 use postern::limits::SEGMENT_BYTES;
+use postern::mailbox::Mailboxes;
 use postern::node::{self, Hashed, Job, Node};
-use postern::replica::{LogSummary, Quarantine, Shared, Takeover};
+use postern::replica::{Quarantine, Shared, Takeover};
 use postern::rng::Rng;
 use postern::server::{self, Ready, Server};
 use postern::store::memory::MemoryDisk;
-use postern::store::{Identity, OpenError, Quarantined, Store};
+use postern::store::{Identity, JobDone, JobError, OpenError, Opened, Opening, Quarantined, Store};
 use postern::time::{Moment, WallTime};
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -43,7 +44,7 @@ pub(crate) enum Incoming {
     Room(ConnId, usize),
     Hashed(SessionId, Hashed),
     /// The end of the job that makes an index file.
-    Indexed(io::Result<()>),
+    Made(Result<JobDone, JobError>),
     /// SIGTERM.
     Stop,
 }
@@ -104,7 +105,8 @@ impl Settings {
             former: Vec::new(),
             settings: format!("takeover={:?}", self.takeover),
         };
-        Setup { shared, takeover: self.takeover, seed, node }
+        let scrub = ScrubSettings { bytes_per_second: 1024 * 1024, round: Duration::from_secs(20) };
+        Setup { shared, takeover: self.takeover, seed, scrub, node }
     }
 }
 
@@ -114,7 +116,7 @@ pub(crate) struct Process {
     /// The oldest password job is being hashed.
     pub(super) hashing: bool,
     /// An index file is being made.
-    pub(super) indexing: bool,
+    pub(super) making: bool,
     /// What the start has quarantined since it is damaged.
     pub(super) quarantined: Option<Quarantined>,
 }
@@ -125,34 +127,41 @@ pub(crate) fn start(
     id: ServerId,
     settings: Settings,
     label: &str,
+    acknowledged: &[Entry],
     rng: &mut Rng,
 ) -> Result<Process, OpenError> {
-    open(disk, &new_identity(id, rng), settings, label, rng)
+    let disk_new = new_identity(id, rng);
+    open(disk, &disk_new, settings, label, acknowledged, rng)
 }
 
-/// The same for a given identity, whose group may have one server.
+/// Opens a directory of the group.
+pub(crate) fn open_store(
+    disk: MemoryDisk,
+    expected: &Identity,
+    label: &str,
+) -> Result<Opened<MemoryDisk>, OpenError> {
+    let empty = Mailboxes::new(&secret());
+    Store::open(disk, &Opening { expected, label, empty: &empty }, &mut |_| {})
+}
+
+/// Starts a server of a given identity, whose group may have one server. `acknowledged` are entries
+/// that its log has where the disk does not show it.
 pub(crate) fn open(
     disk: &MemoryDisk,
     expected: &Identity,
     settings: Settings,
     label: &str,
+    acknowledged: &[Entry],
     rng: &mut Rng,
 ) -> Result<Process, OpenError> {
     let (process, seed) = (ProcessId(rng.next_u64()), rng.next_u64());
     let mut expected = expected.clone();
     expected.process = process;
-    let mut summary = LogSummary::default();
-    let mut log_copy = LogCopy::default();
     disk.set_segment_bytes(settings.segment_bytes);
-    let mut opened = Store::open(disk.clone(), &expected, label, |record| {
-        log_copy.push(record);
-        summary.push(record)
-    })?;
-    if opened.quarantined.is_some() {
-        (summary, log_copy) = (LogSummary::default(), LogCopy::default());
-    }
+    let mut opened = open_store(disk.clone(), &expected, label)?;
+    let log_copy = LogCopy::of(&opened.store, acknowledged);
     let quarantined = opened.quarantined.take();
-    let host = Host::build(opened, summary, settings.setup(expected.servers, seed));
+    let host = Host::build(opened, settings.setup(expected.servers, seed));
     let kernel = SimKernel::new(log_copy, settings.encrypts);
     let setup = server::Setup {
         names: ServerId::all(expected.servers).map(SimKernel::name).collect(),
@@ -164,7 +173,7 @@ pub(crate) fn open(
     Ok(Process {
         server: Server::new(host, kernel, setup),
         hashing: false,
-        indexing: false,
+        making: false,
         quarantined,
     })
 }
@@ -177,9 +186,7 @@ pub(super) fn quarantine_tail(
     label: &str,
     rng: &mut Rng,
 ) -> io::Result<()> {
-    let mut summary = LogSummary::default();
-    let opened =
-        Store::open(disk.clone(), &new_identity(id, rng), label, |record| summary.push(record));
+    let opened = open_store(disk.clone(), &new_identity(id, rng), label);
     let mut opened = opened.map_err(|error| io::Error::other(error.to_string()))?;
     opened.store.quarantine_tail(last, label).map(drop)
 }
@@ -305,7 +312,7 @@ impl Process {
             }
             Incoming::Room(conn, room) => kernel.change(conn, |end| end.room = room),
             Incoming::Hashed(session, hashed) => return self.server.on_hashed(session, hashed),
-            Incoming::Indexed(made) => return self.server.on_indexed(made),
+            Incoming::Made(made) => return self.server.on_made(made),
             Incoming::Stop => return self.server.stop(),
         };
         let ready = Ready { readable, writable, ended, ..Ready::default() };

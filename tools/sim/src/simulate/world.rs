@@ -139,8 +139,8 @@ impl World {
             Event::DialRefused { from, ticket } => self.on_dial_refused(from, ticket),
             Event::Synced(owner) if self.is_alive(owner) => self.on_synced(owner.host),
             Event::Hashed(owner) if self.is_alive(owner) => self.on_hashed(owner.host),
-            Event::Indexed(owner) if self.is_alive(owner) => self.on_indexed(owner.host),
-            Event::Synced(_) | Event::Hashed(_) | Event::Indexed(_) => {}
+            Event::Made(owner) if self.is_alive(owner) => self.on_made(owner.host),
+            Event::Synced(_) | Event::Hashed(_) | Event::Made(_) => {}
             Event::Start(n) => self.start(n),
             Event::Resume(n, pause) => self.resume(n, pause),
             Event::Client(client, timer) => {
@@ -403,7 +403,7 @@ impl World {
         let sent = std::mem::take(&mut process.kernel().sent);
         let outputs = process.kernel().take_outputs();
         let hashes = !process.kernel().jobs.is_empty() && !process.hashing;
-        let indexes = process.kernel().index_job.is_some() && !process.indexing;
+        let indexes = process.kernel().file_job.is_some() && !process.making;
         for output in outputs {
             match output {
                 Output::Send(conn, bytes) => self.send(n, conn, bytes),

@@ -1,0 +1,263 @@
+//! The care of sealed segments: a slow check of all of them, again and again, and the repair of
+//! what is damaged, with entries of other servers.
+
+use crate::ids::SegmentId;
+use crate::limits::{DAMAGED_TIME, SCRUB_BYTES};
+use crate::node::Wanted;
+use crate::store::disk::Disk;
+use crate::store::{Damage, FileJob, Repaired, Store, Verified, VerifiedTo};
+use crate::time::{Moment, WallTime};
+use std::time::Duration;
+
+/// How fast and how often sealed segments are read.
+#[derive(Clone, Copy, Debug)]
+pub struct ScrubSettings {
+    /// Bytes in a second; 0: never.
+    pub bytes_per_second: u64,
+    /// The time from the beginning of one round to that of the next one.
+    pub round: Duration,
+}
+
+/// What a job of this care does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CareJob {
+    /// Reads the next part of the round.
+    Scrub,
+    /// Reads a segment in which a read has failed, or that was repaired.
+    Verify,
+    Repair,
+}
+
+/// The entries that a repair needs.
+#[derive(Clone, Debug, Default)]
+enum Fetch {
+    /// Another server is to be asked for them.
+    #[default]
+    Needed,
+    /// These records arrived.
+    Arrived(Vec<u8>),
+    /// They are being written.
+    Taken,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Care {
+    settings: ScrubSettings,
+    /// When the round began, and the place of the segment that is read next; `None` between two
+    /// rounds.
+    round: Option<(Moment, usize)>,
+    /// How far that segment is read.
+    read_to: Option<VerifiedTo>,
+    /// When the next part, or the next round, is due.
+    due: Moment,
+    /// When the last round ended.
+    last_round: Option<WallTime>,
+    /// What is damaged, the part that is repaired first.
+    damage: Vec<Damage>,
+    fetch: Fetch,
+    /// No repair begins before this.
+    repair_at: Moment,
+    /// The entries that the repair under way has put back, and the segment; it is verified then.
+    put_back: Option<(SegmentId, u64)>,
+    /// How many entries were repaired since the start.
+    pub(super) repaired: u64,
+}
+
+impl Care {
+    pub(super) fn new(settings: ScrubSettings) -> Care {
+        Care {
+            settings,
+            round: None,
+            read_to: None,
+            due: Moment(0),
+            last_round: None,
+            damage: Vec::new(),
+            fetch: Fetch::Needed,
+            repair_at: Moment(0),
+            put_back: None,
+            repaired: 0,
+        }
+    }
+
+    /// When the last round ended.
+    pub(super) fn last_round(&self) -> Option<WallTime> {
+        self.last_round
+    }
+
+    /// How many entries are known to be damaged.
+    pub(super) fn unrepaired(&self) -> u64 {
+        self.damage.iter().map(|damage| damage.next.0 - damage.first.0).sum()
+    }
+
+    /// Whether anything is known to be damaged.
+    pub(super) fn is_damaged(&self) -> bool {
+        !self.damage.is_empty()
+    }
+
+    /// The entries that another server is to be asked for.
+    pub(super) fn wanted(&self, now: Moment) -> Option<Wanted> {
+        let damage = self.damage.first().filter(|damage| damage.first < damage.next)?;
+        let is_needed = matches!(self.fetch, Fetch::Needed) && now >= self.repair_at;
+        is_needed.then(|| Wanted { first: damage.first, last: damage.next.before() })
+    }
+
+    /// Takes records that another server has sent: the first of those that are wanted.
+    pub(super) fn take(&mut self, records: Vec<u8>) {
+        if let (Fetch::Needed, true) = (&self.fetch, self.is_damaged()) {
+            self.fetch = Fetch::Arrived(records);
+        }
+    }
+
+    /// When the next job is due; `None` if there is nothing to do.
+    pub(super) fn deadline(&self, store: &Store<impl Disk>) -> Option<Moment> {
+        if store.has_suspects() || matches!(self.fetch, Fetch::Arrived(_)) {
+            return Some(Moment(0));
+        }
+        if !self.damage.is_empty() {
+            return Some(self.repair_at).filter(|_| self.needs_no_entries());
+        }
+        let scrubs = self.settings.bytes_per_second > 0 && store.sealed_segments() > 0;
+        scrubs.then_some(self.due)
+    }
+
+    /// Whether only batch headers are damaged, which are made anew.
+    fn needs_no_entries(&self) -> bool {
+        let first = self.damage.first();
+        first.is_some_and(|damage| damage.first == damage.next && !damage.is_filled())
+    }
+
+    /// When entries are needed again of which those that came did not fit.
+    pub(super) fn retry_at(&self) -> Option<Moment> {
+        let lacks = self.damage.first().is_some_and(|damage| damage.first < damage.next);
+        (lacks && matches!(self.fetch, Fetch::Needed)).then_some(self.repair_at)
+    }
+
+    /// Returns the next job that repairs something or reads where something is wrong.
+    pub(super) fn repair_job(
+        &mut self,
+        now: Moment,
+        store: &Store<impl Disk>,
+    ) -> Option<(CareJob, FileJob)> {
+        let needs_nothing = self.needs_no_entries() && now >= self.repair_at;
+        let records = match &mut self.fetch {
+            Fetch::Arrived(records) => Some(std::mem::take(records)),
+            Fetch::Needed if needs_nothing => Some(Vec::new()),
+            _ => None,
+        };
+        if let (Some(damage), Some(records)) = (self.damage.first(), records) {
+            self.fetch = Fetch::Taken;
+            return Some((CareJob::Repair, store.repair_job(damage.clone(), records)?));
+        }
+        // Where damage is known, reads fail until it is repaired.
+        let waits =
+            |id: &SegmentId| self.damage.iter().any(|known| known.id == *id && !known.is_filled());
+        let id = std::iter::from_fn(|| store.take_suspect()).find(|id| !waits(id))?;
+        Some((CareJob::Verify, store.verify_job(id, None, u64::MAX)?))
+    }
+
+    /// Returns the job that reads the next part, if it is time for it.
+    pub(super) fn scrub_job(
+        &mut self,
+        now: Moment,
+        store: &Store<impl Disk>,
+    ) -> Option<(CareJob, FileJob)> {
+        if now < self.due || self.settings.bytes_per_second == 0 || self.is_damaged() {
+            return None;
+        }
+        let (_, at) = *self.round.get_or_insert((now, 0));
+        let job =
+            store.segment_id(at).and_then(|id| store.verify_job(id, self.read_to, SCRUB_BYTES));
+        if job.is_none() {
+            // The log was cut.
+            (self.round, self.read_to, self.due) = (None, None, now + self.settings.round);
+        }
+        job.map(|job| (CareJob::Scrub, job))
+    }
+
+    /// Handles the end of a read. Returns whether the index file of the segment is lost.
+    pub(super) fn on_verified(
+        &mut self,
+        (now, wall): (Moment, WallTime),
+        job: CareJob,
+        id: SegmentId,
+        verified: Verified,
+        store: &Store<impl Disk>,
+    ) -> bool {
+        let Verified { rest, bytes, damage, index_is_lost } = verified;
+        if let CareJob::Scrub = job {
+            self.advance((now, wall), rest, bytes, store);
+        }
+        if rest.is_some() {
+            return false;
+        }
+        if let Some((_, entries)) = self.put_back.take_if(|(of, _)| *of == id)
+            && damage.is_empty()
+        {
+            self.repaired += entries;
+            log::info!("repaired {entries} entries, which other servers had");
+        }
+        let was_known = self.damage.iter().any(|known| known.id == id);
+        self.damage.retain(|known| known.id != id);
+        for Damage { first, next, why, .. } in &damage {
+            log::error!(
+                "entries {first} to {} are damaged ({why}): other servers are asked for them",
+                next.before()
+            );
+        }
+        if was_known && !damage.is_empty() {
+            // What was put back did not help, or others are damaged, too.
+            self.repair_at = now + DAMAGED_TIME;
+        }
+        self.damage.extend(damage);
+        self.fetch = Fetch::Needed;
+        index_is_lost
+    }
+
+    /// Plans the next part of the round.
+    fn advance(
+        &mut self,
+        (now, wall): (Moment, WallTime),
+        rest: Option<VerifiedTo>,
+        bytes: u64,
+        store: &Store<impl Disk>,
+    ) {
+        self.read_to = rest;
+        let pause = bytes.saturating_mul(1_000_000) / self.settings.bytes_per_second.max(1);
+        self.due = now + Duration::from_micros(pause);
+        let Some((began, at)) = &mut self.round else { return };
+        if rest.is_none() {
+            *at += 1;
+        }
+        if *at >= store.sealed_segments() {
+            self.due = self.due.max(*began + self.settings.round);
+            (self.round, self.last_round) = (None, Some(wall));
+        }
+    }
+
+    /// Handles the end of a repair, or of a part of it. Returns the segment, and whether it is to
+    /// be read again since the repair is complete.
+    pub(super) fn on_repaired(&mut self, repaired: Repaired) -> (SegmentId, bool) {
+        let damage = self.damage.first_mut().expect("what is being repaired stays first");
+        let entries = repaired.rest.first.0 - damage.first.0;
+        let put_back = self.put_back.filter(|(id, _)| *id == damage.id).map_or(0, |(_, n)| n);
+        self.put_back = Some((damage.id, put_back + entries));
+        *damage = repaired.rest;
+        self.fetch = Fetch::Needed;
+        (damage.id, damage.is_filled())
+    }
+
+    /// Handles a job that has failed: what was sent does not fit, or the disk does not work.
+    pub(super) fn on_failed(&mut self, now: Moment, job: CareJob) {
+        if let CareJob::Scrub = job {
+            self.due = now + DAMAGED_TIME;
+            return;
+        }
+        self.repair_at = now + DAMAGED_TIME;
+        self.fetch = Fetch::Needed;
+        // Another part may be repaired meanwhile.
+        if !self.damage.is_empty() {
+            self.damage.rotate_left(1);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Fetches acknowledged entries from other servers, in the place of those that this server can't
+//! read any more. Any linked server may have them, whether there is a primary or not.
+
+use super::{Context, Node, Output};
+use crate::ids::{Index, LinkId};
+use crate::limits::{ENTRIES_BYTES_MAX, FETCH_TIME};
+use crate::packet::Packet;
+use crate::record;
+use crate::time::Moment;
+
+/// Entries that this server needs, all of them acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The first one.
+    pub first: Index,
+    /// The last one.
+    pub last: Index,
+}
+
+/// The entries that are being fetched.
+#[derive(Debug, Default)]
+pub(super) struct Fetching {
+    wanted: Option<Wanted>,
+    /// The link on which they were asked for, and when to ask on another one.
+    asked: Option<(LinkId, Moment)>,
+}
+
+impl Fetching {
+    /// When the next server is asked.
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
+        self.wanted.and(self.asked).map(|(_, until)| until)
+    }
+}
+
+impl Node {
+    /// Notes which entries are needed, and whether any part of the log is known to be damaged.
+    pub(super) fn note_damaged(&mut self, is_damaged: bool, wanted: Option<Wanted>) {
+        self.replica.note_damaged(is_damaged);
+        if self.fetching.wanted != wanted {
+            self.fetching = Fetching { wanted, asked: None };
+        }
+    }
+
+    /// Asks the next linked server, if it is time to.
+    pub(super) fn keep_fetching(&mut self, now: Moment, out: &mut Output) {
+        let Some(Wanted { first, last }) = self.fetching.wanted else { return };
+        let links: Vec<LinkId> = self.replica.links().collect();
+        let asked = match self.fetching.asked {
+            Some((link, until)) if now < until && links.contains(&link) => return,
+            Some((link, _)) => links.iter().position(|other| *other == link),
+            None => None,
+        };
+        let next = asked.map_or(0, |at| at + 1);
+        let Some(link) = links.get(next).or(links.first()).copied() else {
+            self.fetching.asked = None;
+            return;
+        };
+        self.fetching.asked = Some((link, now + FETCH_TIME));
+        out.replica.send(link, Packet::Fetch { first, last });
+    }
+
+    /// Answers a server that needs entries: with the first ones of them, or with none.
+    pub(super) fn on_fetch(
+        &self,
+        world: &Context<'_>,
+        link: LinkId,
+        (first, last): (Index, Index),
+        out: &mut Output,
+    ) {
+        if !self.replica.links().any(|open| open == link) {
+            return;
+        }
+        let mut records = Vec::new();
+        // What is not acknowledged may still be overwritten.
+        if first > Index::ZERO && first <= last && last <= self.replica.acknowledged() {
+            let through = world.log.last_within(first, last, ENTRIES_BYTES_MAX);
+            let keep = &mut |record: &record::Record<'_>| records.extend_from_slice(record.bytes);
+            if let Err(error) = world.log.for_each(first, through, keep) {
+                log::error!(
+                    "entries {first} to {through} can't be read for another server: {error}"
+                );
+                records.clear();
+            }
+        }
+        out.replica.send_with(link, Packet::Fetched, records);
+    }
+
+    /// Takes the entries that another server has sent, if they are the wanted ones. An entry is
+    /// told by its index and term, and is the same on all servers.
+    pub(super) fn on_fetched(
+        &mut self,
+        now: Moment,
+        link: LinkId,
+        records: &[u8],
+        out: &mut Output,
+    ) {
+        let Some(Wanted { first, last }) = self.fetching.wanted else { return };
+        if self.fetching.asked.is_none_or(|(asked, _)| asked != link) {
+            return;
+        }
+        let mut next = first;
+        let is_next = |record: Result<record::Record<'_>, _>| {
+            let record = record.ok()?;
+            let is_wanted = record.index == next
+                && record.index <= last
+                && self.replica.term_of(record.index) == Some(record.term);
+            next = next.next();
+            is_wanted.then_some(())
+        };
+        let fits = record::each(records).map(is_next).all(|is_wanted| is_wanted.is_some());
+        if fits && !records.is_empty() {
+            self.fetching.wanted = None;
+            out.fetched = Some(records.to_vec());
+        } else {
+            // It has none of them: the next server is asked soon, not at once, since all may be
+            // in the same need.
+            self.fetching.asked = Some((link, now + FETCH_TIME / 10));
+        }
+    }
+}

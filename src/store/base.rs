@@ -1,0 +1,303 @@
+//! The state at the end of a sealed segment, as the checkpoint and index files have it. All that
+//! they list was acknowledged, so a start goes on from there.
+
+use super::checkpoint::{Checkpoint, Place, Sealed};
+use super::disk::{Disk, join};
+use super::index_file::IndexFile;
+use super::merge::{At, Updates, merge};
+use super::segment::{first_index, index_name, path};
+use crate::ids::{Index, SegmentId};
+use crate::limits::{KEYS_KEPT, MERGED_MAX};
+use crate::mailbox::{Deletion, Key, Mailboxes, SavedAccount};
+use crate::replica::LogSummary;
+use std::io;
+
+/// The state at the end of a sealed segment.
+#[derive(Debug)]
+pub(super) struct Base {
+    /// The segments whose entries it contains.
+    pub(super) segments: Vec<Sealed>,
+    /// Of the log up to their end.
+    pub(super) summary: LogSummary,
+    pub(super) mailboxes: Mailboxes,
+}
+
+/// What can't be used.
+#[derive(Debug)]
+pub(super) enum Broken {
+    Checkpoint(io::Error),
+    /// The index file of this segment.
+    Index(SegmentId, io::Error),
+    /// What is being written.
+    Output(io::Error),
+}
+
+/// Returns the number of the segment at this place among all segments.
+pub(super) fn segment_id(at: usize) -> SegmentId {
+    SegmentId::new(at as u32 + 1).expect("numbers begin with 1")
+}
+
+/// The files that describe the first segments of a log.
+pub(super) struct Files<'a, D: Disk> {
+    disk: &'a D,
+    folder: &'a str,
+    checkpoint: Option<Checkpoint<D::File>>,
+    /// The index files of the segments after the checkpoint.
+    indexes: Vec<IndexFile<D::File>>,
+    /// The entries whose keys are remembered come after this one.
+    keys_after: Index,
+}
+
+impl<'a, D: Disk> Files<'a, D> {
+    /// Opens files of the segments of `folder` with these first entries: the checkpoint if `begin`
+    /// is `None`, and index files from that place on, up to the first one that is missing or does
+    /// not fit, [`MERGED_MAX`] at most. The last segment is not sealed.
+    pub(super) fn open(
+        disk: &'a D,
+        folder: &'a str,
+        names: &[Index],
+        begin: Option<usize>,
+        secret_mark: u64,
+    ) -> io::Result<Files<'a, D>> {
+        let sealed = names.len().saturating_sub(1);
+        let fits = |place: &Place| -> io::Result<bool> {
+            let Place { segments, seal, .. } = place;
+            let next = names.get(segments.len());
+            let named = segments.len() <= sealed && next == Some(&seal.last_index().next());
+            let same = segments.iter().zip(names).all(|(segment, name)| segment.first == *name);
+            Ok(named
+                && same
+                && place.secret_mark == secret_mark
+                && seal.fits(disk, &disk.open(&path(folder, seal.first), false)?)?)
+        };
+        let checkpoint = if begin.is_none() { Checkpoint::open(disk)? } else { None };
+        let checkpoint = match checkpoint {
+            Some(found) if fits(&found.place)? => Some(found),
+            _ => None,
+        };
+        let of_checkpoint = checkpoint.as_ref().map_or(0, |found| found.place.segments.len());
+        let begin = begin.unwrap_or(of_checkpoint);
+        let mut indexes: Vec<IndexFile<D::File>> = Vec::new();
+        for at in begin..sealed.min(begin + MERGED_MAX) {
+            let file = join(folder, &index_name(names[at]));
+            let Some(index) = IndexFile::open(disk, &file, None)? else { break };
+            let head = &index.head;
+            let named = head.seal.first == names[at]
+                && head.seal.last_index().next() == names[at + 1]
+                && head.id == segment_id(at);
+            let log = disk.open(&path(folder, names[at]), false)?;
+            if !named || head.secret_mark != secret_mark || !head.seal.fits(disk, &log)? {
+                break;
+            }
+            indexes.push(index);
+        }
+        let mut files = Files { disk, folder, checkpoint, indexes, keys_after: Index::ZERO };
+        files.keys_after = Index(files.last().0.saturating_sub(KEYS_KEPT + 1));
+        Ok(files)
+    }
+
+    /// The number of segments that they describe.
+    pub(super) fn segments(&self) -> usize {
+        self.of_checkpoint() + self.indexes.len()
+    }
+
+    /// The number of segments that the checkpoint describes.
+    pub(super) fn of_checkpoint(&self) -> usize {
+        self.checkpoint.as_ref().map_or(0, |found| found.place.segments.len())
+    }
+
+    /// Whether there are index files among them.
+    pub(super) fn has_indexes(&self) -> bool {
+        !self.indexes.is_empty()
+    }
+
+    /// The last entry that they describe.
+    fn last(&self) -> Index {
+        let of_checkpoint = self.checkpoint.as_ref().map(|found| found.place.seal.last_index());
+        let last = self.indexes.last().map(|index| index.head.seal.last_index());
+        last.or(of_checkpoint).unwrap_or_default()
+    }
+
+    /// Where in the log they end, if `before` is where they begin: there is one if that is neither
+    /// the beginning of the log nor the checkpoint.
+    pub(super) fn place(&self, before: Option<Place>) -> Result<Option<Place>, Broken> {
+        let of_checkpoint = || self.checkpoint.as_ref().map(|found| found.place.clone());
+        let before = before.or_else(of_checkpoint);
+        let Some(last) = self.indexes.last() else { return Ok(before) };
+        let summary = last.summary(self.disk);
+        let summary = summary.map_err(|error| Broken::Index(last.head.id, error))?;
+        let mut segments = before.map_or_else(Vec::new, |place| place.segments);
+        let sealed = |index: &IndexFile<D::File>| Sealed {
+            first: index.head.seal.first,
+            end: index.head.seal.end,
+        };
+        segments.extend(self.indexes.iter().map(sealed));
+        let (seal, secret_mark) = (last.head.seal, last.head.secret_mark);
+        Ok(Some(Place { segments, summary, seal, secret_mark }))
+    }
+
+    /// Passes what they hold to `output`: first all keys in order, then all deletions, then the
+    /// accounts in the order in which they were created. `base` are the accounts where the files
+    /// begin, if that is neither the beginning of the log nor the checkpoint.
+    pub(super) fn read(
+        &self,
+        base: Vec<SavedAccount>,
+        output: &mut impl Output,
+    ) -> Result<(), Broken> {
+        let is_kept = |at: Index| at > self.keys_after;
+        let (mut failed, mut deletions) = (None, Vec::new());
+        let mut saved = None;
+        if let Some(found) = &self.checkpoint {
+            let key = |key: Key| match is_kept(key.at).then(|| output.key(key)) {
+                Some(Err(error)) => {
+                    failed = Some(error);
+                    Err(io::ErrorKind::Other.into())
+                }
+                _ => Ok(()),
+            };
+            let deletion = |deletion: Deletion| {
+                deletions.extend(is_kept(deletion.at).then_some(deletion));
+                Ok(())
+            };
+            saved = Some(found.contents(self.disk, key, deletion));
+        }
+        if let Some(error) = failed {
+            return Err(Broken::Output(error));
+        }
+        let saved = saved.transpose().map_err(Broken::Checkpoint)?;
+        for index in self.indexes.iter().filter(|index| is_kept(index.head.seal.last_index())) {
+            let id = index.head.id;
+            let keys = index.keys(self.disk).map_err(|error| Broken::Index(id, error))?;
+            for key in keys {
+                let key = key.map_err(|error| Broken::Index(id, error))?;
+                if is_kept(key.at) {
+                    output.key(key).map_err(Broken::Output)?;
+                }
+            }
+            let kept = index.deletions(self.disk).map_err(|error| Broken::Index(id, error))?;
+            deletions.extend(kept.into_iter().filter(|deletion| is_kept(deletion.at)));
+        }
+        for deletion in deletions {
+            output.deletion(deletion).map_err(Broken::Output)?;
+        }
+        let base = saved.into_iter().flatten().chain(base.into_iter().map(Ok));
+        self.merge(base, |saved| output.account(saved))
+    }
+
+    /// Merges accounts with the index files.
+    fn merge(
+        &self,
+        base: impl Iterator<Item = io::Result<SavedAccount>>,
+        emit: impl FnMut(SavedAccount) -> io::Result<()>,
+    ) -> Result<(), Broken> {
+        let of = |at: usize| self.indexes[at].head.id;
+        let mut updates = Vec::new();
+        for (at, index) in self.indexes.iter().enumerate() {
+            let log = self.disk.open(&path(self.folder, index.head.seal.first), false);
+            let update = log.and_then(|log| Updates::new(self.disk, index, log));
+            updates.push(update.map_err(|error| Broken::Index(of(at), error))?);
+        }
+        merge(base, &mut updates, emit).map_err(|(at, error)| match at {
+            At::Base => Broken::Checkpoint(error),
+            At::Update(at) => Broken::Index(of(at), error),
+            At::Output => Broken::Output(error),
+        })
+    }
+}
+
+/// Where the contents of files go.
+pub(super) trait Output {
+    fn key(&mut self, key: Key) -> io::Result<()>;
+    fn deletion(&mut self, deletion: Deletion) -> io::Result<()>;
+    fn account(&mut self, saved: SavedAccount) -> io::Result<()>;
+}
+
+/// Everything, in memory.
+#[derive(Default)]
+struct Held {
+    keys: Vec<Key>,
+    deletions: Vec<Deletion>,
+    accounts: Vec<SavedAccount>,
+}
+
+impl Held {
+    /// Forgets the keys and deletions up to an entry.
+    fn forget(&mut self, last: Index) {
+        self.keys.retain(|key| key.at > last);
+        self.deletions.retain(|deletion| deletion.at > last);
+    }
+}
+
+impl Output for Held {
+    fn key(&mut self, key: Key) -> io::Result<()> {
+        self.keys.push(key);
+        Ok(())
+    }
+
+    fn deletion(&mut self, deletion: Deletion) -> io::Result<()> {
+        self.deletions.push(deletion);
+        Ok(())
+    }
+
+    fn account(&mut self, saved: SavedAccount) -> io::Result<()> {
+        self.accounts.push(saved);
+        Ok(())
+    }
+}
+
+/// Returns the state at the end of the last segment up to which the files of `folder` describe the
+/// log, `most` segments at most; `None` if they describe none. `empty` is the state before the
+/// first entry.
+///
+/// # Errors
+/// When a segment can't be opened. A file that is damaged is not used.
+pub(super) fn load<D: Disk>(
+    disk: &D,
+    folder: &str,
+    empty: &Mailboxes,
+    most: usize,
+) -> io::Result<Option<Base>> {
+    let mut names: Vec<Index> =
+        disk.list(folder)?.iter().filter_map(|name| first_index(name)).collect();
+    names.sort_unstable();
+    names.truncate(most.saturating_add(1));
+    if names.first() != Some(&Index(1)) {
+        return Ok(None);
+    }
+    let mut begin = None;
+    let (mut place, mut held): (Option<Place>, Held) = (None, Held::default());
+    loop {
+        let files = Files::open(disk, folder, &names, begin, empty.secret_mark())?;
+        if files.segments() == 0 {
+            break;
+        }
+        // What is read before a file turns out to be damaged does not count.
+        let mut next = Held { keys: held.keys.clone(), ..Held::default() };
+        next.deletions.clone_from(&held.deletions);
+        let read = files.place(place.clone());
+        match read.and_then(|to| files.read(held.accounts.clone(), &mut next).map(|()| to)) {
+            Ok(to) => {
+                next.forget(files.keys_after);
+                begin = to.as_ref().map(|place| place.segments.len());
+                (place, held) = (to, next);
+            }
+            Err(Broken::Checkpoint(error)) => {
+                log::warn!("the checkpoint is damaged, and not used: {error}");
+                begin = Some(0);
+            }
+            Err(Broken::Index(id, error)) => {
+                let at = id.number() as usize - 1;
+                let name = join(folder, &index_name(names[at]));
+                log::warn!("{name}: it is damaged, and not used: {error}");
+                names.truncate(at + 1);
+            }
+            Err(Broken::Output(error)) => return Err(error),
+        }
+    }
+    Ok(place.map(|Place { segments, summary, .. }| {
+        let next = (segment_id(segments.len()), summary.last().index.next());
+        let Held { keys, deletions, accounts } = held;
+        let mailboxes = empty.restored(accounts, keys, deletions, next);
+        Base { segments, summary, mailboxes }
+    }))
+}

@@ -1,0 +1,293 @@
+//! The checkpoint: the accounts and keys of ONCE at the end of a sealed segment, so that a start
+//! need not read the log from its beginning.
+//!
+//! A paged file of these sections, each of which begins with a page:
+//!
+//! * the head: [`Head`];
+//! * the sealed segments, in order: first entry `u64`, size `u64`;
+//! * the summary of the log up to the end of the last one;
+//! * [`Key`]s in the order of the entries, then one of zeros; [`Deletion`]s in the order of the
+//!   entries, then one of zeros; accounts in the order in which they were created, then a zero
+//!   `u64`.
+//!
+//! Nothing in it is needed: a server that finds it missing or damaged reads index files, or the
+//! log, and makes it again.
+
+use super::base::Output;
+use super::disk::Disk;
+use super::index_file::KEY_BYTES;
+use super::paged::{PAGE_DATA, PagedReader, PagedWriter, damaged};
+use super::segment::Seal;
+use super::whole;
+use crate::fields::{Field, fields};
+use crate::ids::{Index, SegmentId, UserName};
+use crate::mailbox::{Deletion, Key, Messages, SavedAccount};
+use crate::replica::LogSummary;
+use std::io;
+
+/// The name of the file.
+pub(super) const FILE: &str = "checkpoint";
+/// Also the version: a file of another version is made again.
+const MAGIC: u64 = u64::from_le_bytes(*b"postchk\x01");
+
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    magic: u64,
+    /// Shows the secret under which names of keys are hashed.
+    secret_mark: u64,
+    /// The number of sealed segments.
+    segments: u32,
+    /// The number of bytes of the summary.
+    summary: u32,
+    /// The offset of the last record in the last segment, and its checksum.
+    last: u32,
+    last_checksum: u32,
+}
+
+/// A sealed segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sealed {
+    /// Its first entry.
+    pub(super) first: Index,
+    /// Its size in bytes.
+    pub(super) end: u64,
+}
+
+fields!(Head { magic, secret_mark, segments, summary, last, last_checksum });
+fields!(Sealed { first, end });
+fields!(Deletion { at, account });
+const HEAD_BYTES: usize = 8 + 8 + 4 * 4;
+const SEALED_BYTES: usize = 16;
+const DELETION_BYTES: usize = 16;
+/// Bytes of an account between its creation and its name.
+const ACCOUNT_BYTES: usize = 8 + 2 * 8 + 3 * 4;
+
+const NO_KEY: Key = Key { at: Index::ZERO, name: 0, message: 0, receiver: Index::ZERO, number: 0 };
+const NO_DELETION: Deletion = Deletion { at: Index::ZERO, account: Index::ZERO };
+
+/// Where in the log a checkpoint is.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The segments whose entries it contains: all up to one of them.
+    pub(super) segments: Vec<Sealed>,
+    /// Of the log up to their end.
+    pub(super) summary: LogSummary,
+    /// The last one.
+    pub(super) seal: Seal,
+    /// See [`Mailboxes::secret_mark`](crate::mailbox::Mailboxes::secret_mark).
+    pub(super) secret_mark: u64,
+}
+
+/// A checkpoint that is being written: keys first, then deletions, then accounts.
+pub(super) struct Writer<'a, D: Disk> {
+    file: PagedWriter<'a, D>,
+    bytes: Vec<u8>,
+    /// All keys, and all deletions, are written.
+    ended: [bool; 2],
+}
+
+impl<'a, D: Disk> Writer<'a, D> {
+    pub(super) fn create(disk: &'a D, path: &str, place: &Place) -> io::Result<Writer<'a, D>> {
+        let Place { segments, summary, seal, secret_mark } = place;
+        let mut summary_bytes = Vec::new();
+        summary.encode(&mut summary_bytes);
+        let head = Head {
+            magic: MAGIC,
+            secret_mark: *secret_mark,
+            segments: segments.len() as u32,
+            summary: summary_bytes.len() as u32,
+            last: seal.last,
+            last_checksum: seal.last_checksum,
+        };
+        let file = PagedWriter::create(disk, path)?;
+        let mut writer = Writer { file, bytes: Vec::new(), ended: [false; 2] };
+        writer.put(&head)?;
+        writer.file.pad()?;
+        segments.iter().try_for_each(|sealed| writer.put(sealed))?;
+        writer.file.pad()?;
+        writer.file.write(&summary_bytes)?;
+        writer.file.pad()?;
+        Ok(writer)
+    }
+
+    fn put(&mut self, value: &impl Field) -> io::Result<()> {
+        self.bytes.clear();
+        value.write(&mut self.bytes);
+        self.file.write(&self.bytes)
+    }
+
+    fn end_keys(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.ended[0], true) { Ok(()) } else { self.put(&NO_KEY) }
+    }
+
+    fn end_deletions(&mut self) -> io::Result<()> {
+        self.end_keys()?;
+        if std::mem::replace(&mut self.ended[1], true) { Ok(()) } else { self.put(&NO_DELETION) }
+    }
+
+    /// Ends the file. It is durable on return, its name is not.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.end_deletions()?;
+        self.put(&Index::ZERO)?;
+        self.file.finish()
+    }
+}
+
+impl<D: Disk> Output for Writer<'_, D> {
+    fn key(&mut self, key: Key) -> io::Result<()> {
+        self.put(&key)
+    }
+
+    fn deletion(&mut self, deletion: Deletion) -> io::Result<()> {
+        self.end_keys()?;
+        self.put(&deletion)
+    }
+
+    fn account(&mut self, saved: SavedAccount) -> io::Result<()> {
+        self.end_deletions()?;
+        let SavedAccount { created, password_set, messages, name, hash } = saved;
+        let Messages { counts, newest, skips } = messages;
+        let out = &mut self.bytes;
+        out.clear();
+        created.write(out);
+        password_set.write(out);
+        counts.iter().for_each(|count| count.write(out));
+        for segment in [newest, skips[0], skips[1]] {
+            segment.map_or(0, SegmentId::number).write(out);
+        }
+        for text in [name.as_bytes(), hash.as_bytes()] {
+            (text.len() as u16).write(out);
+            out.extend_from_slice(text);
+        }
+        self.file.write(&self.bytes)
+    }
+}
+
+/// A checkpoint that is open for reading.
+#[derive(Debug)]
+pub(super) struct Checkpoint<F> {
+    file: F,
+    pub(super) place: Place,
+    /// Where its keys begin.
+    keys: u64,
+}
+
+impl<F> Checkpoint<F> {
+    /// Opens the checkpoint; `None` if it is missing, damaged, or of another version.
+    pub(super) fn open<D: Disk<File = F>>(disk: &D) -> io::Result<Option<Checkpoint<F>>> {
+        let Some(file) = whole::open(disk, FILE)? else { return Ok(None) };
+        match Self::read(disk, &file) {
+            Ok((place, keys)) => Ok(Some(Checkpoint { file, place, keys })),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read<D: Disk<File = F>>(disk: &D, file: &F) -> io::Result<(Place, u64)> {
+        let page = PAGE_DATA as u64;
+        let head: Head = PagedReader::from(disk, file, 0)?.value(HEAD_BYTES)?;
+        if head.magic != MAGIC {
+            return Err(damaged("it is of another version"));
+        }
+        let mut reader = PagedReader::from(disk, file, page)?;
+        let count = head.segments as usize;
+        let sealed = (0..count).map(|_| reader.value(SEALED_BYTES));
+        let segments = sealed.collect::<io::Result<Vec<Sealed>>>()?;
+        let at = page + (count as u64 * SEALED_BYTES as u64).next_multiple_of(page);
+        let bytes = head.summary as usize;
+        let mut reader = PagedReader::from(disk, file, at)?;
+        let summary = LogSummary::decode(reader.take(bytes)?);
+        let summary = summary.ok_or_else(|| damaged("its summary is invalid"))?;
+        let keys = at + (bytes as u64).next_multiple_of(page);
+        let last = segments.last().ok_or_else(|| damaged("it has no segment"))?;
+        let next = summary.last().index.next().0;
+        let entries = next.checked_sub(last.first.0).ok_or_else(|| damaged("it ends early"))?;
+        let Sealed { first, end } = *last;
+        let Head { last, last_checksum, secret_mark, .. } = head;
+        let seal = Seal { first, entries, end, last, last_checksum };
+        Ok((Place { segments, summary, seal, secret_mark }, keys))
+    }
+
+    /// Passes all keys to `key` and all deletions to `deletion`. Returns the accounts.
+    ///
+    /// # Errors
+    /// When the file can't be read or is damaged, and when `key` or `deletion` fails.
+    pub(super) fn contents<'a, D: Disk<File = F>>(
+        &'a self,
+        disk: &'a D,
+        mut key: impl FnMut(Key) -> io::Result<()>,
+        mut deletion: impl FnMut(Deletion) -> io::Result<()>,
+    ) -> io::Result<Accounts<'a, D>> {
+        let mut reader = PagedReader::from(disk, &self.file, self.keys)?;
+        loop {
+            match reader.value(KEY_BYTES)? {
+                NO_KEY => break,
+                next => key(next)?,
+            }
+        }
+        loop {
+            match reader.value(DELETION_BYTES)? {
+                NO_DELETION => break,
+                next => deletion(next)?,
+            }
+        }
+        Ok(Accounts { reader, ended: false })
+    }
+
+    /// Its size in bytes.
+    pub(super) fn bytes<D: Disk<File = F>>(&self, disk: &D) -> io::Result<u64> {
+        disk.size(&self.file)
+    }
+}
+
+/// The accounts of a checkpoint.
+pub(super) struct Accounts<'a, D: Disk> {
+    reader: PagedReader<'a, D>,
+    ended: bool,
+}
+
+impl<D: Disk> Accounts<'_, D> {
+    fn account(&mut self) -> io::Result<Option<SavedAccount>> {
+        let created: Index = self.reader.value(8)?;
+        if created == Index::ZERO {
+            return Ok(None);
+        }
+        let bytes = self.reader.take(ACCOUNT_BYTES)?;
+        let (password_set, messages) = read_account(bytes).ok_or_else(|| invalid("an account"))?;
+        let name = UserName::parse(&self.text()?).ok_or_else(|| invalid("a name"))?;
+        let hash = self.text()?.into_boxed_str();
+        Ok(Some(SavedAccount { created, password_set, messages, name, hash }))
+    }
+
+    fn text(&mut self) -> io::Result<String> {
+        let length: u16 = self.reader.value(2)?;
+        let bytes = self.reader.take(length.into())?.to_vec();
+        String::from_utf8(bytes).map_err(|_| invalid("a text"))
+    }
+}
+
+fn invalid(what: &str) -> io::Error {
+    damaged(&format!("{what} in it is invalid"))
+}
+
+fn read_account(mut rest: &[u8]) -> Option<(Index, Messages)> {
+    let rest = &mut rest;
+    let password_set = Index::read(rest)?;
+    let counts = [u64::read(rest)?, u64::read(rest)?];
+    let mut segment = || u32::read(rest).map(SegmentId::new);
+    let (newest, skips) = (segment()?, [segment()?, segment()?]);
+    Some((password_set, Messages { counts, newest, skips }))
+}
+
+impl<D: Disk> Iterator for Accounts<'_, D> {
+    type Item = io::Result<SavedAccount>;
+
+    fn next(&mut self) -> Option<io::Result<SavedAccount>> {
+        if self.ended {
+            return None;
+        }
+        let account = self.account().transpose();
+        self.ended = !matches!(account, Some(Ok(_)));
+        account
+    }
+}
