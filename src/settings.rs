@@ -245,8 +245,8 @@ fn template(servers: &[String], random: &[u8]) -> String {
          # max_clients = 0        # 0: from the file limit\n\
          # login_timeout_s = 60   # 1 to 86400\n\
          # accounts = \"open\"      # or \"operator\": only `postern user` makes them\n\
-         # scrub_mib_per_s = 4    # 0 to 1024: how fast the log is read again, to find damage; 0: never\n\
-         # scrub_hours = 24       # 1 to 8760: from one such round to the next\n"
+         # scrub_mib_per_s = 4    # 0 to 1024: how fast the log is checked for damage; 0: never\n\
+         # scrub_hours = 24       # 1 to 8760: from one such check to the next\n"
     )
 }
 

@@ -41,7 +41,8 @@ pub trait Edges {
     /// Hashes a password. The outcome is an input: `Hashed`.
     fn hash(&mut self, job: Job);
 
-    /// Makes an index file. The outcome is passed to [`Host::on_made`](super::Host::on_made).
+    /// Runs a job that reads or makes files. The outcome is passed to
+    /// [`Host::on_made`](super::Host::on_made).
     fn make(&mut self, job: FileJob);
 
     /// Sends a client the beginning of `output`, as much as its socket accepts, and removes that;

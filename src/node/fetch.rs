@@ -4,8 +4,8 @@
 use super::{Context, Node, Output};
 use crate::ids::{Index, LinkId};
 use crate::limits::{ENTRIES_BYTES_MAX, FETCH_TIME};
-use crate::packet::Packet;
 use crate::record;
+use crate::replica::Packet;
 use crate::time::Moment;
 
 /// Entries that this server needs, all of them acknowledged.

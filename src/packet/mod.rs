@@ -395,6 +395,8 @@ mod tests {
             Packet::Settings,
             Packet::AskRelease { asked: Moment(3) },
             Packet::Released { asked: Moment(3) },
+            Packet::Fetch { first: Index(1), last: Index(9) },
+            Packet::Fetched,
         ];
         all.extend(Verdict::ALL.map(Packet::Verdict));
         all.extend(Refusal::ALL.map(Packet::Refused));
@@ -418,7 +420,8 @@ mod tests {
                 | Packet::Request { .. }
                 | Packet::Answer
                 | Packet::Proofs
-                | Packet::Settings => {
+                | Packet::Settings
+                | Packet::Fetched => {
                     assert_eq!(Packet::decode(&bytes), Ok((packet, &[7][..])));
                 }
                 _ => assert_eq!(Packet::decode(&bytes), Err(BadPacket), "{packet:?}"),
@@ -431,7 +434,7 @@ mod tests {
     fn the_bytes_of_this_version_stay_the_same() {
         let mut bytes = Vec::new();
         samples().iter().for_each(|packet| packet.encode(&mut bytes));
-        assert_eq!((VERSION, bytes.len(), crc32c::crc32c(&bytes)), (7, 703, 719_462_117));
+        assert_eq!((VERSION, bytes.len(), crc32c::crc32c(&bytes)), (8, 721, 3_790_562_056));
     }
 
     #[test]

@@ -193,3 +193,30 @@ impl RaftLog {
         assert!(self.stored <= self.flushed && self.flushed <= self.last());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{DiskId, ServerId};
+
+    /// After a start, configs may be committed that are newer than what is known to be
+    /// acknowledged: the last one up to there must not be taken for the last committed one.
+    #[test]
+    fn the_committed_config_is_known_once_the_group_has_told() {
+        let me = Member { id: ServerId::new(1).unwrap(), disk: DiskId(1) };
+        let other = Member { id: ServerId::new(2).unwrap(), disk: DiskId(2) };
+        let mut summary = LogSummary::default();
+        for index in 1..=4 {
+            let config = Config::new([me, other], index > 2);
+            let mut bytes = Vec::new();
+            let at = Position { index: Index(index), term: Term(1) };
+            record::write(&mut bytes, at, WallTime(0), Kind::CONFIG, |out| config.encode(out));
+            summary.push(&Record::trust(&bytes)).unwrap();
+        }
+        let mut log = RaftLog::new(summary, Index(2), me);
+        assert_eq!((log.committed(), log.acknowledged()), (Index(2), Index(2)));
+        assert!(log.committed_config().is_none());
+        log.commit(Index(3));
+        assert!(log.committed_config().is_some_and(|config| config.gate_open));
+    }
+}

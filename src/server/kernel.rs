@@ -50,7 +50,7 @@ pub trait Kernel {
     /// Hashes a password. The result is passed to [`Server::on_hashed`](super::Server::on_hashed).
     fn hash(&mut self, job: Job);
 
-    /// Makes an index file. The outcome is passed to
+    /// Runs a job that reads or makes files. The outcome is passed to
     /// [`Server::on_made`](super::Server::on_made).
     fn make(&mut self, job: FileJob);
 

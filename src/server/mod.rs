@@ -4,7 +4,7 @@
 //! A [`Server`] is the table of connections around a host: it classifies connections, dials,
 //! authenticates and encrypts links, and keeps deadlines and bounds. It is generic over the calls
 //! to the kernel ([`Kernel`]), so that a simulator runs all of it. The kernel that ships is
-//! [`EventLoop`]: mio, signals, the clock, and the threads that hash passwords, make index files
+//! [`EventLoop`]: mio, signals, the clock, and the threads that hash passwords, read and make files
 //! and look up names.
 
 mod addresses;
@@ -184,7 +184,7 @@ impl<K: Kernel, D: Disk> Server<K, D> {
         self.handle(Input::Hashed(session, hashed))
     }
 
-    /// Handles the result of [`Kernel::index`].
+    /// Handles the result of [`Kernel::make`].
     ///
     /// # Errors
     /// The disk has failed.

@@ -1,5 +1,5 @@
 //! The helper threads. The event loop must never wait for the hash of a password, which takes about
-//! 30 ms, for an index file, which takes longer, or for the look-up of a name, which may take
+//! 30 ms, for files that are read or made, which takes longer, or for the look-up of a name, which may take
 //! minutes.
 
 use super::Found;
@@ -61,7 +61,7 @@ pub(super) fn hasher(report: Report) -> io::Result<Sender<Job>> {
     Ok(jobs)
 }
 
-/// The thread that makes index files, one after the other.
+/// The thread that reads and makes files, one after the other.
 #[derive(Debug)]
 pub(super) struct Maker {
     /// `None` once it is to end.

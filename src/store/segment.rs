@@ -178,8 +178,8 @@ fn walk_window<D: Disk>(
 }
 
 /// Reads a segment that must be whole, of `size` bytes, and whose first item follows `last`. Passes
-/// every record before the first damage to `visit`. Returns the offsets of the records, and leaves the position of the last
-/// one in `last`.
+/// every record before the first damage to `visit`. Returns the offsets of the records, and leaves
+/// the position of the last one in `last`.
 ///
 /// # Errors
 /// When the file can't be read, or a part of it is damaged.

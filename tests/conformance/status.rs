@@ -3,7 +3,7 @@
 use crate::common::{Client, Status};
 use crate::scene::Scene;
 
-const KEYS: [&str; 40] = [
+const KEYS: [&str; 43] = [
     "version",
     "server",
     "role",
@@ -26,6 +26,9 @@ const KEYS: [&str; 40] = [
     "connections",
     "messages",
     "log_bytes",
+    "log_repaired",
+    "log_damaged",
+    "log_checked",
     "disk_free_bytes",
     "memory_bytes",
     "uptime_seconds",

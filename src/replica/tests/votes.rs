@@ -371,8 +371,8 @@ fn of_two_members_one_refusal_loses_the_round() {
     assert_eq!(server.replica.role(), RoleView::Backup);
 }
 
-/// Only a member that is linked with a majority, is not stopping, and has the first entry of its
-/// epoch campaigns.
+/// Only a member that is linked with a majority, is not stopping, can read its log, and has the
+/// first entry of its epoch campaigns.
 #[test]
 fn a_server_that_cannot_win_does_not_campaign() {
     let linked_with = |members: &[u8], linked: &[u8], change: &dyn Fn(&mut Setup)| {
@@ -400,6 +400,11 @@ fn a_server_that_cannot_win_does_not_campaign() {
     let mut stopping = linked_with(&all, &[1, 3], &|_| ());
     stopping.replica.stop(stopping.now);
     assert!(!campaigns(stopping));
+    let mut damaged = linked_with(&all, &[1, 3], &|_| ());
+    damaged.replica.note_damaged(true);
+    assert!(!campaigns(damaged.clone()), "an entry waits for repair");
+    damaged.replica.note_damaged(false);
+    assert!(campaigns(damaged));
 }
 
 /// A backup campaigns soon if its primary is down or unknown, and after the peer timeout if the

@@ -25,7 +25,7 @@ pub(super) enum Event {
     Synced(Owner),
     /// The first password job of a process completes.
     Hashed(Owner),
-    /// The index file of a process is complete.
+    /// The job with files of a process is complete.
     Made(Owner),
     /// A server is started, if it is down.
     Start(usize),

@@ -185,7 +185,7 @@ pub(crate) struct SimKernel {
     wall: WallTime,
     /// Links are encrypted.
     encrypts: bool,
-    /// The index file to make.
+    /// The job with files to run.
     pub(crate) file_job: Option<FileJob>,
     /// Passwords to hash.
     pub(crate) jobs: VecDeque<Job>,

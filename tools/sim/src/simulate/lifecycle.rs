@@ -274,8 +274,8 @@ impl World {
         self.deliver(n, Incoming::Hashed(job.session, process::hash(&job)));
     }
 
-    /// Begins to make the index file that a process asks for.
-    pub(super) fn begin_index(&mut self, n: usize) {
+    /// Begins the job with files that a process asks for.
+    pub(super) fn begin_job(&mut self, n: usize) {
         let server = &mut self.servers[n];
         server.process.as_mut().expect("it has a job").making = true;
         let takes = 1000 + self.rng.below(200_000);
@@ -292,7 +292,7 @@ impl World {
     }
 }
 
-/// Makes a part of an index file, up to its sync of this number: the process ends meanwhile.
+/// Does a part of a job with files, up to its sync of this number: the process ends meanwhile.
 fn cut_short(job: FileJob, disk: &MemoryDisk, syncs: u32) {
     let mut before = Failures::default();
     disk.fail(|failures| {

@@ -43,7 +43,7 @@ pub(crate) enum Incoming {
     /// Sets how many bytes can be written before the socket blocks. At first it never blocks.
     Room(ConnId, usize),
     Hashed(SessionId, Hashed),
-    /// The end of the job that makes an index file.
+    /// The end of the job with files.
     Made(Result<JobDone, JobError>),
     /// SIGTERM.
     Stop,
@@ -115,7 +115,7 @@ pub(crate) struct Process {
     server: Server<SimKernel, MemoryDisk>,
     /// The oldest password job is being hashed.
     pub(super) hashing: bool,
-    /// An index file is being made.
+    /// A job with files runs.
     pub(super) making: bool,
     /// What the start has quarantined since it is damaged.
     pub(super) quarantined: Option<Quarantined>,

@@ -403,7 +403,7 @@ impl World {
         let sent = std::mem::take(&mut process.kernel().sent);
         let outputs = process.kernel().take_outputs();
         let hashes = !process.kernel().jobs.is_empty() && !process.hashing;
-        let indexes = process.kernel().file_job.is_some() && !process.making;
+        let has_job = process.kernel().file_job.is_some() && !process.making;
         for output in outputs {
             match output {
                 Output::Send(conn, bytes) => self.send(n, conn, bytes),
@@ -422,8 +422,8 @@ impl World {
         if hashes {
             self.hash_next(n);
         }
-        if indexes {
-            self.begin_index(n);
+        if has_job {
+            self.begin_job(n);
         }
     }
 

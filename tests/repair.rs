@@ -1,0 +1,142 @@
+//! Damage in old segments of the log is found by a running server and put right with entries of
+//! the others, to the byte. A start needs the old segments only where no file tells what is in
+//! them. Only debug builds can make segments small.
+#![cfg(debug_assertions)]
+
+mod common;
+
+use common::{Group, wait_for};
+use std::fs;
+use std::path::PathBuf;
+
+const MESSAGES: usize = 1500;
+
+/// Returns a group whose segments are small, filled and stopped.
+fn stopped() -> Group {
+    let mut group = Group::new(3);
+    group.is_faulty = true;
+    for n in 1..=3 {
+        fs::write(group.faults(n), "segments 20000").unwrap();
+        group.start(n);
+    }
+    let primary = group.wait_members(3);
+    let mut ann = group.client(primary, "ann");
+    assert_eq!(ann.send_first("ann", MESSAGES).len(), MESSAGES);
+    for n in 1..=3 {
+        wait_for(
+            || group.data(n).join("checkpoint").exists().then_some(()),
+            || format!("server {n} has no checkpoint"),
+        );
+    }
+    group.kill_all();
+    group
+}
+
+/// Returns the files of a server's log with this ending, oldest first.
+fn files(group: &Group, n: usize, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(group.data(n).join("log")).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.to_string_lossy().ends_with(ending));
+    files.sort();
+    files
+}
+
+fn flip(path: &PathBuf, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+fn check(group: &Group) {
+    let primary = group.wait_members(3);
+    assert_eq!(group.mailbox(primary, "ann").len(), MESSAGES);
+}
+
+#[test]
+fn damage_in_an_old_segment_is_repaired_without_leaving_the_group() {
+    let mut group = stopped();
+    let segments = files(&group, 2, ".log");
+    let before = fs::read(&segments[1]).unwrap();
+    flip(&segments[1], 9000);
+    (1..=3).for_each(|n| group.start(n));
+    check(&group);
+    let status = group.wait(2, "it is repaired", |status| {
+        status["log_repaired"] != "0" && status["log_damaged"] == "0"
+    });
+    assert_eq!(status["set_aside"], "-");
+    assert!(fs::read(&segments[1]).unwrap() == before);
+    group.wait_line(2, "are damaged (a record has a wrong checksum): other servers are asked");
+    group.wait_line(2, "repaired ");
+    group.wait(2, "all is checked", |status| status["log_checked"] != "-");
+    for n in [1, 3] {
+        assert_eq!(group.status(n).unwrap()["log_repaired"], "0");
+    }
+}
+
+#[test]
+fn two_servers_that_are_damaged_in_different_places_repair_each_other() {
+    let mut group = stopped();
+    let damaged = [1, 2].map(|n| files(&group, n, ".log")[n].clone());
+    let before = damaged.clone().map(|path| fs::read(path).unwrap());
+    damaged.iter().for_each(|path| flip(path, 7000));
+    // The third one can't help.
+    [1, 2].into_iter().for_each(|n| group.start(n));
+    for n in [1, 2] {
+        group.wait(n, "it is repaired", |status| {
+            status["log_repaired"] != "0" && status["log_damaged"] == "0"
+        });
+    }
+    assert!(damaged.map(|path| fs::read(path).unwrap()) == before);
+    group.start(3);
+    check(&group);
+}
+
+/// Two servers can't help each other: they say so, keep what they have, and wait for the third.
+#[test]
+fn entries_that_two_have_lost_come_back_with_the_third() {
+    let mut group = stopped();
+    let [first, second] = [1, 2].map(|n| files(&group, n, ".log")[1].clone());
+    // The same entries: neither can help the other.
+    for path in [&first, &second] {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[2000..12_000].fill(0);
+        fs::write(path, bytes).unwrap();
+    }
+    [1, 2].into_iter().for_each(|n| group.start(n));
+    for n in [1, 2] {
+        group.wait(n, "it is damaged", |status| status["log_damaged"] != "0");
+    }
+    group.start(3);
+    check(&group);
+    for n in [1, 2] {
+        group.wait(n, "it is repaired", |status| status["log_damaged"] == "0");
+    }
+    check(&group);
+}
+
+/// The checkpoint, index files, or both may be gone: they come back, and nothing else changes.
+#[test]
+fn derived_files_come_back() {
+    let mut group = stopped();
+    for round in 0..3 {
+        for n in 1..=3 {
+            if round != 0 {
+                files(&group, n, ".idx").iter().for_each(|path| fs::remove_file(path).unwrap());
+            }
+            if round != 1 {
+                fs::remove_file(group.data(n).join("checkpoint")).unwrap();
+            }
+            group.start(n);
+        }
+        check(&group);
+        for n in 1..=3 {
+            let all = || {
+                let (indexes, segments) = (files(&group, n, ".idx"), files(&group, n, ".log"));
+                let whole = group.data(n).join("checkpoint").exists();
+                (whole && indexes.len() + 1 == segments.len()).then_some(())
+            };
+            wait_for(all, || format!("server {n} lacks files in round {round}"));
+        }
+        group.kill_all();
+    }
+}
