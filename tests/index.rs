@@ -132,6 +132,7 @@ fn lost_index_files_come_back() {
     indexes.iter().for_each(|path| fs::remove_file(path).unwrap());
     group.start(1);
     group.wait_members(1);
-    assert_eq!(wait_indexed(&group, 1), indexes);
+    // The entry of the new term may have begun another segment.
+    assert!(wait_indexed(&group, 1).starts_with(&indexes));
     check(&group, 1);
 }

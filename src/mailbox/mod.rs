@@ -110,8 +110,9 @@ impl Mailboxes {
         Mailboxes { accounts: BTreeMap::new(), messages: 0, keys, positions }
     }
 
-    /// Returns the state of the same group that files have kept: the accounts in any order, keys and
-    /// deletions in that of the log. The next entry is in `segment`, whose first entry is `first`.
+    /// Returns the state of the same group that files have kept: the accounts in any order, keys
+    /// and deletions in that of the log. The next entry is in `segment`, whose first entry is
+    /// `first`.
     pub fn restored(
         &self,
         accounts: impl IntoIterator<Item = SavedAccount>,

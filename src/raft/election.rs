@@ -116,8 +116,8 @@ impl Raft {
         self.append_config(Term::ZERO, WallTime(0), config, env.out);
     }
 
-    /// Returns whether this server may campaign: it is a member of the newest config, is linked with
-    /// a majority of it, and can read its log as far as it knows.
+    /// Returns whether this server may campaign: it is a member of the newest config, is linked
+    /// with a majority of it, and can read its log as far as it knows.
     pub(crate) fn may_campaign(&self, peers: &Peers) -> bool {
         !self.condition.is_stopping()
             && !self.condition.lacks_entries
