@@ -1,6 +1,6 @@
 //! The helper threads. The event loop must never wait for the hash of a password, which takes about
-//! 30 ms, for files that are read or made, which takes longer, or for the look-up of a name, which may take
-//! minutes.
+//! 30 ms, for files that are read or made, which takes longer, or for the look-up of a name, which
+//! may take minutes.
 
 use super::Found;
 use crate::address;
