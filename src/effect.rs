@@ -84,6 +84,9 @@ pub enum Quarantine {
     /// The whole directory: it is an old copy, or part of another epoch. The server restarts
     /// uninitialized.
     Everything,
+    /// The whole directory: the state that this server has made of its log differs from that of
+    /// the others. The server restarts uninitialized.
+    Diverged,
     /// The entries after this one, which a later epoch does not have.
     Tail(Index),
 }

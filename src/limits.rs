@@ -18,6 +18,10 @@ pub const PASSWORD_BYTES_MAX: usize = 128;
 pub const KEY_BYTES_MAX: usize = 64;
 /// Entries of the log for which a key of an idempotent request is remembered; few in unit tests.
 pub const KEYS_KEPT: u64 = if cfg!(test) { 64 } else { 262_144 };
+/// Entries after each of which servers compare a digest of their state.
+pub const DIGEST_ENTRIES: u64 = 10_000;
+/// The newest digests of each server that are remembered.
+pub const DIGESTS_KEPT: usize = 16;
 /// The longest password hash as text (PHC string), in bytes.
 pub const HASH_BYTES_MAX: usize = 256;
 

@@ -46,6 +46,8 @@ listed! {
         LeftOldCopy,
         LeftTail,
         LeftHistory,
+    /// Quarantined the directory, since its state differs from that of two other members.
+    LeftDiverged,
         ConflictCut,
         KeptCommitted,
         HandedOverStop,

@@ -66,7 +66,7 @@ fn damage_in_an_old_segment_is_repaired_without_leaving_the_group() {
     assert_eq!(status["set_aside"], "-");
     assert!(fs::read(&segments[1]).unwrap() == before);
     group.wait_line(2, "are damaged (a record has a wrong checksum): other servers are asked");
-    group.wait_line(2, "repaired ");
+    group.wait_line(2, "a damaged part of the log is repaired");
     group.wait(2, "all is checked", |status| status["log_checked"] != "-");
     for n in [1, 3] {
         assert_eq!(group.status(n).unwrap()["log_repaired"], "0");

@@ -4,7 +4,7 @@ use super::Named;
 use super::directory::{hold_or_make, label, random, recovery};
 use crate::host::{self, Host, Setup};
 use crate::ids::{DiskId, Index, ProcessId, ServerId};
-use crate::limits::{DESCRIPTORS_RESERVED, PROGRESS_TIME, SPACE_RESERVED};
+use crate::limits::{DESCRIPTORS_RESERVED, DIGEST_ENTRIES, PROGRESS_TIME, SPACE_RESERVED};
 use crate::mailbox::Mailboxes;
 use crate::node;
 use crate::options;
@@ -109,8 +109,17 @@ impl Shell {
     fn live(&self, quarantine: Option<Quarantine>) -> Result<Option<Quarantine>, String> {
         let shown = self.data.display();
         let began = boot_time();
-        if quarantine == Some(Quarantine::Everything) {
-            self.quarantine().named(&shown)?;
+        let whole = match quarantine {
+            Some(Quarantine::Everything) => {
+                Some(("old-copy", "is an old copy, or of another epoch"))
+            }
+            Some(Quarantine::Diverged) => {
+                Some(("diverged", "gave another state than those of the others"))
+            }
+            _ => None,
+        };
+        if let Some((kind, why)) = whole {
+            self.quarantine(kind, why).named(&shown)?;
         }
         let mut opened = self.open()?;
         if let Some(Quarantine::Tail(last)) = quarantine {
@@ -234,19 +243,20 @@ impl Shell {
             secret: settings.secret.clone(),
             recovery: self.recovery.clone(),
             former: Vec::new(),
+            digest_entries: DIGEST_ENTRIES,
             settings: settings.compared(),
         };
         let (shared, takeover) = (settings.shared, settings.takeover);
         Ok(Setup { shared, takeover, seed: random()? as u64, scrub: settings.scrub, node })
     }
 
-    /// Quarantines the whole directory.
-    fn quarantine(&self) -> io::Result<()> {
-        let folder = Store::quarantine(&ServerDisk::open(&self.data)?, "old-copy", &label())?;
+    /// Quarantines the whole directory, as one of this kind, and says why.
+    fn quarantine(&self, kind: &str, why: &str) -> io::Result<()> {
+        let folder = Store::quarantine(&ServerDisk::open(&self.data)?, kind, &label())?;
         let shown = self.data.display();
         log::warn!(
-            "{shown}: it is an old copy, or of another epoch: all of it is in {folder} now, \
-             and this server begins empty, to be filled by the others"
+            "{shown}: it {why}: all of it is in {folder} now, and this server begins empty, to be \
+             filled by the others"
         );
         Ok(())
     }

@@ -195,15 +195,18 @@ impl Care {
             && damage.is_empty()
         {
             self.repaired += entries;
-            log::info!("repaired {entries} entries, which other servers had");
+            log::info!("a damaged part of the log is repaired: {entries} entries of other servers");
         }
         let was_known = self.damage.iter().any(|known| known.id == id);
         self.damage.retain(|known| known.id != id);
         for Damage { first, next, why, .. } in &damage {
-            log::error!(
-                "entries {first} to {} are damaged ({why}): other servers are asked for them",
-                next.before()
-            );
+            match first < next {
+                true => log::error!(
+                    "entries {first} to {} are damaged ({why}): other servers are asked for them",
+                    next.before()
+                ),
+                false => log::error!("before entry {first}: {why}: it is written again"),
+            }
         }
         if was_known && !damage.is_empty() {
             // What was put back did not help, or others are damaged, too.

@@ -293,6 +293,12 @@ impl<D: Disk> Host<D> {
         self.core.node.cool(session);
     }
 
+    /// See [`Node::corrupt`].
+    #[cfg(feature = "simulate")]
+    pub fn corrupt(&mut self) {
+        self.core.node.corrupt();
+    }
+
     /// Handles the end of a [`FileJob`](crate::store::FileJob).
     ///
     /// # Errors

@@ -91,6 +91,7 @@ fn host(servers: u8) -> Host<MemoryDisk> {
         secret: Secret::new([7; Secret::BYTES]),
         recovery: String::new(),
         former: Vec::new(),
+        digest_entries: crate::limits::DIGEST_ENTRIES,
         settings: String::new(),
     };
     let scrub = ScrubSettings { bytes_per_second: 0, round: Duration::from_secs(3600) };

@@ -139,6 +139,11 @@ impl Keys {
         self.mac.hash(&[b"mark"])
     }
 
+    /// Returns a hash that is the same on all servers of the group.
+    pub(super) fn hash_of(&self, bytes: &[u8]) -> u64 {
+        self.mac.hash(&[bytes])
+    }
+
     pub(super) fn print(&self, once: &Once<'_>) -> Print {
         let name = self.mac.hash(&[&once.sender.0.to_le_bytes(), once.key.as_bytes()]);
         let Content { text, attributes } = once.content;

@@ -3,6 +3,7 @@
 
 mod archive;
 mod change;
+mod digest;
 mod keys;
 mod positions;
 
@@ -12,6 +13,7 @@ pub use keys::{Deletion, Key, Once};
 pub use positions::{AccountChange, Block, Done, Earlier, List, Listed, Messages, Part, Run};
 
 use crate::ids::{Index, Secret, SegmentId, UserName};
+use digest::Window;
 use keys::{Keys, Known, Stored};
 use positions::{Holder, Place, Positions};
 use std::collections::BTreeMap;
@@ -95,19 +97,23 @@ pub struct Mailboxes {
     messages: u64,
     keys: Keys,
     positions: Positions,
+    window: Window,
 }
 
 impl Mailboxes {
     /// Returns the state without accounts, of a group that has this secret.
     pub fn new(secret: &Secret) -> Mailboxes {
-        let (keys, positions) = (Keys::new(secret), Positions::new());
-        Mailboxes { accounts: BTreeMap::new(), messages: 0, keys, positions }
+        Mailboxes::with(Keys::new(secret))
     }
 
     /// Returns the state without accounts, of the same group.
     pub fn emptied(&self) -> Mailboxes {
-        let (keys, positions) = (self.keys.emptied(), Positions::new());
-        Mailboxes { accounts: BTreeMap::new(), messages: 0, keys, positions }
+        Mailboxes::with(self.keys.emptied())
+    }
+
+    fn with(keys: Keys) -> Mailboxes {
+        let (positions, window) = (Positions::new(), Window::default());
+        Mailboxes { accounts: BTreeMap::new(), messages: 0, keys, positions, window }
     }
 
     /// Returns the state of the same group that files have kept: the accounts in any order, keys
@@ -164,6 +170,12 @@ impl Mailboxes {
 
     /// Applies the change of entry `index`. Entries must come in the order of the log.
     pub fn apply(&mut self, index: Index, change: &Change<'_>) -> Outcome {
+        let outcome = self.apply_change(index, change);
+        self.window.add(index, Some(&outcome));
+        outcome
+    }
+
+    fn apply_change(&mut self, index: Index, change: &Change<'_>) -> Outcome {
         self.keys.expire(index);
         match *change {
             Change::Create { user, hash } => {
@@ -218,6 +230,7 @@ impl Mailboxes {
     /// old key.
     pub fn pass_over(&mut self, index: Index) {
         self.keys.expire(index);
+        self.window.add(index, None);
     }
 
     /// Returns the result of an earlier request with the same key, if it is remembered.

@@ -39,6 +39,7 @@ impl Node {
             return self.pass_over(record);
         };
         let outcome = self.mailboxes.apply(record.index, &change);
+        self.note_digest(record.index);
         let pending = self.unanswered.take(record.index);
         let by = pending.as_ref().map(|pending| pending.session);
         if let Some(pending) = pending {
@@ -55,6 +56,7 @@ impl Node {
     #[cold]
     fn pass_over(&mut self, record: &Record<'_>) -> Result<(), Fatal> {
         self.mailboxes.pass_over(record.index);
+        self.note_digest(record.index);
         if matches!(record.kind, Kind::CONFIG | Kind::REFUSAL) {
             return Ok(());
         }

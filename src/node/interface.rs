@@ -124,6 +124,8 @@ pub struct Setup {
     /// The settings that this server sends to the others so that they find differences: a line
     /// `key=value` for each.
     pub settings: String,
+    /// Entries after each of which the members compare a digest of their state; the same on all.
+    pub digest_entries: u64,
 }
 
 /// The output of a client that waits for its socket.

@@ -15,6 +15,7 @@
 mod apply;
 mod compare;
 mod deliver;
+mod digest;
 mod fetch;
 mod hash_queue;
 #[cfg(feature = "simulate")]
@@ -44,6 +45,7 @@ use crate::replica::{Event, Packet, Replica};
 use crate::time::Moment;
 use compare::Compared;
 use deliver::Delivery;
+use digest::Digests;
 use fetch::Fetching;
 pub use fetch::Wanted;
 #[cfg(feature = "simulate")]
@@ -90,6 +92,7 @@ pub struct Node {
     delivery: Delivery,
     logins: Logins,
     fetching: Fetching,
+    digests: Digests,
     compared: Compared,
     reports: Reports,
     stop: Stop,
@@ -109,6 +112,7 @@ impl Node {
             mailboxes,
             logins: Logins::new(&setup.secret, replica.term().epoch()),
             fetching: Fetching::default(),
+            digests: Digests::default(),
             compared: Compared::default(),
             reports: Reports::default(),
             setup,
@@ -168,6 +172,7 @@ impl Node {
                     self.follow_role(env.now);
                     self.follow_handover();
                     self.apply_acknowledged(world)?;
+                    self.keep_digests(env.out)?;
                     self.resume_reads(env);
                     self.move_messages(world);
                     self.report_trouble(env.now);
@@ -220,6 +225,7 @@ impl Node {
             Packet::Settings => self.on_settings(link, records),
             Packet::Proofs => self.on_proofs(link, records, out),
             Packet::ProofsTaken => self.logins.passwords.on_taken(link),
+            Packet::Digest { index, digest } => self.on_digest(link, index, digest),
             Packet::Fetch { first, last } => self.on_fetch(world, link, (first, last), out),
             Packet::Fetched => self.on_fetched(world.now, link, records, out),
             _ => {}
@@ -315,6 +321,12 @@ impl Node {
     /// has no index file, as far as this node knows.
     pub fn unindexed(&self) -> Option<&Arc<Part>> {
         self.mailboxes.unindexed()
+    }
+
+    /// See [`Mailboxes::corrupt`].
+    #[cfg(feature = "simulate")]
+    pub fn corrupt(&mut self) {
+        self.mailboxes.corrupt();
     }
 
     /// Returns the state.

@@ -68,6 +68,7 @@ impl World {
             secret: Secret::new([7; Secret::BYTES]),
             recovery: "postern recover".to_owned(),
             former: Vec::new(),
+            digest_entries: crate::limits::DIGEST_ENTRIES,
             settings: String::new(),
         };
         let state = (Mailboxes::new(&about.secret), Index::ZERO);

@@ -209,6 +209,13 @@ pub enum Packet {
         /// The last one.
         last: Index,
     },
+    /// The digest of the sender's state after an entry; the node processes it.
+    Digest {
+        /// The entry.
+        index: Index,
+        /// The digest.
+        digest: u64,
+    },
     /// The answer to [`Packet::Fetch`]; the records of the first ones of these entries follow, or
     /// nothing. The node processes it.
     Fetched,
@@ -291,6 +298,7 @@ packets! {
     25 Released { asked }
     26 Fetch { first, last }
     27 Fetched
+    28 Digest { index, digest }
 }
 
 fields!(Append { term, prev, committed, acknowledged, round } Ask { term, last, config });
@@ -397,6 +405,7 @@ mod tests {
             Packet::Released { asked: Moment(3) },
             Packet::Fetch { first: Index(1), last: Index(9) },
             Packet::Fetched,
+            Packet::Digest { index: Index(50), digest: 7 },
         ];
         all.extend(Verdict::ALL.map(Packet::Verdict));
         all.extend(Refusal::ALL.map(Packet::Refused));
@@ -434,7 +443,7 @@ mod tests {
     fn the_bytes_of_this_version_stay_the_same() {
         let mut bytes = Vec::new();
         samples().iter().for_each(|packet| packet.encode(&mut bytes));
-        assert_eq!((VERSION, bytes.len(), crc32c::crc32c(&bytes)), (8, 721, 3_790_562_056));
+        assert_eq!((VERSION, bytes.len(), crc32c::crc32c(&bytes)), (8, 738, 583_191_016));
     }
 
     #[test]

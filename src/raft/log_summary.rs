@@ -52,15 +52,11 @@ impl LogSummary {
     ///
     /// # Errors
     /// When it is a config or a refusal that can't be read.
+    #[inline]
     pub fn push(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
         assert_eq!(record.index, self.last.index.next(), "entries come in order");
-        match record.kind {
-            Kind::CONFIG => self.push_config(record)?,
-            Kind::REFUSAL => {
-                let epoch = Epoch::decode(record.body).ok_or("a refusal is unreadable")?;
-                self.refused.push((record.index, epoch));
-            }
-            _ => {}
+        if matches!(record.kind, Kind::CONFIG | Kind::REFUSAL) {
+            self.push_special(record)?;
         }
         if record.term != self.last.term || self.terms.is_empty() {
             self.terms.push(record.position());
@@ -71,7 +67,12 @@ impl LogSummary {
     }
 
     #[cold]
-    fn push_config(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
+    fn push_special(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
+        if record.kind == Kind::REFUSAL {
+            let epoch = Epoch::decode(record.body).ok_or("a refusal is unreadable")?;
+            self.refused.push((record.index, epoch));
+            return Ok(());
+        }
         let config = Config::decode(record.body).ok_or("a config is unreadable")?;
         self.added.extend(config.added().map(|added| (record.index, added)));
         self.configs.push((record.index, config));

@@ -289,6 +289,7 @@ impl Raft {
             | Packet::ProofsTaken
             | Packet::Settings
             | Packet::Fetch { .. }
+            | Packet::Digest { .. }
             | Packet::Fetched => {}
             // These packets are valid only as the first on a link, or only towards operators.
             _ => env.close_nonsense(link),
@@ -394,6 +395,12 @@ impl Raft {
             following.primary = None;
             self.dirty = true;
         }
+    }
+
+    /// Ends this process, since its state differs from that of two other members.
+    pub(crate) fn leave_diverged(&mut self, out: &mut Out) {
+        self.note(Rule::LeftDiverged);
+        self.leave(Quarantine::Diverged, out);
     }
 
     /// Requests a quarantine, which ends this process.

@@ -126,6 +126,12 @@ impl Replica {
         self.raft.note_unsent(now, &mut self.peers, link);
     }
 
+    /// Ends this process, to quarantine its directory: its state differs from that of two other
+    /// members.
+    pub fn leave_diverged(&mut self, out: &mut Out) {
+        self.raft.leave_diverged(out);
+    }
+
     /// Records whether a part of the log is known to be damaged. Until it is repaired, this server
     /// does not campaign.
     pub fn note_damaged(&mut self, is_damaged: bool) {

@@ -184,6 +184,12 @@ impl<K: Kernel, D: Disk> Server<K, D> {
         self.handle(Input::Hashed(session, hashed))
     }
 
+    /// See [`Host::corrupt`].
+    #[cfg(feature = "simulate")]
+    pub fn corrupt(&mut self) {
+        self.host.corrupt();
+    }
+
     /// Handles the result of [`Kernel::make`].
     ///
     /// # Errors

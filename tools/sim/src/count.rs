@@ -17,7 +17,7 @@ use std::process::Command;
 /// The budget of one SEND on all three servers: the measured value (in the comment) and 5 % for
 /// another compiler, library or processor. `cargo bench -p postern-sim --bench count` prints new
 /// values after SEND has become cheaper, or deliberately more expensive.
-const INSTRUCTIONS_MAX: f64 = 13_242.0; // 12,612
+const INSTRUCTIONS_MAX: f64 = 13_600.0; // 13,343
 const ALLOCATIONS_MAX: f64 = 0.05; // 0.04
 
 /// Clients that send in the same turn.

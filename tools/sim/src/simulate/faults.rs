@@ -164,6 +164,8 @@ pub(super) struct Faults {
     pub(super) quiet_until: u64,
     /// A disk was damaged or lost.
     pub(super) disk_damaged: bool,
+    /// The server in whose memory an account was changed.
+    pub(super) corrupted: Option<usize>,
     /// The server without damage while the disks of the two others are damaged: an operator may
     /// have to recover it.
     pub(super) intact_third: Option<usize>,

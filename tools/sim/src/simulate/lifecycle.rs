@@ -120,6 +120,7 @@ impl World {
         if let Fail::Fatal(Fatal(why)) = fail
             && !self.faults.disk_damaged
             && !why.contains("can't be read")
+            && self.faults.corrupted.take().is_none()
         {
             self.fail(format!("server {} exits: {why}", n + 1));
         }
@@ -190,11 +191,13 @@ impl World {
         let (label, id) = (label(self.now), self.id_of(n));
         let server = &mut self.servers[n];
         let done = match quarantine {
-            Quarantine::Everything => {
+            Quarantine::Everything | Quarantine::Diverged => {
                 if let Some(disk) = server.disk_id {
                     self.checks.refresh(disk, &server.disk);
                 }
-                let done = Store::quarantine(&server.disk, "old-copy", &label).map(drop);
+                let has_diverged = quarantine == Quarantine::Diverged;
+                let kind = if has_diverged { "diverged" } else { "old-copy" };
+                let done = Store::quarantine(&server.disk, kind, &label).map(drop);
                 if let Some(disk) = server.disk_id.take_if(|_| done.is_ok()) {
                     self.checks.damaged(disk, true);
                     server.backups.clear();
@@ -207,6 +210,9 @@ impl World {
         };
         if let Err(error) = done {
             trace::line(|| format!("the quarantine failed: {error}"));
+        }
+        if quarantine == Quarantine::Diverged && self.faults.corrupted.take() != Some(n) {
+            self.fail(format!("the state of server {} differs from that of the others", n + 1));
         }
     }
 

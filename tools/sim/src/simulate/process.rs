@@ -4,7 +4,7 @@ use super::kernel::{ConnId, SimKernel};
 use super::log_copy::{Entry, LogCopy};
 use postern::host::{Fail, Host, ScrubSettings, Setup};
 use postern::ids::{DiskId, GroupId, Index, ProcessId, Secret, ServerId, SessionId, Vote};
-use postern::limits::SEGMENT_BYTES;
+use postern::limits::{DIGEST_ENTRIES, SEGMENT_BYTES};
 use postern::mailbox::Mailboxes;
 use postern::node::{self, Hashed, Job, Node};
 use postern::replica::{Quarantine, Shared, Takeover};
@@ -60,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) segment_bytes: u64,
     /// Links are encrypted, as in a real server.
     pub(crate) encrypts: bool,
+    /// Entries after each of which the members compare digests.
+    pub(crate) digest_entries: u64,
 }
 
 impl Default for Settings {
@@ -72,6 +74,7 @@ impl Default for Settings {
             survivor_auto: false,
             segment_bytes: SEGMENT_BYTES,
             encrypts: false,
+            digest_entries: 50,
         }
     }
 }
@@ -79,7 +82,12 @@ impl Default for Settings {
 impl Settings {
     /// Settings of servers that are tested outside the simulator: server 1 leads if it can.
     pub(crate) fn by_rank() -> Settings {
-        Settings { peer_timeout_ms: 2000, takeover: Takeover::Rank, ..Settings::default() }
+        Settings {
+            peer_timeout_ms: 2000,
+            takeover: Takeover::Rank,
+            digest_entries: DIGEST_ENTRIES,
+            ..Settings::default()
+        }
     }
 
     /// The peer timeout `T` in µs.
@@ -103,6 +111,7 @@ impl Settings {
             secret: secret(),
             recovery: "postern recover".to_owned(),
             former: Vec::new(),
+            digest_entries: self.digest_entries,
             settings: format!("takeover={:?}", self.takeover),
         };
         let scrub = ScrubSettings { bytes_per_second: 1024 * 1024, round: Duration::from_secs(20) };
@@ -200,6 +209,11 @@ fn new_identity(id: ServerId, rng: &mut Rng) -> Identity {
 impl Process {
     pub(crate) fn node(&self) -> &Node {
         self.server.host().node()
+    }
+
+    /// Changes an account in memory.
+    pub(super) fn corrupt(&mut self) {
+        self.server.corrupt();
     }
 
     pub(crate) fn store(&self) -> &Store<MemoryDisk> {

@@ -14,6 +14,7 @@
 //! pause 2, resume 2     SIGSTOP, SIGCONT
 //! wipe 2, damage 2      of a server that is down: loses its disk, or flips a bit of its log
 //! damage 2 old          flips a bit in a segment that is not the newest; `end`: in the last byte
+//! corrupt 2             changes an account in the memory of 2
 //! copy 2, restore 2     copies the directory of 2; swaps directory and copy while 2 is down
 //! twin 2, untwin        starts a second process with the id of 2 on a new disk; ends it for good
 //! twin 2 copy           the same on a copy of the directory of 2
@@ -27,6 +28,7 @@
 //! login 1               ann logs in at 1 and sends on that connection from now on
 //! send 1 bob hi -> OK   ann sends at 1; the result is OK, an error code, or `nothing`
 //! once 1 k bob hi -> OK the same with a key
+//! fill 1 bob 60         ann sends this number of messages at 1, each with the result OK
 //! begin 1 bob hi        sends without waiting; `answer OK` waits for the result
 //! read 1 bob -> hi,ho   reads the mailbox of bob at 1; the result is its texts or an error code
 //! timely 1 bob 30       the newest message of bob is at most this number of ms old
@@ -202,6 +204,18 @@ impl Player {
                 let client = self.ask(n, &format!("LOGIN ann {PASSWORD} end\n"), 0);
                 self.logged_in[n] = Some(client);
                 self.expect(client, "OK")
+            }
+            "fill" => {
+                let count = number(words.get(3))?;
+                let to = words.get(2).ok_or("a receiver is missing")?;
+                (0..count)
+                    .try_for_each(|n| self.line(&format!("send {} {to} m{n} -> OK", words[1])))
+            }
+            "corrupt" => {
+                let n = of(1)?;
+                self.world.servers[n].process.as_mut().ok_or("it is down")?.corrupt();
+                self.world.faults.corrupted = Some(n);
+                Ok(())
             }
             "begin" => {
                 self.begun = Some(self.send(line, of(1)?));

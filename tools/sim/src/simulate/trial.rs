@@ -124,7 +124,15 @@ impl Trial {
         };
         // Rarely, since a handshake takes more processor time than a simulated second.
         let encrypts = Rng::new(self.seed ^ 0x05ea_1ed5).below(128) == 0;
-        Settings { peer_timeout_ms, takeover, copies_min, survivor_auto, segment_bytes, encrypts }
+        Settings {
+            peer_timeout_ms,
+            takeover,
+            copies_min,
+            survivor_auto,
+            segment_bytes,
+            encrypts,
+            digest_entries: 50,
+        }
     }
 
     fn plan(&self) -> Vec<Fault> {
