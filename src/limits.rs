@@ -176,7 +176,7 @@ pub const FETCH_TIME: Duration = Duration::from_secs(5);
 /// How long a start goes on without a word about how far it is.
 pub const PROGRESS_TIME: Duration = Duration::from_secs(1);
 /// How long a primary that can't read its log waits before it tries to hand over again. Also the
-/// pause after index files could not be made again.
+/// pause after files could not be made, or damage not be repaired.
 pub const DAMAGED_TIME: Duration = Duration::from_secs(60);
 /// How long the median of the clocks is valid without a ping that measures one of them.
 pub const CLOCK_TIME: Duration = Duration::from_secs(60);

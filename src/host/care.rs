@@ -7,6 +7,7 @@ use crate::node::Wanted;
 use crate::store::disk::Disk;
 use crate::store::{Damage, FileJob, Repaired, Store, Verified, VerifiedTo};
 use crate::time::{Moment, WallTime};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How fast and how often sealed segments are read.
@@ -24,7 +25,7 @@ pub(super) enum CareJob {
     /// Reads the next part of the round.
     Scrub,
     /// Reads a segment in which a read has failed, or that was repaired.
-    Verify,
+    Verify(SegmentId),
     Repair,
 }
 
@@ -53,13 +54,15 @@ pub(super) struct Care {
     due: Moment,
     /// When the last round ended.
     last_round: Option<WallTime>,
-    /// What is damaged, the part that is repaired first.
+    /// What is damaged and not written again yet, the part that is repaired first.
     damage: Vec<Damage>,
     fetch: Fetch,
     /// No repair begins before this.
     repair_at: Moment,
-    /// The entries that the repair under way has put back, and the segment; it is verified then.
-    put_back: Option<(SegmentId, u64)>,
+    /// How many entries repairs have put back in segments that are not verified since.
+    put_back: BTreeMap<SegmentId, u64>,
+    /// No segment in which a read has failed is read before this.
+    verify_at: Moment,
     /// How many entries were repaired since the start.
     pub(super) repaired: u64,
 }
@@ -75,7 +78,8 @@ impl Care {
             damage: Vec::new(),
             fetch: Fetch::Needed,
             repair_at: Moment(0),
-            put_back: None,
+            put_back: BTreeMap::new(),
+            verify_at: Moment(0),
             repaired: 0,
         }
     }
@@ -87,12 +91,17 @@ impl Care {
 
     /// How many entries are known to be damaged.
     pub(super) fn unrepaired(&self) -> u64 {
-        self.damage.iter().map(|damage| damage.next.0 - damage.first.0).sum()
+        self.damage.iter().map(|damage| damage.next.0.saturating_sub(damage.first.0)).sum()
     }
 
-    /// Whether anything is known to be damaged.
+    /// Whether anything is known to be damaged, or was until a repair that is not verified.
     pub(super) fn is_damaged(&self) -> bool {
-        !self.damage.is_empty()
+        !self.damage.is_empty() || !self.put_back.is_empty()
+    }
+
+    /// Whether records wait to be written.
+    pub(super) fn has_records(&self) -> bool {
+        matches!(self.fetch, Fetch::Arrived(_))
     }
 
     /// The entries that another server is to be asked for.
@@ -104,27 +113,26 @@ impl Care {
 
     /// Takes records that another server has sent: the first of those that are wanted.
     pub(super) fn take(&mut self, records: Vec<u8>) {
-        if let (Fetch::Needed, true) = (&self.fetch, self.is_damaged()) {
+        if let (Fetch::Needed, false) = (&self.fetch, self.damage.is_empty()) {
             self.fetch = Fetch::Arrived(records);
         }
     }
 
     /// When the next job is due; `None` if there is nothing to do.
     pub(super) fn deadline(&self, store: &Store<impl Disk>) -> Option<Moment> {
-        if store.has_suspects() || matches!(self.fetch, Fetch::Arrived(_)) {
-            return Some(Moment(0));
-        }
-        if !self.damage.is_empty() {
-            return Some(self.repair_at).filter(|_| self.needs_no_entries());
-        }
-        let scrubs = self.settings.bytes_per_second > 0 && store.sealed_segments() > 0;
-        scrubs.then_some(self.due)
+        let repair = match self.fetch {
+            Fetch::Arrived(_) => Some(Moment(0)),
+            _ => Some(self.repair_at).filter(|_| self.needs_no_entries()),
+        };
+        let verify = store.has_suspects().then_some(self.verify_at);
+        let rests = self.settings.bytes_per_second == 0 || self.is_damaged();
+        let scrub = Some(self.due).filter(|_| !rests && store.sealed_segments() > 0);
+        [repair, verify, scrub].into_iter().flatten().min()
     }
 
     /// Whether only batch headers are damaged, which are made anew.
     fn needs_no_entries(&self) -> bool {
-        let first = self.damage.first();
-        first.is_some_and(|damage| damage.first == damage.next && !damage.is_filled())
+        self.damage.first().is_some_and(|damage| damage.first == damage.next)
     }
 
     /// When entries are needed again of which those that came did not fit.
@@ -137,7 +145,7 @@ impl Care {
     pub(super) fn repair_job(
         &mut self,
         now: Moment,
-        store: &Store<impl Disk>,
+        store: &mut Store<impl Disk>,
     ) -> Option<(CareJob, FileJob)> {
         let needs_nothing = self.needs_no_entries() && now >= self.repair_at;
         let records = match &mut self.fetch {
@@ -145,15 +153,19 @@ impl Care {
             Fetch::Needed if needs_nothing => Some(Vec::new()),
             _ => None,
         };
-        if let (Some(damage), Some(records)) = (self.damage.first(), records) {
-            self.fetch = Fetch::Taken;
-            return Some((CareJob::Repair, store.repair_job(damage.clone(), records)?));
+        if let Some(records) = records {
+            let damage = self.damage.first();
+            let job = damage.and_then(|damage| store.repair_job(damage.clone(), records));
+            self.fetch = if job.is_some() { Fetch::Taken } else { Fetch::Needed };
+            return job.map(|job| (CareJob::Repair, job));
+        }
+        if now < self.verify_at {
+            return None;
         }
         // Where damage is known, reads fail until it is repaired.
-        let waits =
-            |id: &SegmentId| self.damage.iter().any(|known| known.id == *id && !known.is_filled());
+        let waits = |id: &SegmentId| self.damage.iter().any(|known| known.id == *id);
         let id = std::iter::from_fn(|| store.take_suspect()).find(|id| !waits(id))?;
-        Some((CareJob::Verify, store.verify_job(id, None, u64::MAX)?))
+        Some((CareJob::Verify(id), store.verify_job(id, None, u64::MAX)?))
     }
 
     /// Returns the job that reads the next part, if it is time for it.
@@ -191,13 +203,13 @@ impl Care {
         if rest.is_some() {
             return false;
         }
-        if let Some((_, entries)) = self.put_back.take_if(|(of, _)| *of == id)
-            && damage.is_empty()
-        {
+        let put_back = self.put_back.remove(&id);
+        let was_put_back = put_back.is_some();
+        if let Some(entries) = put_back.filter(|_| damage.is_empty()) {
             self.repaired += entries;
             log::info!("a damaged part of the log is repaired: {entries} entries of other servers");
         }
-        let was_known = self.damage.iter().any(|known| known.id == id);
+        let before = self.damage.first().cloned();
         self.damage.retain(|known| known.id != id);
         for Damage { first, next, why, .. } in &damage {
             match first < next {
@@ -208,12 +220,14 @@ impl Care {
                 false => log::error!("before entry {first}: {why}: it is written again"),
             }
         }
-        if was_known && !damage.is_empty() {
-            // What was put back did not help, or others are damaged, too.
+        if was_put_back && !damage.is_empty() {
+            // What was put back did not help.
             self.repair_at = now + DAMAGED_TIME;
         }
         self.damage.extend(damage);
-        self.fetch = Fetch::Needed;
+        if self.damage.first() != before.as_ref() {
+            self.fetch = Fetch::Needed;
+        }
         index_is_lost
     }
 
@@ -239,26 +253,36 @@ impl Care {
     }
 
     /// Handles the end of a repair, or of a part of it. Returns the segment, and whether it is to
-    /// be read again since the repair is complete.
+    /// be read again since no part of it is left to repair.
     pub(super) fn on_repaired(&mut self, repaired: Repaired) -> (SegmentId, bool) {
         let damage = self.damage.first_mut().expect("what is being repaired stays first");
-        let entries = repaired.rest.first.0 - damage.first.0;
-        let put_back = self.put_back.filter(|(id, _)| *id == damage.id).map_or(0, |(_, n)| n);
-        self.put_back = Some((damage.id, put_back + entries));
+        let id = damage.id;
+        *self.put_back.entry(id).or_default() += repaired.rest.first.0 - damage.first.0;
         *damage = repaired.rest;
+        if damage.is_filled() {
+            self.damage.remove(0);
+        }
         self.fetch = Fetch::Needed;
-        (damage.id, damage.is_filled())
+        (id, self.damage.iter().all(|left| left.id != id))
     }
 
     /// Handles a job that has failed: what was sent does not fit, or the disk does not work.
-    pub(super) fn on_failed(&mut self, now: Moment, job: CareJob) {
-        if let CareJob::Scrub = job {
-            self.due = now + DAMAGED_TIME;
-            return;
+    pub(super) fn on_failed(&mut self, now: Moment, job: CareJob, store: &Store<impl Disk>) {
+        let later = now + DAMAGED_TIME;
+        match job {
+            CareJob::Scrub => self.due = later,
+            CareJob::Verify(id) => {
+                store.note_suspect(id);
+                self.verify_at = later;
+            }
+            CareJob::Repair => self.postpone_repair(later),
         }
-        self.repair_at = now + DAMAGED_TIME;
+    }
+
+    /// Begins no repair before `until`. Another part is repaired first then.
+    pub(super) fn postpone_repair(&mut self, until: Moment) {
+        self.repair_at = until;
         self.fetch = Fetch::Needed;
-        // Another part may be repaired meanwhile.
         if !self.damage.is_empty() {
             self.damage.rotate_left(1);
         }

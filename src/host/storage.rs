@@ -155,7 +155,10 @@ impl<D: Disk> Storage<D> {
         if self.job_deadline(node).is_none_or(|at| now < at) {
             return Ok(None);
         }
-        if let Some((making, job)) = self.care.repair_job(now, &self.store) {
+        if self.care.has_records() && self.free_bytes() < SPACE_RESERVED {
+            self.care.postpone_repair(now + JOB_RETRY_TIME);
+        }
+        if let Some((making, job)) = self.care.repair_job(now, &mut self.store) {
             self.making = Some(Making::Care(making));
             return Ok(Some(job));
         }
@@ -179,9 +182,7 @@ impl<D: Disk> Storage<D> {
         } else {
             return Ok(self.scrub(now));
         };
-        // A disk that does not tell fails when it is written.
-        let free = self.store.disk().free_bytes().unwrap_or(u64::MAX);
-        if free < SPACE_RESERVED.saturating_add(job.bytes()) {
+        if self.free_bytes() < SPACE_RESERVED.saturating_add(job.bytes()) {
             self.job_at = now + JOB_RETRY_TIME;
             return Ok(None);
         }
@@ -190,6 +191,11 @@ impl<D: Disk> Storage<D> {
         }
         self.making = Some(making);
         Ok(Some(job))
+    }
+
+    /// The free space. A disk that does not tell fails when it is written.
+    fn free_bytes(&self) -> u64 {
+        self.store.disk().free_bytes().unwrap_or(u64::MAX)
     }
 
     /// Returns the job that reads the next part of sealed segments, if it is time for that.
@@ -217,29 +223,35 @@ impl<D: Disk> Storage<D> {
                 log::info!("index files that were lost are made again");
                 self.store.forget_lost();
             }
-            (Making::Checkpoint, Ok(_)) => {
-                let noted = self.store.note_checkpoint();
-                noted.map_err(|error| Fail::Io("the checkpoint", error))?;
-            }
+            (Making::Checkpoint, Ok(_)) => self.store.note_checkpoint(),
             (_, Err(JobError { lost: None, error })) if is_full(&error) => {
                 self.job_at = now + JOB_RETRY_TIME;
             }
             (Making::Index(_), Err(JobError { error, .. })) => {
                 return Err(Fail::Io("an index file", error));
             }
-            (Making::LostIndexes, Err(JobError { error, .. })) => {
+            (Making::LostIndexes, Err(JobError { error, lost })) => {
                 log::error!("index files are lost and can't be made again: {error}");
+                self.suspect(lost);
                 self.store.forget_lost();
                 self.job_at = now + DAMAGED_TIME;
             }
-            (Making::Checkpoint, Err(JobError { lost: Some(lost), .. })) => {
-                self.store.note_lost(lost);
-            }
-            (Making::Checkpoint, Err(JobError { error, .. })) => {
-                return Err(Fail::Io("the checkpoint", error));
+            (Making::Checkpoint, Err(JobError { error, lost })) => {
+                log::warn!("no checkpoint can be made: {error}");
+                self.suspect(lost);
+                lost.into_iter().for_each(|lost| self.store.note_lost(lost));
+                self.job_at = now + DAMAGED_TIME;
             }
         }
         Ok(())
+    }
+
+    /// Has the segment read whose index file could not be used, or made: the segment itself may be
+    /// damaged.
+    fn suspect(&self, lost: Option<Lost>) {
+        if let Some(Lost::Index(id)) = lost {
+            self.store.note_suspect(id);
+        }
     }
 
     /// Notes how a job of the care has ended.
@@ -249,6 +261,7 @@ impl<D: Disk> Storage<D> {
         job: CareJob,
         done: Result<JobDone, JobError>,
     ) {
+        self.store.end_repair();
         match done {
             Ok(JobDone::Verified(id, verified)) => {
                 if self.care.on_verified(times, job, id, verified, &self.store) {
@@ -268,7 +281,7 @@ impl<D: Disk> Storage<D> {
             Ok(JobDone::Made) => {}
             Err(JobError { error, .. }) => {
                 log::error!("the log can't be checked or repaired: {error}");
-                self.care.on_failed(times.0, job);
+                self.care.on_failed(times.0, job, &self.store);
             }
         }
     }

@@ -214,16 +214,16 @@ impl Node {
             next = after;
         }
         let copied = next > first;
-        let mut read = Ok(());
+        let (mut read, mut failed) = (Ok(()), Ok(()));
         if next <= last && session.out.len() < OUTPUT_BYTES_MAX {
             let part = (account, List::Received, next, last);
             let mut write = |number, _, record: &Record<'_>| {
-                write_message(record, number, attributes, &mut session.out);
-                next = number + 1;
-                session.out.len() < OUTPUT_BYTES_MAX
+                failed = write_message(record, (reader.user, number), attributes, &mut session.out);
+                next = number + u64::from(failed.is_ok());
+                failed.is_ok() && session.out.len() < OUTPUT_BYTES_MAX
             };
             let reading = &mut self.delivery.reading;
-            read = read_list(world, &self.mailboxes, part, reading, &mut write);
+            read = read_list(world, &self.mailboxes, part, reading, &mut write).and(failed);
         }
         if session.out.len() > before {
             if !copied
@@ -326,10 +326,27 @@ pub(super) fn read_list(
     Ok(())
 }
 
-fn write_message(record: &Record<'_>, n: u64, attributes: bool, out: &mut Vec<u8>) {
-    let change = Change::decode(record.kind, record.body);
-    let Some(Change::Message { from, content, .. }) = change else {
-        panic!("entry {} of a mailbox holds no message", record.index);
-    };
-    frontend::encode(Reply::Message { n, time: record.time, from, content, attributes }, out);
+/// Writes a message as an answer.
+///
+/// # Errors
+/// The record is no message to this account: an index file names a wrong one.
+fn write_message(
+    record: &Record<'_>,
+    (user, n): (UserName, u64),
+    attributes: bool,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    match Change::decode(record.kind, record.body) {
+        Some(Change::Message { to, from, content, .. }) if to == user => {
+            let time = record.time;
+            frontend::encode(Reply::Message { n, time, from, content, attributes }, out);
+            Ok(())
+        }
+        _ => Err(not_listed(record)),
+    }
+}
+
+/// Returns the error that an entry of a list is no message of that list.
+pub(super) fn not_listed(record: &Record<'_>) -> io::Error {
+    io::Error::other(format!("entry {} does not belong to the account's messages", record.index))
 }

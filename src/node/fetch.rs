@@ -23,6 +23,8 @@ pub(super) struct Fetching {
     wanted: Option<Wanted>,
     /// The link on which they were asked for, and when to ask on another one.
     asked: Option<(LinkId, Moment)>,
+    /// What other servers have asked for, once on each link.
+    requests: Vec<(LinkId, Wanted)>,
 }
 
 impl Fetching {
@@ -34,10 +36,10 @@ impl Fetching {
 
 impl Node {
     /// Notes which entries are needed, and whether any part of the log is known to be damaged.
-    pub(super) fn note_damaged(&mut self, is_damaged: bool, wanted: Option<Wanted>) {
-        self.replica.note_damaged(is_damaged);
+    pub(super) fn note_damaged(&mut self, now: Moment, is_damaged: bool, wanted: Option<Wanted>) {
+        self.replica.note_damaged(now, is_damaged);
         if self.fetching.wanted != wanted {
-            self.fetching = Fetching { wanted, asked: None };
+            (self.fetching.wanted, self.fetching.asked) = (wanted, None);
         }
     }
 
@@ -59,30 +61,30 @@ impl Node {
         out.replica.send(link, Packet::Fetch { first, last });
     }
 
-    /// Answers a server that needs entries: with the first ones of them, or with none.
-    pub(super) fn on_fetch(
-        &self,
-        world: &Context<'_>,
-        link: LinkId,
-        (first, last): (Index, Index),
-        out: &mut Output,
-    ) {
-        if !self.replica.links().any(|open| open == link) {
-            return;
-        }
-        let mut records = Vec::new();
-        // What is not acknowledged may still be overwritten.
-        if first > Index::ZERO && first <= last && last <= self.replica.acknowledged() {
-            let through = world.log.last_within(first, last, ENTRIES_BYTES_MAX);
-            let keep = &mut |record: &record::Record<'_>| records.extend_from_slice(record.bytes);
-            if let Err(error) = world.log.for_each(first, through, keep) {
-                log::error!(
-                    "entries {first} to {through} can't be read for another server: {error}"
-                );
-                records.clear();
+    /// Notes what a server needs. It is answered once a turn.
+    pub(super) fn on_fetch(&mut self, link: LinkId, wanted: Wanted) {
+        self.fetching.requests.retain(|(of, _)| *of != link);
+        self.fetching.requests.push((link, wanted));
+    }
+
+    /// Answers the servers that need entries: with the first ones of them, or with none. Who asks
+    /// knows that they are acknowledged, and tells them by their terms.
+    pub(super) fn answer_fetches(&mut self, world: &Context<'_>, out: &mut Output) {
+        for (link, Wanted { first, last }) in std::mem::take(&mut self.fetching.requests) {
+            if !self.replica.links().any(|open| open == link) {
+                continue;
             }
+            let mut records = Vec::new();
+            let last = last.min(self.replica.last());
+            if first > Index::ZERO && first <= last {
+                let through = world.log.last_within(first, last, ENTRIES_BYTES_MAX);
+                let keep =
+                    &mut |record: &record::Record<'_>| records.extend_from_slice(record.bytes);
+                // What precedes a damaged entry helps, too. The damage is noted where it is read.
+                let _ = world.log.for_each(first, through, keep);
+            }
+            out.replica.send_with(link, Packet::Fetched, records);
         }
-        out.replica.send_with(link, Packet::Fetched, records);
     }
 
     /// Takes the entries that another server has sent, if they are the wanted ones. An entry is
@@ -112,9 +114,10 @@ impl Node {
             self.fetching.wanted = None;
             out.fetched = Some(records.to_vec());
         } else {
-            // It has none of them: the next server is asked soon, not at once, since all may be
-            // in the same need.
-            self.fetching.asked = Some((link, now + FETCH_TIME / 10));
+            // It has none of them. All may be in the same need: they are not asked without pause.
+            let is_last = self.replica.links().last() == Some(link);
+            let pause = if is_last { FETCH_TIME } else { FETCH_TIME / 10 };
+            self.fetching.asked = Some((link, now + pause));
         }
     }
 }

@@ -159,6 +159,7 @@ impl Node {
                     Event::Tick => {
                         self.tell_proofs(env.out);
                         self.keep_fetching(env.now, env.out);
+                        self.answer_fetches(world, env.out);
                     }
                     Event::Received { link, packet, records } => {
                         self.on_packet(world, (link, packet, records), env.out);
@@ -202,7 +203,7 @@ impl Node {
             Input::Hashed(session, hashed) => self.on_hashed(env, session, hashed),
             Input::Full(full) => self.replica.note_space(env.now, full),
             Input::Damaged(is_damaged, wanted) => {
-                self.note_damaged(is_damaged, wanted);
+                self.note_damaged(env.now, is_damaged, wanted);
                 self.keep_fetching(env.now, env.out);
             }
             Input::Stop => self.stop(env.now),
@@ -226,7 +227,7 @@ impl Node {
             Packet::Proofs => self.on_proofs(link, records, out),
             Packet::ProofsTaken => self.logins.passwords.on_taken(link),
             Packet::Digest { index, digest } => self.on_digest(link, index, digest),
-            Packet::Fetch { first, last } => self.on_fetch(world, link, (first, last), out),
+            Packet::Fetch { first, last } => self.on_fetch(link, Wanted { first, last }),
             Packet::Fetched => self.on_fetched(world.now, link, records, out),
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! Shows clients what they have sent.
 
-use super::deliver::{Unreadable, read_list};
+use super::deliver::{Unreadable, not_listed, read_list};
 use super::{Context, Node};
 use crate::frontend;
 use crate::ids::{Index, SegmentId, SessionId};
@@ -72,8 +72,16 @@ impl Node {
         let end = last.min(first + SENT_PER_TURN as u64 - 1);
         let (attributes, out) = (session.shows_attributes, &mut session.out);
         let part = (account, List::Sent, first, end);
+        let created = account.created();
         let mut write = |number, rank, record: &Record<'_>| {
-            failed = write_one(&mut numbers, &mut gone, (number, rank), record, attributes, out);
+            failed = write_one(
+                &mut numbers,
+                &mut gone,
+                (created, number, rank),
+                record,
+                attributes,
+                out,
+            );
             next = number + u64::from(failed.is_ok());
             failed.is_ok() && out.len() < OUTPUT_BYTES_MAX
         };
@@ -87,15 +95,15 @@ impl Node {
 fn write_one(
     numbers: &mut Numbers<'_>,
     gone: &mut Gone,
-    (i, rank): (u64, u32),
+    (account, i, rank): (Index, u64, u32),
     record: &Record<'_>,
     attributes: bool,
     out: &mut Vec<u8>,
 ) -> io::Result<()> {
     let change = Change::decode(record.kind, record.body);
-    let Some(Change::Message { to, content, .. }) = change else {
-        panic!("entry {} of a list holds no message", record.index);
-    };
+    let message = change
+        .filter(|change| matches!(change, Change::Message { sender, .. } if *sender == account));
+    let Some(Change::Message { to, content, .. }) = message else { return Err(not_listed(record)) };
     // An account that was created later under the same name has not got it.
     let receiver = numbers.mailboxes.account(to);
     let Some(receiver) = receiver.filter(|account| account.created() < record.index) else {

@@ -29,6 +29,8 @@ pub struct PeerHealth {
     pub full: bool,
     /// It could not read an entry of its log: no primary hands over to it for the same reason.
     pub damaged: bool,
+    /// A damaged part of its log waits for repair: it does not campaign.
+    pub lacks_entries: bool,
 }
 
 listed! {
@@ -302,7 +304,7 @@ packets! {
 }
 
 fields!(Append { term, prev, committed, acknowledged, round } Ask { term, last, config });
-fields!(PeerHealth { leads, stopping, slow, full, damaged });
+fields!(PeerHealth { leads, stopping, slow, full, damaged, lacks_entries });
 numbered!(Verdict);
 
 impl Packet {
@@ -378,6 +380,7 @@ mod tests {
                     slow: true,
                     full: true,
                     damaged: true,
+                    lacks_entries: true,
                 },
             },
             Packet::Pong { sent: Moment(2), promised: None },
@@ -443,7 +446,7 @@ mod tests {
     fn the_bytes_of_this_version_stay_the_same() {
         let mut bytes = Vec::new();
         samples().iter().for_each(|packet| packet.encode(&mut bytes));
-        assert_eq!((VERSION, bytes.len(), crc32c::crc32c(&bytes)), (8, 738, 583_191_016));
+        assert_eq!((VERSION, bytes.len(), crc32c::crc32c(&bytes)), (8, 740, 3_511_036_502));
     }
 
     #[test]

@@ -32,11 +32,6 @@ impl Condition {
         first
     }
 
-    /// Whether other servers should rather be primary, since they can read their logs.
-    pub(super) fn is_damaged(&self) -> bool {
-        self.lacks_entries || self.damaged.is_some()
-    }
-
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.is_some()
     }

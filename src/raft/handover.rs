@@ -148,6 +148,7 @@ impl Raft {
             // When this server ends anyway, a backup takes over whether clients can reach it or
             // not.
             let unable = peer.health.stopping
+                || peer.health.lacks_entries
                 || (why != Rule::HandedOverStop && peer.unreachable.is_some())
                 || (why == Rule::HandedOverSlow && peer.health.slow)
                 || (why == Rule::HandedOverDamaged && peer.health.damaged);
@@ -191,7 +192,10 @@ impl Raft {
     }
 
     /// Notes whether a part of the log is damaged.
-    pub(crate) fn note_damaged(&mut self, is_damaged: bool) {
+    pub(crate) fn note_damaged(&mut self, now: Moment, peers: &mut Peers, is_damaged: bool) {
+        if self.condition.lacks_entries != is_damaged {
+            peers.heartbeat_now(now);
+        }
         if self.condition.lacks_entries && !is_damaged {
             // What could not be read can be read again.
             self.condition.damaged = None;
@@ -208,7 +212,8 @@ impl Raft {
         if self.handover.is_some() || self.condition.is_stopping() || !due {
             return;
         }
-        let is_able = |peer: &Peer| !peer.health.slow && !peer.health.stopping;
+        let is_able =
+            |peer: &Peer| !peer.health.slow && !peer.health.stopping && !peer.health.lacks_entries;
         if self.linked_members(peers).any(|(peer, _)| is_able(peer)) {
             self.condition.handed_over = Some(now);
             self.begin_handover(now, peers, Rule::HandedOverSlow, None);

@@ -200,7 +200,8 @@ impl Raft {
             stopping: self.condition.is_stopping(),
             slow: self.condition.is_slow(now),
             full: self.condition.full,
-            damaged: self.condition.is_damaged(),
+            damaged: self.condition.damaged.is_some(),
+            lacks_entries: self.condition.lacks_entries,
         }
     }
 

@@ -77,7 +77,7 @@ impl Source<'_> {
         Append {
             term: self.term,
             prev: self.log.summary().position(next.before()),
-            committed: self.log.committed(),
+            committed: self.log.committed_since_start(),
             acknowledged: self.log.acknowledged(),
             round: self.round,
         }

@@ -96,8 +96,14 @@ impl RaftLog {
     /// Returns the newest committed config, if that is known. After a start it is not: later
     /// configs than those that are known to be committed may be, too.
     pub(super) fn committed_config(&self) -> Option<&Config> {
-        let known = Some(self.committed).filter(|committed| *committed > self.known_at_start);
-        known.and_then(|committed| self.summary.config_up_to(committed))
+        self.summary.config_up_to(self.committed_since_start())
+    }
+
+    /// Returns the commit index, if the group has told it since this server started; otherwise 0:
+    /// what the files show may be far behind, and others would take it for the newest.
+    pub(super) fn committed_since_start(&self) -> Index {
+        let is_new = self.committed > self.known_at_start;
+        if is_new { self.committed } else { Index::ZERO }
     }
 
     pub(crate) fn acknowledged(&self) -> Index {
@@ -216,6 +222,7 @@ mod tests {
         let mut log = RaftLog::new(summary, Index(2), me);
         assert_eq!((log.committed(), log.acknowledged()), (Index(2), Index(2)));
         assert!(log.committed_config().is_none());
+        assert_eq!(log.committed_since_start(), Index::ZERO, "nor is it told to others");
         log.commit(Index(3));
         assert!(log.committed_config().is_some_and(|config| config.gate_open));
     }

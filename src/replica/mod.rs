@@ -134,8 +134,8 @@ impl Replica {
 
     /// Records whether a part of the log is known to be damaged. Until it is repaired, this server
     /// does not campaign.
-    pub fn note_damaged(&mut self, is_damaged: bool) {
-        self.raft.note_damaged(is_damaged);
+    pub fn note_damaged(&mut self, now: Moment, is_damaged: bool) {
+        self.raft.note_damaged(now, &mut self.peers, is_damaged);
     }
 
     /// Reacts to an entry of the log that can't be read. A primary hands over to a server that

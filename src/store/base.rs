@@ -5,7 +5,7 @@ use super::checkpoint::{Checkpoint, Place, Sealed};
 use super::disk::{Disk, join};
 use super::index_file::IndexFile;
 use super::merge::{At, Updates, merge};
-use super::segment::{first_index, index_name, path};
+use super::segment::{Seal, first_index, index_name, path};
 use crate::ids::{Index, SegmentId};
 use crate::limits::{KEYS_KEPT, MERGED_MAX};
 use crate::mailbox::{Deletion, Key, Mailboxes, SavedAccount};
@@ -58,42 +58,40 @@ impl<'a, D: Disk> Files<'a, D> {
         names: &[Index],
         begin: Option<usize>,
         secret_mark: u64,
-    ) -> io::Result<Files<'a, D>> {
+    ) -> Files<'a, D> {
         let sealed = names.len().saturating_sub(1);
-        let fits = |place: &Place| -> io::Result<bool> {
+        // What can't be read does not fit.
+        let is_segment = |seal: &Seal| {
+            let log = disk.open(&path(folder, seal.first), false);
+            log.and_then(|log| seal.fits(disk, &log)).unwrap_or(false)
+        };
+        let fits = |place: &Place| {
             let Place { segments, seal, .. } = place;
             let next = names.get(segments.len());
             let named = segments.len() <= sealed && next == Some(&seal.last_index().next());
             let same = segments.iter().zip(names).all(|(segment, name)| segment.first == *name);
-            Ok(named
-                && same
-                && place.secret_mark == secret_mark
-                && seal.fits(disk, &disk.open(&path(folder, seal.first), false)?)?)
+            named && same && place.secret_mark == secret_mark && is_segment(seal)
         };
-        let checkpoint = if begin.is_none() { Checkpoint::open(disk)? } else { None };
-        let checkpoint = match checkpoint {
-            Some(found) if fits(&found.place)? => Some(found),
-            _ => None,
-        };
+        let checkpoint = if begin.is_none() { Checkpoint::open(disk) } else { None };
+        let checkpoint = checkpoint.filter(|found| fits(&found.place));
         let of_checkpoint = checkpoint.as_ref().map_or(0, |found| found.place.segments.len());
         let begin = begin.unwrap_or(of_checkpoint);
         let mut indexes: Vec<IndexFile<D::File>> = Vec::new();
         for at in begin..sealed.min(begin + MERGED_MAX) {
             let file = join(folder, &index_name(names[at]));
-            let Some(index) = IndexFile::open(disk, &file, None)? else { break };
+            let Some(index) = IndexFile::open(disk, &file, None) else { break };
             let head = &index.head;
             let named = head.seal.first == names[at]
                 && head.seal.last_index().next() == names[at + 1]
                 && head.id == segment_id(at);
-            let log = disk.open(&path(folder, names[at]), false)?;
-            if !named || head.secret_mark != secret_mark || !head.seal.fits(disk, &log)? {
+            if !named || head.secret_mark != secret_mark || !is_segment(&head.seal) {
                 break;
             }
             indexes.push(index);
         }
         let mut files = Files { disk, folder, checkpoint, indexes, keys_after: Index::ZERO };
         files.keys_after = Index(files.last().0.saturating_sub(KEYS_KEPT + 1));
-        Ok(files)
+        files
     }
 
     /// The number of segments that they describe.
@@ -250,7 +248,7 @@ impl Output for Held {
 /// first entry.
 ///
 /// # Errors
-/// When a segment can't be opened. A file that is damaged is not used.
+/// When the folder can't be read. A file that is damaged is not used.
 pub(super) fn load<D: Disk>(
     disk: &D,
     folder: &str,
@@ -267,7 +265,7 @@ pub(super) fn load<D: Disk>(
     let mut begin = None;
     let (mut place, mut held): (Option<Place>, Held) = (None, Held::default());
     loop {
-        let files = Files::open(disk, folder, &names, begin, empty.secret_mark())?;
+        let files = Files::open(disk, folder, &names, begin, empty.secret_mark());
         if files.segments() == 0 {
             break;
         }

@@ -18,7 +18,6 @@ use super::disk::Disk;
 use super::index_file::KEY_BYTES;
 use super::paged::{PAGE_DATA, PagedReader, PagedWriter, damaged};
 use super::segment::Seal;
-use super::whole;
 use crate::fields::{Field, fields};
 use crate::ids::{Index, SegmentId, UserName};
 use crate::mailbox::{Deletion, Key, Messages, SavedAccount};
@@ -173,14 +172,11 @@ pub(super) struct Checkpoint<F> {
 }
 
 impl<F> Checkpoint<F> {
-    /// Opens the checkpoint; `None` if it is missing, damaged, or of another version.
-    pub(super) fn open<D: Disk<File = F>>(disk: &D) -> io::Result<Option<Checkpoint<F>>> {
-        let Some(file) = whole::open(disk, FILE)? else { return Ok(None) };
-        match Self::read(disk, &file) {
-            Ok((place, keys)) => Ok(Some(Checkpoint { file, place, keys })),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// Opens the checkpoint; `None` if it is missing, unreadable, or of another version.
+    pub(super) fn open<D: Disk<File = F>>(disk: &D) -> Option<Checkpoint<F>> {
+        let file = disk.open(FILE, false).ok()?;
+        let (place, keys) = Self::read(disk, &file).ok()?;
+        Some(Checkpoint { file, place, keys })
     }
 
     fn read<D: Disk<File = F>>(disk: &D, file: &F) -> io::Result<(Place, u64)> {
@@ -234,9 +230,9 @@ impl<F> Checkpoint<F> {
         Ok(Accounts { reader, ended: false })
     }
 
-    /// Its size in bytes.
-    pub(super) fn bytes<D: Disk<File = F>>(&self, disk: &D) -> io::Result<u64> {
-        disk.size(&self.file)
+    /// Its size in bytes, if the disk tells.
+    pub(super) fn bytes<D: Disk<File = F>>(&self, disk: &D) -> u64 {
+        disk.size(&self.file).unwrap_or(0)
     }
 }
 

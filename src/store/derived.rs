@@ -30,10 +30,10 @@ pub(super) struct Checkpointed {
 impl Checkpointed {
     /// Reads what the checkpoint says of itself. Whether it fits to the log is seen when it is
     /// used.
-    pub(super) fn find<D: Disk>(disk: &D) -> io::Result<Checkpointed> {
-        let Some(found) = Checkpoint::open(disk)? else { return Ok(Checkpointed::default()) };
-        let (segments, bytes) = (found.place.segments.len(), found.bytes(disk)?);
-        Ok(Checkpointed { segments, bytes, ..Checkpointed::default() })
+    pub(super) fn find<D: Disk>(disk: &D) -> Checkpointed {
+        let Some(found) = Checkpoint::open(disk) else { return Checkpointed::default() };
+        let (segments, bytes) = (found.place.segments.len(), found.bytes(disk));
+        Checkpointed { segments, bytes, ..Checkpointed::default() }
     }
 }
 
@@ -78,13 +78,9 @@ impl<D: Disk> Store<D> {
     }
 
     /// Notes that a checkpoint was made.
-    ///
-    /// # Errors
-    /// When it can't be read.
-    pub fn note_checkpoint(&mut self) -> io::Result<()> {
-        self.checkpoint = Checkpointed::find(&self.disk)?;
+    pub fn note_checkpoint(&mut self) {
+        self.checkpoint = Checkpointed::find(&self.disk);
         self.plan_checkpoint();
-        Ok(())
     }
 
     /// Notes that a file is missing or damaged which can be made again.
@@ -131,6 +127,13 @@ impl<D: Disk> Store<D> {
         self.log.note_suspect(id);
     }
 
+    /// Notes that a repair has ended.
+    pub fn end_repair(&mut self) {
+        if self.log.repairing.take().is_some() {
+            self.log.close_indexes();
+        }
+    }
+
     /// Returns the job that reads a part of a sealed segment, about so many bytes; `None` if its
     /// entries are not known to be acknowledged.
     pub fn verify_job(
@@ -144,8 +147,10 @@ impl<D: Disk> Store<D> {
     }
 
     /// Returns the job that puts records in the place of damaged ones.
-    pub fn repair_job(&self, damage: Damage, records: Vec<u8>) -> Option<FileJob> {
+    /// Until [`Store::end_repair`], nothing is read by the index file of the segment.
+    pub fn repair_job(&mut self, damage: Damage, records: Vec<u8>) -> Option<FileJob> {
         let segment = self.log.sealed(damage.id)?;
+        self.log.repairing = Some(damage.id);
         Some(FileJob::Repair(Repair { segment, damage, records }))
     }
 

@@ -182,7 +182,7 @@ impl MakeCheckpoint {
     fn run<D: Disk>(self, disk: &D) -> Result<(), JobError> {
         let MakeCheckpoint { folder, names, begins_anew, secret_mark, .. } = self;
         let begin = begins_anew.then_some(0);
-        let files = Files::open(disk, &folder, &names, begin, secret_mark)?;
+        let files = Files::open(disk, &folder, &names, begin, secret_mark);
         let place = files.place(None)?.filter(|_| files.has_indexes());
         let Some(place) = place else {
             let lost = Some(Lost::Index(segment_id(files.segments())));
@@ -197,7 +197,7 @@ impl MakeCheckpoint {
 }
 
 impl RemakeIndexes {
-    fn run<D: Disk>(mut self, disk: &D, is_cancelled: impl Fn() -> bool) -> io::Result<()> {
+    fn run<D: Disk>(mut self, disk: &D, is_cancelled: impl Fn() -> bool) -> Result<(), JobError> {
         let first = self.lost.first().map_or(0, |id| id.number() as usize - 1);
         let (mut begin, mut summary) = (0, LogSummary::default());
         if let Some(base) = base::load(disk, &self.folder, &self.mailboxes, first)? {
@@ -206,12 +206,14 @@ impl RemakeIndexes {
         }
         for (at, sealed) in self.segments.iter().enumerate().skip(begin) {
             if is_cancelled() {
-                return Err(io::ErrorKind::Interrupted.into());
+                return Err(io::Error::from(io::ErrorKind::Interrupted).into());
             }
             let id = segment_id(at);
             self.mailboxes.begin_segment(id, sealed.first);
-            let (offsets, seal) =
-                apply(disk, &self.folder, *sealed, &mut self.mailboxes, &mut summary)?;
+            let applied = apply(disk, &self.folder, *sealed, &mut self.mailboxes, &mut summary);
+            // The segment itself is damaged.
+            let damaged = |error| JobError { lost: Some(Lost::Index(id)), error };
+            let (offsets, seal) = applied.map_err(damaged)?;
             summary.settle(seal.last_index());
             self.mailboxes.begin_segment(segment_id(at + 1), seal.last_index().next());
             if self.lost.contains(&id) {

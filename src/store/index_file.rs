@@ -186,24 +186,19 @@ pub(super) struct IndexFile<F> {
 }
 
 impl<F> IndexFile<F> {
-    /// Opens the file; `None` if it is missing, damaged, or of another segment or version.
+    /// Opens the file; `None` if it is missing, unreadable, or of another segment or version.
     pub(super) fn open<D: Disk<File = F>>(
         disk: &D,
         path: &str,
         described: Option<(SegmentId, Seal)>,
-    ) -> io::Result<Option<IndexFile<F>>> {
-        let Some(file) = super::whole::open(disk, path)? else { return Ok(None) };
+    ) -> Option<IndexFile<F>> {
+        let file = disk.open(path, false).ok()?;
         let mut bytes = [0; HEAD_BYTES];
-        let head = match paged::read(disk, &file, 0, &mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),
-            read => read.map(|()| read_all::<Head>(&bytes))?,
-        };
-        let same = |head: &Head| {
-            let own = (head.id, head.seal);
-            head.magic == MAGIC && described.is_none_or(|described| described == own)
-        };
-        let head = head.filter(same);
-        Ok(head.map(|head| IndexFile { file, head, points: OnceCell::new() }))
+        paged::read(disk, &file, 0, &mut bytes).ok()?;
+        let head: Head = read_all(&bytes)?;
+        let own = (head.id, head.seal);
+        let fits = head.magic == MAGIC && described.is_none_or(|described| described == own);
+        fits.then(|| IndexFile { file, head, points: OnceCell::new() })
     }
 
     /// Whether the file is of this segment of the log.
@@ -378,7 +373,7 @@ mod tests {
     }
 
     fn open(disk: &MemoryDisk, segment: (SegmentId, Seal)) -> IndexFile<usize> {
-        IndexFile::open(disk, PATH, Some(segment)).unwrap().expect("a valid file")
+        IndexFile::open(disk, PATH, Some(segment)).expect("a valid file")
     }
 
     #[test]
@@ -428,7 +423,7 @@ mod tests {
         let (part, _) = sample(5, 100);
         let disk = written(&part, 100);
         let own = described(&part, 100);
-        let opens = |segment| IndexFile::open(&disk, PATH, segment).unwrap().is_some();
+        let opens = |segment| IndexFile::open(&disk, PATH, segment).is_some();
         assert!(opens(None) && opens(Some(own)));
         let (id, seal) = own;
         for other in [
@@ -445,7 +440,7 @@ mod tests {
         assert!(opens(Some(own)), "the head says nothing of what follows");
         disk.edit(PATH, |bytes| bytes[0] ^= 1);
         assert!(!opens(Some(own)));
-        assert!(IndexFile::open(&disk, "none", None).unwrap().is_none());
+        assert!(IndexFile::open(&disk, "none", None).is_none());
     }
 
     #[test]
@@ -455,7 +450,7 @@ mod tests {
         let own = described(&part, 2000);
         type Read = Vec<(Option<Row>, Vec<(u32, u32)>)>;
         let read = |disk: &MemoryDisk| -> io::Result<Read> {
-            let Some(file) = IndexFile::open(disk, PATH, Some(own))? else {
+            let Some(file) = IndexFile::open(disk, PATH, Some(own)) else {
                 return Err(damaged("the head"));
             };
             file.points(disk)?;

@@ -52,7 +52,7 @@ impl<F> Log<F> {
         let seal = self.describe(disk, segment, &offsets)?;
         let file = join(&self.folder, &index_name(segment.first));
         // One that can't be read is replaced.
-        if let Ok(Some(index)) = IndexFile::open(disk, &file, Some((part.segment, seal)))
+        if let Some(index) = IndexFile::open(disk, &file, Some((part.segment, seal)))
             && index.head.secret_mark == secret_mark
         {
             self.note_indexed(part.segment);
@@ -143,11 +143,16 @@ impl<F> Log<F> {
         self.lost.get_mut().insert(id);
     }
 
+    /// Closes index files that may have changed.
+    pub(super) fn close_indexes(&mut self) {
+        self.indexes.get_mut().clear();
+        *self.scanned.get_mut() = None;
+    }
+
     /// Notes that a remake has ended: what it has not mended is found again by the next read.
     pub(super) fn forget_lost(&mut self) {
         self.lost.get_mut().clear();
-        self.indexes.get_mut().clear();
-        *self.scanned.get_mut() = None;
+        self.close_indexes();
     }
 
     /// Reads from the index file of a segment. If that fails, notes that the file is lost.
@@ -157,15 +162,19 @@ impl<F> Log<F> {
         segment: &Segment,
         read: impl FnOnce(&IndexFile<F>) -> io::Result<T>,
     ) -> io::Result<T> {
+        let id = segment_id(self.segment_of(segment.first));
         let file = join(&self.folder, &index_name(segment.first));
+        if self.repairing == Some(id) {
+            return Err(named(&file, &io::Error::other("the segment is being repaired")));
+        }
         let open = || {
-            let index = IndexFile::open(disk, &file, None)?;
+            let index = IndexFile::open(disk, &file, None);
             let index = index.filter(|index| index.is_of(segment));
             index.map(Rc::new).ok_or_else(|| io::Error::other("it is missing or damaged"))
         };
         let index = keep_open(&mut self.indexes.borrow_mut(), segment.first, open).cloned();
         index.and_then(|index| read(&index)).map_err(|error| {
-            self.lost.borrow_mut().insert(segment_id(self.segment_of(segment.first)));
+            self.lost.borrow_mut().insert(id);
             named(&file, &error)
         })
     }
@@ -397,9 +406,15 @@ impl<F> Log<F> {
         disk: &D,
         through: Index,
     ) -> io::Result<LogSummary> {
-        let mut summary = LogSummary::after(self.segments[0].first.before());
+        let kept = self.segment_of(through);
+        let by_index = |at: usize| {
+            let summary = self.with_index(disk, &self.segments[at], |index| index.summary(disk));
+            summary.ok().map(|summary| (at + 1, summary))
+        };
+        let whole = || (0, LogSummary::after(self.segments[0].first.before()));
+        let (begin, mut summary) = (0..kept).rev().find_map(by_index).unwrap_or_else(whole);
         let (mut last, mut pushed) = (summary.last(), Ok(()));
-        for segment in self.segments.iter().take_while(|segment| segment.first <= through) {
+        for segment in &self.segments[begin..=kept] {
             let path = path(&self.folder, segment.first);
             segment::scan(disk, &path, segment.end, &mut last, |record| {
                 if pushed.is_ok() && record.index <= through {

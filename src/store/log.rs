@@ -114,6 +114,8 @@ pub(super) struct Log<F> {
     pub(super) lost: RefCell<BTreeSet<SegmentId>>,
     /// The sealed segments in which a read has failed.
     pub(super) suspects: RefCell<BTreeSet<SegmentId>>,
+    /// The segment that is being repaired.
+    pub(super) repairing: Option<SegmentId>,
     /// A segment whose index file is lost, and a point for each of its records.
     pub(super) scanned: RefCell<Option<(Index, Points)>>,
     /// Of all entries. Every batch header names the newest config before it, which reveals the loss
@@ -149,6 +151,7 @@ impl<F> Log<F> {
             indexes: RefCell::default(),
             lost: RefCell::default(),
             suspects: RefCell::default(),
+            repairing: None,
             scanned: RefCell::default(),
             summary,
             tail: Vec::new(),

@@ -188,10 +188,10 @@ impl<D: Disk> Store<D> {
         let known = Known::new(&disk, identity);
         let mut base = base::load(&disk, LOG, empty, usize::MAX)?;
         let mut reading = recovery::read(&disk, LOG, known, base.as_ref(), watch)?;
-        if base.as_ref().is_some_and(|base| reading.begun_segments() <= base.segments.len()) {
+        if let Some(found) = base.as_ref().filter(|base| !reading.has_begun_after(base)) {
             // The segment before the unfinished one grows again, so it must be known as a whole.
-            base = None;
-            reading = recovery::read(&disk, LOG, known, None, watch)?;
+            base = base::load(&disk, LOG, empty, found.segments.len() - 1)?;
+            reading = recovery::read(&disk, LOG, known, base.as_ref(), watch)?;
         }
         let (last, opened) = (reading.last, reading.may_have_opened(voted));
         let damage = std::mem::take(&mut reading.damage).into_iter().next();
@@ -243,12 +243,13 @@ impl<D: Disk> Store<D> {
         let mut log = recovery::settle(&disk, LOG, reading)?;
         // On a full disk this makes room for what follows.
         log.tidy(&disk)?;
+        whole::remove(&disk, &format!("{}.new", checkpoint::FILE))?;
         identity.start(opening.expected.process, disk.boot());
         // A crash may have come after the first batch of a segment and before `identity` named
         // it.
         identity.segment = log.newest();
         identity.write(&disk)?;
-        let checkpoint = Checkpointed::find(&disk)?;
+        let checkpoint = Checkpointed::find(&disk);
         let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log, checkpoint };
         store.seal()?;
         store.plan_checkpoint();
@@ -340,10 +341,8 @@ impl<D: Disk> Store<D> {
 
     fn remove_checkpoint(&mut self) -> io::Result<()> {
         self.checkpoint = Checkpointed::default();
-        match self.disk.remove(checkpoint::FILE) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.and_then(|()| self.disk.sync_folder(".")),
-        }
+        whole::remove(&self.disk, checkpoint::FILE)?;
+        self.disk.sync_folder(".")
     }
 
     /// The identity of this directory.

@@ -5,7 +5,7 @@ use super::former::{self, Former};
 use super::log::Log;
 use super::segment::first_index;
 use super::whole;
-use super::{LOG, identity, vote};
+use super::{LOG, checkpoint, identity, vote};
 use crate::ids::{Index, Position};
 use crate::limits::FILE_PIECE_BYTES;
 use std::io;
@@ -16,7 +16,7 @@ const FOLDER: &str = "quarantine";
 /// The parts to move, in this order: the log first and as a whole, the identity last. A directory
 /// with an identity and no log is therefore one whose move has begun, or whose log is not
 /// mounted.
-const PARTS: [&str; 4] = [LOG, "checkpoint", vote::FILE, identity::FILE];
+const PARTS: [&str; 4] = [LOG, checkpoint::FILE, vote::FILE, identity::FILE];
 
 /// Moves the log, the checkpoint, the vote and the identity into a new folder and returns its
 /// name. First records in `former` that they existed, the last readable entry `last`, and whether

@@ -115,11 +115,11 @@ impl Reading {
         (self.named_config > read).then_some(self.named_config)
     }
 
-    /// The number of segments, but for a last one that an interrupted write has only begun.
-    pub(super) fn begun_segments(&self) -> usize {
+    /// Whether a segment after `base` is there: not one that an interrupted write has only begun.
+    pub(super) fn has_begun_after(&self, base: &Base) -> bool {
         let last = self.segments.last().map_or(Index::ZERO, |found| found.good.first);
         let is_begun = self.torn.as_ref().is_none_or(|torn| torn.at > least(last));
-        self.segments.len() - usize::from(!is_begun)
+        self.segments.len() - usize::from(!is_begun) > base.segments.len()
     }
 
     /// The number of records found.
@@ -150,7 +150,7 @@ impl Known {
 }
 
 /// Reads the segments of `folder`: all, or those that `base` does not contain. Calls `watch` after
-/// each of them with the bytes read so far and those of the whole log.
+/// each of them.
 ///
 /// A killed process leaves its last write truncated, which counts as torn. A power cut may tear
 /// the last batch in any way. Rot in that batch looks the same, unless a later header records

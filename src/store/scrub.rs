@@ -43,14 +43,26 @@ pub struct Damage {
     pub end: u64,
     /// The newest config before it, if that is known.
     pub(super) config: Option<Index>,
+    /// A repair has left the place of a record in doubt.
+    pub(super) is_moved: bool,
     /// What is wrong there.
     pub why: &'static str,
 }
 
 impl Damage {
+    fn new(
+        id: SegmentId,
+        (first, next): (Index, Index),
+        (at, end): (u64, u64),
+        config: Option<Index>,
+        why: &'static str,
+    ) -> Damage {
+        Damage { id, first, next, at, end, config, is_moved: false, why }
+    }
+
     /// Whether all of it was written again. Reading it shows whether it is right.
     pub fn is_filled(&self) -> bool {
-        self.at == self.end
+        self.first == self.next && self.at == self.end
     }
 }
 
@@ -118,13 +130,12 @@ impl Verify {
             }
         }
         let index = join(&segment.folder, &index_name(segment.first));
-        done.index_is_lost = match IndexFile::open(disk, &index, None)? {
-            Some(index) => {
-                done.bytes += disk.size(&index.file)?;
-                !paged::is_sound(disk, &index.file)?
-            }
-            None => true,
-        };
+        // One that can't be read is as good as missing.
+        done.index_is_lost = true;
+        if let Some(index) = IndexFile::open(disk, &index, None) {
+            done.bytes += disk.size(&index.file).unwrap_or(0);
+            done.index_is_lost = !paged::is_sound(disk, &index.file).unwrap_or(false);
+        }
         Ok(done)
     }
 }
@@ -144,7 +155,7 @@ impl SealedSegment {
     /// The damage of a segment without a file.
     fn lost(&self) -> Damage {
         let SealedSegment { id, first, next, end, .. } = *self;
-        Damage { id, first, next, at: 0, end, config: None, why: "it is missing" }
+        Damage::new(id, (first, next), (0, end), None, "it is missing")
     }
 
     /// Reads the whole segment for its damage.
@@ -152,20 +163,16 @@ impl SealedSegment {
         let last = Position { index: self.first.before(), term: Term::ZERO };
         let mut place = Place { last, config: None };
         let Walk { size, holes, .. } = segment::survey(disk, file, self.end, &mut place)?;
-        let damage = |hole: &Hole| Damage {
-            id: self.id,
-            first: hole.first,
-            next: hole.next.unwrap_or(self.next),
-            at: hole.at,
-            end: if hole.next.is_some() { hole.at + hole.bytes } else { self.end },
-            config: hole.config,
-            why: hole.why,
+        let damage = |hole: &Hole| {
+            let entries = (hole.first, hole.next.unwrap_or(self.next));
+            let end = if hole.next.is_some() { hole.at + hole.bytes } else { self.end };
+            Damage::new(self.id, entries, (hole.at, end), hole.config, hole.why)
         };
         let mut all: Vec<Damage> = holes.iter().map(damage).collect();
         if holes.last().is_none_or(|hole| hole.next.is_some()) && size < self.end {
-            let (first, next, config) = (place.last.index.next(), self.next, place.config);
-            let (id, at, end, why) = (self.id, size, self.end, "it ends early");
-            all.push(Damage { id, first, next, at, end, config, why });
+            let entries = (place.last.index.next(), self.next);
+            let why = "it ends early";
+            all.push(Damage::new(self.id, entries, (size, self.end), place.config, why));
         }
         Ok(all)
     }
@@ -182,6 +189,8 @@ pub struct Repair {
 
 /// The most headers that are sought before a record.
 const HEADERS_SOUGHT: usize = 64;
+/// The most bytes of headers beside the records of one repair that are looked at.
+const HEADERS_BYTES_MAX: usize = FILE_PIECE_BYTES;
 
 /// What a repair has done.
 #[derive(Clone, Debug)]
@@ -195,57 +204,58 @@ pub struct Repaired {
 impl Repair {
     /// Writes the records where they were. Batch headers between them are not the same on all
     /// servers: each record that is undamaged shows where it lies, and the room between records
-    /// is filled with headers.
+    /// is filled with headers. If that leaves the place of a record in doubt, the index file, which
+    /// names the old one, is removed first.
     pub(super) fn run<D: Disk>(self, disk: &D) -> Result<Repaired, JobError> {
         let Repair { segment, mut damage, records } = self;
         let at = damage.at;
         let file = disk.open(&path(&segment.folder, segment.first), true)?;
-        let size = disk.size(&file)?.min(damage.end);
-        let mut found = vec![0; size.saturating_sub(at) as usize];
+        let room = (damage.end - at) as usize;
+        let size = disk.size(&file)?.saturating_sub(at) as usize;
+        let mut found = vec![0; size.min(room).min(records.len() + HEADERS_BYTES_MAX)];
         segment::read_sectors(disk, &file, &mut found, at);
         let mut config = match damage.config {
             Some(config) => config,
             None => segment.config_before(disk)?,
         };
         let mut out = Vec::new();
-        let (mut next, mut is_placed, mut moved) = (damage.first, true, false);
-        let unfit = || io::Error::other("the entries of another server do not fit");
-        let put_header = |out: &mut Vec<u8>, first, config| {
-            let offset = at + out.len() as u64;
-            out.extend_from_slice(&Header { synced: offset, first, config }.encode(offset));
-        };
+        // A record that is not found follows the one before it, unless the next one shows room for
+        // headers between them.
+        let (mut next, mut in_doubt, mut moved) = (damage.first, false, damage.is_moved);
         for record in record::each(&records) {
             let record = record.map_err(|_| unfit())?;
-            let room = (damage.end - at) as usize;
+            if record.index != next || next >= damage.next {
+                return Err(unfit().into());
+            }
+            let begin = |headers: &usize| out.len() + headers * HEADER_BYTES;
             let lies = |headers: &usize| {
-                let begin = out.len() + headers * HEADER_BYTES;
+                let begin = begin(headers);
                 found.get(begin..begin + record.bytes.len()) == Some(record.bytes)
             };
-            let most = room.saturating_sub(out.len() + record.bytes.len()) / HEADER_BYTES;
-            let most = most.min(HEADERS_SOUGHT);
-            let headers = (0..=most).find(lies);
+            let headers = (0..=HEADERS_SOUGHT).find(lies);
             // A segment begins with a header.
             let least = usize::from(at == 0 && out.is_empty());
             let count = headers.unwrap_or(0).max(least);
-            moved |= !is_placed && count > 0;
-            is_placed = headers.is_some();
-            (0..count).for_each(|_| put_header(&mut out, record.index, config));
+            moved |= in_doubt && count > 0;
+            in_doubt = headers.is_none();
+            (0..count).for_each(|_| put_header(at, &mut out, record.index, config));
             out.extend_from_slice(record.bytes);
-            if out.len() > room {
-                return Err(unfit().into());
-            }
             if record.kind == Kind::CONFIG {
                 config = record.index;
             }
             next = record.index.next();
         }
+        let rest = room.checked_sub(out.len()).ok_or_else(unfit)?;
         if next == damage.next {
-            let room = damage.end - at - out.len() as u64;
-            if !room.is_multiple_of(HEADER_BYTES as u64) {
+            if !rest.is_multiple_of(HEADER_BYTES) {
                 return Err(unfit().into());
             }
-            moved |= room > 0 && !records.is_empty();
-            (0..room / HEADER_BYTES as u64).for_each(|_| put_header(&mut out, next, config));
+            in_doubt &= rest > 0;
+            (0..rest / HEADER_BYTES).for_each(|_| put_header(at, &mut out, next, config));
+        }
+        moved |= in_doubt;
+        if moved {
+            remove_index(disk, &segment)?;
         }
         for (piece, bytes) in (0..).zip(out.chunks(FILE_PIECE_BYTES)) {
             disk.write_at(&file, bytes, at + piece * FILE_PIECE_BYTES as u64)?;
@@ -253,6 +263,22 @@ impl Repair {
         }
         disk.sync_folder(&segment.folder)?;
         (damage.at, damage.first, damage.config) = (at + out.len() as u64, next, Some(config));
+        damage.is_moved = moved;
         Ok(Repaired { rest: damage, moved })
     }
+}
+
+fn unfit() -> io::Error {
+    io::Error::other("the entries of another server do not fit")
+}
+
+/// Appends a header to `out`, whose first byte is at `start` of the file.
+fn put_header(start: u64, out: &mut Vec<u8>, first: Index, config: Index) {
+    let offset = start + out.len() as u64;
+    out.extend_from_slice(&Header { synced: offset, first, config }.encode(offset));
+}
+
+fn remove_index<D: Disk>(disk: &D, segment: &SealedSegment) -> io::Result<()> {
+    whole::remove(disk, &join(&segment.folder, &index_name(segment.first)))?;
+    disk.sync_folder(&segment.folder)
 }

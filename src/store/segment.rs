@@ -167,7 +167,7 @@ fn walk_window<D: Disk>(
         let Some((at, why)) = bad else { return Ok(walk) };
         let (first, config) = (place.last.index.next(), place.config.take());
         let short = next_item_is_short(&mut window, at)?;
-        let next = next_header(&mut window, at)?;
+        let next = next_header(&mut window, at, first)?;
         let bytes = next.map_or(walk.size, |(next, _)| next) - at;
         let next_index = next.map(|(_, header)| header.first);
         walk.holes.push(Hole { at, bytes, first, next: next_index, config, why, short });
@@ -350,10 +350,12 @@ fn is_short_record(bytes: &[u8]) -> bool {
     !is_whole && (1..bytes.len()).all(|from| Record::parse(&bytes[from..]).is_err())
 }
 
-/// The first valid header at or after `from`, and its offset.
+/// The first valid header at or after `from` that names the entry `least` or a later one, and its
+/// offset.
 fn next_header<D: Disk>(
     window: &mut Window<'_, D>,
     from: u64,
+    least: Index,
 ) -> io::Result<Option<(u64, Header)>> {
     let mut at = from;
     while at + HEADER_BYTES as u64 <= window.size {
@@ -362,7 +364,7 @@ fn next_header<D: Disk>(
         let starts = bytes.len() - HEADER_BYTES + 1;
         for (offset, header) in bytes.windows(HEADER_BYTES).enumerate() {
             let at = at + offset as u64;
-            if let Some(header) = Header::decode(header, at).filter(|h| h.first > Index::ZERO) {
+            if let Some(header) = Header::decode(header, at).filter(|h| h.first >= least) {
                 return Ok(Some((at, header)));
             }
         }

@@ -22,6 +22,14 @@ pub(super) fn read<D: Disk>(disk: &D, name: &str, most: usize) -> io::Result<Opt
     Ok(Some(bytes))
 }
 
+/// Removes a file, if it exists.
+pub(super) fn remove<D: Disk>(disk: &D, name: &str) -> io::Result<()> {
+    match disk.remove(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// Replaces a file; the new bytes are durable on return.
 pub(super) fn replace<D: Disk>(disk: &D, name: &str, bytes: &[u8]) -> io::Result<()> {
     let new = format!("{name}.new");

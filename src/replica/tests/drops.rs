@@ -3,8 +3,14 @@
 use super::lockstep::*;
 use crate::limits::{PENALTY_TIME, PENALTY_WINDOW};
 
-const STOPPING: PeerHealth =
-    PeerHealth { leads: false, stopping: true, slow: false, full: false, damaged: false };
+const STOPPING: PeerHealth = PeerHealth {
+    leads: false,
+    stopping: true,
+    slow: false,
+    full: false,
+    damaged: false,
+    lacks_entries: false,
+};
 const FULL: PeerHealth = PeerHealth { stopping: false, full: true, ..STOPPING };
 const OTHER_DISK: DiskId = DiskId(77);
 

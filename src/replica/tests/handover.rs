@@ -3,8 +3,14 @@
 use super::lockstep::*;
 use crate::limits::{SLOW_SYNCS, SLOW_WINDOW};
 
-const SLOW: PeerHealth =
-    PeerHealth { leads: false, stopping: false, slow: true, full: false, damaged: false };
+const SLOW: PeerHealth = PeerHealth {
+    leads: false,
+    stopping: false,
+    slow: true,
+    full: false,
+    damaged: false,
+    lacks_entries: false,
+};
 const STOPPING: PeerHealth = PeerHealth { slow: false, stopping: true, ..SLOW };
 const FULL: PeerHealth = PeerHealth { slow: false, full: true, ..SLOW };
 

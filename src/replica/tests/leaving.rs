@@ -4,8 +4,14 @@
 use super::lockstep::*;
 use crate::limits::DAMAGED_TIME;
 
-const DAMAGED: PeerHealth =
-    PeerHealth { leads: false, stopping: false, slow: false, full: false, damaged: true };
+const DAMAGED: PeerHealth = PeerHealth {
+    leads: false,
+    stopping: false,
+    slow: false,
+    full: false,
+    damaged: true,
+    lacks_entries: false,
+};
 const STOPPING: PeerHealth = PeerHealth { damaged: false, stopping: true, ..DAMAGED };
 
 fn pong_all(server: &mut Server) {

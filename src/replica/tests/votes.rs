@@ -401,9 +401,9 @@ fn a_server_that_cannot_win_does_not_campaign() {
     stopping.replica.stop(stopping.now);
     assert!(!campaigns(stopping));
     let mut damaged = linked_with(&all, &[1, 3], &|_| ());
-    damaged.replica.note_damaged(true);
+    damaged.replica.note_damaged(damaged.now, true);
     assert!(!campaigns(damaged.clone()), "an entry waits for repair");
-    damaged.replica.note_damaged(false);
+    damaged.replica.note_damaged(damaged.now, false);
     assert!(campaigns(damaged));
 }
 

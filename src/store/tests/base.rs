@@ -122,7 +122,7 @@ impl World {
         self.store.checkpoint.is_due = lacks(&self.store);
         while let Some(job) = self.store.checkpoint_job(self.mailboxes.secret_mark()) {
             job.run(self.store.disk(), || false).unwrap();
-            self.store.note_checkpoint().unwrap();
+            self.store.note_checkpoint();
             self.store.checkpoint.is_due = lacks(&self.store);
         }
     }

@@ -60,7 +60,12 @@ fn verify(store: &Store<MemoryDisk>, id: SegmentId, bytes: u64) -> Verified {
 
 /// Repairs a segment from an undamaged log, with so many entries at a time. Returns whether its
 /// index file is to be made again.
-fn repair(store: &Store<MemoryDisk>, good: &Store<MemoryDisk>, id: SegmentId, most: u64) -> bool {
+fn repair(
+    store: &mut Store<MemoryDisk>,
+    good: &Store<MemoryDisk>,
+    id: SegmentId,
+    most: u64,
+) -> bool {
     let mut moved = false;
     for mut damage in verify(store, id, u64::MAX).damage {
         while damage.at < damage.end {
@@ -73,6 +78,7 @@ fn repair(store: &Store<MemoryDisk>, good: &Store<MemoryDisk>, id: SegmentId, mo
             let Ok(JobDone::Repaired(repaired)) = job.run(store.disk(), || false) else {
                 panic!("the entries fit: {damage:?}")
             };
+            store.end_repair();
             (damage, moved) = (repaired.rest, moved || repaired.moved);
         }
     }
@@ -104,12 +110,12 @@ fn a_flipped_bit_is_found_and_put_right() {
     let path = path_of(&good, id);
     let whole = content(good.disk(), &path);
     for at in 0..whole.len() {
-        let store = filled_again(&good);
+        let mut store = filled_again(&good);
         store.disk().edit(&path, |bytes| bytes[at] ^= 1 << (at % 8));
         for bytes in [700, u64::MAX] {
             assert_eq!(verify(&store, id, bytes).damage.len(), 1, "byte {at}");
         }
-        assert!(!repair(&store, &good, id, 3), "byte {at}");
+        assert!(!repair(&mut store, &good, id, 3), "byte {at}");
         assert!(content(store.disk(), &path) == whole, "byte {at}");
         assert!(verify(&store, id, u64::MAX).damage.is_empty());
     }
@@ -126,9 +132,9 @@ fn lost_bytes_are_filled_with_what_was_there() {
     let good = filled();
     let seed = 0x10_57;
     println!("seed {seed:#x}");
-    let mut rng = Rng::new(seed);
+    let (mut rng, mut kept) = (Rng::new(seed), 0);
     for round in 0..300 {
-        let store = filled_again(&good);
+        let mut store = filled_again(&good);
         let id = store.segment_id(rng.below(store.sealed_segments() as u64) as usize).unwrap();
         let path = path_of(&store, id);
         let size = content(store.disk(), &path).len();
@@ -139,9 +145,14 @@ fn lost_bytes_are_filled_with_what_was_there() {
             1 => store.disk().remove(&path).unwrap(),
             _ => store.disk().edit(&path, |bytes| bytes[at..end].fill(0)),
         }
-        repair(&store, &good, id, 1 + rng.below(10));
+        let moved = repair(&mut store, &good, id, 1 + rng.below(10));
         let why = format!("round {round}: {path} from {at} to {end}");
         assert!(verify(&store, id, 500).damage.is_empty(), "{why}");
+        // The index file names places, so it stays only where all records have theirs.
+        let index = path.replace(".log", ".idx");
+        assert_eq!(store.disk().paths().contains(&index), !moved, "{why}");
+        assert!(moved || offsets(&store, id) == offsets(&good, id), "{why}");
+        kept += u64::from(!moved);
         let expected = all(&good);
         assert!(all(&store) == expected, "{why}");
         // A start reads all of it, and finds the configs where headers name them.
@@ -152,37 +163,30 @@ fn lost_bytes_are_filled_with_what_was_there() {
         let opened = open_as(disk, &identity()).unwrap();
         assert!(opened.quarantined.is_none() && all(&opened.store) == expected, "{why}");
     }
+    assert!((20..280).contains(&kept), "{kept}");
 }
 
+/// Reads all entries, one by one.
 fn all(store: &Store<MemoryDisk>) -> Vec<u8> {
-    let (mut records, mut next) = (Vec::new(), Index(1));
-    while next <= store.last() {
-        // The index file may not fit to a repaired segment yet.
-        let read = store.copy(next, next, &mut records);
-        if read.is_err() {
-            let mut log = Vec::new();
-            let (id, first) = store.segment_of(next);
-            let sealed = &store.log.segments[id.number() as usize - 1];
-            let mut last = Position { index: first.before(), term: Term::ZERO };
-            let path = segment::path(LOG, first);
-            segment::scan(store.disk(), &path, sealed.end, &mut last, |record| {
-                if record.index >= next {
-                    log.extend_from_slice(record.bytes);
-                }
-            })
-            .unwrap();
-            records.extend(log);
-            next = last.index;
-        }
-        next = next.next();
+    let mut records = Vec::new();
+    for index in (1..=store.last().0).map(Index) {
+        store.copy(index, index, &mut records).unwrap();
     }
     records
+}
+
+/// The offsets of the records in a segment.
+fn offsets(store: &Store<MemoryDisk>, id: SegmentId) -> Vec<u32> {
+    let sealed = &store.log.segments[id.number() as usize - 1];
+    let mut last = Position { index: sealed.first.before(), term: Term::ZERO };
+    let path = path_of(store, id);
+    segment::scan(store.disk(), &path, sealed.end, &mut last, |_| ()).unwrap()
 }
 
 #[test]
 fn entries_that_do_not_fit_are_refused() {
     let good = filled();
-    let store = filled_again(&good);
+    let mut store = filled_again(&good);
     let id = store.segment_id(1).unwrap();
     let path = path_of(&store, id);
     store.disk().edit(&path, |bytes| bytes[400] ^= 1);

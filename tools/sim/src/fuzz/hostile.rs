@@ -17,7 +17,7 @@ use postern::rng::Rng;
 use postern::time::{Moment, WallTime};
 
 /// How many kinds of packets [`build`] knows.
-const KINDS: u8 = 26;
+const KINDS: u8 = 28;
 /// The length of a verified password in a packet.
 const PROOF_BYTES: usize = 24;
 /// More verified passwords than fit into a frame.
@@ -207,6 +207,9 @@ pub(super) fn build(victim: &Victim, from: Member, args: &mut Args<'_>) -> (Pack
         23 => Packet::Settings,
         24 => Packet::AskRelease { asked: Moment(value(victim, args)) },
         25 => Packet::Released { asked: Moment(value(victim, args)) },
+        // Not `Digest`: of two members that differ, one ends, as intended.
+        26 => Packet::Fetch { first: Index(value(victim, args)), last: Index(value(victim, args)) },
+        27 => Packet::Fetched,
         20 => Packet::Foreign { version: 77 },
         21 => Packet::Refused(refusal(args.byte())),
         22 => {
@@ -259,8 +262,9 @@ fn refusal(which: u8) -> Refusal {
 }
 
 fn health(bits: u8) -> PeerHealth {
-    let [leads, stopping, slow, full, damaged] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
-    PeerHealth { leads, stopping, slow, full, damaged }
+    let bits = [1, 2, 4, 8, 16, 32].map(|bit| bits & bit != 0);
+    let [leads, stopping, slow, full, damaged, lacks_entries] = bits;
+    PeerHealth { leads, stopping, slow, full, damaged, lacks_entries }
 }
 
 fn ask(victim: &Victim, from: Member, args: &mut Args<'_>) -> Ask {
