@@ -34,6 +34,7 @@ fn run(command: &Command) -> Result<ExitCode, String> {
         commands::end_on_signals()?;
     }
     match command {
+        Command::Backup(options) => commands::backup::run(options),
         Command::Chat(options) => commands::chat::run(options),
         Command::Check(options) => commands::check::run(options),
         Command::Completions(options) => commands::completions::run(options),
@@ -42,6 +43,7 @@ fn run(command: &Command) -> Result<ExitCode, String> {
         Command::Init(options) => commands::init::run(options),
         Command::Man(options) => commands::man::run(options),
         Command::Recover(options) => commands::recover::run(options),
+        Command::Restore(options) => commands::backup::restore(options),
         Command::Send(options) => commands::send::run(options),
         Command::Serve(options) => commands::serve::run(options),
         Command::Status(options) => commands::status::run(options),

@@ -95,6 +95,18 @@ pub enum Command {
         and what may be lost, and prints the word that --yes wants. It refuses while another \
         server answers.\n\nExample:\n  postern recover --config postern.toml --data data1")]
     Recover(Recover),
+    /// Copy all messages and accounts of a running group to a file.
+    #[command(after_help = "The file holds everything that was acknowledged when the command \
+        began, and a checksum. It comes from a backup server if one runs. `-` writes to standard \
+        output.\n\nExample:\n  postern backup --out postern-monday.bak\n  \
+        postern backup --out - | zstd | ssh nas 'cat > postern.bak.zst'")]
+    Backup(Backup),
+    /// Make a new group from a backup.
+    #[command(after_help = "Writes the config file of the new group, and the data directory of \
+        its server 1. Accounts, messages, their numbers and keys are those of the backup.\n\n\
+        Example:\n  postern restore postern-monday.bak --data data1 \\\n    \
+        --servers lab1:5001,lab2:5001,lab3:5001")]
+    Restore(Restore),
     /// List, add and delete accounts, and set passwords, as the group's operator.
     #[command(after_help = "The secret in the config file lets the operator in.\n\nExample:\n  \
         postern user add ann\n  postern user list")]
@@ -323,6 +335,47 @@ pub struct Recover {
     /// The server whose directory this is, if its identity can't be read.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
     pub id: Option<u8>,
+}
+
+/// Options of `postern backup`.
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// The file to write; `-`: standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Copy at most this number of MiB a second.
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u64).range(1..=4096),
+    )]
+    pub rate: u64,
+    /// The config file of the group; its secret authenticates an operator.
+    #[arg(long, default_value = "postern.toml")]
+    pub config: PathBuf,
+}
+
+/// Options of `postern restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup; `-`: standard input.
+    pub file: PathBuf,
+    /// The data directory of server 1 to make. It must be missing or empty.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// HOST:PORT of servers 1, 2 and 3 of the new group, or of a single server.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "SERVERS",
+        required = true,
+        value_parser = address::parse,
+    )]
+    pub servers: Vec<String>,
+    /// The config file to write.
+    #[arg(long, value_name = "FILE", default_value = "postern.toml")]
+    pub out: PathBuf,
 }
 
 /// Options of `postern user`.

@@ -5,6 +5,7 @@
 //! All but `serve` are cold: the compiler optimizes them for size, and places them apart from the
 //! code that a server keeps in memory.
 
+pub mod backup;
 pub mod chat;
 pub mod check;
 pub mod completions;

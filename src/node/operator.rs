@@ -4,16 +4,26 @@
 use super::replies::error;
 use super::session::Session;
 use super::{Env, Node, Output};
-use crate::ids::{LinkId, Origin, SessionId, UserName};
-use crate::limits::{LINE_BYTES_MAX, USERS_PER_ANSWER};
+use crate::ids::{Index, LinkId, Origin, SessionId, UserName};
+use crate::limits::{ENTRIES_BYTES_MAX, LINE_BYTES_MAX, USERS_PER_ANSWER};
 use crate::protocol::{self, Answer, Code, Reply};
+use crate::record::Record;
 use crate::replica::{Closing, Effect, Packet};
 use crate::time::Moment;
+
+/// Reads a request for entries of the log.
+fn parse_backup(line: &[u8]) -> Option<Index> {
+    let number = line.strip_prefix(b"BACKUP ")?;
+    std::str::from_utf8(number).ok()?.parse().ok().map(Index)
+}
 
 impl Node {
     /// Handles the request of an operator's link, which sends only this one. The operator gets a
     /// session like a client's, whose id is made from the link's number.
     pub(super) fn on_operator(&mut self, env: &mut Env<'_>, link: LinkId, line: &[u8]) {
+        if let Some(first) = parse_backup(line) {
+            return self.send_backup(env, link, first);
+        }
         let id = SessionId::of_operator(link);
         self.sessions.insert(id, Box::new(Session::new(Origin::OPERATOR)));
         self.operators.push(id);
@@ -23,6 +33,22 @@ impl Node {
                 self.answer(id, error(Code::TooLong, "a line is too long"));
             }
         }
+    }
+
+    /// Answers an operator who copies the log: with the last acknowledged entry and the size of the
+    /// log, each `u64`, and the first records from `first` on. Any server does it.
+    fn send_backup(&self, env: &mut Env<'_>, link: LinkId, first: Index) {
+        let (world, last) = (env.world, self.replica.acknowledged());
+        let mut answer = last.0.to_le_bytes().to_vec();
+        answer.extend_from_slice(&(world.gauges)().log_bytes.to_le_bytes());
+        if first > Index::ZERO && first <= last {
+            let through = world.log.last_within(first, last, ENTRIES_BYTES_MAX);
+            let keep = &mut |record: &Record<'_>| answer.extend_from_slice(record.bytes);
+            // What precedes a damaged entry is sent; the damage is noted where it is read.
+            let _ = world.log.for_each(first, through, keep);
+        }
+        env.out.replica.send_with(link, Packet::Answer, answer);
+        env.out.replica.push(Effect::Close(link, Closing::Spare));
     }
 
     /// Sends the answers that are complete, and removes the sessions of their operators.

@@ -1,0 +1,368 @@
+//! `postern backup` and `postern restore`: all acknowledged entries of a running group as one file,
+//! and a new group from such a file.
+//!
+//! The file: `postbak` and the version `01`, the group `u128`, the last entry `u64`; the records
+//! from entry 1 on, as the log has them; the checksum (CRC-32C) of all bytes before it.
+
+use super::directory::{hold_or_make, label, random};
+use super::operator::{Failure, ask, name};
+use super::{Named, ask as status, stderr};
+use crate::ids::{DiskId, Index, Member, Position, ProcessId, ServerId};
+use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX};
+use crate::mailbox::Mailboxes;
+use crate::options;
+use crate::record::Record;
+use crate::replica::{Beginning, LogSummary, Packet, Shared};
+use crate::settings::Settings;
+use crate::store::disk::RealDisk;
+use crate::store::{Identity, Opening, Store};
+use crate::time::{WallTime, in_words};
+use byteorder::{ByteOrder, LE, ReadBytesExt};
+use std::fs::{self, File};
+use std::io::{self, BufReader, ErrorKind, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+const MAGIC: &[u8; 8] = b"postbak\x01";
+const HEAD_BYTES: usize = 8 + 16 + 8;
+/// The length of an answer before its records: the last acknowledged entry, and the size of the
+/// log, each `u64`.
+const ANSWER_BYTES: usize = 16;
+/// How long a server may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Copies all acknowledged entries of a group to a file, or to standard output.
+///
+/// # Errors
+/// Returns a one-line message that states why there is no backup. A file is complete or missing.
+#[cold]
+pub fn run(options: &options::Backup) -> Result<ExitCode, String> {
+    let settings = Settings::read(&options.config)?;
+    let source = Source { settings: &settings, slots: order(&settings) };
+    let rate = options.rate * 1024 * 1024;
+    if options.out == Path::new("-") {
+        let mut out = io::stdout().lock();
+        copy(&source, rate, &mut out)?;
+        out.flush().named("stdout")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let shown = options.out.display();
+    if options.out.exists() {
+        return Err(format!("{shown}: exists, and is not overwritten"));
+    }
+    let part = with_ending(&options.out, "part");
+    let mut file = File::create(&part).named(part.display())?;
+    let copied = copy(&source, rate, &mut file).and_then(|last| {
+        file.sync_all().and_then(|()| fs::rename(&part, &options.out)).named(shown)?;
+        Ok(last)
+    });
+    let last = copied.inspect_err(|_| drop(fs::remove_file(&part)))?;
+    super::print(format!("{}: all entries up to {last}\n", options.out.display()))
+}
+
+/// Returns a path with another ending added.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// The servers from which entries come.
+struct Source<'a> {
+    settings: &'a Settings,
+    /// The places of the servers in the list, in the order in which they are asked.
+    slots: Vec<usize>,
+}
+
+/// Returns the places of all servers, the backups first: a copy must not slow the primary.
+fn order(settings: &Settings) -> Vec<usize> {
+    let answers = status::ask_all(&settings.servers, Duration::from_secs(2));
+    let is_backup = |slot: &usize| {
+        let answer = answers[*slot].as_ref();
+        answer.is_ok_and(|answer| status::is(answer, "role", "backup"))
+    };
+    let mut slots: Vec<usize> = (0..settings.servers.len()).collect();
+    slots.sort_by_key(|slot| !is_backup(slot));
+    slots
+}
+
+/// An answer to a request for entries.
+struct Part {
+    /// The last acknowledged entry.
+    acknowledged: Index,
+    /// The size of the log in bytes.
+    log_bytes: u64,
+    /// The first ones of the entries that were asked for.
+    records: Vec<u8>,
+}
+
+impl Source<'_> {
+    /// Asks for entries, one server after the other until one has them.
+    fn fetch(&self, first: Index) -> Result<Part, String> {
+        let line = format!("BACKUP {first}");
+        let request = Packet::Request { group: self.settings.shared.group };
+        let mut excuses = Vec::new();
+        for slot in &self.slots {
+            let why = match ask(self.settings, *slot, (request, line.as_bytes()), PATIENCE) {
+                Ok((Packet::Answer, bytes)) if bytes.len() >= ANSWER_BYTES => {
+                    let (head, records) = bytes.split_at(ANSWER_BYTES);
+                    let acknowledged = Index(LE::read_u64(head));
+                    if acknowledged < first || !records.is_empty() {
+                        let (log_bytes, records) = (LE::read_u64(&head[8..]), records.to_vec());
+                        return Ok(Part { acknowledged, log_bytes, records });
+                    }
+                    format!("entry {first} can't be read there")
+                }
+                Ok(_) => "invalid response".to_owned(),
+                Err(
+                    Failure::Unasked(why)
+                    | Failure::Elsewhere(why)
+                    | Failure::Refused(why)
+                    | Failure::Lost(why),
+                ) => why,
+            };
+            excuses.push(format!("{}: {why}", name(self.settings, *slot)));
+        }
+        Err(excuses.join("; "))
+    }
+}
+
+/// A writer that computes the checksum of what it writes.
+struct Summed<'a> {
+    out: &'a mut dyn Write,
+    sum: u32,
+    bytes: u64,
+}
+
+impl Summed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.sum = crc32c::crc32c_append(self.sum, bytes);
+        self.bytes += bytes.len() as u64;
+        self.out.write_all(bytes).named("the backup can't be written")
+    }
+}
+
+/// Writes a backup of all entries that are acknowledged now. Returns the last one.
+fn copy(source: &Source<'_>, rate: u64, out: &mut dyn Write) -> Result<Index, String> {
+    let mut part = source.fetch(Index(1))?;
+    let last = part.acknowledged;
+    if last == Index::ZERO {
+        return Err("the group has no acknowledged entries".to_owned());
+    }
+    let mut out = Summed { out, sum: 0, bytes: 0 };
+    let mut head = MAGIC.to_vec();
+    head.extend_from_slice(&source.settings.shared.group.0.to_le_bytes());
+    head.extend_from_slice(&last.0.to_le_bytes());
+    out.write(&head)?;
+    let (mut next, began) = (Index(1), Instant::now());
+    let mut shown = Shown::new(part.log_bytes);
+    loop {
+        let mut rest = &part.records[..];
+        while !rest.is_empty() && next <= last {
+            let record =
+                Record::parse(rest).map_err(|why| format!("entry {next}: {}", why.as_str()));
+            let record = record?;
+            if record.index != next {
+                return Err(format!("entry {next}: another one was sent"));
+            }
+            out.write(record.bytes)?;
+            rest = &rest[record.bytes.len()..];
+            next = next.next();
+        }
+        shown.show(out.bytes);
+        if next > last {
+            break;
+        }
+        // The rate is bounded, so that clients of the group notice nothing.
+        let due = began + Duration::from_secs_f64(out.bytes as f64 / rate as f64);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        part = source.fetch(next)?;
+        if part.records.is_empty() {
+            return Err(format!("entry {next} is missing"));
+        }
+    }
+    let sum = out.sum.to_le_bytes();
+    out.write(&sum)?;
+    Ok(last)
+}
+
+/// What a terminal shows of the progress.
+struct Shown {
+    total: u64,
+    began: Instant,
+    at: Instant,
+    is_wanted: bool,
+}
+
+impl Shown {
+    fn new(total: u64) -> Shown {
+        let is_wanted = log::log_enabled!(log::Level::Info) && io::stderr().is_terminal();
+        Shown { total, began: Instant::now(), at: Instant::now(), is_wanted }
+    }
+
+    fn show(&mut self, bytes: u64) {
+        if !self.is_wanted || self.at.elapsed() < Duration::from_secs(1) {
+            return;
+        }
+        self.at = Instant::now();
+        let per_second = bytes as f64 / self.began.elapsed().as_secs_f64();
+        let mib = |bytes: f64| bytes / f64::from(1 << 20);
+        let left = self.total.saturating_sub(bytes) as f64 / per_second.max(1.0);
+        stderr::show_progress(format!(
+            "{:.0} of {:.0} MiB, {:.1} MiB/s, {} left",
+            mib(bytes as f64),
+            mib(self.total as f64),
+            mib(per_second),
+            in_words(Duration::from_secs_f64(left))
+        ));
+    }
+}
+
+/// Makes a new group from a backup: its config file, and the directory of its server 1.
+///
+/// # Errors
+/// Returns a one-line message that states why nothing was made.
+#[cold]
+pub fn restore(options: &options::Restore) -> Result<ExitCode, String> {
+    let shown = options.data.display();
+    let is_used = fs::read_dir(&options.data).is_ok_and(|mut names| names.next().is_some());
+    if is_used {
+        return Err(format!("{shown}: is not empty, and is not overwritten"));
+    }
+    let mut input: Box<dyn Read> = match options.file == Path::new("-") {
+        true => Box::new(io::stdin().lock()),
+        false => Box::new(File::open(&options.file).named(options.file.display())?),
+    };
+    // What is not complete has another name.
+    let part = with_ending(&options.data, "part");
+    if part.exists() {
+        return Err(format!("{}: an earlier restore has left it; remove it", part.display()));
+    }
+    Settings::init(&options.out, &options.servers, false)?;
+    let made = fill(options, &part, &mut input).and_then(|last| {
+        fs::rename(&part, &options.data).named(shown)?;
+        let parent = options.data.parent().filter(|parent| *parent != Path::new(""));
+        let parent = File::open(parent.unwrap_or(Path::new(".")));
+        parent.and_then(|parent| parent.sync_all()).named(options.data.display())?;
+        Ok(last)
+    });
+    let last = made.inspect_err(|_| {
+        let _ = fs::remove_dir_all(&part);
+        let _ = fs::remove_file(&options.out);
+    })?;
+    let (config, data) = (options.out.display(), options.data.display());
+    let mut text = format!(
+        "{data} holds all entries up to {last}, for server 1 of a new group; {config} is its \
+         config.\nStart server 1 first; the others, with empty directories, join it:\n"
+    );
+    for id in 1..=options.servers.len() {
+        let data = if id == 1 { data.to_string() } else { "DIRECTORY".to_owned() };
+        text += &format!("  postern serve --config {config} --id {id} --data {data}\n");
+    }
+    super::print(text)
+}
+
+/// Fills a new directory with the entries of a backup, and lets server 1 of the new group continue
+/// them alone.
+fn fill(options: &options::Restore, data: &Path, input: &mut dyn Read) -> Result<Index, String> {
+    let file = options.file.display();
+    let settings = Settings::read(&options.out)?;
+    let _lock = hold_or_make(data)?;
+    let disk = RealDisk::open(data).named(data.display())?;
+    let Shared { group, servers, .. } = settings.shared;
+    let me = Member { id: ServerId::new(1).expect("1 to 3"), disk: DiskId(random()?) };
+    let mut expected = Identity::new(group, servers, me.id, me.disk);
+    expected.process = ProcessId(random()? as u64);
+    let (label, empty) = (label(), Mailboxes::new(&settings.secret));
+    let opening = Opening { expected: &expected, label: &label, empty: &empty };
+    let opened = Store::open(disk, &opening, &mut |_| {});
+    let mut store = opened.named(data.display())?.store;
+    let mut entries = Entries::begin(input).named(&file)?;
+    let (mut summary, mut batch) = (LogSummary::default(), Vec::new());
+    while let Some(record) = entries.next().named(&file)? {
+        let record = Record::trust(record);
+        summary.push(&record).named(&file)?;
+        batch.extend_from_slice(record.bytes);
+        if batch.len() >= FILE_PIECE_BYTES {
+            store.append(&batch).and_then(|()| store.flush()).named(data.display())?;
+            batch.clear();
+        }
+    }
+    let last: Position = summary.last();
+    let gate_open = summary.config().is_some_and(|(_, config)| config.gate_open);
+    let begin = Beginning::new(me, last.term, last, gate_open);
+    let time = WallTime::from_system(SystemTime::now()).max(summary.last_time());
+    store.persist(begin.vote).named(data.display())?;
+    batch.extend_from_slice(&begin.entry(time));
+    let stored = store.append(&batch).and_then(|()| store.flush()).and_then(|()| store.seal());
+    stored.named(data.display())?;
+    Ok(last.index)
+}
+
+/// The entries of a backup, which is read once.
+struct Entries<'a> {
+    input: BufReader<&'a mut dyn Read>,
+    sum: u32,
+    next: Index,
+    last: Index,
+    record: Vec<u8>,
+}
+
+impl<'a> Entries<'a> {
+    fn begin(input: &'a mut dyn Read) -> io::Result<Entries<'a>> {
+        let mut input = BufReader::with_capacity(FILE_PIECE_BYTES, input);
+        let mut head = [0; HEAD_BYTES];
+        input.read_exact(&mut head).map_err(cut_off)?;
+        if !head.starts_with(MAGIC) {
+            return Err(invalid("it is no backup of this version"));
+        }
+        let last = Index(LE::read_u64(&head[24..]));
+        let sum = crc32c::crc32c(&head);
+        Ok(Entries { input, sum, next: Index(1), last, record: Vec::new() })
+    }
+
+    /// Returns the next record; `None` at the end, if all of the backup is as it was written.
+    fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        if self.next > self.last {
+            let sum = self.input.read_u32::<LE>().map_err(cut_off)?;
+            let ends = self.input.read(&mut [0])? == 0;
+            return match sum == self.sum && ends {
+                true => Ok(None),
+                false => Err(invalid("its checksum is wrong")),
+            };
+        }
+        let mut length = [0; 4];
+        self.input.read_exact(&mut length).map_err(cut_off)?;
+        let bytes = LE::read_u32(&length) as usize;
+        if !(length.len()..=RECORD_BYTES_MAX).contains(&bytes) {
+            return Err(invalid(&format!("entry {} has an impossible length", self.next)));
+        }
+        self.record.clear();
+        self.record.extend_from_slice(&length);
+        self.record.resize(bytes, 0);
+        self.input.read_exact(&mut self.record[length.len()..]).map_err(cut_off)?;
+        let record = Record::parse(&self.record);
+        let record =
+            record.map_err(|why| invalid(&format!("entry {}: {}", self.next, why.as_str())))?;
+        if record.index != self.next {
+            return Err(invalid(&format!("entry {} is missing", self.next)));
+        }
+        self.sum = crc32c::crc32c_append(self.sum, &self.record);
+        self.next = self.next.next();
+        Ok(Some(&self.record))
+    }
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, why.to_owned())
+}
+
+fn cut_off(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => invalid("it ends early"),
+        _ => error,
+    }
+}
