@@ -95,36 +95,61 @@ struct Part {
     acknowledged: Index,
     /// The size of the log in bytes.
     log_bytes: u64,
-    /// The first ones of the entries that were asked for.
+    /// The first ones of the entries that were asked for, if it has them.
     records: Vec<u8>,
 }
 
 impl Source<'_> {
-    /// Asks for entries, one server after the other until one has them.
-    fn fetch(&self, first: Index) -> Result<Part, String> {
+    /// Asks a server for entries. An error names the server.
+    fn ask(&self, slot: usize, first: Index) -> Result<Part, String> {
         let line = format!("BACKUP {first}");
         let request = Packet::Request { group: self.settings.shared.group };
+        let why = match ask(self.settings, slot, (request, line.as_bytes()), PATIENCE) {
+            Ok((Packet::Answer, bytes)) if bytes.len() >= ANSWER_BYTES => {
+                let (head, records) = bytes.split_at(ANSWER_BYTES);
+                return Ok(Part {
+                    acknowledged: Index(LE::read_u64(head)),
+                    log_bytes: LE::read_u64(&head[8..]),
+                    records: records.to_vec(),
+                });
+            }
+            Ok(_) => "invalid response".to_owned(),
+            Err(
+                Failure::Unasked(why)
+                | Failure::Elsewhere(why)
+                | Failure::Refused(why)
+                | Failure::Lost(why),
+            ) => why,
+        };
+        Err(format!("{}: {why}", name(self.settings, slot)))
+    }
+
+    /// Returns the last acknowledged entry, and the size of the log. A backup server learns a
+    /// moment after the primary what is acknowledged, so all are asked.
+    fn newest(&self) -> Result<(Index, u64), String> {
+        let asked = self.slots.iter().map(|slot| self.ask(*slot, Index::ZERO));
+        let (heard, failed): (Vec<_>, Vec<_>) = asked.partition(Result::is_ok);
+        let newest = heard.into_iter().flatten().max_by_key(|part| part.acknowledged);
+        let newest = newest.map(|part| (part.acknowledged, part.log_bytes));
+        newest.ok_or_else(|| {
+            failed.into_iter().filter_map(Result::err).collect::<Vec<_>>().join("; ")
+        })
+    }
+
+    /// Asks for entries, one server after the other until one has them.
+    fn fetch(&self, first: Index) -> Result<Vec<u8>, String> {
         let mut excuses = Vec::new();
         for slot in &self.slots {
-            let why = match ask(self.settings, *slot, (request, line.as_bytes()), PATIENCE) {
-                Ok((Packet::Answer, bytes)) if bytes.len() >= ANSWER_BYTES => {
-                    let (head, records) = bytes.split_at(ANSWER_BYTES);
-                    let acknowledged = Index(LE::read_u64(head));
-                    if acknowledged < first || !records.is_empty() {
-                        let (log_bytes, records) = (LE::read_u64(&head[8..]), records.to_vec());
-                        return Ok(Part { acknowledged, log_bytes, records });
-                    }
-                    format!("entry {first} can't be read there")
+            match self.ask(*slot, first) {
+                Ok(part) if !part.records.is_empty() => return Ok(part.records),
+                Ok(_) => {
+                    excuses.push(format!(
+                        "{}: entry {first} is not there",
+                        name(self.settings, *slot)
+                    ));
                 }
-                Ok(_) => "invalid response".to_owned(),
-                Err(
-                    Failure::Unasked(why)
-                    | Failure::Elsewhere(why)
-                    | Failure::Refused(why)
-                    | Failure::Lost(why),
-                ) => why,
-            };
-            excuses.push(format!("{}: {why}", name(self.settings, *slot)));
+                Err(why) => excuses.push(why),
+            }
         }
         Err(excuses.join("; "))
     }
@@ -147,8 +172,7 @@ impl Summed<'_> {
 
 /// Writes a backup of all entries that are acknowledged now. Returns the last one.
 fn copy(source: &Source<'_>, rate: u64, out: &mut dyn Write) -> Result<Index, String> {
-    let mut part = source.fetch(Index(1))?;
-    let last = part.acknowledged;
+    let (last, log_bytes) = source.newest()?;
     if last == Index::ZERO {
         return Err("the group has no acknowledged entries".to_owned());
     }
@@ -158,9 +182,10 @@ fn copy(source: &Source<'_>, rate: u64, out: &mut dyn Write) -> Result<Index, St
     head.extend_from_slice(&last.0.to_le_bytes());
     out.write(&head)?;
     let (mut next, began) = (Index(1), Instant::now());
-    let mut shown = Shown::new(part.log_bytes);
-    loop {
-        let mut rest = &part.records[..];
+    let mut shown = Shown::new(log_bytes);
+    while next <= last {
+        let records = source.fetch(next)?;
+        let mut rest = &records[..];
         while !rest.is_empty() && next <= last {
             let record =
                 Record::parse(rest).map_err(|why| format!("entry {next}: {}", why.as_str()));
@@ -173,16 +198,9 @@ fn copy(source: &Source<'_>, rate: u64, out: &mut dyn Write) -> Result<Index, St
             next = next.next();
         }
         shown.show(out.bytes);
-        if next > last {
-            break;
-        }
         // The rate is bounded, so that clients of the group notice nothing.
         let due = began + Duration::from_secs_f64(out.bytes as f64 / rate as f64);
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        part = source.fetch(next)?;
-        if part.records.is_empty() {
-            return Err(format!("entry {next} is missing"));
-        }
     }
     let sum = out.sum.to_le_bytes();
     out.write(&sum)?;
