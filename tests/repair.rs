@@ -47,6 +47,7 @@ fn flip(path: &PathBuf, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
+/// Reads the mailbox. A primary that meets damage hands over instead, so nothing may be damaged.
 fn check(group: &Group) {
     let primary = group.wait_members(3);
     assert_eq!(group.mailbox(primary, "ann").len(), MESSAGES);
@@ -61,7 +62,6 @@ fn damage_in_an_old_segment_is_repaired_without_leaving_the_group() {
     [9000, 15_000].into_iter().for_each(|at| flip(&segments[1], at));
     flip(&segments[3], 100);
     (1..=3).for_each(|n| group.start(n));
-    check(&group);
     let status = group.wait(2, "it is repaired", |status| {
         status["log_checked"] != "-" && status["log_damaged"] == "0"
     });
@@ -73,6 +73,7 @@ fn damage_in_an_old_segment_is_repaired_without_leaving_the_group() {
     for n in [1, 3] {
         assert_eq!(group.status(n).unwrap()["log_repaired"], "0");
     }
+    check(&group);
 }
 
 #[test]
@@ -109,7 +110,6 @@ fn entries_that_two_have_lost_come_back_with_the_third() {
         group.wait(n, "it is damaged", |status| status["log_damaged"] != "0");
     }
     group.start(3);
-    check(&group);
     for n in [1, 2] {
         group.wait(n, "it is repaired", |status| status["log_damaged"] == "0");
     }
