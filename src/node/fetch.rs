@@ -115,9 +115,7 @@ impl Node {
             out.fetched = Some(records.to_vec());
         } else {
             // It has none of them. All may be in the same need: they are not asked without pause.
-            let is_last = self.replica.links().last() == Some(link);
-            let pause = if is_last { FETCH_TIME } else { FETCH_TIME / 10 };
-            self.fetching.asked = Some((link, now + pause));
+            self.fetching.asked = Some((link, now + FETCH_TIME / 10));
         }
     }
 }
