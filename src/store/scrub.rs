@@ -122,7 +122,10 @@ impl Verify {
                 done.rest = Some(VerifiedTo { offset, place });
                 return Ok(done);
             }
-            Ok(Ok(offset)) if offset == segment.end && place.last.index.next() == segment.next => {}
+            Ok(Ok(offset)) if offset == segment.end && place.last.index.next() == segment.next => {
+                // What a killed process has put back may be in the page cache alone.
+                disk.sync(&file)?;
+            }
             // Also when a part can't be read at all.
             _ => {
                 done.bytes = segment.end;

@@ -211,3 +211,20 @@ fn a_damaged_index_file_is_noticed() {
     store.disk().remove(&path).unwrap();
     assert!(verify(&store, id, u64::MAX).index_is_lost);
 }
+
+/// The kernel shows what a killed process has written, long before the disk has it.
+#[test]
+fn what_is_found_sound_outlasts_a_power_cut() {
+    let good = filled();
+    let store = filled_again(&good);
+    let id = store.segment_id(1).unwrap();
+    let path = path_of(&store, id);
+    let whole = content(good.disk(), &path);
+    store.disk().edit(&path, |bytes| bytes[400] ^= 1);
+    // A repair ends between its write and its sync.
+    let file = store.disk().open(&path, false).unwrap();
+    store.disk().write_at(&file, &whole[400..401], 400).unwrap();
+    assert!(content(&store.disk().crash(|| false), &path) != whole);
+    assert!(verify(&store, id, u64::MAX).damage.is_empty());
+    assert!(content(&store.disk().crash(|| false), &path) == whole);
+}
