@@ -143,26 +143,19 @@ impl<'a, D: Disk> Files<'a, D> {
         output: &mut impl Output,
     ) -> Result<(), Broken> {
         let is_kept = |at: Index| at > self.keys_after;
-        let (mut failed, mut deletions) = (None, Vec::new());
-        let mut saved = None;
-        if let Some(found) = &self.checkpoint {
-            let key = |key: Key| match is_kept(key.at).then(|| output.key(key)) {
-                Some(Err(error)) => {
-                    failed = Some(error);
-                    Err(io::ErrorKind::Other.into())
+        let contents = self.checkpoint.as_ref().map(|found| found.contents(self.disk));
+        let mut contents = contents.transpose().map_err(Broken::Checkpoint)?;
+        let mut deletions = Vec::new();
+        if let Some(contents) = &mut contents {
+            while let Some(key) = contents.next_key().map_err(Broken::Checkpoint)? {
+                if is_kept(key.at) {
+                    output.key(key).map_err(Broken::Output)?;
                 }
-                _ => Ok(()),
-            };
-            let deletion = |deletion: Deletion| {
+            }
+            while let Some(deletion) = contents.next_deletion().map_err(Broken::Checkpoint)? {
                 deletions.extend(is_kept(deletion.at).then_some(deletion));
-                Ok(())
-            };
-            saved = Some(found.contents(self.disk, key, deletion));
+            }
         }
-        if let Some(error) = failed {
-            return Err(Broken::Output(error));
-        }
-        let saved = saved.transpose().map_err(Broken::Checkpoint)?;
         for index in self.indexes.iter().filter(|index| is_kept(index.head.seal.last_index())) {
             let id = index.head.id;
             let keys = index.keys(self.disk).map_err(|error| Broken::Index(id, error))?;
@@ -178,7 +171,7 @@ impl<'a, D: Disk> Files<'a, D> {
         for deletion in deletions {
             output.deletion(deletion).map_err(Broken::Output)?;
         }
-        let base = saved.into_iter().flatten().chain(base.into_iter().map(Ok));
+        let base = contents.into_iter().flatten().chain(base.into_iter().map(Ok));
         self.merge(base, |saved| output.account(saved))
     }
 
@@ -270,8 +263,8 @@ pub(super) fn load<D: Disk>(
             break;
         }
         // What is read before a file turns out to be damaged does not count.
-        let mut next = Held { keys: held.keys.clone(), ..Held::default() };
-        next.deletions.clone_from(&held.deletions);
+        let (keys, deletions) = (held.keys.clone(), held.deletions.clone());
+        let mut next = Held { keys, deletions, accounts: Vec::new() };
         let read = files.place(place.clone());
         match read.and_then(|to| files.read(held.accounts.clone(), &mut next).map(|()| to)) {
             Ok(to) => {

@@ -204,30 +204,16 @@ impl<F> Checkpoint<F> {
         Ok((Place { segments, summary, seal, secret_mark }, keys))
     }
 
-    /// Passes all keys to `key` and all deletions to `deletion`. Returns the accounts.
+    /// Returns a reader of its keys, deletions and accounts.
     ///
     /// # Errors
-    /// When the file can't be read or is damaged, and when `key` or `deletion` fails.
+    /// When the file can't be read.
     pub(super) fn contents<'a, D: Disk<File = F>>(
         &'a self,
         disk: &'a D,
-        mut key: impl FnMut(Key) -> io::Result<()>,
-        mut deletion: impl FnMut(Deletion) -> io::Result<()>,
-    ) -> io::Result<Accounts<'a, D>> {
-        let mut reader = PagedReader::from(disk, &self.file, self.keys)?;
-        loop {
-            match reader.value(KEY_BYTES)? {
-                NO_KEY => break,
-                next => key(next)?,
-            }
-        }
-        loop {
-            match reader.value(DELETION_BYTES)? {
-                NO_DELETION => break,
-                next => deletion(next)?,
-            }
-        }
-        Ok(Accounts { reader, ended: false })
+    ) -> io::Result<Contents<'a, D>> {
+        let reader = PagedReader::from(disk, &self.file, self.keys)?;
+        Ok(Contents { reader, ended: false })
     }
 
     /// Its size in bytes, if the disk tells.
@@ -236,13 +222,26 @@ impl<F> Checkpoint<F> {
     }
 }
 
-/// The accounts of a checkpoint.
-pub(super) struct Accounts<'a, D: Disk> {
+/// What a checkpoint holds, in its order: all keys must be read first, then all deletions. The
+/// accounts follow.
+pub(super) struct Contents<'a, D: Disk> {
     reader: PagedReader<'a, D>,
     ended: bool,
 }
 
-impl<D: Disk> Accounts<'_, D> {
+impl<D: Disk> Contents<'_, D> {
+    /// The next key; `None` after the last one.
+    pub(super) fn next_key(&mut self) -> io::Result<Option<Key>> {
+        let key = self.reader.value(KEY_BYTES)?;
+        Ok(Some(key).filter(|key| *key != NO_KEY))
+    }
+
+    /// The next deletion; `None` after the last one.
+    pub(super) fn next_deletion(&mut self) -> io::Result<Option<Deletion>> {
+        let deletion = self.reader.value(DELETION_BYTES)?;
+        Ok(Some(deletion).filter(|deletion| *deletion != NO_DELETION))
+    }
+
     fn account(&mut self) -> io::Result<Option<SavedAccount>> {
         let created: Index = self.reader.value(8)?;
         if created == Index::ZERO {
@@ -275,7 +274,7 @@ fn read_account(mut rest: &[u8]) -> Option<(Index, Messages)> {
     Some((password_set, Messages { counts, newest, skips }))
 }
 
-impl<D: Disk> Iterator for Accounts<'_, D> {
+impl<D: Disk> Iterator for Contents<'_, D> {
     type Item = io::Result<SavedAccount>;
 
     fn next(&mut self) -> Option<io::Result<SavedAccount>> {
