@@ -16,6 +16,11 @@ impl<'a> Content<'a> {
     pub fn plain(text: &'a str) -> Content<'a> {
         Content { text, attributes: Attributes::default() }
     }
+
+    /// The bytes of the text and of the encoded attributes.
+    pub fn bytes(&self) -> u64 {
+        (self.text.len() + self.attributes.bytes().len()) as u64
+    }
 }
 
 /// A known attribute of a message. Its number is its key in a record.

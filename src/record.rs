@@ -38,9 +38,14 @@ impl Kind {
     /// An epoch that the group has refused to follow.
     pub const REFUSAL: Kind = Kind(6);
 
+    /// New limits of all mailboxes.
+    pub const LIMITS: Kind = Kind(7);
+    /// Old messages that mailboxes no longer keep.
+    pub const FORGET: Kind = Kind(8);
+
     /// Whether this version can apply such an entry.
     pub fn is_known(self) -> bool {
-        (Kind::CONFIG.0..=Kind::REFUSAL.0).contains(&self.0)
+        (Kind::CONFIG.0..=Kind::FORGET.0).contains(&self.0)
     }
 }
 

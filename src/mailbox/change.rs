@@ -1,7 +1,8 @@
 //! The changes that log entries make, and their encoding as the body of a record.
 
+use super::retention::{Forgets, Limits};
 use crate::content::{Attributes, Content};
-use crate::fields::Field;
+use crate::fields::{Field, read_all};
 use crate::ids::{Index, UserName};
 use crate::record::{Kind, read_bytes, read_str, write_bytes, write_str};
 
@@ -45,6 +46,10 @@ pub enum Change<'a> {
         /// What it says.
         content: Content<'a>,
     },
+    /// New limits of all mailboxes.
+    Limits(Limits),
+    /// Old messages that mailboxes no longer keep.
+    Forget(Forgets<'a>),
 }
 
 impl<'a> Change<'a> {
@@ -55,6 +60,8 @@ impl<'a> Change<'a> {
             Change::Delete { .. } => Kind::DELETE,
             Change::Password { .. } => Kind::PASSWORD,
             Change::Message { .. } => Kind::MESSAGE,
+            Change::Limits(_) => Kind::LIMITS,
+            Change::Forget(_) => Kind::FORGET,
         }
     }
 
@@ -82,6 +89,8 @@ impl<'a> Change<'a> {
                 write_str(out, content.text);
                 out.extend_from_slice(content.attributes.bytes());
             }
+            Change::Limits(limits) => limits.write(out),
+            Change::Forget(forgets) => out.extend_from_slice(forgets.bytes()),
         }
     }
 
@@ -107,18 +116,21 @@ impl<'a> Change<'a> {
                     attributes: Attributes::decode(std::mem::take(rest))?,
                 },
             },
+            Kind::LIMITS => return read_all(rest).map(Change::Limits),
+            Kind::FORGET => return Forgets::decode(rest).map(Change::Forget),
             _ => return None,
         };
         rest.is_empty().then_some(change)
     }
 }
 
-fn name(rest: &mut &[u8]) -> Option<UserName> {
+pub(super) fn name(rest: &mut &[u8]) -> Option<UserName> {
     UserName::from_bytes(read_bytes(rest)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::retention::{Forget, Forgotten};
     use super::*;
 
     #[test]
@@ -136,6 +148,7 @@ mod tests {
             message(None, Attributes::default()),
             message(Some("k1"), Attributes::default()),
             message(None, attributes),
+            Change::Limits(Limits { messages: 5, bytes: u64::MAX }),
         ];
         for change in all {
             let mut body = Vec::new();
@@ -153,5 +166,31 @@ mod tests {
             assert_eq!(Change::decode(change.kind(), &body), None);
         }
         assert_eq!(Change::decode(Kind(99), &[]), None);
+    }
+
+    #[test]
+    fn an_entry_forgets_messages_of_several_mailboxes() {
+        let forget = |account: u64| {
+            let user = UserName::parse(&format!("user-{account}")).unwrap();
+            let forgotten = Forgotten { messages: account + 1, bytes: account * 100 };
+            Forget { user, account: Index(account), forgotten }
+        };
+        let all = [forget(1), forget(20), forget(300)];
+        let mut body = Vec::new();
+        let mut ends = vec![0];
+        for forget in all {
+            forget.encode(&mut body);
+            ends.push(body.len());
+        }
+        for length in 0..=body.len() {
+            let change = Change::decode(Kind::FORGET, &body[..length]);
+            let whole = ends.iter().position(|end| *end == length);
+            assert_eq!(change.is_some(), whole.is_some(), "{length}");
+            let Some(Change::Forget(forgets)) = change else { continue };
+            assert_eq!(forgets.each().collect::<Vec<_>>(), all[..whole.unwrap()]);
+            let mut again = Vec::new();
+            Change::Forget(forgets).encode(&mut again);
+            assert_eq!(again, body[..length]);
+        }
     }
 }

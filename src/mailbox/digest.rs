@@ -29,6 +29,7 @@ impl Window {
             Some(Outcome::WrongPassword) => 4,
             Some(Outcome::NotLoggedIn) => 5,
             Some(Outcome::KeyReused) => 6,
+            Some(Outcome::MailboxFull) => 7,
         };
         self.hash = mix(self.hash, number ^ index.0.rotate_left(40));
         self.entries += 1;
@@ -48,6 +49,8 @@ impl Mailboxes {
         let Window { hash, entries } = std::mem::take(&mut self.window);
         let mut hash = (entries == count).then_some(hash)?;
         hash = mix(hash, self.messages);
+        hash = mix(hash, self.limits.messages);
+        hash = mix(hash, self.limits.bytes);
         hash = mix(hash, self.accounts.len() as u64);
         let first = any_name(mix(0, index.0));
         let from = self.accounts.range((Bound::Included(first), Bound::Unbounded));
@@ -77,6 +80,9 @@ fn write(name: &UserName, account: &Account, out: &mut Vec<u8>) {
         account.password_set.0,
         account.count(List::Received),
         account.count(List::Sent),
+        account.holder.bytes(),
+        account.forgotten.messages,
+        account.forgotten.bytes,
     ];
     numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
     out.extend_from_slice(name.as_bytes());

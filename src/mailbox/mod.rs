@@ -6,12 +6,15 @@ mod change;
 mod digest;
 mod keys;
 mod positions;
+mod retention;
 
 pub use archive::{Archive, Visit};
 pub use change::Change;
 pub use keys::{Deletion, Key, Once};
 pub use positions::{AccountChange, Block, Done, Earlier, List, Listed, Messages, Part, Run};
+pub use retention::{Forget, Forgets, Forgotten, Limits};
 
+use crate::content::Content;
 use crate::ids::{Index, Secret, SegmentId, UserName};
 use digest::Window;
 use keys::{Keys, Known, Stored};
@@ -27,6 +30,8 @@ pub struct Account {
     pub password_set: Index,
     /// The hash of its password, as a PHC string.
     pub hash: Box<str>,
+    /// The messages that its mailbox no longer keeps.
+    pub forgotten: Forgotten,
     holder: Holder,
 }
 
@@ -39,6 +44,16 @@ impl Account {
     /// The number of the last message in its mailbox; 0 when it has none.
     pub fn last(&self) -> u64 {
         self.count(List::Received)
+    }
+
+    /// How many messages its mailbox keeps.
+    pub fn kept(&self) -> u64 {
+        self.last() - self.forgotten.messages
+    }
+
+    /// The bytes of the messages that its mailbox keeps: of their texts and attributes.
+    pub fn kept_bytes(&self) -> u64 {
+        self.holder.bytes() - self.forgotten.bytes
     }
 
     /// The number of the last message in a list; 0 when it has none.
@@ -56,10 +71,21 @@ pub struct SavedAccount {
     pub password_set: Index,
     /// Where its messages are.
     pub messages: Messages,
+    /// Those that its mailbox no longer keeps.
+    pub forgotten: Forgotten,
     /// Its name.
     pub name: UserName,
     /// The hash of its password, as a PHC string.
     pub hash: Box<str>,
+}
+
+impl SavedAccount {
+    /// Whether the mailbox has forgotten no more than it had.
+    pub fn is_sound(&self) -> bool {
+        let SavedAccount { messages, forgotten, .. } = self;
+        let received = messages.counts[List::Received as usize];
+        forgotten.messages <= received && forgotten.bytes <= messages.bytes
+    }
 }
 
 /// Where messages of a list are.
@@ -74,7 +100,8 @@ pub enum Found {
 /// The result of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The account was created, has its new password, or was deleted.
+    /// The account was created, has its new password, or was deleted; limits are set; messages
+    /// are forgotten.
     Done,
     /// The message is in the mailbox under this number.
     Stored(u64),
@@ -88,13 +115,17 @@ pub enum Outcome {
     NotLoggedIn,
     /// The key was used for another message.
     KeyReused,
+    /// The mailbox keeps as much as it may.
+    MailboxFull,
 }
 
 /// All accounts.
 #[derive(Clone, Debug)]
 pub struct Mailboxes {
     accounts: BTreeMap<UserName, Account>,
+    /// How many messages all mailboxes keep.
     messages: u64,
+    limits: Limits,
     keys: Keys,
     positions: Positions,
     window: Window,
@@ -113,7 +144,8 @@ impl Mailboxes {
 
     fn with(keys: Keys) -> Mailboxes {
         let (positions, window) = (Positions::new(), Window::default());
-        Mailboxes { accounts: BTreeMap::new(), messages: 0, keys, positions, window }
+        let (accounts, messages, limits) = (BTreeMap::new(), 0, Limits::NONE);
+        Mailboxes { accounts, messages, limits, keys, positions, window }
     }
 
     /// Returns the state of the same group that files have kept: the accounts in any order, keys
@@ -124,15 +156,17 @@ impl Mailboxes {
         accounts: impl IntoIterator<Item = SavedAccount>,
         keys: impl IntoIterator<Item = Key>,
         deletions: impl IntoIterator<Item = Deletion>,
+        limits: Limits,
         (segment, first): (SegmentId, Index),
     ) -> Mailboxes {
-        let mut restored = self.emptied();
+        let mut restored = Mailboxes { limits, ..self.emptied() };
         let account = |saved: SavedAccount| {
-            let SavedAccount { created, password_set, messages, name, hash } = saved;
-            (name, Account { password_set, hash, holder: Holder::restored(created, &messages) })
+            let SavedAccount { created, password_set, messages, forgotten, name, hash } = saved;
+            let holder = Holder::restored(created, &messages);
+            (name, Account { password_set, hash, forgotten, holder })
         };
         restored.accounts = accounts.into_iter().map(account).collect();
-        restored.messages = restored.accounts.values().map(Account::last).sum();
+        restored.messages = restored.accounts.values().map(Account::kept).sum();
         keys.into_iter().for_each(|key| restored.keys.restore(key));
         deletions.into_iter().for_each(|deletion| restored.keys.forget_receiver(deletion));
         restored.begin_segment(segment, first);
@@ -149,7 +183,7 @@ impl Mailboxes {
     pub fn begin_segment(&mut self, segment: SegmentId, first: Index) {
         if self.positions.active_first() != first {
             let keys = self.keys.seal();
-            self.positions.begin_segment(segment, first, keys);
+            self.positions.begin_segment(segment, first, keys, self.limits);
         }
     }
 
@@ -183,12 +217,13 @@ impl Mailboxes {
                     return Outcome::Exists;
                 }
                 let (password_set, hash, holder) = (index, hash.into(), Holder::new(index));
-                self.accounts.insert(user, Account { password_set, hash, holder });
+                let forgotten = Forgotten::default();
+                self.accounts.insert(user, Account { password_set, hash, forgotten, holder });
                 self.note(index, index, Done::Created)
             }
             Change::Delete { user, checked } => match self.accounts.get(&user) {
                 Some(account) if account.password_set == checked => {
-                    self.messages -= account.last();
+                    self.messages -= account.kept();
                     let account = account.created();
                     self.keys.forget_receiver(Deletion { at: index, account });
                     self.accounts.remove(&user);
@@ -215,7 +250,11 @@ impl Mailboxes {
                     return outcome(known);
                 }
                 let Some(receiver) = receiver else { return Outcome::NoSuchUser };
-                self.positions.add(index, &receiver.holder, &sender_account.holder);
+                if self.is_full(receiver, content) {
+                    return Outcome::MailboxFull;
+                }
+                let sender = &sender_account.holder;
+                self.positions.add(index, &receiver.holder, sender, content.bytes());
                 let number = receiver.last();
                 if let Some(print) = print {
                     self.keys.add(index, print, Stored { receiver: receiver.created(), number });
@@ -223,6 +262,28 @@ impl Mailboxes {
                 self.messages += 1;
                 Outcome::Stored(number)
             }
+            Change::Limits(limits) => {
+                self.limits = limits;
+                Outcome::Done
+            }
+            Change::Forget(forgets) => {
+                forgets.each().for_each(|forget| self.forget(&forget));
+                Outcome::Done
+            }
+        }
+    }
+
+    fn forget(&mut self, forget: &Forget) {
+        let Forget { user, account: created, forgotten: to } = *forget;
+        let account = self.accounts.get_mut(&user).filter(|account| account.created() == created);
+        let Some(account) = account else { return };
+        let from = account.forgotten;
+        let bytes = from.bytes..=account.holder.bytes();
+        if from.messages < to.messages && to.messages <= account.last() && bytes.contains(&to.bytes)
+        {
+            account.forgotten = to;
+            self.messages -= to.messages - from.messages;
+            self.positions.add_forgotten(created, to);
         }
     }
 
@@ -231,6 +292,16 @@ impl Mailboxes {
     pub fn pass_over(&mut self, index: Index) {
         self.keys.expire(index);
         self.window.add(index, None);
+    }
+
+    /// The limits of all mailboxes.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Whether the mailbox of an account is too full for one more message.
+    pub fn is_full(&self, account: &Account, content: Content<'_>) -> bool {
+        !self.limits.allow(account.kept(), account.kept_bytes(), content.bytes())
     }
 
     /// Returns the result of an earlier request with the same key, if it is remembered.
@@ -279,7 +350,7 @@ impl Mailboxes {
         self.accounts.len()
     }
 
-    /// The number of messages in all mailboxes.
+    /// How many messages all mailboxes keep.
     pub fn messages(&self) -> u64 {
         self.messages
     }
@@ -295,7 +366,6 @@ fn outcome(known: Known) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::Content;
 
     fn user(name: &str) -> UserName {
         UserName::parse(name).unwrap()
@@ -402,5 +472,48 @@ mod tests {
         create(&mut boxes, 10, "ann");
         assert_eq!(once(&mut boxes, 11, 1), Outcome::NotLoggedIn);
         assert_eq!(once(&mut boxes, 12, 10), Outcome::Stored(2));
+    }
+
+    #[test]
+    fn a_full_mailbox_takes_no_message_until_it_forgets_some() {
+        let mut boxes = Mailboxes::new(&Secret::new([1; 32]));
+        create(&mut boxes, 1, "ann");
+        create(&mut boxes, 2, "bob");
+        let limits = |messages, bytes| Change::Limits(Limits { messages, bytes });
+        let kept = |boxes: &Mailboxes| {
+            let bob = boxes.account(user("bob")).unwrap();
+            (bob.last(), bob.kept(), bob.kept_bytes(), boxes.messages())
+        };
+        let forget = |boxes: &mut Mailboxes, index, account, messages, bytes| {
+            let (account, forgotten) = (Index(account), Forgotten { messages, bytes });
+            let mut body = Vec::new();
+            Forget { user: user("bob"), account, forgotten }.encode(&mut body);
+            let change = Change::Forget(Forgets::decode(&body).unwrap());
+            assert_eq!(boxes.apply(Index(index), &change), Outcome::Done);
+        };
+        assert_eq!(boxes.apply(Index(3), &limits(2, u64::MAX)), Outcome::Done);
+        assert_eq!(send(&mut boxes, 4, 1, "bob"), Outcome::Stored(1));
+        assert_eq!(send(&mut boxes, 5, 1, "bob"), Outcome::Stored(2));
+        assert_eq!(send(&mut boxes, 6, 1, "bob"), Outcome::MailboxFull);
+        assert_eq!(send(&mut boxes, 7, 1, "ann"), Outcome::Stored(1), "each has its own");
+        assert_eq!(kept(&boxes), (2, 2, 2, 3));
+        // Of an earlier account of that name, of messages or bytes that are not there.
+        for (at, account, messages, bytes) in [(8, 9, 1, 1), (9, 2, 3, 2), (10, 2, 1, 3)] {
+            forget(&mut boxes, at, account, messages, bytes);
+            assert_eq!(kept(&boxes), (2, 2, 2, 3));
+        }
+        forget(&mut boxes, 11, 2, 1, 1);
+        assert_eq!(kept(&boxes), (2, 1, 1, 2));
+        assert_eq!(send(&mut boxes, 12, 1, "bob"), Outcome::Stored(3), "numbers stay");
+        // Nothing comes back.
+        forget(&mut boxes, 13, 2, 0, 0);
+        assert_eq!(kept(&boxes), (3, 2, 2, 3));
+        assert_eq!(boxes.apply(Index(14), &limits(u64::MAX, 2)), Outcome::Done);
+        assert_eq!(send(&mut boxes, 15, 1, "bob"), Outcome::MailboxFull);
+        forget(&mut boxes, 16, 2, 3, 3);
+        assert_eq!(kept(&boxes), (3, 0, 0, 1));
+        assert_eq!(send(&mut boxes, 17, 1, "bob"), Outcome::Stored(4));
+        boxes.apply(Index(18), &Change::Delete { user: user("bob"), checked: Index(2) });
+        assert_eq!(boxes.messages(), 1);
     }
 }

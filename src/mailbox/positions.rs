@@ -5,6 +5,7 @@
 //! its segment is durable; the numbers of segments stay, to find the files.
 
 use super::keys::Key;
+use super::retention::{Forgotten, Limits};
 use crate::ids::{Index, SegmentId};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -90,6 +91,8 @@ pub struct Block {
     pub earlier: Earlier,
     received: Run,
     sent: Run,
+    /// The bytes of all messages that the account has received up to the last one here.
+    pub bytes: u64,
     /// The place of the block before it in the part of its segment.
     slot_before: u32,
 }
@@ -156,16 +159,29 @@ pub struct Part {
     pub blocks: Vec<Block>,
     /// The changes of accounts, in order.
     pub changes: Vec<AccountChange>,
+    /// The accounts whose mailboxes have forgotten messages, and all that each has forgotten then,
+    /// in the order of the entries.
+    pub forgotten: Vec<(Index, Forgotten)>,
     /// The keys of ONCE that its entries have used, but for those that were forgotten when it
     /// ended. Empty before that.
     pub keys: Vec<Arc<Vec<Key>>>,
+    /// The limits of mailboxes at its end. Without meaning before that.
+    pub limits: Limits,
     nodes: Vec<Node>,
 }
 
 impl Part {
     fn new(segment: SegmentId, first: Index) -> Part {
-        let (blocks, changes, keys, nodes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Part { segment, first, blocks, changes, keys, nodes }
+        Part {
+            segment,
+            first,
+            blocks: Vec::new(),
+            changes: Vec::new(),
+            forgotten: Vec::new(),
+            keys: Vec::new(),
+            limits: Limits::NONE,
+            nodes: Vec::new(),
+        }
     }
 
     /// Appends some messages of a block to `into`, in order: those from number `from` on, `most` at
@@ -201,17 +217,21 @@ impl Part {
             earlier,
             received: run(List::Received),
             sent: run(List::Sent),
+            bytes: holder.bytes(),
             slot_before: newest.slot,
         });
         holder.newest.set(Newest { segment: Some(self.segment), slot, skips: earlier.skips });
         slot
     }
 
-    /// Adds the node at place `at` to a list of an account. Returns the place of the one before
-    /// it, and how many there were before in this segment.
-    fn add(&mut self, holder: &Holder, list: List, at: u32) -> (u32, u32) {
+    /// Adds the node at place `at` to a list of an account, whose mailbox gets so many bytes.
+    /// Returns the place of the one before it, and how many there were before in this segment.
+    fn add(&mut self, holder: &Holder, list: List, at: u32, bytes: u64) -> (u32, u32) {
         let slot = self.slot(holder);
-        let run = self.blocks[slot as usize].run_mut(list);
+        let block = &mut self.blocks[slot as usize];
+        block.bytes += bytes;
+        holder.bytes.set(block.bytes);
+        let run = block.run_mut(list);
         run.count += 1;
         let count = &holder.counts[list as usize];
         count.set(count.get() + 1);
@@ -247,16 +267,17 @@ impl Positions {
     }
 
     /// Begins the part of the next segment, whose first entry is `first`. `keys` are those that
-    /// the entries of the segment before have used.
+    /// the entries of the segment before have used, `limits` those at its end.
     pub(super) fn begin_segment(
         &mut self,
         segment: SegmentId,
         first: Index,
         keys: Vec<Arc<Vec<Key>>>,
+        limits: Limits,
     ) {
         let mut sealed = std::mem::replace(&mut self.active, Part::new(segment, first));
         if sealed.first != Index::ZERO {
-            sealed.keys = keys;
+            (sealed.keys, sealed.limits) = (keys, limits);
             self.sealed.push_back(Arc::new(sealed));
         }
     }
@@ -264,6 +285,11 @@ impl Positions {
     /// Adds a change of an account.
     pub(super) fn add_change(&mut self, change: AccountChange) {
         self.active.changes.push(change);
+    }
+
+    /// Notes all that the mailbox of an account has forgotten now.
+    pub(super) fn add_forgotten(&mut self, account: Index, forgotten: Forgotten) {
+        self.active.forgotten.push((account, forgotten));
     }
 
     /// The oldest sealed part.
@@ -276,12 +302,13 @@ impl Positions {
         self.sealed.pop_front();
     }
 
-    /// Adds a message that entry `index` has stored: to the lists of its receiver and its sender.
-    pub(super) fn add(&mut self, index: Index, receiver: &Holder, sender: &Holder) {
+    /// Adds a message of so many bytes that entry `index` has stored: to the lists of its receiver
+    /// and its sender.
+    pub(super) fn add(&mut self, index: Index, receiver: &Holder, sender: &Holder, bytes: u64) {
         let active = &mut self.active;
         let at = active.nodes.len() as u32;
-        let (received, rank) = active.add(receiver, List::Received, at);
-        let (sent, _) = active.add(sender, List::Sent, at);
+        let (received, rank) = active.add(receiver, List::Received, at, bytes);
+        let (sent, _) = active.add(sender, List::Sent, at, 0);
         let entry = (index.0 - active.first.0) as u32;
         active.nodes.push(Node { entry, rank, before: [received, sent] });
     }
@@ -333,19 +360,27 @@ pub(super) struct Holder {
     newest: Cell<Newest>,
     /// How many messages each list has. The numbers of messages are 1 to this.
     counts: [Cell<u64>; 2],
+    /// The bytes of all that it has received.
+    bytes: Cell<u64>,
 }
 
 impl Holder {
     /// Of an account that entry `created` creates.
     pub(super) fn new(created: Index) -> Holder {
-        Holder { created, newest: Cell::new(Newest::NONE), counts: Default::default() }
+        let (newest, counts) = (Cell::new(Newest::NONE), Default::default());
+        Holder { created, newest, counts, bytes: Cell::default() }
     }
 
     /// Of an account whose messages index files list.
     pub(super) fn restored(created: Index, messages: &Messages) -> Holder {
-        let Messages { counts, newest: segment, skips } = *messages;
-        let newest = Newest { segment, slot: 0, skips };
-        Holder { created, newest: Cell::new(newest), counts: counts.map(Cell::new) }
+        let Messages { counts, bytes, newest: segment, skips } = *messages;
+        let newest = Cell::new(Newest { segment, slot: 0, skips });
+        Holder { created, newest, counts: counts.map(Cell::new), bytes: Cell::new(bytes) }
+    }
+
+    /// The bytes of all messages that it has received: of their texts and attributes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.get()
     }
 
     /// How many messages a list has.
@@ -359,6 +394,8 @@ impl Holder {
 pub struct Messages {
     /// How many each list has.
     pub counts: [u64; 2],
+    /// The bytes of all that it has received: of their texts and attributes.
+    pub bytes: u64,
     /// The newest segment with messages of the account.
     pub newest: Option<SegmentId>,
     /// See [`Earlier::skips`]: those of a segment after `newest` in the same groups.
@@ -371,7 +408,7 @@ mod tests {
 
     fn begin(positions: &mut Positions, segment: SegmentId, first: Index) {
         if positions.active_first() != first {
-            positions.begin_segment(segment, first, Vec::new());
+            positions.begin_segment(segment, first, Vec::new(), Limits::NONE);
         }
     }
 
@@ -388,7 +425,7 @@ mod tests {
             let segment = (index - 1) / segment_entries;
             let id = SegmentId::new(segment as u32 + 1).unwrap();
             begin(positions, id, Index(segment * segment_entries + 1));
-            positions.add(Index(index), &accounts[to], &accounts[from]);
+            positions.add(Index(index), &accounts[to], &accounts[from], 10);
             lists[to][List::Received as usize].push(index);
             lists[from][List::Sent as usize].push(index);
         }
@@ -484,7 +521,7 @@ mod tests {
         for segment in with_messages {
             let id = SegmentId::new(segment).unwrap();
             begin(&mut positions, id, Index(u64::from(segment) * 10 + 1));
-            positions.add(Index(u64::from(segment) * 10 + 2), &accounts[0], &accounts[0]);
+            positions.add(Index(u64::from(segment) * 10 + 2), &accounts[0], &accounts[0], 1);
             let Earlier { previous, skips } = positions.active.blocks[0].earlier;
             earlier.push((segment, previous, skips[0], skips[1]));
         }

@@ -26,6 +26,10 @@ pub(super) fn no_such_user(user: UserName) -> Reply<'static> {
     error(Code::NoSuchUser, format!("there is no account {user}"))
 }
 
+pub(super) fn mailbox_full(user: UserName) -> Reply<'static> {
+    error(Code::MailboxFull, format!("the mailbox of {user} is full"))
+}
+
 /// Returns the reply to a position beyond the end of a mailbox.
 pub(super) fn beyond_end(last: u64) -> Reply<'static> {
     error(Code::BadArgument, format!("the last message is number {last}"))
@@ -39,8 +43,12 @@ pub(super) fn outcome_of(change: &Change<'_>, outcome: Outcome) -> Reply<'static
         (Outcome::Done, _) => Reply::Ok(Answer::Done),
         (Outcome::Exists, Change::Create { user, .. }) => exists(*user),
         (Outcome::NoSuchUser, Change::Message { to, .. }) => no_such_user(*to),
+        (Outcome::MailboxFull, Change::Message { to, .. }) => mailbox_full(*to),
         (Outcome::NotLoggedIn, _) => error(Code::NotLoggedIn, "this account was deleted"),
         (Outcome::KeyReused, _) => error(Code::KeyReused, "this key has stored another message"),
-        (Outcome::WrongPassword | Outcome::Exists | Outcome::NoSuchUser, _) => WRONG_PASSWORD,
+        (
+            Outcome::WrongPassword | Outcome::Exists | Outcome::NoSuchUser | Outcome::MailboxFull,
+            _,
+        ) => WRONG_PASSWORD,
     }
 }

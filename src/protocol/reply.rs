@@ -37,6 +37,8 @@ pub enum Code {
     NotReady,
     /// The key was used for another message.
     KeyReused,
+    /// The receiver's mailbox keeps as much as it may.
+    MailboxFull,
     /// Too many wrong passwords came before.
     TooManyAttempts,
     /// This server is a backup.
@@ -220,6 +222,7 @@ mod tests {
             "wrong-password",
             "not-ready",
             "key-reused",
+            "mailbox-full",
             "too-many-attempts",
             "not-primary",
             "too-few-copies",

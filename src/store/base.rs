@@ -3,7 +3,7 @@
 
 use super::checkpoint::{Checkpoint, Place, Sealed};
 use super::disk::{Disk, join};
-use super::index_file::IndexFile;
+use super::index_file::{Head, IndexFile};
 use super::merge::{At, Updates, merge};
 use super::segment::{Seal, first_index, index_name, path};
 use crate::ids::{Index, SegmentId};
@@ -130,8 +130,8 @@ impl<'a, D: Disk> Files<'a, D> {
             end: index.head.seal.end,
         };
         segments.extend(self.indexes.iter().map(sealed));
-        let (seal, secret_mark) = (last.head.seal, last.head.secret_mark);
-        Ok(Some(Place { segments, summary, seal, secret_mark }))
+        let Head { seal, secret_mark, limits, .. } = last.head;
+        Ok(Some(Place { segments, summary, seal, secret_mark, limits }))
     }
 
     /// Passes what they hold to `output`: first all keys in order, then all deletions, then the
@@ -285,10 +285,10 @@ pub(super) fn load<D: Disk>(
             Err(Broken::Output(error)) => return Err(error),
         }
     }
-    Ok(place.map(|Place { segments, summary, .. }| {
+    Ok(place.map(|Place { segments, summary, limits, .. }| {
         let next = (segment_id(segments.len()), summary.last().index.next());
         let Held { keys, deletions, accounts } = held;
-        let mailboxes = empty.restored(accounts, keys, deletions, next);
+        let mailboxes = empty.restored(accounts, keys, deletions, limits, next);
         Base { segments, summary, mailboxes }
     }))
 }

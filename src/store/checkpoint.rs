@@ -20,20 +20,22 @@ use super::paged::{PAGE_DATA, PagedReader, PagedWriter, damaged};
 use super::segment::Seal;
 use crate::fields::{Field, fields};
 use crate::ids::{Index, SegmentId, UserName};
-use crate::mailbox::{Deletion, Key, Messages, SavedAccount};
+use crate::mailbox::{Deletion, Forgotten, Key, Limits, Messages, SavedAccount};
 use crate::replica::LogSummary;
 use std::io;
 
 /// The name of the file.
 pub(super) const FILE: &str = "checkpoint";
 /// Also the version: a file of another version is made again.
-const MAGIC: u64 = u64::from_le_bytes(*b"postchk\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"postchk\x02");
 
 #[derive(Clone, Copy, Debug)]
 struct Head {
     magic: u64,
     /// Shows the secret under which names of keys are hashed.
     secret_mark: u64,
+    /// The limits of mailboxes.
+    limits: Limits,
     /// The number of sealed segments.
     segments: u32,
     /// The number of bytes of the summary.
@@ -52,14 +54,14 @@ pub(super) struct Sealed {
     pub(super) end: u64,
 }
 
-fields!(Head { magic, secret_mark, segments, summary, last, last_checksum });
+fields!(Head { magic, secret_mark, limits, segments, summary, last, last_checksum });
 fields!(Sealed { first, end });
 fields!(Deletion { at, account });
-const HEAD_BYTES: usize = 8 + 8 + 4 * 4;
+const HEAD_BYTES: usize = 8 + 8 + 2 * 8 + 4 * 4;
 const SEALED_BYTES: usize = 16;
 const DELETION_BYTES: usize = 16;
 /// Bytes of an account between its creation and its name.
-const ACCOUNT_BYTES: usize = 8 + 2 * 8 + 3 * 4;
+const ACCOUNT_BYTES: usize = 8 + 3 * 8 + 3 * 4 + 2 * 8;
 
 const NO_KEY: Key = Key { at: Index::ZERO, name: 0, message: 0, receiver: Index::ZERO, number: 0 };
 const NO_DELETION: Deletion = Deletion { at: Index::ZERO, account: Index::ZERO };
@@ -75,6 +77,8 @@ pub(super) struct Place {
     pub(super) seal: Seal,
     /// See [`Mailboxes::secret_mark`](crate::mailbox::Mailboxes::secret_mark).
     pub(super) secret_mark: u64,
+    /// The limits of mailboxes there.
+    pub(super) limits: Limits,
 }
 
 /// A checkpoint that is being written: keys first, then deletions, then accounts.
@@ -87,12 +91,13 @@ pub(super) struct Writer<'a, D: Disk> {
 
 impl<'a, D: Disk> Writer<'a, D> {
     pub(super) fn create(disk: &'a D, path: &str, place: &Place) -> io::Result<Writer<'a, D>> {
-        let Place { segments, summary, seal, secret_mark } = place;
+        let Place { segments, summary, seal, secret_mark, limits } = place;
         let mut summary_bytes = Vec::new();
         summary.encode(&mut summary_bytes);
         let head = Head {
             magic: MAGIC,
             secret_mark: *secret_mark,
+            limits: *limits,
             segments: segments.len() as u32,
             summary: summary_bytes.len() as u32,
             last: seal.last,
@@ -144,16 +149,18 @@ impl<D: Disk> Output for Writer<'_, D> {
 
     fn account(&mut self, saved: SavedAccount) -> io::Result<()> {
         self.end_deletions()?;
-        let SavedAccount { created, password_set, messages, name, hash } = saved;
-        let Messages { counts, newest, skips } = messages;
+        let SavedAccount { created, password_set, messages, forgotten, name, hash } = saved;
+        let Messages { counts, bytes, newest, skips } = messages;
         let out = &mut self.bytes;
         out.clear();
         created.write(out);
         password_set.write(out);
         counts.iter().for_each(|count| count.write(out));
+        bytes.write(out);
         for segment in [newest, skips[0], skips[1]] {
             segment.map_or(0, SegmentId::number).write(out);
         }
+        forgotten.write(out);
         for text in [name.as_bytes(), hash.as_bytes()] {
             (text.len() as u16).write(out);
             out.extend_from_slice(text);
@@ -199,9 +206,9 @@ impl<F> Checkpoint<F> {
         let next = summary.last().index.next().0;
         let entries = next.checked_sub(last.first.0).ok_or_else(|| damaged("it ends early"))?;
         let Sealed { first, end } = *last;
-        let Head { last, last_checksum, secret_mark, .. } = head;
+        let Head { last, last_checksum, secret_mark, limits, .. } = head;
         let seal = Seal { first, entries, end, last, last_checksum };
-        Ok((Place { segments, summary, seal, secret_mark }, keys))
+        Ok((Place { segments, summary, seal, secret_mark, limits }, keys))
     }
 
     /// Returns a reader of its keys, deletions and accounts.
@@ -248,10 +255,15 @@ impl<D: Disk> Contents<'_, D> {
             return Ok(None);
         }
         let bytes = self.reader.take(ACCOUNT_BYTES)?;
-        let (password_set, messages) = read_account(bytes).ok_or_else(|| invalid("an account"))?;
+        let account = read_account(bytes).ok_or_else(|| invalid("an account"))?;
+        let (password_set, messages, forgotten) = account;
         let name = UserName::parse(&self.text()?).ok_or_else(|| invalid("a name"))?;
         let hash = self.text()?.into_boxed_str();
-        Ok(Some(SavedAccount { created, password_set, messages, name, hash }))
+        let saved = SavedAccount { created, password_set, messages, forgotten, name, hash };
+        if !saved.is_sound() {
+            return Err(invalid("an account"));
+        }
+        Ok(Some(saved))
     }
 
     fn text(&mut self) -> io::Result<String> {
@@ -265,13 +277,14 @@ fn invalid(what: &str) -> io::Error {
     damaged(&format!("{what} in it is invalid"))
 }
 
-fn read_account(mut rest: &[u8]) -> Option<(Index, Messages)> {
+fn read_account(mut rest: &[u8]) -> Option<(Index, Messages, Forgotten)> {
     let rest = &mut rest;
     let password_set = Index::read(rest)?;
-    let counts = [u64::read(rest)?, u64::read(rest)?];
+    let (counts, bytes) = ([u64::read(rest)?, u64::read(rest)?], u64::read(rest)?);
     let mut segment = || u32::read(rest).map(SegmentId::new);
     let (newest, skips) = (segment()?, [segment()?, segment()?]);
-    Some((password_set, Messages { counts, newest, skips }))
+    let messages = Messages { counts, bytes, newest, skips };
+    Some((password_set, messages, Field::read(rest)?))
 }
 
 impl<D: Disk> Iterator for Contents<'_, D> {

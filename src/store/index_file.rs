@@ -9,6 +9,7 @@
 //!   then, of each message that it has sent, the offset, and the place among those that the
 //!   receiver has received in this segment, from 0;
 //! * changes of accounts: [`Change`]s in the order of the accounts, and then of the entries;
+//! * mailboxes that have forgotten messages: [`Forgets`] in the order of the accounts;
 //! * keys of ONCE: [`Key`]s in the order of the entries;
 //! * the summary of the log up to the end of the segment;
 //! * the table: [`Row`]s in the order of the accounts;
@@ -23,15 +24,15 @@ use super::paged::{self, PAGE_DATA, damaged};
 use super::segment::Seal;
 use crate::fields::{Field, fields, read_all};
 use crate::ids::{Index, SegmentId};
-use crate::mailbox::{Done, Earlier, Key, List};
+use crate::mailbox::{Done, Earlier, Forgotten, Key, Limits, List};
 use byteorder::{ByteOrder, LE};
 use std::cell::OnceCell;
 use std::io;
 use std::rc::Rc;
 
 /// Also the version: a file of another version is made again.
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"postidx\x03");
-pub(super) const ROW_BYTES: usize = 48;
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"postidx\x04");
+pub(super) const ROW_BYTES: usize = 56;
 pub(super) const ROWS_PER_PAGE: usize = PAGE_DATA / ROW_BYTES;
 pub(super) const FENCES_PER_PAGE: usize = PAGE_DATA / 8;
 
@@ -44,20 +45,29 @@ pub(super) struct Head {
     pub(super) seal: Seal,
     /// Shows the secret under which names of keys are hashed.
     pub(super) secret_mark: u64,
-    /// The number of points, positions, rows, changes, and keys.
+    /// The limits of mailboxes at the end of the segment.
+    pub(super) limits: Limits,
+    /// The number of points, positions, rows, changes, mailboxes that have forgotten messages, and
+    /// keys.
     pub(super) points: u32,
     /// See `points`.
     pub(super) positions: u32,
     pub(super) rows: u32,
     pub(super) changes: u32,
+    pub(super) forgotten: u32,
     pub(super) keys: u32,
     /// The number of bytes of the summary.
     pub(super) summary: u32,
 }
 
 fields!(Seal { first, entries, end, last, last_checksum });
-fields!(Head { magic, id, seal, secret_mark, points, positions, rows, changes, keys, summary });
-const HEAD_BYTES: usize = 8 + 4 + (8 + 8 + 8 + 4 + 4) + 8 + 6 * 4;
+fields! {
+    Head {
+        magic, id, seal, secret_mark, limits,
+        points, positions, rows, changes, forgotten, keys, summary
+    }
+}
+const HEAD_BYTES: usize = 8 + 4 + (8 + 8 + 8 + 4 + 4) + 8 + 2 * 8 + 7 * 4;
 
 /// A change of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +93,17 @@ impl Field for Done {
 
 fields!(Change { account, entry, offset, done });
 fields!(Key { at, name, message, receiver, number });
+
+/// A mailbox, and all that it has forgotten up to the end of the segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Forgets {
+    /// The entry that created the account.
+    pub(super) account: Index,
+    pub(super) forgotten: Forgotten,
+}
+
+fields!(Forgets { account, forgotten });
+pub(super) const FORGETS_BYTES: usize = 3 * 8;
 pub(super) const CHANGE_BYTES: usize = 8 + 4 + 4 + 1;
 pub(super) const KEY_BYTES: usize = 5 * 8;
 
@@ -103,6 +124,8 @@ pub(super) struct Row {
     pub(super) account: Index,
     /// The numbers of its first messages here: received and sent.
     pub(super) first: [u64; 2],
+    /// The bytes of all that it has received up to the end of the segment.
+    pub(super) bytes: u64,
     /// How many messages each list has here.
     pub(super) count: [u32; 2],
     /// The place of its first position among all positions.
@@ -115,6 +138,7 @@ impl Field for Row {
     fn write(&self, out: &mut Vec<u8>) {
         self.account.write(out);
         self.first.iter().for_each(|first| first.write(out));
+        self.bytes.write(out);
         self.count.iter().for_each(|count| count.write(out));
         self.position.write(out);
         let Earlier { previous, skips: [near, far] } = self.earlier;
@@ -126,11 +150,12 @@ impl Field for Row {
     fn read(rest: &mut &[u8]) -> Option<Row> {
         let account = Index::read(rest)?;
         let first = [u64::read(rest)?, u64::read(rest)?];
+        let bytes = u64::read(rest)?;
         let count = [u32::read(rest)?, u32::read(rest)?];
         let position = u32::read(rest)?;
         let mut segment = || u32::read(rest).map(SegmentId::new);
         let (previous, skips) = (segment()?, [segment()?, segment()?]);
-        Some(Row { account, first, count, position, earlier: Earlier { previous, skips } })
+        Some(Row { account, first, bytes, count, position, earlier: Earlier { previous, skips } })
     }
 }
 
@@ -151,6 +176,7 @@ pub(super) struct Sections {
     points: u64,
     positions: u64,
     pub(super) changes: u64,
+    pub(super) forgotten: u64,
     pub(super) keys: u64,
     pub(super) summary: u64,
     pub(super) table: u64,
@@ -165,11 +191,12 @@ impl Head {
         let points = page;
         let positions = points + pages(self.points, 8);
         let changes = positions + pages(self.positions, 4);
-        let keys = changes + pages(self.changes, CHANGE_BYTES);
+        let forgotten = changes + pages(self.changes, CHANGE_BYTES);
+        let keys = forgotten + pages(self.forgotten, FORGETS_BYTES);
         let summary = keys + pages(self.keys, KEY_BYTES);
         let table = summary + pages(self.summary, 1);
         let fences = table + (self.rows as usize).div_ceil(ROWS_PER_PAGE) as u64 * page;
-        Sections { points, positions, changes, keys, summary, table, fences }
+        Sections { points, positions, changes, forgotten, keys, summary, table, fences }
     }
 }
 

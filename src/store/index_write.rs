@@ -1,13 +1,14 @@
 //! Writes index files.
 
 use super::disk::Disk;
-use super::index_file::{Change, FENCES_PER_PAGE, Head, MAGIC, ROWS_PER_PAGE, Row};
+use super::index_file::{Change, FENCES_PER_PAGE, Forgets, Head, MAGIC, ROWS_PER_PAGE, Row};
 use super::paged::PagedWriter;
 use super::segment::Seal;
 use crate::fields::Field;
 use crate::ids::Index;
 use crate::mailbox::{AccountChange, Block, List, Listed, Part};
 use crate::replica::LogSummary;
+use std::collections::BTreeMap;
 use std::io;
 
 /// Bytes of the log from one point to the next, at least.
@@ -41,6 +42,8 @@ pub(super) fn write<D: Disk>(disk: &D, path: &str, contents: &Contents<'_>) -> i
     let count = |block: &Block| LISTS.map(|list| block.run(list).count);
     let positions = blocks.iter().map(|block| words(count(block))).sum();
     let changes = changes(part, seal.first, offsets);
+    // The last of each account counts.
+    let forgotten: BTreeMap<Index, _> = part.forgotten.iter().copied().collect();
     let mut summary_bytes = Vec::new();
     summary.encode(&mut summary_bytes);
     let head = Head {
@@ -48,10 +51,12 @@ pub(super) fn write<D: Disk>(disk: &D, path: &str, contents: &Contents<'_>) -> i
         id: part.segment,
         seal,
         secret_mark,
+        limits: part.limits,
         points: points.len() as u32,
         positions,
         rows: blocks.len() as u32,
         changes: changes.len() as u32,
+        forgotten: forgotten.len() as u32,
         keys: part.keys.iter().map(|keys| keys.len() as u32).sum(),
         summary: summary_bytes.len() as u32,
     };
@@ -79,6 +84,8 @@ pub(super) fn write<D: Disk>(disk: &D, path: &str, contents: &Contents<'_>) -> i
     }
     file.pad()?;
     write_all(&mut file, changes)?;
+    let forgets = |(account, forgotten)| Forgets { account, forgotten };
+    write_all(&mut file, forgotten.into_iter().map(forgets))?;
     write_all(&mut file, part.keys.iter().flat_map(|keys| keys.iter().copied()))?;
     file.write(&summary_bytes)?;
     file.pad()?;
@@ -91,6 +98,7 @@ pub(super) fn write<D: Disk>(disk: &D, path: &str, contents: &Contents<'_>) -> i
         let row = Row {
             account: block.account,
             first: LISTS.map(|list| block.run(list).first),
+            bytes: block.bytes,
             count: count(block),
             position,
             earlier: block.earlier,

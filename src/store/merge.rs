@@ -4,12 +4,13 @@
 
 use super::disk::Disk;
 use super::index_file::{
-    CHANGE_BYTES, Change, IndexFile, KEY_BYTES, ROW_BYTES, ROWS_PER_PAGE, Row,
+    CHANGE_BYTES, Change, FORGETS_BYTES, Forgets, IndexFile, KEY_BYTES, ROW_BYTES, ROWS_PER_PAGE,
+    Row,
 };
 use super::paged::{PAGE_DATA, PagedReader, damaged};
 use crate::ids::{Index, SegmentId};
 use crate::limits::RECORD_BYTES_MAX;
-use crate::mailbox::{self, Done, Key, List, Messages, SavedAccount};
+use crate::mailbox::{self, Done, Forgotten, Key, List, Messages, SavedAccount};
 use crate::record::Record;
 use crate::replica::LogSummary;
 use std::io;
@@ -21,6 +22,7 @@ pub(super) struct Updates<'a, D: Disk> {
     first: Index,
     rows: Listed<'a, D, Row>,
     changes: Listed<'a, D, Change>,
+    forgets: Listed<'a, D, Forgets>,
     /// The segment, which holds names and hashes.
     log: D::File,
 }
@@ -37,15 +39,18 @@ impl<'a, D: Disk> Updates<'a, D> {
         let rows = Listed::new(reader(sections.table)?, head.rows, ROW_BYTES, ROWS_PER_PAGE)?;
         let (changes, endless) = (reader(sections.changes)?, usize::MAX);
         let changes = Listed::new(changes, head.changes, CHANGE_BYTES, endless)?;
+        let forgets = reader(sections.forgotten)?;
+        let forgets = Listed::new(forgets, head.forgotten, FORGETS_BYTES, endless)?;
         let (segment, first) = (head.id, head.seal.first);
-        Ok(Updates { disk, segment, first, rows, changes, log })
+        Ok(Updates { disk, segment, first, rows, changes, forgets, log })
     }
 
     /// The next account.
     fn account(&self) -> Option<Index> {
         let row = self.rows.next.map(|row| row.account);
         let change = self.changes.next.map(|change| change.account);
-        [row, change].into_iter().flatten().min()
+        let forgets = self.forgets.next.map(|forgets| forgets.account);
+        [row, change, forgets].into_iter().flatten().min()
     }
 
     /// Applies what is listed of an account, unless a later one is next.
@@ -72,10 +77,18 @@ impl<'a, D: Disk> Updates<'a, D> {
             let saved = saved.as_mut().ok_or_else(unknown)?;
             saved.messages = Messages {
                 counts: [List::Received, List::Sent].map(|list| row.next(list) - 1),
+                bytes: row.bytes,
                 newest: Some(self.segment),
                 skips: row.earlier.skips,
             };
             self.rows.advance()?;
+        }
+        if let Some(forgets) = self.forgets.next.filter(|forgets| forgets.account == account) {
+            saved.as_mut().ok_or_else(unknown)?.forgotten = forgets.forgotten;
+            self.forgets.advance()?;
+        }
+        if saved.as_ref().is_some_and(|saved| !saved.is_sound()) {
+            return Err(damaged("a mailbox has forgotten more than it had"));
         }
         Ok(saved.filter(|_| !is_deleted))
     }
@@ -91,6 +104,7 @@ impl<'a, D: Disk> Updates<'a, D> {
                 created,
                 password_set: created,
                 messages: Messages::default(),
+                forgotten: Forgotten::default(),
                 name: user,
                 hash: hash.into(),
             }),

@@ -18,13 +18,14 @@ fn an_entry_that_nobody_can_read_is_passed_over_by_all() {
         before.log.0.push(record);
         before.restarted()
     };
-    for kind in [Kind::CREATE, Kind::DELETE, Kind::PASSWORD, Kind::MESSAGE] {
+    let known = [Kind::CREATE, Kind::DELETE, Kind::PASSWORD, Kind::MESSAGE];
+    for kind in known.into_iter().chain([Kind::LIMITS, Kind::FORGET]) {
         let mut world = restarted(kind);
         (0..20).for_each(|_| world.turn());
         assert_eq!(world.visit(HERE, &["LOGIN bob correct-horse end"]), "OK bob 1\n", "{kind:?}");
     }
     let ended = std::panic::catch_unwind(|| {
-        let mut world = restarted(Kind(7));
+        let mut world = restarted(Kind(9));
         (0..20).for_each(|_| world.turn());
     });
     assert!(ended.is_err(), "it is not known what it means");

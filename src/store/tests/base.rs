@@ -5,7 +5,7 @@ use super::*;
 use crate::content::Content;
 use crate::ids::UserName;
 use crate::limits::KEYS_KEPT;
-use crate::mailbox::{Account, Change, Once};
+use crate::mailbox::{Account, Change, Forget, Forgets, Forgotten, Limits, Once};
 
 const SEED: u64 = 0xba5e;
 const SEGMENT_BYTES: u64 = 4096;
@@ -84,6 +84,13 @@ impl World {
             2..=4 => return self.push_change(&Change::Create { user, hash: &hash }),
             5 => return self.push_change(&Change::Delete { user, checked }),
             6 => return self.push_change(&Change::Password { user, checked, hash: &hash }),
+            7 => {
+                let limit = |most| if most < 20 { u64::MAX } else { most };
+                let (messages, bytes) = (self.rng.below(60), self.rng.below(300));
+                let limits = Limits { messages: limit(messages), bytes: limit(bytes) };
+                return self.push_change(&Change::Limits(limits));
+            }
+            8 => return self.forget(),
             _ => {}
         }
         let from = name(self.rng.below(NAMES));
@@ -94,6 +101,22 @@ impl World {
         let message = Change::Message { to: user, from, sender, key: key.as_deref(), content };
         self.push_change(&message);
         self.keys.extend(key.map(|key| (sender, key, user)));
+    }
+
+    /// Appends an entry that forgets some messages of some mailboxes.
+    fn forget(&mut self) {
+        let mut body = Vec::new();
+        for user in (0..NAMES).map(name) {
+            let Some(account) = self.mailboxes.account(user) else { continue };
+            let messages = self.rng.below(account.last() + 2);
+            let bytes = account.forgotten.bytes + self.rng.below(account.kept_bytes() + 1);
+            let (account, forgotten) = (account.created(), Forgotten { messages, bytes });
+            if self.rng.below(3) == 0 {
+                Forget { user, account, forgotten }.encode(&mut body);
+            }
+        }
+        let change = Change::Forget(Forgets::decode(&body).unwrap());
+        self.push_change(&change);
     }
 
     fn apply(&mut self) {
@@ -149,12 +172,9 @@ impl World {
         let all = |mailboxes: &Mailboxes| mailboxes.names_after(None).collect::<Vec<_>>();
         assert_eq!(all(mailboxes), all(&self.mailboxes), "{why}");
         assert_eq!(mailboxes.messages(), self.mailboxes.messages(), "{why}");
+        assert_eq!(mailboxes.limits(), self.mailboxes.limits(), "{why}");
         for user in all(mailboxes) {
-            let account = |mailboxes: &Mailboxes| {
-                let account = mailboxes.account(user).unwrap();
-                let counts = [List::Received, List::Sent].map(|list| account.count(list));
-                (account.created(), account.password_set, account.hash.clone(), counts)
-            };
+            let account = |mailboxes: &Mailboxes| described(mailboxes.account(user).unwrap());
             assert_eq!(account(mailboxes), account(&self.mailboxes), "{why}");
             for list in [List::Received, List::Sent] {
                 let read = |store, mailboxes| entries_of(store, mailboxes, user, list);
@@ -176,6 +196,13 @@ impl World {
         paths.retain(|path| path.ends_with(".idx") || path == checkpoint::FILE);
         paths
     }
+}
+
+/// All that is kept of an account, but for its messages.
+fn described(account: &Account) -> impl PartialEq + std::fmt::Debug + use<> {
+    let counts = [List::Received, List::Sent].map(|list| account.count(list));
+    let (set, hash) = (account.password_set, account.hash.clone());
+    (account.created(), set, hash, counts, account.forgotten, account.kept_bytes())
 }
 
 /// Applies entries of a log.
@@ -285,6 +312,7 @@ fn a_directory_that_was_opened_from_files_grows_as_before() {
 #[test]
 fn any_of_the_files_may_be_missing() {
     let mut world = filled(SEED + 1);
+    world.index();
     let derived = world.derived();
     assert!(derived.len() > 8, "{derived:?}");
     let mut rounds: Vec<Vec<String>> = derived.iter().map(|path| vec![path.clone()]).collect();
@@ -341,11 +369,7 @@ fn damage_in_any_of_the_files_changes_no_state() {
             let names = |mailboxes: &Mailboxes| mailboxes.names_after(None).collect::<Vec<_>>();
             assert_eq!(names(&mailboxes), names(&world.mailboxes), "{why}");
             for user in names(&mailboxes) {
-                let of = |mailboxes: &Mailboxes| {
-                    let account = mailboxes.account(user).unwrap();
-                    let counts = [List::Received, List::Sent].map(|list| account.count(list));
-                    (account.created(), account.password_set, account.hash.clone(), counts)
-                };
+                let of = |mailboxes: &Mailboxes| described(mailboxes.account(user).unwrap());
                 assert_eq!(of(&mailboxes), of(&world.mailboxes), "{why}");
             }
         }
