@@ -65,6 +65,12 @@ pub const MERGED_MAX: usize = if cfg!(feature = "simulate") { 2 } else { 32 };
 /// A new checkpoint is made when the log has grown by this many times the bytes of the last one,
 /// unless [`MERGED_MAX`] is reached before.
 pub const CHECKPOINT_GROWTH: u64 = 16;
+/// Mailboxes that a primary examines for old messages in a turn, without reading them.
+pub const EXAMINED_PER_TURN: usize = 256;
+/// From one read of old messages, to forget them, to the next.
+pub const FORGET_STEP_TIME: Duration = Duration::from_millis(10);
+/// From how many bytes on an entry that forgets messages is full.
+pub const FORGET_BYTES: usize = 4096;
 /// Bytes of sealed segments that the scrub reads at a time.
 pub const SCRUB_BYTES: u64 = 1024 * 1024;
 /// The newest part of the log that is served from memory, in bytes.
@@ -200,6 +206,8 @@ const _: () = {
     // attributes.
     let message = 33 + 2 * (2 + 32) + 2 + KEY_BYTES_MAX + 2 + TEXT_BYTES_MAX + 8;
     assert!(message + ATTRIBUTES_BYTES_MAX <= RECORD_BYTES_MAX);
+    // One more mailbox fits: its name, an index, and two numbers.
+    assert!(33 + FORGET_BYTES + 2 + 32 + 3 * 8 <= RECORD_BYTES_MAX);
     assert!(RECORD_BYTES_MAX <= ENTRIES_BYTES_MAX);
     assert!(ENTRIES_BYTES_MAX < FRAME_BYTES_MAX);
     assert!(FRAME_BYTES_MAX < LINK_KEPT_BYTES_MAX);

@@ -4,6 +4,8 @@ use crate::address;
 use crate::host::ScrubSettings;
 use crate::ids::{GroupId, Secret};
 use crate::limits::{PEER_TIMEOUT_MS_MAX, PEER_TIMEOUT_MS_MIN};
+use crate::mailbox::Limits;
+use crate::node::Retention;
 use crate::replica::{Shared, Takeover};
 use base64ct::{Base64, Encoding};
 use serde::Deserialize;
@@ -17,6 +19,9 @@ use std::time::Duration;
 use toml::Spanned;
 
 const DATA_DEFAULT: &str = "/var/lib/postern";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The highest bound of a mailbox: more than any disk holds.
+const BOUND_MAX: u64 = 1 << 50;
 
 /// The settings of a group, the same file on all its servers.
 #[derive(Clone, Debug)]
@@ -41,6 +46,8 @@ pub struct Settings {
     pub accounts_open: bool,
     /// How fast and how often a server reads its log again, to find damage.
     pub scrub: ScrubSettings,
+    /// How much mailboxes keep.
+    pub retention: Retention,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +69,10 @@ struct File {
     accounts: Option<Spanned<String>>,
     scrub_mib_per_s: Option<Spanned<u64>>,
     scrub_hours: Option<Spanned<u64>>,
+    keep_days: Option<Spanned<u64>>,
+    keep_messages: Option<Spanned<u64>>,
+    max_messages: Option<Spanned<u64>>,
+    max_bytes: Option<Spanned<u64>>,
 }
 
 /// The part of a file that clients need.
@@ -141,6 +152,18 @@ impl Settings {
             bytes_per_second: scrub_rate * 1024 * 1024,
             round: Duration::from_secs(scrub_hours * 3600),
         };
+        let days = in_range("keep_days", &file.keep_days, 0, 0..=36_500)?;
+        let bound = |key, value| in_range(key, value, 0, 0..=BOUND_MAX);
+        let keep_messages = bound("keep_messages", &file.keep_messages)?;
+        let limit = |bound| if bound == 0 { u64::MAX } else { bound };
+        let retention = Retention {
+            keep_time: (days > 0).then(|| DAY * days as u32),
+            keep_messages: (keep_messages > 0).then_some(keep_messages),
+            limits: Limits {
+                messages: limit(bound("max_messages", &file.max_messages)?),
+                bytes: limit(bound("max_bytes", &file.max_bytes)?),
+            },
+        };
         let takeovers = [("coin", Takeover::Coin), ("rank", Takeover::Rank)];
         let takeover = one_of("takeover", &file.takeover, takeovers)?;
         let survivors = [("ask", false), ("auto", true)];
@@ -176,6 +199,7 @@ impl Settings {
             login_timeout: Duration::from_secs(login_timeout),
             accounts_open,
             scrub,
+            retention,
         })
     }
 
@@ -187,12 +211,19 @@ impl Settings {
             Takeover::Coin => "coin",
             Takeover::Rank => "rank",
         };
+        let Retention { keep_time, keep_messages, limits } = self.retention;
+        let limit = |most| if most == u64::MAX { 0 } else { most };
         format!(
-            "servers={}\ntakeover={takeover}\nmax_clients={}\nlogin_timeout_s={}\naccounts={}\n",
+            "servers={}\ntakeover={takeover}\nmax_clients={}\nlogin_timeout_s={}\naccounts={}\n\
+             keep_days={}\nkeep_messages={}\nmax_messages={}\nmax_bytes={}\n",
             self.servers.join(","),
             self.max_clients,
             self.login_timeout.as_secs(),
-            if self.accounts_open { "open" } else { "operator" }
+            if self.accounts_open { "open" } else { "operator" },
+            keep_time.unwrap_or_default().as_secs() / DAY.as_secs(),
+            keep_messages.unwrap_or(0),
+            limit(limits.messages),
+            limit(limits.bytes),
         )
     }
 
@@ -246,7 +277,11 @@ fn template(servers: &[String], random: &[u8]) -> String {
          # login_timeout_s = 60   # 1 to 86400\n\
          # accounts = \"open\"      # or \"operator\": only `postern user` makes them\n\
          # scrub_mib_per_s = 4    # 0 to 1024: how fast the log is checked for damage; 0: never\n\
-         # scrub_hours = 24       # 1 to 8760: from one such check to the next\n"
+         # scrub_hours = 24       # 1 to 8760: from one such check to the next\n\
+         # keep_days = 0          # forget older messages; 0: keep all\n\
+         # keep_messages = 0      # of each mailbox forget all but the newest; 0: keep all\n\
+         # max_messages = 0       # a mailbox that keeps so many takes no more; 0: no limit\n\
+         # max_bytes = 0          # the same for the bytes of their texts; 0: no limit\n"
     )
 }
 
@@ -375,6 +410,8 @@ mod tests {
             ("# login_timeout_s = 60 ", "login_timeout_s = \"x\" #", "invalid type"),
             ("# accounts = \"open\" ", "accounts = \"all\" #", "accounts: is \"open\""),
             ("# scrub_hours = 24 ", "scrub_hours = 0 #", "scrub_hours: is not within"),
+            ("# keep_days = 0 ", "keep_days = 40000 #", "keep_days: is not within 0 to 36500"),
+            ("# max_bytes = 0 ", "max_bytes = 2000000000000000 #", "max_bytes: is not within"),
             ("# scrub_mib_per_s = 4 ", "scrub_mib_per_s = 2000 #", "scrub_mib_per_s: is not"),
             ("\"127.0.0.1:5002\"", "\"127.0.0.1:5001\"", "stands twice"),
             ("\"127.0.0.1:5002\"", "\"127.0.0.1\"", "the port is missing"),

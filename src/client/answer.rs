@@ -34,6 +34,8 @@ pub(super) enum Line<'a> {
     Message(Message),
     /// A message that was sent, as part of an answer, without its attributes.
     Sent(SentMessage),
+    /// The messages of the mailbox before this number are no longer kept.
+    KeptFrom(u64),
     /// A note of the server about the connection.
     Note(&'a str),
     /// A line of data before the end of an answer.
@@ -53,7 +55,13 @@ pub(super) fn read(line: &str) -> Option<Line<'_>> {
             let (code, words) = rest.split_once(' ').unwrap_or((rest, ""));
             (!code.is_empty()).then(|| Line::Err(Refusal::new(code, words)))
         }
-        "NOTE" => Some(Line::Note(rest)),
+        "NOTE" => match rest.strip_prefix("kept-from ") {
+            Some(rest) => {
+                let first = number(rest.split(' ').next()?).filter(|first| *first > 0)?;
+                Some(Line::KeptFrom(first))
+            }
+            None => Some(Line::Note(rest)),
+        },
         "STAT" | "USER" | "HELP" | "GONE" => Some(Line::Data(rest)),
         "ATTR" => {
             let (word, rest) = rest.split_once(' ')?;
@@ -122,6 +130,9 @@ mod tests {
             ("ERR busy", refusal("busy", "")),
             ("ERR", None),
             ("NOTE stopping bye", Some(Line::Note("stopping bye"))),
+            ("NOTE kept-from 7 older messages are gone", Some(Line::KeptFrom(7))),
+            ("NOTE kept-from 0", None),
+            ("NOTE kept-from x", None),
             ("STAT role primary", Some(Line::Data("role primary"))),
             ("USER ann online", Some(Line::Data("ann online"))),
             ("GONE 3 5", Some(Line::Data("3 5"))),

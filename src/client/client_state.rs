@@ -7,6 +7,7 @@
 
 use super::answer::{self, Line, Refusal};
 use super::keepalive::{ANSWER_TIME, GREETING_TIME, PASSWORD_TIME};
+use super::received::Received;
 use super::request::{check, with_lines};
 use super::wire::Input;
 use super::{Account, Attributes, Error, Event, Message, SentMessage, Ticket};
@@ -125,13 +126,7 @@ pub(super) struct ClientState {
     question: Option<Question>,
     /// Data received on this connection for questions that were given up, in bytes.
     passed_over: usize,
-    /// The number of the last message that was passed to the caller. `None` before the first
-    /// answer unless the account names a number.
-    pub(super) seen: Option<u64>,
-    /// The number of the last message that was received.
-    came: u64,
-    /// Attributes of the message that comes next, and its number.
-    attributes: (u64, Attributes),
+    pub(super) received: Received,
     /// An index that the log has reached, and when the client last asked for it.
     index: u64,
     index_asked: Option<Moment>,
@@ -147,12 +142,8 @@ pub(super) struct ClientState {
 impl ClientState {
     /// Creates the state of a client of `account`, whose keys begin with `prefix`.
     pub(super) fn new(account: Account, prefix: String) -> ClientState {
-        let seen = match account.after {
-            After::Number(n) => Some(n),
-            After::End | After::Last(_) => None,
-        };
-        let came = seen.unwrap_or(0);
-        ClientState { account, prefix, seen, came, ..ClientState::default() }
+        let received = Received::new(account.after);
+        ClientState { account, prefix, received, ..ClientState::default() }
     }
 
     /// Starts on a new connection to a server.
@@ -179,7 +170,8 @@ impl ClientState {
             self.tell_of_connection(lost);
         }
         self.asked.clear();
-        self.attributes = (0, Attributes::default());
+        // The attributes of a message whose line was lost.
+        self.received.take_attributes(0);
         self.passed_over = 0;
         self.sent = 0;
         self.out.clear();
@@ -288,8 +280,7 @@ impl ClientState {
 
     /// Requests messages again that were received and not kept, once there is room for them.
     pub(super) fn refill(&mut self) {
-        let behind = self.seen.filter(|seen| *seen < self.came);
-        if let Some(seen) = behind
+        if let Some(seen) = self.received.behind()
             && self.logged_in
             && self.events.is_empty()
             && !self.asked.contains(&Asked::Log)
@@ -310,53 +301,36 @@ impl ClientState {
     pub(super) fn on_line(&mut self, now: Moment, line: &str) -> Result<(), Stop> {
         match answer::read(line) {
             Some(Line::Attribute(number, known)) => {
-                if self.attributes.0 != number {
-                    self.attributes = (number, Attributes::default());
-                }
-                known.iter().for_each(|(name, value)| self.attributes.1.set(*name, value));
+                self.received.on_attribute(number, known);
                 Ok(())
             }
             Some(Line::Message(message)) => self.on_message(message),
             Some(Line::Sent(mut sent)) => {
-                sent.attributes = self.take_attributes(sent.place);
+                sent.attributes = self.received.take_attributes(sent.place);
                 self.on_data(line.len() + size_of::<SentMessage>(), Datum::Sent(sent))
             }
             Some(Line::Data(data)) => self.on_data(data.len(), Datum::Line(data)),
             Some(Line::Ok(words)) => self.on_ok(now, words),
             Some(Line::Err(why)) => self.on_err(why),
-            // This note follows an answer, and the server keeps the connection open.
-            Some(Line::Note(note)) if note.starts_with("kept-from ") => Ok(()),
-            // The server closes the connection after any other note.
+            Some(Line::KeptFrom(first)) => {
+                if self.received.on_kept_from(first, self.events.len() < EVENTS_MAX) {
+                    self.events.push_back(Event::KeptFrom { first });
+                }
+                Ok(())
+            }
+            // The server closes the connection after a note.
             Some(Line::Note(why)) => Err(here(why)),
             None => Err(here("it does not speak as a postern server does")),
         }
     }
 
     fn on_message(&mut self, mut message: Message) -> Result<(), Stop> {
-        let number = message.number;
-        message.attributes = self.take_attributes(number);
-        let next = self.seen.map(|seen| seen.saturating_add(1));
-        let expected = self.came.saturating_add(1);
-        self.came = self.came.max(number);
-        match next {
-            Some(next) if number > next.max(expected) => {
-                return Err(Stop::Ever(Error::Gap { missing: expected, came: number }));
-            }
-            Some(next) if number != next => {}
-            _ if self.events.len() < EVENTS_MAX => {
-                self.seen = Some(number);
-                self.events.push_back(Event::Message(message));
-            }
-            Some(_) => {}
-            None => self.seen = Some(number - 1),
+        message.attributes = self.received.take_attributes(message.number);
+        let is_room = self.events.len() < EVENTS_MAX;
+        if self.received.on_message(message.number, is_room).map_err(Stop::Ever)? {
+            self.events.push_back(Event::Message(message));
         }
         Ok(())
-    }
-
-    /// Takes the attributes that came for the message of this number.
-    fn take_attributes(&mut self, number: u64) -> Attributes {
-        let (of, attributes) = std::mem::take(&mut self.attributes);
-        if of == number { attributes } else { Attributes::default() }
     }
 
     /// Handles a part of an answer, which takes `bytes` bytes.
@@ -515,7 +489,7 @@ impl ClientState {
 
     fn log_in(&mut self) {
         // Of an account that names a number, `seen` is known from the beginning.
-        let after = self.seen.map_or(self.account.after, After::Number);
+        let after = self.received.seen.map_or(self.account.after, After::Number);
         let Account { user, password, .. } = &self.account;
         let request = format!("LOGIN {user} {password} {after}");
         self.write(Asked::Login, &request);
@@ -535,8 +509,7 @@ impl ClientState {
         }
         self.logged_in = true;
         (self.was_good, self.account.create) = (true, false);
-        self.seen = self.seen.or(Some(last));
-        self.came = self.came.max(last);
+        self.received.on_logged_in(last);
         self.tell_of_connection(Event::Connected { server: self.server.clone(), last });
         self.send_messages(now);
         self.send_question();

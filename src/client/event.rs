@@ -8,7 +8,7 @@ use std::{fmt, io};
 /// A message of the own mailbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
-    /// Its place in the mailbox, from 1, without a gap.
+    /// Its place in the mailbox, from 1, without a gap but for messages that are no longer kept.
     #[serde(rename = "n")]
     pub number: u64,
     /// When the primary accepted the message: RFC 3339, UTC, milliseconds.
@@ -26,7 +26,7 @@ pub struct Message {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SentMessage {
     /// Its place among all that the account has sent, from 1. Messages to accounts that were
-    /// deleted since are missing.
+    /// deleted since, or no longer keep them, are missing.
     #[serde(rename = "i")]
     pub place: u64,
     /// Its number in the receiver's mailbox.
@@ -93,6 +93,11 @@ pub struct Ticket(pub(super) u64);
 pub enum Event {
     /// The next message of the own mailbox.
     Message(Message),
+    /// The mailbox no longer keeps the messages before the next one.
+    KeptFrom {
+        /// The number of the first message that it keeps.
+        first: u64,
+    },
     /// A message is on the disk of every attached server.
     Stored {
         /// The message.

@@ -53,11 +53,13 @@
 //! messages again with their original keys, by which servers recognize them. Servers forget keys
 //! after a while ([`limits::KEYS_KEPT`](crate::limits::KEYS_KEPT)): a client that was disconnected
 //! for longer gets [`Event::Unknown`]. Messages of the own mailbox come without gaps and without
-//! repetition, also when a connection breaks in the middle of one.
+//! repetition, also when a connection breaks in the middle of one. [`Event::KeptFrom`] stands for
+//! those that the mailbox no longer keeps.
 //!
-//! `client_state` holds the state without sockets, `servers` chooses the next server to try,
-//! `dial` connects, `wire` is a connection, `answer` parses lines, `event` holds the results for
-//! callers, `request` checks what callers ask for, and `keepalive` detects silent servers.
+//! `client_state` holds the state without sockets, `received` how far the mailbox was received,
+//! `servers` chooses the next server to try, `dial` connects, `wire` is a connection, `answer`
+//! parses lines, `event` holds the results for callers, `request` checks what callers ask for, and
+//! `keepalive` detects silent servers.
 
 mod answer;
 mod client_state;
@@ -66,6 +68,7 @@ mod event;
 mod keepalive;
 #[cfg(feature = "simulate")]
 pub mod probe;
+mod received;
 mod request;
 mod servers;
 #[cfg(test)]
@@ -454,7 +457,7 @@ impl Client {
             self.lose("it does not answer", None);
             return Ok(false);
         }
-        let seen = self.state.seen;
+        let seen = self.state.received.seen;
         match self.state.on_input(now, &mut wire.input) {
             Ok(()) => {}
             Err(Stop::Ever(error)) => {
@@ -463,7 +466,7 @@ impl Client {
             }
             Err(Stop::Here { why, named }) => self.lose(&why, named.as_deref()),
         }
-        if self.state.seen > seen && self.searching.is_some() {
+        if self.state.received.seen > seen && self.searching.is_some() {
             // A long mailbox precedes the answer to the login: each new message restarts the time
             // limit.
             self.searching = Some(now);

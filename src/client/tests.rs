@@ -196,6 +196,45 @@ fn messages_come_once_and_without_a_gap() {
     assert!(matches!(stop, Stop::Ever(Error::Gap { missing: 8, came: 9 })), "{stop:?}");
 }
 
+/// What a mailbox has forgotten is no gap, and is told once.
+#[test]
+fn forgotten_messages_are_told() {
+    let note = |first: u64| format!("NOTE kept-from {first} older messages are no longer kept");
+    let kept_from = |first| Event::KeptFrom { first };
+    let mut world = World::new(Account::new("ann", "correct-horse").after(After::Number(2)));
+    world.begin(1);
+    world.hear(&[&note(5), &line(5), "OK ann 5", &line(6)].join("\n"));
+    assert_eq!(world.events(), [kept_from(5), message(5), connected(5), message(6)]);
+    // A session that lags.
+    world.hear(&[note(9), line(9)].join("\n"));
+    assert_eq!(world.events(), [kept_from(9), message(9)]);
+    world.hear(&note(9));
+    assert_eq!(world.events(), []);
+    let stop = world.stop(&line(11));
+    assert!(matches!(stop, Stop::Ever(Error::Gap { missing: 10, came: 11 })), "{stop:?}");
+    // The last ones are asked for, and fewer are kept.
+    let mut world = World::new(Account::new("ann", "correct-horse").after(After::Last(9)));
+    world.begin(1);
+    world.hear(&[&note(19), &line(19), "OK ann 19"].join("\n"));
+    assert_eq!(world.events(), [kept_from(19), message(19), connected(19)]);
+}
+
+/// Among the messages that the caller was too slow for, some may be forgotten meanwhile.
+#[test]
+fn a_slow_caller_is_told_what_is_forgotten() {
+    let mut world = World::logged_in(1);
+    for n in 1..=10_000 {
+        world.hear(&line(n));
+    }
+    let kept = world.events();
+    let last = kept.len() as u64;
+    assert_eq!(kept.last(), Some(&message(last)));
+    world.client.refill();
+    assert!(world.sent().starts_with(&format!("LOG {last} ")));
+    world.hear(&[format!("NOTE kept-from {} x", last + 7), line(last + 7)].join("\n"));
+    assert_eq!(world.events(), [Event::KeptFrom { first: last + 7 }, message(last + 7)]);
+}
+
 #[test]
 fn where_to_begin_is_known_from_the_first_answer() {
     let table = [(After::Last(2), "-2", vec![line(8), line(9)], 9), (After::End, "end", vec![], 7)];

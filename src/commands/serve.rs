@@ -245,6 +245,7 @@ impl Shell {
             former: Vec::new(),
             digest_entries: DIGEST_ENTRIES,
             settings: settings.compared(),
+            retention: settings.retention,
         };
         let (shared, takeover) = (settings.shared, settings.takeover);
         Ok(Setup { shared, takeover, seed: random()? as u64, scrub: settings.scrub, node })

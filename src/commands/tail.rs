@@ -47,6 +47,10 @@ pub fn run(options: &options::Tail) -> Result<ExitCode, String> {
                 client.set_patience(None);
                 Ok(())
             }
+            Some(Event::KeptFrom { first }) => {
+                log::info!("messages before {first} are no longer kept");
+                Ok(())
+            }
             Some(Event::Lost { server, why }) => {
                 log::info!("lost {server}: {why}");
                 Ok(())

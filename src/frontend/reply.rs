@@ -21,6 +21,9 @@ pub fn encode(reply: Reply<'_>, out: &mut Vec<u8>) {
             encode_message(i, head, content, attributes, out);
         }
         Reply::Gone(first, last) => write(out, format_args!("GONE {first} {last}\n")),
+        Reply::KeptFrom(n) => {
+            write(out, format_args!("NOTE kept-from {n} older messages are no longer kept\n"));
+        }
         Reply::User { name, online } => {
             out.extend_from_slice(b"USER ");
             out.extend_from_slice(name.as_bytes());
@@ -136,6 +139,7 @@ mod tests {
                 "SENT 9 7 1970-01-01T00:00:00.000Z ann hi: a␤b␤",
             ),
             (Reply::Gone(3, 5), "GONE 3 5"),
+            (Reply::KeptFrom(7), "NOTE kept-from 7 older messages are no longer kept"),
             (Reply::User { name: ann, online: true }, "USER ann online"),
             (Reply::User { name: ann, online: false }, "USER ann offline"),
             (Reply::Stat("role", "primary"), "STAT role primary"),

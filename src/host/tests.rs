@@ -93,6 +93,7 @@ fn host(servers: u8) -> Host<MemoryDisk> {
         former: Vec::new(),
         digest_entries: crate::limits::DIGEST_ENTRIES,
         settings: String::new(),
+        retention: Default::default(),
     };
     let scrub = ScrubSettings { bytes_per_second: 0, round: Duration::from_secs(3600) };
     let setup = Setup { shared, takeover: Takeover::Rank, seed: 1, scrub, node };

@@ -126,6 +126,7 @@ impl Node {
                     let id = self.delivery.online[to][at];
                     self.start_moving(id);
                 }
+                self.note_stored(*to);
             }
             (Change::Delete { user, checked }, Outcome::Done) => {
                 self.logins.passwords.forget(*checked);

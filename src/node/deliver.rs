@@ -206,6 +206,18 @@ impl Node {
         mut next: u64,
         last: u64,
     ) -> Result<u64, Unreadable> {
+        let account = self.mailboxes.account(reader.user);
+        let kept_from = account.map_or(0, |account| account.forgotten.messages + 1);
+        if next < kept_from {
+            next = kept_from;
+            if let Some(session) = self.sessions.get_mut(&id) {
+                frontend::encode(Reply::KeptFrom(kept_from), &mut session.out);
+            }
+            self.mark_dirty(id);
+            if next > last {
+                return Ok(next);
+            }
+        }
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(next) };
         let Some(account) = self.mailboxes.account(reader.user) else { return Ok(next) };
         let (first, before, attributes) = (next, session.out.len(), session.shows_attributes);

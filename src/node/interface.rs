@@ -1,6 +1,7 @@
 //! The interface of a node: its inputs, outputs and surroundings.
 
 use super::fetch::Wanted;
+use super::retention::Retention;
 use crate::frontend::Request;
 use crate::ids::{Origin, Position, Secret, SessionId};
 use crate::latency::Meter;
@@ -124,6 +125,8 @@ pub struct Setup {
     /// The settings that this server sends to the others so that they find differences: a line
     /// `key=value` for each.
     pub settings: String,
+    /// How much mailboxes keep.
+    pub retention: Retention,
     /// Entries after each of which the members compare a digest of their state; the same on all.
     pub digest_entries: u64,
 }

@@ -10,7 +10,7 @@
 //! `hash_queue` holds to hash. `trouble` finds out what keeps this server from accepting changes;
 //! `refusals` and `status` report it. `compare` finds settings that differ, and `role` follows the
 //! replica's role and the stop. `operator` serves connections that have proven that they know the
-//! group's secret.
+//! group's secret. `retention` lets mailboxes forget old messages.
 
 mod apply;
 mod compare;
@@ -28,6 +28,7 @@ mod password_cache;
 mod refusals;
 mod replies;
 mod requests;
+mod retention;
 mod role;
 mod sent;
 mod session;
@@ -55,6 +56,8 @@ use logins::Logins;
 use replies::error;
 #[cfg(test)]
 pub(crate) use requests::NOBODY;
+use retention::Forgetting;
+pub use retention::Retention;
 use role::{SeenRole, Stop};
 use session::{RequestState, Session, Sessions};
 use std::collections::{BTreeSet, VecDeque};
@@ -93,6 +96,7 @@ pub struct Node {
     logins: Logins,
     fetching: Fetching,
     digests: Digests,
+    forgetting: Forgetting,
     compared: Compared,
     reports: Reports,
     stop: Stop,
@@ -113,6 +117,7 @@ impl Node {
             logins: Logins::new(&setup.secret, replica.term().epoch()),
             fetching: Fetching::default(),
             digests: Digests::default(),
+            forgetting: Forgetting::default(),
             compared: Compared::default(),
             reports: Reports::default(),
             setup,
@@ -174,6 +179,7 @@ impl Node {
                     self.follow_handover();
                     self.apply_acknowledged(world)?;
                     self.keep_digests(env.out)?;
+                    self.keep_retention(env);
                     self.resume_reads(env);
                     self.move_messages(world);
                     self.report_trouble(env.now);
@@ -241,10 +247,18 @@ impl Node {
         let backlog = backlog.then_some(Moment(0));
         let sessions = self.deadlines.first().map(|(at, _)| *at);
         let fetching = self.fetching.next_deadline();
-        [backlog, sessions, fetching, self.stop.next_deadline(), self.replica.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let forgetting = self.forgetting.next_deadline();
+        [
+            backlog,
+            sessions,
+            fetching,
+            forgetting,
+            self.stop.next_deadline(),
+            self.replica.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Returns whether the node accepts a line from this client now.

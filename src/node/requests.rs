@@ -1,6 +1,8 @@
 //! Handles the lines of clients: parses, checks and runs requests, and answers them.
 
-use super::replies::{WRONG_PASSWORD, beyond_end, error, exists, no_such_user, outcome_of};
+use super::replies::{
+    WRONG_PASSWORD, beyond_end, error, exists, mailbox_full, no_such_user, outcome_of,
+};
 use super::session::{Checked, Listing, Login, PendingReply, RequestState};
 use super::unanswered::Pending;
 use super::{Env, Hashed, Job, Node};
@@ -128,9 +130,10 @@ impl Node {
         if let Some(outcome) = known {
             return self.answer(id, outcome_of(&change, outcome));
         }
-        if self.mailboxes.account(to).is_none() {
-            // Only a confirmed read proves that there is no such user. Later requests wait, to
-            // keep their order.
+        let receiver = self.mailboxes.account(to);
+        if receiver.is_none_or(|receiver| self.mailboxes.is_full(receiver, content)) {
+            // Only a confirmed read proves that there is no such user, or no room. Later requests
+            // wait, to keep their order.
             let Content { text, attributes } = content;
             let (key, text) = (key.map(str::to_owned), text.to_owned());
             let attributes = AttributeList::of(attributes);
@@ -256,11 +259,16 @@ impl Node {
                 self.check(env, id, login.user, task);
             }
             Task::Send { to, key, text, attributes } => {
-                if self.mailboxes.account(to).is_none() {
+                let Some(receiver) = self.mailboxes.account(to) else {
                     return self.finish(now, id, no_such_user(to));
-                }
+                };
                 let Some(Login { user: from, created: sender, .. }) = login else { return };
                 let content = Content { text: &text, attributes: attributes.get() };
+                // An entry that is not applied yet may store the message under its key.
+                let is_certain = key.is_none() || self.applied == self.replica.last();
+                if is_certain && self.mailboxes.is_full(receiver, content) {
+                    return self.finish(now, id, mailbox_full(to));
+                }
                 let change = Change::Message { to, from, sender, key: key.as_deref(), content };
                 self.log_message(env, id, &change);
                 self.mark_dirty(id);

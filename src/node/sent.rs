@@ -35,7 +35,8 @@ impl Numbers<'_> {
     }
 }
 
-/// Messages that went to accounts which were deleted since: the first and the last one of a row.
+/// Messages that went to accounts which were deleted since, or have forgotten them: the first and
+/// the last one of a row.
 struct Gone(Option<(u64, u64)>);
 
 impl Gone {
@@ -111,6 +112,10 @@ fn write_one(
         return Ok(());
     };
     let n = numbers.find(receiver, record.index, rank)?;
+    if n <= receiver.forgotten.messages {
+        gone.add(i);
+        return Ok(());
+    }
     gone.write(out);
     frontend::encode(Reply::Sent { i, n, time: record.time, to, content, attributes }, out);
     Ok(())

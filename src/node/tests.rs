@@ -4,6 +4,7 @@
 mod fake_log;
 mod passwords;
 mod promises;
+mod retention;
 mod unreadable;
 
 use super::*;
@@ -19,6 +20,8 @@ use std::net::{IpAddr, Ipv4Addr};
 /// A node in a group of one, its disk, and its clients.
 struct World {
     now: Moment,
+    /// The wall clock.
+    wall: WallTime,
     node: Node,
     log: FakeLog,
     vote: Vote,
@@ -70,11 +73,13 @@ impl World {
             former: Vec::new(),
             digest_entries: crate::limits::DIGEST_ENTRIES,
             settings: String::new(),
+            retention: Retention::default(),
         };
         let state = (Mailboxes::new(&about.secret), Index::ZERO);
         let stored = Index(log.0.len() as u64);
         World {
             now: Moment(0),
+            wall: WallTime(0),
             node: Node::new(Moment(0), about, Replica::new(Moment(0), setup), state),
             log,
             vote,
@@ -113,7 +118,7 @@ impl World {
         let gauges = Gauges::default;
         let world = Context {
             now: self.now,
-            wall: WallTime(0),
+            wall: self.wall,
             log: &self.log,
             archive: &self.log,
             gauges: &gauges,

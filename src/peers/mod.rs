@@ -197,6 +197,16 @@ impl Peers {
         self.clocks.skew(now, self.peer_timeout())
     }
 
+    /// Returns the largest difference between the clocks of any two of this server and `others`;
+    /// `None` unless all of them are heard.
+    pub(crate) fn clock_spread(
+        &self,
+        now: Moment,
+        others: impl Iterator<Item = ServerId>,
+    ) -> Option<Duration> {
+        self.clocks.spread(now, self.peer_timeout(), others)
+    }
+
     /// Returns whether the state of a server changed since the last call.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)

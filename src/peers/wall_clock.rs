@@ -160,6 +160,22 @@ impl WallClocks {
         differences.max().map(Duration::from_micros)
     }
 
+    /// Returns the largest difference between any two of this server's clock and those of others;
+    /// `None` unless all of these were recently active.
+    pub(super) fn spread(
+        &self,
+        now: Moment,
+        timeout: Duration,
+        others: impl Iterator<Item = ServerId>,
+    ) -> Option<Duration> {
+        let (mut least, mut greatest) = (self.own, self.own);
+        for other in others {
+            let (_, offset) = self.heard(now, timeout).find(|(id, _)| *id == other)?;
+            (least, greatest) = (least.min(offset), greatest.max(offset));
+        }
+        Some(Duration::from_micros(greatest.abs_diff(least)))
+    }
+
     /// Returns the text of a warning when clocks differ by more than [`SKEW_MAX`], once in
     /// [`SKEW_WARNING_TIME`].
     pub(super) fn warning(
@@ -372,9 +388,26 @@ mod tests {
         {
             assert_eq!(skew(&heard(10, ahead), 20), Some(expected), "{ahead:?}");
         }
+        let spread = |clocks: &WallClocks| {
+            let others = [2, 3].into_iter().map(id);
+            clocks.spread(Moment(20 * MS), TIMEOUT, others).map(|spread| spread.as_millis() as i64)
+        };
+        assert_eq!(spread(&WallClocks::default()), None);
+        let alone = WallClocks::default().spread(Moment(0), TIMEOUT, std::iter::empty());
+        assert_eq!(alone, Some(Duration::ZERO));
+        for (ahead, expected) in
+            [([0, 0, 0], 0), ([0, 40, 30], 40), ([0, 40, -50], 90), ([9, -1, 7], 10)]
+        {
+            assert_eq!(spread(&heard(10, ahead)), Some(expected), "{ahead:?}");
+        }
         let mut clocks = heard(10, [0, 40, 50]);
         ping(&mut clocks, 2, 1_500, 40, 0);
         assert_eq!(skew(&clocks, 2_500), Some(40));
+        let spread = |clocks: &WallClocks, others: &[u8]| {
+            let others = others.iter().map(|other| id(*other));
+            clocks.spread(Moment(2_500 * MS), TIMEOUT, others).map(|spread| spread.as_millis())
+        };
+        assert_eq!((spread(&clocks, &[2]), spread(&clocks, &[2, 3])), (Some(40), None));
         assert_eq!(skew(&clocks, 3_499), Some(40));
         assert_eq!(skew(&clocks, 3_500), None);
     }

@@ -171,8 +171,10 @@ pub enum Reply<'a> {
         attributes: bool,
     },
     /// The numbers of the first and the last of some messages that the client has sent, whose
-    /// receivers were deleted since.
+    /// receivers were deleted since, or no longer keep them.
     Gone(u64, u64),
+    /// The messages of the mailbox before this number are no longer kept.
+    KeptFrom(u64),
     /// An account, before the answer to a request for a list.
     User {
         /// Its name.

@@ -232,7 +232,9 @@ impl Raft {
         if self.has_too_few_copies() {
             return Err(NotTaken::TooFewCopies);
         }
-        if let Some(id) = self.full_member(env.peers).filter(|_| kind != Kind::DELETE) {
+        // These make room.
+        let frees = matches!(kind, Kind::DELETE | Kind::FORGET);
+        if let Some(id) = self.full_member(env.peers).filter(|_| !frees) {
             return Err(NotTaken::NoSpace(id));
         }
         // This turn's batch may already be on its way to disk, so the next tick must flush this

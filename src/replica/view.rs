@@ -119,6 +119,14 @@ impl Replica {
         self.peers.clock_skew(now)
     }
 
+    /// Returns the largest difference between the clocks of any two members; `None` unless all
+    /// others are heard.
+    pub fn clock_spread(&self, now: Moment) -> Option<Duration> {
+        let (me, config) = (self.me(), self.config()?);
+        let others = config.members().filter(|member| *member != me);
+        self.peers.clock_spread(now, others.map(|member| member.id))
+    }
+
     /// Returns how often each rule has decided on this server.
     pub fn decisions(&self) -> Decisions {
         self.raft.decisions + self.peers.decisions

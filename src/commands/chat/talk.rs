@@ -268,6 +268,7 @@ impl Talk {
                 }
                 self.screen.message(&message);
             }
+            Event::KeptFrom { .. } => self.screen.note("older messages are no longer kept"),
             Event::Connected { server, .. } => self.on_connected(server),
             Event::Lost { server, .. } => {
                 self.lost.get_or_insert((server, Instant::now(), false));

@@ -23,7 +23,7 @@ const OUT_MAX: usize = (256 + 8) * LINE_BYTES_MAX;
 /// The servers that were given, and a few that others have named.
 const SERVERS_MAX: usize = 64;
 /// Lines of a server.
-const LINES: [&str; 22] = [
+const LINES: [&str; 23] = [
     "OK",
     "OK ann 0",
     "OK 1",
@@ -39,7 +39,8 @@ const LINES: [&str; 22] = [
     "MSG 9223372036854775807 t bob hi",
     "USER u# online",
     "NOTE stopping this server stops",
-    "NOTE kept-from 5",
+    "NOTE kept-from 5 older messages are no longer kept",
+    "NOTE kept-from #",
     "ERR not-primary h#:5001 ask there",
     "ERR wrong-password no",
     "ERR unknown-outcome x",

@@ -102,6 +102,7 @@ impl ClientSession {
         })?;
         match line.split(|byte| *byte == b' ').next().unwrap_or(&[]) {
             b"MSG" | b"SENT" | b"GONE" | b"ATTR" | b"USER" | b"STAT" | b"HELP" => Ok(()),
+            b"NOTE" if line.starts_with(b"NOTE kept-from ") => Ok(()),
             b"NOTE" => {
                 self.closing = true;
                 Ok(())

@@ -113,6 +113,7 @@ impl Settings {
             former: Vec::new(),
             digest_entries: self.digest_entries,
             settings: format!("takeover={:?}", self.takeover),
+            retention: Default::default(),
         };
         let scrub = ScrubSettings { bytes_per_second: 1024 * 1024, round: Duration::from_secs(20) };
         Setup { shared, takeover: self.takeover, seed, scrub, node }
