@@ -164,13 +164,14 @@ impl Node {
             }
             self.write_forgets(env);
         }
-        self.forgetting.deadline = match self.forgetting.round {
-            _ if self.forgetting.examined.is_some() => Some(self.forgetting.read_at),
-            _ if !self.forgetting.over.is_empty() => Some(self.forgetting.read_at),
-            Round::At(_) => Some(self.forgetting.read_at),
-            Round::Due(at) => Some(at),
+        let Forgetting { round, over, examined, read_at, .. } = &self.forgetting;
+        let next = match round {
+            _ if examined.is_some() || !over.is_empty() => Some(Moment(0)),
+            Round::At(_) => Some(Moment(0)),
+            Round::Due(at) => Some(*at),
             Round::Over => None,
         };
+        self.forgetting.deadline = next.map(|next| next.max(*read_at));
     }
 
     /// Whether the clocks of all members show the same time, by and large. In a group of three, the

@@ -165,6 +165,18 @@ impl History {
         (op.answered_at, op.outcome) = (at, outcome);
     }
 
+    /// Records that the answer to a read begins with message `first`, since the mailbox no longer
+    /// keeps those before it.
+    ///
+    /// # Panics
+    /// Panics if the request is no read.
+    pub fn kept_from(&mut self, op: OpId, first: u64) {
+        let Request::Read { after, .. } = &mut self.ops[op.0].request else {
+            panic!("only a read begins somewhere");
+        };
+        *after = (*after).max(first - 1);
+    }
+
     /// How many requests there are.
     pub fn len(&self) -> usize {
         self.ops.len()

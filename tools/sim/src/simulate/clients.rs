@@ -68,6 +68,8 @@ struct Client {
     input: Vec<u8>,
     /// Number, sender and text of the messages since the previous answer.
     shown: Vec<(u64, String, String)>,
+    /// The first message that the mailbox keeps, as far as it was told since the previous answer.
+    kept_from: u64,
     /// The highest message number on this connection.
     last: u64,
     /// The number of its latest timer. Earlier ones are void.
@@ -233,7 +235,7 @@ impl Clients {
         client.pending.clear();
         client.input.clear();
         client.shown.clear();
-        client.last = 0;
+        (client.kept_from, client.last) = (0, 0);
     }
 
     /// Handles a message that arrives at a client.
@@ -291,6 +293,13 @@ impl Clients {
                 self.clients[at].shown.push((number, from.to_owned(), text));
                 self.clients[at].last = number;
             }
+            "NOTE" => {
+                let first = rest.strip_prefix("kept-from ").and_then(|rest| rest.split(' ').next());
+                if let Some(first) = first.and_then(|first| first.parse().ok()) {
+                    self.clients[at].kept_from = first;
+                    self.clients[at].shown.clear();
+                }
+            }
             "OK" => self.on_done(at, rest, io.now),
             "ERR" => self.on_refused(at, rest, io),
             _ => {}
@@ -300,6 +309,7 @@ impl Clients {
     fn on_done(&mut self, at: usize, rest: &str, now: u64) {
         let client = &mut self.clients[at];
         let shown = std::mem::take(&mut client.shown);
+        let kept_from = std::mem::take(&mut client.kept_from);
         let Some(asked) = client.pending.pop_front() else { return };
         let number = rest.parse().unwrap_or(0);
         self.counts.done += 1;
@@ -312,6 +322,7 @@ impl Clients {
         let outcome = match asked.kind {
             RequestKind::Send => Outcome::Stored(number),
             RequestKind::Read(after) => {
+                let after = after.max(kept_from.saturating_sub(1));
                 // Messages that were pushed before the server had the request come first.
                 let read = usize::try_from(number.saturating_sub(after)).unwrap_or(usize::MAX);
                 Outcome::Read(shown[shown.len().saturating_sub(read)..].to_vec())
@@ -319,6 +330,11 @@ impl Clients {
             _ => Outcome::Done,
         };
         if let Some(op) = asked.op {
+            if let RequestKind::Read(_) = asked.kind
+                && kept_from > 0
+            {
+                self.history.kept_from(op, kept_from);
+            }
             self.history.answered(op, now, outcome);
         }
     }
@@ -340,6 +356,8 @@ impl Clients {
                 self.passwords[client.account] = 1 - self.passwords[client.account];
             }
             self.counts.refused += 1;
+            // A group that can say so works.
+            self.counts.sends += u64::from(code == "mailbox-full");
             if let Some(op) = asked.op {
                 let unknown = code == "unknown-outcome";
                 let refused = Outcome::Refused(code.to_owned());
@@ -349,6 +367,7 @@ impl Clients {
         }
         let client = &mut self.clients[at];
         client.shown.clear();
+        client.kept_from = 0;
         if let Connection::Open(end_id) = client.connection
             && code == "not-primary"
             && client.pending.is_empty()

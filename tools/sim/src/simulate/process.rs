@@ -6,7 +6,7 @@ use postern::host::{Fail, Host, ScrubSettings, Setup};
 use postern::ids::{DiskId, GroupId, Index, ProcessId, Secret, ServerId, SessionId, Vote};
 use postern::limits::{DIGEST_ENTRIES, SEGMENT_BYTES};
 use postern::mailbox::Mailboxes;
-use postern::node::{self, Hashed, Job, Node};
+use postern::node::{self, Hashed, Job, Node, Retention};
 use postern::replica::{Quarantine, Shared, Takeover};
 use postern::rng::Rng;
 use postern::server::{self, Ready, Server};
@@ -62,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) encrypts: bool,
     /// Entries after each of which the members compare digests.
     pub(crate) digest_entries: u64,
+    /// How much mailboxes keep.
+    pub(crate) retention: Retention,
 }
 
 impl Default for Settings {
@@ -75,6 +77,7 @@ impl Default for Settings {
             segment_bytes: SEGMENT_BYTES,
             encrypts: false,
             digest_entries: 50,
+            retention: Retention::default(),
         }
     }
 }
@@ -113,7 +116,7 @@ impl Settings {
             former: Vec::new(),
             digest_entries: self.digest_entries,
             settings: format!("takeover={:?}", self.takeover),
-            retention: Default::default(),
+            retention: self.retention,
         };
         let scrub = ScrubSettings { bytes_per_second: 1024 * 1024, round: Duration::from_secs(20) };
         Setup { shared, takeover: self.takeover, seed, scrub, node }

@@ -4,6 +4,8 @@
 //! timeout 1000          the peer timeout T in ms. This and the settings `auto`, `rank`, `copies 2`
 //!                       and `blank` (no group yet) come before all other lines
 //! segments 2048         a setting: the size in bytes from which the log continues in a new segment
+//! keep 5                a setting: how many newest messages a mailbox keeps; `age 60`: for how
+//!                       many seconds it keeps them; `limit 9`: the most that it takes
 //! primary 1             waits until 1 is primary; `primary 2,3`: until one of them is
 //! lead 2                waits for a primary; unless that is 2, an operator orders a handover to 2
 //! members 1,2,3         waits until a primary has exactly these members, with equal logs
@@ -58,6 +60,7 @@ use postern::rng::Rng;
 use postern::store::memory::MemoryDisk;
 use postern::time::WallTime;
 use postern_testkit::checker::{OpId, Outcome, Request};
+use std::time::Duration;
 
 /// The mean time of a sync.
 const SYNC_US: u64 = 400;
@@ -133,6 +136,11 @@ impl Player {
                 ["timeout", ms] => settings.peer_timeout_ms = number(Some(ms))? as u32,
                 ["copies", n] => settings.copies_min = number(Some(n))? as u8,
                 ["segments", bytes] => settings.segment_bytes = number(Some(bytes))?,
+                ["keep", n] => settings.retention.keep_messages = Some(number(Some(n))?),
+                ["age", s] => {
+                    settings.retention.keep_time = Some(Duration::from_secs(number(Some(s))?));
+                }
+                ["limit", n] => settings.retention.limits.messages = number(Some(n))?,
                 ["auto"] => settings.survivor_auto = true,
                 ["rank"] => settings.takeover = Takeover::Rank,
                 ["blank"] => blank = true,
@@ -193,7 +201,8 @@ impl Player {
         let words = words(line);
         let of = |n: usize| server(words.get(n));
         match words[0] {
-            "timeout" | "copies" | "segments" | "auto" | "rank" | "blank" => Ok(()),
+            "timeout" | "copies" | "segments" | "keep" | "age" | "limit" | "auto" | "rank"
+            | "blank" => Ok(()),
             "primary" | "members" | "state" | "gate" | "rule" => self.wait(line, &words),
             "send" | "once" => {
                 let client = self.send(line, of(1)?);

@@ -1,7 +1,7 @@
 //! A trial: one run of one seed. Faults, then a time without faults, then the checks of the end.
 
 use super::clients::Clients;
-use super::contents;
+use super::contents::{self, Replayed};
 use super::durable;
 use super::faults::{self, Fault, Kind};
 use super::network::TWIN;
@@ -10,10 +10,13 @@ use super::trace;
 use super::world::World;
 use crate::{catch_panic, require};
 use postern::limits::SEGMENT_BYTES;
+use postern::mailbox::Limits;
+use postern::node::Retention;
 use postern::record;
 use postern::replica::{Replica, RoleView, Rule, Takeover};
 use postern::rng::Rng;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// The size of segments in a third of the seeds: a few batches, so that logs have many of them.
 const SEGMENT_BYTES_SMALL: u64 = 2048;
@@ -66,6 +69,8 @@ pub struct Counts {
     pub(super) requests: [u64; 3],
     pub(super) elections: u64,
     pub(super) configs: u64,
+    /// Messages that mailboxes have forgotten.
+    pub(super) forgotten: u64,
     /// Records whose times were compared with the median of the clocks.
     pub(super) times: u64,
     /// Faults that had an effect, in the order of [`Kind::ALL`].
@@ -82,6 +87,7 @@ impl Default for Counts {
             requests: [0; 3],
             elections: 0,
             configs: 0,
+            forgotten: 0,
             times: 0,
             effects: [0; Kind::ALL.len()],
             decisions: [0; Rule::ALL.len()],
@@ -96,6 +102,7 @@ impl Counts {
         self.virtual_us += other.virtual_us;
         self.elections += other.elections;
         self.configs += other.configs;
+        self.forgotten += other.forgotten;
         self.times += other.times;
         let sums = self.requests.iter_mut().chain(&mut self.effects).chain(&mut self.decisions);
         let counts = other.requests.iter().chain(&other.effects).chain(&other.decisions);
@@ -124,6 +131,15 @@ impl Trial {
         };
         // Rarely, since a handshake takes more processor time than a simulated second.
         let encrypts = Rng::new(self.seed ^ 0x05ea_1ed5).below(128) == 0;
+        let mut rng = Rng::new(self.seed ^ 0x0f_0496);
+        let mut one_of = |count, value: u64| (rng.below(count) == 0).then_some(value);
+        let limits = Limits {
+            messages: one_of(8, 40).unwrap_or(u64::MAX),
+            bytes: one_of(8, 300).unwrap_or(u64::MAX),
+        };
+        let keep_messages = one_of(4, 1 + self.seed % 24);
+        let keep_time = one_of(6, 5 + self.seed % 60).map(Duration::from_secs);
+        let retention = Retention { keep_time, keep_messages, limits };
         Settings {
             peer_timeout_ms,
             takeover,
@@ -132,6 +148,7 @@ impl Trial {
             segment_bytes,
             encrypts,
             digest_entries: 50,
+            retention,
         }
     }
 
@@ -327,7 +344,9 @@ pub(super) fn check_end(world: &mut World, lose: bool) -> Result<(), String> {
         let last = records.iter().rposition(message);
         records.remove(last.ok_or("there is no message to lose")?);
     }
-    let contents = contents::contents(&records.concat())?;
+    let settings = world.settings.retention;
+    let Replayed { contents, forgotten } = contents::replay(&records.concat(), settings)?;
+    world.results.counts.forgotten = forgotten;
     world.clients.history.check(&contents).map_err(|finding| finding.to_string())?;
     let bound = 200 + 40 * world.results.counts.effects.iter().sum::<u64>();
     let (elections, configs) = (world.checks.elections, world.checks.configs);
