@@ -9,7 +9,7 @@ use super::process::{GROUP, open_store};
 use super::trace;
 use super::trial::is_healthy;
 use super::world::World;
-use postern::ids::Member;
+use postern::ids::{DiskId, Member};
 use postern::replica::{Config, RoleView};
 use postern::rng::Rng;
 use postern::store::Identity;
@@ -184,7 +184,9 @@ impl World {
         if server.rolled_back == Some(member.disk) {
             return false;
         }
-        let identity = Identity::new(GROUP, 3, member.id, member.disk);
+        // The disk that a new directory would get: a start goes on with a quarantine that a failing
+        // disk has interrupted.
+        let identity = Identity::new(GROUP, 3, member.id, DiskId(!member.disk.0));
         open_store(server.disk.copied(), &identity, "look").is_ok_and(|opened| {
             opened.quarantined.is_none() && opened.store.identity().disk == member.disk
         })
