@@ -5,9 +5,11 @@ use crate::ids::SegmentId;
 use crate::limits::{DAMAGED_TIME, SCRUB_BYTES};
 use crate::node::Wanted;
 use crate::store::disk::Disk;
-use crate::store::{Damage, FileJob, Repaired, Store, Verified, VerifiedTo};
+use crate::store::{Damage, FileJob, Rewrite, Rewritten, Store, Verified, VerifiedTo};
 use crate::time::{Moment, WallTime};
 use std::collections::BTreeMap;
+use std::io;
+use std::ops::Bound;
 use std::time::Duration;
 
 /// How fast and how often sealed segments are read.
@@ -24,12 +26,13 @@ pub struct ScrubSettings {
 pub(super) enum CareJob {
     /// Reads the next part of the round.
     Scrub,
-    /// Reads a segment in which a read has failed, or that was repaired.
+    /// Reads a segment in which a read has failed, or that was written anew.
     Verify(SegmentId),
-    Repair,
+    /// Writes a damaged segment anew.
+    Rewrite,
 }
 
-/// The entries that a repair needs.
+/// The entries that a rewrite needs.
 #[derive(Clone, Debug, Default)]
 enum Fetch {
     /// Another server is to be asked for them.
@@ -37,7 +40,7 @@ enum Fetch {
     Needed,
     /// These records arrived.
     Arrived(Vec<u8>),
-    /// They are being written.
+    /// They are being written, or there is nothing to ask for.
     Taken,
 }
 
@@ -54,12 +57,16 @@ pub(super) struct Care {
     due: Moment,
     /// When the last round ended.
     last_round: Option<WallTime>,
-    /// What is damaged and not written again yet, the part that is repaired first.
-    damage: Vec<Damage>,
+    /// What is damaged in each segment.
+    damage: BTreeMap<SegmentId, Vec<Damage>>,
+    /// The segment that is being written anew, unless a step of that runs.
+    rewrite: Option<Rewrite>,
+    /// The segment that could not be written anew. The next one comes first then.
+    failed: Option<SegmentId>,
     fetch: Fetch,
-    /// No repair begins before this.
+    /// No rewrite begins or goes on before this.
     repair_at: Moment,
-    /// How many entries repairs have put back in segments that are not verified since.
+    /// How many damaged entries the segments had that are written anew and not verified since.
     put_back: BTreeMap<SegmentId, u64>,
     /// No segment in which a read has failed is read before this.
     verify_at: Moment,
@@ -75,7 +82,9 @@ impl Care {
             read_to: None,
             due: Moment(0),
             last_round: None,
-            damage: Vec::new(),
+            damage: BTreeMap::new(),
+            rewrite: None,
+            failed: None,
             fetch: Fetch::Needed,
             repair_at: Moment(0),
             put_back: BTreeMap::new(),
@@ -91,7 +100,7 @@ impl Care {
 
     /// How many entries are known to be damaged.
     pub(super) fn unrepaired(&self) -> u64 {
-        self.damage.iter().map(|damage| damage.next.0.saturating_sub(damage.first.0)).sum()
+        self.damage.values().flatten().map(|part| part.next.0.saturating_sub(part.first.0)).sum()
     }
 
     /// Whether anything is known to be damaged, or was until a repair that is not verified.
@@ -99,71 +108,74 @@ impl Care {
         !self.damage.is_empty() || !self.put_back.is_empty()
     }
 
-    /// Whether records wait to be written.
-    pub(super) fn has_records(&self) -> bool {
-        matches!(self.fetch, Fetch::Arrived(_))
-    }
-
     /// The entries that another server is to be asked for.
     pub(super) fn wanted(&self, now: Moment) -> Option<Wanted> {
-        let damage = self.damage.first().filter(|damage| damage.first < damage.next)?;
         let is_needed = matches!(self.fetch, Fetch::Needed) && now >= self.repair_at;
-        is_needed.then(|| Wanted { first: damage.first, last: damage.next.before() })
+        let lacks = self.rewrite.as_ref().filter(|_| is_needed)?.lacks();
+        lacks.map(|(first, last)| Wanted { first, last })
     }
 
     /// Takes records that another server has sent: the first of those that are wanted.
     pub(super) fn take(&mut self, records: Vec<u8>) {
-        if let (Fetch::Needed, false) = (&self.fetch, self.damage.is_empty()) {
+        if let (Fetch::Needed, Some(_)) = (&self.fetch, &self.rewrite) {
             self.fetch = Fetch::Arrived(records);
         }
     }
 
     /// When the next job is due; `None` if there is nothing to do.
     pub(super) fn deadline(&self, store: &Store<impl Disk>) -> Option<Moment> {
-        let repair = match self.fetch {
-            Fetch::Arrived(_) => Some(Moment(0)),
-            _ => Some(self.repair_at).filter(|_| self.needs_no_entries()),
+        let rewrite = match (&self.fetch, &self.rewrite) {
+            (Fetch::Arrived(_), _) => Some(Moment(0)),
+            (Fetch::Needed, Some(rewrite)) if rewrite.lacks().is_some() => None,
+            _ => Some(self.repair_at).filter(|_| !self.damage.is_empty()),
         };
         let verify = store.has_suspects().then_some(self.verify_at);
         let rests = self.settings.bytes_per_second == 0 || self.is_damaged();
         let scrub = Some(self.due).filter(|_| !rests && store.sealed_segments() > 0);
-        [repair, verify, scrub].into_iter().flatten().min()
-    }
-
-    /// Whether only batch headers are damaged, which are made anew.
-    fn needs_no_entries(&self) -> bool {
-        self.damage.first().is_some_and(|damage| damage.first == damage.next)
+        [rewrite, verify, scrub].into_iter().flatten().min()
     }
 
     /// When entries are needed again of which those that came did not fit.
     pub(super) fn retry_at(&self) -> Option<Moment> {
-        let lacks = self.damage.first().is_some_and(|damage| damage.first < damage.next);
+        let lacks = self.rewrite.as_ref().is_some_and(|rewrite| rewrite.lacks().is_some());
         (lacks && matches!(self.fetch, Fetch::Needed)).then_some(self.repair_at)
     }
 
-    /// Returns the next job that repairs something or reads where something is wrong.
-    pub(super) fn repair_job(
+    /// Returns the segment whose next part is to be written anew, with entries of other servers, if
+    /// any are needed.
+    pub(super) fn next_rewrite(
         &mut self,
         now: Moment,
-        store: &mut Store<impl Disk>,
-    ) -> Option<(CareJob, FileJob)> {
-        let needs_nothing = self.needs_no_entries() && now >= self.repair_at;
-        let records = match &mut self.fetch {
-            Fetch::Arrived(records) => Some(std::mem::take(records)),
-            Fetch::Needed if needs_nothing => Some(Vec::new()),
-            _ => None,
-        };
-        if let Some(records) = records {
-            let damage = self.damage.first();
-            let job = damage.and_then(|damage| store.repair_job(damage.clone(), records));
-            self.fetch = if job.is_some() { Fetch::Taken } else { Fetch::Needed };
-            return job.map(|job| (CareJob::Repair, job));
+        store: &Store<impl Disk>,
+    ) -> Option<(Rewrite, Vec<u8>)> {
+        if self.rewrite.is_none() && now >= self.repair_at {
+            let after = self.failed.map_or(Bound::Unbounded, Bound::Excluded);
+            let next = self.damage.range((after, Bound::Unbounded)).next();
+            let next = next.or(self.damage.first_key_value());
+            self.rewrite = next.and_then(|(_, damage)| store.begin_rewrite(damage.clone()));
+            self.fetch = Fetch::Needed;
         }
+        let rewrite = self.rewrite.as_ref()?;
+        let records = match &mut self.fetch {
+            Fetch::Arrived(records) => std::mem::take(records),
+            Fetch::Needed if rewrite.lacks().is_none() && now >= self.repair_at => Vec::new(),
+            _ => return None,
+        };
+        self.fetch = Fetch::Taken;
+        Some((rewrite.clone(), records))
+    }
+
+    /// Returns the job that reads a segment where something is wrong.
+    pub(super) fn suspect_job(
+        &mut self,
+        now: Moment,
+        store: &Store<impl Disk>,
+    ) -> Option<(CareJob, FileJob)> {
         if now < self.verify_at {
             return None;
         }
         // Where damage is known, reads fail until it is repaired.
-        let waits = |id: &SegmentId| self.damage.iter().any(|known| known.id == *id);
+        let waits = |id: &SegmentId| self.damage.contains_key(id);
         let id = std::iter::from_fn(|| store.take_suspect()).find(|id| !waits(id))?;
         Some((CareJob::Verify(id), store.verify_job(id, None, u64::MAX)?))
     }
@@ -209,25 +221,23 @@ impl Care {
             self.repaired += entries;
             log::info!("a damaged part of the log is repaired: {entries} entries of other servers");
         }
-        let before = self.damage.first().cloned();
-        self.damage.retain(|known| known.id != id);
         for Damage { first, next, why, .. } in &damage {
             match first < next {
                 true => log::error!(
                     "entries {first} to {} are damaged ({why}): other servers are asked for them",
                     next.before()
                 ),
-                false => log::error!("before entry {first}: {why}: it is written again"),
+                false => log::error!("before entry {first}: {why}: the segment is written anew"),
             }
         }
         if was_put_back && !damage.is_empty() {
             // What was put back did not help.
             self.repair_at = now + DAMAGED_TIME;
         }
-        self.damage.extend(damage);
-        if self.damage.first() != before.as_ref() {
-            self.fetch = Fetch::Needed;
-        }
+        match damage.is_empty() {
+            true => self.damage.remove(&id),
+            false => self.damage.insert(id, damage),
+        };
         index_is_lost
     }
 
@@ -252,18 +262,27 @@ impl Care {
         }
     }
 
-    /// Handles the end of a repair, or of a part of it. Returns the segment, and whether it is to
-    /// be read again since no part of it is left to repair.
-    pub(super) fn on_repaired(&mut self, repaired: Repaired) -> (SegmentId, bool) {
-        let damage = self.damage.first_mut().expect("what is being repaired stays first");
-        let id = damage.id;
-        *self.put_back.entry(id).or_default() += repaired.rest.first.0 - damage.first.0;
-        *damage = repaired.rest;
-        if damage.is_filled() {
-            self.damage.remove(0);
-        }
+    /// Handles the end of a step of a rewrite.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn on_rewritten(
+        &mut self,
+        rewritten: Rewritten,
+        store: &mut Store<impl Disk>,
+    ) -> io::Result<()> {
         self.fetch = Fetch::Needed;
-        (id, self.damage.iter().all(|left| left.id != id))
+        match rewritten {
+            Rewritten::Part(rewrite) => self.rewrite = Some(rewrite),
+            Rewritten::Whole(new) => {
+                self.rewrite = None;
+                store.put_rewritten(&new)?;
+                self.damage.remove(&new.id);
+                self.put_back.insert(new.id, new.entries);
+                store.note_suspect(new.id);
+            }
+        }
+        Ok(())
     }
 
     /// Handles a job that has failed: what was sent does not fit, or the disk does not work.
@@ -275,16 +294,13 @@ impl Care {
                 store.note_suspect(id);
                 self.verify_at = later;
             }
-            CareJob::Repair => self.postpone_repair(later),
+            CareJob::Rewrite => self.postpone_repair(later),
         }
     }
 
-    /// Begins no repair before `until`. Another part is repaired first then.
+    /// Begins the repair again, at `until`.
     pub(super) fn postpone_repair(&mut self, until: Moment) {
-        self.repair_at = until;
-        self.fetch = Fetch::Needed;
-        if !self.damage.is_empty() {
-            self.damage.rotate_left(1);
-        }
+        self.failed = self.rewrite.take().map(|rewrite| rewrite.id());
+        (self.repair_at, self.fetch) = (until, Fetch::Needed);
     }
 }

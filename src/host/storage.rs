@@ -155,10 +155,17 @@ impl<D: Disk> Storage<D> {
         if self.job_deadline(node).is_none_or(|at| now < at) {
             return Ok(None);
         }
-        if self.care.has_records() && self.free_bytes() < SPACE_RESERVED {
-            self.care.postpone_repair(now + JOB_RETRY_TIME);
+        if let Some((rewrite, records)) = self.care.next_rewrite(now, &self.store) {
+            let empty = || node.mailboxes().emptied();
+            let job = self.store.rewrite_job(rewrite, records, empty);
+            if !self.has_room(&job) {
+                self.care.postpone_repair(now + JOB_RETRY_TIME);
+                return Ok(None);
+            }
+            self.making = Some(Making::Care(CareJob::Rewrite));
+            return Ok(Some(job));
         }
-        if let Some((making, job)) = self.care.repair_job(now, &mut self.store) {
+        if let Some((making, job)) = self.care.suspect_job(now, &self.store) {
             self.making = Some(Making::Care(making));
             return Ok(Some(job));
         }
@@ -182,7 +189,7 @@ impl<D: Disk> Storage<D> {
         } else {
             return Ok(self.scrub(now));
         };
-        if self.free_bytes() < SPACE_RESERVED.saturating_add(job.bytes()) {
+        if !self.has_room(&job) {
             self.job_at = now + JOB_RETRY_TIME;
             return Ok(None);
         }
@@ -191,6 +198,10 @@ impl<D: Disk> Storage<D> {
         }
         self.making = Some(making);
         Ok(Some(job))
+    }
+
+    fn has_room(&self, job: &FileJob) -> bool {
+        self.free_bytes() >= SPACE_RESERVED.saturating_add(job.bytes())
     }
 
     /// The free space. A disk that does not tell fails when it is written.
@@ -261,29 +272,25 @@ impl<D: Disk> Storage<D> {
         job: CareJob,
         done: Result<JobDone, JobError>,
     ) {
-        self.store.end_repair();
         match done {
             Ok(JobDone::Verified(id, verified)) => {
                 if self.care.on_verified(times, job, id, verified, &self.store) {
                     self.store.note_lost(Lost::Index(id));
                 }
             }
-            Ok(JobDone::Repaired(repaired)) => {
-                let moved = repaired.moved;
-                let (id, is_complete) = self.care.on_repaired(repaired);
-                if is_complete {
-                    self.store.note_suspect(id);
-                }
-                if moved {
-                    self.store.note_lost(Lost::Index(id));
+            Ok(JobDone::Rewritten(rewritten)) => {
+                if let Err(error) = self.care.on_rewritten(rewritten, &mut self.store) {
+                    self.on_care_failed(times.0, job, &error);
                 }
             }
             Ok(JobDone::Made) => {}
-            Err(JobError { error, .. }) => {
-                log::error!("the log can't be checked or repaired: {error}");
-                self.care.on_failed(times.0, job, &self.store);
-            }
+            Err(JobError { error, .. }) => self.on_care_failed(times.0, job, &error),
         }
+    }
+
+    fn on_care_failed(&mut self, now: Moment, job: CareJob, error: &io::Error) {
+        log::error!("the log can't be checked or repaired: {error}");
+        self.care.on_failed(now, job, &self.store);
     }
 
     /// When the storage needs a turn: at once for what the node wants durable.

@@ -1,7 +1,7 @@
 //! The state at the end of a sealed segment, as the checkpoint and index files have it. All that
 //! they list was acknowledged, so a start goes on from there.
 
-use super::checkpoint::{Checkpoint, Place, Sealed};
+use super::checkpoint::{Checkpoint, Covered, Sealed};
 use super::disk::{Disk, join};
 use super::index_file::{Head, IndexFile};
 use super::merge::{At, Updates, merge};
@@ -20,6 +20,8 @@ pub(super) struct Base {
     /// Of the log up to their end.
     pub(super) summary: LogSummary,
     pub(super) mailboxes: Mailboxes,
+    /// The number of segments that come from the checkpoint, and its size in bytes.
+    pub(super) of_checkpoint: (usize, u64),
 }
 
 /// What can't be used.
@@ -65,11 +67,11 @@ impl<'a, D: Disk> Files<'a, D> {
             let log = disk.open(&path(folder, seal.first), false);
             log.and_then(|log| seal.fits(disk, &log)).unwrap_or(false)
         };
-        let fits = |place: &Place| {
-            let Place { segments, seal, .. } = place;
+        let fits = |place: &Covered| {
+            let Covered { segments, seal, .. } = place;
             let next = names.get(segments.len());
             let named = segments.len() <= sealed && next == Some(&seal.last_index().next());
-            let same = segments.iter().zip(names).all(|(segment, name)| segment.first == *name);
+            let same = segments.iter().zip(names).all(|(first, name)| first == name);
             named && same && place.secret_mark == secret_mark && is_segment(seal)
         };
         let checkpoint = if begin.is_none() { Checkpoint::open(disk) } else { None };
@@ -118,20 +120,16 @@ impl<'a, D: Disk> Files<'a, D> {
 
     /// Where in the log they end, if `before` is where they begin: there is one if that is neither
     /// the beginning of the log nor the checkpoint.
-    pub(super) fn place(&self, before: Option<Place>) -> Result<Option<Place>, Broken> {
+    pub(super) fn place(&self, before: Option<Covered>) -> Result<Option<Covered>, Broken> {
         let of_checkpoint = || self.checkpoint.as_ref().map(|found| found.place.clone());
         let before = before.or_else(of_checkpoint);
         let Some(last) = self.indexes.last() else { return Ok(before) };
         let summary = last.summary(self.disk);
         let summary = summary.map_err(|error| Broken::Index(last.head.id, error))?;
         let mut segments = before.map_or_else(Vec::new, |place| place.segments);
-        let sealed = |index: &IndexFile<D::File>| Sealed {
-            first: index.head.seal.first,
-            end: index.head.seal.end,
-        };
-        segments.extend(self.indexes.iter().map(sealed));
+        segments.extend(self.indexes.iter().map(|index| index.head.seal.first));
         let Head { seal, secret_mark, limits, .. } = last.head;
-        Ok(Some(Place { segments, summary, seal, secret_mark, limits }))
+        Ok(Some(Covered { segments, summary, seal, secret_mark, limits }))
     }
 
     /// Passes what they hold to `output`: first all keys in order, then all deletions, then the
@@ -256,7 +254,8 @@ pub(super) fn load<D: Disk>(
         return Ok(None);
     }
     let mut begin = None;
-    let (mut place, mut held): (Option<Place>, Held) = (None, Held::default());
+    let (mut place, mut held): (Option<Covered>, Held) = (None, Held::default());
+    let mut of_checkpoint = (0, 0);
     loop {
         let files = Files::open(disk, folder, &names, begin, empty.secret_mark());
         if files.segments() == 0 {
@@ -271,6 +270,9 @@ pub(super) fn load<D: Disk>(
                 next.forget(files.keys_after);
                 begin = to.as_ref().map(|place| place.segments.len());
                 (place, held) = (to, next);
+                if let Some(used) = &files.checkpoint {
+                    of_checkpoint = (files.of_checkpoint(), used.bytes(disk));
+                }
             }
             Err(Broken::Checkpoint(error)) => {
                 log::warn!("the checkpoint is damaged, and not used: {error}");
@@ -285,10 +287,17 @@ pub(super) fn load<D: Disk>(
             Err(Broken::Output(error)) => return Err(error),
         }
     }
-    Ok(place.map(|Place { segments, summary, limits, .. }| {
+    Ok(place.map(|Covered { segments, summary, limits, .. }| {
         let next = (segment_id(segments.len()), summary.last().index.next());
+        // A segment may have been written anew since it was described.
+        let size = |log: D::File| disk.size(&log);
+        let sealed = |first| {
+            let end = disk.open(&path(folder, first), false).and_then(size);
+            Sealed { first, end: end.unwrap_or(0) }
+        };
+        let segments = segments.into_iter().map(sealed).collect();
         let Held { keys, deletions, accounts } = held;
         let mailboxes = empty.restored(accounts, keys, deletions, limits, next);
-        Base { segments, summary, mailboxes }
+        Base { segments, summary, mailboxes, of_checkpoint }
     }))
 }

@@ -4,7 +4,7 @@
 //! A paged file of these sections, each of which begins with a page:
 //!
 //! * the head: [`Head`];
-//! * the sealed segments, in order: first entry `u64`, size `u64`;
+//! * the sealed segments, in order: first entry `u64`. Their sizes are those of the files;
 //! * the summary of the log up to the end of the last one;
 //! * [`Key`]s in the order of the entries, then one of zeros; [`Deletion`]s in the order of the
 //!   entries, then one of zeros; accounts in the order in which they were created, then a zero
@@ -43,6 +43,8 @@ struct Head {
     /// The offset of the last record in the last segment, and its checksum.
     last: u32,
     last_checksum: u32,
+    /// The size of that segment.
+    end: u64,
 }
 
 /// A sealed segment.
@@ -54,11 +56,10 @@ pub(super) struct Sealed {
     pub(super) end: u64,
 }
 
-fields!(Head { magic, secret_mark, limits, segments, summary, last, last_checksum });
-fields!(Sealed { first, end });
+fields!(Head { magic, secret_mark, limits, segments, summary, last, last_checksum, end });
 fields!(Deletion { at, account });
-const HEAD_BYTES: usize = 8 + 8 + 2 * 8 + 4 * 4;
-const SEALED_BYTES: usize = 16;
+const HEAD_BYTES: usize = 8 + 8 + 2 * 8 + 4 * 4 + 8;
+const SEALED_BYTES: usize = 8;
 const DELETION_BYTES: usize = 16;
 /// Bytes of an account between its creation and its name.
 const ACCOUNT_BYTES: usize = 8 + 3 * 8 + 3 * 4 + 2 * 8;
@@ -66,11 +67,11 @@ const ACCOUNT_BYTES: usize = 8 + 3 * 8 + 3 * 4 + 2 * 8;
 const NO_KEY: Key = Key { at: Index::ZERO, name: 0, message: 0, receiver: Index::ZERO, number: 0 };
 const NO_DELETION: Deletion = Deletion { at: Index::ZERO, account: Index::ZERO };
 
-/// Where in the log a checkpoint is.
+/// The part of a log that a checkpoint describes: its first segments.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
-    /// The segments whose entries it contains: all up to one of them.
-    pub(super) segments: Vec<Sealed>,
+pub(super) struct Covered {
+    /// The first entries of the segments: of all up to one of them.
+    pub(super) segments: Vec<Index>,
     /// Of the log up to their end.
     pub(super) summary: LogSummary,
     /// The last one.
@@ -90,8 +91,8 @@ pub(super) struct Writer<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> Writer<'a, D> {
-    pub(super) fn create(disk: &'a D, path: &str, place: &Place) -> io::Result<Writer<'a, D>> {
-        let Place { segments, summary, seal, secret_mark, limits } = place;
+    pub(super) fn create(disk: &'a D, path: &str, place: &Covered) -> io::Result<Writer<'a, D>> {
+        let Covered { segments, summary, seal, secret_mark, limits } = place;
         let mut summary_bytes = Vec::new();
         summary.encode(&mut summary_bytes);
         let head = Head {
@@ -102,12 +103,13 @@ impl<'a, D: Disk> Writer<'a, D> {
             summary: summary_bytes.len() as u32,
             last: seal.last,
             last_checksum: seal.last_checksum,
+            end: seal.end,
         };
         let file = PagedWriter::create(disk, path)?;
         let mut writer = Writer { file, bytes: Vec::new(), ended: [false; 2] };
         writer.put(&head)?;
         writer.file.pad()?;
-        segments.iter().try_for_each(|sealed| writer.put(sealed))?;
+        segments.iter().try_for_each(|first| writer.put(first))?;
         writer.file.pad()?;
         writer.file.write(&summary_bytes)?;
         writer.file.pad()?;
@@ -173,7 +175,7 @@ impl<D: Disk> Output for Writer<'_, D> {
 #[derive(Debug)]
 pub(super) struct Checkpoint<F> {
     file: F,
-    pub(super) place: Place,
+    pub(super) place: Covered,
     /// Where its keys begin.
     keys: u64,
 }
@@ -186,7 +188,7 @@ impl<F> Checkpoint<F> {
         Some(Checkpoint { file, place, keys })
     }
 
-    fn read<D: Disk<File = F>>(disk: &D, file: &F) -> io::Result<(Place, u64)> {
+    fn read<D: Disk<File = F>>(disk: &D, file: &F) -> io::Result<(Covered, u64)> {
         let page = PAGE_DATA as u64;
         let head: Head = PagedReader::from(disk, file, 0)?.value(HEAD_BYTES)?;
         if head.magic != MAGIC {
@@ -194,21 +196,20 @@ impl<F> Checkpoint<F> {
         }
         let mut reader = PagedReader::from(disk, file, page)?;
         let count = head.segments as usize;
-        let sealed = (0..count).map(|_| reader.value(SEALED_BYTES));
-        let segments = sealed.collect::<io::Result<Vec<Sealed>>>()?;
+        let segments = (0..count).map(|_| reader.value(SEALED_BYTES));
+        let segments = segments.collect::<io::Result<Vec<Index>>>()?;
         let at = page + (count as u64 * SEALED_BYTES as u64).next_multiple_of(page);
         let bytes = head.summary as usize;
         let mut reader = PagedReader::from(disk, file, at)?;
         let summary = LogSummary::decode(reader.take(bytes)?);
         let summary = summary.ok_or_else(|| damaged("its summary is invalid"))?;
         let keys = at + (bytes as u64).next_multiple_of(page);
-        let last = segments.last().ok_or_else(|| damaged("it has no segment"))?;
+        let first = *segments.last().ok_or_else(|| damaged("it has no segment"))?;
         let next = summary.last().index.next().0;
-        let entries = next.checked_sub(last.first.0).ok_or_else(|| damaged("it ends early"))?;
-        let Sealed { first, end } = *last;
-        let Head { last, last_checksum, secret_mark, limits, .. } = head;
+        let entries = next.checked_sub(first.0).ok_or_else(|| damaged("it ends early"))?;
+        let Head { last, last_checksum, end, secret_mark, limits, .. } = head;
         let seal = Seal { first, entries, end, last, last_checksum };
-        Ok((Place { segments, summary, seal, secret_mark, limits }, keys))
+        Ok((Covered { segments, summary, seal, secret_mark, limits }, keys))
     }
 
     /// Returns a reader of its keys, deletions and accounts.

@@ -6,11 +6,13 @@ use super::checkpoint::Checkpoint;
 use super::disk::Disk;
 use super::file_job::{FileJob, Lost, MakeCheckpoint};
 use super::log::Segment;
-use super::scrub::{Damage, Repair, VerifiedTo, Verify};
+use super::rewrite::{NewSegment, Rewrite, Step};
+use super::scrub::{Damage, VerifiedTo, Verify};
 use super::{LOG, Store};
 use crate::ids::SegmentId;
 use crate::limits::{CHECKPOINT_GROWTH, FILE_PIECE_BYTES, MERGED_MAX};
 use crate::mailbox::{Mailboxes, Part};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -28,8 +30,7 @@ pub(super) struct Checkpointed {
 }
 
 impl Checkpointed {
-    /// Reads what the checkpoint says of itself. Whether it fits to the log is seen when it is
-    /// used.
+    /// Reads what a checkpoint that was just made says of itself.
     pub(super) fn find<D: Disk>(disk: &D) -> Checkpointed {
         let Some(found) = Checkpoint::open(disk) else { return Checkpointed::default() };
         let (segments, bytes) = (found.place.segments.len(), found.bytes(disk));
@@ -127,13 +128,6 @@ impl<D: Disk> Store<D> {
         self.log.note_suspect(id);
     }
 
-    /// Notes that a repair has ended.
-    pub fn end_repair(&mut self) {
-        if self.log.repairing.take().is_some() {
-            self.log.close_indexes();
-        }
-    }
-
     /// Returns the job that reads a part of a sealed segment, about so many bytes; `None` if its
     /// entries are not known to be acknowledged.
     pub fn verify_job(
@@ -146,12 +140,36 @@ impl<D: Disk> Store<D> {
         Some(FileJob::Verify(Verify { segment, from, bytes }))
     }
 
-    /// Returns the job that puts records in the place of damaged ones.
-    /// Until [`Store::end_repair`], nothing is read by the index file of the segment.
-    pub fn repair_job(&mut self, damage: Damage, records: Vec<u8>) -> Option<FileJob> {
-        let segment = self.log.sealed(damage.id)?;
-        self.log.repairing = Some(damage.id);
-        Some(FileJob::Repair(Repair { segment, damage, records }))
+    /// Begins to write a sealed segment anew that has this damage.
+    pub fn begin_rewrite(&self, damage: Vec<Damage>) -> Option<Rewrite> {
+        let segment = self.log.sealed(damage.first()?.id)?;
+        Some(Rewrite::new(segment, damage))
+    }
+
+    /// Returns the job that goes on with a rewrite, by entries of another server. `empty` is the
+    /// state before the first entry.
+    pub fn rewrite_job(
+        &self,
+        rewrite: Rewrite,
+        records: Vec<u8>,
+        empty: impl FnOnce() -> Mailboxes,
+    ) -> FileJob {
+        let lost = BTreeSet::from([rewrite.segment.id]);
+        let remake = Box::new(self.log.remake(lost, empty()));
+        FileJob::Rewrite(Step { rewrite, records, remake })
+    }
+
+    /// Puts a segment that is written anew in the place of the old one, durably.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn put_rewritten(&mut self, new: &NewSegment) -> io::Result<()> {
+        // A checkpoint that ends with this segment describes the old one.
+        if self.checkpoint.segments == new.id.number() as usize {
+            self.checkpoint = Checkpointed { is_lost: true, ..Checkpointed::default() };
+            self.plan_checkpoint();
+        }
+        self.log.put_rewritten(&self.disk, new)
     }
 
     /// Notes that a remake has ended: what it has not mended is found again by the next read.

@@ -4,7 +4,8 @@ use super::base::{self, Base, Broken, Files, segment_id};
 use super::checkpoint::{self, Sealed, Writer};
 use super::disk::{Disk, join};
 use super::index_write::{self, Contents};
-use super::scrub::{Repair, Repaired, Verified, Verify};
+use super::rewrite::{Rewritten, Step, new_path};
+use super::scrub::{Verified, Verify};
 use super::segment::{self, Seal, index_name, path};
 use crate::ids::{Index, SegmentId};
 use crate::limits::{FILE_PIECE_BYTES, SEGMENT_BYTES};
@@ -26,8 +27,8 @@ pub enum FileJob {
     Checkpoint(MakeCheckpoint),
     /// Nothing: a part of a sealed segment is read, to see whether it is damaged.
     Verify(Verify),
-    /// A damaged part of a sealed segment.
-    Repair(Repair),
+    /// A sealed segment, anew.
+    Rewrite(Step),
 }
 
 /// What a job has done.
@@ -37,8 +38,8 @@ pub enum JobDone {
     Made,
     /// See [`FileJob::Verify`]. The number of the segment, and what it is like.
     Verified(SegmentId, Verified),
-    /// See [`FileJob::Repair`].
-    Repaired(Repaired),
+    /// See [`FileJob::Rewrite`].
+    Rewritten(Rewritten),
 }
 
 /// A file that is missing or damaged, and can be made again.
@@ -87,8 +88,8 @@ impl FileJob {
             // A file is smaller than its segment.
             FileJob::LostIndexes(_) => SEGMENT_BYTES,
             FileJob::Checkpoint(checkpoint) => checkpoint.bytes,
-            // A repair takes no room but that of a missing segment.
-            FileJob::Verify(_) | FileJob::Repair(_) => 0,
+            FileJob::Verify(_) => 0,
+            FileJob::Rewrite(step) => 2 * step.rewrite.segment.end,
         }
     }
 
@@ -114,7 +115,7 @@ impl FileJob {
             FileJob::Verify(verify) => {
                 return Ok(JobDone::Verified(verify.segment.id, verify.run(disk)?));
             }
-            FileJob::Repair(repair) => return Ok(JobDone::Repaired(repair.run(disk)?)),
+            FileJob::Rewrite(step) => return Ok(JobDone::Rewritten(step.run(disk)?)),
         }
         Ok(JobDone::Made)
     }
@@ -162,7 +163,7 @@ fn replace<D: Disk, E: From<io::Error>>(
     folder: &str,
     write: impl FnOnce(&str) -> Result<(), E>,
 ) -> Result<(), E> {
-    let new = format!("{path}.new");
+    let new = new_path(path);
     let written = write(&new);
     if written.is_err() {
         // What was written would fill the disk until the next try.
@@ -197,7 +198,23 @@ impl MakeCheckpoint {
 }
 
 impl RemakeIndexes {
-    fn run<D: Disk>(mut self, disk: &D, is_cancelled: impl Fn() -> bool) -> Result<(), JobError> {
+    fn run<D: Disk>(self, disk: &D, is_cancelled: impl Fn() -> bool) -> Result<(), JobError> {
+        self.remake(disk, None, is_cancelled)
+    }
+
+    /// Makes the index file of the last segment, under another name. The segment is written anew,
+    /// and has another name, too.
+    pub(super) fn run_new<D: Disk>(self, disk: &D) -> Result<(), JobError> {
+        let last = segment_id(self.segments.len() - 1);
+        self.remake(disk, Some(last), || false)
+    }
+
+    fn remake<D: Disk>(
+        mut self,
+        disk: &D,
+        new: Option<SegmentId>,
+        is_cancelled: impl Fn() -> bool,
+    ) -> Result<(), JobError> {
         let first = self.lost.first().map_or(0, |id| id.number() as usize - 1);
         let (mut begin, mut summary) = (0, LogSummary::default());
         if let Some(base) = base::load(disk, &self.folder, &self.mailboxes, first)? {
@@ -210,7 +227,10 @@ impl RemakeIndexes {
             }
             let id = segment_id(at);
             self.mailboxes.begin_segment(id, sealed.first);
-            let applied = apply(disk, &self.folder, *sealed, &mut self.mailboxes, &mut summary);
+            let is_new = new == Some(id);
+            let path = path(&self.folder, sealed.first);
+            let path = if is_new { new_path(&path) } else { path };
+            let applied = apply(disk, &path, *sealed, &mut self.mailboxes, &mut summary);
             // The segment itself is damaged.
             let damaged = |error| JobError { lost: Some(Lost::Index(id)), error };
             let (offsets, seal) = applied.map_err(damaged)?;
@@ -221,7 +241,12 @@ impl RemakeIndexes {
                 let secret_mark = self.mailboxes.secret_mark();
                 let (offsets, summary) = (&offsets[..], &summary);
                 let contents = Contents { seal, offsets, part, summary, secret_mark };
-                put_index(disk, &self.folder, &contents)?;
+                if is_new {
+                    let index = join(&self.folder, &index_name(sealed.first));
+                    index_write::write(disk, &new_path(&index), &contents)?;
+                } else {
+                    put_index(disk, &self.folder, &contents)?;
+                }
             }
             self.mailboxes.forget_indexed();
         }
@@ -229,18 +254,17 @@ impl RemakeIndexes {
     }
 }
 
-/// Applies a segment. Returns the offsets of its records, and describes it.
+/// Applies a segment, which `path` holds. Returns the offsets of its records, and describes it.
 fn apply<D: Disk>(
     disk: &D,
-    folder: &str,
+    path: &str,
     Sealed { first, end }: Sealed,
     mailboxes: &mut Mailboxes,
     summary: &mut LogSummary,
 ) -> io::Result<(Vec<u32>, Seal)> {
     let (mut last, mut last_checksum) = (summary.last(), 0);
     let mut pushed = Ok(());
-    let path = path(folder, first);
-    let offsets = segment::scan(disk, &path, end, &mut last, |record| {
+    let offsets = segment::scan(disk, path, end, &mut last, |record| {
         last_checksum = segment::checksum_of(record);
         if pushed.is_ok() {
             pushed = summary.push(record);
@@ -250,8 +274,8 @@ fn apply<D: Disk>(
             None => mailboxes.pass_over(record.index),
         }
     })?;
-    pushed.map_err(|why| segment::damaged(&path, 0, why))?;
+    pushed.map_err(|why| segment::damaged(path, 0, why))?;
     let entries = offsets.len() as u64;
-    let last = *offsets.last().ok_or_else(|| segment::damaged(&path, 0, "it holds no entry"))?;
+    let last = *offsets.last().ok_or_else(|| segment::damaged(path, 0, "it holds no entry"))?;
     Ok((offsets, Seal { first, entries, end, last, last_checksum }))
 }

@@ -6,9 +6,10 @@ use super::disk::{Disk, join, named};
 use super::file_job::{FileJob, MakeIndex, RemakeIndexes};
 use super::index_file::{IndexFile, Points, Row};
 use super::log::{Log, Offsets, Segment, keep_open};
+use super::rewrite::{NewSegment, new_path};
 use super::scrub::SealedSegment;
-use super::segment::{self, Seal, index_name, path};
-use crate::ids::{Index, Position, SegmentId, Term};
+use super::segment::{self, Place, Seal, index_name, path};
+use crate::ids::{Index, SegmentId};
 use crate::limits::{FILE_PIECE_BYTES, MESSAGES_PER_STEP, RECORD_BYTES_MAX};
 use crate::mailbox::{List, Mailboxes, Part, Visit};
 use crate::record::Record;
@@ -107,12 +108,42 @@ impl<F> Log<F> {
     /// damaged, if there are any. `empty` is the state before the first entry.
     pub(super) fn remake_job(&self, empty: impl FnOnce() -> Mailboxes) -> Option<FileJob> {
         let lost = self.lost.borrow().clone();
-        let last = lost.last()?.number() as usize;
+        let job = (!lost.is_empty()).then(|| self.remake(lost, empty()));
+        job.map(|job| FileJob::LostIndexes(Box::new(job)))
+    }
+
+    /// What makes these index files again. `mailboxes` are the state before the first entry.
+    pub(super) fn remake(&self, lost: BTreeSet<SegmentId>, mailboxes: Mailboxes) -> RemakeIndexes {
+        let last = lost.last().map_or(0, |last| last.number() as usize);
         let sealed = |segment: &Segment| Sealed { first: segment.first, end: segment.end };
         let segments = self.segments[..last].iter().map(sealed).collect();
-        let (folder, mailboxes) = (self.folder.clone(), empty());
-        let job = RemakeIndexes { folder, segments, lost, mailboxes };
-        Some(FileJob::LostIndexes(Box::new(job)))
+        RemakeIndexes { folder: self.folder.clone(), segments, lost, mailboxes }
+    }
+
+    /// Puts a segment that is written anew in the place of the old one, and its index file.
+    pub(super) fn put_rewritten<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        new: &NewSegment,
+    ) -> io::Result<()> {
+        let NewSegment { id, size, is_indexed, .. } = *new;
+        let segment = &mut self.segments[id.number() as usize - 1];
+        let log = path(&self.folder, segment.first);
+        let index = join(&self.folder, &index_name(segment.first));
+        self.opened.get_mut().clear();
+        self.indexes.get_mut().clear();
+        *self.scanned.get_mut() = None;
+        disk.rename(&new_path(&log), &log)?;
+        segment.end = size;
+        // Beside the old, damaged segment, the new index file would describe nothing: a start would
+        // read the segment, and could not go on.
+        disk.sync_folder(&self.folder)?;
+        if is_indexed {
+            disk.rename(&new_path(&index), &index)?;
+        } else {
+            self.lost.get_mut().insert(id);
+        }
+        Ok(())
     }
 
     pub(super) fn has_suspects(&self) -> bool {
@@ -164,9 +195,6 @@ impl<F> Log<F> {
     ) -> io::Result<T> {
         let id = segment_id(self.segment_of(segment.first));
         let file = join(&self.folder, &index_name(segment.first));
-        if self.repairing == Some(id) {
-            return Err(named(&file, &io::Error::other("the segment is being repaired")));
-        }
         let open = || {
             let index = IndexFile::open(disk, &file, None);
             let index = index.filter(|index| index.is_of(segment));
@@ -358,7 +386,7 @@ impl<F> Log<F> {
         }
         for name in found {
             let is_index = name.ends_with(".idx") && !own.contains(&name);
-            if is_index || name.ends_with(".idx.new") {
+            if is_index || name.ends_with(".new") {
                 disk.remove(&join(&self.folder, &name))?;
             }
         }
@@ -428,7 +456,7 @@ impl<F> Log<F> {
     /// Reads a segment to find where its records begin.
     fn find_offsets<D: Disk<File = F>>(&self, disk: &D, segment: &Segment) -> io::Result<Vec<u32>> {
         let Segment { first, end, .. } = *segment;
-        let mut last = Position { index: first.before(), term: Term::ZERO };
+        let mut last = Place::after(first.before()).last;
         segment::scan(disk, &path(&self.folder, first), end, &mut last, |_| ())
     }
 }

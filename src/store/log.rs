@@ -107,15 +107,13 @@ pub(super) struct Log<F> {
     file: F,
     /// The open files of the most recently read earlier segments, by first index, the latest
     /// last. A log may have more segments than a process may have open files.
-    opened: RefCell<Vec<(Index, F)>>,
+    pub(super) opened: RefCell<Vec<(Index, F)>>,
     /// The same for index files.
     pub(super) indexes: RefCell<Vec<(Index, Rc<IndexFile<F>>)>>,
     /// The segments whose index files were found missing or damaged.
     pub(super) lost: RefCell<BTreeSet<SegmentId>>,
     /// The sealed segments in which a read has failed.
     pub(super) suspects: RefCell<BTreeSet<SegmentId>>,
-    /// The segment that is being repaired.
-    pub(super) repairing: Option<SegmentId>,
     /// A segment whose index file is lost, and a point for each of its records.
     pub(super) scanned: RefCell<Option<(Index, Points)>>,
     /// Of all entries. Every batch header names the newest config before it, which reveals the loss
@@ -151,7 +149,6 @@ impl<F> Log<F> {
             indexes: RefCell::default(),
             lost: RefCell::default(),
             suspects: RefCell::default(),
-            repairing: None,
             scanned: RefCell::default(),
             summary,
             tail: Vec::new(),

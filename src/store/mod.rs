@@ -21,6 +21,7 @@ mod paged;
 mod quarantine;
 mod recovery;
 mod reserve;
+mod rewrite;
 mod salvage;
 mod scrub;
 mod segment;
@@ -31,7 +32,8 @@ pub use file_job::{FileJob, JobDone, JobError, Lost};
 pub use former::Former;
 pub use identity::Identity;
 pub use recovery::{Progress, Torn};
-pub use scrub::{Damage, Repaired, Verified, VerifiedTo};
+pub use rewrite::{NewSegment, Rewrite, Rewritten};
+pub use scrub::{Damage, Verified, VerifiedTo};
 pub use segment::HEADER_BYTES;
 
 use crate::ids::{Index, SegmentId, Vote};
@@ -249,7 +251,8 @@ impl<D: Disk> Store<D> {
         // it.
         identity.segment = log.newest();
         identity.write(&disk)?;
-        let checkpoint = Checkpointed::find(&disk);
+        let (segments, bytes) = base.as_ref().map_or((0, 0), |base| base.of_checkpoint);
+        let checkpoint = Checkpointed { segments, bytes, ..Checkpointed::default() };
         let mut store = Store { disk, identity, unsaved: false, vote: vote_file, log, checkpoint };
         store.seal()?;
         store.plan_checkpoint();

@@ -1,15 +1,13 @@
-//! Verifies sealed segments, and puts entries back in the place of damaged ones.
+//! Verifies sealed segments.
 
 use super::checkpoint::Sealed;
 use super::disk::{Disk, join};
 use super::file_job::JobError;
 use super::index_file::IndexFile;
 use super::paged;
-use super::segment::{self, HEADER_BYTES, Header, Hole, Place, Walk, index_name, path};
+use super::segment::{self, Hole, Place, Walk, index_name, path};
 use super::whole;
-use crate::ids::{Index, Position, SegmentId, Term};
-use crate::limits::FILE_PIECE_BYTES;
-use crate::record::{self, Kind};
+use crate::ids::{Index, SegmentId};
 use std::io;
 
 /// A sealed segment.
@@ -41,10 +39,6 @@ pub struct Damage {
     pub at: u64,
     /// See `at`.
     pub end: u64,
-    /// The newest config before it, if that is known.
-    pub(super) config: Option<Index>,
-    /// A repair has left the place of a record in doubt.
-    pub(super) is_moved: bool,
     /// What is wrong there.
     pub why: &'static str,
 }
@@ -54,15 +48,9 @@ impl Damage {
         id: SegmentId,
         (first, next): (Index, Index),
         (at, end): (u64, u64),
-        config: Option<Index>,
         why: &'static str,
     ) -> Damage {
-        Damage { id, first, next, at, end, config, is_moved: false, why }
-    }
-
-    /// Whether all of it was written again. Reading it shows whether it is right.
-    pub fn is_filled(&self) -> bool {
-        self.first == self.next && self.at == self.end
+        Damage { id, first, next, at, end, why }
     }
 }
 
@@ -107,8 +95,7 @@ impl Verify {
                 index_is_lost: false,
             });
         };
-        let last = Position { index: segment.first.before(), term: Term::ZERO };
-        let begin = VerifiedTo { offset: 0, place: Place { last, config: None } };
+        let begin = VerifiedTo { offset: 0, place: Place::after(segment.first.before()) };
         let VerifiedTo { offset, mut place } = from.unwrap_or(begin);
         let limit = offset.saturating_add(bytes).min(segment.end);
         let mut done = Verified {
@@ -117,14 +104,15 @@ impl Verify {
             damage: Vec::new(),
             index_is_lost: false,
         };
-        match segment::verify(disk, &file, offset..limit, &mut place) {
+        match segment::verify(disk, &file, offset..limit, &mut place, |_| ()) {
             Ok(Ok(offset)) if (limit..segment.end).contains(&offset) => {
                 done.rest = Some(VerifiedTo { offset, place });
                 return Ok(done);
             }
             Ok(Ok(offset)) if offset == segment.end && place.last.index.next() == segment.next => {
-                // What a killed process has put back may be in the page cache alone.
+                // What a process has written anew, and was killed, may be in the page cache alone.
                 disk.sync(&file)?;
+                disk.sync_folder(&segment.folder)?;
             }
             // Also when a part can't be read at all.
             _ => {
@@ -144,13 +132,11 @@ impl Verify {
 }
 
 impl SealedSegment {
-    /// Finds the newest config before an entry of which the segment itself shows nothing: the
-    /// segment before it does.
-    fn config_before<D: Disk>(&self, disk: &D) -> io::Result<Index> {
+    /// Finds the newest config before the segment, by the one before it.
+    pub(super) fn config_before<D: Disk>(&self, disk: &D) -> io::Result<Index> {
         let Some(Sealed { first, end }) = self.before else { return Ok(Index::ZERO) };
         let file = disk.open(&path(&self.folder, first), false)?;
-        let last = Position { index: first.before(), term: Term::ZERO };
-        let mut place = Place { last, config: None };
+        let mut place = Place::after(first.before());
         segment::survey(disk, &file, end, &mut place)?;
         Ok(place.config.unwrap_or_default())
     }
@@ -158,130 +144,24 @@ impl SealedSegment {
     /// The damage of a segment without a file.
     fn lost(&self) -> Damage {
         let SealedSegment { id, first, next, end, .. } = *self;
-        Damage::new(id, (first, next), (0, end), None, "it is missing")
+        Damage::new(id, (first, next), (0, end), "it is missing")
     }
 
     /// Reads the whole segment for its damage.
     fn damage<D: Disk>(&self, disk: &D, file: &D::File) -> io::Result<Vec<Damage>> {
-        let last = Position { index: self.first.before(), term: Term::ZERO };
-        let mut place = Place { last, config: None };
+        let mut place = Place::after(self.first.before());
         let Walk { size, holes, .. } = segment::survey(disk, file, self.end, &mut place)?;
         let damage = |hole: &Hole| {
             let entries = (hole.first, hole.next.unwrap_or(self.next));
             let end = if hole.next.is_some() { hole.at + hole.bytes } else { self.end };
-            Damage::new(self.id, entries, (hole.at, end), hole.config, hole.why)
+            Damage::new(self.id, entries, (hole.at, end), hole.why)
         };
         let mut all: Vec<Damage> = holes.iter().map(damage).collect();
         if holes.last().is_none_or(|hole| hole.next.is_some()) && size < self.end {
             let entries = (place.last.index.next(), self.next);
             let why = "it ends early";
-            all.push(Damage::new(self.id, entries, (size, self.end), place.config, why));
+            all.push(Damage::new(self.id, entries, (size, self.end), why));
         }
         Ok(all)
     }
-}
-
-/// Entries of another server to put in the place of damage, or a part of them.
-#[derive(Debug)]
-pub struct Repair {
-    pub(super) segment: SealedSegment,
-    pub(super) damage: Damage,
-    /// The records, which follow each other. Nothing, if only headers are damaged.
-    pub(super) records: Vec<u8>,
-}
-
-/// The most headers that are sought before a record.
-const HEADERS_SOUGHT: usize = 64;
-/// The most bytes of headers beside the records of one repair that are looked at.
-const HEADERS_BYTES_MAX: usize = FILE_PIECE_BYTES;
-
-/// What a repair has done.
-#[derive(Clone, Debug)]
-pub struct Repaired {
-    /// The damage that is left. It is empty at the end.
-    pub rest: Damage,
-    /// Records may lie where the index file does not expect them.
-    pub moved: bool,
-}
-
-impl Repair {
-    /// Writes the records where they were. Batch headers between them are not the same on all
-    /// servers: each record that is undamaged shows where it lies, and the room between records
-    /// is filled with headers. If that leaves the place of a record in doubt, the index file, which
-    /// names the old one, is removed first.
-    pub(super) fn run<D: Disk>(self, disk: &D) -> Result<Repaired, JobError> {
-        let Repair { segment, mut damage, records } = self;
-        let at = damage.at;
-        let file = disk.open(&path(&segment.folder, segment.first), true)?;
-        let room = (damage.end - at) as usize;
-        let size = disk.size(&file)?.saturating_sub(at) as usize;
-        let mut found = vec![0; size.min(room).min(records.len() + HEADERS_BYTES_MAX)];
-        segment::read_sectors(disk, &file, &mut found, at);
-        let mut config = match damage.config {
-            Some(config) => config,
-            None => segment.config_before(disk)?,
-        };
-        let mut out = Vec::new();
-        // A record that is not found follows the one before it, unless the next one shows room for
-        // headers between them.
-        let (mut next, mut in_doubt, mut moved) = (damage.first, false, damage.is_moved);
-        for record in record::each(&records) {
-            let record = record.map_err(|_| unfit())?;
-            if record.index != next || next >= damage.next {
-                return Err(unfit().into());
-            }
-            let begin = |headers: &usize| out.len() + headers * HEADER_BYTES;
-            let lies = |headers: &usize| {
-                let begin = begin(headers);
-                found.get(begin..begin + record.bytes.len()) == Some(record.bytes)
-            };
-            let headers = (0..=HEADERS_SOUGHT).find(lies);
-            // A segment begins with a header.
-            let least = usize::from(at == 0 && out.is_empty());
-            let count = headers.unwrap_or(0).max(least);
-            moved |= in_doubt && count > 0;
-            in_doubt = headers.is_none();
-            (0..count).for_each(|_| put_header(at, &mut out, record.index, config));
-            out.extend_from_slice(record.bytes);
-            if record.kind == Kind::CONFIG {
-                config = record.index;
-            }
-            next = record.index.next();
-        }
-        let rest = room.checked_sub(out.len()).ok_or_else(unfit)?;
-        if next == damage.next {
-            if !rest.is_multiple_of(HEADER_BYTES) {
-                return Err(unfit().into());
-            }
-            in_doubt &= rest > 0;
-            (0..rest / HEADER_BYTES).for_each(|_| put_header(at, &mut out, next, config));
-        }
-        moved |= in_doubt;
-        if moved {
-            remove_index(disk, &segment)?;
-        }
-        for (piece, bytes) in (0..).zip(out.chunks(FILE_PIECE_BYTES)) {
-            disk.write_at(&file, bytes, at + piece * FILE_PIECE_BYTES as u64)?;
-            disk.sync(&file)?;
-        }
-        disk.sync_folder(&segment.folder)?;
-        (damage.at, damage.first, damage.config) = (at + out.len() as u64, next, Some(config));
-        damage.is_moved = moved;
-        Ok(Repaired { rest: damage, moved })
-    }
-}
-
-fn unfit() -> io::Error {
-    io::Error::other("the entries of another server do not fit")
-}
-
-/// Appends a header to `out`, whose first byte is at `start` of the file.
-fn put_header(start: u64, out: &mut Vec<u8>, first: Index, config: Index) {
-    let offset = start + out.len() as u64;
-    out.extend_from_slice(&Header { synced: offset, first, config }.encode(offset));
-}
-
-fn remove_index<D: Disk>(disk: &D, segment: &SealedSegment) -> io::Result<()> {
-    whole::remove(disk, &join(&segment.folder, &index_name(segment.first)))?;
-    disk.sync_folder(&segment.folder)
 }

@@ -128,6 +128,13 @@ pub(super) struct Place {
     pub(super) config: Option<Index>,
 }
 
+impl Place {
+    /// After an entry of which nothing but the index is known.
+    pub(super) fn after(last: Index) -> Place {
+        Place { last: Position { index: last, term: Term::ZERO }, config: None }
+    }
+}
+
 /// Reads a segment whose first item must follow `place`. Passes every good record to `visit`,
 /// with its offset and whether no hole precedes it. After a hole, reading continues at the next
 /// valid header, whatever index it names.
@@ -253,7 +260,8 @@ pub(super) fn damaged(path: &str, at: u64, why: &str) -> io::Error {
 }
 
 /// Reads a part of a segment, from an item on: items that begin in `run`. Continues at `place`.
-/// Returns where the items end, or the offset of the first bad one and what is wrong with it.
+/// Passes each record to `visit`. Returns where the items end, or the offset of the first bad one
+/// and what is wrong with it.
 ///
 /// # Errors
 /// When the file can't be read.
@@ -262,12 +270,17 @@ pub(super) fn verify<D: Disk>(
     file: &D::File,
     run: Range<u64>,
     place: &mut Place,
+    mut visit: impl FnMut(&Record<'_>),
 ) -> io::Result<Run> {
     let mut window = Window::new(disk, file)?;
     let (size, synced, config) = (window.size, 0, Index::ZERO);
     let mut walk = Walk { size, synced, config, holes: Vec::new() };
     let is_begin = run.start == 0;
-    read_run(&mut window, run, is_begin, place, &mut walk, &mut |_, _, _| Ok(()))
+    let visit = &mut |_, _, record: &Record<'_>| {
+        visit(record);
+        Ok(())
+    };
+    read_run(&mut window, run, is_begin, place, &mut walk, visit)
 }
 
 /// Where items end; or the offset of the first bad one, and what is wrong with it.

@@ -26,20 +26,25 @@ fn filled() -> Store<MemoryDisk> {
         }
     }
     store.flush().unwrap();
-    let mut mailboxes = empty();
-    for index in (1..=200).map(Index) {
+    index(&mut store, empty(), Index(1));
+    assert!(store.sealed_segments() > 4);
+    store
+}
+
+/// Makes the index files that are missing, from an entry on.
+fn index(store: &mut Store<MemoryDisk>, mut mailboxes: Mailboxes, from: Index) {
+    for index in (from.0..=200).map(Index) {
         let (segment, first) = store.segment_of(index);
         mailboxes.begin_segment(segment, first);
         mailboxes.pass_over(index);
     }
     while let Some(part) = mailboxes.unindexed().cloned() {
-        let job = store.index_job(&part, mailboxes.secret_mark()).unwrap().unwrap();
-        job.run(store.disk(), || false).unwrap();
+        if let Some(job) = store.index_job(&part, mailboxes.secret_mark()).unwrap() {
+            job.run(store.disk(), || false).unwrap();
+        }
         store.note_indexed(part.segment);
         mailboxes.forget_indexed();
     }
-    assert!(store.sealed_segments() > 4);
-    store
 }
 
 /// Reads a segment, in parts of this size.
@@ -58,31 +63,41 @@ fn verify(store: &Store<MemoryDisk>, id: SegmentId, bytes: u64) -> Verified {
     }
 }
 
-/// Repairs a segment from an undamaged log, with so many entries at a time. Returns whether its
-/// index file is to be made again.
+/// Writes the next step of a damaged segment, by at most so many entries of an undamaged log.
+fn step(
+    store: &Store<MemoryDisk>,
+    good: &Store<MemoryDisk>,
+    rewrite: Rewrite,
+    most: u64,
+) -> Result<JobDone, JobError> {
+    let mut records = Vec::new();
+    if let Some((first, last)) = rewrite.lacks() {
+        good.copy(first, last.min(Index(first.0 + most).before()), &mut records).unwrap();
+    }
+    store.rewrite_job(rewrite, records, empty).run(store.disk(), || false)
+}
+
+/// Repairs a segment. Returns whether it got its index file at once.
 fn repair(
     store: &mut Store<MemoryDisk>,
     good: &Store<MemoryDisk>,
     id: SegmentId,
     most: u64,
 ) -> bool {
-    let mut moved = false;
-    for mut damage in verify(store, id, u64::MAX).damage {
-        while damage.at < damage.end {
-            let mut records = Vec::new();
-            let last = Index(damage.next.0.min(damage.first.0 + most)).before();
-            if damage.first < damage.next {
-                good.copy(damage.first, last, &mut records).unwrap();
+    let damage = verify(store, id, u64::MAX).damage;
+    let lost: u64 = damage.iter().map(|part| part.next.0 - part.first.0).sum();
+    let mut rewrite = store.begin_rewrite(damage).expect("it is damaged");
+    loop {
+        match step(store, good, rewrite, most) {
+            Ok(JobDone::Rewritten(Rewritten::Part(next))) => rewrite = next,
+            Ok(JobDone::Rewritten(Rewritten::Whole(new))) => {
+                assert_eq!((new.id, new.entries), (id, lost));
+                store.put_rewritten(&new).unwrap();
+                return new.is_indexed;
             }
-            let job = store.repair_job(damage.clone(), records).unwrap();
-            let Ok(JobDone::Repaired(repaired)) = job.run(store.disk(), || false) else {
-                panic!("the entries fit: {damage:?}")
-            };
-            store.end_repair();
-            (damage, moved) = (repaired.rest, moved || repaired.moved);
+            other => panic!("the entries fit: {other:?}"),
         }
     }
-    moved
 }
 
 fn path_of(store: &Store<MemoryDisk>, id: SegmentId) -> String {
@@ -102,22 +117,23 @@ fn a_sound_log_is_sound_in_parts_of_any_size() {
     assert!(store.segment_id(store.sealed_segments()).is_none());
 }
 
-/// Every single bit of a segment: what was there comes back, in its place.
+/// Wherever a bit of a segment has changed, all entries come back.
 #[test]
 fn a_flipped_bit_is_found_and_put_right() {
     let good = filled();
+    let expected = all(&good);
     let id = good.segment_id(2).unwrap();
     let path = path_of(&good, id);
-    let whole = content(good.disk(), &path);
-    for at in 0..whole.len() {
+    for at in 0..content(good.disk(), &path).len() {
         let mut store = filled_again(&good);
         store.disk().edit(&path, |bytes| bytes[at] ^= 1 << (at % 8));
         for bytes in [700, u64::MAX] {
             assert_eq!(verify(&store, id, bytes).damage.len(), 1, "byte {at}");
         }
-        assert!(!repair(&mut store, &good, id, 3), "byte {at}");
-        assert!(content(store.disk(), &path) == whole, "byte {at}");
-        assert!(verify(&store, id, u64::MAX).damage.is_empty());
+        assert!(repair(&mut store, &good, id, 3), "byte {at}");
+        let verified = verify(&store, id, u64::MAX);
+        assert!(verified.damage.is_empty() && !verified.index_is_lost, "byte {at}");
+        assert!(all(&store) == expected, "byte {at}");
     }
 }
 
@@ -130,40 +146,85 @@ fn filled_again(good: &Store<MemoryDisk>) -> Store<MemoryDisk> {
 #[test]
 fn lost_bytes_are_filled_with_what_was_there() {
     let good = filled();
+    let expected = all(&good);
     let seed = 0x10_57;
     println!("seed {seed:#x}");
-    let (mut rng, mut kept) = (Rng::new(seed), 0);
+    let mut rng = Rng::new(seed);
     for round in 0..300 {
         let mut store = filled_again(&good);
         let id = store.segment_id(rng.below(store.sealed_segments() as u64) as usize).unwrap();
         let path = path_of(&store, id);
         let size = content(store.disk(), &path).len();
-        let at = rng.below(size as u64) as usize;
-        let end = size.min(at + 1 + rng.below(1500) as usize);
+        let parts: Vec<(usize, usize)> = (0..1 + rng.below(3))
+            .map(|_| {
+                let at = rng.below(size as u64) as usize;
+                (at, size.min(at + 1 + rng.below(500) as usize))
+            })
+            .collect();
         match rng.below(4) {
-            0 => store.disk().edit(&path, |bytes| bytes.truncate(at)),
+            0 => store.disk().edit(&path, |bytes| bytes.truncate(parts[0].0)),
             1 => store.disk().remove(&path).unwrap(),
-            _ => store.disk().edit(&path, |bytes| bytes[at..end].fill(0)),
+            _ => store.disk().edit(&path, |bytes| {
+                parts.iter().for_each(|(at, end)| bytes[*at..*end].fill(0));
+            }),
         }
-        let moved = repair(&mut store, &good, id, 1 + rng.below(10));
-        let why = format!("round {round}: {path} from {at} to {end}");
-        assert!(verify(&store, id, 500).damage.is_empty(), "{why}");
-        // The index file names places, so it stays only where all records have theirs.
-        let index = path.replace(".log", ".idx");
-        assert_eq!(store.disk().paths().contains(&index), !moved, "{why}");
-        assert!(moved || offsets(&store, id) == offsets(&good, id), "{why}");
-        kept += u64::from(!moved);
-        let expected = all(&good);
+        let is_indexed = repair(&mut store, &good, id, 1 + rng.below(10));
+        let why = format!("round {round}: {path}, {parts:?}");
+        let verified = verify(&store, id, 500);
+        assert!(is_indexed && verified.damage.is_empty() && !verified.index_is_lost, "{why}");
         assert!(all(&store) == expected, "{why}");
         // A start reads all of it, and finds the configs where headers name them.
-        let disk = store.disk().copied();
+        let disk = store.disk().crash(|| false);
         for name in disk.paths().iter().filter(|name| name.ends_with(".idx")) {
             disk.remove(name).unwrap();
         }
         let opened = open_as(disk, &identity()).unwrap();
         assert!(opened.quarantined.is_none() && all(&opened.store) == expected, "{why}");
     }
-    assert!((20..280).contains(&kept), "{kept}");
+}
+
+/// The names of the new files may reach the disk in any combination, or none.
+#[test]
+fn a_crash_at_any_step_of_a_rewrite_leaves_a_log_that_can_be_repaired() {
+    let good = filled();
+    let expected = all(&good);
+    let id = good.segment_id(1).unwrap();
+    let path = path_of(&good, id);
+    for steps in 0.. {
+        let mut store = filled_again(&good);
+        store.disk().edit(&path, |bytes| bytes[600] ^= 1);
+        let damage = verify(&store, id, u64::MAX).damage;
+        let rewrite = store.begin_rewrite(damage).unwrap();
+        let mut records = Vec::new();
+        let (first, last) = rewrite.lacks().unwrap();
+        good.copy(first, last, &mut records).unwrap();
+        let job = store.rewrite_job(rewrite, records, empty);
+        let done = job.run(&crash::Stopping::after(store.disk().clone(), steps), || false);
+        let is_done = done.is_ok();
+        if let Ok(JobDone::Rewritten(Rewritten::Whole(new))) = done {
+            store.put_rewritten(&new).unwrap();
+        }
+        for seed in 0..8 {
+            let mut rng = Rng::new(seed);
+            let disk = store.disk().crash(|| rng.below(2) == 0);
+            let opened = open_as(disk, &identity()).unwrap();
+            let why = format!("after {steps} calls, seed {seed}");
+            assert_eq!(opened.quarantined, None, "{why}");
+            let Opened { store: mut again, mailboxes, acknowledged, .. } = opened;
+            index(&mut again, mailboxes, acknowledged.next());
+            assert_eq!(again.sealed_segments(), good.sealed_segments(), "{why}");
+            if !verify(&again, id, u64::MAX).damage.is_empty() {
+                repair(&mut again, &good, id, u64::from(u32::MAX));
+            }
+            assert!(all(&again) == expected, "{why}");
+            let names = again.disk().paths();
+            assert!(names.iter().all(|name| !name.ends_with(".new")), "{why}: {names:?}");
+        }
+        if is_done {
+            assert!(steps > 3, "{steps}");
+            break;
+        }
+    }
 }
 
 /// Reads all entries, one by one.
@@ -175,30 +236,27 @@ fn all(store: &Store<MemoryDisk>) -> Vec<u8> {
     records
 }
 
-/// The offsets of the records in a segment.
-fn offsets(store: &Store<MemoryDisk>, id: SegmentId) -> Vec<u32> {
-    let sealed = &store.log.segments[id.number() as usize - 1];
-    let mut last = Position { index: sealed.first.before(), term: Term::ZERO };
-    let path = path_of(store, id);
-    segment::scan(store.disk(), &path, sealed.end, &mut last, |_| ()).unwrap()
-}
-
 #[test]
 fn entries_that_do_not_fit_are_refused() {
     let good = filled();
-    let mut store = filled_again(&good);
+    let store = filled_again(&good);
     let id = store.segment_id(1).unwrap();
     let path = path_of(&store, id);
     store.disk().edit(&path, |bytes| bytes[400] ^= 1);
-    let damage = verify(&store, id, u64::MAX).damage.remove(0);
-    let mut records = Vec::new();
-    for index in damage.first.0..damage.next.0 {
-        records.extend(entry(index, 1, "another text"));
-    }
+    let rewrite = store.begin_rewrite(verify(&store, id, u64::MAX).damage).unwrap();
+    let (first, last) = rewrite.lacks().unwrap();
+    let mut right = Vec::new();
+    good.copy(first, last, &mut right).unwrap();
+    let mut beyond = right.clone();
+    good.copy(last.next(), last.next(), &mut beyond).unwrap();
+    let mut early = Vec::new();
+    good.copy(first.before(), last, &mut early).unwrap();
     let before = content(store.disk(), &path);
-    let job = store.repair_job(damage, records).unwrap();
-    assert!(job.run(store.disk(), || false).is_err());
-    assert!(content(store.disk(), &path) == before);
+    for wrong in [beyond, early, right[1..].to_vec()] {
+        let job = store.rewrite_job(rewrite.clone(), wrong, empty);
+        assert!(job.run(store.disk(), || false).is_err());
+        assert!(content(store.disk(), &path) == before);
+    }
 }
 
 #[test]
