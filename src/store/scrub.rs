@@ -112,7 +112,6 @@ impl Verify {
             Ok(Ok(offset)) if offset == segment.end && place.last.index.next() == segment.next => {
                 // What a process has written anew, and was killed, may be in the page cache alone.
                 disk.sync(&file)?;
-                disk.sync_folder(&segment.folder)?;
             }
             // Also when a part can't be read at all.
             _ => {
