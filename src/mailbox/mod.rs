@@ -250,11 +250,11 @@ impl Mailboxes {
                     return outcome(known);
                 }
                 let Some(receiver) = receiver else { return Outcome::NoSuchUser };
-                if self.is_full(receiver, content) {
+                let bytes = content.bytes();
+                if !self.limits.allow(receiver, bytes) {
                     return Outcome::MailboxFull;
                 }
-                let sender = &sender_account.holder;
-                self.positions.add(index, &receiver.holder, sender, content.bytes());
+                self.positions.add(index, &receiver.holder, &sender_account.holder, bytes);
                 let number = receiver.last();
                 if let Some(print) = print {
                     self.keys.add(index, print, Stored { receiver: receiver.created(), number });
@@ -301,7 +301,7 @@ impl Mailboxes {
 
     /// Whether the mailbox of an account is too full for one more message.
     pub fn is_full(&self, account: &Account, content: Content<'_>) -> bool {
-        !self.limits.allow(account.kept(), account.kept_bytes(), content.bytes())
+        !self.limits.allow(account, content.bytes())
     }
 
     /// Returns the result of an earlier request with the same key, if it is remembered.

@@ -224,14 +224,11 @@ impl Part {
         slot
     }
 
-    /// Adds the node at place `at` to a list of an account, whose mailbox gets so many bytes.
-    /// Returns the place of the one before it, and how many there were before in this segment.
-    fn add(&mut self, holder: &Holder, list: List, at: u32, bytes: u64) -> (u32, u32) {
+    /// Adds the node at place `at` to a list of an account. Returns the place of the one before it,
+    /// and how many there were before in this segment.
+    fn add(&mut self, holder: &Holder, list: List, at: u32) -> (u32, u32) {
         let slot = self.slot(holder);
-        let block = &mut self.blocks[slot as usize];
-        block.bytes += bytes;
-        holder.bytes.set(block.bytes);
-        let run = block.run_mut(list);
+        let run = self.blocks[slot as usize].run_mut(list);
         run.count += 1;
         let count = &holder.counts[list as usize];
         count.set(count.get() + 1);
@@ -307,8 +304,11 @@ impl Positions {
     pub(super) fn add(&mut self, index: Index, receiver: &Holder, sender: &Holder, bytes: u64) {
         let active = &mut self.active;
         let at = active.nodes.len() as u32;
-        let (received, rank) = active.add(receiver, List::Received, at, bytes);
-        let (sent, _) = active.add(sender, List::Sent, at, 0);
+        let (received, rank) = active.add(receiver, List::Received, at);
+        let bytes = receiver.bytes() + bytes;
+        active.blocks[receiver.newest.get().slot as usize].bytes = bytes;
+        receiver.bytes.set(bytes);
+        let (sent, _) = active.add(sender, List::Sent, at);
         let entry = (index.0 - active.first.0) as u32;
         active.nodes.push(Node { entry, rank, before: [received, sent] });
     }
