@@ -87,7 +87,7 @@ fn write(name: &UserName, account: &Account, out: &mut Vec<u8>) {
     numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
     out.extend_from_slice(name.as_bytes());
     out.push(0);
-    out.extend_from_slice(account.hash.as_bytes());
+    account.hash.parts().iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
 /// A name that follows from a number, as any other name does.

@@ -5,6 +5,7 @@ mod archive;
 mod change;
 mod digest;
 mod keys;
+mod password_hash;
 mod positions;
 mod retention;
 
@@ -18,6 +19,7 @@ use crate::content::Content;
 use crate::ids::{Index, Secret, SegmentId, UserName};
 use digest::Window;
 use keys::{Keys, Known, Stored};
+use password_hash::PasswordHash;
 use positions::{Holder, Place, Positions};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -28,10 +30,9 @@ use std::sync::Arc;
 pub struct Account {
     /// The entry that set its password.
     pub password_set: Index,
-    /// The hash of its password, as a PHC string.
-    pub hash: Box<str>,
     /// The messages that its mailbox no longer keeps.
     pub forgotten: Forgotten,
+    hash: PasswordHash,
     holder: Holder,
 }
 
@@ -39,6 +40,11 @@ impl Account {
     /// The entry that created it.
     pub fn created(&self) -> Index {
         self.holder.created
+    }
+
+    /// The hash of its password, as a PHC string.
+    pub fn hash(&self) -> String {
+        self.hash.parts().concat()
     }
 
     /// The number of the last message in its mailbox; 0 when it has none.
@@ -162,7 +168,7 @@ impl Mailboxes {
         let mut restored = Mailboxes { limits, ..self.emptied() };
         let account = |saved: SavedAccount| {
             let SavedAccount { created, password_set, messages, forgotten, name, hash } = saved;
-            let holder = Holder::restored(created, &messages);
+            let (hash, holder) = (PasswordHash::new(&hash), Holder::restored(created, &messages));
             (name, Account { password_set, hash, forgotten, holder })
         };
         restored.accounts = accounts.into_iter().map(account).collect();
@@ -216,7 +222,8 @@ impl Mailboxes {
                 if self.accounts.contains_key(&user) {
                     return Outcome::Exists;
                 }
-                let (password_set, hash, holder) = (index, hash.into(), Holder::new(index));
+                let (password_set, hash, holder) =
+                    (index, PasswordHash::new(hash), Holder::new(index));
                 let forgotten = Forgotten::default();
                 self.accounts.insert(user, Account { password_set, hash, forgotten, holder });
                 self.note(index, index, Done::Created)
@@ -234,7 +241,7 @@ impl Mailboxes {
             Change::Password { user, checked, hash } => match self.accounts.get_mut(&user) {
                 Some(account) if account.password_set == checked => {
                     account.password_set = index;
-                    account.hash = hash.into();
+                    account.hash = PasswordHash::new(hash);
                     let account = account.created();
                     self.note(account, index, Done::PasswordSet)
                 }

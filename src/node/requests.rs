@@ -345,7 +345,7 @@ impl Node {
         if let Some(right) = self.cached(&checked) {
             return self.on_checked(env, id, checked, right);
         }
-        let against = account.map_or(NOBODY, |account| &account.hash).to_owned();
+        let against = account.map_or_else(|| NOBODY.to_owned(), Account::hash);
         let password = checked.task.password().to_owned();
         let job = Job { session: id, password, against: Some(against) };
         self.hash(env, job, RequestState::Checking(Box::new(checked)));

@@ -201,7 +201,7 @@ impl World {
 /// All that is kept of an account, but for its messages.
 fn described(account: &Account) -> impl PartialEq + std::fmt::Debug + use<> {
     let counts = [List::Received, List::Sent].map(|list| account.count(list));
-    let (set, hash) = (account.password_set, account.hash.clone());
+    let (set, hash) = (account.password_set, account.hash());
     (account.created(), set, hash, counts, account.forgotten, account.kept_bytes())
 }
 
