@@ -10,18 +10,6 @@ use std::path::PathBuf;
 
 const MESSAGES: usize = 3000;
 
-/// Returns a group whose segments are small, and its primary.
-fn group_with_small_segments() -> (Group, usize) {
-    let mut group = Group::new(3);
-    group.is_faulty = true;
-    for n in 1..=3 {
-        fs::write(group.faults(n), "segments 20000").unwrap();
-        group.start(n);
-    }
-    let primary = group.wait_members(3);
-    (group, primary)
-}
-
 fn text(n: usize) -> String {
     format!("message {n} {}", "x".repeat(n % 97))
 }
@@ -58,27 +46,19 @@ fn check(group: &Group, primary: usize) {
     assert_eq!(ann.line(), format!("OK {MESSAGES}"));
 }
 
-/// Returns the files of a server's log with this ending.
-fn files(group: &Group, n: usize, ending: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(group.data(n).join("log")).unwrap();
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.to_string_lossy().ends_with(ending));
-    files.sort();
-    files
-}
-
 /// Waits until each segment of a server but the last one has its index file.
 fn wait_indexed(group: &Group, n: usize) -> Vec<PathBuf> {
     let all = || {
-        let (indexes, segments) = (files(group, n, ".idx"), files(group, n, ".log"));
+        let (indexes, segments) = (group.log_files(n, ".idx"), group.log_files(n, ".log"));
         (indexes.len() + 1 == segments.len()).then_some(indexes)
     };
-    wait_for(all, || format!("server {n} lacks index files: {:?}", files(group, n, "")))
+    wait_for(all, || format!("server {n} lacks index files: {:?}", group.log_files(n, "")))
 }
 
 #[test]
 fn mailboxes_are_read_from_index_files_by_every_primary() {
-    let (mut group, mut primary) = group_with_small_segments();
+    let mut group = Group::with_small_segments();
+    let mut primary = group.wait_members(3);
     fill(&group, primary);
     for n in 1..=3 {
         assert!(wait_indexed(&group, n).len() > 10);

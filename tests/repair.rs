@@ -13,12 +13,7 @@ const MESSAGES: usize = 1500;
 
 /// Returns a group whose segments are small, filled and stopped.
 fn stopped() -> Group {
-    let mut group = Group::new(3);
-    group.is_faulty = true;
-    for n in 1..=3 {
-        fs::write(group.faults(n), "segments 20000").unwrap();
-        group.start(n);
-    }
+    let mut group = Group::with_small_segments();
     let primary = group.wait_members(3);
     let mut ann = group.client(primary, "ann");
     assert_eq!(ann.send_first("ann", MESSAGES).len(), MESSAGES);
@@ -30,15 +25,6 @@ fn stopped() -> Group {
     }
     group.kill_all();
     group
-}
-
-/// Returns the files of a server's log with this ending, oldest first.
-fn files(group: &Group, n: usize, ending: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(group.data(n).join("log")).unwrap();
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.to_string_lossy().ends_with(ending));
-    files.sort();
-    files
 }
 
 fn flip(path: &PathBuf, at: usize) {
@@ -65,7 +51,7 @@ fn check(group: &Group) {
 #[test]
 fn damage_in_an_old_segment_is_repaired_without_leaving_the_group() {
     let mut group = stopped();
-    let segments = files(&group, 2, ".log");
+    let segments = group.log_files(2, ".log");
     // Two places in one segment, and another one.
     [9000, 15_000].into_iter().for_each(|at| flip(&segments[1], at));
     flip(&segments[3], 100);
@@ -87,7 +73,7 @@ fn damage_in_an_old_segment_is_repaired_without_leaving_the_group() {
 #[test]
 fn two_servers_that_are_damaged_in_different_places_repair_each_other() {
     let mut group = stopped();
-    let damaged = [1, 2].map(|n| files(&group, n, ".log")[n].clone());
+    let damaged = [1, 2].map(|n| group.log_files(n, ".log")[n].clone());
     damaged.iter().for_each(|path| flip(path, 7000));
     // The third one can't help.
     [1, 2].into_iter().for_each(|n| group.start(n));
@@ -105,7 +91,7 @@ fn two_servers_that_are_damaged_in_different_places_repair_each_other() {
 #[test]
 fn entries_that_two_have_lost_come_back_with_the_third() {
     let mut group = stopped();
-    let [first, second] = [1, 2].map(|n| files(&group, n, ".log")[1].clone());
+    let [first, second] = [1, 2].map(|n| group.log_files(n, ".log")[1].clone());
     // The same entries: neither can help the other.
     for path in [&first, &second] {
         let mut bytes = fs::read(path).unwrap();
@@ -130,7 +116,7 @@ fn derived_files_come_back() {
     for round in 0..3 {
         for n in 1..=3 {
             if round != 0 {
-                files(&group, n, ".idx").iter().for_each(|path| fs::remove_file(path).unwrap());
+                group.log_files(n, ".idx").iter().for_each(|path| fs::remove_file(path).unwrap());
             }
             if round != 1 {
                 fs::remove_file(group.data(n).join("checkpoint")).unwrap();
@@ -140,7 +126,7 @@ fn derived_files_come_back() {
         check(&group);
         for n in 1..=3 {
             let all = || {
-                let (indexes, segments) = (files(&group, n, ".idx"), files(&group, n, ".log"));
+                let (indexes, segments) = (group.log_files(n, ".idx"), group.log_files(n, ".log"));
                 let whole = group.data(n).join("checkpoint").exists();
                 (whole && indexes.len() + 1 == segments.len()).then_some(())
             };

@@ -4,18 +4,18 @@
 //! The file: `postbak` and the version `01`, the group `u128`, the last entry `u64`; the records
 //! from entry 1 on, as the log has them; the checksum (CRC-32C) of all bytes before it.
 
-use super::directory::{hold_or_make, label, random};
+use super::directory::{hold_or_make, identity, label, random};
 use super::operator::{Failure, ask, name};
 use super::{Named, ask as status, stderr};
-use crate::ids::{DiskId, Index, Member, Position, ProcessId, ServerId};
+use crate::ids::{DiskId, Index, Member, Position, ServerId};
 use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX};
 use crate::mailbox::Mailboxes;
 use crate::options;
 use crate::record::Record;
-use crate::replica::{Beginning, LogSummary, Packet, Shared};
+use crate::replica::{Beginning, LogSummary, Packet};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
-use crate::store::{Identity, Opening, Store};
+use crate::store::{Opening, Store};
 use crate::time::{WallTime, in_words};
 use byteorder::{ByteOrder, LE, ReadBytesExt};
 use std::fs::{self, File};
@@ -290,10 +290,8 @@ fn fill(options: &options::Restore, data: &Path, input: &mut dyn Read) -> Result
     let settings = Settings::read(&options.out)?;
     let _lock = hold_or_make(data)?;
     let disk = RealDisk::open(data).named(data.display())?;
-    let Shared { group, servers, .. } = settings.shared;
     let me = Member { id: ServerId::new(1).expect("1 to 3"), disk: DiskId(random()?) };
-    let mut expected = Identity::new(group, servers, me.id, me.disk);
-    expected.process = ProcessId(random()? as u64);
+    let expected = identity(&settings.shared, me.id, me.disk)?;
     let (label, empty) = (label(), Mailboxes::new(&settings.secret));
     let opening = Opening { expected: &expected, label: &label, empty: &empty };
     let opened = Store::open(disk, &opening, &mut |_| {});

@@ -1,6 +1,9 @@
 //! Shared parts of the commands that use a data directory: locks, names of files, random numbers.
 
 use super::Named;
+use crate::ids::{DiskId, ProcessId, ServerId};
+use crate::replica::Shared;
+use crate::store::Identity;
 use crate::store::disk::RealDisk;
 use crate::time::WallTime;
 use std::fs::{File, TryLockError};
@@ -20,6 +23,13 @@ pub(super) fn hold_or_make(data: &Path) -> Result<File, String> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).mode(0o600);
     hold(data, options.open(data.join("lock")))
+}
+
+/// Returns the identity of a server with this disk, as of a new process.
+pub(super) fn identity(shared: &Shared, id: ServerId, disk: DiskId) -> Result<Identity, String> {
+    let mut identity = Identity::new(shared.group, shared.servers, id, disk);
+    identity.process = ProcessId(random()? as u64);
+    Ok(identity)
 }
 
 pub(super) fn random() -> Result<u128, String> {

@@ -6,12 +6,12 @@
 //! all.
 
 use super::check::report;
-use super::directory::{hold_or_make, hold_unchanged, label, random, recovery};
+use super::directory::{hold_or_make, hold_unchanged, identity, label, random, recovery};
 use super::operator::{connect, name, shake};
 use super::{Named, Unreached};
-use crate::ids::{DiskId, Member, Position, ProcessId, ServerId, Term};
+use crate::ids::{DiskId, Member, Position, ServerId, Term};
 use crate::options;
-use crate::replica::{Beginning, Shared};
+use crate::replica::Beginning;
 use crate::settings::Settings;
 use crate::store::check::{Findings, check};
 use crate::store::disk::RealDisk;
@@ -258,9 +258,7 @@ impl Plan {
             let best = self.best().path.display();
             return Err(format!("{best} is the better one: run it without --yes"));
         }
-        let Shared { group, servers, .. } = settings.shared;
-        let mut new = Identity::new(group, servers, self.me.id, self.me.disk);
-        new.process = ProcessId(random()? as u64);
+        let new = identity(&settings.shared, self.me.id, self.me.disk)?;
         let (me, begin) = (self.me, self.begin);
         let directory = &mut self.directories[0];
         let shown = options.data.display();
@@ -285,7 +283,7 @@ impl Plan {
             text +=
                 &format!("What was damaged, and the entries after it, are in {shown}/{folder}.\n");
         }
-        if servers > 1 {
+        if settings.shared.servers > 1 {
             text += &format!(
                 "Start server {id} first, then the others: `postern status` shows when they have \
                  joined.\n"

@@ -1,20 +1,18 @@
 //! `postern serve`: builds a server from its settings and its data directory, and runs it.
 
 use super::Named;
-use super::directory::{hold_or_make, label, random, recovery};
+use super::directory::{hold_or_make, identity, label, random, recovery};
 use crate::host::{self, Host, Setup};
-use crate::ids::{DiskId, Index, ProcessId, ServerId};
+use crate::ids::{DiskId, Index, ServerId};
 use crate::limits::{DESCRIPTORS_RESERVED, DIGEST_ENTRIES, PROGRESS_TIME, SPACE_RESERVED};
 use crate::mailbox::Mailboxes;
 use crate::node;
 use crate::options;
-use crate::replica::{Quarantine, Shared};
+use crate::replica::Quarantine;
 use crate::server::{self, EventLoop, Parts, boot_time};
 use crate::settings::Settings;
 use crate::store::disk::Disk;
-use crate::store::{
-    Identity, OpenError, Opened, Opening, Progress, Quarantined, ServerDisk, Store,
-};
+use crate::store::{OpenError, Opened, Opening, Progress, Quarantined, ServerDisk, Store};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use socket2::SockRef;
@@ -172,10 +170,7 @@ impl Shell {
         let settings = &self.settings;
         let shown = self.data.display();
         let disk = ServerDisk::open(&self.data).named(&shown)?;
-        let new = DiskId(random()?);
-        let Shared { group, servers, .. } = settings.shared;
-        let mut expected = Identity::new(group, servers, self.id, new);
-        expected.process = ProcessId(random()? as u64);
+        let expected = identity(&settings.shared, self.id, DiskId(random()?))?;
         let (label, empty) = (label(), Mailboxes::new(&settings.secret));
         let opening = Opening { expected: &expected, label: &label, empty: &empty };
         let mut last = Instant::now();

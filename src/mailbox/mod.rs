@@ -17,6 +17,7 @@ pub use retention::{Forget, Forgets, Forgotten, Limits};
 
 use crate::content::Content;
 use crate::ids::{Index, Secret, SegmentId, UserName};
+use crate::record::Record;
 use digest::Window;
 use keys::{Keys, Known, Stored};
 use password_hash::PasswordHash;
@@ -213,6 +214,15 @@ impl Mailboxes {
         let outcome = self.apply_change(index, change);
         self.window.add(index, Some(&outcome));
         outcome
+    }
+
+    /// Applies an entry of any kind. Returns its outcome, if it is a change.
+    pub fn apply_record(&mut self, record: &Record<'_>) -> Option<Outcome> {
+        let change = Change::decode(record.kind, record.body);
+        if change.is_none() {
+            self.pass_over(record.index);
+        }
+        change.map(|change| self.apply(record.index, &change))
     }
 
     fn apply_change(&mut self, index: Index, change: &Change<'_>) -> Outcome {

@@ -4,7 +4,7 @@
 use super::{Context, Node, Output};
 use crate::ids::{Index, LinkId};
 use crate::limits::{ENTRIES_BYTES_MAX, FETCH_TIME};
-use crate::record;
+use crate::record::{self, Record};
 use crate::replica::Packet;
 use crate::time::Moment;
 
@@ -75,14 +75,7 @@ impl Node {
                 continue;
             }
             let mut records = Vec::new();
-            let last = last.min(self.replica.last());
-            if first > Index::ZERO && first <= last {
-                let through = world.log.last_within(first, last, ENTRIES_BYTES_MAX);
-                let keep =
-                    &mut |record: &record::Record<'_>| records.extend_from_slice(record.bytes);
-                // What precedes a damaged entry helps, too. The damage is noted where it is read.
-                let _ = world.log.for_each(first, through, keep);
-            }
+            copy_first(world, (first, last.min(self.replica.last())), &mut records);
             out.replica.send_with(link, Packet::Fetched, records);
         }
     }
@@ -100,16 +93,15 @@ impl Node {
         if self.fetching.asked.is_none_or(|(asked, _)| asked != link) {
             return;
         }
-        let mut next = first;
-        let is_next = |record: Result<record::Record<'_>, _>| {
-            let record = record.ok()?;
-            let is_wanted = record.index == next
-                && record.index <= last
-                && self.replica.term_of(record.index) == Some(record.term);
-            next = next.next();
-            is_wanted.then_some(())
+        let indexes = (first.0..=last.0).map(Index);
+        let is_wanted = |(record, index): (Result<Record<'_>, _>, Option<Index>)| {
+            record.is_ok_and(|record| {
+                Some(record.index) == index
+                    && self.replica.term_of(record.index) == Some(record.term)
+            })
         };
-        let fits = record::each(records).map(is_next).all(|is_wanted| is_wanted.is_some());
+        let expected = indexes.map(Some).chain(std::iter::repeat(None));
+        let fits = record::each(records).zip(expected).all(is_wanted);
         if fits && !records.is_empty() {
             self.fetching.wanted = None;
             out.fetched = Some(records.to_vec());
@@ -117,5 +109,15 @@ impl Node {
             // It has none of them. All may be in the same need: they are not asked without pause.
             self.fetching.asked = Some((link, now + FETCH_TIME / 10));
         }
+    }
+}
+
+/// Appends the first records from `first` to `last` to `out`: as many as a frame holds, and as can
+/// be read. What precedes a damaged entry helps, too; the damage is noted where it is read.
+pub(super) fn copy_first(world: &Context<'_>, (first, last): (Index, Index), out: &mut Vec<u8>) {
+    if first > Index::ZERO && first <= last {
+        let through = world.log.last_within(first, last, ENTRIES_BYTES_MAX);
+        let keep = &mut |record: &Record<'_>| out.extend_from_slice(record.bytes);
+        let _ = world.log.for_each(first, through, keep);
     }
 }

@@ -1,13 +1,13 @@
 //! Serves operators: a connection that knows the group's secret may manage accounts, with one
 //! request on a link of its own.
 
+use super::fetch::copy_first;
 use super::replies::error;
 use super::session::Session;
 use super::{Env, Node, Output};
 use crate::ids::{Index, LinkId, Origin, SessionId, UserName};
-use crate::limits::{ENTRIES_BYTES_MAX, LINE_BYTES_MAX, USERS_PER_ANSWER};
+use crate::limits::{LINE_BYTES_MAX, USERS_PER_ANSWER};
 use crate::protocol::{self, Answer, Code, Reply};
-use crate::record::Record;
 use crate::replica::{Closing, Effect, Packet};
 use crate::time::Moment;
 
@@ -41,12 +41,7 @@ impl Node {
         let (world, last) = (env.world, self.replica.acknowledged());
         let mut answer = last.0.to_le_bytes().to_vec();
         answer.extend_from_slice(&(world.gauges)().log_bytes.to_le_bytes());
-        if first > Index::ZERO && first <= last {
-            let through = world.log.last_within(first, last, ENTRIES_BYTES_MAX);
-            let keep = &mut |record: &Record<'_>| answer.extend_from_slice(record.bytes);
-            // What precedes a damaged entry is sent; the damage is noted where it is read.
-            let _ = world.log.for_each(first, through, keep);
-        }
+        copy_first(world, (first, last), &mut answer);
         env.out.replica.send_with(link, Packet::Answer, answer);
         env.out.replica.push(Effect::Close(link, Closing::Spare));
     }

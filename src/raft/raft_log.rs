@@ -99,8 +99,8 @@ impl RaftLog {
         self.summary.config_up_to(self.committed_since_start())
     }
 
-    /// Returns the commit index, if the group has told it since this server started; otherwise 0:
-    /// what the files show may be far behind, and others would take it for the newest.
+    /// Returns the commit index, if the group has told it since this server started; otherwise 0.
+    /// The commit index that the files show may be far behind that of the group.
     pub(super) fn committed_since_start(&self) -> Index {
         let is_new = self.committed > self.known_at_start;
         if is_new { self.committed } else { Index::ZERO }

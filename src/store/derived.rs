@@ -128,8 +128,8 @@ impl<D: Disk> Store<D> {
         self.log.note_suspect(id);
     }
 
-    /// Returns the job that reads a part of a sealed segment, about so many bytes; `None` if its
-    /// entries are not known to be acknowledged.
+    /// Returns the job that reads about `bytes` bytes of a sealed segment, after `from`; `None`
+    /// if the segment has no index file, so that its entries may not be acknowledged.
     pub fn verify_job(
         &self,
         id: SegmentId,

@@ -9,7 +9,7 @@ use super::scrub::{Verified, Verify};
 use super::segment::{self, Seal, index_name, path};
 use crate::ids::{Index, SegmentId};
 use crate::limits::{FILE_PIECE_BYTES, SEGMENT_BYTES};
-use crate::mailbox::{Change, Mailboxes, Part};
+use crate::mailbox::{Mailboxes, Part};
 use crate::replica::LogSummary;
 use std::collections::BTreeSet;
 use std::io;
@@ -269,10 +269,7 @@ fn apply<D: Disk>(
         if pushed.is_ok() {
             pushed = summary.push(record);
         }
-        match Change::decode(record.kind, record.body) {
-            Some(change) => drop(mailboxes.apply(record.index, &change)),
-            None => mailboxes.pass_over(record.index),
-        }
+        let _ = mailboxes.apply_record(record);
     })?;
     pushed.map_err(|why| segment::damaged(path, 0, why))?;
     let entries = offsets.len() as u64;

@@ -8,8 +8,8 @@
 //! * positions, each `u32`: for each account the offsets of the messages that it has received;
 //!   then, of each message that it has sent, the offset, and the place among those that the
 //!   receiver has received in this segment, from 0;
-//! * changes of accounts: [`Change`]s in the order of the accounts, and then of the entries;
-//! * mailboxes that have forgotten messages: [`Forgets`] in the order of the accounts;
+//! * changes of accounts: [`ChangeRow`]s in the order of the accounts, and then of the entries;
+//! * mailboxes that have forgotten messages: [`ForgottenRow`] in the order of the accounts;
 //! * keys of ONCE: [`Key`]s in the order of the entries;
 //! * the summary of the log up to the end of the segment;
 //! * the table: [`Row`]s in the order of the accounts;
@@ -71,7 +71,7 @@ const HEAD_BYTES: usize = 8 + 4 + (8 + 8 + 8 + 4 + 4) + 8 + 2 * 8 + 7 * 4;
 
 /// A change of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(super) struct ChangeRow {
     /// The entry that created the account.
     pub(super) account: Index,
     /// The entry that has changed it, and the offset of its record.
@@ -91,19 +91,19 @@ impl Field for Done {
     }
 }
 
-fields!(Change { account, entry, offset, done });
+fields!(ChangeRow { account, entry, offset, done });
 fields!(Key { at, name, message, receiver, number });
 
 /// A mailbox, and all that it has forgotten up to the end of the segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Forgets {
+pub(super) struct ForgottenRow {
     /// The entry that created the account.
     pub(super) account: Index,
     pub(super) forgotten: Forgotten,
 }
 
-fields!(Forgets { account, forgotten });
-pub(super) const FORGETS_BYTES: usize = 3 * 8;
+fields!(ForgottenRow { account, forgotten });
+pub(super) const FORGOTTEN_BYTES: usize = 3 * 8;
 pub(super) const CHANGE_BYTES: usize = 8 + 4 + 4 + 1;
 pub(super) const KEY_BYTES: usize = 5 * 8;
 
@@ -192,7 +192,7 @@ impl Head {
         let positions = points + pages(self.points, 8);
         let changes = positions + pages(self.positions, 4);
         let forgotten = changes + pages(self.changes, CHANGE_BYTES);
-        let keys = forgotten + pages(self.forgotten, FORGETS_BYTES);
+        let keys = forgotten + pages(self.forgotten, FORGOTTEN_BYTES);
         let summary = keys + pages(self.keys, KEY_BYTES);
         let table = summary + pages(self.summary, 1);
         let fences = table + (self.rows as usize).div_ceil(ROWS_PER_PAGE) as u64 * page;

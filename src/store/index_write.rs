@@ -1,7 +1,9 @@
 //! Writes index files.
 
 use super::disk::Disk;
-use super::index_file::{Change, FENCES_PER_PAGE, Forgets, Head, MAGIC, ROWS_PER_PAGE, Row};
+use super::index_file::{
+    ChangeRow, FENCES_PER_PAGE, ForgottenRow, Head, MAGIC, ROWS_PER_PAGE, Row,
+};
 use super::paged::PagedWriter;
 use super::segment::Seal;
 use crate::fields::Field;
@@ -84,7 +86,7 @@ pub(super) fn write<D: Disk>(disk: &D, path: &str, contents: &Contents<'_>) -> i
     }
     file.pad()?;
     write_all(&mut file, changes)?;
-    let forgets = |(account, forgotten)| Forgets { account, forgotten };
+    let forgets = |(account, forgotten)| ForgottenRow { account, forgotten };
     write_all(&mut file, forgotten.into_iter().map(forgets))?;
     write_all(&mut file, part.keys.iter().flat_map(|keys| keys.iter().copied()))?;
     file.write(&summary_bytes)?;
@@ -119,13 +121,13 @@ pub(super) fn write<D: Disk>(disk: &D, path: &str, contents: &Contents<'_>) -> i
 }
 
 /// Returns the changes of accounts in the order of the accounts.
-fn changes(part: &Part, first: Index, offsets: &[u32]) -> Vec<Change> {
+fn changes(part: &Part, first: Index, offsets: &[u32]) -> Vec<ChangeRow> {
     let change = |at: &AccountChange| {
         let AccountChange { account, entry, done } = *at;
         let entry = (entry.0 - first.0) as u32;
-        Change { account, entry, offset: offsets[entry as usize], done }
+        ChangeRow { account, entry, offset: offsets[entry as usize], done }
     };
-    let mut changes: Vec<Change> = part.changes.iter().map(change).collect();
+    let mut changes: Vec<ChangeRow> = part.changes.iter().map(change).collect();
     changes.sort_unstable_by_key(|change| (change.account, change.entry));
     changes
 }

@@ -4,8 +4,8 @@
 
 use super::disk::Disk;
 use super::index_file::{
-    CHANGE_BYTES, Change, FORGETS_BYTES, Forgets, IndexFile, KEY_BYTES, ROW_BYTES, ROWS_PER_PAGE,
-    Row,
+    CHANGE_BYTES, ChangeRow, FORGOTTEN_BYTES, ForgottenRow, IndexFile, KEY_BYTES, ROW_BYTES,
+    ROWS_PER_PAGE, Row,
 };
 use super::paged::{PAGE_DATA, PagedReader, damaged};
 use crate::ids::{Index, SegmentId};
@@ -20,9 +20,9 @@ pub(super) struct Updates<'a, D: Disk> {
     disk: &'a D,
     segment: SegmentId,
     first: Index,
-    rows: Listed<'a, D, Row>,
-    changes: Listed<'a, D, Change>,
-    forgets: Listed<'a, D, Forgets>,
+    rows: Values<'a, D, Row>,
+    changes: Values<'a, D, ChangeRow>,
+    forgets: Values<'a, D, ForgottenRow>,
     /// The segment, which holds names and hashes.
     log: D::File,
 }
@@ -36,11 +36,11 @@ impl<'a, D: Disk> Updates<'a, D> {
     ) -> io::Result<Self> {
         let (head, sections) = (index.head, index.head.sections());
         let reader = |at| PagedReader::from(disk, &index.file, at);
-        let rows = Listed::new(reader(sections.table)?, head.rows, ROW_BYTES, ROWS_PER_PAGE)?;
+        let rows = Values::new(reader(sections.table)?, head.rows, ROW_BYTES, ROWS_PER_PAGE)?;
         let (changes, endless) = (reader(sections.changes)?, usize::MAX);
-        let changes = Listed::new(changes, head.changes, CHANGE_BYTES, endless)?;
+        let changes = Values::new(changes, head.changes, CHANGE_BYTES, endless)?;
         let forgets = reader(sections.forgotten)?;
-        let forgets = Listed::new(forgets, head.forgotten, FORGETS_BYTES, endless)?;
+        let forgets = Values::new(forgets, head.forgotten, FORGOTTEN_BYTES, endless)?;
         let (segment, first) = (head.id, head.seal.first);
         Ok(Updates { disk, segment, first, rows, changes, forgets, log })
     }
@@ -93,11 +93,11 @@ impl<'a, D: Disk> Updates<'a, D> {
         Ok(saved.filter(|_| !is_deleted))
     }
 
-    fn entry(&self, change: Change) -> Index {
+    fn entry(&self, change: ChangeRow) -> Index {
         Index(self.first.0 + u64::from(change.entry))
     }
 
-    fn read_created(&self, change: Change) -> io::Result<SavedAccount> {
+    fn read_created(&self, change: ChangeRow) -> io::Result<SavedAccount> {
         let created = self.entry(change);
         self.read(change, |read| match read {
             mailbox::Change::Create { user, hash } => Some(SavedAccount {
@@ -112,7 +112,7 @@ impl<'a, D: Disk> Updates<'a, D> {
         })
     }
 
-    fn read_hash(&self, change: Change) -> io::Result<Box<str>> {
+    fn read_hash(&self, change: ChangeRow) -> io::Result<Box<str>> {
         self.read(change, |read| match read {
             mailbox::Change::Password { hash, .. } => Some(hash.into()),
             _ => None,
@@ -122,7 +122,7 @@ impl<'a, D: Disk> Updates<'a, D> {
     /// Reads the record of a change.
     fn read<T>(
         &self,
-        change: Change,
+        change: ChangeRow,
         take: impl FnOnce(mailbox::Change<'_>) -> Option<T>,
     ) -> io::Result<T> {
         let mut bytes = [0; RECORD_BYTES_MAX];
@@ -140,7 +140,7 @@ impl<'a, D: Disk> Updates<'a, D> {
 }
 
 /// Values of the same size that a file lists one after the other.
-struct Listed<'a, D: Disk, T> {
+struct Values<'a, D: Disk, T> {
     reader: PagedReader<'a, D>,
     /// The number of values after `next`.
     left: u32,
@@ -151,14 +151,14 @@ struct Listed<'a, D: Disk, T> {
     next: Option<T>,
 }
 
-impl<'a, D: Disk, T: crate::fields::Field> Listed<'a, D, T> {
+impl<'a, D: Disk, T: crate::fields::Field> Values<'a, D, T> {
     fn new(
         reader: PagedReader<'a, D>,
         count: u32,
         bytes: usize,
         per_page: usize,
     ) -> io::Result<Self> {
-        let mut listed = Listed { reader, left: count, bytes, per_page, read: 0, next: None };
+        let mut listed = Values { reader, left: count, bytes, per_page, read: 0, next: None };
         listed.advance()?;
         Ok(listed)
     }
@@ -243,7 +243,7 @@ impl<F> IndexFile<F> {
         let mut reader = PagedReader::from(disk, &self.file, self.head.sections().changes)?;
         let mut deletions = Vec::new();
         for _ in 0..self.head.changes {
-            let Change { account, entry, done, .. } = reader.value(CHANGE_BYTES)?;
+            let ChangeRow { account, entry, done, .. } = reader.value(CHANGE_BYTES)?;
             if done == Done::Deleted {
                 let at = Index(self.head.seal.first.0 + u64::from(entry));
                 deletions.push(mailbox::Deletion { at, account });

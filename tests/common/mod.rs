@@ -100,6 +100,27 @@ impl Group {
         group
     }
 
+    /// Starts a group of three whose segments are small, which only debug builds can make.
+    pub fn with_small_segments() -> Group {
+        let mut group = Group::new(3);
+        group.is_faulty = true;
+        for n in 1..=3 {
+            std::fs::write(group.faults(n), "segments 20000").expect("a file is written");
+            group.start(n);
+        }
+        group.wait_members(3);
+        group
+    }
+
+    /// Returns the files of a server's log with this ending, oldest first.
+    pub fn log_files(&self, n: usize, ending: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.data(n).join("log")).expect("a server has a log");
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| path.to_string_lossy().ends_with(ending));
+        files.sort();
+        files
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("postern.toml")
     }

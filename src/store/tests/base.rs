@@ -210,10 +210,7 @@ fn apply(store: &Store<MemoryDisk>, mailboxes: &mut Mailboxes, from: Index, thro
     let apply = &mut |record: &Record<'_>| {
         let (segment, first) = store.segment_of(record.index);
         mailboxes.begin_segment(segment, first);
-        match Change::decode(record.kind, record.body) {
-            Some(change) => drop(mailboxes.apply(record.index, &change)),
-            None => mailboxes.pass_over(record.index),
-        }
+        let _ = mailboxes.apply_record(record);
     };
     store.for_each(from, through, apply).unwrap();
 }
