@@ -65,6 +65,15 @@ pub const MERGED_MAX: usize = if cfg!(feature = "simulate") { 2 } else { 32 };
 /// A new checkpoint is made when the log has grown by this many times the bytes of the last one,
 /// unless [`MERGED_MAX`] is reached before.
 pub const CHECKPOINT_GROWTH: u64 = 16;
+/// From one round that frees the space of removed messages to the next.
+pub const COMPACTION_TIME: Duration = Duration::from_secs(match () {
+    () if cfg!(feature = "simulate") => 30,
+    // Tests of whole servers wait for it.
+    () if cfg!(debug_assertions) => 1,
+    () => 120,
+});
+/// Accounts that are asked for in a turn, to find removed messages.
+pub const SURVEYED_PER_TURN: usize = 4096;
 /// Mailboxes that a primary examines for old messages in a turn, without reading them.
 pub const EXAMINED_PER_TURN: usize = 256;
 /// From one read of old messages, to forget them, to the next.

@@ -42,10 +42,12 @@ impl Kind {
     pub const LIMITS: Kind = Kind(7);
     /// Old messages that mailboxes no longer keep.
     pub const FORGET: Kind = Kind(8);
+    /// A message that was stored, and that its mailbox no longer keeps: without its content.
+    pub const EMPTIED: Kind = Kind(9);
 
     /// Whether this version can apply such an entry.
     pub fn is_known(self) -> bool {
-        (Kind::CONFIG.0..=Kind::FORGET.0).contains(&self.0)
+        (Kind::CONFIG.0..=Kind::EMPTIED.0).contains(&self.0)
     }
 }
 

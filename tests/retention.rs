@@ -139,3 +139,62 @@ fn a_full_mailbox_has_room_again_after_it_has_forgotten_messages() {
     };
     wait_for(numbers, || format!("{:?}", mailbox(&group, primary)));
 }
+
+/// The messages of a deleted account leave the disks of all servers, while these work. Only debug
+/// builds can make segments small.
+#[cfg(debug_assertions)]
+#[test]
+fn a_deletion_frees_disk_space() {
+    let mut group = Group::with_small_segments();
+    let primary = group.wait_members(3);
+    let mut ann = group.client(primary, "ann");
+    let mut bob = group.client(primary, "bob");
+    assert_eq!(ann.ask("SEND ann first"), "OK 1");
+    let text = "x".repeat(300);
+    for n in 1..=1000 {
+        assert_eq!(ann.ask(&format!("SEND bob {text}")), format!("OK {n}"));
+    }
+    let pushed = (0..1000).filter(|_| bob.line().starts_with("MSG ")).count();
+    assert_eq!(pushed, 1000);
+    let bytes = |group: &Group, n: usize| -> u64 {
+        group.status(n).and_then(|status| status["log_bytes"].parse().ok()).unwrap_or(u64::MAX)
+    };
+    let before = bytes(&group, primary);
+    assert_eq!(bob.ask("DELETE bob correct-horse"), "OK");
+    for n in 1..=3 {
+        let freed = || (bytes(&group, n) < before / 2).then_some(());
+        wait_for(freed, || format!("server {n} has {} of {before} bytes", bytes(&group, n)));
+    }
+    // A server without its disk is filled with what is left.
+    let backup = primary % 3 + 1;
+    group.kill(backup);
+    fs::remove_dir_all(group.data(backup)).unwrap();
+    group.start(backup);
+    group.wait_members(3);
+    assert!(bytes(&group, backup) < before / 2);
+    group.kill_all();
+    (1..=3).for_each(|n| group.start(n));
+    let primary = group.wait_members(3);
+    let mut ann = group.connect(primary);
+    ann.send("LOGIN ann correct-horse");
+    assert!(ann.line().ends_with(" ann first"));
+    assert_eq!(ann.line(), "OK ann 1");
+    ann.send("SENT");
+    assert!(ann.line().starts_with("SENT 1 1 "));
+    let mut gone = Vec::new();
+    loop {
+        let line = ann.line();
+        if line == "OK 1001" {
+            break;
+        }
+        gone.push(line);
+    }
+    assert!(gone[0].starts_with("GONE 2 ") && gone.last().unwrap().ends_with(" 1001"), "{gone:?}");
+    for n in 1..=3 {
+        assert_eq!(group.terminate(n), Some(0));
+        let mut check = postern();
+        check.args(["check", "--data"]).arg(group.data(n));
+        let checked = run(check);
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    }
+}

@@ -2,6 +2,7 @@
 
 mod build;
 mod care;
+mod compaction;
 mod edges;
 mod storage;
 

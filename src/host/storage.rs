@@ -1,6 +1,7 @@
 //! The disk side of a host: the log, the vote, and what of both is not durable yet.
 
 use super::care::{Care, CareJob};
+use super::compaction::Compaction;
 use super::{Fail, ScrubSettings};
 use crate::ids::{SegmentId, Vote};
 use crate::latency::Meter;
@@ -20,6 +21,8 @@ enum Making {
     /// The index files that are lost.
     LostIndexes,
     Checkpoint,
+    /// A segment without what no mailbox keeps.
+    Compaction,
     /// Nothing, or what is damaged.
     Care(CareJob),
 }
@@ -42,6 +45,7 @@ pub(super) struct Storage<D: Disk> {
     job_at: Moment,
     pub(super) syncs: Meter,
     pub(super) care: Care,
+    compaction: Compaction,
     /// What the node was told of damage.
     told: (bool, Option<Wanted>),
 }
@@ -59,6 +63,7 @@ impl<D: Disk> Storage<D> {
             job_at: Moment(0),
             syncs: Meter::default(),
             care: Care::new(scrub),
+            compaction: Compaction::new(),
             told: (false, None),
         }
     }
@@ -129,7 +134,10 @@ impl<D: Disk> Storage<D> {
             || self.store.has_lost_indexes()
             || self.store.wants_checkpoint();
         let care = self.care.deadline(&self.store);
-        let at = [lacks.then_some(self.job_at), care].into_iter().flatten().min();
+        let compaction = self.compaction.deadline(node, &self.store);
+        let compaction = compaction.filter(|_| !self.care.is_damaged());
+        let lacks = lacks.then_some(self.job_at);
+        let at = [lacks, care, compaction].into_iter().flatten().min();
         at.filter(|_| self.making.is_none())
     }
 
@@ -170,7 +178,7 @@ impl<D: Disk> Storage<D> {
             return Ok(Some(job));
         }
         if now < self.job_at {
-            return Ok(self.scrub(now));
+            return Ok(self.spare_job(now, node));
         }
         let secret_mark = node.mailboxes().secret_mark();
         let (making, job) = if let Some(part) = node.unindexed() {
@@ -187,7 +195,7 @@ impl<D: Disk> Storage<D> {
         } else if let Some(job) = self.store.checkpoint_job(secret_mark) {
             (Making::Checkpoint, job)
         } else {
-            return Ok(self.scrub(now));
+            return Ok(self.spare_job(now, node));
         };
         if !self.has_room(&job) {
             self.job_at = now + JOB_RETRY_TIME;
@@ -207,6 +215,22 @@ impl<D: Disk> Storage<D> {
     /// The free space. A disk that does not tell fails when it is written.
     fn free_bytes(&self) -> u64 {
         self.store.disk().free_bytes().unwrap_or(u64::MAX)
+    }
+
+    /// Returns the next job that can wait: one that frees space, or reads for damage.
+    fn spare_job(&mut self, now: Moment, node: &mut Node) -> Option<FileJob> {
+        let job = match self.care.is_damaged() {
+            true => None,
+            false => self.compaction.next_job(now, node, &self.store),
+        };
+        let Some(job) = job else { return self.scrub(now) };
+        // It frees more than it needs.
+        if self.free_bytes() < job.bytes() {
+            self.compaction.on_failed(now);
+            return None;
+        }
+        self.making = Some(Making::Compaction);
+        Some(job)
     }
 
     /// Returns the job that reads the next part of sealed segments, if it is time for that.
@@ -235,6 +259,7 @@ impl<D: Disk> Storage<D> {
                 self.store.forget_lost();
             }
             (Making::Checkpoint, Ok(_)) => self.store.note_checkpoint(),
+            (Making::Compaction, done) => self.on_compacted(now, done),
             (_, Err(JobError { lost: None, error })) if is_full(&error) => {
                 self.job_at = now + JOB_RETRY_TIME;
             }
@@ -265,6 +290,25 @@ impl<D: Disk> Storage<D> {
         }
     }
 
+    /// Puts a compacted segment in the place of the old one.
+    fn on_compacted(&mut self, now: Moment, done: Result<JobDone, JobError>) {
+        let put = done.and_then(|done| match done {
+            JobDone::Compacted(Some(new)) => {
+                let before = self.store.log_bytes();
+                self.store.put_rewritten(&new)?;
+                let (id, freed) = (new.id.number(), before.saturating_sub(self.store.log_bytes()));
+                log::info!("segment {id} of the log is compacted: {freed} bytes are freed");
+                Ok(())
+            }
+            _ => Ok(()),
+        });
+        if let Err(JobError { error, lost }) = put {
+            log::warn!("the log can't be compacted: {error}");
+            self.suspect(lost);
+            self.compaction.on_failed(now);
+        }
+    }
+
     /// Notes how a job of the care has ended.
     fn on_cared(
         &mut self,
@@ -283,7 +327,7 @@ impl<D: Disk> Storage<D> {
                     self.on_care_failed(times.0, job, &error);
                 }
             }
-            Ok(JobDone::Made) => {}
+            Ok(JobDone::Made | JobDone::Compacted(_)) => {}
             Err(JobError { error, .. }) => self.on_care_failed(times.0, job, &error),
         }
     }

@@ -46,6 +46,18 @@ pub enum Change<'a> {
         /// What it says.
         content: Content<'a>,
     },
+    /// A message that was stored, without its content: its mailbox no longer keeps it. A server
+    /// puts it in the place of the message, long after all have applied that.
+    Emptied {
+        /// The receiver.
+        to: UserName,
+        /// The sender.
+        from: UserName,
+        /// The entry that created the sender's account.
+        sender: Index,
+        /// The bytes of the text and the attributes.
+        bytes: u64,
+    },
     /// New limits of all mailboxes.
     Limits(Limits),
     /// Old messages that mailboxes no longer keep.
@@ -60,6 +72,7 @@ impl<'a> Change<'a> {
             Change::Delete { .. } => Kind::DELETE,
             Change::Password { .. } => Kind::PASSWORD,
             Change::Message { .. } => Kind::MESSAGE,
+            Change::Emptied { .. } => Kind::EMPTIED,
             Change::Limits(_) => Kind::LIMITS,
             Change::Forget(_) => Kind::FORGET,
         }
@@ -89,6 +102,12 @@ impl<'a> Change<'a> {
                 write_str(out, content.text);
                 out.extend_from_slice(content.attributes.bytes());
             }
+            Change::Emptied { to, from, sender, bytes } => {
+                write_bytes(out, to.as_bytes());
+                write_bytes(out, from.as_bytes());
+                sender.write(out);
+                bytes.write(out);
+            }
             Change::Limits(limits) => limits.write(out),
             Change::Forget(forgets) => out.extend_from_slice(forgets.bytes()),
         }
@@ -115,6 +134,12 @@ impl<'a> Change<'a> {
                     text: read_str(rest)?,
                     attributes: Attributes::decode(std::mem::take(rest))?,
                 },
+            },
+            Kind::EMPTIED => Change::Emptied {
+                to: name(rest)?,
+                from: name(rest)?,
+                sender: Index::read(rest)?,
+                bytes: u64::read(rest)?,
             },
             Kind::LIMITS => return read_all(rest).map(Change::Limits),
             Kind::FORGET => return Forgets::decode(rest).map(Change::Forget),
@@ -149,6 +174,7 @@ mod tests {
             message(Some("k1"), Attributes::default()),
             message(None, attributes),
             Change::Limits(Limits { messages: 5, bytes: u64::MAX }),
+            Change::Emptied { to: user, from: user, sender: Index(3), bytes: 7 },
         ];
         for change in all {
             let mut body = Vec::new();

@@ -19,7 +19,7 @@ use crate::content::Content;
 use crate::ids::{Index, Secret, SegmentId, UserName};
 use crate::record::Record;
 use digest::Window;
-use keys::{Keys, Known, Stored};
+use keys::{Keys, Known, Print, Stored};
 use password_hash::PasswordHash;
 use positions::{Holder, Place, Positions};
 use std::collections::BTreeMap;
@@ -132,6 +132,8 @@ pub struct Mailboxes {
     accounts: BTreeMap<UserName, Account>,
     /// How many messages all mailboxes keep.
     messages: u64,
+    /// How many were deleted or forgotten since this state was made.
+    removed: u64,
     limits: Limits,
     keys: Keys,
     positions: Positions,
@@ -151,8 +153,8 @@ impl Mailboxes {
 
     fn with(keys: Keys) -> Mailboxes {
         let (positions, window) = (Positions::new(), Window::default());
-        let (accounts, messages, limits) = (BTreeMap::new(), 0, Limits::NONE);
-        Mailboxes { accounts, messages, limits, keys, positions, window }
+        let (accounts, limits) = (BTreeMap::new(), Limits::NONE);
+        Mailboxes { accounts, messages: 0, removed: 0, limits, keys, positions, window }
     }
 
     /// Returns the state of the same group that files have kept: the accounts in any order, keys
@@ -241,6 +243,7 @@ impl Mailboxes {
             Change::Delete { user, checked } => match self.accounts.get(&user) {
                 Some(account) if account.password_set == checked => {
                     self.messages -= account.kept();
+                    self.removed += account.kept();
                     let account = account.created();
                     self.keys.forget_receiver(Deletion { at: index, account });
                     self.accounts.remove(&user);
@@ -258,26 +261,12 @@ impl Mailboxes {
                 _ => Outcome::WrongPassword,
             },
             Change::Message { to, from, sender, key, content } => {
-                let sender_account =
-                    self.accounts.get(&from).filter(|account| account.created() == sender);
-                let Some(sender_account) = sender_account else { return Outcome::NotLoggedIn };
-                let receiver = self.accounts.get(&to);
                 let print = key.map(|key| self.keys.print(&Once { sender, key, to, content }));
-                if let Some(known) = print.and_then(|print| self.keys.find(print)) {
-                    return outcome(known);
-                }
-                let Some(receiver) = receiver else { return Outcome::NoSuchUser };
-                let bytes = content.bytes();
-                if !self.limits.allow(receiver, bytes) {
-                    return Outcome::MailboxFull;
-                }
-                self.positions.add(index, &receiver.holder, &sender_account.holder, bytes);
-                let number = receiver.last();
-                if let Some(print) = print {
-                    self.keys.add(index, print, Stored { receiver: receiver.created(), number });
-                }
-                self.messages += 1;
-                Outcome::Stored(number)
+                self.store(index, to, (from, sender), print, content.bytes())
+            }
+            Change::Emptied { to, from, sender, bytes } => {
+                self.positions.count_emptied();
+                self.store(index, to, (from, sender), None, bytes)
             }
             Change::Limits(limits) => {
                 self.limits = limits;
@@ -290,6 +279,33 @@ impl Mailboxes {
         }
     }
 
+    /// Stores a message of so many bytes.
+    fn store(
+        &mut self,
+        index: Index,
+        to: UserName,
+        (from, sender): (UserName, Index),
+        print: Option<Print>,
+        bytes: u64,
+    ) -> Outcome {
+        let account = self.accounts.get(&from).filter(|account| account.created() == sender);
+        let Some(sender) = account else { return Outcome::NotLoggedIn };
+        if let Some(known) = print.and_then(|print| self.keys.find(print)) {
+            return outcome(known);
+        }
+        let Some(receiver) = self.accounts.get(&to) else { return Outcome::NoSuchUser };
+        if !self.limits.allow(receiver, bytes) {
+            return Outcome::MailboxFull;
+        }
+        self.positions.add(index, &receiver.holder, &sender.holder, bytes);
+        let number = receiver.last();
+        if let Some(print) = print {
+            self.keys.add(index, print, Stored { receiver: receiver.created(), number });
+        }
+        self.messages += 1;
+        Outcome::Stored(number)
+    }
+
     fn forget(&mut self, forget: &Forget) {
         let Forget { user, account: created, forgotten: to } = *forget;
         let account = self.accounts.get_mut(&user).filter(|account| account.created() == created);
@@ -300,6 +316,7 @@ impl Mailboxes {
         {
             account.forgotten = to;
             self.messages -= to.messages - from.messages;
+            self.removed += to.messages - from.messages;
             self.positions.add_forgotten(created, to);
         }
     }
@@ -309,6 +326,28 @@ impl Mailboxes {
     pub fn pass_over(&mut self, index: Index) {
         self.keys.expire(index);
         self.window.add(index, None);
+    }
+
+    /// How many messages were deleted or forgotten since this state was made.
+    pub fn removed(&self) -> u64 {
+        self.removed
+    }
+
+    /// Appends the accounts after a name to `into`, `most` at most: the entry that created each,
+    /// and how many of its first messages are forgotten. Returns the last name; `None` without any.
+    pub fn survey(
+        &self,
+        after: Option<UserName>,
+        most: usize,
+        into: &mut Vec<(Index, u64)>,
+    ) -> Option<UserName> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        for (name, account) in self.accounts.range((from, Bound::Unbounded)).take(most) {
+            into.push((account.created(), account.forgotten.messages));
+            last = Some(*name);
+        }
+        last
     }
 
     /// The limits of all mailboxes.
@@ -532,5 +571,30 @@ mod tests {
         assert_eq!(send(&mut boxes, 17, 1, "bob"), Outcome::Stored(4));
         boxes.apply(Index(18), &Change::Delete { user: user("bob"), checked: Index(2) });
         assert_eq!(boxes.messages(), 1);
+    }
+
+    /// A state that gets emptied messages in the place of some agrees on everything else.
+    #[test]
+    fn an_emptied_message_counts_as_the_message_did() {
+        let run = |emptied: bool| {
+            let mut boxes = Mailboxes::new(&Secret::new([1; 32]));
+            create(&mut boxes, 1, "ann");
+            create(&mut boxes, 2, "bob");
+            boxes.apply(Index(3), &Change::Limits(Limits { messages: 3, bytes: 3 }));
+            for index in 4..=8 {
+                let (to, from, sender) = (user("bob"), user("ann"), Index(1));
+                let message = message(to, from, sender, None, "t");
+                let emptied_message = Change::Emptied { to, from, sender, bytes: 1 };
+                let is_stored = index < 7;
+                let change = if emptied && is_stored { emptied_message } else { message };
+                let outcome = boxes.apply(Index(index), &change);
+                let expected = Outcome::Stored(index - 3);
+                assert_eq!(outcome, if is_stored { expected } else { Outcome::MailboxFull });
+            }
+            let mut entries = Vec::new();
+            boxes.find(boxes.account(user("ann")).unwrap(), List::Sent, 1, 9, &mut entries);
+            (boxes.digest(Index(8), 8), entries)
+        };
+        assert_eq!(run(true), run(false));
     }
 }

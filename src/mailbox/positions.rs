@@ -167,6 +167,8 @@ pub struct Part {
     pub keys: Vec<Arc<Vec<Key>>>,
     /// The limits of mailboxes at its end. Without meaning before that.
     pub limits: Limits,
+    /// How many messages are emptied here.
+    pub emptied: u32,
     nodes: Vec<Node>,
 }
 
@@ -180,6 +182,7 @@ impl Part {
             forgotten: Vec::new(),
             keys: Vec::new(),
             limits: Limits::NONE,
+            emptied: 0,
             nodes: Vec::new(),
         }
     }
@@ -287,6 +290,11 @@ impl Positions {
     /// Notes all that the mailbox of an account has forgotten now.
     pub(super) fn add_forgotten(&mut self, account: Index, forgotten: Forgotten) {
         self.active.forgotten.push((account, forgotten));
+    }
+
+    /// Notes that a message here is emptied.
+    pub(super) fn count_emptied(&mut self) {
+        self.active.emptied += 1;
     }
 
     /// The oldest sealed part.

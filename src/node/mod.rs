@@ -37,9 +37,9 @@ mod trouble;
 mod unanswered;
 
 use crate::frontend::{self, Request};
-use crate::ids::{Index, LinkId, Origin, ServerId, SessionId};
+use crate::ids::{Index, LinkId, Origin, ServerId, SessionId, UserName};
 use crate::latency::Meter;
-use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX};
+use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_MAX, SURVEYED_PER_TURN};
 use crate::mailbox::{Mailboxes, Part};
 use crate::protocol::{self, Code, Note, Reply};
 use crate::replica::{Event, Packet, Replica};
@@ -73,6 +73,20 @@ struct Env<'a> {
     out: &'a mut Output,
 }
 
+/// The entry that created each account, and how many messages its mailbox has forgotten.
+pub type Surveyed = Arc<Vec<(Index, u64)>>;
+
+/// A survey of all accounts that is under way.
+#[derive(Debug, Default)]
+struct Surveying {
+    /// The entry that was applied last when it began, and how many messages were removed.
+    began: Option<(Index, u64)>,
+    /// The last name that was asked.
+    after: Option<UserName>,
+    /// As of [`Surveyed`].
+    found: Vec<(Index, u64)>,
+}
+
 /// One server.
 #[derive(Debug)]
 pub struct Node {
@@ -97,6 +111,7 @@ pub struct Node {
     fetching: Fetching,
     digests: Digests,
     forgetting: Forgetting,
+    surveying: Surveying,
     compared: Compared,
     reports: Reports,
     stop: Stop,
@@ -118,6 +133,7 @@ impl Node {
             fetching: Fetching::default(),
             digests: Digests::default(),
             forgetting: Forgetting::default(),
+            surveying: Surveying::default(),
             compared: Compared::default(),
             reports: Reports::default(),
             setup,
@@ -347,6 +363,25 @@ impl Node {
     /// Returns the state.
     pub fn mailboxes(&self) -> &Mailboxes {
         &self.mailboxes
+    }
+
+    /// How many messages were deleted or forgotten since the start.
+    pub fn removed(&self) -> u64 {
+        self.mailboxes.removed()
+    }
+
+    /// Asks a part of the accounts what their mailboxes keep. After the last part, returns the
+    /// entry up to which all was applied when it began, how many messages were removed then, and
+    /// the answers.
+    pub fn survey(&mut self) -> Option<(Index, u64, Surveyed)> {
+        let Surveying { began, after, found } = &mut self.surveying;
+        let (through, removed) = *began.get_or_insert((self.applied, self.mailboxes.removed()));
+        *after = self.mailboxes.survey(*after, SURVEYED_PER_TURN, found);
+        if after.is_some() {
+            return None;
+        }
+        *began = None;
+        Some((through, removed, Arc::new(std::mem::take(found))))
     }
 
     /// Forgets the positions that [`Node::unindexed`] returns: an index file has them.

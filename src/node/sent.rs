@@ -102,6 +102,12 @@ fn write_one(
     out: &mut Vec<u8>,
 ) -> io::Result<()> {
     let change = Change::decode(record.kind, record.body);
+    if let Some(Change::Emptied { sender, .. }) = change
+        && sender == account
+    {
+        gone.add(i);
+        return Ok(());
+    }
     let message = change
         .filter(|change| matches!(change, Change::Message { sender, .. } if *sender == account));
     let Some(Change::Message { to, content, .. }) = message else { return Err(not_listed(record)) };

@@ -3,6 +3,7 @@
 
 use super::base;
 use super::checkpoint::Checkpoint;
+use super::compact::{Compact, Survey};
 use super::disk::Disk;
 use super::file_job::{FileJob, Lost, MakeCheckpoint};
 use super::log::Segment;
@@ -157,6 +158,24 @@ impl<D: Disk> Store<D> {
         let lost = BTreeSet::from([rewrite.segment.id]);
         let remake = Box::new(self.log.remake(lost, empty()));
         FileJob::Rewrite(Step { rewrite, records, remake })
+    }
+
+    /// Returns the job that compacts a sealed segment; `None` if the survey does not reach its end,
+    /// or the checkpoint describes that.
+    pub fn compact_job(
+        &self,
+        id: SegmentId,
+        survey: &Survey,
+        empty: impl FnOnce() -> Mailboxes,
+    ) -> Option<FileJob> {
+        let segment = self.log.sealed(id)?;
+        let is_described = self.checkpoint.segments == id.number() as usize;
+        if is_described || segment.next.before() > survey.through {
+            return None;
+        }
+        let remake = Box::new(self.log.remake(BTreeSet::from([id]), empty()));
+        let (survey, later) = (survey.clone(), self.log.written_after(id));
+        Some(FileJob::Compact(Compact { segment, survey, later, remake }))
     }
 
     /// Puts a segment that is written anew in the place of the old one, durably.

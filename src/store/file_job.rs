@@ -2,9 +2,10 @@
 
 use super::base::{self, Base, Broken, Files, segment_id};
 use super::checkpoint::{self, Sealed, Writer};
+use super::compact::Compact;
 use super::disk::{Disk, join};
 use super::index_write::{self, Contents};
-use super::rewrite::{Rewritten, Step, new_path};
+use super::rewrite::{NewSegment, Rewritten, Step, new_path};
 use super::scrub::{Verified, Verify};
 use super::segment::{self, Seal, index_name, path};
 use crate::ids::{Index, SegmentId};
@@ -29,6 +30,8 @@ pub enum FileJob {
     Verify(Verify),
     /// A sealed segment, anew.
     Rewrite(Step),
+    /// A sealed segment, without the messages that no mailbox keeps.
+    Compact(Compact),
 }
 
 /// What a job has done.
@@ -40,6 +43,8 @@ pub enum JobDone {
     Verified(SegmentId, Verified),
     /// See [`FileJob::Rewrite`].
     Rewritten(Rewritten),
+    /// See [`FileJob::Compact`]. `None`: there is too little to free.
+    Compacted(Option<NewSegment>),
 }
 
 /// A file that is missing or damaged, and can be made again.
@@ -89,8 +94,17 @@ impl FileJob {
             FileJob::LostIndexes(_) => SEGMENT_BYTES,
             FileJob::Checkpoint(checkpoint) => checkpoint.bytes,
             FileJob::Verify(_) => 0,
+            // More is not kept.
+            FileJob::Compact(compact) => compact.segment.end,
             FileJob::Rewrite(step) => 2 * step.rewrite.segment.end,
         }
+    }
+
+    /// The path of the segment that the job compacts.
+    #[cfg(feature = "simulate")]
+    pub fn compacted(&self) -> Option<String> {
+        let FileJob::Compact(Compact { segment, .. }) = self else { return None };
+        Some(path(&segment.folder, segment.first))
     }
 
     /// Makes the files, unless `is_cancelled` returns true between two segments. They are durable
@@ -115,6 +129,7 @@ impl FileJob {
             FileJob::Verify(verify) => {
                 return Ok(JobDone::Verified(verify.segment.id, verify.run(disk)?));
             }
+            FileJob::Compact(compact) => return Ok(JobDone::Compacted(compact.run(disk)?)),
             FileJob::Rewrite(step) => return Ok(JobDone::Rewritten(step.run(disk)?)),
         }
         Ok(JobDone::Made)

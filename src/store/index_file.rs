@@ -47,6 +47,8 @@ pub(super) struct Head {
     pub(super) secret_mark: u64,
     /// The limits of mailboxes at the end of the segment.
     pub(super) limits: Limits,
+    /// How many messages are emptied here.
+    pub(super) emptied: u32,
     /// The number of points, positions, rows, changes, mailboxes that have forgotten messages, and
     /// keys.
     pub(super) points: u32,
@@ -63,11 +65,11 @@ pub(super) struct Head {
 fields!(Seal { first, entries, end, last, last_checksum });
 fields! {
     Head {
-        magic, id, seal, secret_mark, limits,
+        magic, id, seal, secret_mark, limits, emptied,
         points, positions, rows, changes, forgotten, keys, summary
     }
 }
-const HEAD_BYTES: usize = 8 + 4 + (8 + 8 + 8 + 4 + 4) + 8 + 2 * 8 + 7 * 4;
+const HEAD_BYTES: usize = 8 + 4 + (8 + 8 + 8 + 4 + 4) + 8 + 2 * 8 + 8 * 4;
 
 /// A change of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -54,6 +54,7 @@ pub(super) fn write<D: Disk>(disk: &D, path: &str, contents: &Contents<'_>) -> i
         seal,
         secret_mark,
         limits: part.limits,
+        emptied: part.emptied,
         points: points.len() as u32,
         positions,
         rows: blocks.len() as u32,

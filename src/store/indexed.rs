@@ -140,6 +140,7 @@ impl<F> Log<F> {
         disk.sync_folder(&self.folder)?;
         if is_indexed {
             disk.rename(&new_path(&index), &index)?;
+            disk.sync_folder(&self.folder)?;
         } else {
             self.lost.get_mut().insert(id);
         }
@@ -167,6 +168,17 @@ impl<F> Log<F> {
         let before = at.checked_sub(1).map(|before| sealed(&self.segments[before]));
         let (folder, Sealed { first, end }) = (self.folder.clone(), sealed(segment));
         Some(SealedSegment { id, folder, first, next: segment.next(), end, before })
+    }
+
+    /// The segments after one, as far as they are written.
+    pub(super) fn written_after(&self, id: SegmentId) -> Vec<Sealed> {
+        let last = self.segments.len() - 1;
+        let end = |at: usize, segment: &Segment| match at == last {
+            true => self.written(),
+            false => segment.end,
+        };
+        let after = self.segments.iter().enumerate().skip(id.number() as usize);
+        after.map(|(at, segment)| Sealed { first: segment.first, end: end(at, segment) }).collect()
     }
 
     /// Notes that an index file is missing or damaged.

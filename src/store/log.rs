@@ -203,6 +203,11 @@ impl<F> Log<F> {
         Index(active.first.0 + before as u64).before()
     }
 
+    /// The size of the active segment as far as it is durable.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// The size of all segments in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.end).sum()

@@ -211,6 +211,12 @@ impl MemoryDisk {
         (file.dirty, file.unchanged) = (0..0, 0);
     }
 
+    /// Passes what reads of a file show to `read`.
+    pub fn read(&self, path: &str, read: impl FnOnce(&[u8])) {
+        let inner = self.0.borrow();
+        read(&inner.files[inner.names[path]].seen);
+    }
+
     /// The names of all files.
     pub fn paths(&self) -> Vec<String> {
         self.0.borrow().names.keys().cloned().collect()

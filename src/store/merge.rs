@@ -220,6 +220,22 @@ pub(super) fn merge<D: Disk>(
 }
 
 impl<F> IndexFile<F> {
+    /// Returns the rows, in the order of the accounts.
+    ///
+    /// # Errors
+    /// When the file can't be read or is damaged.
+    pub(super) fn rows<'a, D: Disk<File = F>>(
+        &'a self,
+        disk: &'a D,
+    ) -> io::Result<impl Iterator<Item = io::Result<Row>> + use<'a, F, D>> {
+        let reader = PagedReader::from(disk, &self.file, self.head.sections().table)?;
+        let mut rows = Values::new(reader, self.head.rows, ROW_BYTES, ROWS_PER_PAGE)?;
+        Ok(std::iter::from_fn(move || {
+            let row = rows.next?;
+            Some(rows.advance().map(|()| row))
+        }))
+    }
+
     /// Returns the keys of ONCE that the entries of the segment have used, in order.
     ///
     /// # Errors

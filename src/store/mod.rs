@@ -3,6 +3,7 @@
 mod base;
 pub mod check;
 mod checkpoint;
+mod compact;
 mod derived;
 pub mod disk;
 #[cfg(debug_assertions)]
@@ -28,6 +29,7 @@ mod segment;
 mod vote;
 mod whole;
 
+pub use compact::Survey;
 pub use file_job::{FileJob, JobDone, JobError, Lost};
 pub use former::Former;
 pub use identity::Identity;

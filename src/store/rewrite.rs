@@ -101,7 +101,8 @@ impl Step {
         }
         let log = path(&rewrite.segment.folder, rewrite.segment.first);
         let old = whole::open(disk, &log)?;
-        let mut writer = Writer::open(disk, &new_path(&log), &rewrite)?;
+        let config = rewrite.config.unwrap_or_default();
+        let mut writer = Writer::open(disk, &new_path(&log), &rewrite, config)?;
         let mut records = record::each(&records);
         loop {
             let Rewrite { segment, damage, passed, .. } = &rewrite;
@@ -110,7 +111,8 @@ impl Step {
             if writer.next < until {
                 let start = passed.checked_sub(1).map_or(0, |before| damage[before].end);
                 let old = old.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-                writer.copy(old, start..part.map_or(segment.end, |part| part.at))?;
+                let sound = start..part.map_or(segment.end, |part| part.at);
+                writer.copy(old, sound, |writer, _, record| writer.put(record))?;
             }
             let Some(part) = part else { break };
             while writer.next < part.next {
@@ -133,7 +135,12 @@ impl Step {
 
 /// Makes the index file of the new segment, under another name. Returns whether that was possible:
 /// what comes before may be damaged, too.
-fn make_index<D: Disk>(disk: &D, rewrite: &Rewrite, size: u64, mut remake: RemakeIndexes) -> bool {
+pub(super) fn make_index<D: Disk>(
+    disk: &D,
+    rewrite: &Rewrite,
+    size: u64,
+    mut remake: RemakeIndexes,
+) -> bool {
     let Some(last) = remake.segments.last_mut() else { return false };
     last.end = size;
     let made = remake.run_new(disk);
@@ -149,7 +156,7 @@ pub(super) fn unfit() -> io::Error {
 }
 
 /// The new file of a segment.
-struct Writer<'a, D: Disk> {
+pub(super) struct Writer<'a, D: Disk> {
     disk: &'a D,
     file: D::File,
     next: Index,
@@ -162,22 +169,34 @@ struct Writer<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> Writer<'a, D> {
-    fn open(disk: &'a D, path: &str, rewrite: &Rewrite) -> io::Result<Writer<'a, D>> {
-        let Rewrite { next, size, config, .. } = *rewrite;
+    /// Opens the new file, to go on after what is written. `config` is the newest one before the
+    /// next entry.
+    pub(super) fn open(
+        disk: &'a D,
+        path: &str,
+        rewrite: &Rewrite,
+        config: Index,
+    ) -> io::Result<Writer<'a, D>> {
+        let Rewrite { next, size, .. } = *rewrite;
         let file = disk.open(path, true)?;
         // A step that was interrupted may have left more.
         disk.truncate(&file, size)?;
-        let config = config.unwrap_or_default();
         Ok(Writer { disk, file, next, config, size, piece: Vec::new(), batch: None })
     }
 
-    /// Copies the undamaged entries in a part of the old file, which begins with a header.
-    fn copy(&mut self, old: &D::File, part: Range<u64>) -> io::Result<()> {
+    /// Passes the entries in an undamaged part of the old file to `put`, each with its offset. The
+    /// part begins with a header.
+    pub(super) fn copy(
+        &mut self,
+        old: &D::File,
+        part: Range<u64>,
+        mut put: impl FnMut(&mut Self, u32, &Record<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut place = Place::after(self.next.before());
         let (disk, mut done, end) = (self.disk, Ok(()), part.end);
-        let read = segment::verify(disk, old, part, &mut place, |record| {
+        let read = segment::verify(disk, old, part, &mut place, |offset, record| {
             if done.is_ok() {
-                done = self.put(record);
+                done = put(self, offset, record);
             }
         })?;
         done?;
@@ -189,7 +208,7 @@ impl<'a, D: Disk> Writer<'a, D> {
     }
 
     /// Adds the next entry.
-    fn put(&mut self, record: &Record<'_>) -> io::Result<()> {
+    pub(super) fn put(&mut self, record: &Record<'_>) -> io::Result<()> {
         if record.index != self.next {
             return Err(unfit());
         }
@@ -231,7 +250,7 @@ impl<'a, D: Disk> Writer<'a, D> {
 
     /// Ends the file. Returns its size, which differs from that of the old one: by that the index
     /// files of both are told apart.
-    fn end(mut self, old_size: u64) -> io::Result<u64> {
+    pub(super) fn end(mut self, old_size: u64) -> io::Result<u64> {
         if self.size + self.piece.len() as u64 == old_size {
             self.put_header();
         }

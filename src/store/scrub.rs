@@ -104,7 +104,7 @@ impl Verify {
             damage: Vec::new(),
             index_is_lost: false,
         };
-        match segment::verify(disk, &file, offset..limit, &mut place, |_| ()) {
+        match segment::verify(disk, &file, offset..limit, &mut place, |_, _| ()) {
             Ok(Ok(offset)) if (limit..segment.end).contains(&offset) => {
                 done.rest = Some(VerifiedTo { offset, place });
                 return Ok(done);

@@ -260,8 +260,8 @@ pub(super) fn damaged(path: &str, at: u64, why: &str) -> io::Error {
 }
 
 /// Reads a part of a segment, from an item on: items that begin in `run`. Continues at `place`.
-/// Passes each record to `visit`. Returns where the items end, or the offset of the first bad one
-/// and what is wrong with it.
+/// Passes each record to `visit`, with its offset. Returns where the items end, or the offset of
+/// the first bad one and what is wrong with it.
 ///
 /// # Errors
 /// When the file can't be read.
@@ -270,14 +270,14 @@ pub(super) fn verify<D: Disk>(
     file: &D::File,
     run: Range<u64>,
     place: &mut Place,
-    mut visit: impl FnMut(&Record<'_>),
+    mut visit: impl FnMut(u32, &Record<'_>),
 ) -> io::Result<Run> {
     let mut window = Window::new(disk, file)?;
     let (size, synced, config) = (window.size, 0, Index::ZERO);
     let mut walk = Walk { size, synced, config, holes: Vec::new() };
     let is_begin = run.start == 0;
-    let visit = &mut |_, _, record: &Record<'_>| {
-        visit(record);
+    let visit = &mut |offset, _, record: &Record<'_>| {
+        visit(offset, record);
         Ok(())
     };
     read_run(&mut window, run, is_begin, place, &mut walk, visit)

@@ -2,6 +2,7 @@
 //! is served, and a torn tail is distinguished from damage.
 
 mod base;
+mod compact;
 mod crash;
 mod damage;
 mod indexed;

@@ -19,13 +19,13 @@ fn an_entry_that_nobody_can_read_is_passed_over_by_all() {
         before.restarted()
     };
     let known = [Kind::CREATE, Kind::DELETE, Kind::PASSWORD, Kind::MESSAGE];
-    for kind in known.into_iter().chain([Kind::LIMITS, Kind::FORGET]) {
+    for kind in known.into_iter().chain([Kind::LIMITS, Kind::FORGET, Kind::EMPTIED]) {
         let mut world = restarted(kind);
         (0..20).for_each(|_| world.turn());
         assert_eq!(world.visit(HERE, &["LOGIN bob correct-horse end"]), "OK bob 1\n", "{kind:?}");
     }
     let ended = std::panic::catch_unwind(|| {
-        let mut world = restarted(Kind(9));
+        let mut world = restarted(Kind(10));
         (0..20).for_each(|_| world.turn());
     });
     assert!(ended.is_err(), "it is not known what it means");

@@ -52,7 +52,7 @@ fn an_append_is_accepted_whole_or_not_at_all() {
         ("an unreadable refusal", after_good(entry(second, Kind::REFUSAL, b"nonsense"))),
         ("a gap after the append's `prev`", vec![good(2)]),
         ("an unknown kind", vec![entry(next(&server, 1), Kind(77), b"nonsense")]),
-        ("the first kind that is not known", vec![entry(next(&server, 1), Kind(9), b"nonsense")]),
+        ("the first kind that is not known", vec![entry(next(&server, 1), Kind(10), b"nonsense")]),
     ] {
         let mut server = server.clone();
         let out = append(&mut server, &entries);

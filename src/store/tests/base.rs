@@ -7,28 +7,31 @@ use crate::ids::UserName;
 use crate::limits::KEYS_KEPT;
 use crate::mailbox::{Account, Change, Forget, Forgets, Forgotten, Limits, Once};
 
-const SEED: u64 = 0xba5e;
+pub(super) const SEED: u64 = 0xba5e;
 const SEGMENT_BYTES: u64 = 4096;
+/// What each message says: more than the rest of its record.
+const TEXT: &str = "Most messages that people and programs send to each other are longer than the \
+                    head of their record: without its text, such a message takes less space.";
 /// Names that accounts have, one after the other.
 const NAMES: u64 = 12;
 
-fn name(n: u64) -> UserName {
+pub(super) fn name(n: u64) -> UserName {
     UserName::parse(&format!("user-{n}")).unwrap()
 }
 
 /// A store whose entries change accounts in every way, and the state after them.
-struct World {
-    store: Store<MemoryDisk>,
-    rng: Rng,
+pub(super) struct World {
+    pub(super) store: Store<MemoryDisk>,
+    pub(super) rng: Rng,
     term: u64,
-    mailboxes: Mailboxes,
-    applied: Index,
+    pub(super) mailboxes: Mailboxes,
+    pub(super) applied: Index,
     /// The messages with keys, newest last: sender, key, receiver.
     keys: Vec<(Index, String, UserName)>,
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    pub(super) fn new(seed: u64) -> World {
         let disk = MemoryDisk::default();
         disk.set_segment_bytes(SEGMENT_BYTES);
         let mut store = created(disk);
@@ -44,12 +47,12 @@ impl World {
         self.store.append(&record).unwrap();
     }
 
-    fn push_change(&mut self, change: &Change<'_>) {
+    pub(super) fn push_change(&mut self, change: &Change<'_>) {
         self.push(change.kind(), |out| change.encode(out));
     }
 
     /// Appends entries, and applies those of whole batches.
-    fn grow(&mut self, count: u64) {
+    pub(super) fn grow(&mut self, count: u64) {
         for _ in 0..count {
             self.grow_by_one();
             if self.rng.below(4) == 0 {
@@ -59,7 +62,7 @@ impl World {
         self.flush();
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         self.store.flush().unwrap();
         self.apply();
     }
@@ -86,7 +89,7 @@ impl World {
             6 => return self.push_change(&Change::Password { user, checked, hash: &hash }),
             7 => {
                 let limit = |most| if most < 20 { u64::MAX } else { most };
-                let (messages, bytes) = (self.rng.below(60), self.rng.below(300));
+                let (messages, bytes) = (self.rng.below(60), self.rng.below(9000));
                 let limits = Limits { messages: limit(messages), bytes: limit(bytes) };
                 return self.push_change(&Change::Limits(limits));
             }
@@ -97,7 +100,7 @@ impl World {
         let sender = self.mailboxes.account(from).map_or(Index(1), Account::created);
         let key = format!("key-{}", self.rng.below(40));
         let key = (self.rng.below(3) == 0).then_some(key);
-        let content = Content::plain("text");
+        let content = Content::plain(TEXT);
         let message = Change::Message { to: user, from, sender, key: key.as_deref(), content };
         self.push_change(&message);
         self.keys.extend(key.map(|key| (sender, key, user)));
@@ -127,7 +130,7 @@ impl World {
     }
 
     /// Makes the index files of sealed segments.
-    fn index(&mut self) {
+    pub(super) fn index(&mut self) {
         let mark = self.mailboxes.secret_mark();
         while let Some(part) = self.mailboxes.unindexed().cloned() {
             if let Some(job) = self.store.index_job(&part, mark).unwrap() {
@@ -139,7 +142,7 @@ impl World {
     }
 
     /// Makes a checkpoint of all segments that have index files.
-    fn checkpoint(&mut self) {
+    pub(super) fn checkpoint(&mut self) {
         let lacks =
             |store: &Store<MemoryDisk>| store.checkpoint.segments < store.log.indexed().len();
         self.store.checkpoint.is_due = lacks(&self.store);
@@ -152,7 +155,7 @@ impl World {
 
     /// Asserts that a directory opens with the state that the log gives. Returns the entry from
     /// which on it applied the log.
-    fn check(&self, disk: &MemoryDisk, why: &str) -> Index {
+    pub(super) fn check(&self, disk: &MemoryDisk, why: &str) -> Index {
         let opened = open_as(disk.clone(), &identity()).unwrap();
         let Opened { store, mut mailboxes, acknowledged, summary, quarantined, .. } = opened;
         assert_eq!(quarantined, None, "{why}");
@@ -183,7 +186,7 @@ impl World {
             }
         }
         for (sender, key, to) in self.keys.iter().rev().take(2 * KEYS_KEPT as usize) {
-            for text in ["text", "other"] {
+            for text in [TEXT, "other"] {
                 let content = Content::plain(text);
                 let once = Once { sender: *sender, key, to: *to, content };
                 assert_eq!(mailboxes.known(&once), self.mailboxes.known(&once), "{why}: {key}");
@@ -206,7 +209,12 @@ fn described(account: &Account) -> impl PartialEq + std::fmt::Debug + use<> {
 }
 
 /// Applies entries of a log.
-fn apply(store: &Store<MemoryDisk>, mailboxes: &mut Mailboxes, from: Index, through: Index) {
+pub(super) fn apply(
+    store: &Store<MemoryDisk>,
+    mailboxes: &mut Mailboxes,
+    from: Index,
+    through: Index,
+) {
     let apply = &mut |record: &Record<'_>| {
         let (segment, first) = store.segment_of(record.index);
         mailboxes.begin_segment(segment, first);

@@ -9,6 +9,7 @@ use postern::ids::{DiskId, Index, Member, Term, Vote};
 use postern::record::Kind;
 use postern::replica::{Config, Packet, Replica, RoleView};
 use postern::store::memory::MemoryDisk;
+use std::collections::BTreeMap;
 
 /// The term of entries that no primary must have.
 const NO_TERM: Term = Term(u64::MAX);
@@ -50,6 +51,8 @@ pub(super) struct Observed {
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     pub(super) acknowledged: Vec<Entry>,
+    /// The records of messages that may be emptied since.
+    pub(super) emptied: BTreeMap<Index, Vec<u8>>,
     committed: Vec<Entry>,
     /// The term in which each was committed. Primaries of later terms must have the entry. One of
     /// an earlier term, which counts its votes late, need not.

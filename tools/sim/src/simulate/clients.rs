@@ -75,6 +75,8 @@ struct Client {
     /// The number of its latest timer. Earlier ones are void.
     timer: u32,
     sent: u32,
+    /// How long its texts are, at least.
+    text_bytes: usize,
     /// Receiver, key and text of the latest message with a key. It may be sent again to any server.
     keyed: Option<(String, String, String)>,
 }
@@ -83,7 +85,7 @@ impl Client {
     /// Returns the text of its next message, which no other message has. Some have two lines.
     fn text(&self) -> String {
         let end = if self.sent.is_multiple_of(8) { "␤" } else { "" };
-        format!("c{}-{}{end}", self.number, self.sent)
+        format!("c{}-{}{end}{}", self.number, self.sent, ".".repeat(self.text_bytes))
     }
 }
 
@@ -132,6 +134,11 @@ impl Clients {
             schedule.add(rng.below(2_000_000), Event::Client(number, 0));
         }
         Clients { clients: (0..count).map(client).collect(), pace, ..Clients::none(rng) }
+    }
+
+    /// From now on all texts have at least so many bytes.
+    pub(super) fn lengthen(&mut self, text_bytes: usize) {
+        self.clients.iter_mut().for_each(|client| client.text_bytes = text_bytes);
     }
 
     /// No clients.

@@ -24,6 +24,21 @@ pub(super) fn records(disk: &MemoryDisk) -> Vec<u8> {
     all
 }
 
+/// Returns the records of the messages in a segment.
+pub(super) fn messages(disk: &MemoryDisk, path: &str) -> Vec<(Index, Vec<u8>)> {
+    let mut messages = Vec::new();
+    disk.read(path, |segment| {
+        let mut at = 0;
+        while let Some((record, end)) = next_record(segment, at) {
+            if record.kind == Kind::MESSAGE {
+                messages.push((record.index, record.bytes.to_vec()));
+            }
+            at = end;
+        }
+    });
+    messages
+}
+
 /// Returns the paths of the segments, oldest first.
 pub(super) fn segments(disk: &MemoryDisk) -> Vec<String> {
     let is_segment = |path: &String| {
@@ -55,9 +70,6 @@ fn after(segment: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
     let (record, at) = (at + 1..segment.len()).find_map(whole)?;
     Some((record, at + record.bytes.len()))
 }
-
-/// Stands for an entry that is damaged.
-const UNREADABLE: Entry = Entry { term: Term::ZERO, checksum: 0, kind: Kind(0) };
 
 /// The entries of one segment.
 #[derive(Debug)]
@@ -121,7 +133,7 @@ impl DurableLog {
             let missing = (record.index.0 as usize).checked_sub(self.entries.len() + 1);
             let Some(missing) = missing else { return };
             for _ in 0..missing {
-                self.entries.push(UNREADABLE);
+                self.entries.push(Entry::UNREADABLE);
                 segment.ends.push(end - record.bytes.len());
             }
             read = end;

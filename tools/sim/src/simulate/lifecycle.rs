@@ -3,6 +3,7 @@
 
 use super::clock::Event;
 use super::damage::Backup;
+use super::durable;
 use super::machine::ProcessState;
 use super::network::TWIN;
 use super::process::{self, GROUP, Incoming, Process};
@@ -14,7 +15,7 @@ use postern::node::Fatal;
 use postern::replica::{Beginning, Quarantine};
 use postern::store::check::check;
 use postern::store::memory::{Failures, MemoryDisk};
-use postern::store::{FileJob, Identity, OpenError, Quarantined, Store};
+use postern::store::{FileJob, Identity, JobDone, OpenError, Quarantined, Store};
 
 /// How many backups of a directory are kept.
 const BACKUPS_MAX: usize = 4;
@@ -293,7 +294,11 @@ impl World {
         let Some(process) = &mut server.process else { return };
         process.making = false;
         let Some(job) = process.kernel().file_job.take() else { return };
+        let before = job.compacted().map(|path| durable::messages(&server.disk, &path));
         let made = job.run(&server.disk, || false);
+        if let (Some(before), Ok(JobDone::Compacted(Some(_)))) = (before, &made) {
+            self.checks.emptied.extend(before);
+        }
         self.deliver(n, Incoming::Made(made));
     }
 }

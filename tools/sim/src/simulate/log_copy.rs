@@ -2,25 +2,59 @@
 //! the configs.
 
 use postern::ids::{Index, Term};
+use postern::mailbox::Change;
 use postern::record::{self, Kind, Record};
 use postern::replica::{Config, LogReader};
 use postern::store::Store;
 use postern::store::memory::MemoryDisk;
 use postern::time::WallTime;
 
-/// An entry. The checksum covers all its bytes, with the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An entry. The checksum covers all its bytes, with the index. An emptied message equals the
+/// message from which it was made.
+#[derive(Clone, Copy, Debug, Eq)]
 pub(crate) struct Entry {
     pub(crate) term: Term,
     pub(super) checksum: u32,
     pub(super) kind: Kind,
+    /// The checksum of the record without the content of its message.
+    emptied: u32,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        let is_emptied = self.kind == Kind::EMPTIED || other.kind == Kind::EMPTIED;
+        let same = if is_emptied {
+            self.emptied == other.emptied
+        } else {
+            self.checksum == other.checksum
+        };
+        self.term == other.term && same && (is_emptied || self.kind == other.kind)
+    }
 }
 
 impl Entry {
     pub(super) fn of(record: &Record<'_>) -> Entry {
-        let sum = [record.bytes[4], record.bytes[5], record.bytes[6], record.bytes[7]];
-        Entry { term: record.term, checksum: u32::from_le_bytes(sum), kind: record.kind }
+        let checksum = checksum(record);
+        let emptied = match Change::decode(record.kind, record.body) {
+            Some(Change::Message { to, from, sender, content, .. }) => {
+                let change = Change::Emptied { to, from, sender, bytes: content.bytes() };
+                let (mut out, kind) = (Vec::new(), change.kind());
+                let encode = |out: &mut Vec<u8>| change.encode(out);
+                record::write(&mut out, record.position(), record.time, kind, encode);
+                self::checksum(&Record::trust(&out))
+            }
+            _ => checksum,
+        };
+        Entry { term: record.term, checksum, kind: record.kind, emptied }
     }
+
+    /// Stands for an entry that is damaged.
+    pub(super) const UNREADABLE: Entry =
+        Entry { term: Term::ZERO, checksum: 0, kind: Kind(0), emptied: 0 };
+}
+
+fn checksum(record: &Record<'_>) -> u32 {
+    u32::from_le_bytes(record.bytes[4..8].try_into().expect("a record has a head"))
 }
 
 /// The log of a process as its node has it, stored or not.

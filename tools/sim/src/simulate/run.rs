@@ -64,7 +64,7 @@ impl Total {
         let [answered, refused, open] = counts.requests;
         println!("requests: {answered} answered, {refused} refused, {open} open");
         println!("{} elections, {} configs", counts.elections, counts.configs);
-        println!("{} messages forgotten", counts.forgotten);
+        println!("{} messages forgotten, {} emptied", counts.forgotten, counts.emptied);
         println!("{} record times compared with the median of the clocks", counts.times);
         println!("faults that took effect: {}", list(&Kind::ALL, &counts.effects));
         println!("decisions by rule: {}", list(&Rule::ALL, &counts.decisions));

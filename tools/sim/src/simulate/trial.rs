@@ -12,7 +12,7 @@ use crate::{catch_panic, require};
 use postern::limits::SEGMENT_BYTES;
 use postern::mailbox::Limits;
 use postern::node::Retention;
-use postern::record;
+use postern::record::{self, Record};
 use postern::replica::{Replica, RoleView, Rule, Takeover};
 use postern::rng::Rng;
 use std::fmt::Write;
@@ -71,6 +71,8 @@ pub struct Counts {
     pub(super) configs: u64,
     /// Messages that mailboxes have forgotten.
     pub(super) forgotten: u64,
+    /// Those that are emptied on a disk.
+    pub(super) emptied: u64,
     /// Records whose times were compared with the median of the clocks.
     pub(super) times: u64,
     /// Faults that had an effect, in the order of [`Kind::ALL`].
@@ -88,6 +90,7 @@ impl Default for Counts {
             elections: 0,
             configs: 0,
             forgotten: 0,
+            emptied: 0,
             times: 0,
             effects: [0; Kind::ALL.len()],
             decisions: [0; Rule::ALL.len()],
@@ -103,6 +106,7 @@ impl Counts {
         self.elections += other.elections;
         self.configs += other.configs;
         self.forgotten += other.forgotten;
+        self.emptied += other.emptied;
         self.times += other.times;
         let sums = self.requests.iter_mut().chain(&mut self.effects).chain(&mut self.decisions);
         let counts = other.requests.iter().chain(&other.effects).chain(&other.decisions);
@@ -339,6 +343,15 @@ pub(super) fn check_end(world: &mut World, lose: bool) -> Result<(), String> {
     let mut records: Vec<&[u8]> =
         record::each(&log).filter_map(Result::ok).map(|record| record.bytes).collect();
     records.truncate(acknowledged);
+    // What clients have read is compared with what was sent.
+    let mut emptied = 0;
+    for bytes in &mut records {
+        let record = Record::trust(bytes);
+        if record.kind == record::Kind::EMPTIED {
+            emptied += 1;
+            *bytes = world.checks.emptied.get(&record.index).ok_or("nobody has emptied it")?;
+        }
+    }
     if lose {
         let message = |bytes: &&[u8]| bytes[32] == record::Kind::MESSAGE.0;
         let last = records.iter().rposition(message);
@@ -347,6 +360,7 @@ pub(super) fn check_end(world: &mut World, lose: bool) -> Result<(), String> {
     let settings = world.settings.retention;
     let Replayed { contents, forgotten } = contents::replay(&records.concat(), settings)?;
     world.results.counts.forgotten = forgotten;
+    world.results.counts.emptied = emptied;
     world.clients.history.check(&contents).map_err(|finding| finding.to_string())?;
     let bound = 200 + 40 * world.results.counts.effects.iter().sum::<u64>();
     let (elections, configs) = (world.checks.elections, world.checks.configs);

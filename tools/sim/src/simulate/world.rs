@@ -47,6 +47,10 @@ impl World {
     pub(super) fn new(seed: u64, settings: Settings, plan: Vec<Fault>) -> World {
         let mut world = World::empty(seed, settings);
         world.clients = Clients::new(Rng::new(world.rng.next_u64()), &mut world.schedule);
+        if settings.retention.keep_time.is_some() || settings.retention.keep_messages.is_some() {
+            // So long that the space of forgotten ones is worth freeing.
+            world.clients.lengthen(200);
+        }
         for server in 0..3 {
             world.schedule.add(world.rng.below(1_000_000), Event::Start(server));
         }

@@ -1,0 +1,66 @@
+//! Frees the space of messages that were deleted or forgotten: now and then a round over all sealed
+//! segments.
+
+use crate::limits::COMPACTION_TIME;
+use crate::node::Node;
+use crate::store::disk::Disk;
+use crate::store::{FileJob, Store, Survey};
+use crate::time::Moment;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Compaction {
+    /// How many messages were removed when the last round began; `None` before the first one.
+    seen: Option<u64>,
+    /// No round, and no step of one, begins before this.
+    due: Moment,
+    /// What the mailboxes keep, as of the beginning of the round, and the place of the next
+    /// segment.
+    round: Option<(Survey, usize)>,
+}
+
+impl Compaction {
+    pub(super) fn new() -> Compaction {
+        Compaction { seen: None, due: Moment(0) + COMPACTION_TIME, round: None }
+    }
+
+    /// When the next step is due; `None` if there is nothing to free.
+    pub(super) fn deadline(&self, node: &Node, store: &Store<impl Disk>) -> Option<Moment> {
+        let is_new = self.seen != Some(node.removed()) && store.sealed_segments() > 0;
+        (self.round.is_some() || is_new).then_some(self.due)
+    }
+
+    /// Returns the next job, if it is time for one.
+    pub(super) fn next_job(
+        &mut self,
+        now: Moment,
+        node: &mut Node,
+        store: &Store<impl Disk>,
+    ) -> Option<FileJob> {
+        if self.deadline(node, store).is_none_or(|at| now < at) {
+            return None;
+        }
+        if self.round.is_none() {
+            // A part of the accounts is asked in each turn. What is removed meanwhile may be
+            // missing.
+            let (through, removed, accounts) = node.survey()?;
+            self.seen = Some(removed);
+            self.round = Some((Survey { through, accounts }, 0));
+        }
+        let (survey, at) = self.round.as_mut()?;
+        while let Some(id) = store.segment_id(*at) {
+            *at += 1;
+            let empty = || node.mailboxes().emptied();
+            if let Some(job) = store.compact_job(id, survey, empty) {
+                return Some(job);
+            }
+        }
+        (self.round, self.due) = (None, now + COMPACTION_TIME);
+        None
+    }
+
+    /// Ends the round after a job has failed. The next one comes later.
+    pub(super) fn on_failed(&mut self, now: Moment) {
+        (self.seen, self.round, self.due) = (None, None, now + COMPACTION_TIME);
+    }
+}
