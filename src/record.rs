@@ -132,7 +132,38 @@ impl<'a> Record<'a> {
 /// Returns the checksum of a record, a batch header or a vote: of all but bytes 4 to 7, which hold
 /// it.
 pub(crate) fn checksum(item: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&item[..4]), &item[8..])
+    crc32c::crc32c_append(checksum_of_number(LE::read_u32(item)), &item[8..])
+}
+
+/// The checksum of the four bytes of a number. For so few bytes, a call of the library costs a
+/// third of that for a whole short record.
+fn checksum_of_number(number: u32) -> u32 {
+    let bytes = (!number).to_le_bytes();
+    let parts = STEPS.iter().zip(bytes).map(|(step, byte)| step[usize::from(byte)]);
+    !parts.fold(0, |sum, part| sum ^ part)
+}
+
+/// What each value of the first, second, third and fourth byte contributes to the checksum of four
+/// bytes.
+static STEPS: [[u32; 256]; 4] = steps();
+
+const fn steps() -> [[u32; 256]; 4] {
+    /// The polynomial of CRC-32C, its bits in the order of the bits of a byte.
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let mut steps = [[0; 256]; 4];
+    let mut value = 0;
+    while value < 256 {
+        let (mut sum, mut bit) = (value as u32, 0);
+        while bit < 32 {
+            sum = if sum & 1 == 0 { sum >> 1 } else { sum >> 1 ^ POLYNOMIAL };
+            bit += 1;
+            if bit % 8 == 0 {
+                steps[4 - bit / 8][value] = sum;
+            }
+        }
+        value += 1;
+    }
+    steps
 }
 
 /// Appends a record to `out`; `body` writes its body.
@@ -230,6 +261,16 @@ mod tests {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Record::parse(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_library() {
+        for length in [33, 256, 0x1fff, 0x8080_8080, u32::MAX, 0xfec0_fe80] {
+            let mut item = sample();
+            LE::write_u32(&mut item, length);
+            let without = [&item[..4], &item[8..]].concat();
+            assert_eq!(checksum(&item), crc32c::crc32c(&without), "{length}");
         }
     }
 

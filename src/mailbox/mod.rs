@@ -12,6 +12,7 @@ mod retention;
 pub use archive::{Archive, Visit};
 pub use change::Change;
 pub use keys::{Deletion, Key, Once};
+pub use password_hash::PasswordHash;
 pub use positions::{AccountChange, Block, Done, Earlier, List, Listed, Messages, Part, Run};
 pub use retention::{Forget, Forgets, Forgotten, Limits};
 
@@ -20,7 +21,6 @@ use crate::ids::{Index, Secret, SegmentId, UserName};
 use crate::record::Record;
 use digest::Window;
 use keys::{Keys, Known, Print, Stored};
-use password_hash::PasswordHash;
 use positions::{Holder, Place, Positions};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -82,8 +82,8 @@ pub struct SavedAccount {
     pub forgotten: Forgotten,
     /// Its name.
     pub name: UserName,
-    /// The hash of its password, as a PHC string.
-    pub hash: Box<str>,
+    /// The hash of its password.
+    pub hash: PasswordHash,
 }
 
 impl SavedAccount {
@@ -171,7 +171,7 @@ impl Mailboxes {
         let mut restored = Mailboxes { limits, ..self.emptied() };
         let account = |saved: SavedAccount| {
             let SavedAccount { created, password_set, messages, forgotten, name, hash } = saved;
-            let (hash, holder) = (PasswordHash::new(&hash), Holder::restored(created, &messages));
+            let holder = Holder::restored(created, &messages);
             (name, Account { password_set, hash, forgotten, holder })
         };
         restored.accounts = accounts.into_iter().map(account).collect();

@@ -9,18 +9,18 @@ const OTHER: char = '$';
 
 /// The hash of a password, without what all of them begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PasswordHash(Box<str>);
+pub struct PasswordHash(Box<str>);
 
 impl PasswordHash {
     /// Of a PHC string.
-    pub(super) fn new(text: &str) -> PasswordHash {
+    pub fn new(text: &str) -> PasswordHash {
         let rest = text.strip_prefix(USUAL).filter(|rest| !rest.starts_with(OTHER));
         let kept = rest.map_or_else(|| Cow::Owned(format!("{OTHER}{text}")), Cow::Borrowed);
         PasswordHash(kept.into())
     }
 
     /// The PHC string, in two parts.
-    pub(super) fn parts(&self) -> [&str; 2] {
+    pub fn parts(&self) -> [&str; 2] {
         match self.0.strip_prefix(OTHER) {
             Some(text) => ["", text],
             None => [USUAL, &self.0],

@@ -20,7 +20,8 @@ use super::paged::{PAGE_DATA, PagedReader, PagedWriter, damaged};
 use super::segment::Seal;
 use crate::fields::{Field, fields};
 use crate::ids::{Index, SegmentId, UserName};
-use crate::mailbox::{Deletion, Forgotten, Key, Limits, Messages, SavedAccount};
+use crate::mailbox::{Deletion, Forgotten, Key, Limits, Messages, PasswordHash, SavedAccount};
+use crate::record;
 use crate::replica::LogSummary;
 use std::io;
 
@@ -163,10 +164,10 @@ impl<D: Disk> Output for Writer<'_, D> {
             segment.map_or(0, SegmentId::number).write(out);
         }
         forgotten.write(out);
-        for text in [name.as_bytes(), hash.as_bytes()] {
-            (text.len() as u16).write(out);
-            out.extend_from_slice(text);
-        }
+        record::write_bytes(out, name.as_bytes());
+        let [usual, own] = hash.parts();
+        ((usual.len() + own.len()) as u16).write(out);
+        [usual, own].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
         self.file.write(&self.bytes)
     }
 }
@@ -258,8 +259,8 @@ impl<D: Disk> Contents<'_, D> {
         let bytes = self.reader.take(ACCOUNT_BYTES)?;
         let account = read_account(bytes).ok_or_else(|| invalid("an account"))?;
         let (password_set, messages, forgotten) = account;
-        let name = UserName::parse(&self.text()?).ok_or_else(|| invalid("a name"))?;
-        let hash = self.text()?.into_boxed_str();
+        let name = UserName::parse(self.text()?).ok_or_else(|| invalid("a name"))?;
+        let hash = PasswordHash::new(self.text()?);
         let saved = SavedAccount { created, password_set, messages, forgotten, name, hash };
         if !saved.is_sound() {
             return Err(invalid("an account"));
@@ -267,10 +268,9 @@ impl<D: Disk> Contents<'_, D> {
         Ok(Some(saved))
     }
 
-    fn text(&mut self) -> io::Result<String> {
+    fn text(&mut self) -> io::Result<&str> {
         let length: u16 = self.reader.value(2)?;
-        let bytes = self.reader.take(length.into())?.to_vec();
-        String::from_utf8(bytes).map_err(|_| invalid("a text"))
+        std::str::from_utf8(self.reader.take(length.into())?).map_err(|_| invalid("a text"))
     }
 }
 

@@ -10,8 +10,8 @@ use super::index_file::{
 use super::paged::{PAGE_DATA, PagedReader, damaged};
 use crate::ids::{Index, SegmentId};
 use crate::limits::RECORD_BYTES_MAX;
-use crate::mailbox::{self, Done, Forgotten, Key, List, Messages, SavedAccount};
-use crate::record::Record;
+use crate::mailbox::{self, Done, Forgotten, Key, List, Messages, PasswordHash, SavedAccount};
+use crate::record::{BadRecord, Record};
 use crate::replica::LogSummary;
 use std::io;
 
@@ -106,15 +106,15 @@ impl<'a, D: Disk> Updates<'a, D> {
                 messages: Messages::default(),
                 forgotten: Forgotten::default(),
                 name: user,
-                hash: hash.into(),
+                hash: PasswordHash::new(hash),
             }),
             _ => None,
         })
     }
 
-    fn read_hash(&self, change: ChangeRow) -> io::Result<Box<str>> {
+    fn read_hash(&self, change: ChangeRow) -> io::Result<PasswordHash> {
         self.read(change, |read| match read {
-            mailbox::Change::Password { hash, .. } => Some(hash.into()),
+            mailbox::Change::Password { hash, .. } => Some(PasswordHash::new(hash)),
             _ => None,
         })
     }
@@ -125,15 +125,17 @@ impl<'a, D: Disk> Updates<'a, D> {
         change: ChangeRow,
         take: impl FnOnce(mailbox::Change<'_>) -> Option<T>,
     ) -> io::Result<T> {
-        let mut bytes = [0; RECORD_BYTES_MAX];
-        // Records of these kinds are short.
-        let short = &mut bytes[..1024];
-        let mut read = self.disk.read_at(&self.log, short, change.offset.into())?;
-        if Record::parse(&bytes[..read]).is_err() {
-            read = self.disk.read_at(&self.log, &mut bytes, change.offset.into())?;
+        // Records of these kinds are short, as a rule.
+        let (mut short, mut long) = ([0; 512], Vec::new());
+        let at = change.offset.into();
+        let read = self.disk.read_at(&self.log, &mut short, at)?;
+        let mut record = Record::parse(&short[..read]);
+        if record == Err(BadRecord::Short) {
+            long.resize(RECORD_BYTES_MAX, 0);
+            let read = self.disk.read_at(&self.log, &mut long, at)?;
+            record = Record::parse(&long[..read]);
         }
-        let record = Record::parse(&bytes[..read]).ok();
-        let record = record.filter(|record| record.index == self.entry(change));
+        let record = record.ok().filter(|record| record.index == self.entry(change));
         let change = record.and_then(|record| mailbox::Change::decode(record.kind, record.body));
         change.and_then(take).ok_or_else(|| damaged("a change that it names is not in the log"))
     }
