@@ -1,17 +1,18 @@
 //! `postern backup` and `postern restore`: all acknowledged entries of a running group as one file,
 //! and a new group from such a file.
 //!
-//! The file: `postbak` and the version `01`, the group `u128`, the last entry `u64`; the records
-//! from entry 1 on, as the log has them; the checksum (CRC-32C) of all bytes before it.
+//! The file: `postbak` and the version `02`, and the group `u128`; the records from entry 1 on, as
+//! the log has them; four zero bytes, the last entry `u64`, and the checksum (CRC-32C) of all bytes
+//! before it.
 
 use super::directory::{hold_or_make, identity, label, random};
 use super::operator::{Failure, ask, name};
 use super::{Named, ask as status, stderr};
-use crate::ids::{DiskId, Index, Member, Position, ServerId};
+use crate::ids::{DiskId, GroupId, Index, Member, Position, ServerId, Term};
 use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX};
 use crate::mailbox::Mailboxes;
 use crate::options;
-use crate::record::Record;
+use crate::record::{Kind, Record};
 use crate::replica::{Beginning, LogSummary, Packet};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
@@ -25,8 +26,10 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-const MAGIC: &[u8; 8] = b"postbak\x01";
-const HEAD_BYTES: usize = 8 + 16 + 8;
+const MAGIC: &[u8; 8] = b"postbak\x02";
+const HEAD_BYTES: usize = 8 + 16;
+/// In the place of a record's length: there are no more.
+const END: [u8; 4] = [0; 4];
 /// The length of an answer before its records: the last acknowledged entry, and the size of the
 /// log, each `u64`.
 const ANSWER_BYTES: usize = 16;
@@ -40,11 +43,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[cold]
 pub fn run(options: &options::Backup) -> Result<ExitCode, String> {
     let settings = Settings::read(&options.config)?;
-    let source = Source { settings: &settings, slots: order(&settings) };
+    let mut source = Source { settings: &settings, slots: order(&settings) };
     let rate = options.rate * 1024 * 1024;
     if options.out == Path::new("-") {
         let mut out = io::stdout().lock();
-        copy(&source, rate, &mut out)?;
+        source.copy(rate, &mut out)?;
         out.flush().named("stdout")?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -54,7 +57,7 @@ pub fn run(options: &options::Backup) -> Result<ExitCode, String> {
     }
     let part = with_ending(&options.out, "part");
     let mut file = File::create(&part).named(part.display())?;
-    let copied = copy(&source, rate, &mut file).and_then(|last| {
+    let copied = source.copy(rate, &mut file).and_then(|last| {
         file.sync_all().and_then(|()| fs::rename(&part, &options.out)).named(shown)?;
         Ok(last)
     });
@@ -136,22 +139,26 @@ impl Source<'_> {
         })
     }
 
-    /// Asks for entries, one server after the other until one has them.
-    fn fetch(&self, first: Index) -> Result<Vec<u8>, String> {
+    /// Asks for entries, one server after the other until one has them. That one is asked first
+    /// the next time.
+    fn fetch(&mut self, first: Index) -> Result<Part, String> {
         let mut excuses = Vec::new();
-        for slot in &self.slots {
-            match self.ask(*slot, first) {
-                Ok(part) if !part.records.is_empty() => return Ok(part.records),
-                Ok(_) => {
-                    excuses.push(format!(
-                        "{}: entry {first} is not there",
-                        name(self.settings, *slot)
-                    ));
-                }
-                Err(why) => excuses.push(why),
-            }
+        for _ in 0..self.slots.len() {
+            let slot = self.slots[0];
+            excuses.push(match self.ask(slot, first) {
+                Ok(part) if !part.records.is_empty() => return Ok(part),
+                Ok(_) => format!("{}: entry {first} is not there", name(self.settings, slot)),
+                Err(why) => why,
+            });
+            self.slots.rotate_left(1);
         }
         Err(excuses.join("; "))
+    }
+
+    /// Writes a backup of all entries that are acknowledged now. Returns the last one.
+    fn copy(&mut self, rate: u64, out: &mut dyn Write) -> Result<Index, String> {
+        let (newest, group) = (self.newest()?, self.settings.shared.group);
+        copy(group, newest, &mut |first| self.fetch(first), rate, out)
     }
 }
 
@@ -170,21 +177,29 @@ impl Summed<'_> {
     }
 }
 
-/// Writes a backup of all entries that are acknowledged now. Returns the last one.
-fn copy(source: &Source<'_>, rate: u64, out: &mut dyn Write) -> Result<Index, String> {
-    let (last, log_bytes) = source.newest()?;
+/// Writes a backup of all entries up to `last`, the last acknowledged one, of a log of so many
+/// bytes, at a rate in bytes a second. Returns the last one that it holds.
+///
+/// If messages are emptied while it is being written, it goes on up to the entries that are
+/// acknowledged then: with these, no mailbox keeps such a message.
+fn copy(
+    group: GroupId,
+    (mut last, log_bytes): (Index, u64),
+    fetch: &mut dyn FnMut(Index) -> Result<Part, String>,
+    rate: u64,
+    out: &mut dyn Write,
+) -> Result<Index, String> {
     if last == Index::ZERO {
         return Err("the group has no acknowledged entries".to_owned());
     }
     let mut out = Summed { out, sum: 0, bytes: 0 };
     let mut head = MAGIC.to_vec();
-    head.extend_from_slice(&source.settings.shared.group.0.to_le_bytes());
-    head.extend_from_slice(&last.0.to_le_bytes());
+    head.extend_from_slice(&group.0.to_le_bytes());
     out.write(&head)?;
-    let (mut next, began) = (Index(1), Instant::now());
+    let (mut next, mut term, began) = (Index(1), Term::ZERO, Instant::now());
     let mut shown = Shown::new(log_bytes);
     while next <= last {
-        let records = source.fetch(next)?;
+        let Part { acknowledged, records, .. } = fetch(next)?;
         let mut rest = &records[..];
         while !rest.is_empty() && next <= last {
             let record =
@@ -193,6 +208,13 @@ fn copy(source: &Source<'_>, rate: u64, out: &mut dyn Write) -> Result<Index, St
             if record.index != next {
                 return Err(format!("entry {next}: another one was sent"));
             }
+            if record.term < term {
+                return Err(format!("entry {next}: the servers have different logs"));
+            }
+            if record.kind == Kind::EMPTIED {
+                last = last.max(acknowledged);
+            }
+            term = record.term;
             out.write(record.bytes)?;
             rest = &rest[record.bytes.len()..];
             next = next.next();
@@ -202,6 +224,8 @@ fn copy(source: &Source<'_>, rate: u64, out: &mut dyn Write) -> Result<Index, St
         let due = began + Duration::from_secs_f64(out.bytes as f64 / rate as f64);
         thread::sleep(due.saturating_duration_since(Instant::now()));
     }
+    out.write(&END)?;
+    out.write(&last.0.to_le_bytes())?;
     let sum = out.sum.to_le_bytes();
     out.write(&sum)?;
     Ok(last)
@@ -323,7 +347,6 @@ struct Entries<'a> {
     input: BufReader<&'a mut dyn Read>,
     sum: u32,
     next: Index,
-    last: Index,
     record: Vec<u8>,
 }
 
@@ -335,23 +358,32 @@ impl<'a> Entries<'a> {
         if !head.starts_with(MAGIC) {
             return Err(invalid("it is no backup of this version"));
         }
-        let last = Index(LE::read_u64(&head[24..]));
         let sum = crc32c::crc32c(&head);
-        Ok(Entries { input, sum, next: Index(1), last, record: Vec::new() })
+        Ok(Entries { input, sum, next: Index(1), record: Vec::new() })
+    }
+
+    /// Reads what follows the records.
+    fn end(&mut self) -> io::Result<()> {
+        let mut last = [0; 8];
+        self.input.read_exact(&mut last).map_err(cut_off)?;
+        let sum = crc32c::crc32c_append(crc32c::crc32c_append(self.sum, &END), &last);
+        let read = self.input.read_u32::<LE>().map_err(cut_off)?;
+        if read != sum || self.input.read(&mut [0])? > 0 {
+            return Err(invalid("its checksum is wrong"));
+        }
+        if Index(LE::read_u64(&last)).next() != self.next {
+            return Err(invalid("entries are missing at its end"));
+        }
+        Ok(())
     }
 
     /// Returns the next record; `None` at the end, if all of the backup is as it was written.
     fn next(&mut self) -> io::Result<Option<&[u8]>> {
-        if self.next > self.last {
-            let sum = self.input.read_u32::<LE>().map_err(cut_off)?;
-            let ends = self.input.read(&mut [0])? == 0;
-            return match sum == self.sum && ends {
-                true => Ok(None),
-                false => Err(invalid("its checksum is wrong")),
-            };
-        }
         let mut length = [0; 4];
         self.input.read_exact(&mut length).map_err(cut_off)?;
+        if length == END {
+            return self.end().map(|()| None);
+        }
         let bytes = LE::read_u32(&length) as usize;
         if !(length.len()..=RECORD_BYTES_MAX).contains(&bytes) {
             return Err(invalid(&format!("entry {} has an impossible length", self.next)));
@@ -380,5 +412,71 @@ fn cut_off(error: io::Error) -> io::Error {
     match error.kind() {
         ErrorKind::UnexpectedEof => invalid("it ends early"),
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record;
+
+    /// A record of 100 bytes of the entry with this index.
+    fn entry(index: u64, term: u64, kind: Kind) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let at = Position { index: Index(index), term: Term(term) };
+        record::write(&mut bytes, at, WallTime(index), kind, |out| out.resize(100, 0));
+        bytes
+    }
+
+    /// Copies a log of which a server has 20 entries and acknowledges one more with each answer,
+    /// which holds two. The backup begins when ten are acknowledged.
+    fn copied(make: impl Fn(u64) -> Vec<u8>) -> Result<(Index, Vec<u8>), String> {
+        let (mut out, mut acknowledged) = (Vec::new(), Index(10));
+        let mut fetch = |first: Index| {
+            acknowledged = acknowledged.next();
+            let records = [make(first.0), make(first.0 + 1)].concat();
+            Ok(Part { acknowledged, log_bytes: 0, records })
+        };
+        let last = copy(GroupId(7), (Index(10), 0), &mut fetch, u64::MAX, &mut out)?;
+        Ok((last, out))
+    }
+
+    fn indexes(mut backup: &[u8]) -> io::Result<Vec<u64>> {
+        let (mut entries, mut indexes) = (Entries::begin(&mut backup)?, Vec::new());
+        while let Some(record) = entries.next()? {
+            indexes.push(Record::trust(record).index.0);
+        }
+        Ok(indexes)
+    }
+
+    /// The entry that lets go of a message may be newer than the backup: it is in it all the same
+    /// if a server has emptied the message meanwhile.
+    #[test]
+    fn a_backup_with_emptied_messages_holds_what_was_acknowledged_then() {
+        for (emptied, expected) in [(99, 10), (1, 11), (6, 13), (10, 15), (11, 10)] {
+            let kind = |index| if index == emptied { Kind::EMPTIED } else { Kind::MESSAGE };
+            let (last, backup) = copied(|index| entry(index, 1, kind(index))).unwrap();
+            assert_eq!(last, Index(expected), "{emptied}");
+            let all: Vec<u64> = (1..=expected).collect();
+            assert_eq!(indexes(&backup).unwrap(), all, "{emptied}");
+        }
+    }
+
+    #[test]
+    fn a_backup_is_of_one_log() {
+        let term = |index| if index < 6 { 3 } else { 2 };
+        let why = copied(|index| entry(index, term(index), Kind::MESSAGE)).unwrap_err();
+        assert!(why.contains("entry 6"), "{why}");
+    }
+
+    /// Its end says how many entries it has.
+    #[test]
+    fn a_backup_that_lacks_entries_at_its_end_is_not_used() {
+        let (_, backup) = copied(|index| entry(index, 1, Kind::MESSAGE)).unwrap();
+        let (record, end) = (entry(10, 1, Kind::MESSAGE).len(), backup.len() - 16);
+        let mut short = [&backup[..end - record], &backup[end..end + 12]].concat();
+        let sum = crc32c::crc32c(&short);
+        short.extend_from_slice(&sum.to_le_bytes());
+        assert!(indexes(&short).unwrap_err().to_string().contains("missing at its end"));
     }
 }
