@@ -61,12 +61,15 @@ impl Received {
     /// caller lacks any of them, and is told if there `is_room`.
     pub(super) fn on_kept_from(&mut self, first: u64, is_room: bool) -> bool {
         let before = first - 1;
-        if self.seen.is_some_and(|seen| seen >= before) || !is_room {
+        if self.seen.is_some_and(|seen| seen >= before) {
             return false;
         }
+        // Nothing before it comes any more, whether the caller is told now or later.
         self.came = self.came.max(before);
-        self.seen = Some(before);
-        true
+        if is_room {
+            self.seen = Some(before);
+        }
+        is_room
     }
 
     /// Adds an attribute of message `number`, which comes next; `None`: an unknown one.

@@ -235,6 +235,21 @@ fn a_slow_caller_is_told_what_is_forgotten() {
     assert_eq!(world.events(), [Event::KeptFrom { first: last + 7 }, message(last + 7)]);
 }
 
+/// The same when a caller without room for more gets later messages.
+#[test]
+fn what_is_forgotten_is_no_gap_for_a_slow_caller() {
+    let mut world = World::logged_in(1);
+    for n in 1..=10_000 {
+        world.hear(&line(n));
+    }
+    world.hear(&["NOTE kept-from 20001 x", &line(20_001)].join("\n"));
+    let last = world.events().len() as u64;
+    world.client.refill();
+    assert!(world.sent().starts_with(&format!("LOG {last} ")));
+    world.hear(&["NOTE kept-from 20001 x", &line(20_001)].join("\n"));
+    assert_eq!(world.events(), [Event::KeptFrom { first: 20_001 }, message(20_001)]);
+}
+
 #[test]
 fn where_to_begin_is_known_from_the_first_answer() {
     let table = [(After::Last(2), "-2", vec![line(8), line(9)], 9), (After::End, "end", vec![], 7)];
