@@ -8,11 +8,11 @@ use super::keys::Key;
 use super::retention::{Forgotten, Limits};
 use crate::ids::{Index, SegmentId};
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Which messages of an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum List {
     /// Those in its mailbox.
     Received,
@@ -170,7 +170,12 @@ pub struct Part {
     /// How many messages are emptied here.
     pub emptied: u32,
     nodes: Vec<Node>,
+    /// Of a list of an account with many messages here, the place of every [`MARKED`]th one.
+    marks: BTreeMap<(Index, List), Vec<u32>>,
 }
+
+/// How far marked messages of a list lie apart. The way back from the newest one may be long.
+const MARKED: u32 = 256;
 
 impl Part {
     fn new(segment: SegmentId, first: Index) -> Part {
@@ -184,19 +189,20 @@ impl Part {
             limits: Limits::NONE,
             emptied: 0,
             nodes: Vec::new(),
+            marks: BTreeMap::new(),
         }
     }
 
     /// Appends some messages of a block to `into`, in order: those from number `from` on, `most` at
-    /// most. Walks over all later ones, too.
+    /// most.
     pub fn list(&self, block: &Block, list: List, from: u64, most: usize, into: &mut Vec<Listed>) {
         let run = block.run(list);
         let skipped = from.saturating_sub(run.first).min(u64::from(run.count)) as u32;
         let wanted = (run.count - skipped).min(most.try_into().unwrap_or(u32::MAX));
         let start = into.len();
         into.resize(start + wanted as usize, Listed { entry: Index::ZERO, rank: 0 });
-        let mut at = run.last;
-        for place in (skipped..run.count).rev() {
+        let (mut at, count) = self.mark_after(block, list, skipped + wanted);
+        for place in (skipped..count).rev() {
             let node = self.nodes[at as usize];
             if place - skipped < wanted {
                 let entry = Index(self.first.0 + u64::from(node.entry));
@@ -204,6 +210,20 @@ impl Part {
             }
             at = node.before[list as usize];
         }
+    }
+
+    /// Returns the place of the first marked message of a list that is not before its first `count`
+    /// ones, and how many there are up to it; without one, those of the last message.
+    fn mark_after(&self, block: &Block, list: List, count: u32) -> (u32, u32) {
+        let run = block.run(list);
+        let marks = self.marks.get(&(block.account, list)).map_or(&[][..], Vec::as_slice);
+        let at = count.div_ceil(MARKED).max(1);
+        marks.get(at as usize - 1).map_or((run.last, run.count), |mark| (*mark, at * MARKED))
+    }
+
+    #[cold]
+    fn mark(&mut self, account: Index, list: List, at: u32) {
+        self.marks.entry((account, list)).or_default().push(at);
     }
 
     /// The place of an account's block, which is added if it is missing.
@@ -233,9 +253,13 @@ impl Part {
         let slot = self.slot(holder);
         let run = self.blocks[slot as usize].run_mut(list);
         run.count += 1;
+        let before = (std::mem::replace(&mut run.last, at), run.count - 1);
+        if run.count.is_multiple_of(MARKED) {
+            self.mark(holder.created, list, at);
+        }
         let count = &holder.counts[list as usize];
         count.set(count.get() + 1);
-        (std::mem::replace(&mut run.last, at), run.count - 1)
+        before
     }
 }
 
@@ -477,11 +501,11 @@ mod tests {
     #[test]
     fn a_part_lists_the_messages_of_a_block_in_order() {
         let (mut positions, accounts) = (Positions::new(), accounts(2));
-        let lists = fill(&mut positions, &accounts, sends(300, 2), 1000);
+        let lists = fill(&mut positions, &accounts, sends(1500, 2), 10_000);
         let holder = &accounts[0];
         let expected = &lists[0][List::Received as usize];
         for from in 1..=expected.len() {
-            for most in [1, 2, 50, 1000] {
+            for most in [0, 1, 2, 50, 300, 10_000] {
                 let place = positions.find(holder, List::Received, from as u64);
                 let Some(Place::Memory(part, block)) = place else { panic!("in memory") };
                 let mut found = vec![Listed { entry: Index(0), rank: 0 }];
