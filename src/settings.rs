@@ -164,6 +164,14 @@ impl Settings {
                 bytes: limit(bound("max_bytes", &file.max_bytes)?),
             },
         };
+        let most = retention.limits.messages;
+        if let Some(keep) = retention.keep_messages.filter(|keep| *keep >= most) {
+            let why = format!(
+                "keep_messages: {keep} is not below max_messages, {most}: full \
+                               mailboxes would never forget anything"
+            );
+            return Err((file.keep_messages.as_ref().map_or(0, at), why));
+        }
         let takeovers = [("coin", Takeover::Coin), ("rank", Takeover::Rank)];
         let takeover = one_of("takeover", &file.takeover, takeovers)?;
         let survivors = [("ask", false), ("auto", true)];
@@ -378,6 +386,15 @@ mod tests {
         let settings = Settings::parse(&good()).unwrap();
         assert_eq!(settings.secret.bytes(), &[7; Secret::BYTES]);
         assert!(format!("{settings:?}").contains("secret: Secret,"), "{settings:?}");
+    }
+
+    /// Otherwise a full mailbox would stay full.
+    #[test]
+    fn fewer_messages_are_kept_than_a_mailbox_may_have() {
+        for (keep, most, is_fine) in [(9, 9, false), (9, 8, false), (9, 10, true), (9, 0, true)] {
+            let text = format!("{}\nkeep_messages = {keep}\nmax_messages = {most}\n", good());
+            assert_eq!(Settings::parse(&text).is_ok(), is_fine, "{keep} of {most}");
+        }
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub struct Retention {
     /// Older messages are forgotten: within a twenty-fourth of this time more, so that one entry
     /// forgets many. `None`: never.
     pub keep_time: Option<Duration>,
-    /// Of a mailbox that has a tenth more messages, all but so many are forgotten. `None`: none.
+    /// Of a mailbox that has a tenth more messages, or as many as it may, all but so many are
+    /// forgotten. `None`: none.
     pub keep_messages: Option<u64>,
     /// Beyond these a mailbox takes no more messages.
     pub limits: Limits,
@@ -47,8 +48,8 @@ impl Retention {
     /// The number of the last message of a mailbox that is one too many; 0 without any.
     fn surplus(&self, account: &Account) -> u64 {
         let Some(keep) = self.keep_messages else { return 0 };
-        let too_many = account.kept() > keep.saturating_add(keep / 10);
-        if too_many { account.last() - keep } else { 0 }
+        let most = keep.saturating_add(keep / 10).min(self.limits.messages.saturating_sub(1));
+        if account.kept() > most.max(keep) { account.last() - keep } else { 0 }
     }
 }
 
@@ -86,8 +87,9 @@ pub(super) struct Forgetting {
     oldest: [BTreeMap<Index, WallTime>; 2],
     /// The body of the next entry.
     body: Vec<u8>,
-    /// The last entry that was written. Nothing else is done until it is applied.
-    written: Index,
+    /// Nothing is done until this entry is applied: the last one that was written, or the last one
+    /// that was acknowledged when the server became the primary. `None` before that.
+    written: Option<Index>,
     /// When the next messages are read.
     read_at: Moment,
     /// When the next step is due; `None` if only an event makes one necessary.
@@ -104,7 +106,7 @@ impl Default for Forgetting {
             examined: None,
             oldest: Default::default(),
             body: Vec::new(),
-            written: Index::ZERO,
+            written: None,
             read_at: Moment(0),
             deadline: None,
             unreadable_at: None,
@@ -136,7 +138,10 @@ impl Node {
             return;
         }
         self.forgetting.deadline = None;
-        if self.applied < self.forgetting.written || self.stop.is_asked() {
+        let acknowledged = self.replica.acknowledged();
+        if self.applied < *self.forgetting.written.get_or_insert(acknowledged)
+            || self.stop.is_asked()
+        {
             return;
         }
         let retention = self.setup.retention;
@@ -236,13 +241,15 @@ impl Node {
                 oldest = Some(record.time);
                 return false;
             }
-            let Some(Change::Message { content, .. }) = Change::decode(record.kind, record.body)
-            else {
-                failed = Err(not_listed(record));
-                return false;
+            let bytes = match Change::decode(record.kind, record.body) {
+                Some(Change::Message { content, .. }) => content.bytes(),
+                Some(Change::Emptied { bytes, .. }) => bytes,
+                _ => {
+                    failed = Err(not_listed(record));
+                    return false;
+                }
             };
-            let bytes = forgotten.bytes + content.bytes();
-            forgotten = Forgotten { messages: number, bytes };
+            forgotten = Forgotten { messages: number, bytes: forgotten.bytes + bytes };
             left -= 1;
             left > 0
         };
@@ -284,11 +291,11 @@ impl Node {
         let encode = |body: &mut Vec<u8>| change.encode(body);
         let (now, wall) = (env.now, env.world.wall);
         match self.replica.propose(now, wall, change.kind(), encode, &mut env.out.replica) {
-            Ok(index) => self.forgetting.written = index,
-            // It is found again later.
+            Ok(index) => self.forgetting.written = Some(index),
+            // The next round reads the oldest messages of all mailboxes again.
             Err(_) => {
-                self.forgetting.round = Round::Due(now + DAMAGED_TIME);
-                self.forgetting.deadline = Some(now + DAMAGED_TIME);
+                let (round, deadline) = (Round::Due(now + DAMAGED_TIME), Some(now + DAMAGED_TIME));
+                self.forgetting = Forgetting { round, deadline, ..Forgetting::default() };
             }
         }
     }

@@ -67,6 +67,21 @@ fn a_mailbox_forgets_all_but_its_newest_messages() {
     assert_eq!(said, ["GONE 5 6", "7 7 m7", "8 8 m8", "9 9 m9", "OK 9"], "numbers stay");
 }
 
+/// A mailbox that is as full as it may be forgets, also if that is less than a tenth too much.
+#[test]
+fn a_full_mailbox_forgets_what_is_too_much() {
+    for most in [101, 105, 110, 111, 200] {
+        let limits = Limits { messages: most, bytes: u64::MAX };
+        let keep_messages = Some(100);
+        let mut world = bounded(Retention { keep_messages, limits, ..Retention::default() });
+        for n in 1..=500 {
+            world.line(ANN, &format!("SEND bob m{n}"));
+            settle(&mut world);
+            assert_eq!(world.said(ANN), format!("OK {n}\n"), "{most}");
+        }
+    }
+}
+
 /// A tenth more is kept for a while, so that not every message needs an entry that forgets one.
 #[test]
 fn one_entry_forgets_many_messages() {
