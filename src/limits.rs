@@ -134,11 +134,11 @@ pub const APPLIED_PER_TURN: usize = 4096;
 pub const MESSAGES_PER_STEP: usize = 256;
 /// Messages checked for a `SENT` in one turn.
 pub const SENT_PER_TURN: usize = 256;
-/// Searches in index files in one turn, for all sessions together. The others wait for the next
-/// turn.
-pub const FILE_STEPS_PER_TURN: usize = 16;
-/// Accounts checked for a `LIST` in one turn.
-pub const LISTED_PER_TURN: usize = 1024;
+/// Steps of reading in one turn, for all sessions together: searches in index files, and parts of
+/// the names for a `LIST`. The others wait for the next turn.
+pub const READ_STEPS_PER_TURN: usize = 16;
+/// Accounts checked for a `LIST` in one step.
+pub const LISTED_PER_STEP: usize = 1024;
 
 /// Accounts in one answer to an operator.
 pub const USERS_PER_ANSWER: usize = 1000;

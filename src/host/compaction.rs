@@ -14,10 +14,21 @@ pub(super) struct Compaction {
     seen: Option<u64>,
     /// No round, and no step of one, begins before this.
     due: Moment,
-    /// What the mailboxes keep, as of the beginning of the round, and the place of the next
-    /// segment.
-    round: Option<(Survey, usize)>,
+    round: Option<Round>,
 }
+
+#[derive(Debug)]
+struct Round {
+    began: Moment,
+    /// What the mailboxes keep, as of its beginning.
+    survey: Survey,
+    /// The place of the next segment.
+    at: usize,
+}
+
+/// After a round this goes by, as a multiple of the time that it took: a large log, of which a
+/// little is always being removed, must not keep the disk busy.
+const PAUSE: u32 = 4;
 
 impl Compaction {
     pub(super) fn new() -> Compaction {
@@ -45,17 +56,18 @@ impl Compaction {
             // missing.
             let (through, removed, accounts) = node.survey()?;
             self.seen = Some(removed);
-            self.round = Some((Survey { through, accounts }, 0));
+            self.round = Some(Round { began: now, survey: Survey { through, accounts }, at: 0 });
         }
-        let (survey, at) = self.round.as_mut()?;
-        while let Some(id) = store.segment_id(*at) {
-            *at += 1;
+        let round = self.round.as_mut()?;
+        while let Some(id) = store.segment_id(round.at) {
+            round.at += 1;
             let empty = || node.mailboxes().emptied();
-            if let Some(job) = store.compact_job(id, survey, empty) {
+            if let Some(job) = store.compact_job(id, &round.survey, empty) {
                 return Some(job);
             }
         }
-        (self.round, self.due) = (None, now + COMPACTION_TIME);
+        let pause = now.since(round.began) * PAUSE;
+        (self.round, self.due) = (None, now + pause.max(COMPACTION_TIME));
         None
     }
 

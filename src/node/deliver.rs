@@ -8,7 +8,7 @@ use super::{Context, Node};
 use crate::frontend;
 use crate::ids::{Index, SessionId, UserName};
 use crate::limits::{
-    DAMAGED_TIME, FILE_STEPS_PER_TURN, LISTED_PER_TURN, MESSAGES_PER_STEP, OUTPUT_BYTES_MAX,
+    DAMAGED_TIME, LISTED_PER_STEP, MESSAGES_PER_STEP, OUTPUT_BYTES_MAX, READ_STEPS_PER_TURN,
 };
 use crate::mailbox::{Account, Change, Found, List, Listed, Mailboxes, Visit};
 use crate::protocol::{Answer, Code, Note, Reply};
@@ -62,8 +62,8 @@ impl Lines {
 pub(super) struct Reading {
     /// The messages that are being written.
     listed: Vec<Listed>,
-    /// How often index files were searched in this turn.
-    pub(super) file_steps: usize,
+    /// How many steps were made in this turn; see [`READ_STEPS_PER_TURN`].
+    pub(super) steps: usize,
 }
 
 /// What is under way to readers.
@@ -96,7 +96,7 @@ impl Node {
     /// only one session.
     pub(super) fn move_messages(&mut self, world: &Context<'_>) {
         let mut moving = std::mem::take(&mut self.delivery.moving).into_iter();
-        while self.delivery.reading.file_steps < FILE_STEPS_PER_TURN
+        while self.delivery.reading.steps < READ_STEPS_PER_TURN
             && let Some(id) = moving.next()
         {
             self.move_session(world, id);
@@ -270,11 +270,12 @@ impl Node {
     }
 
     fn list_names(&mut self, world: &Context<'_>, id: SessionId) {
+        self.delivery.reading.steps += 1;
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let RequestState::Listing(listing) = &mut session.request else { return };
         let mut ended = true;
         for (seen, name) in self.mailboxes.names_after(listing.after).enumerate() {
-            if seen == LISTED_PER_TURN || session.out.len() >= OUTPUT_BYTES_MAX {
+            if seen == LISTED_PER_STEP || session.out.len() >= OUTPUT_BYTES_MAX {
                 ended = false;
                 break;
             }
@@ -309,7 +310,7 @@ pub(super) fn read_list(
     world: &Context<'_>,
     mailboxes: &Mailboxes,
     (account, list, from, last): (&Account, List, u64, u64),
-    Reading { listed, file_steps }: &mut Reading,
+    Reading { listed, steps }: &mut Reading,
     visit: &mut Visit<'_>,
 ) -> io::Result<()> {
     let mut next = from;
@@ -318,7 +319,7 @@ pub(super) fn read_list(
         listed.clear();
         let found = mailboxes.find(account, list, next, most, listed);
         if let Found::File(newest) = found.expect("the list has the message") {
-            *file_steps += 1;
+            *steps += 1;
             let mut within =
                 |number, rank, record: &Record<'_>| visit(number, rank, record) && number < last;
             let of = (account.created(), list);

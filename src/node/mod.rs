@@ -170,7 +170,7 @@ impl Node {
                 match event {
                     Event::Tick => {
                         self.keep_deadlines(env.now);
-                        self.delivery.reading.file_steps = 0;
+                        self.delivery.reading.steps = 0;
                     }
                     Event::Ended { link } => self.remove(SessionId::of_operator(link)),
                     _ => {}

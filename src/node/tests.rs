@@ -417,7 +417,7 @@ fn a_long_list_is_shown_in_bounded_pieces() {
         turns += 1;
     }
     // Each turn lists names twice: at the tick, and after the socket has accepted output.
-    assert!(turns >= accounts / (2 * crate::limits::LISTED_PER_TURN), "{turns} turns");
+    assert!(turns >= accounts / (2 * crate::limits::LISTED_PER_STEP), "{turns} turns");
     let mut lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.pop(), Some("OK 100000"));
     assert!(lines.is_sorted() && lines.len() == accounts);

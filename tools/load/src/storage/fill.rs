@@ -34,7 +34,7 @@ pub(super) struct Amount {
 }
 
 /// Returns the name of the account with mailbox `n`, from 0.
-fn name(n: u64) -> String {
+pub(super) fn name(n: u64) -> String {
     format!("user-{n:06}")
 }
 

@@ -1,6 +1,7 @@
 //! `postern-load storage`: what many stored messages cost. It fills a group, and measures memory,
 //! the start, and the replay of a mailbox, each beside what the machine does with the same bytes.
 
+mod beside;
 mod fill;
 
 use crate::stats::verdict;
@@ -78,18 +79,57 @@ pub fn run(options: &Options) -> Result<(), String> {
         log >> 20,
         began.elapsed().as_secs_f64()
     ))?;
-    print(&format!("start\n{}", start(&mut group, From::Log)?))?;
+    print(&format!("start\n{}", start(&mut group, From::Log, Cache::Warm)?))?;
     print(&format!("memory\n{}", memory(&group)?))?;
     print(&format!("index files\n{}", index_files(&group, log)?))?;
     print(&format!("replay\n{}", replay(&mut group, amount)?))?;
-    for from in [From::Checkpoint, From::Indexes] {
-        for at in 0..SERVERS {
-            group.kill(at)?;
-            group.reap(at)?;
+    for from in [From::Checkpoint, From::Indexes, From::Log] {
+        for cache in [Cache::Warm, Cache::Cold] {
+            if (from, cache) == (From::Log, Cache::Warm) {
+                continue;
+            }
+            for at in 0..SERVERS {
+                group.kill(at)?;
+                group.reap(at)?;
+            }
+            print(&format!("start\n{}", start(&mut group, from, cache)?))?;
         }
-        print(&format!("start\n{}", start(&mut group, from)?))?;
     }
-    print(&format!("memory\n{}", memory(&group)?))
+    print(&format!("memory\n{}", memory(&group)?))?;
+    print(&format!("refill\n{}", beside::refill(&mut group)?))?;
+    print(&format!("written\n{}", beside::written(&postern)?))?;
+    print(&format!("beside clients\n{}", beside::measure(&mut group, amount)?))
+}
+
+/// Whether the kernel has the files of a server in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cache {
+    Warm,
+    Cold,
+}
+
+impl Cache {
+    /// Makes it so, as far as the kernel and the machine below it allow.
+    fn prepare(self, paths: &[PathBuf]) -> Result<(), String> {
+        if self == Cache::Warm {
+            return cat(paths).map(drop);
+        }
+        for path in paths {
+            let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+            let file = File::open(path).map_err(failed)?;
+            file.sync_all().map_err(failed)?;
+            let forgotten = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+            forgotten.map_err(|error| failed(error.into()))?;
+        }
+        Ok(())
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Cache::Warm => "warm",
+            Cache::Cold => "cold",
+        }
+    }
 }
 
 /// What a start begins with.
@@ -109,11 +149,19 @@ impl From {
         let checkpoint = data.join("checkpoint");
         let mut segments = segments(data)?;
         segments.sort();
+        let remove = |path: &Path| match fs::remove_file(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|error| format!("{}: {error}", path.display())),
+        };
         match self {
-            From::Log => Ok(segments),
+            From::Log => {
+                remove(&checkpoint)?;
+                segments.iter().try_for_each(|path| remove(&path.with_extension("idx")))?;
+                Ok(segments)
+            }
             From::Checkpoint => Ok(vec![checkpoint, segments.pop().ok_or("there is no log")?]),
             From::Indexes => {
-                fs::remove_file(checkpoint).map_err(|error| format!("the checkpoint: {error}"))?;
+                remove(&checkpoint)?;
                 let last = segments.pop().ok_or("there is no log")?;
                 Ok(segments.iter().map(|path| path.with_extension("idx")).chain([last]).collect())
             }
@@ -167,11 +215,12 @@ fn cat(paths: &[PathBuf]) -> Result<Duration, String> {
 }
 
 /// Starts the servers. Measures server 1 alone first, until it has read its log.
-fn start(group: &mut Group, from: From) -> Result<String, String> {
+fn start(group: &mut Group, from: From, cache: Cache) -> Result<String, String> {
     let paths = from.files(group.data(0))?;
     let bytes = paths.iter().map(|path| size(path)).sum::<Result<u64, _>>()?;
-    cat(&paths)?;
+    cache.prepare(&paths)?;
     let read = cat(&paths)?;
+    cache.prepare(&paths)?;
     let began = Instant::now();
     group.start_server(0)?;
     while group.status(0).is_none() {
@@ -185,9 +234,9 @@ fn start(group: &mut Group, from: From) -> Result<String, String> {
     group.settle().map_err(|why| format!("{why}\n{}", group.last_words()))?;
     let applied = wait_applied(group, began)?;
     let ratio = read.as_secs_f64() / time.as_secs_f64();
-    let (met, what) = (verdict(from.is_met(ratio, time)), from.words());
+    let (met, what, cache) = (verdict(from.is_met(ratio, time)), from.words(), cache.word());
     Ok(format!(
-        "  {what}, warm: server 1 answers after {:.3} s, cat of these {} MiB takes {:.3} s: \
+        "  {what}, {cache}: server 1 answers after {:.3} s, cat of these {} MiB takes {:.3} s: \
          {ratio:.2} of its speed ({met})\n  all three have applied everything after {:.1} s\n",
         time.as_secs_f64(),
         bytes >> 20,
