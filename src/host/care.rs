@@ -276,10 +276,11 @@ impl Care {
             Rewritten::Part(rewrite) => self.rewrite = Some(rewrite),
             Rewritten::Whole(new) => {
                 self.rewrite = None;
-                store.put_rewritten(&new)?;
+                // Also if the disk fails: the old damage may describe the old file.
                 self.damage.remove(&new.id);
                 self.put_back.insert(new.id, new.entries);
                 store.note_suspect(new.id);
+                store.put_rewritten(&new)?;
             }
         }
         Ok(())

@@ -135,7 +135,7 @@ impl<D: Disk> Storage<D> {
             || self.store.wants_checkpoint();
         let care = self.care.deadline(&self.store);
         let compaction = self.compaction.deadline(node, &self.store);
-        let compaction = compaction.filter(|_| !self.care.is_damaged());
+        let compaction = compaction.filter(|_| self.may_compact());
         let lacks = lacks.then_some(self.job_at);
         let at = [lacks, care, compaction].into_iter().flatten().min();
         at.filter(|_| self.making.is_none())
@@ -217,18 +217,18 @@ impl<D: Disk> Storage<D> {
         self.store.disk().free_bytes().unwrap_or(u64::MAX)
     }
 
+    /// Whether all sealed segments and their index files are sound, as far as is known.
+    fn may_compact(&self) -> bool {
+        !self.care.is_damaged() && !self.store.has_lost_indexes() && !self.store.has_suspects()
+    }
+
     /// Returns the next job that can wait: one that frees space, or reads for damage.
     fn spare_job(&mut self, now: Moment, node: &mut Node) -> Option<FileJob> {
-        let job = match self.care.is_damaged() {
-            true => None,
-            false => self.compaction.next_job(now, node, &self.store),
+        let job = match self.may_compact() {
+            true => self.compaction.next_job(now, node, &self.store),
+            false => None,
         };
         let Some(job) = job else { return self.scrub(now) };
-        // It frees more than it needs.
-        if self.free_bytes() < job.bytes() {
-            self.compaction.on_failed(now);
-            return None;
-        }
         self.making = Some(Making::Compaction);
         Some(job)
     }
@@ -304,8 +304,11 @@ impl<D: Disk> Storage<D> {
         });
         if let Err(JobError { error, lost }) = put {
             log::warn!("the log can't be compacted: {error}");
-            self.suspect(lost);
-            self.compaction.on_failed(now);
+            match lost {
+                // The round goes on when that segment is read again, and mended.
+                Some(_) => self.suspect(lost),
+                None => self.compaction.on_failed(now),
+            }
         }
     }
 

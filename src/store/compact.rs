@@ -2,15 +2,15 @@
 //! with those emptied. Each server does this by itself. The state that the log gives stays the
 //! same, and so do all indexes and numbers.
 
+use super::base::segment_id;
 use super::checkpoint::Sealed;
-use super::disk::{Disk, join};
+use super::disk::Disk;
 use super::file_job::{JobError, Lost, RemakeIndexes};
-use super::index_file::IndexFile;
-use super::rewrite::{NewSegment, Rewrite, Writer, make_index, new_path};
+use super::rewrite::{BATCH_BYTES, NewSegment, Rewrite, Writer, make_index, new_path};
 use super::scrub::SealedSegment;
-use super::segment::{self, Place, index_name, path};
+use super::segment::{self, HEADER_BYTES, Place, path};
 use super::whole;
-use crate::ids::Index;
+use crate::ids::{Index, SegmentId};
 use crate::limits::KEYS_KEPT;
 use crate::mailbox::{Change, List};
 use crate::record::{self, Kind, Record};
@@ -32,6 +32,10 @@ pub struct Survey {
 
 /// A segment is written anew if that frees one part in so many of it.
 const FREED_PART: u64 = 3;
+/// An index file has about one part in so many of the size of its segment.
+const INDEX_PART: u64 = 4;
+/// So much room stays for what is written meanwhile: a full disk is the time to free space.
+const SPARE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A sealed segment to compact.
 #[derive(Debug)]
@@ -69,23 +73,27 @@ impl Compact {
     pub(super) fn run<D: Disk>(self, disk: &D) -> Result<Option<NewSegment>, JobError> {
         let Compact { segment, survey, later, remake } = self;
         let known_after = Index(survey.through.0.saturating_sub(KEYS_KEPT));
-        let lost = |error| JobError { lost: Some(Lost::Index(segment.id)), error };
-        let dead = find_dead(disk, &segment, &survey.accounts).map_err(lost)?;
+        // Whatever can't be read is read again, for damage.
+        let id = segment.id;
+        let suspect = |id| move |error| JobError { lost: Some(Lost::Index(id)), error };
+        let dead = find_dead(disk, &segment, &survey.accounts).map_err(suspect(id))?;
         let Some(dead) = dead else { return Ok(None) };
-        let keys = find_keys(disk, &segment, known_after, &later)?;
-        let log = path(&segment.folder, segment.first);
-        let new = new_path(&log);
-        let (config, end) = (segment.config_before(disk)?, segment.end);
+        let keys = find_keys(disk, &segment, known_after, &later);
+        let keys = keys.map_err(|(id, error)| suspect(id)(error))?;
+        let size = measure(disk, &segment, (&dead, &keys)).map_err(suspect(id))?;
+        let room = disk.free_bytes().unwrap_or(u64::MAX).saturating_sub(SPARE_BYTES);
+        if size > segment.end - segment.end / FREED_PART || size + size / INDEX_PART > room {
+            return Ok(None);
+        }
+        let before = SegmentId::new(id.number() - 1).unwrap_or(id);
+        let config = segment.config_before(disk).map_err(suspect(before))?;
         let rewrite = Rewrite::new(segment, Vec::new());
         let written = write(disk, &rewrite, config, (&dead, &keys));
-        let size = match written {
-            Ok(size) if size <= end - end / FREED_PART => size,
-            other => {
-                whole::remove(disk, &new)?;
-                other?;
-                return Ok(None);
-            }
-        };
+        if written.is_err() {
+            let SealedSegment { folder, first, .. } = &rewrite.segment;
+            whole::remove(disk, &new_path(&path(folder, *first)))?;
+        }
+        let size = written?;
         let is_indexed = make_index(disk, &rewrite, size, *remake);
         Ok(Some(NewSegment { id: rewrite.segment.id, entries: 0, size, is_indexed }))
     }
@@ -98,9 +106,8 @@ fn find_dead<D: Disk>(
     segment: &SealedSegment,
     survey: &[(Index, u64)],
 ) -> io::Result<Option<Vec<u32>>> {
-    let file = join(&segment.folder, &index_name(segment.first));
-    let missing = || io::Error::other("it is missing or damaged");
-    let index = IndexFile::open(disk, &file, None).ok_or_else(missing)?;
+    let missing = || io::Error::other("its index file is missing, damaged or of another file");
+    let index = segment.index(disk).ok_or_else(missing)?;
     let mut survey = survey.to_vec();
     survey.sort_unstable();
     let mut dead = Vec::new();
@@ -129,16 +136,17 @@ fn find_keys<D: Disk>(
     segment: &SealedSegment,
     known_after: Index,
     later: &[Sealed],
-) -> io::Result<KeptKeys> {
+) -> Result<KeptKeys, (SegmentId, io::Error)> {
     let (used_again, hasher) = (HashSet::new(), RandomState::new());
     let mut keys = KeptKeys { known_after, used_again, hasher };
     let end = Index(segment.next.0 + KEYS_KEPT);
     let own = Sealed { first: segment.first, end: segment.end };
     let later = later.iter().take_while(|sealed| sealed.first < end);
     let mut used = HashSet::new();
+    let mut id = segment.id;
     for Sealed { first, end: size } in std::iter::once(&own).chain(later) {
         let log = path(&segment.folder, *first);
-        let file = disk.open(&log, false)?;
+        let file = disk.open(&log, false).map_err(|error| (id, error))?;
         let mut place = Place::after(first.before());
         let read = segment::verify(disk, &file, 0..*size, &mut place, |_, record| {
             if let Some(Change::Message { sender, key: Some(key), .. }) = message(record) {
@@ -148,8 +156,12 @@ fn find_keys<D: Disk>(
                     keys.used_again.insert(key);
                 }
             }
-        })?;
-        read.map_err(|(at, why)| segment::damaged(&log, at, why))?;
+        });
+        let read = read.map_err(|error| (id, error))?;
+        let read =
+            read.and_then(|at| if at == *size { Ok(at) } else { Err((at, "it ends early")) });
+        read.map_err(|(at, why)| (id, segment::damaged(&log, at, why)))?;
+        id = segment_id(id.number() as usize);
     }
     Ok(keys)
 }
@@ -157,6 +169,30 @@ fn find_keys<D: Disk>(
 fn message<'a>(record: &Record<'a>) -> Option<Change<'a>> {
     Some(record).filter(|record| record.kind == Kind::MESSAGE)?;
     Change::decode(record.kind, record.body)
+}
+
+/// Returns about the size that the new segment will have.
+fn measure<D: Disk>(
+    disk: &D,
+    segment: &SealedSegment,
+    (dead, keys): (&[u32], &KeptKeys),
+) -> io::Result<u64> {
+    let log = path(&segment.folder, segment.first);
+    let file = disk.open(&log, false)?;
+    let mut place = Place::after(segment.first.before());
+    let (mut size, mut emptied, mut met) = (0, Vec::new(), 0);
+    let read = segment::verify(disk, &file, 0..segment.end, &mut place, |offset, record| {
+        let is_dead = dead.binary_search(&offset).is_ok();
+        met += usize::from(is_dead && matches!(record.kind, Kind::MESSAGE | Kind::EMPTIED));
+        emptied.clear();
+        let is_emptied = is_dead && empty(record, keys, &mut emptied).is_some();
+        size += if is_emptied { emptied.len() } else { record.bytes.len() } as u64;
+    })?;
+    read.map_err(|(at, why)| segment::damaged(&log, at, why))?;
+    if met < dead.len() {
+        return Err(io::Error::other("its index file names messages that are not there"));
+    }
+    Ok(size + size.div_ceil(BATCH_BYTES as u64) * HEADER_BYTES as u64)
 }
 
 /// Writes the segment anew, under another name. Returns its size.

@@ -93,9 +93,8 @@ impl FileJob {
             // A file is smaller than its segment.
             FileJob::LostIndexes(_) => SEGMENT_BYTES,
             FileJob::Checkpoint(checkpoint) => checkpoint.bytes,
-            FileJob::Verify(_) => 0,
-            // More is not kept.
-            FileJob::Compact(compact) => compact.segment.end,
+            // A compaction looks for room by itself.
+            FileJob::Verify(_) | FileJob::Compact(_) => 0,
             FileJob::Rewrite(step) => 2 * step.rewrite.segment.end,
         }
     }

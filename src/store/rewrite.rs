@@ -1,7 +1,7 @@
 //! Writes a sealed segment anew, beside the old file, whose place the new one takes at the end.
 //! Undamaged entries come from the old file, those that are damaged there from other servers.
 
-use super::disk::Disk;
+use super::disk::{Disk, join};
 use super::file_job::{JobError, RemakeIndexes};
 use super::scrub::{Damage, SealedSegment};
 use super::segment::{self, Header, Place, index_name, path};
@@ -13,7 +13,7 @@ use std::io;
 use std::ops::Range;
 
 /// Bytes of the records in a batch, at least. Damage of a batch header costs the batch.
-const BATCH_BYTES: usize = 16 * 1024;
+pub(super) const BATCH_BYTES: usize = 16 * 1024;
 
 /// The path of the file that is to take the place of another one.
 pub(super) fn new_path(path: &str) -> String {
@@ -146,6 +146,8 @@ pub(super) fn make_index<D: Disk>(
     let made = remake.run_new(disk);
     if let Err(JobError { error, .. }) = &made {
         let name = index_name(rewrite.segment.first);
+        // What was written would fill the disk.
+        let _ = whole::remove(disk, &new_path(&join(&rewrite.segment.folder, &name)));
         log::warn!("{name}: it can't be made yet: {error}");
     }
     made.is_ok()

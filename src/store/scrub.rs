@@ -5,7 +5,7 @@ use super::disk::{Disk, join};
 use super::file_job::JobError;
 use super::index_file::IndexFile;
 use super::paged;
-use super::segment::{self, Hole, Place, Walk, index_name, path};
+use super::segment::{self, Hole, Place, Seal, Walk, index_name, path};
 use super::whole;
 use crate::ids::{Index, SegmentId};
 use std::io;
@@ -57,6 +57,8 @@ impl Damage {
 /// How far a segment is verified.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifiedTo {
+    /// The segment, and its size: one that is written anew has another.
+    of: (SegmentId, u64),
     offset: u64,
     place: Place,
 }
@@ -95,8 +97,10 @@ impl Verify {
                 index_is_lost: false,
             });
         };
-        let begin = VerifiedTo { offset: 0, place: Place::after(segment.first.before()) };
-        let VerifiedTo { offset, mut place } = from.unwrap_or(begin);
+        let of = (segment.id, segment.end);
+        let begin = VerifiedTo { of, offset: 0, place: Place::after(segment.first.before()) };
+        let VerifiedTo { offset, mut place, .. } =
+            from.filter(|from| from.of == of).unwrap_or(begin);
         let limit = offset.saturating_add(bytes).min(segment.end);
         let mut done = Verified {
             rest: None,
@@ -106,7 +110,7 @@ impl Verify {
         };
         match segment::verify(disk, &file, offset..limit, &mut place, |_, _| ()) {
             Ok(Ok(offset)) if (limit..segment.end).contains(&offset) => {
-                done.rest = Some(VerifiedTo { offset, place });
+                done.rest = Some(VerifiedTo { of, offset, place });
                 return Ok(done);
             }
             Ok(Ok(offset)) if offset == segment.end && place.last.index.next() == segment.next => {
@@ -119,10 +123,8 @@ impl Verify {
                 done.damage = segment.damage(disk, &file)?;
             }
         }
-        let index = join(&segment.folder, &index_name(segment.first));
-        // One that can't be read is as good as missing.
         done.index_is_lost = true;
-        if let Some(index) = IndexFile::open(disk, &index, None) {
+        if let Some(index) = segment.index(disk) {
             done.bytes += disk.size(&index.file).unwrap_or(0);
             done.index_is_lost = !paged::is_sound(disk, &index.file).unwrap_or(false);
         }
@@ -131,13 +133,33 @@ impl Verify {
 }
 
 impl SealedSegment {
+    /// Opens its index file. `None` if that is missing, or describes another file: that of a
+    /// segment that was written anew may be from before. One that can't be read is as good as
+    /// missing.
+    pub(super) fn index<D: Disk>(&self, disk: &D) -> Option<IndexFile<D::File>> {
+        let file = join(&self.folder, &index_name(self.first));
+        let index = IndexFile::open(disk, &file, None)?;
+        let Seal { first, end, .. } = index.head.seal;
+        let entries = (first, index.head.seal.last_index().next());
+        if (index.head.id, entries, end) != (self.id, (self.first, self.next), self.end) {
+            return None;
+        }
+        let log = disk.open(&path(&self.folder, self.first), false).ok()?;
+        index.head.seal.fits(disk, &log).unwrap_or(false).then_some(index)
+    }
+
     /// Finds the newest config before the segment, by the one before it.
+    ///
+    /// # Errors
+    /// When that is not known: the end of the segment before can't be read.
     pub(super) fn config_before<D: Disk>(&self, disk: &D) -> io::Result<Index> {
         let Some(Sealed { first, end }) = self.before else { return Ok(Index::ZERO) };
         let file = disk.open(&path(&self.folder, first), false)?;
         let mut place = Place::after(first.before());
         segment::survey(disk, &file, end, &mut place)?;
-        Ok(place.config.unwrap_or_default())
+        let is_whole = place.last.index.next() == self.first;
+        let unknown = || io::Error::other("the segment before is damaged at its end");
+        place.config.filter(|_| is_whole).ok_or_else(unknown)
     }
 
     /// The damage of a segment without a file.

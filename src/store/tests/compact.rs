@@ -195,3 +195,129 @@ fn a_segment_after_the_survey_is_left_alone() {
         assert!(!is_compacted || next.before() <= through);
     }
 }
+
+/// A group of segments: accounts; messages for bob, cyd and ann, in turns; then nothing but a
+/// deletion of cyd. Returns the number of the segment with the messages.
+fn three_mailboxes(world: &mut World) -> SegmentId {
+    world.store.disk().set_segment_bytes(1 << 20);
+    let [ann, bob, cyd] = [1, 2, 3].map(base::name);
+    world.store.append(&config(1, 3)).unwrap();
+    for user in [ann, bob, cyd] {
+        world.push_change(&Change::Create { user, hash: "h" });
+    }
+    world.flush();
+    world.store.roll().unwrap();
+    for n in 0..90 {
+        // Those of ann lie where those of cyd lay, once cyd's are emptied.
+        let text = "x".repeat(60 + world.rng.below(200) as usize + [0, 200, 200][n % 3]);
+        let (to, content) = ([ann, cyd, bob][n % 3], crate::content::Content::plain(&text));
+        world.push_change(&Change::Message { to, from: ann, sender: Index(2), key: None, content });
+    }
+    world.flush();
+    world.store.roll().unwrap();
+    for user in [cyd, bob] {
+        let checked = world.mailboxes.account(user).unwrap().password_set;
+        world.push_change(&Change::Delete { user, checked });
+    }
+    world.flush();
+    world.store.roll().unwrap();
+    world.push_change(&Change::Limits(crate::mailbox::Limits::NONE));
+    world.flush();
+    world.index();
+    world.checkpoint();
+    segment_id(1)
+}
+
+fn compaction_of(world: &World, id: SegmentId) -> FileJob {
+    let mut accounts = Vec::new();
+    world.mailboxes.survey(None, 99, &mut accounts);
+    let survey = Survey { through: world.applied, accounts: accounts.into() };
+    world.store.compact_job(id, &survey, empty).unwrap()
+}
+
+/// After a crash between the renames of a segment and of its index file, the old index file does
+/// not say which messages of the new segment nobody keeps.
+#[test]
+fn an_index_file_of_another_segment_empties_nothing() {
+    let mut world = World::new(SEED);
+    let id = three_mailboxes(&mut world);
+    let job = compaction_of(&world, id);
+    let JobDone::Compacted(Some(_)) = job.run(world.store.disk(), || false).unwrap() else {
+        panic!("it is worth it")
+    };
+    let log = "log/00000000000000000005.log";
+    world.store.disk().rename(&format!("{log}.new"), log).unwrap();
+    world.store.disk().sync_folder("log").unwrap();
+    let opened = open_as(world.store.disk().crash(|| false), &identity()).unwrap();
+    let Opened { store, mut mailboxes, acknowledged, .. } = opened;
+    base::apply(&store, &mut mailboxes, acknowledged.next(), store.last());
+    (world.store, world.mailboxes) = (store, mailboxes);
+    let JobError { lost, .. } =
+        compaction_of(&world, id).run(world.store.disk(), || false).unwrap_err();
+    assert_eq!(lost, Some(Lost::Index(id)));
+    // The check of the segment finds it, too, and so it is made again.
+    let job = world.store.verify_job(id, None, u64::MAX).unwrap();
+    let JobDone::Verified(_, verified) = job.run(world.store.disk(), || false).unwrap() else {
+        panic!("it was verified")
+    };
+    assert!(verified.index_is_lost && verified.damage.is_empty());
+}
+
+/// While the segment before is damaged at its end, nobody knows the newest config before a segment:
+/// its headers would name none, and a start that reads the whole log would take that for damage.
+#[test]
+fn no_segment_is_compacted_after_one_that_is_damaged_at_its_end() {
+    let mut world = World::new(SEED);
+    let id = three_mailboxes(&mut world);
+    let job = compaction_of(&world, id);
+    world.store.disk().edit(FIRST, |bytes| *bytes.last_mut().unwrap() ^= 1);
+    let JobError { lost, .. } = job.run(world.store.disk(), || false).unwrap_err();
+    assert_eq!(lost, Some(Lost::Index(SegmentId::FIRST)));
+}
+
+/// A later segment that has lost its end may have used a key again.
+#[test]
+fn no_segment_is_compacted_before_one_that_ends_early() {
+    let mut world = World::new(SEED);
+    let id = three_mailboxes(&mut world);
+    let job = compaction_of(&world, id);
+    let after = "log/00000000000000000095.log";
+    let mut last = Vec::new();
+    world.store.copy(Index(96), Index(96), &mut last).unwrap();
+    world.store.disk().edit(after, |bytes| bytes.truncate(bytes.len() - last.len()));
+    let JobError { lost, .. } = job.run(world.store.disk(), || false).unwrap_err();
+    assert_eq!(lost, Some(Lost::Index(segment_id(2))));
+}
+
+/// A check that is under way begins anew when the segment is written anew.
+#[test]
+fn a_check_goes_on_in_the_same_file_alone() {
+    let mut world = World::new(SEED);
+    let id = three_mailboxes(&mut world);
+    let part = world.store.verify_job(id, None, 25_000).unwrap();
+    let JobDone::Verified(_, Verified { rest, .. }) =
+        part.run(world.store.disk(), || false).unwrap()
+    else {
+        panic!("it was verified")
+    };
+    assert!(rest.is_some() && world.compact() > 0);
+    let part = world.store.verify_job(id, rest, u64::MAX).unwrap();
+    let JobDone::Verified(_, done) = part.run(world.store.disk(), || false).unwrap() else {
+        panic!("it was verified")
+    };
+    assert!(done.damage.is_empty() && done.bytes > 10_000, "all of it is read: {}", done.bytes);
+}
+
+/// A full disk is the time to free space, but a compaction must not take the room of the log.
+#[test]
+fn a_compaction_without_room_writes_nothing() {
+    let mut world = World::new(SEED);
+    let id = three_mailboxes(&mut world);
+    for is_full in [true, false] {
+        world.store.disk().fail(|failures| failures.nearly_full = is_full);
+        let done = compaction_of(&world, id).run(world.store.disk(), || false).unwrap();
+        assert_eq!(matches!(done, JobDone::Compacted(Some(_))), !is_full);
+        let names = world.store.disk().list("log").unwrap();
+        assert_eq!(names.iter().any(|name| name.ends_with(".new")), !is_full);
+    }
+}

@@ -154,12 +154,12 @@ pub(super) fn refill(group: &mut Group) -> Result<String, String> {
     empty(group, at)?;
     wait_filled(group, at)?;
     let time = began.elapsed();
-    let (speed, ratio) =
-        (|time: Duration| (bytes >> 20) as f64 / time.as_secs_f64(), copied.div_duration_f64(time));
+    let mib = bytes >> 20;
+    let speed = |time: Duration| mib as f64 / time.as_secs_f64();
+    let ratio = copied.div_duration_f64(time);
     Ok(format!(
-        "  {} MiB in {:.1} s: {:.0} MiB/s; a bare copy over loopback, synced, {:.0} MiB/s: {ratio:.2} \
-         of its speed ({}); target: {REFILL_TARGET}\n",
-        bytes >> 20,
+        "  {mib} MiB in {:.1} s: {:.0} MiB/s; a bare copy over loopback, synced, {:.0} MiB/s: \
+         {ratio:.2} of its speed ({}); target: {REFILL_TARGET}\n",
         time.as_secs_f64(),
         speed(time),
         speed(copied),
