@@ -121,8 +121,7 @@ impl Shell {
         }
         let mut opened = self.open()?;
         if let Some(Quarantine::Tail(last)) = quarantine {
-            self.quarantine_tail(&mut opened, last).named(&shown)?;
-            drop(opened);
+            self.leave_tail(opened, last).named(&shown)?;
             opened = self.open()?;
         }
         let host = Host::build(opened, self.setup()?);
@@ -257,8 +256,14 @@ impl Shell {
         Ok(())
     }
 
-    /// Quarantines the entries after `last`.
-    fn quarantine_tail(&self, opened: &mut Opened<ServerDisk>, last: Index) -> io::Result<()> {
+    /// Quarantines the entries after `last`; or all of them, if the messages of earlier ones may be
+    /// emptied by what the later ones say: the epoch that this server follows may keep them.
+    fn leave_tail(&self, mut opened: Opened<ServerDisk>, last: Index) -> io::Result<()> {
+        if opened.store.has_emptied(last) {
+            drop(opened);
+            let why = "is of another epoch, and may lack messages that this one keeps";
+            return self.quarantine("old-copy", why);
+        }
         if let Some(folder) = opened.store.quarantine_tail(last, &label())? {
             let shown = self.data.display();
             log::warn!(
@@ -372,5 +377,29 @@ mod tests {
         assert_eq!(store.last(), Index::ZERO);
         assert_ne!(store.identity().disk, disk, "it is somebody else");
         assert!(quarantine(&shell, "old-copy-").join("identity").exists());
+    }
+
+    /// A message may be emptied because of an entry that is not in the epoch that a server follows
+    /// now. The others fill it again, with the message.
+    #[test]
+    fn who_leaves_a_tail_keeps_no_emptied_messages() {
+        for (kind, left) in [(Kind::EMPTIED, 0), (Kind::MESSAGE, 3)] {
+            let folder = tempfile::tempdir().unwrap();
+            let shell = shell(folder.path());
+            live(&shell, None);
+            let mut store = opened(&shell);
+            store.persist(crate::ids::Vote { term: Term(1), ..Default::default() }).unwrap();
+            for index in 1..=5 {
+                let at = Position { index: Index(index), term: Term(1) };
+                let kind = if index == 2 { kind } else { Kind::MESSAGE };
+                let mut entry = Vec::new();
+                record::write(&mut entry, at, WallTime(0), kind, |_| {});
+                store.append(&entry).unwrap();
+            }
+            store.flush().unwrap();
+            drop(store);
+            live(&shell, Some(Quarantine::Tail(Index(3))));
+            assert_eq!(opened(&shell).last(), Index(left), "{kind:?}");
+        }
     }
 }

@@ -40,7 +40,7 @@ pub use segment::HEADER_BYTES;
 
 use crate::ids::{Index, SegmentId, Vote};
 use crate::mailbox::{Archive, List, Mailboxes, Visit};
-use crate::record::Record;
+use crate::record::{Kind, Record};
 use crate::replica::{LogReader, LogSummary, SeenDisk};
 use base::Base;
 use derived::Checkpointed;
@@ -303,6 +303,15 @@ impl<D: Disk> Store<D> {
         let reading = recovery::read(disk, LOG, known, None, &mut |_| {})?;
         let vote = VoteFile::open(disk)?.map(|(_, vote)| vote);
         quarantine::everything(disk, kind, label, reading.last, reading.may_have_opened(vote))
+    }
+
+    /// Whether messages among the entries up to `last` are emptied, or may be. That nobody keeps
+    /// them may follow from entries after `last` alone.
+    pub fn has_emptied(&self, last: Index) -> bool {
+        let mut found = false;
+        let mut visit = |record: &Record<'_>| found |= record.kind == Kind::EMPTIED;
+        let read = self.for_each(Index(1), last.min(self.last()), &mut visit);
+        found || read.is_err()
     }
 
     /// Moves the entries after `last` from the log to a quarantine folder: copies them first,

@@ -191,6 +191,14 @@ impl World {
     fn quarantine(&mut self, n: usize, quarantine: Quarantine) {
         let (label, id) = (label(self.now), self.id_of(n));
         let server = &mut self.servers[n];
+        let quarantine = match quarantine {
+            Quarantine::Tail(last)
+                if process::has_emptied(&server.disk, id, last, &label, &mut self.rng) =>
+            {
+                Quarantine::Everything
+            }
+            other => other,
+        };
         let done = match quarantine {
             Quarantine::Everything | Quarantine::Diverged => {
                 if let Some(disk) = server.disk_id {

@@ -204,6 +204,18 @@ pub(super) fn quarantine_tail(
     opened.store.quarantine_tail(last, label).map(drop)
 }
 
+/// Whether the directory must not be kept without the entries after `last`.
+pub(super) fn has_emptied(
+    disk: &MemoryDisk,
+    id: ServerId,
+    last: Index,
+    label: &str,
+    rng: &mut Rng,
+) -> bool {
+    let opened = open_store(disk.clone(), &new_identity(id, rng), label);
+    opened.is_ok_and(|opened| opened.store.has_emptied(last))
+}
+
 /// The identity for an empty directory.
 fn new_identity(id: ServerId, rng: &mut Rng) -> Identity {
     let disk = DiskId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
