@@ -12,7 +12,7 @@ use crate::ids::{DiskId, GroupId, Index, Member, Position, ServerId, Term};
 use crate::limits::{FILE_PIECE_BYTES, RECORD_BYTES_MAX};
 use crate::mailbox::Mailboxes;
 use crate::options;
-use crate::record::{Kind, Record};
+use crate::record::{self, Kind, Record};
 use crate::replica::{Beginning, LogSummary, Packet};
 use crate::settings::Settings;
 use crate::store::disk::RealDisk;
@@ -158,7 +158,17 @@ impl Source<'_> {
     /// Writes a backup of all entries that are acknowledged now. Returns the last one.
     fn copy(&mut self, rate: u64, out: &mut dyn Write) -> Result<Index, String> {
         let (newest, group) = (self.newest()?, self.settings.shared.group);
-        copy(group, newest, &mut |first| self.fetch(first), rate, out)
+        let mut fetch = |first| {
+            let mut part = self.fetch(first)?;
+            let is_emptied =
+                |record: Result<Record<'_>, _>| record.is_ok_and(|r| r.kind == Kind::EMPTIED);
+            if record::each(&part.records).any(is_emptied) {
+                // A server that is being filled has them long before it knows why.
+                part.acknowledged = part.acknowledged.max(self.newest()?.0);
+            }
+            Ok(part)
+        };
+        copy(group, newest, &mut fetch, rate, out)
     }
 }
 
@@ -418,7 +428,6 @@ fn cut_off(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record;
 
     /// A record of 100 bytes of the entry with this index.
     fn entry(index: u64, term: u64, kind: Kind) -> Vec<u8> {

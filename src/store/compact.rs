@@ -88,13 +88,18 @@ impl Compact {
         let before = SegmentId::new(id.number() - 1).unwrap_or(id);
         let config = segment.config_before(disk).map_err(suspect(before))?;
         let rewrite = Rewrite::new(segment, Vec::new());
+        let new = new_path(&path(&rewrite.segment.folder, rewrite.segment.first));
         let written = write(disk, &rewrite, config, (&dead, &keys));
         if written.is_err() {
-            let SealedSegment { folder, first, .. } = &rewrite.segment;
-            whole::remove(disk, &new_path(&path(folder, *first)))?;
+            whole::remove(disk, &new)?;
         }
         let size = written?;
         let is_indexed = make_index(disk, &rewrite, size, *remake);
+        if !is_indexed {
+            // The old files are good. Without an index file nobody could read the new one.
+            whole::remove(disk, &new)?;
+            return Ok(None);
+        }
         Ok(Some(NewSegment { id: rewrite.segment.id, entries: 0, size, is_indexed }))
     }
 }
