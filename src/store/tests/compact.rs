@@ -196,8 +196,8 @@ fn a_segment_after_the_survey_is_left_alone() {
     }
 }
 
-/// A group of segments: accounts; messages for bob, cyd and ann, in turns; then nothing but a
-/// deletion of cyd. Returns the number of the segment with the messages.
+/// Fills segments: accounts; messages for ann, cyd and bob, in turns; the deletion of cyd and bob;
+/// one more entry. Returns the number of the segment with the messages.
 fn three_mailboxes(world: &mut World) -> SegmentId {
     world.store.disk().set_segment_bytes(1 << 20);
     let [ann, bob, cyd] = [1, 2, 3].map(base::name);
@@ -208,7 +208,6 @@ fn three_mailboxes(world: &mut World) -> SegmentId {
     world.flush();
     world.store.roll().unwrap();
     for n in 0..90 {
-        // Those of ann lie where those of cyd lay, once cyd's are emptied.
         let text = "x".repeat(60 + world.rng.below(200) as usize + [0, 200, 200][n % 3]);
         let (to, content) = ([ann, cyd, bob][n % 3], crate::content::Content::plain(&text));
         world.push_change(&Change::Message { to, from: ann, sender: Index(2), key: None, content });

@@ -45,21 +45,27 @@ pub(super) fn measure(group: &mut Group, amount: Amount) -> Result<String, Strin
     let mut backup = Command::new(group.binary());
     backup.args(["backup", "--out", "-", "--config"]).arg(group.config());
     backup.stdout(Stdio::null());
-    text += &compared(group, &half, "a backup", move || {
-        let failed = |error| format!("backup: {error}");
-        let mut child = backup.spawn().map_err(failed)?;
-        thread::sleep(SPANS[1]);
-        child.kill().and_then(|()| child.wait()).map_err(failed)?;
-        Ok(String::new())
-    })?;
+    text += &compared(
+        group,
+        &half,
+        "a backup",
+        |_| Ok(()),
+        move || {
+            let failed = |error| format!("backup: {error}");
+            let mut child = backup.spawn().map_err(failed)?;
+            thread::sleep(SPANS[1]);
+            child.kill().and_then(|()| child.wait()).map_err(failed)?;
+            Ok(String::new())
+        },
+    )?;
     let primary = group.settle()?;
     let primary = group.address(primary);
     let what = format!("{LOGINS} logins at once");
-    text += &compared(group, &half, &what, move || log_in_all(primary, amount))?;
+    text += &compared(group, &half, &what, |_| Ok(()), move || log_in_all(primary, amount))?;
     let at = (group.settle()? + 1) % SERVERS;
-    empty(group, at)?;
     let server = group.address(at).to_string();
-    text += &compared(group, &half, "the refill of an empty server", move || {
+    let begin = |group: &mut Group| empty(group, at);
+    text += &compared(group, &half, "the refill of an empty server", begin, move || {
         let is_filling =
             || ask_status(&server, super::QUIET_TIME).is_ok_and(|answer| !is_filled(&answer));
         Ok(if is_filling() { String::new() } else { "    it was filled before\n".to_owned() })
@@ -75,26 +81,28 @@ fn clients(rate: u64) -> Result<[Clients; 1], String> {
     Ok([clients.complete()?])
 }
 
-/// Measures a load, and the same load again while something else goes on: `beside` does that, and
-/// says more.
+/// Measures a load, and the same load again while something else goes on. `begin` begins that
+/// between both; `beside` does it when clients send, and says more.
 fn compared(
-    group: &Group,
+    group: &mut Group,
     load: &[Clients],
     what: &str,
+    begin: impl FnOnce(&mut Group) -> Result<(), String>,
     beside: impl FnOnce() -> Result<String, String> + Send,
 ) -> Result<String, String> {
-    let p99 = || {
+    let p99 = |group: &Group| {
         let latency = drive_group(group, load, SPANS, false)?.latency_us;
         latency.map(|latency| latency.p99 / 1e3).ok_or_else(|| "nothing is answered".to_owned())
     };
-    let alone = p99()?;
+    let alone = p99(group)?;
+    begin(group)?;
     let (with, more) = thread::scope(|scope| {
         let beside = scope.spawn(|| {
             // The load has created its accounts and logged in by then.
             thread::sleep(ACCOUNTS_TIME);
             beside()
         });
-        (p99(), beside.join().unwrap_or_else(|_| Err(format!("{what}: failed"))))
+        (p99(group), beside.join().unwrap_or_else(|_| Err(format!("{what}: failed"))))
     });
     let (with, more) = (with?, more?);
     let ratio = with / alone;
