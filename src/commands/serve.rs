@@ -330,6 +330,21 @@ mod tests {
         shell.open().unwrap().store
     }
 
+    /// Opens the directory, and appends five entries, the second one of this kind.
+    fn filled(shell: &Shell, second: Kind) -> Store<ServerDisk> {
+        let mut store = opened(shell);
+        store.persist(crate::ids::Vote { term: Term(1), ..Default::default() }).unwrap();
+        for index in 1..=5 {
+            let at = Position { index: Index(index), term: Term(1) };
+            let kind = if index == 2 { second } else { Kind::MESSAGE };
+            let mut entry = Vec::new();
+            record::write(&mut entry, at, WallTime(0), kind, |_| {});
+            store.append(&entry).unwrap();
+        }
+        store.flush().unwrap();
+        store
+    }
+
     fn quarantine(shell: &Shell, kind: &str) -> PathBuf {
         let folders = std::fs::read_dir(shell.data.join("quarantine")).unwrap();
         let mut folders = folders.map(|folder| folder.unwrap().path());
@@ -354,15 +369,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let shell = shell(folder.path());
         live(&shell, None);
-        let mut store = opened(&shell);
-        store.persist(crate::ids::Vote { term: Term(1), ..Default::default() }).unwrap();
-        for index in 1..=5 {
-            let at = Position { index: Index(index), term: Term(1) };
-            let mut entry = Vec::new();
-            record::write(&mut entry, at, WallTime(0), Kind::MESSAGE, |_| {});
-            store.append(&entry).unwrap();
-        }
-        store.flush().unwrap();
+        let store = filled(&shell, Kind::MESSAGE);
         let disk = store.identity().disk;
         drop(store);
 
@@ -387,17 +394,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let shell = shell(folder.path());
             live(&shell, None);
-            let mut store = opened(&shell);
-            store.persist(crate::ids::Vote { term: Term(1), ..Default::default() }).unwrap();
-            for index in 1..=5 {
-                let at = Position { index: Index(index), term: Term(1) };
-                let kind = if index == 2 { kind } else { Kind::MESSAGE };
-                let mut entry = Vec::new();
-                record::write(&mut entry, at, WallTime(0), kind, |_| {});
-                store.append(&entry).unwrap();
-            }
-            store.flush().unwrap();
-            drop(store);
+            drop(filled(&shell, kind));
             live(&shell, Some(Quarantine::Tail(Index(3))));
             assert_eq!(opened(&shell).last(), Index(left), "{kind:?}");
         }

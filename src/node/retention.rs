@@ -21,8 +21,8 @@ pub struct Retention {
     /// Older messages are forgotten: within a twenty-fourth of this time more, so that one entry
     /// forgets many. `None`: never.
     pub keep_time: Option<Duration>,
-    /// Of a mailbox that has a tenth more messages, or as many as it may, all but so many are
-    /// forgotten. `None`: none.
+    /// How many of its newest messages a mailbox keeps. It forgets the others when it has a tenth
+    /// more, or is full. `None`: it keeps all.
     pub keep_messages: Option<u64>,
     /// Beyond these a mailbox takes no more messages.
     pub limits: Limits,

@@ -32,7 +32,7 @@ pub struct Survey {
 
 /// A segment is written anew if that frees one part in so many of it.
 const FREED_PART: u64 = 3;
-/// An index file has about one part in so many of the size of its segment.
+/// The size of a segment, divided by this, is about that of its index file.
 const INDEX_PART: u64 = 4;
 /// So much room stays for what is written meanwhile: a full disk is the time to free space.
 const SPARE_BYTES: u64 = 8 * 1024 * 1024;

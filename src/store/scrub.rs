@@ -57,7 +57,7 @@ impl Damage {
 /// How far a segment is verified.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifiedTo {
-    /// The segment, and its size: one that is written anew has another.
+    /// The segment and its size. A segment that is written anew has another size.
     of: (SegmentId, u64),
     offset: u64,
     place: Place,
@@ -133,9 +133,8 @@ impl Verify {
 }
 
 impl SealedSegment {
-    /// Opens its index file. `None` if that is missing, or describes another file: that of a
-    /// segment that was written anew may be from before. One that can't be read is as good as
-    /// missing.
+    /// Opens its index file. `None` if that is missing or unreadable, or describes the file that the
+    /// segment had before it was written anew.
     pub(super) fn index<D: Disk>(&self, disk: &D) -> Option<IndexFile<D::File>> {
         let file = join(&self.folder, &index_name(self.first));
         let index = IndexFile::open(disk, &file, None)?;

@@ -288,7 +288,7 @@ fn no_segment_is_compacted_before_one_that_ends_early() {
     assert_eq!(lost, Some(Lost::Index(segment_id(2))));
 }
 
-/// A check that is under way begins anew when the segment is written anew.
+/// When a segment is written anew, a check that has read a part of it starts again.
 #[test]
 fn a_check_goes_on_in_the_same_file_alone() {
     let mut world = World::new(SEED);
