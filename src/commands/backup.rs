@@ -187,8 +187,8 @@ impl Summed<'_> {
     }
 }
 
-/// Writes a backup of all entries up to `last`, the last acknowledged one. `log_bytes` is the size of
-/// the log, `rate` the speed in bytes a second. Returns the last entry of the backup.
+/// Writes a backup of all entries up to `last`, the last acknowledged one. `log_bytes` is the size
+/// of the log, `rate` the speed in bytes a second. Returns the last entry of the backup.
 ///
 /// If messages are emptied while it is being written, it goes on up to the entries that are
 /// acknowledged then: with these, no mailbox keeps such a message.
