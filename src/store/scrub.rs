@@ -133,8 +133,8 @@ impl Verify {
 }
 
 impl SealedSegment {
-    /// Opens its index file. `None` if that is missing or unreadable, or describes the file that the
-    /// segment had before it was written anew.
+    /// Opens its index file. `None` if that is missing or unreadable, or describes the file that
+    /// the segment had before it was written anew.
     pub(super) fn index<D: Disk>(&self, disk: &D) -> Option<IndexFile<D::File>> {
         let file = join(&self.folder, &index_name(self.first));
         let index = IndexFile::open(disk, &file, None)?;
